@@ -1,0 +1,19 @@
+"""The img2img service, by default on http://localhost:5004."""
+
+import sys
+
+from flask import Flask
+
+from shared.web.app import create_app
+from shared.web.backend import Backend
+from shared.web.native import image_routes, img2img_routes
+from shared.web.service import main
+
+
+def build(backend: Backend) -> Flask:
+    """The service's application."""
+    return create_app("img2img", backend.settings, [img2img_routes(backend), image_routes(backend)])
+
+
+if __name__ == "__main__":
+    sys.exit(main(build, lambda settings: settings.img2img_port, "DREAM_LAYER_IMG2IMG_PORT"))

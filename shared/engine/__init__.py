@@ -1,0 +1,1 @@
+"""ComfyUI: fetched, run, asked. Knows a graph as a plain dict, and nothing of our requests."""

@@ -1,0 +1,48 @@
+"""What the engine has: its checkpoints and its node classes."""
+
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from shared.engine.check import Problem, check_graph
+from shared.engine.client import EngineClient
+
+
+class Catalog:
+    """Node definitions are kept, for they rarely change; a value that they do not list is looked up once more."""
+
+    def __init__(self, engine: EngineClient) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._schemas: dict[str, dict[str, Any]] = {}
+
+    def checkpoints(self) -> list[str]:
+        """Names of all checkpoint files, fresh."""
+        return self._engine.models("checkpoints")
+
+    def check(self, graph: dict[str, Any]) -> list[Problem]:
+        """What the engine would refuse, or silently ignore, in `graph`."""
+        classes = {node["class_type"] for node in graph.values()}
+        problems = check_graph(graph, self._load(classes))
+        if problems:
+            # A file may have been added, or the engine replaced, since the definitions were read.
+            self._forget(classes)
+            problems = check_graph(graph, self._load(classes))
+        return problems
+
+    def _load(self, classes: Iterable[str]) -> dict[str, dict[str, Any]]:
+        with self._lock:
+            known = {name: self._schemas[name] for name in classes if name in self._schemas}
+        for name in classes:
+            if name not in known:
+                schema = self._engine.node_schema(name)
+                if schema is not None:
+                    known[name] = schema
+        with self._lock:
+            self._schemas.update(known)
+        return known
+
+    def _forget(self, classes: Iterable[str]) -> None:
+        with self._lock:
+            for name in classes:
+                self._schemas.pop(name, None)

@@ -1,0 +1,114 @@
+"""Checks a graph against the engine's own node definitions before it is queued. Pure.
+
+ComfyUI silently drops literal inputs that a node does not declare, and hands undeclared links on to the node, which
+then crashes ("KSampler.sample() got an unexpected keyword argument 'mask'"). Here both are named beforehand.
+"""
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a graph: where, what, and what would be right."""
+
+    node: str
+    class_type: str
+    input: str | None
+    kind: str  # unknown_node | unknown_input | missing_input | wrong_type | not_in_list | out_of_range | bad_link
+    message: str
+    value: Any = None
+    options: tuple[Any, ...] = ()
+
+    @property
+    def nearest(self) -> list[str]:
+        """Up to three options that resemble the wrong value."""
+        names = [str(option) for option in self.options]
+        return difflib.get_close_matches(str(self.value), names, n=3, cutoff=0.4)
+
+
+def check_graph(graph: Mapping[str, Any], schemas: Mapping[str, Any]) -> list[Problem]:
+    """All problems of `graph` (API format), given /object_info entries for its classes; empty when there are none."""
+    problems = []
+    for node_id, node in graph.items():
+        class_type = node["class_type"]
+        schema = schemas.get(class_type)
+        if schema is None:
+            problems.append(Problem(node_id, class_type, None, "unknown_node", f"the engine has no node {class_type}"))
+            continue
+        required = schema["input"].get("required", {})
+        declared = {**required, **schema["input"].get("optional", {})}
+        inputs = node.get("inputs", {})
+        for name in required.keys() - inputs.keys():
+            problems.append(Problem(node_id, class_type, name, "missing_input", f"{class_type} needs the input {name}"))
+        for name, value in inputs.items():
+            if name not in declared:
+                problem: tuple[str, str] | None = ("unknown_input", f"{class_type} has no input {name}")
+                options: tuple[Any, ...] = tuple(declared)
+                value = name
+            else:
+                options = _options(declared[name])
+                problem = _check_input(graph, schemas, declared[name], options, name, value)
+            if problem is not None:
+                problems.append(Problem(node_id, class_type, name, *problem, value=value, options=options))
+    return problems
+
+
+def _options(declaration: list[Any]) -> tuple[Any, ...]:
+    """The choices of a combo, in either of ComfyUI's two notations; empty for other types and for upload lists."""
+    kind, extra = declaration[0], declaration[1] if len(declaration) > 1 else {}
+    if extra.get("image_upload"):
+        return ()  # it lists the input folder's top level only, while names below it are valid too
+    if isinstance(kind, list):
+        return tuple(kind)
+    return tuple(extra.get("options") or ()) if kind == "COMBO" else ()
+
+
+def _check_input(
+    graph: Mapping[str, Any],
+    schemas: Mapping[str, Any],
+    declaration: list[Any],
+    options: tuple[Any, ...],
+    name: str,
+    value: Any,
+) -> tuple[str, str] | None:
+    kind, extra = declaration[0], declaration[1] if len(declaration) > 1 else {}
+    if isinstance(value, list):
+        return _check_link(graph, schemas, kind, name, value)
+    if isinstance(kind, list) or kind == "COMBO":
+        if extra.get("image_upload"):
+            return None
+        return None if value in options else ("not_in_list", f"{name} has no option {value!r}")
+    if kind in ("INT", "FLOAT"):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not is_number or (kind == "INT" and value != int(value)):
+            return "wrong_type", f"{name} must be {'a whole' if kind == 'INT' else 'a'} number, not {value!r}"
+        low, high = extra.get("min", -math.inf), extra.get("max", math.inf)
+        if not low <= value <= high:
+            return "out_of_range", f"{name} must be from {low} to {high}, not {value}"
+        return None
+    if kind == "STRING":
+        return None if isinstance(value, str) else ("wrong_type", f"{name} must be text, not {value!r}")
+    if kind == "BOOLEAN":
+        return None if isinstance(value, bool) else ("wrong_type", f"{name} must be true or false, not {value!r}")
+    return "wrong_type", f"{name} must be connected to a {kind}, not set to {value!r}"
+
+
+def _check_link(
+    graph: Mapping[str, Any], schemas: Mapping[str, Any], kind: Any, name: str, link: list[Any]
+) -> tuple[str, str] | None:
+    source = graph.get(link[0]) if len(link) == 2 else None
+    if source is None:
+        return "bad_link", f"{name} is connected to {link!r}, which is no node of the graph"
+    outputs = (schemas.get(source["class_type"]) or {}).get("output")
+    if outputs is None:
+        return None  # the source's class is unknown, which is reported on the source itself
+    if not 0 <= link[1] < len(outputs):
+        return "bad_link", f"{name} is connected to output {link[1]} of {link[0]}, which has {len(outputs)}"
+    given = outputs[link[1]]
+    if isinstance(kind, str) and kind != "*" and given != "*" and given not in kind.split(","):
+        return "bad_link", f"{name} takes {kind}, but output {link[1]} of {link[0]} is {given}"
+    return None

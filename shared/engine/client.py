@@ -1,0 +1,209 @@
+"""ComfyUI's HTTP interface, as far as we use it. Stateless and safe to share between threads."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+
+from shared.errors import EngineError, EngineRejected, EngineUnavailable, GenerationFailed
+
+CONNECT_TIMEOUT = 5.0
+# ComfyUI answers from its event loop in milliseconds, but encoding a huge picture can hold that loop for seconds.
+READ_TIMEOUT = 60.0
+
+
+@dataclass(frozen=True)
+class SavedImage:
+    """A picture that a job saved: its place in the engine's folders."""
+
+    filename: str
+    subfolder: str
+    type: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended. `started` and `finished` are the engine's clock, in seconds since 1970."""
+
+    images: tuple[SavedImage, ...]
+    error: EngineError | None
+    started: float | None
+    finished: float | None
+
+
+class EngineClient:
+    """One engine at one address.
+
+    Every method raises EngineUnavailable if the engine does not answer, and EngineError if it answers nonsense.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._session = requests.Session()
+        # Proxy settings are meant for the internet; a request to the engine must not go there.
+        self._session.trust_env = False
+        self._session.mount("http", HTTPAdapter(pool_connections=1, pool_maxsize=64))
+
+    def system_stats(self) -> dict[str, Any]:
+        """Version, devices and memory."""
+        return self._get_object("/system_stats")
+
+    def models(self, folder: str) -> list[str]:
+        """File names in a model folder such as `checkpoints`; new files show at once."""
+        names = self._json("GET", f"/models/{folder}")
+        if not isinstance(names, list):
+            raise EngineError(f"the engine answered GET /models/{folder} with something else than a list")
+        return [str(name) for name in names]
+
+    def node_schema(self, class_type: str) -> dict[str, Any] | None:
+        """What /object_info says of a node class, or None when the engine has no such class."""
+        schema = self._get_object(f"/object_info/{class_type}").get(class_type)
+        return schema if isinstance(schema, dict) else None
+
+    def upload(self, name: str, png: bytes, folder: str) -> None:
+        """Puts a picture into the input folder under `name`, which must stand for its content (a hash).
+
+        The engine keeps a file that has the name and the bytes already. Other bytes under that name can only be what a
+        full disk left behind; then the engine picks another name, and the file is written anew.
+        """
+        for overwrite in ("false", "true"):
+            answer = self._json(
+                "POST",
+                "/upload/image",
+                files={"image": (name, png, "image/png")},
+                data={"type": "input", "subfolder": folder, "overwrite": overwrite},
+            )
+            if isinstance(answer, dict) and answer.get("name") == name:
+                return
+        raise EngineError("the engine did not keep an uploaded picture under its name")
+
+    def submit(self, job_id: str, graph: dict[str, Any], client_id: str) -> None:
+        """Queues `graph` under `job_id` (a canonical UUID). Raises EngineRejected if any part of it is refused.
+
+        ComfyUI queues what is left of a graph when some of its outputs are bad, and says so only in `node_errors`:
+        that counts as refused too, and is cancelled.
+        """
+        response = self._request("POST", "/prompt", json={"prompt": graph, "prompt_id": job_id, "client_id": client_id})
+        if response.status_code == 200:
+            problems = _problems(_object(response))
+            if problems:
+                self.cancel(job_id)
+                raise EngineRejected("the engine refused a part of the graph", problems=problems)
+            return
+        if response.status_code == 400:
+            raise EngineRejected("the engine refused the graph", problems=_problems(_object(response)))
+        raise EngineError(f"the engine answered POST /prompt with status {response.status_code}")
+
+    def outcome(self, job_id: str) -> Outcome | None:
+        """How the job ended, from the engine's history; None while it has not, or if the engine never knew it."""
+        entry = self._get_object(f"/history/{job_id}").get(job_id)
+        return _outcome(entry) if isinstance(entry, dict) else None
+
+    def knows(self, job_id: str) -> bool:
+        """Whether the job stands in the queue, waiting or running."""
+        queue = self._get_object("/queue")
+        entries = [*queue.get("queue_running", []), *queue.get("queue_pending", [])]
+        return any(entry[1] == job_id for entry in entries)
+
+    def forget(self, job_id: str) -> None:
+        """Drops a finished job from the engine's history, which is held in memory."""
+        self._request("POST", "/history", json={"delete": [job_id]})
+
+    def cancel(self, job_id: str) -> None:
+        """Cancels this job, queued or running, and no other."""
+        self._request("POST", f"/api/jobs/{job_id}/cancel")
+
+    def view(self, image: SavedImage) -> bytes | None:
+        """The picture's file as the engine saved it, or None when there is no such file."""
+        response = self._request(
+            "GET",
+            "/view",
+            params={"filename": image.filename, "subfolder": image.subfolder, "type": image.type},
+        )
+        return response.content if response.status_code == 200 else None
+
+    def _request(self, method: str, path: str, **options: Any) -> requests.Response:
+        try:
+            return self._session.request(
+                method, self.address + path, timeout=(CONNECT_TIMEOUT, READ_TIMEOUT), **options
+            )
+        except requests.RequestException as error:
+            raise EngineUnavailable(
+                f"the engine does not answer at {self.address}",
+                hint="it may still be starting; python dream_layer.py starts it, data/logs/engine.log says more",
+                retry_after=5,
+            ) from error
+
+    def _json(self, method: str, path: str, **options: Any) -> Any:
+        response = self._request(method, path, **options)
+        if not response.ok:
+            raise EngineError(f"the engine answered {method} {path} with status {response.status_code}")
+        try:
+            return response.json()
+        except ValueError as error:
+            raise EngineError(f"the engine answered {method} {path} with something else than JSON") from error
+
+    def _get_object(self, path: str) -> dict[str, Any]:
+        answer = self._json("GET", path)
+        if not isinstance(answer, dict):
+            raise EngineError(f"the engine answered GET {path} with something else than an object")
+        return answer
+
+
+def _object(response: requests.Response) -> dict[str, Any]:
+    try:
+        answer = response.json()
+    except ValueError:
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _problems(answer: dict[str, Any]) -> list[dict[str, str]]:
+    """What ComfyUI objects to, in short: tracebacks and paths of its own machine are left out."""
+    problems = [
+        {
+            "node": str(node_id),
+            "type": str(error.get("type", "")),
+            "message": str(error.get("message", "")),
+            "input": str((error.get("extra_info") or {}).get("input_name", "")),
+        }
+        for node_id, node in (answer.get("node_errors") or {}).items()
+        for error in node.get("errors", [])
+    ]
+    error = answer.get("error")
+    if not problems and isinstance(error, dict):
+        problems = [{"type": str(error.get("type", "")), "message": str(error.get("message", ""))}]
+    return problems
+
+
+def _outcome(entry: dict[str, Any]) -> Outcome:
+    status = entry.get("status") or {}
+    messages = dict(status.get("messages", []))
+    images = tuple(
+        SavedImage(image["filename"], image.get("subfolder", ""), image.get("type", "output"))
+        for output in (entry.get("outputs") or {}).values()
+        for image in output.get("images") or []
+    )
+    error: EngineError | None = None
+    if "execution_error" in messages:
+        failure = messages["execution_error"]
+        error = GenerationFailed(
+            f"{failure.get('node_type')} failed: {failure.get('exception_type')}",
+            hint="data/logs/engine.log has the details",
+            node=str(failure.get("node_id")),
+        )
+    elif "execution_interrupted" in messages:
+        error = GenerationFailed("the job was interrupted in the engine", hint="send the request again")
+    elif status.get("status_str") != "success":
+        error = GenerationFailed(
+            "the engine ended the job without success", hint="data/logs/engine.log has the details"
+        )
+    finished = [body["timestamp"] for body in messages.values() if isinstance(body, dict) and "timestamp" in body]
+    started = (messages.get("execution_start") or {}).get("timestamp")
+    return Outcome(
+        images=images,
+        error=error,
+        started=started / 1000 if started else None,
+        finished=max(finished) / 1000 if finished else None,
+    )

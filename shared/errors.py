@@ -1,0 +1,170 @@
+"""Every error that this project raises on purpose, each with its HTTP status and a stable code.
+
+    DreamLayerError                  500  internal_error
+    ├── RequestError                 400  malformed_request     the client can mend it
+    │   ├── Unauthorized             401  unauthorized
+    │   ├── OriginNotAllowed         403  origin_not_allowed
+    │   ├── NotFound                 404  not_found
+    │   ├── BodyTooLarge             413  body_too_large
+    │   ├── UnsupportedBody          415  unsupported_body
+    │   ├── InvalidValue             422  invalid_value         one field of the request is wrong
+    │   └── InvalidPicture           422  invalid_picture       an uploaded picture or mask cannot be used
+    ├── Busy                         503  busy                  every waiting place is taken
+    ├── EngineError                  502  engine_error          ComfyUI did not do what was asked
+    │   ├── EngineUnavailable        503  engine_unavailable    it does not answer (starting, restarting, absent)
+    │   ├── EngineRejected           502  engine_rejected       it refused the graph
+    │   ├── GenerationFailed         500  generation_failed     a node raised while it ran
+    │   └── WaitExpired              504  wait_expired          the job goes on, the client waited long enough
+    └── SetupError                   500  setup_failed          the launcher could not do a step; never sent over HTTP
+
+The web layer turns any of them into the one error shape of the API:
+
+    {"status": "error", "message": ..., "error": {"code": ..., "field": ..., "hint": ..., ...}}
+"""
+
+from typing import Any, ClassVar
+
+
+class DreamLayerError(Exception):
+    """Base of all errors above.
+
+    `message` says what is wrong; `field` where (a request field, or None); `hint` what would be right.
+    `details` are further JSON-serialisable facts for programs, such as `nearest` or `job_id`.
+    `retry_after` is in seconds and becomes the Retry-After header.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        hint: str | None = None,
+        retry_after: int | None = None,
+        **details: Any,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.hint = hint
+        self.retry_after = retry_after
+        self.details = details
+
+    def as_dict(self) -> dict[str, Any]:
+        """The API's error shape; absent parts are left out."""
+        error: dict[str, Any] = {"code": self.code, "field": self.field, "hint": self.hint, **self.details}
+        return {
+            "status": "error",
+            "message": self.message,
+            "error": {key: value for key, value in error.items() if value is not None},
+        }
+
+
+class RequestError(DreamLayerError):
+    """The client sent something that it can mend."""
+
+    status = 400
+    code = "malformed_request"
+
+
+class Unauthorized(RequestError):
+    """An API key is set, and the request did not bring it."""
+
+    status = 401
+    code = "unauthorized"
+
+
+class OriginNotAllowed(RequestError):
+    """A browser sent this from a page that is not on the allow-list."""
+
+    status = 403
+    code = "origin_not_allowed"
+
+
+class NotFound(RequestError):
+    """No such route, picture or job."""
+
+    status = 404
+    code = "not_found"
+
+
+class BodyTooLarge(RequestError):
+    """The body is over the limit of the settings."""
+
+    status = 413
+    code = "body_too_large"
+
+
+class UnsupportedBody(RequestError):
+    """The body is neither JSON nor a form."""
+
+    status = 415
+    code = "unsupported_body"
+
+
+class InvalidValue(RequestError):
+    """A field is missing, of the wrong type, out of range, or names something that does not exist."""
+
+    status = 422
+    code = "invalid_value"
+
+
+class InvalidPicture(RequestError):
+    """A picture or mask cannot be decoded, or cannot be used for what was asked."""
+
+    status = 422
+    code = "invalid_picture"
+
+
+class Busy(DreamLayerError):
+    """As many clients wait as the settings allow; the rest of the API still answers."""
+
+    status = 503
+    code = "busy"
+
+
+class EngineError(DreamLayerError):
+    """ComfyUI answered, but not with what was asked for."""
+
+    status = 502
+    code = "engine_error"
+
+
+class EngineUnavailable(EngineError):
+    """ComfyUI does not answer: it is starting, restarting, or was never started."""
+
+    status = 503
+    code = "engine_unavailable"
+
+
+class EngineRejected(EngineError):
+    """ComfyUI refused the graph. `details["problems"]` lists what it said, free of paths and tracebacks."""
+
+    status = 502
+    code = "engine_rejected"
+
+
+class GenerationFailed(EngineError):
+    """A node of the graph raised while it ran."""
+
+    status = 500
+    code = "generation_failed"
+
+
+class WaitExpired(EngineError):
+    """The client has waited as long as the settings allow. The job itself goes on."""
+
+    status = 504
+    code = "wait_expired"
+
+
+class SetupError(DreamLayerError):
+    """A step of the launcher failed: `step` names it, `message` says why, `hint` what to do."""
+
+    code = "setup_failed"
+
+    def __init__(self, step: str, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.step = step

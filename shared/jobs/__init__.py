@@ -1,0 +1,1 @@
+"""Graphs become jobs, and jobs become pictures. Knows a graph as a plain dict."""

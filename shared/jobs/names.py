@@ -1,0 +1,26 @@
+"""How a job's pictures are named. Pure: a picture's place follows from its name and back, with nothing to look up.
+
+    20261122-143210-3f2a9c1e0b7d_00001_.png   in the folder   20261122/
+    day      time   job          picture      of the engine's output folder
+
+A folder for each day keeps them small (ComfyUI lists the folder on each save). The job's id in the name makes the
+prefix its own: an identical graph would be answered from ComfyUI's cache with an older job's file.
+"""
+
+import re
+from datetime import datetime
+
+from shared.engine.client import SavedImage
+
+NAME = re.compile(r"(?P<day>\d{8})-\d{6}-[0-9a-f]{12}_\d{5}_\.png", re.ASCII)
+
+
+def filename_prefix(job_id: str, now: datetime) -> str:
+    """The SaveImage prefix for the pictures of a job (a UUID) that was made at `now`."""
+    return f"{now:%Y%m%d}/{now:%Y%m%d-%H%M%S}-{job_id.replace('-', '')[:12]}"
+
+
+def locate(name: str) -> SavedImage | None:
+    """Where the picture of that name lies in the engine's output folder; None for what is no name of ours."""
+    match = NAME.fullmatch(name)
+    return SavedImage(filename=name, subfolder=match["day"], type="output") if match else None

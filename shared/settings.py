@@ -1,0 +1,208 @@
+"""Every setting once: its name, default, range and help.
+
+A setting is an environment variable `DREAM_LAYER_<NAME>`, or a line of a file `.env` in the project folder; the
+environment wins. The table in README.md is printed by `python -m shared.settings`, and a test keeps the two equal.
+"""
+
+import difflib
+import ipaddress
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from shared.errors import SetupError
+
+PROJECT_DIR = Path(__file__).resolve().parents[1]
+PREFIX = "DREAM_LAYER_"
+
+
+def _split_commas(value: Any) -> Any:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _empty_to_none(value: Any) -> Any:
+    """`DREAM_LAYER_API_KEY=` in a shell or `.env` means: not set."""
+    return None if value == "" else value
+
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
+OptionalText = Annotated[str | None, BeforeValidator(_empty_to_none)]
+OptionalPath = Annotated[Path | None, BeforeValidator(_empty_to_none)]
+
+
+class Settings(BaseSettings):
+    """The settings of all processes. Immutable: made once at the edge and handed inwards."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=PROJECT_DIR / ".env",
+        env_file_encoding="utf-8",
+        extra="ignore",
+        frozen=True,
+    )
+
+    data_dir: Path = Field(
+        default=PROJECT_DIR / "data",
+        description="Everything the program downloads or makes: engine, models, pictures, logs.",
+    )
+    host: str = Field(
+        default="127.0.0.1",
+        description="Address that the services listen on. Any other than loopback demands `DREAM_LAYER_API_KEY`.",
+    )
+    txt2img_port: Port = Field(default=5001, description="Port of the txt2img service.")
+    img2img_port: Port = Field(default=5004, description="Port of the img2img service.")
+    control_port: Port = Field(default=5002, description="Port of the control service.")
+    engine_port: Port = Field(default=8188, description="Port of the engine that the launcher starts (loopback only).")
+    engine_url: OptionalText = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="Address of a ComfyUI that already runs; then none is installed or started.",
+    )
+    comfyui_dir: OptionalPath = Field(
+        default=None,
+        description="Folder of your own ComfyUI to start, in place of the one that set-up fetches.",
+    )
+    engine_python: OptionalPath = Field(
+        default=None,
+        description="Python that runs the engine, if your own ComfyUI has an environment of its own.",
+    )
+    engine_args: Words = Field(
+        default=(),
+        description="Further ComfyUI arguments, separated by commas, such as `--lowvram,--fp16-vae`.",
+    )
+    engine_page: bool = Field(
+        default=False,
+        description="Install and serve ComfyUI's own web page too (0.5 GB), on the engine's port.",
+    )
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        default="auto", description="`auto` uses a GPU when there is a usable one, else the CPU."
+    )
+    checkpoint: OptionalText = Field(
+        default=None,
+        description="Checkpoint used when a request names none. Default: the first of your own, else the starter.",
+    )
+    request_timeout: float = Field(
+        default=1800,
+        gt=0,
+        le=86400,
+        description="Seconds that a request waits for its pictures before it gets a 504.",
+    )
+    threads: int = Field(default=64, ge=8, le=1024, description="Threads of each service.")
+    waiters: int = Field(
+        default=56,
+        ge=1,
+        description="Requests that may wait for pictures at once; must stay below the threads, so that "
+        "/health and pictures always answer.",
+    )
+    max_body_mb: int = Field(default=64, ge=1, le=1024, description="Largest request body, in MB.")
+    allowed_origins: Words = Field(
+        default=("http://localhost:8080", "http://127.0.0.1:8080"),
+        description="Web pages that a browser may call from (CORS), separated by commas.",
+    )
+    public_url: OptionalText = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="Base of the picture addresses in replies, behind a proxy. Default: as the client called.",
+    )
+    api_key: OptionalText = Field(
+        default=None,
+        min_length=8,
+        repr=False,
+        description="If set, every request but /health must bring it as `X-API-Key` or `Authorization: Bearer`.",
+    )
+
+    @model_validator(mode="after")
+    def _check_together(self) -> "Settings":
+        if self.waiters >= self.threads:
+            raise ValueError(
+                f"waiters ({self.waiters}) must be below threads ({self.threads}): "
+                "threads that do not wait keep /health and pictures answering"
+            )
+        if not is_loopback(self.host) and self.api_key is None:
+            raise ValueError(
+                f"host {self.host} is open to other machines, so {PREFIX}API_KEY must be set "
+                "(8 characters or more), or the host be 127.0.0.1"
+            )
+        return self
+
+    @property
+    def engine_address(self) -> str:
+        """Base URL of the engine, without a slash at its end."""
+        return (self.engine_url or f"http://127.0.0.1:{self.engine_port}").rstrip("/")
+
+    @property
+    def output_dir(self) -> Path:
+        """Where the engine that we start saves its pictures."""
+        return self.data_dir / "output"
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        """Where users put checkpoints of their own, and set-up the starter."""
+        return self.data_dir / "models" / "checkpoints"
+
+    @property
+    def log_dir(self) -> Path:
+        """Logs of the engine and of services that the launcher started."""
+        return self.data_dir / "logs"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens on `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
+    """The settings from the environment and `.env`; raises SetupError that names every wrong one.
+
+    A variable with our prefix that is no setting is an error too: a typing error must not pass in silence.
+    """
+    names = {PREFIX + name.upper() for name in Settings.model_fields}
+    for variable in sorted(environ):
+        if variable.upper().startswith(PREFIX) and variable.upper() not in names:
+            near = difflib.get_close_matches(variable.upper(), names, n=1)
+            raise SetupError(
+                "settings",
+                f"{variable} is not a setting",
+                hint=f"did you mean {near[0]}?" if near else "README.md has the table of settings",
+            )
+    try:
+        return Settings()
+    except ValidationError as error:
+        reasons = [
+            (PREFIX + str(item["loc"][0]).upper() + ": " if item["loc"] else "")
+            + item["msg"].removeprefix("Value error, ")
+            for item in error.errors()
+        ]
+        raise SetupError("settings", "; ".join(reasons), hint="README.md has the table of settings") from error
+
+
+def markdown_table() -> str:
+    """The settings as the Markdown table of README.md, ending in a newline."""
+    rows = ["| setting | default | what it does |", "| --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        if name == "data_dir":
+            shown = "`data`"
+        elif isinstance(default, tuple):
+            shown = f"`{','.join(default)}`" if default else ""
+        elif isinstance(default, bool):
+            shown = f"`{str(default).lower()}`"
+        else:
+            shown = "" if default is None else f"`{default}`"
+        rows.append(f"| `{PREFIX}{name.upper()}` | {shown} | {field.description} |")
+    return "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown_table())

@@ -1,0 +1,1 @@
+"""HTTP: the application, and one file for each dialect that it speaks."""

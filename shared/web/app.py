@@ -1,0 +1,77 @@
+"""The Flask application of a service: routes, errors, CORS, who may call."""
+
+import logging
+from collections.abc import Sequence
+
+from flask import Blueprint, Flask, Response, jsonify, request
+from flask_cors import CORS
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
+from werkzeug.exceptions import NotFound as NoSuchRoute
+
+import shared
+from shared.errors import BodyTooLarge, DreamLayerError, NotFound, RequestError
+from shared.settings import Settings
+from shared.web.guard import admit
+from shared.web.reply import error_reply
+
+log = logging.getLogger(__name__)
+
+
+def create_app(service: str, settings: Settings, routes: Sequence[Blueprint]) -> Flask:
+    """The application of `service` (its name in /health) with the given routes."""
+    app = Flask(service, static_folder=None)
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_mb * 1024 * 1024
+    # Flask refuses text fields of a form over 500 kB by default; a picture as base64 is larger.
+    app.config["MAX_FORM_MEMORY_SIZE"] = app.config["MAX_CONTENT_LENGTH"]
+
+    @app.before_request
+    def check_caller() -> None:
+        if request.method != "OPTIONS":
+            admit(settings, request.path, request.host, request.headers)
+
+    @app.get("/health")
+    def health() -> Response:
+        """Liveness: answers whatever the engine does."""
+        return jsonify({"status": "ok", "service": service, "version": shared.__version__})
+
+    @app.after_request
+    def never_guess_types(response: Response) -> Response:
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+    app.register_error_handler(DreamLayerError, error_reply)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _unexpected)
+    for blueprint in routes:
+        app.register_blueprint(blueprint)
+    # It adds its headers after the error handlers have run, so errors carry them too.
+    CORS(
+        app,
+        origins=list(settings.allowed_origins),
+        expose_headers=["Content-Location", "Link", "Retry-After", "X-Job-Id", "X-Seed", "X-Warnings"],
+        max_age=3600,
+    )
+    return app
+
+
+def _http_error(error: HTTPException) -> Response:
+    """Flask's own errors in our shape."""
+    if isinstance(error, NoSuchRoute):
+        return error_reply(NotFound(f"there is no {request.path} here", hint="README.md lists the routes"))
+    if isinstance(error, RequestEntityTooLarge):
+        return error_reply(
+            BodyTooLarge("the body is too large", hint="scale the picture down, or raise DREAM_LAYER_MAX_BODY_MB")
+        )
+    response = error_reply(RequestError(error.description or error.name))
+    response.status_code = error.code or 400
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        response = error_reply(RequestError(f"{request.path} does not take {request.method}"))
+        response.status_code = 405
+        response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+    return response
+
+
+def _unexpected(error: Exception) -> Response:
+    log.exception("unexpected error in %s %s", request.method, request.path, exc_info=error)
+    return error_reply(DreamLayerError("something went wrong in the server", hint="its log has the details"))

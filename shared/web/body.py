@@ -1,0 +1,61 @@
+"""The body of a request, JSON or form, as plain fields."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Request
+
+from shared.errors import InvalidPicture, RequestError, UnsupportedBody
+from shared.images import decode_base64
+
+
+@dataclass(frozen=True)
+class Fields:
+    """What a client sent: values by name (null ones left out, for null means default), and uploaded files by name."""
+
+    values: dict[str, Any]
+    files: dict[str, bytes]
+
+    def picture(self, *names: str) -> bytes | None:
+        """The encoded picture under the first of `names` that is there, uploaded or as base64; else None.
+
+        Raises InvalidPicture that names the field.
+        """
+        for name in names:
+            if name in self.files:
+                return self.files[name]
+            value = self.values.get(name)
+            if value is None or value == "":
+                continue
+            if not isinstance(value, str):
+                raise InvalidPicture(
+                    f"{name} must be text, not {type(value).__name__}",
+                    field=name,
+                    hint="send a data URL, base64, or a file of a form",
+                )
+            return decode_base64(value, name)
+        return None
+
+
+def read_fields(request: Request) -> Fields:
+    """Reads JSON, multipart and URL-encoded bodies; raises RequestError or UnsupportedBody for others."""
+    if request.mimetype in ("multipart/form-data", "application/x-www-form-urlencoded"):
+        files = {name: file.read() for name, file in request.files.items() if file.filename or file.content_length}
+        return Fields(values=dict(request.form.items()), files=files)
+    if request.is_json or request.mimetype == "text/plain":
+        return Fields(values=_read_json(request), files={})
+    if not request.get_data(cache=True):
+        raise RequestError("the body is empty", hint='send JSON, such as {"prompt": "a red circle"}')
+    raise UnsupportedBody(
+        f"a body of type {request.mimetype or 'unknown'} is not understood",
+        hint="send application/json or multipart/form-data; with curl: -H 'content-type: application/json'",
+    )
+
+
+def _read_json(request: Request) -> dict[str, Any]:
+    body = request.get_json(force=True, silent=True)
+    if body is None and request.get_data(cache=True).strip() != b"null":
+        raise RequestError("the body is not valid JSON", hint='it should look like {"prompt": "a red circle"}')
+    if not isinstance(body, dict):
+        raise RequestError("the body must be a JSON object", hint='it should look like {"prompt": "a red circle"}')
+    return {name: value for name, value in body.items() if value is not None}

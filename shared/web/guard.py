@@ -1,0 +1,39 @@
+"""Who may call: hosts, origins and keys. Pure."""
+
+import hmac
+from urllib.parse import urlsplit
+
+from werkzeug.datastructures import Headers
+
+from shared.errors import OriginNotAllowed, Unauthorized
+from shared.settings import Settings, is_loopback
+
+
+def admit(settings: Settings, path: str, host: str, headers: Headers) -> None:
+    """Raises OriginNotAllowed or Unauthorized for a request that must not go on.
+
+    A browser sends forms and pictures to any address without asking, so CORS alone does not keep a strange page from
+    using the GPU; its Origin header does tell on it. And a strange name that resolves to 127.0.0.1 would make such a
+    page look like our own, so a service that listens on loopback answers to loopback names alone.
+    """
+    hostname = urlsplit(f"//{host}").hostname or ""
+    public = urlsplit(settings.public_url or "").hostname
+    if is_loopback(settings.host) and not is_loopback(hostname) and hostname != public:
+        raise OriginNotAllowed(
+            f"this service does not answer to the name {hostname!r}",
+            hint="call it as localhost, or name its address in DREAM_LAYER_PUBLIC_URL",
+        )
+    origin = headers.get("Origin")
+    if origin is not None and not _allowed(settings, origin, host):
+        raise OriginNotAllowed(
+            f"pages of {origin} may not call this service",
+            hint="add it to DREAM_LAYER_ALLOWED_ORIGINS",
+        )
+    if settings.api_key is not None and path != "/health":
+        given = headers.get("X-API-Key") or headers.get("Authorization", "").removeprefix("Bearer ")
+        if not hmac.compare_digest(given.encode(), settings.api_key.encode()):
+            raise Unauthorized("an API key is needed", hint="send it as X-API-Key, or as Authorization: Bearer")
+
+
+def _allowed(settings: Settings, origin: str, host: str) -> bool:
+    return "*" in settings.allowed_origins or origin in settings.allowed_origins or urlsplit(origin).netloc == host

@@ -1,0 +1,25 @@
+"""What the scripts of the services have in common: logging, settings, and errors that a person can read."""
+
+import logging
+import sys
+from collections.abc import Callable
+
+from flask import Flask
+
+from shared.errors import SetupError
+from shared.settings import Settings, load_settings
+from shared.web.backend import Backend
+from shared.web.serve import run_service
+
+
+def main(build: Callable[[Backend], Flask], port: Callable[[Settings], int], port_setting: str) -> int:
+    """Runs the service that `build` makes; returns the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
+    try:
+        settings = load_settings()
+        run_service(build(Backend(settings)), settings, port(settings), port_setting)
+    except SetupError as error:
+        hint = f" ({error.hint})" if error.hint else ""
+        sys.stderr.write(f"{error.step}: {error.message}{hint}\n")
+        return 1
+    return 0

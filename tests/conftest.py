@@ -1,0 +1,95 @@
+"""What tests share. Those that take `house` run against the real thing: launcher, engine, services, starter model."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from shared.engine.install import engine_dir
+from shared.settings import PREFIX, PROJECT_DIR
+from tests.house import TestHouse
+
+START_TIMEOUT = 240
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="rewrite golden graphs and the node snapshot")
+
+
+@pytest.fixture
+def update_golden(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--update-golden"))
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests see the defaults, whatever the user's shell sets."""
+    for name in list(os.environ):
+        if name.upper().startswith(PREFIX):
+            monkeypatch.delenv(name)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on, all different."""
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def launcher_environment(data_dir: Path) -> dict[str, str]:
+    """An environment for dream_layer.py with free ports, its own data folder, and the engine that is installed."""
+    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
+    engine = os.environ.get(f"{PREFIX}COMFYUI_DIR") or str(engine_dir(PROJECT_DIR / "data"))
+    txt2img, img2img, control, engine_port = free_ports(4)
+    return {
+        **kept,
+        f"{PREFIX}DATA_DIR": str(data_dir),
+        f"{PREFIX}COMFYUI_DIR": engine,
+        f"{PREFIX}DEVICE": "cpu",
+        f"{PREFIX}TXT2IMG_PORT": str(txt2img),
+        f"{PREFIX}IMG2IMG_PORT": str(img2img),
+        f"{PREFIX}CONTROL_PORT": str(control),
+        f"{PREFIX}ENGINE_PORT": str(engine_port),
+    }
+
+
+@pytest.fixture(scope="session")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestHouse]:
+    """Everything, started as a user starts it, once for the session; stopped by SIGTERM and seen to be gone."""
+    folder = tmp_path_factory.mktemp("house")
+    environ = launcher_environment(folder / "data")
+    output = folder / "launcher.log"
+    with output.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "dream_layer.py", "up", "--no-install"],
+            cwd=PROJECT_DIR,
+            env=environ,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    running = TestHouse(process, environ, folder / "data", output)
+    try:
+        deadline = time.monotonic() + START_TIMEOUT
+        while "Ctrl-C stops everything" not in running.output():
+            assert process.poll() is None, f"the launcher ended:\n{running.output()}"
+            assert time.monotonic() < deadline, f"the launcher did not get ready:\n{running.output()}"
+            time.sleep(0.1)
+        yield running
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.wait(timeout=30)
+    for url in (running.txt2img, running.img2img, running.control, running.engine):
+        with pytest.raises(requests.ConnectionError):
+            requests.get(url, timeout=2)

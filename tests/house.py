@@ -1,0 +1,98 @@
+"""The running house, as a client sees it."""
+
+import base64
+import io
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+from PIL import Image
+
+from shared.settings import PREFIX
+
+TIMEOUT = 180
+PNG = {"Accept": "image/png"}
+
+
+@dataclass(frozen=True)
+class TestHouse:
+    """Addresses of a launcher's services, and short ways to use them."""
+
+    __test__ = False
+
+    process: "subprocess.Popen[bytes]"
+    environ: dict[str, str]
+    data_dir: Path
+    log: Path
+
+    def output(self) -> str:
+        """What the launcher has printed so far."""
+        return self.log.read_text(encoding="utf-8")
+
+    def _url(self, name: str) -> str:
+        return f"http://127.0.0.1:{self.environ[f'{PREFIX}{name}_PORT']}"
+
+    @property
+    def txt2img(self) -> str:
+        return self._url("TXT2IMG")
+
+    @property
+    def img2img(self) -> str:
+        return self._url("IMG2IMG")
+
+    @property
+    def control(self) -> str:
+        return self._url("CONTROL")
+
+    @property
+    def engine(self) -> str:
+        return self._url("ENGINE")
+
+    def draw(self, **fields: Any) -> dict[str, Any]:
+        """The JSON of a txt2img that must succeed."""
+        return self._post(f"{self.txt2img}/api/txt2img", fields)
+
+    def redraw(self, **fields: Any) -> dict[str, Any]:
+        """The JSON of an img2img that must succeed; pictures are given as PIL images."""
+        ready = {k: data_url(v) if isinstance(v, Image.Image) else v for k, v in fields.items()}
+        return self._post(f"{self.img2img}/api/img2img", ready)
+
+    def pictures(self, reply: dict[str, Any]) -> list[Image.Image]:
+        """The pictures of a reply, from the addresses that it names."""
+        images = []
+        for entry in reply["comfy_response"]["generated_images"]:
+            response = requests.get(entry["url"], timeout=TIMEOUT)
+            assert response.status_code == 200, response.text
+            images.append(open_rgb(response.content))
+        return images
+
+    def picture(self, reply: dict[str, Any]) -> Image.Image:
+        """The one picture of a reply."""
+        (image,) = self.pictures(reply)
+        return image
+
+    @staticmethod
+    def _post(url: str, fields: dict[str, Any]) -> dict[str, Any]:
+        response = requests.post(url, json=fields, timeout=TIMEOUT)
+        assert response.status_code == 200, response.text
+        reply: dict[str, Any] = response.json()
+        return reply
+
+
+def open_rgb(data: bytes) -> Image.Image:
+    """A picture from bytes, as RGB."""
+    return Image.open(io.BytesIO(data)).convert("RGB")
+
+
+def encoded(image: Image.Image, output: str = "PNG", **options: Any) -> bytes:
+    """A picture as the bytes of a file."""
+    buffer = io.BytesIO()
+    image.save(buffer, output, **options)
+    return buffer.getvalue()
+
+
+def data_url(image: Image.Image, claimed_type: str = "image/png") -> str:
+    """A picture as a browser's FileReader gives it."""
+    return f"data:{claimed_type};base64,{base64.b64encode(encoded(image)).decode()}"

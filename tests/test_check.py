@@ -1,0 +1,97 @@
+"""The check of a graph against node definitions."""
+
+from typing import Any
+
+import pytest
+
+from shared.engine.check import check_graph
+from shared.errors import EngineRejected, InvalidValue
+from shared.web.objections import objection
+
+SCHEMAS: dict[str, Any] = {
+    "Loader": {"input": {"required": {"name": [["a.safetensors", "b.safetensors"], {}]}}, "output": ["MODEL", "VAE"]},
+    "KSampler": {
+        "input": {
+            "required": {
+                "model": ["MODEL", {}],
+                "steps": ["INT", {"min": 1, "max": 10}],
+                "cfg": ["FLOAT", {"min": 0.0, "max": 10.0}],
+                "sampler_name": ["COMBO", {"options": ["euler", "heun"]}],
+            },
+            "optional": {"label": ["STRING", {}], "tiled": ["BOOLEAN", {}]},
+        },
+        "output": ["LATENT"],
+    },
+}
+GOOD: dict[str, Any] = {"model": ["Loader", 0], "steps": 3, "cfg": 2, "sampler_name": "euler"}
+
+
+def check(**inputs: Any) -> list[tuple[str | None, str]]:
+    given = {name: value for name, value in {**GOOD, **inputs}.items() if value is not ...}
+    graph = {
+        "Loader": {"class_type": "Loader", "inputs": {"name": "a.safetensors"}},
+        "KSampler": {"class_type": "KSampler", "inputs": given},
+    }
+    return [(problem.input, problem.kind) for problem in check_graph(graph, SCHEMAS)]
+
+
+def test_a_good_graph_has_no_problems() -> None:
+    assert check() == []
+    assert check(label="x", tiled=True) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("mask", ["Loader", 0], "unknown_input"),
+        ("upscale_by", 2, "unknown_input"),
+        ("steps", ..., "missing_input"),
+        ("steps", "3", "wrong_type"),
+        ("steps", 2.5, "wrong_type"),
+        ("steps", True, "wrong_type"),
+        ("steps", 11, "out_of_range"),
+        ("cfg", float("nan"), "wrong_type"),
+        ("cfg", -0.1, "out_of_range"),
+        ("sampler_name", "Euler", "not_in_list"),
+        ("label", 5, "wrong_type"),
+        ("tiled", 1, "wrong_type"),
+        ("model", "a.safetensors", "wrong_type"),
+        ("model", ["Nowhere", 0], "bad_link"),
+        ("model", ["Loader", 1], "bad_link"),
+        ("model", ["Loader", 2], "bad_link"),
+        ("model", ["Loader"], "bad_link"),
+    ],
+)
+def test_each_kind_of_problem_is_found(name: str, value: Any, kind: str) -> None:
+    assert check(**{name: value}) == [(name, kind)]
+
+
+def test_an_unknown_node_is_named() -> None:
+    (problem,) = check_graph({"X": {"class_type": "FaceFixer", "inputs": {}}}, SCHEMAS)
+    assert (problem.kind, problem.message) == ("unknown_node", "the engine has no node FaceFixer")
+
+
+def test_a_value_of_the_clients_becomes_its_field() -> None:
+    graph = {
+        "KSampler": {"class_type": "KSampler", "inputs": {**GOOD, "model": ["KSampler", 0], "sampler_name": "eulr"}}
+    }
+    error = objection([problem for problem in check_graph(graph, SCHEMAS) if problem.input == "sampler_name"])
+    assert isinstance(error, InvalidValue)
+    assert error.field == "sampler_name"
+    assert error.details["nearest"][0] == "euler"
+
+
+def test_a_number_out_of_range_is_told_by_its_field() -> None:
+    graph = {
+        "Loader": {"class_type": "Loader", "inputs": {"name": "a.safetensors"}},
+        "KSampler": {"class_type": "KSampler", "inputs": {**GOOD, "cfg": 99}},
+    }
+    error = objection(check_graph(graph, SCHEMAS))
+    assert isinstance(error, InvalidValue)
+    assert error.message == "cfg_scale must be from 0.0 to 10.0, not 99"
+
+
+def test_an_engine_that_lacks_a_node_is_no_fault_of_the_client() -> None:
+    error = objection(check_graph({"X": {"class_type": "KSamplerOld", "inputs": {}}}, SCHEMAS))
+    assert isinstance(error, EngineRejected)
+    assert "no node KSamplerOld" in error.message

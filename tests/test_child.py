@@ -1,0 +1,110 @@
+"""Children: ready, restarted, stopped, and never orphans."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from shared.child import LIFELINE, Child, Keeper
+from shared.errors import SetupError
+
+
+def child(folder: Path, code: str) -> Child:
+    script = folder / "script.py"
+    script.write_text(code)
+    return Child("thing", [script, "argument"], python=sys.executable, folder=folder, log_path=folder / "thing.log")
+
+
+def wait_for(condition: "object", what: str) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+def test_a_child_runs_as_if_started_directly(tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text("NAME = 'beside'\n")
+    runs = child(tmp_path, "import sys, beside\nprint(__name__, sys.argv[1:], beside.NAME, sys.path[0])\n")
+    runs.start()
+    assert runs.wait(20) == 0
+    assert runs.last_lines() == f"__main__ ['argument'] beside {tmp_path}"
+    runs.stop()
+
+
+def test_a_child_that_dies_at_its_start_is_reported_at_once_with_its_last_lines(tmp_path: Path) -> None:
+    keeper = Keeper(child(tmp_path, "print('one')\nraise SystemExit('no such model')\n"), lambda: False, 60)
+    begun = time.monotonic()
+    keeper.start()
+    with pytest.raises(SetupError) as failed:
+        keeper.wait_ready()
+    assert time.monotonic() - begun < 10
+    assert failed.value.step == "thing"
+    assert failed.value.message.endswith("exit code 1. Its last lines:\none\nno such model")
+    keeper.stop()
+
+
+def test_a_child_that_never_answers_is_given_up(tmp_path: Path) -> None:
+    keeper = Keeper(child(tmp_path, "import time\ntime.sleep(60)\n"), lambda: False, 0.5)
+    keeper.start()
+    with pytest.raises(SetupError, match="does not answer after"):
+        keeper.wait_ready()
+    keeper.stop()
+    assert keeper.child.pid is None
+
+
+def test_a_child_that_dies_later_is_started_again(tmp_path: Path) -> None:
+    keeper = Keeper(child(tmp_path, "import time\ntime.sleep(60)\n"), lambda: keeper.child.pid is not None, 20)
+    keeper.start()
+    keeper.wait_ready()
+    first = keeper.child.pid
+    assert first is not None
+    psutil.Process(first).kill()
+    wait_for(lambda: keeper.restarts == 1 and keeper.state == "ready", "it was not started again")
+    assert keeper.child.pid not in (None, first)
+    keeper.stop()
+    assert keeper.child.pid is None
+    assert keeper.state == "stopped"
+
+
+def test_a_child_that_will_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.child.GRACE", 0.5)
+    code = (
+        "import signal, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "print('deaf', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    stubborn = child(tmp_path, code)
+    stubborn.start()
+    wait_for(lambda: "deaf" in stubborn.last_lines(), "it did not start")
+    stubborn.stop()
+    assert stubborn.pid is None
+
+
+def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "sleeper.py").write_text("import time\ntime.sleep(60)\n")
+    code = (
+        "import subprocess, sys, time\n"
+        f"child = subprocess.Popen([sys.executable, {str(LIFELINE)!r}, 'sleeper.py'], stdin=subprocess.PIPE)\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        orphan = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    orphan.wait(timeout=10)
+
+
+def test_a_large_log_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.child.MAX_LOG_BYTES", 10)
+    (tmp_path / "thing.log").write_text("much too long for the limit")
+    runs = child(tmp_path, "print('new')\n")
+    runs.start()
+    runs.wait(20)
+    runs.stop()
+    assert (tmp_path / "thing.log").read_text().strip() == "new"
+    assert (tmp_path / "thing.previous.log").exists()

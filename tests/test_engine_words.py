@@ -1,0 +1,135 @@
+"""What the engine says, turned into ours: websocket frames, refusals, histories, file names."""
+
+import json
+import uuid
+from datetime import datetime
+
+import pytest
+
+from shared.engine.client import SavedImage, _outcome, _problems
+from shared.engine.events import JobEnded, parse_frame
+from shared.errors import GenerationFailed
+from shared.jobs.names import filename_prefix, locate
+
+
+def frame(kind: str, **data: object) -> str:
+    return json.dumps({"type": kind, "data": data})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (frame("executing", node=None, prompt_id="j"), JobEnded("j")),
+        (frame("executing", node="KSampler", prompt_id="j"), None),
+        (frame("execution_success", prompt_id="j"), None),
+        (frame("status", status={}), None),
+        (b"\x00\x00\x00\x01preview", None),
+        ("not json", None),
+        ("[]", None),
+        (json.dumps({"type": "executing"}), None),
+    ],
+)
+def test_only_the_last_event_of_a_job_counts(text: str | bytes, expected: JobEnded | None) -> None:
+    assert parse_frame(text) == expected
+
+
+def test_a_refusal_is_told_without_traceback_and_paths() -> None:
+    answer = {
+        "error": {"type": "prompt_outputs_failed_validation", "message": "Prompt outputs failed validation"},
+        "node_errors": {
+            "KSampler": {
+                "class_type": "KSampler",
+                "errors": [
+                    {
+                        "type": "value_not_in_list",
+                        "message": "Value not in list",
+                        "details": "/home/me/secret",
+                        "extra_info": {"input_name": "sampler_name", "traceback": ["File /home/me"]},
+                    }
+                ],
+            }
+        },
+    }
+    assert _problems(answer) == [
+        {"node": "KSampler", "type": "value_not_in_list", "message": "Value not in list", "input": "sampler_name"}
+    ]
+    assert _problems({"error": {"type": "no_prompt", "message": "No prompt"}, "node_errors": {}}) == [
+        {"type": "no_prompt", "message": "No prompt"}
+    ]
+    assert _problems({"prompt_id": "x", "node_errors": {}}) == []
+
+
+def test_a_history_entry_becomes_pictures_and_times() -> None:
+    outcome = _outcome(
+        {
+            "outputs": {"SaveImage": {"images": [{"filename": "a.png", "subfolder": "d", "type": "output"}]}},
+            "status": {
+                "status_str": "success",
+                "messages": [
+                    ["execution_start", {"timestamp": 1000}],
+                    ["execution_cached", {"timestamp": 1100}],
+                    ["execution_success", {"timestamp": 3500}],
+                ],
+            },
+        }
+    )
+    assert outcome.images == (SavedImage("a.png", "d", "output"),)
+    assert outcome.error is None
+    assert (outcome.started, outcome.finished) == (1.0, 3.5)
+
+
+def test_an_error_in_a_node_names_the_node_and_no_paths() -> None:
+    outcome = _outcome(
+        {
+            "outputs": {},
+            "status": {
+                "status_str": "error",
+                "messages": [
+                    ["execution_start", {"timestamp": 1000}],
+                    [
+                        "execution_error",
+                        {
+                            "timestamp": 2000,
+                            "node_id": "KSampler",
+                            "node_type": "KSampler",
+                            "exception_type": "RuntimeError",
+                            "exception_message": "/home/me/model.safetensors",
+                            "traceback": ["File /home/me"],
+                        },
+                    ],
+                ],
+            },
+        }
+    )
+    assert isinstance(outcome.error, GenerationFailed)
+    assert outcome.error.message == "KSampler failed: RuntimeError"
+    assert "/home" not in json.dumps(outcome.error.as_dict())
+
+
+def test_an_interrupted_job_is_no_success() -> None:
+    outcome = _outcome({"outputs": {}, "status": {"status_str": "error", "messages": [["execution_interrupted", {}]]}})
+    assert outcome.error is not None
+    assert "interrupted" in outcome.error.message
+
+
+def test_a_name_leads_to_its_place_and_back() -> None:
+    job_id = str(uuid.UUID("3f2a9c1e-0b7d-4e63-9f55-0123456789ab"))
+    prefix = filename_prefix(job_id, datetime(2026, 11, 22, 14, 32, 10))
+    assert prefix == "20261122/20261122-143210-3f2a9c1e0b7d"
+    name = prefix.split("/")[1] + "_00001_.png"
+    assert locate(name) == SavedImage(name, "20261122", "output")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "a.png",
+        "../20261122-143210-3f2a9c1e0b7d_00001_.png",
+        "20261122-143210-3f2a9c1e0b7d_00001_.png\n",
+        "\uff120261122-143210-3f2a9c1e0b7d_00001_.png",
+        "20261122-143210-3f2a9c1e0b7d_00001_.png/..",
+    ],
+)
+def test_other_names_lead_nowhere(name: str) -> None:
+    assert locate(name) is None

@@ -1,0 +1,142 @@
+"""Set-up of `.venv`, with the real venv and pip, on a small project with one tiny package of its own."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from shared.settings import PROJECT_DIR
+
+
+def make_wheel(folder: Path, name: str, version: str) -> None:
+    """The smallest package that pip installs."""
+    folder.mkdir(exist_ok=True)
+    info = f"{name}-{version}.dist-info"
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{name}.py", f"VERSION = {version!r}\n")
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+
+
+class Project:
+    """A copy of our set-up code beside requirements of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.venv = folder / ".venv"
+        shutil.copytree(PROJECT_DIR / "launcher", folder / "launcher")
+        self.require("1.0")
+
+    def require(self, version: str) -> None:
+        make_wheel(self.folder / "wheels", "tinything", version)
+        (self.folder / "requirements.in").write_text("# why\ntinything  # a reason\n")
+        (self.folder / "requirements.txt").write_text(f"tinything=={version}\n")
+
+    def find(self, *, install: bool, python: str = sys.executable) -> "subprocess.CompletedProcess[str]":
+        code = (
+            "import sys\n"
+            "from launcher.environment import find_environment, SetupIncompleteError\n"
+            "try:\n"
+            f"    python = find_environment(['requirements'], install={install})\n"
+            "except SetupIncompleteError as problem:\n"
+            "    sys.exit(f'{problem.message} -> {problem.hint}')\n"
+            "sys.stdout.write(f'USE {python}')\n"
+        )
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("PIP_")}
+        pip = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.folder / "wheels"), "PIP_CONFIG_FILE": os.devnull}
+        return subprocess.run(
+            [python, "-c", code], cwd=self.folder, env={**kept, **pip}, capture_output=True, text=True, timeout=120
+        )
+
+    def version(self) -> str:
+        code = "import tinything; print(tinything.VERSION)"
+        return subprocess.run([self.python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+    @property
+    def python(self) -> str:
+        return str(self.venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+def test_the_first_run_makes_it_and_the_second_does_nothing(project: Project) -> None:
+    first = project.find(install=True)
+    assert first.stdout.endswith(f"USE {project.python}"), first.stderr
+    assert "making .venv" in first.stdout
+    assert project.version() == "1.0"
+    stamp = project.venv / "dream-layer-complete"
+    assert list(json.loads(stamp.read_text())) == ["requirements"]
+    assert project.find(install=True).stdout == f"USE {project.python}"
+    assert project.find(install=True, python=project.python).stdout == f"USE {project.python}"
+    # Without permission to install, what is complete is used all the same.
+    assert project.find(install=False).stdout == f"USE {project.python}"
+
+
+def test_changed_requirements_are_brought_up_to_date(project: Project) -> None:
+    project.find(install=True)
+    project.require("2.0")
+    updated = project.find(install=True)
+    assert "installing packages" in updated.stdout
+    assert "making .venv" not in updated.stdout
+    assert project.version() == "2.0"
+
+
+def test_a_half_done_environment_is_made_anew(project: Project) -> None:
+    project.find(install=True)
+    (project.venv / "dream-layer-installing").touch()
+    (project.venv / "left-over").touch()
+    assert project.find(install=False).returncode != 0
+    assert "making .venv" in project.find(install=True).stdout
+    assert not (project.venv / "left-over").exists()
+    assert project.version() == "1.0"
+
+
+def test_an_environment_of_the_users_own_making_is_completed_and_not_thrown_away(project: Project) -> None:
+    subprocess.run([sys.executable, "-m", "venv", str(project.venv)], check=True)
+    (project.venv / "theirs").touch()
+    assert project.find(install=True).stdout.endswith(f"USE {project.python}")
+    assert (project.venv / "theirs").exists()
+    assert project.version() == "1.0"
+
+
+def test_an_interpreter_that_has_everything_is_used_as_it_is(project: Project) -> None:
+    (project.folder / "requirements.in").write_text("pytest\n")
+    assert project.find(install=True).stdout == f"USE {sys.executable}"
+    assert not project.venv.exists()
+
+
+def test_without_permission_to_install_what_is_missing_is_named(project: Project) -> None:
+    refused = project.find(install=False)
+    assert refused.returncode == 1
+    assert "packages are missing: tinything" in refused.stderr
+    assert "pip install -r requirements.txt" in refused.stderr
+    assert not project.venv.exists()
+
+
+def test_a_failed_install_says_so_and_is_done_again(project: Project) -> None:
+    (project.folder / "requirements.txt").write_text("tinything==9.9\n")
+    failed = project.find(install=True)
+    assert failed.returncode == 1
+    assert "pip could not install the packages" in failed.stderr
+    (project.folder / "requirements.txt").write_text("tinything==1.0\n")
+    assert project.find(install=True).stdout.endswith(f"USE {project.python}")
+
+
+def test_an_old_python_is_told_so() -> None:
+    code = (
+        "import sys, runpy\n"
+        "sys.version_info = (3, 9, 1)\n"
+        f"runpy.run_path({str(PROJECT_DIR / 'dream_layer.py')!r}, run_name='__main__')\n"
+    )
+    refused = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert refused.stderr.strip() == "Dream Layer needs Python 3.10 or newer; this is Python 3.9"

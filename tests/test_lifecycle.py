@@ -1,0 +1,183 @@
+"""The launcher and what it keeps alive: start, death and restart of the engine, the end of everything."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+
+from shared.settings import PREFIX, PROJECT_DIR
+from tests.conftest import launcher_environment
+from tests.house import TIMEOUT, TestHouse
+
+SMALL = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1}
+
+
+def engine_state(house: TestHouse) -> dict[str, Any]:
+    state: dict[str, Any] = requests.get(f"{house.control}/api/engine", timeout=TIMEOUT).json()["engine"]
+    return state
+
+
+def wait_for_restart(house: TestHouse, restarts: int) -> dict[str, Any]:
+    deadline = time.monotonic() + TIMEOUT
+    while time.monotonic() < deadline:
+        state = engine_state(house)
+        if state["state"] == "ready" and state["restarts"] == restarts:
+            return state
+        time.sleep(0.1)
+    raise AssertionError(f"the engine did not come back: {state}\n{house.output()}")
+
+
+def test_an_engine_killed_while_idle_comes_back(house: TestHouse) -> None:
+    before = engine_state(house)
+    os.kill(before["pid"], signal.SIGKILL)
+    after = wait_for_restart(house, before["restarts"] + 1)
+    assert after["pid"] != before["pid"]
+    assert house.picture(house.draw(**SMALL)).size == (64, 64)
+
+
+def test_a_request_outlives_the_engine_that_it_runs_on(house: TestHouse) -> None:
+    before = engine_state(house)
+    replies: list[dict[str, Any]] = []
+    waiting = threading.Thread(target=lambda: replies.append(house.draw(**{**SMALL, "width": 128, "steps": 100})))
+    waiting.start()
+    deadline = time.monotonic() + TIMEOUT
+    while not requests.get(f"{house.engine}/queue", timeout=TIMEOUT).json()["queue_running"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(before["pid"], signal.SIGKILL)
+    waiting.join(timeout=TIMEOUT)
+    assert replies, "the open request did not end with its picture"
+    assert replies[0]["timings"]["attempts"] == 2
+    assert house.picture(replies[0]).size == (128, 64)
+    assert engine_state(house)["restarts"] == before["restarts"] + 1
+
+
+def test_results_are_taken_out_of_the_engines_memory(house: TestHouse) -> None:
+    job_id = house.draw(**SMALL)["job_id"]
+    assert requests.get(f"{house.engine}/history/{job_id}", timeout=TIMEOUT).json() == {}
+
+
+def test_the_launcher_says_where_everything_listens(house: TestHouse) -> None:
+    output = house.output()
+    for name in ("TXT2IMG", "IMG2IMG", "CONTROL", "ENGINE"):
+        assert f":{house.environ[f'{PREFIX}{name}_PORT']}" in output
+    assert "curl -sf localhost:" in output
+
+
+def test_the_services_are_small(house: TestHouse) -> None:
+    services = [
+        child
+        for child in psutil.Process(house.process.pid).children()
+        if any(argument.endswith("_server.py") for argument in child.cmdline())
+    ]
+    assert len(services) == 2
+    for service in services:
+        assert service.memory_info().rss < 100e6
+
+
+@pytest.mark.parametrize("name", ["TXT2IMG", "IMG2IMG", "CONTROL", "ENGINE"])
+def test_a_busy_port_is_named_with_the_setting_that_moves_it(tmp_path: Path, name: str) -> None:
+    environ = launcher_environment(tmp_path / "data")
+    port = int(environ[f"{PREFIX}{name}_PORT"])
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        ended = run_launcher(environ, "up", "--no-install")
+    assert ended.returncode == 1
+    assert f"port {port} failed: another program listens there" in ended.stderr
+    assert f"set {PREFIX}{name}_PORT to a free port" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "says"),
+    [
+        ("COMFYUI_DIR", "/nonexistent", "is not a ComfyUI folder"),
+        ("HOST", "0.0.0.0", "API_KEY must be set"),
+        ("PROT", "1", "is not a setting"),
+        ("ENGINE_ARGS", "--no-such-argument", "unrecognized arguments: --no-such-argument"),
+        ("ENGINE_URL", "http://127.0.0.1:9", "does not answer at http://127.0.0.1:9"),
+    ],
+)
+def test_a_step_that_fails_says_which_and_why(tmp_path: Path, setting: str, value: str, says: str) -> None:
+    environ = {**launcher_environment(tmp_path / "data"), PREFIX + setting: value}
+    if setting == "ENGINE_URL":
+        del environ[f"{PREFIX}COMFYUI_DIR"]
+    ended = run_launcher(environ, "up", "--no-install", "--no-starter")
+    assert ended.returncode == 1
+    assert " failed: " in ended.stderr
+    assert says in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_killed_launcher_leaves_no_orphans(tmp_path: Path) -> None:
+    environ = launcher_environment(tmp_path / "data")
+    command = [sys.executable, "dream_layer.py", "up", "--no-install", "--no-starter"]
+    launcher = subprocess.Popen(command, cwd=PROJECT_DIR, env=environ, stdout=subprocess.DEVNULL)
+    children: list[psutil.Process] = []
+    deadline = time.monotonic() + TIMEOUT
+    while len(children) < 3:
+        assert time.monotonic() < deadline
+        children = psutil.Process(launcher.pid).children()
+        time.sleep(0.05)
+    launcher.kill()
+    launcher.wait()
+    assert psutil.wait_procs(children, timeout=10)[1] == []
+
+
+def test_the_three_terminals_way(tmp_path: Path, house: TestHouse) -> None:
+    """Services started by hand, here beside an engine that runs already; ended by Ctrl-C."""
+    environ = {**launcher_environment(tmp_path), f"{PREFIX}ENGINE_URL": house.engine}
+    for script, name in (("txt2img_server.py", "TXT2IMG"), ("img2img_server.py", "IMG2IMG")):
+        begun = time.monotonic()
+        service = subprocess.Popen([sys.executable, script], cwd=PROJECT_DIR, env=environ, stderr=subprocess.DEVNULL)
+        url = f"http://127.0.0.1:{environ[f'{PREFIX}{name}_PORT']}"
+        try:
+            wait_for_health(url)
+            assert time.monotonic() - begun < 10
+            if name == "TXT2IMG":
+                reply = requests.post(f"{url}/api/txt2img", json=SMALL, timeout=TIMEOUT).json()
+                served = reply["comfy_response"]["generated_images"][0]["url"]
+                # Its own data folder is empty, so the picture comes through the engine.
+                assert requests.get(served, timeout=TIMEOUT).content.startswith(b"\x89PNG")
+        finally:
+            service.send_signal(signal.SIGINT)
+            assert service.wait(timeout=15) == 0
+
+
+def test_a_service_on_a_busy_port_says_so(house: TestHouse) -> None:
+    ended = subprocess.run(
+        [sys.executable, "txt2img_server.py"], cwd=PROJECT_DIR, env=house.environ, capture_output=True, text=True
+    )
+    assert ended.returncode == 1
+    assert f"set {PREFIX}TXT2IMG_PORT to a free port" in ended.stderr
+
+
+def wait_for_health(url: str) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            if requests.get(f"{url}/health", timeout=2).ok:
+                return
+        except requests.RequestException:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def run_launcher(environ: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "dream_layer.py", *arguments],
+        cwd=PROJECT_DIR,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )

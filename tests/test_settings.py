@@ -1,0 +1,73 @@
+"""Settings from the environment, their errors, and the table in README.md."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shared.errors import SetupError
+from shared.settings import PROJECT_DIR, Settings, is_loopback, load_settings
+
+
+def load(monkeypatch: pytest.MonkeyPatch, **environ: str) -> Settings:
+    for name, value in environ.items():
+        monkeypatch.setenv(f"DREAM_LAYER_{name}", value)
+    return load_settings()
+
+
+def test_values_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(
+        monkeypatch, TXT2IMG_PORT="6001", ALLOWED_ORIGINS="http://a, http://b", DATA_DIR="/tmp/x", API_KEY=""
+    )
+    assert settings.txt2img_port == 6001
+    assert settings.allowed_origins == ("http://a", "http://b")
+    assert settings.data_dir == Path("/tmp/x")
+    assert settings.api_key is None
+    assert settings.engine_address == "http://127.0.0.1:8188"
+
+
+@pytest.mark.parametrize(
+    ("environ", "says"),
+    [
+        ({"TXT2IMG_PORT": "70000"}, "DREAM_LAYER_TXT2IMG_PORT"),
+        ({"DEVICE": "tpu"}, "DREAM_LAYER_DEVICE"),
+        ({"WAITERS": "64"}, "must be below threads"),
+        ({"HOST": "0.0.0.0"}, "API_KEY must be set"),
+        ({"HOST": "192.168.1.5", "API_KEY": "short"}, "DREAM_LAYER_API_KEY"),
+        ({"ENGINE_URL": "localhost:8188"}, "DREAM_LAYER_ENGINE_URL"),
+        ({"TXT2IMGPORT": "6001"}, "DREAM_LAYER_TXT2IMGPORT is not a setting"),
+    ],
+)
+def test_wrong_settings_are_named(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], says: str) -> None:
+    with pytest.raises(SetupError, match=says):
+        load(monkeypatch, **environ)
+
+
+def test_a_typing_error_is_answered_with_the_setting_that_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SetupError) as wrong:
+        load(monkeypatch, TXT2IMGPORT="6001")
+    assert wrong.value.hint == "did you mean DREAM_LAYER_TXT2IMG_PORT?"
+
+
+def test_an_open_address_with_a_key_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(monkeypatch, HOST="0.0.0.0", API_KEY="correct horse").host == "0.0.0.0"
+
+
+def test_the_key_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "correct horse" not in repr(load(monkeypatch, API_KEY="correct horse"))
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("localhost", True), ("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("0.0.0.0", False), ("a.b", False)],
+)
+def test_loopback(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+
+
+def test_the_table_in_the_readme_is_true() -> None:
+    table = subprocess.run(
+        [sys.executable, "-m", "shared.settings"], cwd=PROJECT_DIR, capture_output=True, text=True, check=True
+    ).stdout
+    assert table in (PROJECT_DIR / "README.md").read_text(encoding="utf-8")

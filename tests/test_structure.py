@@ -1,0 +1,84 @@
+"""The shape of the house: which way imports run, how large files grow, and that the style tools agree."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shared.settings import PROJECT_DIR
+
+# What each part may import of the others. All may use the flat modules of `shared`.
+COMMON = {"shared", *(f"shared.{name}" for name in ("schema", "errors", "settings", "images", "child", "defaults"))}
+MAY_IMPORT = {
+    "workflows": {"shared.schema", "shared.errors"},
+    "shared.engine": COMMON,
+    "shared.jobs": {*COMMON, "shared.engine"},
+    "shared.web": {*COMMON, "shared.engine", "shared.jobs", "workflows"},
+    "launcher": {*COMMON, "shared.engine", "shared.web", "starter"},
+    "starter": set(),
+}
+OURS = ("shared", "workflows", "launcher", "starter", "dream_layer", "txt2img_server", "img2img_server")
+PRODUCT = [
+    *PROJECT_DIR.glob("*.py"),
+    *(path for part in ("shared", "workflows", "launcher", "starter") for path in (PROJECT_DIR / part).rglob("*.py")),
+]
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+@pytest.mark.parametrize("part", MAY_IMPORT)
+def test_imports_run_one_way(part: str) -> None:
+    for path in (PROJECT_DIR / part.replace(".", "/")).rglob("*.py"):
+        for name in imports(path):
+            if name.split(".")[0] not in OURS:
+                continue
+            allowed = any(
+                name == each or name.startswith(f"{each}.") for each in {part, *MAY_IMPORT[part]} - {"shared"}
+            )
+            assert allowed or name in MAY_IMPORT[part], f"{path.relative_to(PROJECT_DIR)} imports {name}"
+
+
+def test_nothing_imports_a_server() -> None:
+    for path in PRODUCT:
+        assert not imports(path) & {"dream_layer", "txt2img_server", "img2img_server"}, path
+
+
+@pytest.mark.parametrize("name", ["cli", "environment", "terminal"])
+def test_the_bootstrap_needs_the_standard_library_alone(name: str) -> None:
+    code = f"import launcher.{name}, sys; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-S", "-c", code], cwd=PROJECT_DIR, capture_output=True, text=True, check=True
+    )
+    foreign = {module.split(".")[0] for module in loaded.stdout.split()} - set(sys.stdlib_module_names) - {"launcher"}
+    assert foreign <= {"__main__"}
+
+
+@pytest.mark.parametrize("service", ["txt2img_server", "img2img_server"])
+def test_a_service_is_light(service: str) -> None:
+    code = f"import {service}, sys; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_DIR, capture_output=True, text=True, check=True)
+    assert not {"torch", "numpy", "scipy", "transformers"} & set(loaded.stdout.split())
+
+
+def test_no_file_holds_two_ideas() -> None:
+    assert [str(path) for path in PRODUCT if len(path.read_text(encoding="utf-8").splitlines()) > 400] == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]],
+    ids=["ruff-check", "ruff-format", "mypy"],
+)
+def test_the_tools_agree(command: list[str]) -> None:
+    finished = subprocess.run([sys.executable, "-m", *command], cwd=PROJECT_DIR, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stdout + finished.stderr

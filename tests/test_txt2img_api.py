@@ -1,0 +1,208 @@
+"""txt2img on the real engine, over HTTP."""
+
+import io
+from typing import Any
+
+import pytest
+import requests
+from PIL import Image, ImageChops
+
+from tests.house import PNG, TIMEOUT, TestHouse, open_rgb
+
+PROMPT = "a red circle on a blue background"
+
+
+def same(a: Image.Image, b: Image.Image) -> bool:
+    return a.size == b.size and ImageChops.difference(a, b).getbbox() is None
+
+
+def test_a_picture_of_the_asked_size(house: TestHouse) -> None:
+    reply = house.draw(prompt=PROMPT, width=96, height=64, steps=2)
+    assert house.picture(reply).size == (96, 64)
+    assert reply["status"] == "success"
+    assert reply["warnings"] == []
+
+
+def test_a_size_that_is_no_multiple_of_8_comes_back_as_asked(house: TestHouse) -> None:
+    reply = house.draw(prompt=PROMPT, width=75, height=61, steps=2)
+    assert house.picture(reply).size == (75, 61)
+
+
+def test_without_a_model_name_the_starter_draws_at_its_own_size(house: TestHouse) -> None:
+    reply = house.draw(prompt=PROMPT)
+    assert reply["parameters"]["model_name"] == "dream-layer-starter.safetensors"
+    assert house.picture(reply).size == (128, 128)
+
+
+def test_the_same_seed_gives_the_same_pixels_and_another_seed_others(house: TestHouse) -> None:
+    first, again, other = (
+        house.picture(house.draw(prompt=PROMPT, seed=seed, steps=4, width=64, height=64)) for seed in (7, 7, 8)
+    )
+    assert same(first, again)
+    assert not same(first, other)
+
+
+def test_another_prompt_gives_another_picture(house: TestHouse) -> None:
+    first, other = (
+        house.picture(house.draw(prompt=prompt, seed=7, steps=4, width=64, height=64))
+        for prompt in (PROMPT, "a green square on a yellow background")
+    )
+    assert not same(first, other)
+
+
+@pytest.mark.parametrize("fields", [{}, {"seed": -1}, {"seed": None}, {"seed": 5, "random_seed": True}])
+def test_a_random_seed_is_reported_and_makes_the_picture_again(house: TestHouse, fields: dict[str, Any]) -> None:
+    reply = house.draw(prompt=PROMPT, steps=2, width=64, height=64, **fields)
+    other = house.draw(prompt=PROMPT, steps=2, width=64, height=64, **fields)
+    assert reply["seed"] != other["seed"]
+    again = house.draw(prompt=PROMPT, steps=2, width=64, height=64, seed=reply["seed"])
+    assert same(house.picture(reply), house.picture(again))
+
+
+def test_a_batch_brings_that_many_different_pictures(house: TestHouse) -> None:
+    pictures = house.pictures(house.draw(prompt=PROMPT, batch_size=3, steps=2, width=64, height=64))
+    assert len(pictures) == 3
+    assert not same(pictures[0], pictures[1])
+    assert not same(pictures[1], pictures[2])
+
+
+def test_the_reply_has_what_the_web_page_reads(house: TestHouse) -> None:
+    reply = house.draw(prompt=PROMPT, steps=1, width=64, height=64)
+    (image,) = reply["comfy_response"]["generated_images"]
+    assert image["url"] == f"{house.txt2img}/api/images/{image['filename']}"
+    assert image["type"] == "output"
+    assert reply["comfy_response"]["prompt_id"] == reply["job_id"] == reply["run_id"]
+    assert reply["workflow"]["prompt"]["KSampler"]["inputs"]["steps"] == 1
+    assert reply["message"].startswith("1 picture in ")
+
+
+@pytest.mark.parametrize(("accept", "expected"), [("image/png", "PNG"), ("image/webp", "WEBP"), ("image/jpeg", "JPEG")])
+def test_accept_brings_the_picture_itself(house: TestHouse, accept: str, expected: str) -> None:
+    response = requests.post(
+        f"{house.txt2img}/api/txt2img",
+        json={"prompt": PROMPT, "steps": 1, "width": 64, "height": 64, "seed": 3},
+        headers={"Accept": accept},
+        timeout=TIMEOUT,
+    )
+    assert response.status_code == 200
+    assert response.headers["Content-Type"] == accept
+    assert response.headers["X-Seed"] == "3"
+    with Image.open(io.BytesIO(response.content)) as picture:
+        assert picture.format == expected
+        assert picture.size == (64, 64)
+
+
+def test_the_picture_in_the_reply_is_the_one_that_is_served(house: TestHouse) -> None:
+    response = requests.post(
+        f"{house.txt2img}/api/txt2img",
+        json={"prompt": PROMPT, "steps": 1, "width": 64, "height": 64, "batch_size": 2},
+        headers=PNG,
+        timeout=TIMEOUT,
+    )
+    served = requests.get(response.headers["Content-Location"], timeout=TIMEOUT)
+    assert served.content == response.content
+    assert "max-age" in served.headers["Cache-Control"]
+    assert not same(
+        open_rgb(requests.get(response.links["alternate"]["url"], timeout=TIMEOUT).content), open_rgb(response.content)
+    )
+
+
+def test_a_form_will_do(house: TestHouse) -> None:
+    response = requests.post(
+        f"{house.txt2img}/api/txt2img",
+        data={"prompt": PROMPT, "steps": "1", "width": "64", "height": "64", "cfg_scale": "3.5"},
+        timeout=TIMEOUT,
+    )
+    assert response.status_code == 200, response.text
+    assert response.json()["parameters"]["cfg_scale"] == 3.5
+
+
+def test_unknown_fields_are_named(house: TestHouse) -> None:
+    reply = house.draw(prompt=PROMPT, steps=1, width=64, height=64, negativ_prompt="blue", hires_fix=False, lora=None)
+    assert reply["warnings"] == [
+        "ignored, because not known here: negativ_prompt (did you mean negative_prompt?), hires_fix"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "says"),
+    [
+        ({}, "prompt", "prompt is missing"),
+        ({"prompt": 5}, "prompt", "must be text"),
+        ({"prompt": PROMPT, "width": 10000}, "width", "a whole number from 16 to 4096, not 10000"),
+        ({"prompt": PROMPT, "steps": "many"}, "steps", "a whole number from 1 to 1000, not 'many'"),
+        ({"prompt": PROMPT, "steps": 2.5}, "steps", "a whole number"),
+        ({"prompt": PROMPT, "steps": True}, "steps", "a whole number"),
+        ({"prompt": PROMPT, "cfg_scale": -1}, "cfg_scale", "a number from 0 to 100"),
+        ({"prompt": PROMPT, "seed": -2}, "seed", "-1 for a random one"),
+        ({"prompt": PROMPT, "batch_size": 0}, "batch_size", "a whole number from 1 to 16"),
+        ({"prompt": PROMPT, "model_name": "dream-layer"}, "model_name", "does not exist"),
+        ({"prompt": PROMPT, "sampler_name": "eular"}, "sampler_name", "does not exist"),
+        ({"prompt": PROMPT, "scheduler": "karas"}, "scheduler", "does not exist"),
+    ],
+)
+def test_a_wrong_value_is_a_422_that_names_the_field(
+    house: TestHouse, fields: dict[str, Any], field: str, says: str
+) -> None:
+    response = requests.post(f"{house.txt2img}/api/txt2img", json=fields, timeout=TIMEOUT)
+    assert response.status_code == 422
+    body = response.json()
+    assert body["status"] == "error"
+    assert body["error"]["field"] == field
+    assert says in body["message"]
+
+
+def test_a_wrong_name_is_answered_with_the_nearest(house: TestHouse) -> None:
+    url = f"{house.txt2img}/api/txt2img"
+    model = requests.post(url, json={"prompt": PROMPT, "model_name": "dream-layer-starter"}, timeout=TIMEOUT).json()
+    assert model["error"]["nearest"] == ["dream-layer-starter.safetensors"]
+    sampler = requests.post(url, json={"prompt": PROMPT, "sampler_name": "dpmpp2m"}, timeout=TIMEOUT).json()
+    assert sampler["error"]["nearest"][0] == "dpmpp_2m"
+    assert "dpmpp_2m" in sampler["error"]["hint"]
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status", "says"),
+    [
+        (b'{"prompt": ', "application/json", 400, "not valid JSON"),
+        (b"[1]", "application/json", 400, "must be a JSON object"),
+        (b"null", "application/json", 400, "must be a JSON object"),
+        (b"", "application/json", 400, "not valid JSON"),
+        (b"<a/>", "application/xml", 415, "application/xml"),
+    ],
+)
+def test_a_wrong_body_is_explained(house: TestHouse, body: bytes, content_type: str, status: int, says: str) -> None:
+    response = requests.post(
+        f"{house.txt2img}/api/txt2img", data=body, headers={"Content-Type": content_type}, timeout=TIMEOUT
+    )
+    assert response.status_code == status
+    assert says in response.json()["message"]
+    assert response.json()["error"]["hint"]
+
+
+def test_a_checkpoint_of_the_users_own_is_found_and_chosen(house: TestHouse) -> None:
+    checkpoints = house.data_dir / "models" / "checkpoints"
+    own = checkpoints / "my-own.safetensors"
+    own.hardlink_to(checkpoints / "dream-layer-starter.safetensors")
+    try:
+        models = requests.get(f"{house.control}/api/models", timeout=TIMEOUT).json()["models"]
+        assert {"id": own.name, "name": "my-own", "filename": own.name} in models
+        fields = {"prompt": PROMPT, "steps": 1, "width": 64, "height": 64}
+        assert house.draw(**fields, model_name=own.name)["parameters"]["model_name"] == own.name
+        # A checkpoint of one's own goes before the starter when none is named.
+        assert house.draw(**fields)["parameters"]["model_name"] == own.name
+    finally:
+        own.unlink()
+
+
+@pytest.mark.parametrize("name", ["../../engine.log", "x.png", "20261122-000000-000000000000_00001_.jpg", "%2e%2e%2fx"])
+def test_a_name_from_outside_never_becomes_a_path(house: TestHouse, name: str) -> None:
+    response = requests.get(f"{house.txt2img}/api/images/{name}", timeout=TIMEOUT)
+    assert response.status_code == 404
+    assert response.json()["error"]["code"] == "not_found"
+
+
+def test_a_picture_that_is_gone_is_a_404(house: TestHouse) -> None:
+    response = requests.get(f"{house.txt2img}/api/images/20200101-000000-000000000000_00001_.png", timeout=TIMEOUT)
+    assert response.status_code == 404
+    assert "deleted" in response.json()["error"]["hint"]

@@ -1,0 +1,123 @@
+"""What every service does with any request: health, errors, CORS, who may call, limits."""
+
+import pytest
+import requests
+from flask import Flask
+from flask.testing import FlaskClient
+
+import img2img_server
+import txt2img_server
+from shared.settings import Settings
+from shared.web.backend import Backend
+from tests.house import TIMEOUT, TestHouse
+
+PAGE = "http://localhost:8080"
+
+
+def client(**settings: object) -> FlaskClient:
+    """The txt2img service without an engine: nothing listens on port 9 of this machine."""
+    app: Flask = txt2img_server.build(Backend(Settings(engine_url="http://127.0.0.1:9", **settings)))  # type: ignore[arg-type]
+    return app.test_client()
+
+
+def test_health_answers_on_each_service(house: TestHouse) -> None:
+    for url, name in ((house.txt2img, "txt2img"), (house.img2img, "img2img"), (house.control, "control")):
+        body = requests.get(f"{url}/health", timeout=TIMEOUT).json()
+        assert body["status"] == "ok"
+        assert body["service"] == name
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("POST", "/api/txt2img", 415), ("GET", "/nowhere", 404), ("GET", "/api/txt2img", 405), ("GET", "/health", 200)],
+)
+def test_the_page_may_read_answers_and_errors(house: TestHouse, method: str, path: str, status: int) -> None:
+    response = requests.request(
+        method, house.txt2img + path, data=b"x", headers={"Origin": PAGE, "Content-Type": "text/html"}, timeout=TIMEOUT
+    )
+    assert response.status_code == status
+    assert response.headers["Access-Control-Allow-Origin"] == PAGE
+    assert response.headers["Content-Type"] == "application/json"
+
+
+def test_a_preflight_of_the_page_is_granted() -> None:
+    asked = {"Origin": PAGE, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+    granted = client().options("/api/txt2img", headers=asked)
+    assert granted.status_code == 200
+    assert granted.headers["Access-Control-Allow-Origin"] == PAGE
+    assert "content-type" in granted.headers["Access-Control-Allow-Headers"].lower()
+    assert "POST" in granted.headers["Access-Control-Allow-Methods"]
+
+
+def test_strange_pages_are_kept_out() -> None:
+    refused = client().post("/api/txt2img", json={"prompt": "x"}, headers={"Origin": "http://evil.example"})
+    assert refused.status_code == 403
+    assert refused.json is not None
+    assert refused.json["error"]["code"] == "origin_not_allowed"
+    assert "Access-Control-Allow-Origin" not in refused.headers
+
+
+def test_the_list_of_pages_is_a_setting() -> None:
+    theirs = {"Origin": "https://studio.example"}
+    allowed = client(allowed_origins=("https://studio.example",)).get("/health", headers=theirs)
+    assert allowed.headers["Access-Control-Allow-Origin"] == "https://studio.example"
+
+
+def test_a_strange_name_for_this_machine_is_refused() -> None:
+    assert client().get("/health", headers={"Host": "rebound.example:5001"}).status_code == 403
+    assert (
+        client(public_url="https://rebound.example").get("/health", headers={"Host": "rebound.example"}).status_code
+        == 200
+    )
+
+
+def test_with_a_key_only_health_answers_without_it() -> None:
+    guarded = client(api_key="correct horse")
+    assert guarded.get("/health").status_code == 200
+    assert guarded.get("/nowhere").status_code == 401
+    assert guarded.get("/nowhere", headers={"X-API-Key": "wrong horse!"}).status_code == 401
+    assert guarded.get("/nowhere", headers={"X-API-Key": "correct horse"}).status_code == 404
+    assert guarded.get("/nowhere", headers={"Authorization": "Bearer correct horse"}).status_code == 404
+
+
+def test_without_an_engine_the_answer_is_503_and_says_what_to_do() -> None:
+    response = client().post("/api/txt2img", json={"prompt": "x"})
+    assert response.status_code == 503
+    assert response.headers["Retry-After"] == "5"
+    assert response.json is not None
+    assert response.json["error"]["code"] == "engine_unavailable"
+    assert "dream_layer.py" in response.json["error"]["hint"]
+
+
+def test_a_body_over_the_limit_is_a_413_in_json() -> None:
+    response = client(max_body_mb=1).post("/api/txt2img", json={"prompt": "x" * 2_000_000})
+    assert response.status_code == 413
+    assert response.json is not None
+    assert "DREAM_LAYER_MAX_BODY_MB" in response.json["error"]["hint"]
+
+
+def test_no_more_clients_wait_than_there_are_places() -> None:
+    backend = Backend(Settings(waiters=1))
+    with (
+        backend.waiting_place(),
+        pytest.raises(Exception, match="1 requests are waiting") as busy,
+        backend.waiting_place(),
+    ):
+        pass
+    assert busy.value.retry_after == 10  # type: ignore[attr-defined]
+    with backend.waiting_place():
+        pass  # the place was given back
+
+
+def test_an_unexpected_error_says_nothing_of_the_inside() -> None:
+    app = img2img_server.build(Backend(Settings()))
+
+    def broken() -> str:
+        raise RuntimeError("/secret/path")
+
+    app.add_url_rule("/broken", view_func=broken)
+    response = app.test_client().get("/broken")
+    assert response.status_code == 500
+    assert response.json is not None
+    assert response.json["error"]["code"] == "internal_error"
+    assert "secret" not in response.text

@@ -1,0 +1,20 @@
+"""The txt2img service, by default on http://localhost:5001. It answers /api/img2img too."""
+
+import sys
+
+from flask import Flask
+
+from shared.web.app import create_app
+from shared.web.backend import Backend
+from shared.web.native import image_routes, img2img_routes, txt2img_routes
+from shared.web.service import main
+
+
+def build(backend: Backend) -> Flask:
+    """The service's application."""
+    routes = [txt2img_routes(backend), img2img_routes(backend), image_routes(backend)]
+    return create_app("txt2img", backend.settings, routes)
+
+
+if __name__ == "__main__":
+    sys.exit(main(build, lambda settings: settings.txt2img_port, "DREAM_LAYER_TXT2IMG_PORT"))

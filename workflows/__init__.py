@@ -1,0 +1,1 @@
+"""Requests become ComfyUI graphs. Pure: no I/O, no clock, no randomness."""

@@ -1,0 +1,70 @@
+"""A ComfyUI graph under construction, and the typed sockets that connect its nodes.
+
+A graph in ComfyUI's API format is {node id: {"class_type": ..., "inputs": {name: literal or [node id, output index]}}}.
+Sockets carry the type of an output, so that a type checker refuses to feed a mask where a latent belongs.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+ApiGraph = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Socket:
+    """One output of a node."""
+
+    node: str
+    output: int
+
+
+class Model(Socket):
+    """A diffusion model."""
+
+
+class Clip(Socket):
+    """A text encoder."""
+
+
+class Vae(Socket):
+    """A variational autoencoder, between pictures and latents."""
+
+
+class Conditioning(Socket):
+    """An encoded prompt."""
+
+
+class Latent(Socket):
+    """Latents, batch x 4 x height/8 x width/8 for SD 1.x; may carry a noise mask."""
+
+
+class Image(Socket):
+    """Pictures, batch x height x width x 3, 0 to 1."""
+
+
+class Mask(Socket):
+    """Masks, batch x height x width, 0 (keep) to 1 (repaint)."""
+
+
+class Graph:
+    """Nodes in the order in which they were added, under readable ids: KSampler, KSampler_2, ..."""
+
+    def __init__(self) -> None:
+        self._nodes: ApiGraph = {}
+
+    def add(self, class_type: str, **inputs: Socket | str | int | float | bool) -> str:
+        """Adds a node and returns its id. The id names the class, so an engine error says which stage failed."""
+        count = sum(node["class_type"] == class_type for node in self._nodes.values())
+        node_id = class_type if count == 0 else f"{class_type}_{count + 1}"
+        self._nodes[node_id] = {
+            "class_type": class_type,
+            "inputs": {
+                name: [value.node, value.output] if isinstance(value, Socket) else value
+                for name, value in inputs.items()
+            },
+        }
+        return node_id
+
+    def to_api(self) -> ApiGraph:
+        """The graph as POST /prompt takes it."""
+        return self._nodes
