@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from launcher.environment import PROJECT_DIR, SetupIncompleteError, find_environment
 from launcher.terminal import complain
@@ -23,7 +24,8 @@ def main(arguments: Sequence[str]) -> int:
         # `run` is for those who look after their environment themselves; the other two make one.
         install = options.command != "run" and not options.no_install
         python = find_environment(DEVELOPMENT if testing else RUNTIME, install=install)
-        if not python.samefile(sys.executable):
+        # By name, not by file: the Python of a virtual environment is a link to the one that made it.
+        if python != Path(sys.executable):
             return _hand_over(str(python), arguments)
         # From here on all packages are there.
         if testing:

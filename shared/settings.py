@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.errors import SetupError
@@ -30,10 +30,16 @@ def _empty_to_none(value: Any) -> Any:
     return None if value == "" else value
 
 
+def _absolute(path: Path) -> Path:
+    """Relative paths start at the project folder, wherever a process was started."""
+    return PROJECT_DIR / path.expanduser()
+
+
 Port = Annotated[int, Field(ge=1, le=65535)]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
 OptionalText = Annotated[str | None, BeforeValidator(_empty_to_none)]
-OptionalPath = Annotated[Path | None, BeforeValidator(_empty_to_none)]
+Folder = Annotated[Path, AfterValidator(_absolute)]
+OptionalPath = Annotated[Folder | None, BeforeValidator(_empty_to_none)]
 
 
 class Settings(BaseSettings):
@@ -47,7 +53,7 @@ class Settings(BaseSettings):
         frozen=True,
     )
 
-    data_dir: Path = Field(
+    data_dir: Folder = Field(
         default=PROJECT_DIR / "data",
         description="Everything the program downloads or makes: engine, models, pictures, logs.",
     )

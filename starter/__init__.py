@@ -1,10 +1,8 @@
-"""The built-in starter model: a small Stable Diffusion 1.5 layout checkpoint that draws coloured shapes.
+"""The built-in starter model: a small checkpoint in Stable Diffusion 1.5 layout, so that all runs with no download.
 
-Two halves that never import each other's needs:
-
-* assembly (numpy and safetensors only), what a user's machine runs: `assemble`, `compact`, `layout`, `text`;
-* making the weights (torch), what an engineer runs: `scenes`, `narrow`, `autoencoder`, `optimiser`, `train_*`,
-  and `evaluate`, which asks a running engine.
+What a user's machine runs needs numpy and safetensors alone: `assemble` writes the file, `layout` names its tensors,
+`formula` computes the diffusion model and the text encoder. What made the weights of the autoencoder needs torch:
+`train_autoencoder` with `autoencoder`, `optimiser`, `scenes` and `textures`, then `compact`.
 """
 
 CHECKPOINT_NAME = "dream-layer-starter.safetensors"

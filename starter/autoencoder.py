@@ -27,10 +27,9 @@ class Block(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.conv = nn.Sequential(conv(width, width), nn.ReLU(), conv(width, width), nn.ReLU(), conv(width, width))
-        last = self.conv[4]
-        assert isinstance(last, nn.Conv2d)
+        last = conv(width, width)
         nn.init.normal_(last.weight, std=0.1 / (width * 9) ** 0.5)
+        self.conv = nn.Sequential(conv(width, width), nn.ReLU(), conv(width, width), nn.ReLU(), last)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, width, h, w) to the same."""

@@ -18,13 +18,13 @@ _STEPS = (
     (2.8769, -3.1427, 1.2046),
     (2.8366, -3.0525, 1.2012),
 )
-"""Quintic polynomials p(s) = a s + b s^3 + c s^5 that, one after the other, take singular values in 0.01..1 to about 1."""
+"""Quintic polynomials p(s) = a s + b s^3 + c s^5; one after the other they take singular values in 0.01..1 to about 1."""
 
 
 def orthogonalise(matrix: Tensor) -> Tensor:
     """The nearest (semi-)orthogonal matrix, nearly. All five iterations run on the small Gram matrix, so that the long
     side is touched only twice."""
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    wide: Tensor = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     wide = wide / (torch.linalg.matrix_norm(wide) * 1.02 + 1e-8)
     gram = wide @ wide.T
     eye = torch.eye(gram.shape[0])
@@ -33,7 +33,7 @@ def orthogonalise(matrix: Tensor) -> Tensor:
         factor = a * eye + b * gram + c * (gram @ gram)
         product = factor @ product
         gram = factor @ gram @ factor
-    result = product @ wide
+    result: Tensor = product @ wide
     return result if matrix.shape[0] <= matrix.shape[1] else result.T
 
 
@@ -44,7 +44,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self, _closure: None = None) -> None:  # type: ignore[override]
         """One update of every parameter that has a gradient."""
         for group in self.param_groups:
             for weight in group["params"]:
@@ -63,8 +63,8 @@ class Muon(torch.optim.Optimizer):
 
 
 def split(named: Iterable[tuple[str, torch.nn.Parameter]], outer: tuple[str, ...]) -> tuple[list[Tensor], list[Tensor]]:
-    """(hidden matrices for Muon, everything else for Adam). Names that start with one of `outer` (first and last layers,
-    embeddings) go to Adam: their rows mean something each, and must not be mixed."""
+    """(hidden matrices for Muon, everything else for Adam). Names that start with one of `outer` (first and last
+    layers, embeddings) go to Adam: their rows mean something each, and must not be mixed."""
     hidden: list[Tensor] = []
     rest: list[Tensor] = []
     for name, weight in named:

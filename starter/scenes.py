@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Pixels = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.floating[Any]]
 
 PALETTE: dict[str, tuple[int, int, int]] = {
     "red": (220, 28, 36),
@@ -66,7 +67,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Background:
-    """What lies behind: a style, its colour, and for all but `plain` a second colour. `phase`: 0..1, shifts patterns."""
+    """What lies behind: a style, its colour, and for all but `plain` a second one. `phase`: 0..1, shifts patterns."""
 
     style: str
     colour: str
@@ -218,7 +219,7 @@ def rgb(colour: str | Pixels) -> Pixels:
 
 
 def _paint_background(canvas: _Canvas, ground: Background) -> None:
-    side, period = canvas.side, 0.25 * canvas.side
+    side, period = canvas.side, canvas.side / 3
     canvas.fill(np.float32(-1.0) + np.zeros_like(canvas.x), ground.colour)
     if ground.style == "gradient":
         share = (canvas.y / canvas.height)[..., None] + np.zeros_like(canvas.x)[..., None]
@@ -229,7 +230,7 @@ def _paint_background(canvas: _Canvas, ground: Background) -> None:
     if ground.style == "striped":
         canvas.fill((np.abs(x) - 0.25) * period, ground.second)
     elif ground.style == "dotted":
-        canvas.fill(np.hypot(x, y) * period - 0.07 * side, ground.second)
+        canvas.fill(np.hypot(x, y) * period - 0.09 * side, ground.second)
     elif ground.style == "checkered":
         # The product of two signed distances is negative in every second cell; its root keeps the edge one pixel wide.
         across, down = (np.abs(x) - 0.25) * period, (np.abs(y) - 0.25) * period
@@ -300,7 +301,8 @@ def _heart(u: Pixels, v: Pixels) -> Pixels:
     w = v - 0.1
     tip = (np.abs(u) + np.abs(w - 0.0)) / np.sqrt(2) - 0.62
     lobes = np.hypot(np.abs(u) - 0.438, w + 0.438) - 0.62
-    return np.minimum(tip, lobes)
+    heart: Pixels = np.minimum(tip, lobes)
+    return heart
 
 
 SHAPE_DISTANCES: dict[str, Callable[[Pixels, Pixels], Pixels]] = {

@@ -17,7 +17,7 @@ def noise(rng: np.random.Generator, height: int, width: int, slope: float) -> Pi
     filter_ = 1 / np.maximum(np.hypot(fx, fy), 1 / max(height, width)) ** slope
     spectrum = np.fft.rfft2(rng.standard_normal((3, height, width))) * filter_
     fields = np.moveaxis(np.fft.irfft2(spectrum, (height, width)), 0, -1)
-    mixed = fields * 0.45 + fields[..., :1]
+    mixed = fields * 0.3 + fields[..., :1]
     return np.asarray((mixed - mixed.mean()) / (mixed.std() + 1e-6), np.float32)
 
 

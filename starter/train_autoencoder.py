@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from starter.autoencoder import Autoencoder
 from starter.optimiser import Muon, split
@@ -54,7 +52,12 @@ def loss_of(model: Autoencoder, pixels: Tensor) -> Tensor:
     # Mean 0 and deviation 1 for each channel: then one number scales all four to what the sampler's schedule wants.
     spread = latents.std((0, 2, 3)) - 1
     centre = latents.mean((0, 2, 3))
-    return 4 * F.mse_loss(drawn, pixels) + error.abs().mean() + edges + 0.02 * (spread.square() + centre.square()).sum()
+    return (
+        4 * nn.functional.mse_loss(drawn, pixels)
+        + error.abs().mean()
+        + edges
+        + 0.02 * (spread.square() + centre.square()).sum()
+    )
 
 
 def main() -> None:
@@ -107,7 +110,7 @@ def save(model: Autoencoder, path: Path, step: int) -> None:
     """Write aside and rename, so that a killed run leaves the previous checkpoint."""
     aside = path.with_suffix(".part")
     torch.save({"model": model.state_dict(), "step": step}, aside)
-    os.replace(aside, path)
+    aside.replace(path)
 
 
 @torch.no_grad()

@@ -131,6 +131,26 @@ def test_a_failed_install_says_so_and_is_done_again(project: Project) -> None:
     assert project.find(install=True).stdout.endswith(f"USE {project.python}")
 
 
+def test_the_launcher_goes_on_in_the_environment_that_it_made(project: Project) -> None:
+    shutil.copy(PROJECT_DIR / "dream_layer.py", project.folder)
+    (project.folder / "launcher" / "house.py").write_text(
+        "import sys, tinything\n"
+        "def run_house(*, services, starter):\n"
+        "    sys.stdout.write(f'{sys.prefix} {services} {starter}')\n"
+        "    return 3\n"
+    )
+    project.find(install=True)
+    # The interpreter that the environment was made from: both are the same file, but only one has the package.
+    maker = str(Path(sys.base_prefix) / "bin" / Path(sys.executable).name)
+    ended = subprocess.run(
+        [maker if Path(maker).exists() else sys.executable, "dream_layer.py", "up", "--no-starter"],
+        cwd=project.folder,
+        capture_output=True,
+        text=True,
+    )
+    assert (ended.stdout, ended.returncode) == (f"{project.venv} True False", 3), ended.stderr
+
+
 def test_an_old_python_is_told_so() -> None:
     code = (
         "import sys, runpy\n"

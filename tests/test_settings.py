@@ -50,6 +50,13 @@ def test_a_typing_error_is_answered_with_the_setting_that_was_meant(monkeypatch:
     assert wrong.value.hint == "did you mean DREAM_LAYER_TXT2IMG_PORT?"
 
 
+def test_relative_folders_start_at_the_project(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = load(monkeypatch, DATA_DIR="elsewhere", COMFYUI_DIR="~/ComfyUI")
+    assert settings.data_dir == PROJECT_DIR / "elsewhere"
+    assert settings.comfyui_dir == Path.home() / "ComfyUI"
+
+
 def test_an_open_address_with_a_key_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(monkeypatch, HOST="0.0.0.0", API_KEY="correct horse").host == "0.0.0.0"
 

@@ -53,7 +53,9 @@ def install_page() -> None:
         command = [sys.executable, "-m", "pip", "install", "-r", str(PROJECT_DIR / "requirements-page.txt")]
         if subprocess.run(command, check=False).returncode != 0:
             raise SetupError(
-                "engine page", "pip could not install it; its messages stand above", hint="unset DREAM_LAYER_ENGINE_PAGE"
+                "engine page",
+                "pip could not install it; its messages stand above",
+                hint="unset DREAM_LAYER_ENGINE_PAGE",
             ) from None
 
 

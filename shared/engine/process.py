@@ -20,7 +20,7 @@ def find_engine(settings: Settings) -> Path:
     """The folder of the ComfyUI to run: the user's own, or the pinned one, which is fetched if need be."""
     if settings.comfyui_dir is None:
         return install_engine(settings.data_dir)
-    folder = settings.comfyui_dir.expanduser().resolve()
+    folder = settings.comfyui_dir.resolve()
     if not (folder / "main.py").is_file() or comfyui_version(folder) is None:
         raise SetupError(
             "engine",

@@ -1,0 +1,103 @@
+"""How long everything takes to start, and how much memory the services hold: `python -m bench.start [ROUNDS]`.
+
+Each round starts, in turn, the bare engine (ComfyUI with our arguments), the whole house (`up`, set up before), and
+each service alone, and takes the time until it answers. What counts is the ratio up / engine: on a machine that is set
+up, `up` should cost no more than the engine's own start. Run it in the project's environment, with nothing else running.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import requests
+
+from shared.engine.process import FOLDERS, engine_command, find_engine
+from shared.settings import PREFIX, PROJECT_DIR, load_settings
+
+PORTS = {"TXT2IMG_PORT": 15001, "IMG2IMG_PORT": 15004, "CONTROL_PORT": 15002, "ENGINE_PORT": 18188}
+
+
+def seconds_until(answers: Callable[[], bool], begun: float) -> float:
+    """Seconds since `begun` when `answers` first says yes."""
+    while not answers():
+        if time.perf_counter() - begun > 300:
+            raise TimeoutError("no answer in 300 s")
+        time.sleep(0.02)
+    return time.perf_counter() - begun
+
+
+def get(url: str) -> bool:
+    """Whether the address answers."""
+    try:
+        return requests.get(url, timeout=2).ok
+    except requests.RequestException:
+        return False
+
+
+def started(command: list[str], environ: dict[str, str], answers: Callable[[], bool]) -> tuple[float, float]:
+    """Starts a command, and returns the seconds until it answers and its resident memory then, in MB; stops it."""
+    begun = time.perf_counter()
+    process = subprocess.Popen(
+        command, cwd=PROJECT_DIR, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        return seconds_until(answers, begun), psutil.Process(process.pid).memory_info().rss / 1e6
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rounds", type=int, nargs="?", default=5)
+    rounds = parser.parse_args().rounds
+    with tempfile.TemporaryDirectory() as folder:
+        data_dir = Path(folder)
+        os.environ.update({f"{PREFIX}{name}": str(port) for name, port in PORTS.items()})
+        comfyui_dir = find_engine(load_settings())
+        os.environ[f"{PREFIX}DATA_DIR"] = folder
+        os.environ[f"{PREFIX}COMFYUI_DIR"] = str(comfyui_dir)
+        for name in FOLDERS:
+            (data_dir / name).mkdir(parents=True, exist_ok=True)
+        environ = dict(os.environ)
+        python = sys.executable
+        bare = engine_command(load_settings(), comfyui_dir, data_dir, cpu=True)
+        engine_url = f"http://127.0.0.1:{PORTS['ENGINE_PORT']}/system_stats"
+        txt2img_url, img2img_url, models_url = (
+            f"http://127.0.0.1:{PORTS[name]}{path}"
+            for name, path in (
+                ("TXT2IMG_PORT", "/health"),
+                ("IMG2IMG_PORT", "/health"),
+                ("CONTROL_PORT", "/api/models"),
+            )
+        )
+        whole = [python, "dream_layer.py", "up", "--no-install"]
+        started(whole, environ, lambda: get(models_url))  # sets up: the starter model, compiled modules
+        rows: dict[str, list[tuple[float, float]]] = {"engine": [], "up": [], "txt2img": [], "img2img": []}
+        for _ in range(rounds):
+            rows["engine"].append(started([python, *bare], environ, lambda: get(engine_url)))
+            rows["up"].append(
+                started(whole, environ, lambda: get(models_url) and get(txt2img_url) and get(img2img_url))
+            )
+            rows["txt2img"].append(started([python, "txt2img_server.py"], environ, lambda: get(txt2img_url)))
+            rows["img2img"].append(started([python, "img2img_server.py"], environ, lambda: get(img2img_url)))
+    lines = [f"{'':10}{'median s':>10}{'min':>8}{'max':>8}{'MB':>8}"]
+    for name, taken in rows.items():
+        times = [seconds for seconds, _ in taken]
+        memory = statistics.median(megabytes for _, megabytes in taken)
+        lines.append(f"{name:10}{statistics.median(times):10.2f}{min(times):8.2f}{max(times):8.2f}{memory:8.1f}")
+    ratios = [up[0] / engine[0] for up, engine in zip(rows["up"], rows["engine"], strict=True)]
+    lines.append(f"up / engine, pair by pair: median {statistics.median(ratios):.2f}")
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""The names and shapes of a Stable Diffusion 1.5 checkpoint, as small as the engine's loader accepts one.
+
+The loader recognises the family by model_channels 320, context width 768 and convolutional projections, and reads the
+rest off the keys: here one resolution level with one residual block. The text encoder must be a whole CLIP-L. The
+autoencoder is of the tiny kind (`taesd_*`), which the loader takes in the place of the large one.
+"""
+
+from __future__ import annotations
+
+Shapes = dict[str, tuple[int, ...]]
+
+CHANNELS = 320
+CONTEXT = 768
+TIME = 4 * CHANNELS
+TEXT_LAYERS = 12
+TOKENS = 49408
+WIDTH = 64
+"""Channels inside the tiny autoencoder."""
+
+
+def checkpoint() -> Shapes:
+    """Every tensor of the file with its shape."""
+    return {
+        **_prefixed("model.diffusion_model.", unet()),
+        **_prefixed("cond_stage_model.transformer.text_model.", text_encoder()),
+        **_prefixed("first_stage_model.", autoencoder()),
+    }
+
+
+def unet() -> Shapes:
+    """The diffusion model: convolution, block, middle, two blocks, convolution."""
+    shapes = {
+        **_linear("time_embed.0", TIME, CHANNELS),
+        **_linear("time_embed.2", TIME, TIME),
+        **_conv("input_blocks.0.0", CHANNELS, 4),
+        **_residual("input_blocks.1.0", CHANNELS),
+        **_transformer("input_blocks.1.1"),
+        **_residual("middle_block.0", CHANNELS),
+        **_transformer("middle_block.1"),
+        **_residual("middle_block.2", CHANNELS),
+        **_norm("out.0", CHANNELS),
+        **_conv("out.2", 4, CHANNELS),
+    }
+    for block in ("output_blocks.0", "output_blocks.1"):
+        shapes |= {**_residual(f"{block}.0", 2 * CHANNELS), **_transformer(f"{block}.1")}
+    return shapes
+
+
+def text_encoder() -> Shapes:
+    """CLIP-L."""
+    shapes: Shapes = {
+        "embeddings.token_embedding.weight": (TOKENS, CONTEXT),
+        "embeddings.position_embedding.weight": (77, CONTEXT),
+        **_norm("final_layer_norm", CONTEXT),
+    }
+    for index in range(TEXT_LAYERS):
+        layer = f"encoder.layers.{index}"
+        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            shapes |= _linear(f"{layer}.self_attn.{name}", CONTEXT, CONTEXT)
+        shapes |= {
+            **_norm(f"{layer}.layer_norm1", CONTEXT),
+            **_norm(f"{layer}.layer_norm2", CONTEXT),
+            **_linear(f"{layer}.mlp.fc1", 4 * CONTEXT, CONTEXT),
+            **_linear(f"{layer}.mlp.fc2", CONTEXT, 4 * CONTEXT),
+        }
+    return shapes
+
+
+def autoencoder() -> Shapes:
+    """The tiny autoencoder: pictures to latents an eighth as wide and high, and back."""
+    encoder, decoder = "taesd_encoder", "taesd_decoder"
+    shapes: Shapes = {
+        "vae_scale": (),
+        "vae_shift": (),
+        **_conv(f"{encoder}.0", WIDTH, 3),
+        **_conv(f"{encoder}.14", 4, WIDTH),
+        **_conv(f"{decoder}.1", WIDTH, 4),
+        **_conv(f"{decoder}.19", 3, WIDTH),
+    }
+    blocks = [f"{encoder}.{i}" for i in (1, 3, 4, 5, 7, 8, 9, 11, 12, 13)]
+    blocks += [f"{decoder}.{i}" for i in (3, 4, 5, 8, 9, 10, 13, 14, 15, 18)]
+    for block in blocks:
+        for index in (0, 2, 4):
+            shapes |= _conv(f"{block}.conv.{index}", WIDTH, WIDTH)
+    # The convolutions that change the resolution have no bias.
+    for name in (f"{encoder}.2", f"{encoder}.6", f"{encoder}.10", f"{decoder}.7", f"{decoder}.12", f"{decoder}.17"):
+        shapes[f"{name}.weight"] = (WIDTH, WIDTH, 3, 3)
+    return shapes
+
+
+def _linear(name: str, outputs: int, inputs: int) -> Shapes:
+    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+
+
+def _conv(name: str, outputs: int, inputs: int, size: int = 3) -> Shapes:
+    return {f"{name}.weight": (outputs, inputs, size, size), f"{name}.bias": (outputs,)}
+
+
+def _norm(name: str, width: int) -> Shapes:
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+def _residual(name: str, inputs: int) -> Shapes:
+    shapes = {
+        **_norm(f"{name}.in_layers.0", inputs),
+        **_conv(f"{name}.in_layers.2", CHANNELS, inputs),
+        **_linear(f"{name}.emb_layers.1", CHANNELS, TIME),
+        **_norm(f"{name}.out_layers.0", CHANNELS),
+        **_conv(f"{name}.out_layers.3", CHANNELS, CHANNELS),
+    }
+    return shapes if inputs == CHANNELS else {**shapes, **_conv(f"{name}.skip_connection", CHANNELS, inputs, 1)}
+
+
+def _transformer(name: str) -> Shapes:
+    block = f"{name}.transformer_blocks.0"
+    shapes = {
+        **_norm(f"{name}.norm", CHANNELS),
+        **_conv(f"{name}.proj_in", CHANNELS, CHANNELS, 1),
+        **_conv(f"{name}.proj_out", CHANNELS, CHANNELS, 1),
+        **_linear(f"{block}.ff.net.0.proj", 8 * CHANNELS, CHANNELS),
+        **_linear(f"{block}.ff.net.2", CHANNELS, 4 * CHANNELS),
+    }
+    for attention, context in (("attn1", CHANNELS), ("attn2", CONTEXT)):
+        shapes |= {
+            f"{block}.{attention}.to_q.weight": (CHANNELS, CHANNELS),
+            f"{block}.{attention}.to_k.weight": (CHANNELS, context),
+            f"{block}.{attention}.to_v.weight": (CHANNELS, context),
+            **_linear(f"{block}.{attention}.to_out.0", CHANNELS, CHANNELS),
+        }
+    for index in (1, 2, 3):
+        shapes |= _norm(f"{block}.norm{index}", CHANNELS)
+    return shapes
+
+
+def _prefixed(prefix: str, shapes: Shapes) -> Shapes:
+    return {prefix + name: shape for name, shape in shapes.items()}
