@@ -2,7 +2,7 @@
 
 Each round starts, in turn, the bare engine (ComfyUI with our arguments), the whole house (`up`, set up before), and
 each service alone, and takes the time until it answers. What counts is the ratio up / engine: on a machine that is set
-up, `up` should cost no more than the engine's own start. Run it in the project's environment, with nothing else running.
+up, `up` should cost no more than the engine's own start. Run it in the project's environment, and nothing beside it.
 """
 
 import argparse

@@ -69,7 +69,7 @@ def is_complete(path: Path, fingerprint: str) -> bool:
             size = file.seek(0, 2)
     except (OSError, struct.error, ValueError, OverflowError, MemoryError):
         return False
-    end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
+    end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
     return bool(header.get("__metadata__", {}).get(FINGERPRINT) == fingerprint and size == 8 + length + end)
 
 

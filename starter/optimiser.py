@@ -18,7 +18,7 @@ _STEPS = (
     (2.8769, -3.1427, 1.2046),
     (2.8366, -3.0525, 1.2012),
 )
-"""Quintic polynomials p(s) = a s + b s^3 + c s^5; one after the other they take singular values in 0.01..1 to about 1."""
+"""Quintics p(s) = a s + b s^3 + c s^5; one after the other they take singular values in 0.01..1 to about 1."""
 
 
 def orthogonalise(matrix: Tensor) -> Tensor:
