@@ -12,7 +12,8 @@ from PIL import Image
 
 from shared.settings import PREFIX
 
-TIMEOUT = 180
+# Seconds; generous, for machines that do other things too.
+TIMEOUT = 300
 PNG = {"Accept": "image/png"}
 
 

@@ -47,7 +47,7 @@ def test_an_engine_killed_while_idle_comes_back(house: TestHouse) -> None:
 def test_a_request_outlives_the_engine_that_it_runs_on(house: TestHouse) -> None:
     before = engine_state(house)
     replies: list[dict[str, Any]] = []
-    waiting = threading.Thread(target=lambda: replies.append(house.draw(**{**SMALL, "width": 128, "steps": 100})))
+    waiting = threading.Thread(target=lambda: replies.append(house.draw(**{**SMALL, "width": 128, "steps": 40})))
     waiting.start()
     deadline = time.monotonic() + TIMEOUT
     while not requests.get(f"{house.engine}/queue", timeout=TIMEOUT).json()["queue_running"]:
