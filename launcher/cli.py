@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launcher.environment import PROJECT_DIR, SetupIncompleteError, find_environment
-from launcher.terminal import complain
+from launcher.terminal import complain, interrupt_on_stop_signals
 
 RUNTIME = ["requirements"]
 DEVELOPMENT = ["requirements", "requirements-dev"]
@@ -20,6 +20,7 @@ def main(arguments: Sequence[str]) -> int:
     if rest and options.command != "test":
         _parser().error(f"unrecognized arguments: {' '.join(rest)}")
     testing = options.command == "test"
+    interrupt_on_stop_signals()
     try:
         # `run` is for those who look after their environment themselves; the other two make one.
         install = options.command != "run" and not options.no_install

@@ -6,13 +6,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
 import requests
 
 from launcher.environment import PROJECT_DIR
-from launcher.terminal import complain, say
+from launcher.terminal import complain, say, stop_signals
 from shared import __version__
 from shared.child import Child, Keeper
 from shared.engine.catalog import Catalog
@@ -33,9 +32,6 @@ def run_house(*, services: bool, starter: bool) -> int:
     """Starts everything, waits for Ctrl-C or SIGTERM, stops everything. Returns the exit code."""
     logging.basicConfig(level=logging.INFO, format="  %(asctime)s     %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("waitress").setLevel(logging.WARNING)
-    for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _interrupt)
     house = House()
     try:
         sys.stdout.write(f"\nDream Layer {__version__}\n\n")
@@ -46,14 +42,16 @@ def run_house(*, services: bool, starter: bool) -> int:
     except SetupError as error:
         complain(error.step, error.message, error.hint)
         return 1
+    except OSError as error:
+        complain("files", str(error), f"is the disk full or a folder not writable? {PREFIX}DATA_DIR moves the data")
+        return 1
     except KeyboardInterrupt:
         sys.stdout.write("\n")
         return 0
     finally:
         # A second Ctrl-C must not leave the work of the first half done.
-        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), signal.SIG_IGN)
+        for number in stop_signals():
+            signal.signal(number, signal.SIG_IGN)
         house.stop()
 
 
@@ -196,7 +194,3 @@ def _greet(settings: Settings, *, services: bool) -> None:
         "  Ctrl-C stops everything.\n\n"
     )
     sys.stdout.flush()
-
-
-def _interrupt(_signum: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

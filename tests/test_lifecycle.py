@@ -105,6 +105,7 @@ def test_a_busy_port_is_named_with_the_setting_that_moves_it(tmp_path: Path, nam
         ("PROT", "1", "is not a setting"),
         ("ENGINE_ARGS", "--no-such-argument", "unrecognized arguments: --no-such-argument"),
         ("ENGINE_URL", "http://127.0.0.1:9", "does not answer at http://127.0.0.1:9"),
+        ("DATA_DIR", f"{PROJECT_DIR}/README.md", "README.md"),
     ],
 )
 def test_a_step_that_fails_says_which_and_why(tmp_path: Path, setting: str, value: str, says: str) -> None:
@@ -116,6 +117,13 @@ def test_a_step_that_fails_says_which_and_why(tmp_path: Path, setting: str, valu
     assert " failed: " in ended.stderr
     assert says in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_something_else_than_an_engine_is_not_taken_for_one(tmp_path: Path, house: TestHouse) -> None:
+    environ = {**launcher_environment(tmp_path / "data"), f"{PREFIX}ENGINE_URL": house.txt2img}
+    ended = run_launcher(environ, "run")
+    assert ended.returncode == 1
+    assert "engine failed: the engine answered POST /prompt with status 404" in ended.stderr
 
 
 def test_a_killed_launcher_leaves_no_orphans(tmp_path: Path) -> None:
