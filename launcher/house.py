@@ -138,9 +138,15 @@ class House:
 
     def _start_control(self, settings: Settings, engine: EngineClient) -> None:
         app = create_app("control", settings, [control_routes(self.engine_state, Catalog(engine))])
-        threading.Thread(
+        server = threading.Thread(
             target=serve_waitress, args=(app, settings, settings.control_port), name="control", daemon=True
-        ).start()
+        )
+        server.start()
+        healthy = _health_check(settings, settings.control_port)
+        while not healthy():
+            if not server.is_alive():
+                raise SetupError("control", f"it could not listen on port {settings.control_port}")
+            time.sleep(0.02)
 
 
 def _check_ports(settings: Settings, *, services: bool) -> None:

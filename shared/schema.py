@@ -80,6 +80,11 @@ class GenerationRequest(BaseModel):
     batch_size: Annotated[int, Field(ge=1, le=16), NotBool] = 1
     model_name: str
 
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """The pictures that the graph loads."""
+        return ()
+
 
 class Txt2ImgRequest(GenerationRequest):
     """A picture from words alone."""
@@ -97,3 +102,8 @@ class Img2ImgRequest(GenerationRequest):
     mask: Picture | None = None
     denoising_strength: Annotated[float, Field(ge=0, le=1), NotBool] = 0.75
     grow_mask_by: Annotated[int, Field(ge=0, le=64), NotBool] = 6
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """The source, and the mask if there is one."""
+        return (self.input_image,) if self.mask is None else (self.input_image, self.mask)

@@ -38,8 +38,11 @@ class Project:
         (self.folder / "requirements.in").write_text("# why\ntinything  # a reason\n")
         (self.folder / "requirements.txt").write_text(f"tinything=={version}\n")
 
-    def find(self, *, install: bool, python: str = sys.executable) -> "subprocess.CompletedProcess[str]":
+    def find(
+        self, *, install: bool, python: str = sys.executable, before: str = ""
+    ) -> "subprocess.CompletedProcess[str]":
         code = (
+            f"{before}\n"
             "import sys\n"
             "from launcher.environment import find_environment, SetupIncompleteError\n"
             "try:\n"
@@ -128,6 +131,18 @@ def test_a_failed_install_says_so_and_is_done_again(project: Project) -> None:
     assert failed.returncode == 1
     assert "pip could not install the packages" in failed.stderr
     (project.folder / "requirements.txt").write_text("tinything==1.0\n")
+    assert project.find(install=True).stdout.endswith(f"USE {project.python}")
+
+
+def test_a_python_without_ensurepip_is_told_what_to_install(project: Project) -> None:
+    # What Debian's Python does without its package python3-venv: the new environment cannot get pip.
+    debian = (
+        "import subprocess, venv\ndef fail(self, context):\n    raise subprocess.CalledProcessError(1, 'ensurepip')\n"
+    )
+    refused = project.find(install=True, before=debian + "venv.EnvBuilder._setup_pip = fail")
+    assert refused.returncode == 1
+    assert "apt install python3-venv" in refused.stderr
+    assert "Traceback" not in refused.stderr
     assert project.find(install=True).stdout.endswith(f"USE {project.python}")
 
 

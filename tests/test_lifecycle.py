@@ -126,6 +126,26 @@ def test_something_else_than_an_engine_is_not_taken_for_one(tmp_path: Path, hous
     assert "engine failed: the engine answered POST /prompt with status 404" in ended.stderr
 
 
+def test_without_a_command_it_looks_after_an_engine_elsewhere(tmp_path: Path, house: TestHouse) -> None:
+    """The first of the three terminals, with an engine that somebody else started."""
+    environ = {**launcher_environment(tmp_path / "data"), f"{PREFIX}ENGINE_URL": house.engine}
+    launcher = subprocess.Popen(
+        [sys.executable, "dream_layer.py"], cwd=PROJECT_DIR, env=environ, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert launcher.stdout is not None
+        lines = iter(launcher.stdout.readline, "")
+        assert any("drew its first picture" in line for line in lines)
+        control = f"http://127.0.0.1:{environ[f'{PREFIX}CONTROL_PORT']}"
+        assert requests.get(f"{control}/api/engine", timeout=TIMEOUT).json()["engine"] == {"state": "external"}
+        assert not (tmp_path / "data" / "engine").exists()
+    finally:
+        launcher.terminate()
+        launcher.communicate(timeout=20)
+    assert launcher.returncode == 0
+    assert requests.get(f"{house.engine}/system_stats", timeout=TIMEOUT).ok
+
+
 def test_a_killed_launcher_leaves_no_orphans(tmp_path: Path) -> None:
     environ = launcher_environment(tmp_path / "data")
     command = [sys.executable, "dream_layer.py", "up", "--no-install", "--no-starter"]

@@ -72,6 +72,18 @@ def test_the_engine_is_not_asked_for_checkpoints_when_one_is_named() -> None:
     assert read_txt2img(Fields({"prompt": "x", "model_name": OWN}, {}), None, fail)[0].model_name == OWN
 
 
+def test_a_picture_for_txt2img_is_not_ignored_in_silence() -> None:
+    request, warnings = read_txt2img(Fields({"prompt": "x"}, {"image": PICTURE, "mask": WHITE}), None, lambda: [OWN])
+    assert isinstance(request, Txt2ImgRequest)
+    assert warnings == ["ignored, because not known here: image, mask"]
+
+
+def test_a_field_of_a_form_that_was_left_empty_has_its_default() -> None:
+    request, warnings = picture({"image": PICTURE}, width="", seed="", steps="", model_name="", negative_prompt="")
+    assert (request.width, request.height, request.steps, request.model_name) == (64, 32, 20, OWN)
+    assert warnings == []
+
+
 def test_all_wrong_fields_are_told_at_once() -> None:
     with pytest.raises(InvalidValue) as wrong:
         words(width=5, steps="x")

@@ -4,7 +4,9 @@ import io
 import logging
 import time
 import uuid
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import TypeVar
 
 from flask import Blueprint, Response, request, send_file
 
@@ -12,47 +14,32 @@ from shared.engine.client import SavedImage
 from shared.errors import GenerationFailed, NotFound
 from shared.jobs.names import filename_prefix, locate
 from shared.jobs.runner import Job, Upload
-from shared.schema import GenerationRequest, Img2ImgRequest
+from shared.schema import GenerationRequest
 from shared.web.backend import Backend
-from shared.web.body import read_fields
+from shared.web.body import Fields, read_fields
 from shared.web.objections import objection
 from shared.web.reading import read_img2img, read_txt2img
 from shared.web.reply import Generation, json_reply, picture_reply, wanted_format
+from workflows.graph import Graph
 from workflows.img2img import img2img
 from workflows.stages import UPLOAD_FOLDER
 from workflows.txt2img import txt2img
 
 log = logging.getLogger(__name__)
 
+R = TypeVar("R", bound=GenerationRequest)
+
 ONE_YEAR = 365 * 24 * 3600
 
 
 def txt2img_routes(backend: Backend) -> Blueprint:
     """POST /api/txt2img."""
-    routes = Blueprint("txt2img", __name__)
-
-    @routes.post("/api/txt2img")
-    def post_txt2img() -> Response:
-        parsed, warnings = read_txt2img(read_fields(request), backend.settings.checkpoint, backend.catalog.checkpoints)
-        job_id = str(uuid.uuid4())
-        graph = txt2img(parsed, filename_prefix(job_id, datetime.now())).to_api()
-        return _generate(backend, parsed, Job(job_id, graph), warnings)
-
-    return routes
+    return _generation_routes(backend, "txt2img", read_txt2img, txt2img)
 
 
 def img2img_routes(backend: Backend) -> Blueprint:
     """POST /api/img2img."""
-    routes = Blueprint("img2img", __name__)
-
-    @routes.post("/api/img2img")
-    def post_img2img() -> Response:
-        parsed, warnings = read_img2img(read_fields(request), backend.settings.checkpoint, backend.catalog.checkpoints)
-        job_id = str(uuid.uuid4())
-        graph = img2img(parsed, filename_prefix(job_id, datetime.now())).to_api()
-        return _generate(backend, parsed, Job(job_id, graph, _uploads(parsed)), warnings)
-
-    return routes
+    return _generation_routes(backend, "img2img", read_img2img, img2img)
 
 
 def image_routes(backend: Backend) -> Blueprint:
@@ -76,35 +63,45 @@ def image_routes(backend: Backend) -> Blueprint:
     return routes
 
 
-def _uploads(parsed: Img2ImgRequest) -> tuple[Upload, ...]:
-    pictures = [picture for picture in (parsed.input_image, parsed.mask) if picture is not None]
-    return tuple(Upload(UPLOAD_FOLDER, picture.name, picture.png) for picture in pictures)
+def _generation_routes(
+    backend: Backend,
+    name: str,
+    read: Callable[[Fields, str | None, Callable[[], Sequence[str]]], tuple[R, list[str]]],
+    recipe: Callable[[R, str], Graph],
+) -> Blueprint:
+    """The one way of every generation: read the request, build its graph, check it, run it, reply."""
+    routes = Blueprint(name, __name__)
 
+    @routes.post(f"/api/{name}")
+    def generate() -> Response:
+        parsed, warnings = read(read_fields(request), backend.settings.checkpoint, backend.catalog.checkpoints)
+        job_id = str(uuid.uuid4())
+        graph = recipe(parsed, filename_prefix(job_id, datetime.now())).to_api()
+        problems = backend.catalog.check(graph)
+        if problems:
+            raise objection(problems)
+        uploads = tuple(Upload(UPLOAD_FOLDER, picture.name, picture.png) for picture in parsed.pictures)
+        begun = time.monotonic()
+        with backend.waiting_place():
+            result = backend.runner.run(Job(job_id, graph, uploads), backend.settings.request_timeout)
+        log.info(
+            "%s %s: %d of %dx%d, %d steps, in %.1f s",
+            name,
+            job_id,
+            len(result.images),
+            parsed.width,
+            parsed.height,
+            parsed.steps,
+            time.monotonic() - begun,
+        )
+        base_url = backend.settings.public_url or request.host_url
+        generation = Generation(job_id, parsed, graph, result, warnings, base_url)
+        output = wanted_format(request)
+        if output is None:
+            return json_reply(generation)
+        return picture_reply(generation, _read(backend, result.images), output)
 
-def _generate(backend: Backend, parsed: GenerationRequest, job: Job, warnings: list[str]) -> Response:
-    """Checks the graph against the live engine, runs it, and writes the reply that the client accepts."""
-    problems = backend.catalog.check(job.graph)
-    if problems:
-        raise objection(problems)
-    begun = time.monotonic()
-    with backend.waiting_place():
-        result = backend.runner.run(job, backend.settings.request_timeout)
-    log.info(
-        "%s %s: %d of %dx%d, %d steps, in %.1f s",
-        request.path,
-        job.id,
-        len(result.images),
-        parsed.width,
-        parsed.height,
-        parsed.steps,
-        time.monotonic() - begun,
-    )
-    base_url = backend.settings.public_url or request.host_url
-    generation = Generation(job.id, parsed, job.graph, result, warnings, base_url)
-    output = wanted_format(request)
-    if output is None:
-        return json_reply(generation)
-    return picture_reply(generation, _read(backend, result.images), output)
+    return routes
 
 
 def _read(backend: Backend, images: tuple[SavedImage, ...]) -> bytes:

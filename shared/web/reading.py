@@ -2,7 +2,7 @@
 
 import difflib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -10,12 +10,15 @@ from pydantic import BaseModel, ValidationError
 from shared.defaults import choose_checkpoint, defaults_for, usual_pixels
 from shared.errors import EngineUnavailable, InvalidPicture, InvalidValue
 from shared.images import choose_size, fit_mask, fit_picture, read_mask, read_picture
-from shared.schema import GenerationRequest, Img2ImgRequest, Sides, Txt2ImgRequest
+from shared.schema import Img2ImgRequest, Sides, Txt2ImgRequest
 from shared.web.body import Fields
 
 R = TypeVar("R", bound=BaseModel)
 
-PICTURE_FIELDS = ("input_image", "image", "mask")
+TEXT_FIELDS = ("prompt", "negative_prompt")
+PICTURE_FIELDS = ("input_image", "mask")
+# Names that a request does not have itself: a switch for the seed, and the usual name of a form's file.
+FURTHER_FIELDS = {Txt2ImgRequest: {"random_seed"}, Img2ImgRequest: {"random_seed", "image"}}
 # Below this, a hole that VAEEncodeForInpaint greyed keeps visible grey.
 FULL_REPAINT = 0.9
 
@@ -48,7 +51,7 @@ def read_img2img(
     mask = read_mask(mask_bytes, "mask") if mask_bytes is not None else None
 
     values, warnings = _common(Img2ImgRequest, fields, preferred, checkpoints)
-    asked = _validate(Sides, {name: values[name] for name in ("width", "height") if name in fields.values})
+    asked = _validate(Sides, _sent(fields, {"width", "height"}))
     size = choose_size(source.size, asked.width, asked.height, usual_pixels(str(values["model_name"])))
     if asked == Sides() and size != source.size:
         warnings.append(
@@ -75,14 +78,13 @@ def read_img2img(
 
 
 def _common(
-    model: type[GenerationRequest],
+    model: type[Txt2ImgRequest] | type[Img2ImgRequest],
     fields: Fields,
     preferred: str | None,
     checkpoints: Callable[[], Sequence[str]],
 ) -> tuple[dict[str, Any], list[str]]:
     """The values for `model` from `fields` with checkpoint, seed and the checkpoint's own defaults filled in."""
-    known = set(model.model_fields) - set(PICTURE_FIELDS)
-    values = {name: value for name, value in fields.values.items() if name in known}
+    values = _sent(fields, model.model_fields.keys() - set(PICTURE_FIELDS))
     if _is_true(fields.values.get("random_seed")) or str(values.get("seed", -1)) == "-1":
         # 32 bits: any JSON reader keeps them exactly.
         values["seed"] = secrets.randbelow(2**32)
@@ -95,8 +97,15 @@ def _common(
             )
         values["model_name"] = chosen
     values = {**defaults_for(str(values["model_name"])), **values}
-    understood = known | {*PICTURE_FIELDS, "random_seed"}
+    understood = model.model_fields.keys() | FURTHER_FIELDS[model]
     return values, _ignored([name for name in [*fields.values, *fields.files] if name not in understood], understood)
+
+
+def _sent(fields: Fields, names: Collection[str]) -> dict[str, Any]:
+    """What the client sent of `names`. An empty text where no text belongs is a field of a form left empty."""
+    return {
+        name: value for name, value in fields.values.items() if name in names and (value != "" or name in TEXT_FIELDS)
+    }
 
 
 def _ignored(names: list[str], understood: set[str]) -> list[str]:
