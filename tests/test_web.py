@@ -96,6 +96,28 @@ def test_a_body_over_the_limit_is_a_413_in_json() -> None:
     assert "DREAM_LAYER_MAX_BODY_MB" in response.json["error"]["hint"]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [b"[" * 200_000, b'{"seed":' + b"9" * 5000 + b"}", b"\xff\xfe{", b'{"a":' * 100_000, b'{"prompt": NaN'],
+)
+def test_hostile_json_is_a_400(body: bytes) -> None:
+    response = client().post("/api/txt2img", data=body, content_type="application/json")
+    assert response.status_code == 400
+    assert response.json is not None
+    assert response.json["message"] == "the body is not valid JSON"
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [(b' {"prompt": "x", "model_name": "m", "steps": 0}', "0"), (b"prompt=x&model_name=m&steps=0", "'0'")],
+)
+def test_curl_without_a_content_type_is_understood(body: bytes, shown: str) -> None:
+    response = client().post("/api/txt2img", data=body, content_type="application/x-www-form-urlencoded")
+    assert response.status_code == 422
+    assert response.json is not None
+    assert response.json["message"] == f"steps must be a whole number from 1 to 1000, not {shown}"
+
+
 def test_no_more_clients_wait_than_there_are_places() -> None:
     backend = Backend(Settings(waiters=1))
     with (

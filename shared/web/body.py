@@ -1,5 +1,6 @@
 """The body of a request, JSON or form, as plain fields."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,8 @@ from flask import Request
 
 from shared.errors import InvalidPicture, RequestError, UnsupportedBody
 from shared.images import decode_base64
+
+EXAMPLE = 'it should look like {"prompt": "a red circle"}'
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,15 @@ class Fields:
 
 def read_fields(request: Request) -> Fields:
     """Reads JSON, multipart and URL-encoded bodies; raises RequestError or UnsupportedBody for others."""
+    # `curl -d '{...}'` without a header says that its JSON is a form.
+    forgotten = request.mimetype == "application/x-www-form-urlencoded" and request.get_data().lstrip()[:1] == b"{"
+    if request.is_json or request.mimetype == "text/plain" or forgotten:
+        return Fields(values=_read_json(request), files={})
     if request.mimetype in ("multipart/form-data", "application/x-www-form-urlencoded"):
         files = {name: file.read() for name, file in request.files.items() if file.filename or file.content_length}
         return Fields(values=dict(request.form.items()), files=files)
-    if request.is_json or request.mimetype == "text/plain":
-        return Fields(values=_read_json(request), files={})
-    if not request.get_data(cache=True):
-        raise RequestError("the body is empty", hint='send JSON, such as {"prompt": "a red circle"}')
+    if not request.get_data():
+        raise RequestError("the body is empty", hint=EXAMPLE)
     raise UnsupportedBody(
         f"a body of type {request.mimetype or 'unknown'} is not understood",
         hint="send application/json or multipart/form-data; with curl: -H 'content-type: application/json'",
@@ -53,9 +58,10 @@ def read_fields(request: Request) -> Fields:
 
 
 def _read_json(request: Request) -> dict[str, Any]:
-    body = request.get_json(force=True, silent=True)
-    if body is None and request.get_data(cache=True).strip() != b"null":
-        raise RequestError("the body is not valid JSON", hint='it should look like {"prompt": "a red circle"}')
+    try:
+        body = json.loads(request.get_data())
+    except (ValueError, RecursionError) as error:
+        raise RequestError("the body is not valid JSON", hint=EXAMPLE) from error
     if not isinstance(body, dict):
-        raise RequestError("the body must be a JSON object", hint='it should look like {"prompt": "a red circle"}')
+        raise RequestError("the body must be a JSON object", hint=EXAMPLE)
     return {name: value for name, value in body.items() if value is not None}
