@@ -173,5 +173,7 @@ class Keeper:
                 self._wait_ready()
                 log.info("%s is ready again", self.child.name)
             except SetupError as error:
+                if self._stopping.is_set():
+                    return
                 log.error("%s: %s", error.step, error.message)
                 self.child.stop()
