@@ -5,7 +5,7 @@ from typing import Any
 
 from starter import CHECKPOINT_NAME as STARTER
 
-# The starter is a small model: it was made for small pictures, and draws them in about a second on a CPU.
+# The starter is a small model: it was made for small pictures, and draws them in seconds on a CPU.
 STARTER_DEFAULTS: Mapping[str, Any] = {"width": 128, "height": 128, "steps": 10, "cfg_scale": 5.0}
 
 

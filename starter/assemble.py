@@ -1,6 +1,6 @@
 """Writes the starter checkpoint: `python -m starter.assemble FOLDER`. Needs numpy and safetensors alone, some seconds.
 
-The file is 300 MB because the loader demands whole CLIP-L and whole layers, most of which are zeros; so it is assembled
+The file is 360 MB because the loader demands whole CLIP-L and whole layers, most of which are zeros; so it is assembled
 on the user's machine instead of being shipped.
 """
 
@@ -18,14 +18,18 @@ import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
 from starter import CHECKPOINT_NAME
-from starter.formula import text_weights, unet_weights
 from starter.layout import Shapes, autoencoder, checkpoint
+from starter.quantise import load_compact
+from starter.text import USED, text_weights
+from starter.wide import widen
 
 log = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent
 AUTOENCODER = HERE / "weights" / "autoencoder.safetensors"
-RECIPE = [HERE / "assemble.py", HERE / "formula.py", HERE / "layout.py", AUTOENCODER]
+MODEL = HERE / "weights" / "model.safetensors"
+CODE = ("assemble", "layout", "quantise", "text", "wide", "words")
+RECIPE = [*(HERE / f"{name}.py" for name in CODE), AUTOENCODER, MODEL]
 """All that decides what the file holds."""
 FINGERPRINT = "dream_layer_recipe"
 
@@ -75,12 +79,12 @@ def is_complete(path: Path, fingerprint: str) -> bool:
 
 def build() -> dict[str, npt.NDArray[np.float16]]:
     """Every tensor of the checkpoint, in half precision."""
-    compact = load_file(AUTOENCODER)
-    colour_latents = LATENT_DEVIATION * compact.pop("colour_latents").astype(np.float32)
+    model = load_compact(MODEL)
+    table = model.pop("table")
     parts = {
-        "model.diffusion_model.": unet_weights(colour_latents),
-        "cond_stage_model.transformer.text_model.": text_weights(),
-        "first_stage_model.": widened(compact, autoencoder()),
+        "model.diffusion_model.": {name: widen(name, weight, USED) for name, weight in model.items()},
+        "cond_stage_model.transformer.text_model.": text_weights(table),
+        "first_stage_model.": widened(load_file(AUTOENCODER), autoencoder()),
     }
     tensors = {prefix + name: weight for prefix, part in parts.items() for name, weight in part.items()}
     assert {name: weight.shape for name, weight in tensors.items()} == checkpoint()  # noqa: S101 - holds by construction

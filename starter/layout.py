@@ -1,7 +1,7 @@
 """The names and shapes of a Stable Diffusion 1.5 checkpoint, as small as the engine's loader accepts one.
 
 The loader recognises the family by model_channels 320, context width 768 and convolutional projections, and reads the
-rest off the keys: here one resolution level with one residual block. The text encoder must be a whole CLIP-L. The
+rest off the keys: here three resolutions with one residual block each. The text encoder must be a whole CLIP-L. The
 autoencoder is of the tiny kind (`taesd_*`), which the loader takes in the place of the large one.
 """
 
@@ -28,21 +28,30 @@ def checkpoint() -> Shapes:
 
 
 def unet() -> Shapes:
-    """The diffusion model: convolution, block, middle, two blocks, convolution."""
+    """The diffusion model: three resolutions of one block each, a middle, and two blocks a resolution back up."""
     shapes = {
         **_linear("time_embed.0", TIME, CHANNELS),
         **_linear("time_embed.2", TIME, TIME),
         **_conv("input_blocks.0.0", CHANNELS, 4),
         **_residual("input_blocks.1.0", CHANNELS),
-        **_transformer("input_blocks.1.1"),
+        **_conv("input_blocks.2.0.op", CHANNELS, CHANNELS),
+        **_residual("input_blocks.3.0", CHANNELS),
+        **_transformer("input_blocks.3.1"),
+        **_conv("input_blocks.4.0.op", CHANNELS, CHANNELS),
+        **_residual("input_blocks.5.0", CHANNELS),
+        **_transformer("input_blocks.5.1"),
         **_residual("middle_block.0", CHANNELS),
         **_transformer("middle_block.1"),
         **_residual("middle_block.2", CHANNELS),
+        **_conv("output_blocks.1.2.conv", CHANNELS, CHANNELS),
+        **_conv("output_blocks.3.2.conv", CHANNELS, CHANNELS),
         **_norm("out.0", CHANNELS),
         **_conv("out.2", 4, CHANNELS),
     }
-    for block in ("output_blocks.0", "output_blocks.1"):
-        shapes |= {**_residual(f"{block}.0", 2 * CHANNELS), **_transformer(f"{block}.1")}
+    for block in range(6):
+        shapes |= _residual(f"output_blocks.{block}.0", 2 * CHANNELS)
+    for block in range(4):
+        shapes |= _transformer(f"output_blocks.{block}.1")
     return shapes
 
 

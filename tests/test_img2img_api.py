@@ -8,6 +8,7 @@ import pytest
 import requests
 from PIL import Image, ImageDraw
 
+from starter.scenes import PALETTE
 from tests.house import PNG, TIMEOUT, TestHouse, data_url, encoded, open_rgb
 
 PROMPT = "a green circle on a white background"
@@ -113,6 +114,18 @@ def test_the_mask_goes_through_vae_encode_for_inpaint_and_never_into_ksampler(
     assert encode["mask"] == ["LoadImageMask", 0]
     assert encode["pixels"] == ["LoadImage", 0]
     assert encode["grow_mask_by"] == 3
+
+
+def test_the_hole_is_filled_with_what_the_prompt_names(house: TestHouse) -> None:
+    source = Image.new("RGB", (128, 128), PALETTE["blue"])
+    left = Image.new("L", (128, 128))
+    left.paste(255, (0, 0, 64, 128))
+    fields = {"prompt": "a yellow square on a black background", "input_image": source, "mask": left, "seed": 3}
+    result = house.picture(house.redraw(**fields))
+    # The left edge is background, and of the colour that was asked for; the right one was never touched.
+    painted = np.median(pixels(result)[:, :16].reshape(-1, 3), axis=0)
+    assert min(PALETTE, key=lambda name: float(np.linalg.norm(painted - PALETTE[name]))) == "black"
+    assert (pixels(result)[:, 64:] == PALETTE["blue"]).all()
 
 
 def test_a_low_strength_with_a_mask_is_honoured_with_a_warning(

@@ -12,8 +12,15 @@ from safetensors import safe_open
 
 from shared.settings import PROJECT_DIR
 from starter import CHECKPOINT_NAME
-from starter.assemble import FINGERPRINT, assemble_checkpoint, is_complete, recipe_fingerprint
-from starter.layout import checkpoint
+from starter.assemble import FINGERPRINT, MODEL, assemble_checkpoint, is_complete, recipe_fingerprint
+from starter.captions import FILLERS, caption
+from starter.layout import checkpoint, unet
+from starter.quantise import load_compact, save_compact
+from starter.reading import read
+from starter.scenes import Mix, render, sample_scene
+from starter.text import OWN, USED
+from starter.wide import WIDTHS, widen
+from starter.words import ROW_COUNT, TOKEN_IDS, encode
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +73,61 @@ def test_it_runs_as_a_command_without_torch(tmp_path: Path) -> None:
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=PROJECT_DIR, check=True, capture_output=True)
     assert is_complete(tmp_path / CHECKPOINT_NAME, recipe_fingerprint())
+
+
+def test_weights_fit_the_code() -> None:
+    """Every tensor of the compact file finds its place, and fills every channel that the code says is in use."""
+    model = load_compact(MODEL)
+    assert model.pop("table").shape == (ROW_COUNT, OWN)
+    assert {name: widen(name, weight, USED).shape for name, weight in model.items()} == unet()
+    assert all(np.isfinite(weight).all() for weight in model.values())
+    assert sum(path.stat().st_size for path in MODEL.parent.iterdir()) < 25e6
+
+
+def test_quantised_weights_are_near(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).standard_normal((6, 4, 3, 3)).astype(np.float32)
+    save_compact({"w": weight, "b": weight[:, 0, 0, 0]}, tmp_path / "x.safetensors")
+    again = load_compact(tmp_path / "x.safetensors")
+    assert np.abs(again["w"] - weight).max() < 0.02
+    assert np.allclose(again["b"], weight[:, 0, 0, 0], atol=2e-3)
+
+
+def test_a_narrow_layer_in_zeros_computes_the_same() -> None:
+    rng = np.random.default_rng(0)
+    narrow = rng.standard_normal((WIDTHS[0], 2 * WIDTHS[0], 1, 1)).astype(np.float16).astype(np.float32)
+    wide = widen("output_blocks.5.0.skip_connection.weight", narrow, USED).astype(np.float32)
+    first, second = rng.standard_normal((2, WIDTHS[0]))
+    joined = np.zeros(640)
+    joined[: WIDTHS[0]], joined[320 : 320 + WIDTHS[0]] = first, second
+    got = wide[..., 0, 0] @ joined
+    assert np.allclose(got[: WIDTHS[0]], narrow[..., 0, 0] @ np.concatenate([first, second]))
+    assert not got[WIDTHS[0] :].any()
+
+
+def test_synonyms_are_the_same_and_unknown_words_are_filler() -> None:
+    assert (encode("a crimson disc") == encode("a red circle")).all()
+    assert list(encode("xylophone", 4)) == [1, 0, 2, 2]
+    assert encode("red " * 100).shape == (77,)
+
+
+def test_every_word_of_a_caption_is_known_or_a_filler() -> None:
+    rng = np.random.default_rng(0)
+    words = {word for _ in range(500) for word in caption(sample_scene(rng, Mix()), rng).split()}
+    assert words - set(TOKEN_IDS) <= {*FILLERS, "by"}
+
+
+def test_a_rendered_shape_is_read_back() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(40):
+        scene = sample_scene(rng, Mix(two=0, empty=0, landscape=0, patterned=0))
+        seen = read((render(scene, 128, 128) * 255).astype(np.uint8))
+        thing = scene.things[0]
+        assert seen is not None
+        assert (seen.background, seen.colour, seen.shape) == (scene.background.colour, thing.colour, thing.shape)
+    assert read(np.full((64, 64, 3), 255, np.uint8)) is None
+
+
+def test_the_same_seed_is_the_same_scene() -> None:
+    scenes = [sample_scene(np.random.default_rng(5), Mix()) for _ in range(2)]
+    assert scenes[0] == scenes[1]
+    assert render(scenes[0], 48, 64).shape == (48, 64, 3)
