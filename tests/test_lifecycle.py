@@ -176,9 +176,11 @@ def test_the_three_terminals_way(tmp_path: Path, house: TestHouse) -> None:
                 served = reply["comfy_response"]["generated_images"][0]["url"]
                 # Its own data folder is empty, so the picture comes through the engine.
                 assert requests.get(served, timeout=TIMEOUT).content.startswith(b"\x89PNG")
-        finally:
             service.send_signal(signal.SIGINT)
             assert service.wait(timeout=15) == 0
+        finally:
+            service.kill()
+            service.wait()
 
 
 def test_a_service_on_a_busy_port_says_so(house: TestHouse) -> None:
