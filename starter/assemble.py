@@ -34,8 +34,9 @@ RECIPE = [*(HERE / f"{name}.py" for name in CODE), AUTOENCODER, MODEL]
 FINGERPRINT = "dream_layer_recipe"
 
 LATENT_DEVIATION = 0.5
+"""Latents are scaled to this: flat pictures are easy to see through noise, so they need a noisier schedule."""
 SD_SCALE = 0.18215
-"""The engine multiplies encoded latents by this for SD 1.x; ours shall come out with deviation 0.5."""
+"""The engine multiplies encoded latents by this for SD 1.x; ours shall come out with LATENT_DEVIATION."""
 
 
 def assemble_checkpoint(folder: Path) -> Path:

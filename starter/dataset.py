@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from starter.assemble import AUTOENCODER, LATENT_DEVIATION
 from starter.autoencoder import Autoencoder
 from starter.captions import caption
 from starter.scenes import Mix, render, sample_scene
@@ -23,14 +24,12 @@ log = logging.getLogger(__name__)
 
 LENGTH = 32
 """Rows kept of a caption; all beyond are END, and the trainer counts them without holding them."""
-DEVIATION = 0.5
-"""Latents are scaled to this: flat pictures are easy to see through noise, so they need a noisier schedule."""
 
 
 def load_autoencoder(path: Path) -> Autoencoder:
     """The trained autoencoder from its compact file."""
     model = Autoencoder()
-    model.load_state_dict({k: v.float() for k, v in load_file(path).items() if k.startswith("taesd")})
+    model.load_state_dict({name: weight.float() for name, weight in load_file(path).items()})
     return model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
@@ -42,7 +41,7 @@ def make_shard(path: Path, model: Autoencoder, seed: int, side: tuple[int, int],
     for start in range(0, count, 32):
         scenes = [sample_scene(rng, mix) for _ in range(min(32, count - start))]
         pixels = torch.from_numpy(np.stack([render(scene, *side) for scene in scenes])).permute(0, 3, 1, 2)
-        latents.append((model.encode(pixels) * DEVIATION).half().numpy())
+        latents.append((model.encode(pixels) * LATENT_DEVIATION).half().numpy())
         rows += [encode(caption(scene, rng), LENGTH) for scene in scenes]
     aside = path.with_suffix(".part.npz")
     np.savez(aside, latents=np.concatenate(latents), rows=np.array(rows, np.uint8))
@@ -53,9 +52,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument(
-        "--autoencoder", type=Path, default=Path(__file__).parent / "weights" / "autoencoder.safetensors"
-    )
+    parser.add_argument("--autoencoder", type=Path, default=AUTOENCODER)
     parser.add_argument("--height", type=int, default=128)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--count", type=int, default=20000)

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from starter.layout import CHANNELS, CONTEXT
 from starter.text import BACK, BEFORE, COPY, LENGTH, OWN, POSITION, USED, positions
-from starter.wide import CHANNELS, CONTEXT, HEADS, TIME_WIDTH, WIDTHS
+from starter.wide import HEADS, TIME_WIDTH, WIDTHS
 from starter.words import ROW_COUNT
 
 

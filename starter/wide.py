@@ -8,11 +8,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from starter.layout import CHANNELS, CONTEXT
+
 Array = npt.NDArray[np.float32]
 Spots = npt.NDArray[np.int_]
 
-CHANNELS = 320
-CONTEXT = 768
 HEADS = 8
 WIDTHS = (80, 160, 160)
 """Channels in use at full, half and quarter size of the latents; multiples of 20, so that norm groups stay whole."""

@@ -3,6 +3,7 @@
 import base64
 import io
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,3 +98,15 @@ def encoded(image: Image.Image, output: str = "PNG", **options: Any) -> bytes:
 def data_url(image: Image.Image, claimed_type: str = "image/png") -> str:
     """A picture as a browser's FileReader gives it."""
     return f"data:{claimed_type};base64,{base64.b64encode(encoded(image)).decode()}"
+
+
+def wait_for_health(url: str) -> None:
+    """Waits until a service answers."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            if requests.get(f"{url}/health", timeout=2).ok:
+                return
+        except requests.RequestException:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)

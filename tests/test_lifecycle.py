@@ -16,7 +16,7 @@ import requests
 
 from shared.settings import PREFIX, PROJECT_DIR
 from tests.conftest import launcher_environment
-from tests.house import TIMEOUT, TestHouse
+from tests.house import TIMEOUT, TestHouse, wait_for_health
 
 SMALL = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1}
 
@@ -189,17 +189,6 @@ def test_a_service_on_a_busy_port_says_so(house: TestHouse) -> None:
     )
     assert ended.returncode == 1
     assert f"set {PREFIX}TXT2IMG_PORT to a free port" in ended.stderr
-
-
-def wait_for_health(url: str) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            if requests.get(f"{url}/health", timeout=2).ok:
-                return
-        except requests.RequestException:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
 
 
 def run_launcher(environ: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -10,8 +10,7 @@ import requests
 
 from shared.settings import PREFIX, PROJECT_DIR
 from tests.conftest import free_ports, launcher_environment
-from tests.house import TIMEOUT, TestHouse
-from tests.test_lifecycle import wait_for_health
+from tests.house import TIMEOUT, TestHouse, wait_for_health
 
 
 def test_without_waitress_it_serves_with_a_loud_warning(tmp_path: Path) -> None:
