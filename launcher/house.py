@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import requests
@@ -72,7 +73,7 @@ class House:
             if settings.engine_page and settings.engine_python is None:
                 install_page()
             if starter:
-                _assemble_starter(settings)
+                _assemble_starter(settings, comfyui_dir)
             cpu = use_cpu(settings)
             self._engine_keeper = make_keeper(settings, engine, comfyui_dir, cpu=cpu)
             self._start(self._engine_keeper)
@@ -158,19 +159,35 @@ def _check_ports(settings: Settings, *, services: bool) -> None:
         check_port("127.0.0.1", settings.engine_port, f"{PREFIX}ENGINE_PORT")
 
 
-def _assemble_starter(settings: Settings) -> None:
+def _assemble_starter(settings: Settings, comfyui_dir: Path) -> None:
     # Imported here: `--no-starter` must not need it.
-    from starter.assemble import assemble_checkpoint
+    from starter import CHECKPOINT_NAMES
+    from starter.assemble import assemble
 
+    own = _own_checkpoint([settings.models_dir, comfyui_dir / "models"], CHECKPOINT_NAMES)
+    if own is not None:
+        say("starter", f"not needed, there is {own.name}")
+        return
     begun = time.monotonic()
     try:
-        path = assemble_checkpoint(settings.checkpoints_dir)
+        written = assemble(settings.models_dir)
     except OSError as error:
         raise SetupError(
             "starter", f"the starter model could not be written: {error}", hint="is the disk full?"
         ) from error
-    took = time.monotonic() - begun
-    say("starter", f"{path}" + (f", assembled in {took:.1f} s" if took > 0.5 else ""))
+    took = f", {len(written)} files assembled in {time.monotonic() - begun:.1f} s" if written else ""
+    say("starter", f"a small model of coloured shapes, and its kit{took}")
+
+
+def _own_checkpoint(models_dirs: list[Path], ours: frozenset[str]) -> Path | None:
+    """A checkpoint that is not of the starter, if there is one."""
+    found = (
+        path
+        for folder in models_dirs
+        for path in sorted((folder / "checkpoints").rglob("*"))
+        if path.suffix in (".safetensors", ".ckpt") and path.name not in ours
+    )
+    return next(found, None)
 
 
 def _health_check(settings: Settings, port: int) -> Callable[[], bool]:

@@ -148,9 +148,9 @@ class Settings(BaseSettings):
         return self.data_dir / "output"
 
     @property
-    def checkpoints_dir(self) -> Path:
-        """Where users put checkpoints of their own, and set-up the starter."""
-        return self.data_dir / "models" / "checkpoints"
+    def models_dir(self) -> Path:
+        """Where users put models of their own, by kind, and set-up the starter."""
+        return self.data_dir / "models"
 
     @property
     def log_dir(self) -> Path:

@@ -1,12 +1,15 @@
-"""The built-in starter model: a small checkpoint in Stable Diffusion 1.5 layout, so that all runs with no download.
+"""The built-in starter model: small checkpoints in Stable Diffusion 1.5 layout and a kit of parts that go with them,
+so that everything runs, and is tested, with no download.
 
-What a user's machine runs needs numpy and safetensors alone: `assemble` writes the file, `layout` names its tensors,
-`text` computes the text encoder around a small table for the known `words`, `wide` puts the trained narrow layers where
-the loader wants them, and `quantise` reads their compact file.
+What a user's machine runs needs numpy and safetensors alone: `assemble` writes the files, `recipes` says what is in
+them, `layout` names their tensors, `text` computes the text encoder around a small table for the known `words`, `wide`
+puts the trained narrow layers where the loader wants them, `quantise` reads their compact files (`weights/`).
 
-What made the weights needs torch, in this order: `train_autoencoder` (with `autoencoder`, `scenes`, `textures`),
-`dataset` (`captions`), `train_model` (`narrow`, `optimiser`), and `compact`. `evaluate` then asks a running engine and
-reads the answers off the pixels (`reading`).
+`scenes` is what the model learned to draw; `evaluate` asks the running services for pictures and reads the answers off
+the pixels (`reading`). What made the weights is in `training`.
 """
 
 CHECKPOINT_NAME = "dream-layer-starter.safetensors"
+PASTEL_NAME = "dream-layer-pastel.safetensors"
+INPAINTING_NAME = "dream-layer-inpainting.safetensors"
+CHECKPOINT_NAMES = frozenset({CHECKPOINT_NAME, PASTEL_NAME, INPAINTING_NAME})

@@ -1,13 +1,14 @@
-"""Ask a running engine for one-object pictures and count what is right: `python -m starter.evaluate http://127.0.0.1:8188`.
+"""How well the starter obeys: `python -m starter.evaluate [http://localhost:5001]`, while the services run.
 
-The prompts are seeded pairs of colours and shapes; the answer is read off the pixels by `starter.reading`.
+Asks the txt2img service for pictures and reads the answers off the pixels (`starter.reading`). The prompts name
+combinations of colours and shapes that never occurred in training (`starter.scenes.held_out`) and are seeded, so that
+every run asks the same. A picture is right if the ground's colour, and every shape and its colour, are.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import itertools
 import logging
 import time
 from dataclasses import dataclass
@@ -18,89 +19,104 @@ import requests
 from PIL import Image
 
 from starter import CHECKPOINT_NAME
-from starter.reading import Picture, read
-from starter.scenes import COLOURS, SHAPES
+from starter.reading import Picture, Reading, read
+from starter.scenes import COLOURS, SHAPES, held_out
 
 log = logging.getLogger(__name__)
 
+Things = tuple[tuple[str, str], ...]
+"""(colour, shape) of each thing."""
+
 
 @dataclass(frozen=True)
-class Sampling:
-    """How to draw. `side` in pixels."""
+class Row:
+    """One row of the table: what is asked, and how it is drawn. `side` in pixels; `share`: of the count of pictures."""
 
+    name: str
     side: int = 128
-    steps: int = 10
-    cfg: float = 5.0
     sampler: str = "euler"
     scheduler: str = "normal"
+    cfg: float = 3.0
+    things: int = 1
+    share: float = 1.0
 
 
-def graph(prompt: str, seed: int, how: Sampling) -> dict[str, object]:
-    """The plainest graph that draws a prompt."""
-    nodes: dict[str, tuple[str, dict[str, object]]] = {
-        "model": ("CheckpointLoaderSimple", {"ckpt_name": CHECKPOINT_NAME}),
-        "yes": ("CLIPTextEncode", {"text": prompt, "clip": ["model", 1]}),
-        "no": ("CLIPTextEncode", {"text": "", "clip": ["model", 1]}),
-        "empty": ("EmptyLatentImage", {"width": how.side, "height": how.side, "batch_size": 1}),
-        "sample": ("KSampler", {"model": ["model", 0], "positive": ["yes", 0], "negative": ["no", 0],
-                                "latent_image": ["empty", 0], "seed": seed, "steps": how.steps, "cfg": how.cfg,
-                                "sampler_name": how.sampler, "scheduler": how.scheduler, "denoise": 1.0}),
-        "decode": ("VAEDecode", {"samples": ["sample", 0], "vae": ["model", 2]}),
-        "save": ("SaveImage", {"images": ["decode", 0], "filename_prefix": f"evaluate/{seed}"}),
-    }  # fmt: skip
-    return {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in nodes.items()}
+ROWS = (
+    Row("one shape"),
+    Row("one shape, dpmpp_2m karras", sampler="dpmpp_2m", scheduler="karras"),
+    Row("one shape, euler_ancestral", sampler="euler_ancestral"),
+    Row("one shape, cfg 5", cfg=5),
+    Row("one shape, cfg 7", cfg=7),
+    Row("one shape, dpmpp_2m karras, cfg 7", sampler="dpmpp_2m", scheduler="karras", cfg=7),
+    Row("one shape, 256 px", side=256, share=0.5),
+    Row("one shape, 512 px", side=512, share=0.15),
+    Row("two shapes", things=2),
+)
 
 
-def draw(engine: str, prompt: str, seed: int, how: Sampling) -> Picture:
-    """One picture (h, w, 3) from the engine at this address."""
-    queued = requests.post(f"{engine}/prompt", json={"prompt": graph(prompt, seed, how)}, timeout=60)
-    queued.raise_for_status()
-    job = queued.json()["prompt_id"]
-    until = time.monotonic() + 300
-    while time.monotonic() < until:
-        entry = requests.get(f"{engine}/history/{job}", timeout=60).json().get(job)
-        if entry:
-            image = entry["outputs"]["save"]["images"][0]
-            data = requests.get(f"{engine}/view", params=image, timeout=60).content
-            return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-        time.sleep(0.05)
-    raise TimeoutError(f"no picture for {prompt!r}")
+def ask(rng: np.random.Generator, count: int) -> tuple[str, str, Things]:
+    """A prompt of `count` shapes, the ground's colour and what must be seen; the first shape is a held-out one."""
+    while True:
+        first, second, background = (str(colour) for colour in rng.permutation(COLOURS)[:3])
+        shapes = [str(rng.choice(SHAPES)) for _ in range(2)]
+        if held_out(shapes[0], first, background):
+            break
+    things = ((first, shapes[0]), (second, shapes[1]))[:count]
+    subject = " and ".join(f"a {colour} {shape}" for colour, shape in things)
+    return f"{subject} on a {background} background", background, things
+
+
+def draw(service: str, prompt: str, row: Row, seed: int) -> tuple[Picture, float]:
+    """One picture (h, w, 3), and the seconds that it took."""
+    fields = {"prompt": prompt, "seed": seed, "width": row.side, "height": row.side, "steps": 10, "cfg_scale": row.cfg}
+    fields |= {"sampler_name": row.sampler, "scheduler": row.scheduler, "model_name": CHECKPOINT_NAME}
+    begun = time.monotonic()
+    reply = requests.post(f"{service}/api/txt2img", json=fields, headers={"Accept": "image/png"}, timeout=600)
+    reply.raise_for_status()
+    return np.asarray(Image.open(io.BytesIO(reply.content)).convert("RGB")), time.monotonic() - begun
+
+
+def judge(seen: Reading, background: str, things: Things) -> tuple[bool, bool, bool]:
+    """Whether the ground, the colours, and everything together are right."""
+    colours = sorted(thing.colour for thing in seen.things[: len(things)]) == sorted(colour for colour, _ in things)
+    ground = seen.background == background
+    return ground, colours, ground and colours and all(seen.shows(*thing) for thing in things)
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("engine")
-    parser.add_argument("--count", type=int, default=48)
-    parser.add_argument("--side", type=int, default=128)
-    parser.add_argument("--cfg", type=float, default=5.0)
-    parser.add_argument("--sampler", default="euler")
-    parser.add_argument("--scheduler", default="normal")
-    parser.add_argument("--pictures", type=Path, help="keep a sheet of them in this file")
+    parser.add_argument("service", nargs="?", default="http://localhost:5001")
+    parser.add_argument("--count", type=int, default=48, help="pictures in a row of the table")
+    parser.add_argument("--only", default="", help="rows whose name contains this")
+    parser.add_argument("--pictures", type=Path, help="keep a sheet of each row in this folder")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    how = Sampling(args.side, cfg=args.cfg, sampler=args.sampler, scheduler=args.scheduler)
-    rng = np.random.default_rng(0)
-    pairs = [pair for pair in itertools.product(COLOURS, SHAPES, COLOURS) if pair[0] != pair[2]]
-    right = dict.fromkeys(("background", "colour", "shape", "all three"), 0)
-    pictures = []
-    for seed, index in enumerate(rng.permutation(len(pairs))[: args.count]):
-        colour, shape, background = pairs[index]
-        picture = draw(args.engine, f"a {colour} {shape} on a {background} background", seed, how)
-        pictures.append(picture)
-        seen = read(picture)
-        marks = [False] * 3 if seen is None else [seen.background == background, seen.colour == colour,
-                                                  seen.shape == shape and seen.match > 0.6]  # fmt: skip
-        for name, mark in zip(right, [*marks, all(marks)], strict=True):
-            right[name] += mark
-        log.info("%s %s on %s: %s", colour, shape, background, seen)
-    for name, number in right.items():
-        log.info("%-10s %3d of %d", name, number, args.count)
-    if args.pictures:
-        columns = 8
-        pictures += [np.zeros_like(pictures[0])] * (-len(pictures) % columns)
-        sheet = np.concatenate([np.concatenate(pictures[i : i + columns], 1) for i in range(0, len(pictures), columns)])
-        Image.fromarray(sheet).save(args.pictures)
+    log.info("%-36s %6s %8s %8s %6s %8s", "", "asked", "ground", "colours", "all", "seconds")
+    for number, row in enumerate(ROWS):
+        if args.only not in row.name:
+            continue
+        rng, pictures, marks, took = np.random.default_rng(number), [], [], []
+        for seed in range(max(1, round(args.count * row.share))):
+            prompt, background, things = ask(rng, row.things)
+            picture, seconds = draw(args.service, prompt, row, seed)
+            pictures.append(picture)
+            marks.append(judge(read(picture), background, things))
+            took.append(seconds)
+            log.debug("%s: %s", prompt, marks[-1])
+        ground, colours, right = np.mean(marks, 0)
+        log.info("%-36s %6d %7.1f%% %7.1f%% %5.1f%% %8.2f", row.name, len(marks), 100 * ground, 100 * colours,
+                 100 * right, np.median(took))  # fmt: skip
+        if args.pictures:
+            args.pictures.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(sheet(pictures)).save(args.pictures / f"{number}.png")
+
+
+def sheet(pictures: list[Picture], columns: int = 8) -> Picture:
+    """Pictures of one size side by side, in rows."""
+    filled = pictures + [np.zeros_like(pictures[0])] * (-len(pictures) % columns)
+    rows = [np.concatenate(filled[start : start + columns], 1) for start in range(0, len(filled), columns)]
+    return np.concatenate(rows)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ autoencoder is of the tiny kind (`taesd_*`), which the loader takes in the place
 
 from __future__ import annotations
 
+import itertools
+
 Shapes = dict[str, tuple[int, ...]]
 
 CHANNELS = 320
@@ -14,45 +16,70 @@ CONTEXT = 768
 TIME = 4 * CHANNELS
 TEXT_LAYERS = 12
 TOKENS = 49408
+HINT_WIDTHS = (16, 16, 32, 32, 96, 96, 256)
+"""Channels inside a ControlNet's look at its picture."""
 WIDTH = 64
 """Channels inside the tiny autoencoder."""
 
 
-def checkpoint() -> Shapes:
-    """Every tensor of the file with its shape."""
-    return {
-        **_prefixed("model.diffusion_model.", unet()),
-        **_prefixed("cond_stage_model.transformer.text_model.", text_encoder()),
-        **_prefixed("first_stage_model.", autoencoder()),
-    }
+UNET = "model.diffusion_model."
+TEXT = "cond_stage_model.transformer.text_model."
+AUTOENCODER = "first_stage_model."
 
 
-def unet() -> Shapes:
-    """The diffusion model: three resolutions of one block each, a middle, and two blocks a resolution back up."""
+def checkpoint(inputs: int = 4) -> Shapes:
+    """Every tensor of a checkpoint's file with its shape."""
+    return {**_prefixed(UNET, unet(inputs)), **_prefixed(TEXT, text_encoder()), **_prefixed(AUTOENCODER, autoencoder())}
+
+
+def unet(inputs: int = 4) -> Shapes:
+    """The diffusion model, which sees `inputs` channels: 4 of the latents, or 9 for inpainting.
+
+    Three resolutions of one block each, a middle, and two blocks a resolution back up.
+
+    Words are read at the second resolution and in the middle: transformers at the first would cost as much as all the
+    rest, and those at the third add little.
+    """
     shapes = {
-        **_linear("time_embed.0", TIME, CHANNELS),
-        **_linear("time_embed.2", TIME, TIME),
-        **_conv("input_blocks.0.0", CHANNELS, 4),
-        **_residual("input_blocks.1.0", CHANNELS),
-        **_conv("input_blocks.2.0.op", CHANNELS, CHANNELS),
-        **_residual("input_blocks.3.0", CHANNELS),
-        **_transformer("input_blocks.3.1"),
-        **_conv("input_blocks.4.0.op", CHANNELS, CHANNELS),
-        **_residual("input_blocks.5.0", CHANNELS),
-        **_transformer("input_blocks.5.1"),
-        **_residual("middle_block.0", CHANNELS),
-        **_transformer("middle_block.1"),
-        **_residual("middle_block.2", CHANNELS),
-        **_conv("output_blocks.1.2.conv", CHANNELS, CHANNELS),
+        **_trunk(inputs),
+        **_conv("output_blocks.1.1.conv", CHANNELS, CHANNELS),
+        **_transformer("output_blocks.2.1"),
+        **_transformer("output_blocks.3.1"),
         **_conv("output_blocks.3.2.conv", CHANNELS, CHANNELS),
         **_norm("out.0", CHANNELS),
         **_conv("out.2", 4, CHANNELS),
     }
     for block in range(6):
         shapes |= _residual(f"output_blocks.{block}.0", 2 * CHANNELS)
-    for block in range(4):
-        shapes |= _transformer(f"output_blocks.{block}.1")
     return shapes
+
+
+def controlnet() -> Shapes:
+    """A ControlNet: the first half of the diffusion model once more, and its look at a picture of edges."""
+    shapes = {**_trunk(4), **_conv("middle_block_out.0", CHANNELS, CHANNELS, 1)}
+    for index in range(6):
+        shapes |= _conv(f"zero_convs.{index}.0", CHANNELS, CHANNELS, 1)
+    widths = (3, *HINT_WIDTHS, CHANNELS)
+    for index, (before, width) in enumerate(itertools.pairwise(widths)):
+        shapes |= _conv(f"input_hint_block.{2 * index}", width, before)
+    return shapes
+
+
+def _trunk(inputs: int) -> Shapes:
+    return {
+        **_linear("time_embed.0", TIME, CHANNELS),
+        **_linear("time_embed.2", TIME, TIME),
+        **_conv("input_blocks.0.0", CHANNELS, inputs),
+        **_residual("input_blocks.1.0", CHANNELS),
+        **_conv("input_blocks.2.0.op", CHANNELS, CHANNELS),
+        **_residual("input_blocks.3.0", CHANNELS),
+        **_transformer("input_blocks.3.1"),
+        **_conv("input_blocks.4.0.op", CHANNELS, CHANNELS),
+        **_residual("input_blocks.5.0", CHANNELS),
+        **_residual("middle_block.0", CHANNELS),
+        **_transformer("middle_block.1"),
+        **_residual("middle_block.2", CHANNELS),
+    }
 
 
 def text_encoder() -> Shapes:

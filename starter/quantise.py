@@ -16,7 +16,7 @@ Arrays = dict[str, npt.NDArray[np.float32]]
 SCALE = ".scale"
 
 
-def save_compact(tensors: Arrays, path: Path) -> None:
+def save_compact(tensors: Arrays, path: Path, metadata: dict[str, str]) -> None:
     """Write tensors: matrices as int8 with `<name>.scale` (rows,), vectors as float16."""
     packed: dict[str, npt.NDArray[np.int8] | npt.NDArray[np.float16]] = {}
     for name, tensor in tensors.items():
@@ -27,7 +27,7 @@ def save_compact(tensors: Arrays, path: Path) -> None:
         scale = np.maximum(np.abs(rows).max(1) / 127, 1e-7).astype(np.float16)
         packed[name] = np.round(rows / scale[:, None].astype(np.float32)).astype(np.int8).reshape(tensor.shape)
         packed[name + SCALE] = scale
-    save_file(packed, path)
+    save_file(packed, path, metadata=metadata)
 
 
 def load_compact(path: Path) -> Arrays:

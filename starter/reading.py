@@ -1,13 +1,16 @@
-"""Read a picture of one shape: which colour, which shape, on which ground. For tests and for `starter.evaluate`."""
+"""Read a picture of shapes: which colours, which shapes, on which ground. For tests and for `starter.evaluate`."""
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
-from starter.scenes import COLOURS, PALETTE, SHAPES, Background, Scene, Thing, render
+from starter import scenes
+from starter.scenes import COLOURS, PALETTE, SHAPES, Background, Scene, render
 
 Picture = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -17,29 +20,53 @@ _SIDE = 24
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What a picture shows. `match`: overlap with that shape's outline, 0..1; a clean one has 0.8 and more."""
+class Thing:
+    """One shape in a picture. `match`: overlap with the perfect shape, 0..1; a clean one has 0.8 and more. `x`, `y`:
+    its middle, as fractions of width and height; `area`: its share of the picture."""
 
-    background: str
     colour: str
     shape: str
     match: float
+    x: float
+    y: float
+    area: float
 
 
-def read(picture: Picture) -> Reading | None:
-    """Read a picture (h, w, 3) of one shape on a plain ground; None if there is nothing on the ground."""
+@dataclass(frozen=True)
+class Reading:
+    """What a picture shows: the colour behind, and the shapes in front, the largest first."""
+
+    background: str
+    things: tuple[Thing, ...]
+
+    def shows(self, colour: str, shape: str) -> bool:
+        """Whether a clean shape of that kind and colour is among them."""
+        return any((thing.colour, thing.shape) == (colour, shape) and thing.match > 0.6 for thing in self.things)
+
+
+def read(picture: Picture) -> Reading:
+    """Read a picture (h, w, 3) of shapes on a plain ground. Specks of less than a hundredth of it count for nothing."""
     names = nearest_colours(picture)
     edge = np.concatenate([names[0], names[-1], names[:, 0], names[:, -1]])
     background = int(np.bincount(edge, minlength=len(COLOURS)).argmax())
     ground = np.median(picture[names == background].astype(np.float32), 0)
     # Not the nearest colour but the distance to the ground decides: edges and shades belong to the shape's outline.
     mask = np.linalg.norm(picture.astype(np.float32) - ground, axis=-1) > 70
-    if mask.sum() < 0.01 * mask.size:
-        return None
-    inside = np.bincount(names[mask & (names != background)], minlength=len(COLOURS))
+    parts, count = ndimage.label(mask)
+    things = [_thing(names, parts == part, background) for part in range(1, count + 1)]
+    large = sorted((thing for thing in things if thing.area > 0.01), key=lambda thing: -thing.area)
+    return Reading(COLOURS[background], tuple(large))
+
+
+def _thing(names: npt.NDArray[np.int_], mask: Mask, background: int) -> Thing:
+    # Colours along the edge are mixed, so the inside decides if there is one.
+    inside = ndimage.binary_erosion(mask, iterations=max(1, len(mask) // 64))
+    seen = names[inside if inside.any() else mask]
+    colours = np.bincount(seen[seen != background] if (seen != background).any() else seen, minlength=len(COLOURS))
     scores = {shape: overlap(cropped(mask), template(shape)) for shape in SHAPES}
     shape = max(scores, key=lambda name: scores[name])
-    return Reading(COLOURS[background], COLOURS[int(inside.argmax())], shape, scores[shape])
+    y, x = (float(axis.mean()) / size for axis, size in zip(np.nonzero(mask), mask.shape, strict=True))
+    return Thing(COLOURS[int(colours.argmax())], shape, scores[shape], x, y, float(mask.mean()))
 
 
 def nearest_colours(picture: Picture) -> npt.NDArray[np.int_]:
@@ -59,9 +86,10 @@ def cropped(mask: Mask) -> Mask:
     return np.asarray(part[np.ix_(y, x)], bool)
 
 
+@functools.cache
 def template(shape: str) -> Mask:
     """The mask of a perfect shape."""
-    scene = Scene(Background("plain", "black", "black"), (Thing(shape, "white", 0.5, 0.5, 0.4),))
+    scene = Scene(Background("plain", "black", "black"), (scenes.Thing(shape, "white", 0.5, 0.5, 0.4),))
     return cropped(render(scene, 96, 96)[..., 0] > 0.5)
 
 

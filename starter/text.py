@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from starter.layout import CONTEXT, text_encoder
-from starter.words import PLACES, ROWS
+from starter.words import PLACES, ROWS, TOKEN_IDS
 
 Array = npt.NDArray[np.float32]
 
@@ -53,6 +53,14 @@ def positions() -> Array:
 def normalised(table: Array) -> Array:
     """Rows scaled to LENGTH: every token weighs the same in the layer norms, so heads work for all of them."""
     return np.asarray(table * LENGTH / np.linalg.norm(table, axis=1, keepdims=True), np.float32)
+
+
+def token_vectors(table: Array, words: str) -> npt.NDArray[np.float16]:
+    """What stands in the text encoder's table for some known words: (tokens, 768)."""
+    rows = [ROWS[token] for word in words.split() for token in TOKEN_IDS[word]]
+    vectors = np.zeros((len(rows), CONTEXT), np.float16)
+    vectors[:, :OWN] = normalised(table)[rows]
+    return vectors
 
 
 def text_weights(table: Array) -> dict[str, npt.NDArray[np.float16]]:

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from starter.layout import CHANNELS, CONTEXT
+from starter.layout import HINT_WIDTHS as WIDE_HINT_WIDTHS
+from starter.text import USED
 
 Array = npt.NDArray[np.float32]
 Spots = npt.NDArray[np.int_]
@@ -31,6 +33,8 @@ def _halves(width: int, wide: int) -> Spots:
     return np.concatenate([np.arange(width), wide + np.arange(width)])
 
 
+HINT_WIDTHS = (16, 16, 24, 24, 32, 32, 48)
+"""Channels in use inside the ControlNet's look at its edges."""
 _JOINED = {  # widths of the two inputs that are concatenated before each output block
     0: (WIDTHS[2], WIDTHS[2]),
     1: (WIDTHS[2], WIDTHS[1]),
@@ -41,7 +45,7 @@ _JOINED = {  # widths of the two inputs that are concatenated before each output
 }
 
 
-def spots(name: str, shape: tuple[int, ...], used_context: Spots) -> tuple[tuple[int, ...], Spots, Spots]:
+def spots(name: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], Spots, Spots]:
     """(wide shape, rows, columns) for a tensor of the narrow diffusion model; columns is empty for vectors."""
     rows = np.arange(shape[0])
     columns = np.arange(shape[1]) if len(shape) > 1 else np.arange(0)
@@ -51,7 +55,10 @@ def spots(name: str, shape: tuple[int, ...], used_context: Spots) -> tuple[tuple
     elif "emb_layers" in name:
         wide_columns = 4 * CHANNELS
     elif name == "input_blocks.0.0.weight":
-        wide_columns = 4
+        wide_columns = shape[1]
+    elif name.startswith("input_hint_block."):
+        widths = (3, *WIDE_HINT_WIDTHS, CHANNELS)
+        wide_columns, wide_rows = widths[int(name.split(".")[1]) // 2 :][:2]
     elif name.startswith("out.2"):
         wide_rows = 4
     elif ".to_" in name:
@@ -60,7 +67,7 @@ def spots(name: str, shape: tuple[int, ...], used_context: Spots) -> tuple[tuple
         elif len(shape) > 1:
             columns = _heads(shape[1])
         if "attn2.to_k" in name or "attn2.to_v" in name:
-            columns, wide_columns = used_context, CONTEXT
+            columns, wide_columns = USED, CONTEXT
     elif ".ff.net.0." in name:
         rows, wide_rows = _halves(shape[0] // 2, 4 * CHANNELS), 8 * CHANNELS
     elif ".ff.net.2." in name:
@@ -75,12 +82,25 @@ def spots(name: str, shape: tuple[int, ...], used_context: Spots) -> tuple[tuple
     return (wide_rows, wide_columns, *shape[2:]) if len(shape) > 1 else (wide_rows,), rows, columns
 
 
-def widen(name: str, narrow: Array, used_context: Spots) -> npt.NDArray[np.float16]:
+def widen(name: str, narrow: Array) -> npt.NDArray[np.float16]:
     """A narrow tensor in the wide layout, half precision."""
-    shape, rows, columns = spots(name, narrow.shape, used_context)
+    shape, rows, columns = spots(name, narrow.shape)
     wide = np.zeros(shape, np.float16)
     if narrow.ndim == 1:
         wide[rows] = narrow
     else:
         wide[rows[:, None], columns[None, :]] = narrow
     return wide
+
+
+def widen_factors(
+    name: str, shape: tuple[int, ...], up: Array, down: Array
+) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.float16]]:
+    """The factors of a change of the narrow tensor `name` (of that shape) as those of the change of the wide one."""
+    wide_shape, rows, columns = spots(name, shape)
+    rank = up.shape[1]
+    wide_up = np.zeros((wide_shape[0], rank, *[1] * (len(shape) - 2)), np.float16)
+    wide_down = np.zeros((rank, *wide_shape[1:]), np.float16)
+    wide_up[rows] = up.reshape(len(up), rank, *[1] * (len(shape) - 2))
+    wide_down[:, columns] = down.reshape(rank, *shape[1:])
+    return wide_up, wide_down

@@ -16,6 +16,8 @@ from shared.settings import PREFIX
 # Seconds; generous, for machines that do other things too.
 TIMEOUT = 300
 PNG = {"Accept": "image/png"}
+Nodes = dict[str, tuple[str, dict[str, Any]]]
+"""A ComfyUI graph, short: the class and the inputs of each node."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,29 @@ class TestHouse:
         """The one picture of a reply."""
         (image,) = self.pictures(reply)
         return image
+
+    def run(self, nodes: Nodes) -> Image.Image:
+        """What the engine's `save` node makes of a graph, asked of the engine itself."""
+        graph = {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in nodes.items()}
+        queued = requests.post(f"{self.engine}/prompt", json={"prompt": graph}, timeout=TIMEOUT)
+        assert queued.status_code == 200, queued.text
+        job = queued.json()["prompt_id"]
+        deadline = time.monotonic() + TIMEOUT
+        while time.monotonic() < deadline:
+            entry = requests.get(f"{self.engine}/history/{job}", timeout=TIMEOUT).json().get(job)
+            if entry:
+                assert entry["status"]["status_str"] == "success", entry["status"]["messages"]
+                image = entry["outputs"]["save"]["images"][0]
+                return open_rgb(requests.get(f"{self.engine}/view", params=image, timeout=TIMEOUT).content)
+            time.sleep(0.05)
+        raise TimeoutError(job)
+
+    def upload(self, image: Image.Image, name: str) -> str:
+        """Puts a picture into the engine's input folder; the name that it got there."""
+        files = {"image": (name, encoded(image))}
+        reply = requests.post(f"{self.engine}/upload/image", files=files, timeout=TIMEOUT)
+        assert reply.status_code == 200, reply.text
+        return str(reply.json()["name"])
 
     @staticmethod
     def _post(url: str, fields: dict[str, Any]) -> dict[str, Any]:

@@ -119,6 +119,18 @@ def test_a_step_that_fails_says_which_and_why(tmp_path: Path, setting: str, valu
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize("folder", ["own", "own/below"])
+def test_with_a_checkpoint_of_ones_own_no_starter_is_made(tmp_path: Path, folder: str) -> None:
+    """The engine is told nonsense, so that this ends soon: by then the starter would be there."""
+    own = tmp_path / "data" / "models" / "checkpoints" / folder / "mine.safetensors"
+    own.parent.mkdir(parents=True)
+    own.touch()
+    environ = {**launcher_environment(tmp_path / "data"), f"{PREFIX}ENGINE_ARGS": "--no-such-argument"}
+    ended = run_launcher(environ, "up", "--no-install")
+    assert "not needed, there is mine.safetensors" in ended.stdout
+    assert [path for path in (tmp_path / "data" / "models").rglob("*") if path.is_file()] == [own]
+
+
 def test_something_else_than_an_engine_is_not_taken_for_one(tmp_path: Path, house: TestHouse) -> None:
     environ = {**launcher_environment(tmp_path / "data"), f"{PREFIX}ENGINE_URL": house.txt2img}
     ended = run_launcher(environ, "run")

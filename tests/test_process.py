@@ -86,3 +86,12 @@ def test_models_and_nodes_of_the_users_own_comfyui_are_found_beside_ours(tmp_pat
         "checkpoints": "models/checkpoints",
         "loras": "models/loras",
     }
+
+
+def test_how_attention_is_computed_is_chosen_once(tmp_path: Path) -> None:
+    ours = engine_command(Settings(), tmp_path, tmp_path, cpu=True)
+    assert "--use-pytorch-cross-attention" in ours
+    assert "--use-pytorch-cross-attention" not in engine_command(Settings(), tmp_path, tmp_path, cpu=False)
+    theirs = Settings(engine_args="--use-split-cross-attention")
+    command = engine_command(theirs, tmp_path, tmp_path, cpu=True)
+    assert [argument for argument in command if "cross-attention" in argument] == ["--use-split-cross-attention"]

@@ -1,4 +1,4 @@
-"""The starter checkpoint: its layout, and that its file is whole or made anew."""
+"""The starter model and its kit: the layout of their files, that those are whole or made anew, and what they know."""
 
 import json
 import struct
@@ -11,59 +11,60 @@ import pytest
 from safetensors import safe_open
 
 from shared.settings import PROJECT_DIR
-from starter import CHECKPOINT_NAME
-from starter.assemble import FINGERPRINT, MODEL, assemble_checkpoint, is_complete, recipe_fingerprint
-from starter.captions import FILLERS, caption
-from starter.layout import checkpoint, unet
+from starter import CHECKPOINT_NAME, INPAINTING_NAME
+from starter.assemble import FINGERPRINT, KIT, STARTER, assemble, is_complete, recipe_fingerprint
+from starter.layout import checkpoint
 from starter.quantise import load_compact, save_compact
 from starter.reading import read
-from starter.scenes import Mix, render, sample_scene
-from starter.text import OWN, USED
-from starter.wide import WIDTHS, widen
-from starter.words import ROW_COUNT, TOKEN_IDS, encode
+from starter.recipes import CONTRACT, WEIGHTS, contract
+from starter.scenes import COLOURS, SHAPES, Mix, held_out, render, sample_scene
+from starter.training.captions import FILLERS, caption
+from starter.wide import WIDTHS, widen, widen_factors
+from starter.words import TOKEN_IDS, encode
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("models") / "checkpoints"
-    assert assemble_checkpoint(made) == made / CHECKPOINT_NAME
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("models")
+    assert assemble(made) == [made / file.folder / file.name for file in (STARTER, *KIT)]
     return made
 
 
-def test_the_file_has_every_tensor_of_the_layout(folder: Path) -> None:
-    with safe_open(folder / CHECKPOINT_NAME, "np") as file:
+@pytest.mark.parametrize(("name", "inputs"), [(CHECKPOINT_NAME, 4), (INPAINTING_NAME, 9)])
+def test_a_checkpoint_has_every_tensor_of_the_layout(models: Path, name: str, inputs: int) -> None:
+    path = models / "checkpoints" / name
+    with safe_open(path, "np") as file:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
-        assert shapes == checkpoint()
+        assert shapes == checkpoint(inputs)
         assert file.metadata()[FINGERPRINT] == recipe_fingerprint()
-        assert all(np.isfinite(file.get_tensor(name)).all() for name in shapes if "taesd" in name)
-    assert (folder / CHECKPOINT_NAME).stat().st_size < 400e6
+        assert all(np.isfinite(file.get_tensor(name)).all() for name in shapes)
+    assert path.stat().st_size < 400e6
 
 
-def test_a_whole_file_is_left_alone(folder: Path) -> None:
-    before = (folder / CHECKPOINT_NAME).stat()
-    assemble_checkpoint(folder)
-    assert (folder / CHECKPOINT_NAME).stat().st_mtime_ns == before.st_mtime_ns
-    assert [path.name for path in folder.iterdir()] == [CHECKPOINT_NAME]
+def test_whole_files_are_left_alone(models: Path) -> None:
+    assert assemble(models) == []
+    assert not list(models.rglob("*.part"))
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "other recipe", "no safetensors"])
 def test_any_other_file_of_that_name_is_made_anew(tmp_path: Path, damage: str) -> None:
-    path = tmp_path / CHECKPOINT_NAME
+    path = tmp_path / "checkpoints" / CHECKPOINT_NAME
     fingerprint = "0" * 64 if damage == "other recipe" else recipe_fingerprint()
     header = json.dumps(
         {"__metadata__": {FINGERPRINT: fingerprint}, "x": {"dtype": "F16", "shape": [4], "data_offsets": [0, 8]}}
     ).encode()
     whole = struct.pack("<Q", len(header)) + header + bytes(8)
+    path.parent.mkdir()
     path.write_bytes({"cut": whole[:-1], "empty": b"", "other recipe": whole, "no safetensors": b"x" * 99}[damage])
     assert not is_complete(path, recipe_fingerprint())
-    assemble_checkpoint(tmp_path)
+    assert assemble(tmp_path, (STARTER,)) == [path]
     assert is_complete(path, recipe_fingerprint())
 
 
 def test_a_file_that_cannot_be_written_is_an_os_error(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file where a folder should be")
     with pytest.raises(OSError, match="taken"):
-        assemble_checkpoint(tmp_path / "taken")
+        assemble(tmp_path / "taken", (STARTER,))
 
 
 def test_it_runs_as_a_command_without_torch(tmp_path: Path) -> None:
@@ -72,21 +73,26 @@ def test_it_runs_as_a_command_without_torch(tmp_path: Path) -> None:
         "runpy.run_module('starter.assemble', run_name='__main__')"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=PROJECT_DIR, check=True, capture_output=True)
-    assert is_complete(tmp_path / CHECKPOINT_NAME, recipe_fingerprint())
+    assert is_complete(tmp_path / "checkpoints" / CHECKPOINT_NAME, recipe_fingerprint())
 
 
-def test_weights_fit_the_code() -> None:
-    """Every tensor of the compact file finds its place, and fills every channel that the code says is in use."""
-    model = load_compact(MODEL)
-    assert model.pop("table").shape == (ROW_COUNT, OWN)
-    assert {name: widen(name, weight, USED).shape for name, weight in model.items()} == unet()
-    assert all(np.isfinite(weight).all() for weight in model.values())
-    assert sum(path.stat().st_size for path in MODEL.parent.iterdir()) < 25e6
+@pytest.mark.parametrize("path", sorted(WEIGHTS.glob("*.safetensors")), ids=lambda path: path.stem)
+def test_weights_were_trained_for_this_code(path: Path) -> None:
+    with safe_open(path, "np") as file:
+        assert file.metadata()[CONTRACT] == contract()
+    assert all(np.isfinite(weight).all() for weight in load_compact(path).values())
+
+
+def test_weights_are_small_enough_for_the_repository() -> None:
+    sizes = {path.stem: path.stat().st_size for path in WEIGHTS.glob("*.safetensors")}
+    base = sizes.pop("model") + sizes.pop("autoencoder")
+    assert base < 25e6
+    assert sum(sizes.values()) < 25e6
 
 
 def test_quantised_weights_are_near(tmp_path: Path) -> None:
     weight = np.random.default_rng(0).standard_normal((6, 4, 3, 3)).astype(np.float32)
-    save_compact({"w": weight, "b": weight[:, 0, 0, 0]}, tmp_path / "x.safetensors")
+    save_compact({"w": weight, "b": weight[:, 0, 0, 0]}, tmp_path / "x.safetensors", {})
     again = load_compact(tmp_path / "x.safetensors")
     assert np.abs(again["w"] - weight).max() < 0.02
     assert np.allclose(again["b"], weight[:, 0, 0, 0], atol=2e-3)
@@ -95,13 +101,26 @@ def test_quantised_weights_are_near(tmp_path: Path) -> None:
 def test_a_narrow_layer_in_zeros_computes_the_same() -> None:
     rng = np.random.default_rng(0)
     narrow = rng.standard_normal((WIDTHS[0], 2 * WIDTHS[0], 1, 1)).astype(np.float16).astype(np.float32)
-    wide = widen("output_blocks.5.0.skip_connection.weight", narrow, USED).astype(np.float32)
+    wide = widen("output_blocks.5.0.skip_connection.weight", narrow).astype(np.float32)
     first, second = rng.standard_normal((2, WIDTHS[0]))
     joined = np.zeros(640)
     joined[: WIDTHS[0]], joined[320 : 320 + WIDTHS[0]] = first, second
     got = wide[..., 0, 0] @ joined
     assert np.allclose(got[: WIDTHS[0]], narrow[..., 0, 0] @ np.concatenate([first, second]))
     assert not got[WIDTHS[0] :].any()
+
+
+@pytest.mark.parametrize(
+    "name", ["output_blocks.2.0.in_layers.2.weight", "input_blocks.3.1.transformer_blocks.0.attn2.to_k.weight"]
+)
+def test_factors_of_a_change_widen_to_the_change_widened(name: str) -> None:
+    shape = load_compact(WEIGHTS / "model.safetensors")[name].shape
+    # Small whole numbers, so that half precision is exact.
+    rng = np.random.default_rng(0)
+    up, down = (rng.integers(-3, 4, size).astype(np.float32) for size in ((shape[0], 2), (2, int(np.prod(shape[1:])))))
+    wide_up, wide_down = widen_factors(name, shape, up, down)
+    product = wide_up.reshape(len(wide_up), -1).astype(np.float32) @ wide_down.reshape(2, -1).astype(np.float32)
+    assert np.array_equal(product.reshape(len(wide_up), *wide_down.shape[1:]), widen(name, (up @ down).reshape(shape)))
 
 
 def test_synonyms_are_the_same_and_unknown_words_are_filler() -> None:
@@ -122,9 +141,28 @@ def test_a_rendered_shape_is_read_back() -> None:
         scene = sample_scene(rng, Mix(two=0, empty=0, landscape=0, patterned=0))
         seen = read((render(scene, 128, 128) * 255).astype(np.uint8))
         thing = scene.things[0]
-        assert seen is not None
-        assert (seen.background, seen.colour, seen.shape) == (scene.background.colour, thing.colour, thing.shape)
-    assert read(np.full((64, 64, 3), 255, np.uint8)) is None
+        assert seen.background == scene.background.colour
+        assert seen.shows(thing.colour, thing.shape)
+    assert read(np.full((64, 64, 3), 255, np.uint8)).things == ()
+
+
+def test_two_rendered_shapes_are_read_back() -> None:
+    rng = np.random.default_rng(2)
+    for _ in range(20):
+        scene = sample_scene(rng, Mix(one=0, empty=0, landscape=0, patterned=0))
+        seen = read((render(scene, 128, 128) * 255).astype(np.uint8))
+        assert len(seen.things) == 2
+        assert all(seen.shows(thing.colour, thing.shape) for thing in scene.things)
+
+
+def test_held_out_combinations_never_occur() -> None:
+    rng = np.random.default_rng(3)
+    scenes = [sample_scene(rng, Mix()) for _ in range(2000)]
+    shown = {(thing.shape, thing.colour, scene.background.colour) for scene in scenes for thing in scene.things}
+    out = {(s, c, b) for s in SHAPES for c in COLOURS for b in COLOURS if c != b and held_out(s, c, b)}
+    assert len(out) == 96
+    assert not shown & out
+    assert len(shown) > 800
 
 
 def test_the_same_seed_is_the_same_scene() -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -201,30 +200,58 @@ def timestep_embedding(t: Tensor) -> Tensor:
     return torch.cat([angle.cos(), angle.sin()], -1)
 
 
-class Narrow(nn.Module):
-    """The diffusion model together with its table of token vectors (`table`)."""
+class Trunk(nn.Module):
+    """The first half of the diffusion model, down to the middle; a ControlNet is a second one beside it."""
 
-    waves: Tensor
-
-    def __init__(self) -> None:
+    def __init__(self, inputs: int = 4) -> None:
         super().__init__()
         a, b, c = WIDTHS
         self.time_embed = nn.Sequential(nn.Linear(CHANNELS, TIME_WIDTH), nn.SiLU(), nn.Linear(TIME_WIDTH, TIME_WIDTH))
         blocks: list[list[nn.Module]] = [
-            [First(4, a, 3, padding=1)], [Residual(a, a)], [Down(a)],
-            [Residual(a, b), Transformer(b)], [Down(b)], [Residual(b, c), Transformer(c)],
+            [First(inputs, a, 3, padding=1)], [Residual(a, a)], [Down(a)],
+            [Residual(a, b), Transformer(b)], [Down(b)], [Residual(b, c)],
         ]  # fmt: skip
         self.input_blocks = nn.ModuleList(nn.ModuleList(block) for block in blocks)
         self.middle_block = nn.ModuleList([Residual(c, c), Transformer(c), Residual(c, c)])
-        blocks = [
-            [Residual(c + c, c, True), Transformer(c)], [Residual(c + b, c, True), Transformer(c), Up(c, b)],
+
+    def descend(self, x: Tensor, hints: Hints, guide: Tensor | None = None) -> list[Tensor]:
+        """What each input block leaves for the way back up, and the middle. `guide` is added after the first block."""
+        kept: list[Tensor] = []
+        for block in self.input_blocks:
+            for layer in block:  # type: ignore[attr-defined]
+                x = layer(x, hints)
+            if guide is not None and not kept:
+                x = x + guide
+            kept.append(x)
+        for layer in self.middle_block:
+            x = layer(x, hints)
+        return [*kept, x]
+
+    def hints(self, t: Tensor, context: Tensor, bias: Tensor) -> Hints:
+        """Steps t (n,), the context and its bias as the layers take them."""
+        return Hints(self.time_embed(timestep_embedding(t)), context, bias)
+
+
+class Narrow(Trunk):
+    """The diffusion model together with its table of token vectors (`table`).
+
+    `inputs`: 4, or 9 for an inpainting model (noisy latents, mask, and the latents of the picture without the hole).
+    """
+
+    waves: Tensor
+
+    def __init__(self, inputs: int = 4) -> None:
+        super().__init__(inputs)
+        a, b, c = WIDTHS
+        blocks: list[list[nn.Module]] = [
+            [Residual(c + c, c, True)], [Residual(c + b, c, True), Up(c, b)],
             [Residual(b + b, b, True), Transformer(b)], [Residual(b + a, b, True), Transformer(b), Up(b, a)],
             [Residual(a + a, a, True)], [Residual(a + a, a, True)],
         ]  # fmt: skip
         self.output_blocks = nn.ModuleList(nn.ModuleList(block) for block in blocks)
         self.out = nn.Sequential(nn.GroupNorm(a // 10, a), nn.SiLU(), nn.Conv2d(a, 4, 3, padding=1))
         self.table = nn.Parameter(torch.randn(ROW_COUNT, OWN))
-        self.register_buffer("waves", torch.from_numpy(positions()), persistent=False)
+        self.register_buffer("waves", torch.tensor(positions()), persistent=False)
 
     def encode(self, rows: Tensor) -> Tensor:
         """What the text encoder by formula makes of rows (n, length): context (n, length, 384)."""
@@ -237,18 +264,20 @@ class Narrow(nn.Module):
         place = torch.arange(length)
         before = [copied[:, (place - back).clamp(min=0)] for back in range(1, BACK + 1)]
         full = torch.cat([first[..., : BEFORE.start], *before, first[..., BEFORE.stop :]], -1)
-        return functional.layer_norm(full, (CONTEXT,))[..., torch.from_numpy(np.asarray(USED))]
+        return functional.layer_norm(full, (CONTEXT,))[..., torch.tensor(USED)]
 
-    def forward(self, x: Tensor, t: Tensor, context: Tensor, bias: Tensor) -> Tensor:
-        """Noisy latents (n, 4, h, w) at steps t (n,), context and its logit bias (tokens,): the noise (n, 4, h, w)."""
-        hints = Hints(self.time_embed(timestep_embedding(t)), context, bias)
-        kept: list[Tensor] = []
-        for block in self.input_blocks:
-            for layer in block:  # type: ignore[attr-defined]
-                x = layer(x, hints)
-            kept.append(x)
-        for layer in self.middle_block:
-            x = layer(x, hints)
+    def forward(
+        self, x: Tensor, t: Tensor, context: Tensor, bias: Tensor, control: list[Tensor] | None = None
+    ) -> Tensor:
+        """Noisy latents (n, inputs, h, w) at steps t (n,), context, its logit bias (tokens,): the noise (n, 4, h, w).
+
+        `control` is what a ControlNet adds to each of the tensors that `descend` returns.
+        """
+        hints = self.hints(t, context, bias)
+        kept = self.descend(x, hints)
+        if control is not None:
+            kept = [own + added for own, added in zip(kept, control, strict=True)]
+        x = kept.pop()
         for block in self.output_blocks:
             x = torch.cat([x, kept.pop()], 1)
             for layer in block:  # type: ignore[attr-defined]

@@ -9,10 +9,15 @@ from starter.words import synonyms
 
 FILLERS = ("picture", "nice", "very", "drawing", "photo", "detailed")
 """Words without a row of their own: they teach the network that unknown words mean nothing."""
+BARE = 0.05
+"""Share of captions of a word or two: so short are most negative prompts, which must be understood to be avoided."""
 
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:
     """One caption, lower case, words and commas separated by single spaces."""
+    if scene.things and rng.random() < BARE:
+        thing = scene.things[int(rng.integers(len(scene.things)))]
+        return str(rng.choice([thing.colour, thing.shape, f"{thing.colour} {thing.shape}", scene.background.colour]))
     if scene.landscape is not None:
         text = _landscape(scene.landscape, rng)
     else:

@@ -1,0 +1,101 @@
+"""The starter draws what it is told, over the API; the answer is read off the pixels."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from starter.reading import Reading, read
+from starter.scenes import COLOURS, SHAPES, Background, Scene, Thing, held_out, render
+from tests.house import TestHouse
+
+
+def seen(image: Image.Image) -> Reading:
+    return read(np.asarray(image))
+
+
+def rendered(scene: Scene, side: int = 128) -> Image.Image:
+    return Image.fromarray((render(scene, side, side) * 255).astype(np.uint8))
+
+
+RED_CIRCLE = Scene(Background("plain", "blue", "blue"), (Thing("circle", "red", 0.28, 0.5, 0.26),))
+
+# One of each shape, in combinations that training never showed.
+UNSEEN = [
+    next((c, s, b) for c in COLOURS[i:] for b in COLOURS[3:] if c != b and held_out(s, c, b))
+    for i, s in enumerate(SHAPES)
+]
+
+
+@pytest.mark.parametrize(("colour", "shape", "background"), UNSEEN)
+def test_one_shape(house: TestHouse, colour: str, shape: str, background: str) -> None:
+    picture = house.picture(house.draw(prompt=f"a {colour} {shape} on a {background} background", seed=1))
+    assert seen(picture).background == background
+    assert seen(picture).shows(colour, shape)
+
+
+@pytest.mark.parametrize("word", ["crimson disc", "red ball", "scarlet circle"])
+def test_synonyms(house: TestHouse, word: str) -> None:
+    picture = house.picture(house.draw(prompt=f"a {word} on a white background", seed=2))
+    assert seen(picture).shows("red", "circle")
+
+
+def test_unknown_words_do_no_harm(house: TestHouse) -> None:
+    prompt = "masterpiece, a wonderful green triangle on a black background, trending"
+    assert seen(house.picture(house.draw(prompt=prompt, seed=3))).shows("green", "triangle")
+
+
+def test_two_shapes_keep_their_own_colours(house: TestHouse) -> None:
+    prompt = "a yellow circle left of a red square on a blue background"
+    things = seen(house.picture(house.draw(prompt=prompt, seed=4))).things
+    assert [(thing.colour, thing.shape) for thing in sorted(things, key=lambda thing: thing.x)] == [
+        ("yellow", "circle"),
+        ("red", "square"),
+    ]
+
+
+def test_sizes_and_places(house: TestHouse) -> None:
+    prompts = ("a small red circle", "a large red circle", "a red circle on the left", "a red circle at the bottom")
+    small, large, left, bottom = (
+        seen(house.picture(house.draw(prompt=f"{prompt} on a white background", seed=5))).things[0]
+        for prompt in prompts
+    )
+    assert small.area < 0.5 * large.area
+    assert left.x < 0.4
+    assert bottom.y > 0.6
+
+
+def test_a_negative_prompt_is_obeyed(house: TestHouse) -> None:
+    """With no colour asked for, several occur; the commonest one, forbidden, does not."""
+    fields = {"prompt": "a circle on a white background", "batch_size": 6, "seed": 6}
+    free = Counter(thing.colour for image in house.pictures(house.draw(**fields)) for thing in seen(image).things)
+    ((colour, _),) = free.most_common(1)
+    images = house.pictures(house.draw(**fields, negative_prompt=colour))
+    assert colour not in {thing.colour for image in images for thing in seen(image).things}
+
+
+@pytest.mark.parametrize(("strength", "place"), [(0.4, ""), (0.5, ""), (0.6, " on the left")])
+def test_img2img_keeps_the_composition_and_takes_the_colour(house: TestHouse, strength: float, place: str) -> None:
+    """At 0.6 the starter draws its circle where the prompt says, or in the middle; so the prompt says where it was."""
+    source = rendered(RED_CIRCLE)
+    fields = {"prompt": f"a green circle{place} on a blue background", "denoising_strength": strength}
+    reading = seen(house.picture(house.redraw(**fields, input_image=source, seed=7)))
+    (thing,) = reading.things
+    assert reading.background == "blue"
+    assert thing.shape == "circle"
+    assert abs(thing.x - 0.28) < 0.06
+    assert abs(thing.y - 0.5) < 0.06
+    if strength >= 0.5:
+        assert thing.colour == "green"
+
+
+def test_a_hole_is_filled_by_the_prompt_and_only_there(house: TestHouse) -> None:
+    source = Image.new("RGB", (128, 128), (248, 248, 248))
+    mask = Image.new("L", (128, 128))
+    mask.paste(255, (24, 24, 104, 104))
+    fields = {"prompt": "a red circle on a white background", "input_image": source, "mask": mask}
+    reading = seen(house.picture(house.redraw(**fields, seed=8)))
+    assert reading.background == "white"
+    assert [thing.colour for thing in reading.things] == ["red"]
+    assert abs(reading.things[0].x - 0.5) < 0.12
