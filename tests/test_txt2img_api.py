@@ -166,7 +166,8 @@ def test_a_wrong_value_is_a_422_that_names_the_field(
 def test_a_wrong_name_is_answered_with_the_nearest(house: TestHouse) -> None:
     url = f"{house.txt2img}/api/txt2img"
     model = requests.post(url, json={"prompt": PROMPT, "model_name": "dream-layer-starter"}, timeout=TIMEOUT).json()
-    assert model["error"]["nearest"] == ["dream-layer-starter.safetensors"]
+    kin = [f"dream-layer-{name}.safetensors" for name in ("starter", "pastel", "inpainting")]
+    assert model["error"]["nearest"] == kin
     sampler = requests.post(url, json={"prompt": PROMPT, "sampler_name": "dpmpp2m"}, timeout=TIMEOUT).json()
     assert sampler["error"]["nearest"][0] == "dpmpp_2m"
     assert "dpmpp_2m" in sampler["error"]["hint"]
