@@ -1,7 +1,7 @@
 """Scenes made once into latents and captions: `python -m starter.training.dataset FOLDER --count 20000`.
 
 Encoding a picture costs a third of a training step on it, so every latent is used several times, each time with other
-noise. Shards are files of a few thousand; more of them can be made while training runs.
+noise. Shards are files of a thousand; more of them can be made while training runs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,6 @@ class What:
     """What a shard holds beside latents and captions. `extra`: "masked" adds the latents of the pictures with a grey
     hole (`masked`) and the holes (`mask`, one value a latent pixel), "edges" the pictures' edges (`edges`)."""
 
-    mix: Mix = field(default_factory=Mix)
     look: Look = PLAIN
     extra: str | None = None
 
@@ -57,7 +56,7 @@ def make_shard(model: Autoencoder, rng: np.random.Generator, side: tuple[int, in
     """`count` scenes of `side` (height, width) pixels: latents (n, 4, h/8, w/8), rows (n, LENGTH), extras."""
     parts: dict[str, list[npt.NDArray[Any]]] = defaultdict(list)
     for start in range(0, count, BATCH):
-        scenes = [sample_scene(rng, what.mix) for _ in range(min(BATCH, count - start))]
+        scenes = [sample_scene(rng, Mix()) for _ in range(min(BATCH, count - start))]
         pixels = np.stack([render(scene, *side, what.look) for scene in scenes])
         parts["latents"].append(encoded(model, pixels))
         parts["rows"].append(np.array([encode(caption(scene, rng), LENGTH) for scene in scenes], np.uint8))
