@@ -6,13 +6,22 @@ from flask import Flask
 
 from shared.web.app import create_app
 from shared.web.backend import Backend
+from shared.web.jobs import interrupt_routes, job_routes
 from shared.web.native import image_routes, img2img_routes
+from shared.web.ready import ready_routes
 from shared.web.service import main
 
 
 def build(backend: Backend) -> Flask:
     """The service's application."""
-    return create_app("img2img", backend.settings, [img2img_routes(backend), image_routes(backend)])
+    routes = [
+        img2img_routes(backend),
+        interrupt_routes(backend, "img2img"),
+        image_routes(backend),
+        job_routes(backend),
+        ready_routes(backend),
+    ]
+    return create_app("img2img", backend.settings, routes)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,23 @@ from flask import Flask
 
 from shared.web.app import create_app
 from shared.web.backend import Backend
+from shared.web.jobs import interrupt_routes, job_routes
 from shared.web.native import image_routes, img2img_routes, txt2img_routes
+from shared.web.ready import ready_routes
 from shared.web.service import main
 
 
 def build(backend: Backend) -> Flask:
     """The service's application."""
-    routes = [txt2img_routes(backend), img2img_routes(backend), image_routes(backend)]
+    routes = [
+        txt2img_routes(backend),
+        interrupt_routes(backend, "txt2img"),
+        img2img_routes(backend),
+        interrupt_routes(backend, "img2img"),
+        image_routes(backend),
+        job_routes(backend),
+        ready_routes(backend),
+    ]
     return create_app("txt2img", backend.settings, routes)
 
 

@@ -15,15 +15,17 @@ from launcher.environment import PROJECT_DIR
 from launcher.terminal import complain, say, stop_signals
 from shared import __version__
 from shared.child import Child, Keeper
-from shared.engine.catalog import Catalog
-from shared.engine.client import EngineClient
 from shared.engine.install import comfyui_version, install_page
 from shared.engine.process import find_engine, make_keeper, use_cpu
 from shared.engine.proof import prove
 from shared.errors import EngineError, SetupError
 from shared.settings import PREFIX, Settings, load_settings
 from shared.web.app import create_app
+from shared.web.backend import Backend
 from shared.web.control import control_routes
+from shared.web.jobs import job_routes
+from shared.web.native import image_routes
+from shared.web.ready import ready_routes
 from shared.web.serve import check_port, reachable, serve_waitress
 
 SERVICE_START_TIMEOUT = 60.0
@@ -62,11 +64,13 @@ class House:
     def __init__(self) -> None:
         self._keepers: list[Keeper] = []
         self._engine_keeper: Keeper | None = None
+        self._backend: Backend | None = None
 
     def start(self, settings: Settings, *, services: bool, starter: bool) -> None:
         """Starts all there is to start, in an order that lets slow things overlap. Raises SetupError."""
-        engine = EngineClient(settings.engine_address)
         _check_ports(settings, services=services)
+        self._backend = Backend(settings)
+        engine = self._backend.engine
         if settings.engine_url is None:
             comfyui_dir = find_engine(settings)
             say("engine", f"ComfyUI {comfyui_version(comfyui_dir)} in {comfyui_dir}")
@@ -84,7 +88,8 @@ class House:
         begun = time.monotonic()
         if services:
             self._start_services(settings)
-        self._start_control(settings, engine)
+        self._backend.start()
+        self._start_control(self._backend)
         if self._engine_keeper is not None:
             self._engine_keeper.wait_ready()
         try:
@@ -103,6 +108,8 @@ class House:
 
     def stop(self) -> None:
         """Stops every child, all at once."""
+        if self._backend is not None:
+            self._backend.stop()
         stopping = [threading.Thread(target=keeper.stop) for keeper in self._keepers]
         for thread in stopping:
             thread.start()
@@ -137,8 +144,15 @@ class House:
         for keeper in keepers:
             keeper.wait_ready()
 
-    def _start_control(self, settings: Settings, engine: EngineClient) -> None:
-        app = create_app("control", settings, [control_routes(self.engine_state, Catalog(engine))])
+    def _start_control(self, backend: Backend) -> None:
+        settings = backend.settings
+        routes = [
+            control_routes(self.engine_state, backend.catalog),
+            image_routes(backend),
+            job_routes(backend),
+            ready_routes(backend),
+        ]
+        app = create_app("control", settings, routes)
         server = threading.Thread(
             target=serve_waitress, args=(app, settings, settings.control_port), name="control", daemon=True
         )

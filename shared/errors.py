@@ -5,11 +5,15 @@
     │   ├── Unauthorized             401  unauthorized
     │   ├── OriginNotAllowed         403  origin_not_allowed
     │   ├── NotFound                 404  not_found
+    │   ├── Cancelled                409  cancelled             the job was cancelled before it was done
+    │   ├── NotFinished              409  not_finished          only a finished job can be retried
     │   ├── BodyTooLarge             413  body_too_large
     │   ├── UnsupportedBody          415  unsupported_body
     │   ├── InvalidValue             422  invalid_value         one field of the request is wrong
-    │   └── InvalidPicture           422  invalid_picture       an uploaded picture or mask cannot be used
+    │   ├── InvalidPicture           422  invalid_picture       an uploaded picture or mask cannot be used
+    │   └── QueueFull                429  queue_full            too many jobs are waiting
     ├── Busy                         503  busy                  every waiting place is taken
+    ├── StorageFailed                507  storage_failed        the disk is full, or a folder cannot be written
     ├── EngineError                  502  engine_error          ComfyUI did not do what was asked
     │   ├── EngineUnavailable        503  engine_unavailable    it does not answer (starting, restarting, absent)
     │   ├── EngineRejected           502  engine_rejected       it refused the graph
@@ -22,6 +26,7 @@ The web layer turns any of them into the one error shape of the API:
     {"status": "error", "message": ..., "error": {"code": ..., "field": ..., "hint": ..., ...}}
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 
@@ -61,6 +66,17 @@ class DreamLayerError(Exception):
             "error": {key: value for key, value in error.items() if value is not None},
         }
 
+    @classmethod
+    def from_dict(cls, told: Mapping[str, Any]) -> "DreamLayerError":
+        """The error that `as_dict` told, of its own class: how a job failed is written down, and raised to who asks."""
+        details = dict(told["error"])
+        code = details.pop("code")
+        kinds = [cls]
+        for kind in kinds:
+            kinds += kind.__subclasses__()
+        kind = next((kind for kind in kinds if kind.code == code), cls)
+        return kind(told["message"], **details)
+
 
 class RequestError(DreamLayerError):
     """The client sent something that it can mend."""
@@ -88,6 +104,27 @@ class NotFound(RequestError):
 
     status = 404
     code = "not_found"
+
+
+class Cancelled(RequestError):
+    """The job was cancelled, by its client or by another that knew its id."""
+
+    status = 409
+    code = "cancelled"
+
+
+class QueueFull(RequestError):
+    """As many jobs are waiting as the settings allow."""
+
+    status = 429
+    code = "queue_full"
+
+
+class NotFinished(RequestError):
+    """What was asked can only be done with a job that has ended."""
+
+    status = 409
+    code = "not_finished"
 
 
 class BodyTooLarge(RequestError):
@@ -125,6 +162,13 @@ class Busy(DreamLayerError):
     code = "busy"
 
 
+class StorageFailed(DreamLayerError):
+    """Our own files or database cannot be written or read."""
+
+    status = 507
+    code = "storage_failed"
+
+
 class EngineError(DreamLayerError):
     """ComfyUI answered, but not with what was asked for."""
 
@@ -137,6 +181,8 @@ class EngineUnavailable(EngineError):
 
     status = 503
     code = "engine_unavailable"
+    reached: bool = True
+    """False if the request surely did not reach it."""
 
 
 class EngineRejected(EngineError):

@@ -64,7 +64,7 @@ class Sides(BaseModel):
 
 
 class GenerationRequest(BaseModel):
-    """What txt2img and img2img have in common."""
+    """What txt2img and img2img have in common. `preview` asks for small pictures among the job's events."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
 
@@ -79,6 +79,7 @@ class GenerationRequest(BaseModel):
     seed: Annotated[int, Field(ge=0, le=MAX_SEED), NotBool]
     batch_size: Annotated[int, Field(ge=1, le=16), NotBool] = 1
     model_name: str
+    preview: bool = False
 
     @property
     def pictures(self) -> tuple[Picture, ...]:

@@ -19,6 +19,8 @@ from shared.errors import SetupError
 
 PROJECT_DIR = Path(__file__).resolve().parents[1]
 PREFIX = "DREAM_LAYER_"
+# Threads of a service that never wait for pictures.
+FREE_THREADS = 4
 
 
 def _split_commas(value: Any) -> Any:
@@ -37,6 +39,8 @@ def _absolute(path: Path) -> Path:
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
+OptionalInt = Annotated[int | None, BeforeValidator(_empty_to_none)]
+OptionalFloat = Annotated[float | None, BeforeValidator(_empty_to_none)]
 OptionalText = Annotated[str | None, BeforeValidator(_empty_to_none)]
 Folder = Annotated[Path, AfterValidator(_absolute)]
 OptionalPath = Annotated[Folder | None, BeforeValidator(_empty_to_none)]
@@ -99,13 +103,29 @@ class Settings(BaseSettings):
         le=86400,
         description="Seconds that a request waits for its pictures before it gets a 504.",
     )
-    threads: int = Field(default=64, ge=8, le=1024, description="Threads of each service.")
-    waiters: int = Field(
-        default=56,
-        ge=1,
-        description="Requests that may wait for pictures at once; must stay below the threads, so that "
-        "/health and pictures always answer.",
+    database_url: OptionalText = Field(
+        default=None,
+        pattern=r"^[a-z0-9+]+://",
+        description="Database of the jobs, as an SQLAlchemy URL. Default: `jobs.sqlite` in the data folder.",
     )
+    queue_limit: int = Field(default=1000, ge=1, description="Jobs that may be unfinished before new ones get a 429.")
+    keep_jobs: OptionalInt = Field(
+        default=None, ge=0, description="Finished jobs that are kept; older ones go, with their pictures. Default: all."
+    )
+    keep_days: OptionalFloat = Field(
+        default=None, ge=0, description="Days that finished jobs and their pictures are kept. Default: for ever."
+    )
+    keep_mb: OptionalInt = Field(
+        default=None, ge=0, description="Megabytes of pictures that are kept; the oldest go first. Default: all."
+    )
+    threads: int = Field(default=128, ge=8, le=1024, description="Threads of each service.")
+    waiters: int = Field(
+        default=80,
+        ge=1,
+        description="Requests that may wait for pictures at once; with the streams at least 4 below the threads, so "
+        "that /health, job status and cancel always answer.",
+    )
+    streams: int = Field(default=40, ge=1, description="Event streams that may be open at once.")
     max_body_mb: int = Field(default=64, ge=1, le=1024, description="Largest request body, in MB.")
     allowed_origins: Words = Field(
         default=("http://localhost:8080", "http://127.0.0.1:8080"),
@@ -125,10 +145,10 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_together(self) -> "Settings":
-        if self.waiters >= self.threads:
+        if self.waiters + self.streams > self.threads - FREE_THREADS:
             raise ValueError(
-                f"waiters ({self.waiters}) must be below threads ({self.threads}): "
-                "threads that do not wait keep /health and pictures answering"
+                f"waiters ({self.waiters}) and streams ({self.streams}) must leave {FREE_THREADS} of the threads "
+                f"({self.threads}) free: those keep /health, job status and cancel answering"
             )
         if not is_loopback(self.host) and self.api_key is None:
             raise ValueError(
@@ -146,6 +166,16 @@ class Settings(BaseSettings):
     def output_dir(self) -> Path:
         """Where the engine that we start saves its pictures."""
         return self.data_dir / "output"
+
+    @property
+    def input_dir(self) -> Path:
+        """Where that engine keeps uploads."""
+        return self.data_dir / "input"
+
+    @property
+    def jobs_url(self) -> str:
+        """The database of the jobs."""
+        return self.database_url or f"sqlite:///{(self.data_dir.resolve() / 'jobs.sqlite').as_posix()}"
 
     @property
     def models_dir(self) -> Path:

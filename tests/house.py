@@ -63,6 +63,19 @@ class TestHouse:
         ready = {k: data_url(v) if isinstance(v, Image.Image) else v for k, v in fields.items()}
         return self._post(f"{self.img2img}/api/img2img", ready)
 
+    def job(self, job_id: str) -> dict[str, Any]:
+        """What is told of a job now."""
+        job: dict[str, Any] = requests.get(f"{self.txt2img}/api/jobs/{job_id}", timeout=TIMEOUT).json()
+        return job
+
+    def wait_for_job(self, job_id: str, *states: str) -> dict[str, Any]:
+        """The job, once it is in one of these states; without any, once it has ended."""
+        deadline = time.monotonic() + TIMEOUT
+        while (job := self.job(job_id))["state"] not in (states or ("completed", "failed", "cancelled")):
+            assert time.monotonic() < deadline, job
+            time.sleep(0.05)
+        return job
+
     def pictures(self, reply: dict[str, Any]) -> list[Image.Image]:
         """The pictures of a reply, from the addresses that it names."""
         images = []

@@ -1,15 +1,24 @@
 """What the engine says, turned into ours: websocket frames, refusals, histories, file names."""
 
 import json
+import struct
 import uuid
 from datetime import datetime
 
 import pytest
 
 from shared.engine.client import SavedImage, _outcome, _problems
-from shared.engine.events import JobEnded, parse_frame
+from shared.engine.events import ImagesSaved, JobEnded, JobEvent, JobProgress, JobStarted, Preview, parse_frame
 from shared.errors import GenerationFailed
 from shared.jobs.names import filename_prefix, locate
+
+SAVED = {"filename": "a.png", "subfolder": "d", "type": "output"}
+IMAGE = SavedImage("a.png", "d", "output")
+
+
+def preview(kind: int, about: dict[str, str]) -> bytes:
+    text = json.dumps(about).encode()
+    return struct.pack(">II", kind, len(text)) + text + b"jpeg"
 
 
 def frame(kind: str, **data: object) -> str:
@@ -19,17 +28,26 @@ def frame(kind: str, **data: object) -> str:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        (frame("execution_start", prompt_id="j"), JobStarted("j")),
+        (frame("executing", node="KSampler", prompt_id="j"), JobProgress("j", "KSampler")),
+        (frame("progress", node="KSampler", value=3, max=10, prompt_id="j"), JobProgress("j", "KSampler", 3, 10)),
+        (frame("executed", node="Save", output={"images": [SAVED]}, prompt_id="j"), ImagesSaved("j", (IMAGE,))),
+        (frame("executed", node="P", output={"images": [{**SAVED, "type": "temp"}]}, prompt_id="j"), None),
+        (frame("executed", node="P", output=None, prompt_id="j"), None),
         (frame("executing", node=None, prompt_id="j"), JobEnded("j")),
-        (frame("executing", node="KSampler", prompt_id="j"), None),
         (frame("execution_success", prompt_id="j"), None),
         (frame("status", status={}), None),
-        (b"\x00\x00\x00\x01preview", None),
+        (preview(4, {"prompt_id": "j"}), Preview("j", b"jpeg")),
+        (preview(1, {"prompt_id": "j"}), None),
+        (preview(4, {}), None),
+        (b"\x00\x00\x00\x04\x7f\xff\xff\xff", None),
+        (b"", None),
         ("not json", None),
         ("[]", None),
         (json.dumps({"type": "executing"}), None),
     ],
 )
-def test_only_the_last_event_of_a_job_counts(text: str | bytes, expected: JobEnded | None) -> None:
+def test_a_frame_becomes_an_event_or_nothing(text: str | bytes, expected: JobEvent | None) -> None:
     assert parse_frame(text) == expected
 
 

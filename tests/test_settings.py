@@ -32,7 +32,9 @@ def test_values_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
     [
         ({"TXT2IMG_PORT": "70000"}, "DREAM_LAYER_TXT2IMG_PORT"),
         ({"DEVICE": "tpu"}, "DREAM_LAYER_DEVICE"),
-        ({"WAITERS": "64"}, "must be below threads"),
+        ({"WAITERS": "120"}, "must leave 4 of the threads"),
+        ({"KEEP_JOBS": "-1"}, "DREAM_LAYER_KEEP_JOBS"),
+        ({"DATABASE_URL": "jobs.sqlite"}, "DREAM_LAYER_DATABASE_URL"),
         ({"HOST": "0.0.0.0"}, "API_KEY must be set"),
         ({"HOST": "192.168.1.5", "API_KEY": "short"}, "DREAM_LAYER_API_KEY"),
         ({"ENGINE_URL": "localhost:8188"}, "DREAM_LAYER_ENGINE_URL"),

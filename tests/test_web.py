@@ -1,23 +1,35 @@
 """What every service does with any request: health, errors, CORS, who may call, limits."""
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
 import requests
-from flask import Flask
 from flask.testing import FlaskClient
 
-import img2img_server
 import txt2img_server
 from shared.settings import Settings
 from shared.web.backend import Backend
 from tests.house import TIMEOUT, TestHouse
 
 PAGE = "http://localhost:8080"
+MakeClient = Callable[..., FlaskClient]
 
 
-def client(**settings: object) -> FlaskClient:
-    """The txt2img service without an engine: nothing listens on port 9 of this machine."""
-    app: Flask = txt2img_server.build(Backend(Settings(engine_url="http://127.0.0.1:9", **settings)))  # type: ignore[arg-type]
-    return app.test_client()
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[MakeClient]:
+    """Makes the txt2img service without an engine: nothing listens on port 9 of this machine."""
+    backends: list[Backend] = []
+
+    def make(**settings: Any) -> FlaskClient:
+        backend = Backend(Settings(engine_url="http://127.0.0.1:9", data_dir=tmp_path, **settings))
+        backends.append(backend)
+        return txt2img_server.build(backend).test_client()
+
+    yield make
+    for backend in backends:
+        backend.stop()
 
 
 def test_health_answers_on_each_service(house: TestHouse) -> None:
@@ -40,7 +52,7 @@ def test_the_page_may_read_answers_and_errors(house: TestHouse, method: str, pat
     assert response.headers["Content-Type"] == "application/json"
 
 
-def test_a_preflight_of_the_page_is_granted() -> None:
+def test_a_preflight_of_the_page_is_granted(client: MakeClient) -> None:
     asked = {"Origin": PAGE, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
     granted = client().options("/api/txt2img", headers=asked)
     assert granted.status_code == 200
@@ -49,7 +61,7 @@ def test_a_preflight_of_the_page_is_granted() -> None:
     assert "POST" in granted.headers["Access-Control-Allow-Methods"]
 
 
-def test_strange_pages_are_kept_out() -> None:
+def test_strange_pages_are_kept_out(client: MakeClient) -> None:
     refused = client().post("/api/txt2img", json={"prompt": "x"}, headers={"Origin": "http://evil.example"})
     assert refused.status_code == 403
     assert refused.json is not None
@@ -57,13 +69,13 @@ def test_strange_pages_are_kept_out() -> None:
     assert "Access-Control-Allow-Origin" not in refused.headers
 
 
-def test_the_list_of_pages_is_a_setting() -> None:
+def test_the_list_of_pages_is_a_setting(client: MakeClient) -> None:
     theirs = {"Origin": "https://studio.example"}
     allowed = client(allowed_origins=("https://studio.example",)).get("/health", headers=theirs)
     assert allowed.headers["Access-Control-Allow-Origin"] == "https://studio.example"
 
 
-def test_a_strange_name_for_this_machine_is_refused() -> None:
+def test_a_strange_name_for_this_machine_is_refused(client: MakeClient) -> None:
     assert client().get("/health", headers={"Host": "rebound.example:5001"}).status_code == 403
     assert (
         client(public_url="https://rebound.example").get("/health", headers={"Host": "rebound.example"}).status_code
@@ -71,7 +83,7 @@ def test_a_strange_name_for_this_machine_is_refused() -> None:
     )
 
 
-def test_with_a_key_only_health_answers_without_it() -> None:
+def test_with_a_key_only_health_answers_without_it(client: MakeClient) -> None:
     guarded = client(api_key="correct horse")
     assert guarded.get("/health").status_code == 200
     assert guarded.get("/nowhere").status_code == 401
@@ -80,7 +92,7 @@ def test_with_a_key_only_health_answers_without_it() -> None:
     assert guarded.get("/nowhere", headers={"Authorization": "Bearer correct horse"}).status_code == 404
 
 
-def test_without_an_engine_the_answer_is_503_and_says_what_to_do() -> None:
+def test_without_an_engine_the_answer_is_503_and_says_what_to_do(client: MakeClient) -> None:
     response = client().post("/api/txt2img", json={"prompt": "x"})
     assert response.status_code == 503
     assert response.headers["Retry-After"] == "5"
@@ -89,7 +101,7 @@ def test_without_an_engine_the_answer_is_503_and_says_what_to_do() -> None:
     assert "dream_layer.py" in response.json["error"]["hint"]
 
 
-def test_a_body_over_the_limit_is_a_413_in_json() -> None:
+def test_a_body_over_the_limit_is_a_413_in_json(client: MakeClient) -> None:
     response = client(max_body_mb=1).post("/api/txt2img", json={"prompt": "x" * 2_000_000})
     assert response.status_code == 413
     assert response.json is not None
@@ -100,7 +112,7 @@ def test_a_body_over_the_limit_is_a_413_in_json() -> None:
     "body",
     [b"[" * 200_000, b'{"seed":' + b"9" * 5000 + b"}", b"\xff\xfe{", b'{"a":' * 100_000, b'{"prompt": NaN'],
 )
-def test_hostile_json_is_a_400(body: bytes) -> None:
+def test_hostile_json_is_a_400(client: MakeClient, body: bytes) -> None:
     response = client().post("/api/txt2img", data=body, content_type="application/json")
     assert response.status_code == 400
     assert response.json is not None
@@ -111,34 +123,21 @@ def test_hostile_json_is_a_400(body: bytes) -> None:
     ("body", "shown"),
     [(b' {"prompt": "x", "model_name": "m", "steps": 0}', "0"), (b"prompt=x&model_name=m&steps=0", "'0'")],
 )
-def test_curl_without_a_content_type_is_understood(body: bytes, shown: str) -> None:
+def test_curl_without_a_content_type_is_understood(client: MakeClient, body: bytes, shown: str) -> None:
     response = client().post("/api/txt2img", data=body, content_type="application/x-www-form-urlencoded")
     assert response.status_code == 422
     assert response.json is not None
     assert response.json["message"] == f"steps must be a whole number from 1 to 1000, not {shown}"
 
 
-def test_no_more_clients_wait_than_there_are_places() -> None:
-    backend = Backend(Settings(waiters=1))
-    with (
-        backend.waiting_place(),
-        pytest.raises(Exception, match="1 requests are waiting") as busy,
-        backend.waiting_place(),
-    ):
-        pass
-    assert busy.value.retry_after == 10  # type: ignore[attr-defined]
-    with backend.waiting_place():
-        pass  # the place was given back
-
-
-def test_an_unexpected_error_says_nothing_of_the_inside() -> None:
-    app = img2img_server.build(Backend(Settings()))
+def test_an_unexpected_error_says_nothing_of_the_inside(client: MakeClient) -> None:
+    service = client()
 
     def broken() -> str:
         raise RuntimeError("/secret/path")
 
-    app.add_url_rule("/broken", view_func=broken)
-    response = app.test_client().get("/broken")
+    service.application.add_url_rule("/broken", view_func=broken)
+    response = service.get("/broken")
     assert response.status_code == 500
     assert response.json is not None
     assert response.json["error"]["code"] == "internal_error"

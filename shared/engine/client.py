@@ -1,10 +1,12 @@
 """ComfyUI's HTTP interface, as far as we use it. Stateless and safe to share between threads."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import NewConnectionError
 
 from shared.errors import EngineError, EngineRejected, EngineUnavailable, GenerationFailed
 
@@ -43,11 +45,11 @@ class EngineClient:
         self._session = requests.Session()
         # Proxy settings are meant for the internet; a request to the engine must not go there.
         self._session.trust_env = False
-        self._session.mount("http", HTTPAdapter(pool_connections=1, pool_maxsize=64))
+        self._session.mount("http", HTTPAdapter(pool_connections=1, pool_maxsize=128))
 
-    def system_stats(self) -> dict[str, Any]:
-        """Version, devices and memory."""
-        return self._get_object("/system_stats")
+    def system_stats(self, timeout: float = READ_TIMEOUT) -> dict[str, Any]:
+        """Version, devices and memory. `timeout` is in seconds."""
+        return self._get_object("/system_stats", timeout=timeout)
 
     def models(self, folder: str) -> list[str]:
         """File names in a model folder such as `checkpoints`; new files show at once."""
@@ -78,13 +80,25 @@ class EngineClient:
                 return
         raise EngineError("the engine did not keep an uploaded picture under its name")
 
-    def submit(self, job_id: str, graph: dict[str, Any], client_id: str) -> None:
+    def submit(
+        self,
+        job_id: str,
+        graph: dict[str, Any],
+        client_id: str,
+        number: int,
+        extra_data: dict[str, Any] | None = None,
+    ) -> None:
         """Queues `graph` under `job_id` (a canonical UUID). Raises EngineRejected if any part of it is refused.
+
+        Lower numbers run first. `extra_data` goes to the engine as it is, such as the kind of previews.
 
         ComfyUI queues what is left of a graph when some of its outputs are bad, and says so only in `node_errors`:
         that counts as refused too, and is cancelled.
         """
-        response = self._request("POST", "/prompt", json={"prompt": graph, "prompt_id": job_id, "client_id": client_id})
+        body = {"prompt": graph, "prompt_id": job_id, "client_id": client_id, "number": number}
+        if extra_data:
+            body["extra_data"] = extra_data
+        response = self._request("POST", "/prompt", json=body)
         if response.status_code == 200:
             problems = _problems(_object(response))
             if problems:
@@ -100,15 +114,17 @@ class EngineClient:
         entry = self._get_object(f"/history/{job_id}").get(job_id)
         return _outcome(entry) if isinstance(entry, dict) else None
 
-    def knows(self, job_id: str) -> bool:
-        """Whether the job stands in the queue, waiting or running."""
+    def queue(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Ids of the jobs that run, and of those that wait."""
         queue = self._get_object("/queue")
-        entries = [*queue.get("queue_running", []), *queue.get("queue_pending", [])]
-        return any(entry[1] == job_id for entry in entries)
+        running, pending = (
+            frozenset(str(entry[1]) for entry in queue.get(f"queue_{part}", [])) for part in ("running", "pending")
+        )
+        return running, pending
 
-    def forget(self, job_id: str) -> None:
-        """Drops a finished job from the engine's history, which is held in memory."""
-        self._request("POST", "/history", json={"delete": [job_id]})
+    def forget(self, job_ids: Sequence[str]) -> None:
+        """Drops finished jobs from the engine's history, which is held in memory."""
+        self._request("POST", "/history", json={"delete": list(job_ids)})
 
     def cancel(self, job_id: str) -> None:
         """Cancels this job, queued or running, and no other."""
@@ -123,17 +139,18 @@ class EngineClient:
         )
         return response.content if response.status_code == 200 else None
 
-    def _request(self, method: str, path: str, **options: Any) -> requests.Response:
+    def _request(self, method: str, path: str, *, timeout: float = READ_TIMEOUT, **options: Any) -> requests.Response:
         try:
-            return self._session.request(
-                method, self.address + path, timeout=(CONNECT_TIMEOUT, READ_TIMEOUT), **options
-            )
+            return self._session.request(method, self.address + path, timeout=(CONNECT_TIMEOUT, timeout), **options)
         except requests.RequestException as error:
-            raise EngineUnavailable(
+            unavailable = EngineUnavailable(
                 f"the engine does not answer at {self.address}",
                 hint="it may still be starting; python dream_layer.py starts it, data/logs/engine.log says more",
                 retry_after=5,
-            ) from error
+            )
+            cause = getattr(error.args[0], "reason", None) if error.args else None
+            unavailable.reached = not isinstance(cause, NewConnectionError)
+            raise unavailable from error
 
     def _json(self, method: str, path: str, **options: Any) -> Any:
         response = self._request(method, path, **options)
@@ -144,8 +161,8 @@ class EngineClient:
         except ValueError as error:
             raise EngineError(f"the engine answered {method} {path} with something else than JSON") from error
 
-    def _get_object(self, path: str) -> dict[str, Any]:
-        answer = self._json("GET", path)
+    def _get_object(self, path: str, *, timeout: float = READ_TIMEOUT) -> dict[str, Any]:
+        answer = self._json("GET", path, timeout=timeout)
         if not isinstance(answer, dict):
             raise EngineError(f"the engine answered GET {path} with something else than an object")
         return answer

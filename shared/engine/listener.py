@@ -1,29 +1,34 @@
-"""A websocket to the engine that wakes those who wait for a job. A hint only: the engine's history is the truth."""
+"""A websocket to the engine that says what happens to jobs. A hint only: the engine's history is the truth."""
 
-import contextlib
+from __future__ import annotations
+
+import json
 import logging
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import websocket
 
-from shared.engine.events import parse_frame
+from shared.engine.events import Connection, EngineEvent, parse_frame
 
 log = logging.getLogger(__name__)
 
 RECONNECT_DELAY = 1.0
+# The first message on a connection: previews then name their job.
+FEATURES = json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
 
 
 class Listener:
-    """Follows the jobs that were submitted with its `client_id`, in one daemon thread, started on first use."""
+    """Hands the events of jobs that were submitted with its `client_id` to `sink`, from a daemon thread of its own."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, sink: Callable[[EngineEvent], None]) -> None:
         self._url = address.replace("http", "ws", 1) + "/ws"
+        self._sink = sink
         self._client_id = str(uuid.uuid4())
         self._connected = threading.Event()
-        self._lock = threading.Lock()
-        self._waiting: dict[str, threading.Event] = {}
+        self._stopping = threading.Event()
+        self._socket: websocket.WebSocket | None = None
         self._thread: threading.Thread | None = None
 
     @property
@@ -37,39 +42,31 @@ class Listener:
         """Whether events arrive at the moment; if not, waiting means asking often."""
         return self._connected.is_set()
 
-    @contextlib.contextmanager
-    def follow(self, job_id: str) -> Iterator[threading.Event]:
-        """An event that is set when the job may have ended, or when the connection was lost or made anew.
+    def start(self) -> None:
+        """Starts listening."""
+        self._thread = threading.Thread(target=self._listen, name="engine-listener", daemon=True)
+        self._thread.start()
 
-        Enter before the job is submitted, or its end may be missed.
-        """
-        wake = threading.Event()
-        with self._lock:
-            self._waiting[job_id] = wake
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._listen, name="engine-listener", daemon=True)
-                self._thread.start()
-        # A moment's wait for the first connection spares the first job a slow poll.
-        self._connected.wait(timeout=0.5)
-        try:
-            yield wake
-        finally:
-            with self._lock:
-                del self._waiting[job_id]
+    def stop(self) -> None:
+        """Stops listening."""
+        self._stopping.set()
+        if self._socket is not None:
+            self._socket.close()
 
     def _listen(self) -> None:
-        pause = threading.Event()
-        while True:
+        while not self._stopping.is_set():
             client_id = str(uuid.uuid4())
             try:
                 socket = websocket.create_connection(
                     f"{self._url}?clientId={client_id}", timeout=5, http_no_proxy=["*"]
                 )
+                socket.send(FEATURES)
             except (OSError, websocket.WebSocketException):
-                pause.wait(RECONNECT_DELAY)
+                self._stopping.wait(RECONNECT_DELAY)
                 continue
-            self._client_id = client_id
+            self._client_id, self._socket = client_id, socket
             self._connected.set()
+            self._sink(Connection(connected=True))
             try:
                 # A websocket ping each 15 s finds a connection that died without a word.
                 socket.settimeout(15)
@@ -79,7 +76,7 @@ class Listener:
             finally:
                 self._connected.clear()
                 socket.close()
-                self._wake_all()
+                self._sink(Connection(connected=False))
 
     def _read(self, socket: websocket.WebSocket) -> None:
         silent = 0
@@ -93,19 +90,10 @@ class Listener:
             silent = 0
             if opcode == websocket.ABNF.OPCODE_CLOSE:
                 return
+            event = None
             if opcode == websocket.ABNF.OPCODE_TEXT:
                 event = parse_frame(data.decode("utf-8", "replace"))
-                if event is not None:
-                    self._wake(event.job_id)
-
-    def _wake(self, job_id: str) -> None:
-        with self._lock:
-            wake = self._waiting.get(job_id)
-        if wake is not None:
-            wake.set()
-
-    def _wake_all(self) -> None:
-        with self._lock:
-            waiting = list(self._waiting.values())
-        for wake in waiting:
-            wake.set()
+            elif opcode == websocket.ABNF.OPCODE_BINARY:
+                event = parse_frame(data)
+            if event is not None:
+                self._sink(event)

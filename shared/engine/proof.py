@@ -29,7 +29,7 @@ def prove(engine: EngineClient) -> None:
         "PreviewImage": {"class_type": "PreviewImage", "inputs": {"images": ["EmptyImage", 0]}},
     }
     job_id = str(uuid.uuid4())
-    engine.submit(job_id, graph, client_id=job_id)
+    engine.submit(job_id, graph, client_id=job_id, number=0)
     deadline = time.monotonic() + TIMEOUT
     while (outcome := engine.outcome(job_id)) is None:
         if time.monotonic() > deadline:
@@ -40,7 +40,7 @@ def prove(engine: EngineClient) -> None:
     png = engine.view(outcome.images[0]) if outcome.images else None
     if png is None:
         raise EngineError("the engine says that it drew a picture, but does not show it")
-    engine.forget(job_id)
+    engine.forget([job_id])
     with Image.open(io.BytesIO(png)) as picture:
         drawn = picture.convert("RGB").getpixel((8, 8))
     if drawn != colour:

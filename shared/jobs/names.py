@@ -8,7 +8,9 @@ prefix its own: an identical graph would be answered from ComfyUI's cache with a
 """
 
 import re
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from shared.engine.client import SavedImage
 
@@ -24,3 +26,18 @@ def locate(name: str) -> SavedImage | None:
     """Where the picture of that name lies in the engine's output folder; None for what is no name of ours."""
     match = NAME.fullmatch(name)
     return SavedImage(filename=name, subfolder=match["day"], type="output") if match else None
+
+
+def save_prefixes(graph: Mapping[str, Any]) -> list[str]:
+    """The prefixes under which a graph saves its pictures."""
+    return [node["inputs"]["filename_prefix"] for node in graph.values() if "filename_prefix" in node["inputs"]]
+
+
+def with_prefix(graph: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The same graph, saving its pictures under another prefix: for a job that repeats one."""
+    return {
+        name: {**node, "inputs": {**node["inputs"], "filename_prefix": prefix}}
+        if "filename_prefix" in node["inputs"]
+        else node
+        for name, node in graph.items()
+    }

@@ -1,40 +1,76 @@
-"""What the routes of a service work with, made once from the settings."""
+"""What the routes of a process work with, made once from the settings."""
 
-import contextlib
-import threading
-from collections.abc import Iterator
+from __future__ import annotations
+
+import time
+
+from flask import request
 
 from shared.engine.catalog import Catalog
 from shared.engine.client import EngineClient
-from shared.engine.listener import Listener
-from shared.errors import Busy
-from shared.jobs.runner import Runner
-from shared.settings import Settings
+from shared.errors import SetupError
+from shared.jobs.archive import Archive, Retention
+from shared.jobs.conductor import Conductor
+from shared.jobs.estimate import MEASURED, seconds_left
+from shared.jobs.pictures import Pictures
+from shared.jobs.store import Store
+from shared.jobs.tables import JobRow, NewJob
+from shared.jobs.uploads import Uploads
+from shared.settings import PREFIX, Settings
+from shared.web.places import Places
 
 
 class Backend:
-    """The engine, its catalog, the runner, and the places for requests that wait. Connects to nothing by itself."""
+    """The engine, its catalog, the jobs, and the places for requests that wait."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.engine = EngineClient(settings.engine_address)
         self.catalog = Catalog(self.engine)
-        self.runner = Runner(self.engine, Listener(settings.engine_address))
-        self._places = threading.BoundedSemaphore(settings.waiters)
+        self.store = _open_store(settings)
+        self.archive = Archive(
+            self.store,
+            Uploads(settings.data_dir / "uploads"),
+            Pictures(settings.output_dir, settings.input_dir),
+            Retention(settings.keep_jobs, settings.keep_days, settings.keep_mb),
+        )
+        self.conductor = Conductor(self.store, self.engine, self.archive)
+        self.waiters = Places(settings.waiters, "requests are waiting for pictures", f"{PREFIX}WAITERS")
+        self.streams = Places(settings.streams, "event streams are open", f"{PREFIX}STREAMS")
 
-    @contextlib.contextmanager
-    def waiting_place(self) -> Iterator[None]:
-        """One of the places for requests that wait for pictures; raises Busy at once when all are taken.
+    def start(self) -> None:
+        """Starts following jobs, those too that were left unfinished when everything was last stopped."""
+        self.conductor.start()
 
-        Each such request holds a thread of the server. Keeping some threads free keeps the rest of the API answering.
-        """
-        if not self._places.acquire(blocking=False):
-            raise Busy(
-                f"{self.settings.waiters} requests are waiting for pictures already",
-                hint="try again when some of them are done, or raise DREAM_LAYER_THREADS and DREAM_LAYER_WAITERS",
-                retry_after=10,
-            )
-        try:
-            yield
-        finally:
-            self._places.release()
+    def stop(self) -> None:
+        """Hands unfinished jobs over to whoever comes next."""
+        self.conductor.stop()
+        self.store.close()
+
+    def accept(self, job: NewJob) -> tuple[JobRow, bool]:
+        """Submits a job; the row, and whether it is new (see `Conductor.submit`). Raises QueueFull."""
+        return self.conductor.submit(job, self.settings.queue_limit)
+
+    def position(self, row: JobRow) -> int | None:
+        """How many unfinished jobs are in front of this one; None when it has ended."""
+        return None if row.state.finished else self.store.count_unfinished(row.number)
+
+    def eta(self, row: JobRow) -> float | None:
+        """Seconds until the job will be done, as far as earlier jobs tell; None when it has ended."""
+        if row.state.finished:
+            return None
+        left = seconds_left(self.store.in_front(row.number), row, self.store.measured(MEASURED), time.time())
+        return None if left is None else round(left, 1)
+
+    def base_url(self) -> str:
+        """What addresses in a reply begin with."""
+        return (self.settings.public_url or request.host_url).rstrip("/")
+
+
+def _open_store(settings: Settings) -> Store:
+    """The database of the jobs. Raises SetupError that says why it cannot be opened."""
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        return Store(settings.jobs_url)
+    except OSError as error:
+        raise SetupError("jobs", str(error), hint=f"{PREFIX}DATA_DIR names another folder") from error

@@ -1,5 +1,6 @@
 """The body of a request, JSON or form, as plain fields."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,12 @@ class Fields:
 
     values: dict[str, Any]
     files: dict[str, bytes]
+
+    def digest(self, salt: str) -> str:
+        """A hash that is the same for the same fields and files, however the body was put together."""
+        files = {name: hashlib.sha256(content).hexdigest() for name, content in self.files.items()}
+        told = json.dumps([salt, self.values, files], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()
 
     def picture(self, *names: str) -> bytes | None:
         """The encoded picture under the first of `names` that is there, uploaded or as base64; else None.

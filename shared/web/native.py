@@ -1,35 +1,33 @@
 """The native REST API: POST /api/txt2img, POST /api/img2img, GET /api/images/<name>."""
 
 import io
-import logging
-import time
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TypeVar
 
-from flask import Blueprint, Response, request, send_file
+from flask import Blueprint, Response, jsonify, request, send_file
 
 from shared.engine.client import SavedImage
-from shared.errors import GenerationFailed, NotFound
+from shared.errors import GenerationFailed, InvalidValue, NotFound
 from shared.jobs.names import filename_prefix, locate
-from shared.jobs.runner import Job, Upload
+from shared.jobs.tables import JobRow, NewJob
 from shared.schema import GenerationRequest
 from shared.web.backend import Backend
 from shared.web.body import Fields, read_fields
 from shared.web.objections import objection
 from shared.web.reading import read_img2img, read_txt2img
-from shared.web.reply import Generation, json_reply, picture_reply, wanted_format
+from shared.web.reply import picture_reply, result_body, wanted_format
+from shared.web.waiting import accepted_reply, stream_reply, take_place, wait_for, wants_stream
 from workflows.graph import Graph
 from workflows.img2img import img2img
 from workflows.stages import UPLOAD_FOLDER
 from workflows.txt2img import txt2img
 
-log = logging.getLogger(__name__)
-
 R = TypeVar("R", bound=GenerationRequest)
 
 ONE_YEAR = 365 * 24 * 3600
+LONGEST_KEY = 255
 
 
 def txt2img_routes(backend: Backend) -> Blueprint:
@@ -51,9 +49,9 @@ def image_routes(backend: Backend) -> Blueprint:
         image = locate(name)
         if image is None:
             raise NotFound(f"{name} is not the name of a picture", hint="use the url of a reply")
-        path = backend.settings.output_dir / image.subfolder / image.filename
+        path = backend.archive.pictures.find(name)
         # A picture never changes under its name, so browsers may keep it.
-        if path.is_file():
+        if path is not None:
             return send_file(path, mimetype="image/png", max_age=ONE_YEAR)
         png = backend.engine.view(image)
         if png is None:
@@ -69,43 +67,93 @@ def _generation_routes(
     read: Callable[[Fields, str | None, Callable[[], Sequence[str]]], tuple[R, list[str]]],
     recipe: Callable[[R, str], Graph],
 ) -> Blueprint:
-    """The one way of every generation: read the request, build its graph, check it, run it, reply."""
+    """The one way of every generation: read the request, build its graph, check it, accept it as a job, reply."""
     routes = Blueprint(name, __name__)
 
     @routes.post(f"/api/{name}")
     def generate() -> Response:
-        parsed, warnings = read(read_fields(request), backend.settings.checkpoint, backend.catalog.checkpoints)
+        place = take_place(backend, request)
+        try:
+            row = accept()
+            if wants_stream(request) and place is not None:
+                streamed = stream_reply(backend, row, place)
+                place = None
+                return streamed
+            return accepted_reply(backend, row) if place is None else _result(backend, wait_for(backend, row))
+        finally:
+            if place is not None:
+                place.release()
+
+    def accept() -> JobRow:
+        key, body_hash = request.headers.get("Idempotency-Key"), None
+        fields = read_fields(request)
+        if key is not None:
+            body_hash = fields.digest(name)
+            earlier = backend.store.by_key(_checked(key))
+            if earlier is not None:
+                return _same(earlier, body_hash)
+        parsed, warnings = read(fields, backend.settings.checkpoint, backend.catalog.checkpoints)
         job_id = str(uuid.uuid4())
         graph = recipe(parsed, filename_prefix(job_id, datetime.now())).to_api()
         problems = backend.catalog.check(graph)
         if problems:
             raise objection(problems)
-        uploads = tuple(Upload(UPLOAD_FOLDER, picture.name, picture.png) for picture in parsed.pictures)
-        begun = time.monotonic()
-        with backend.waiting_place():
-            result = backend.runner.run(Job(job_id, graph, uploads), backend.settings.request_timeout)
-        log.info(
-            "%s %s: %d of %dx%d, %d steps, in %.1f s",
-            name,
-            job_id,
-            len(result.images),
-            parsed.width,
-            parsed.height,
-            parsed.steps,
-            time.monotonic() - begun,
+        for picture in parsed.pictures:
+            backend.archive.uploads.write(picture.name, picture.png)
+        job = NewJob(
+            id=job_id,
+            kind=name,
+            client=request.remote_addr or "",
+            service=name,
+            spec={
+                "request": parsed.model_dump(mode="json", exclude={"input_image", "mask"}),
+                "graph": graph,
+                "warnings": warnings,
+                "uploads": [[picture.name, UPLOAD_FOLDER] for picture in parsed.pictures],
+                "previews": parsed.preview,
+            },
+            model=parsed.model_name,
+            work=parsed.width * parsed.height * parsed.steps * parsed.batch_size,
+            idempotency_key=key,
+            body_hash=body_hash,
         )
-        base_url = backend.settings.public_url or request.host_url
-        generation = Generation(job_id, parsed, graph, result, warnings, base_url)
-        output = wanted_format(request)
-        if output is None:
-            return json_reply(generation)
-        return picture_reply(generation, _read(backend, result.images), output)
+        row, new = backend.accept(job)
+        # Another request with the same key may have been quicker.
+        return row if new else _same(row, body_hash)
 
     return routes
 
 
-def _read(backend: Backend, images: tuple[SavedImage, ...]) -> bytes:
-    png = backend.engine.view(images[0]) if images else None
+def _checked(key: str) -> str:
+    if not 1 <= len(key) <= LONGEST_KEY:
+        raise InvalidValue(f"Idempotency-Key must have 1 to {LONGEST_KEY} characters", field="Idempotency-Key")
+    return key
+
+
+def _same(earlier: JobRow, body_hash: str | None) -> JobRow:
+    """The job that was made under the same key, if for the same body."""
+    if earlier.body_hash != body_hash:
+        raise InvalidValue(
+            "this Idempotency-Key was used for another request",
+            field="Idempotency-Key",
+            hint="use a new key for each request, and the same one only to repeat it",
+            job_id=earlier.id,
+        )
+    return earlier
+
+
+def _result(backend: Backend, row: JobRow) -> Response:
+    output = wanted_format(request)
+    if output is None:
+        return jsonify(result_body(row, backend.base_url()))
+    return picture_reply(row, backend.base_url(), _read(backend, row), output)
+
+
+def _read(backend: Backend, row: JobRow) -> bytes:
+    """The job's first picture: its file, or, if the engine runs elsewhere, what it shows."""
+    image = SavedImage(**row.images[0]) if row.images else None
+    path = None if image is None else backend.archive.pictures.find(image.filename)
+    png = path.read_bytes() if path is not None else None if image is None else backend.engine.view(image)
     if png is None:
         raise GenerationFailed("the engine saved no picture", hint="data/logs/engine.log says more")
     return png

@@ -156,6 +156,8 @@ def _right_value(field: str) -> str:
     if field == "seed":
         return "a whole number from 0 to 2^64-1, or -1 for a random one"
     declared = Img2ImgRequest.model_json_schema()["properties"][field]
+    if declared["type"] == "boolean":
+        return "true or false"
     if declared["type"] == "string":
         return f"text of at most {declared['maxLength']} characters" if "maxLength" in declared else "text"
     kind = "a whole number" if declared["type"] == "integer" else "a number"

@@ -1,35 +1,26 @@
 """Results and errors as the native API writes them: JSON with the field names that the web page reads, or a picture."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
 from typing import Any
 
 from flask import Request, Response, jsonify
 
-from shared.engine.client import SavedImage
 from shared.errors import DreamLayerError
 from shared.images import OutputFormat, convert_png
-from shared.jobs.runner import Result
-from shared.schema import GenerationRequest
+from shared.jobs.tables import JobRow
 
 FORMATS: dict[str, OutputFormat] = {"image/png": "png", "image/webp": "webp", "image/jpeg": "jpeg"}
 
 
-@dataclass(frozen=True)
-class Generation:
-    """A finished request with all that a reply tells of it."""
+def image_url(base_url: str, filename: str) -> str:
+    """The absolute address of a picture."""
+    return f"{base_url}/api/images/{filename}"
 
-    job_id: str
-    request: GenerationRequest
-    graph: dict[str, Any]
-    result: Result
-    warnings: Sequence[str]
-    base_url: str
 
-    def url(self, image: SavedImage) -> str:
-        """The absolute address of a picture."""
-        return f"{self.base_url.rstrip('/')}/api/images/{image.filename}"
+def job_url(base_url: str, job_id: str) -> str:
+    """The absolute address of a job."""
+    return f"{base_url}/api/jobs/{job_id}"
 
 
 def wanted_format(request: Request) -> OutputFormat | None:
@@ -38,56 +29,76 @@ def wanted_format(request: Request) -> OutputFormat | None:
     return FORMATS.get(best or "")
 
 
-def json_reply(generation: Generation) -> Response:
-    """Everything about the result, as JSON."""
-    result, request = generation.result, generation.request
+def result_body(row: JobRow, base_url: str) -> dict[str, Any]:
+    """Everything about a completed job, with the field names that the web page reads."""
+    request = row.spec["request"]
     images = [
         {
-            "url": generation.url(image),
-            "filename": image.filename,
-            "subfolder": image.subfolder,
-            "type": image.type,
-            "width": request.width,
-            "height": request.height,
-            "seed": request.seed,
+            "url": image_url(base_url, image["filename"]),
+            **image,
+            "width": request["width"],
+            "height": request["height"],
+            "seed": request["seed"],
             "batch_index": index,
         }
-        for index, image in enumerate(result.images)
+        for index, image in enumerate(row.images)
     ]
+    times = timings(row)
     count = f"{len(images)} picture{'' if len(images) == 1 else 's'}"
-    return jsonify(
-        {
-            "status": "success",
-            "message": f"{count} in {result.waited + result.ran:.1f} s",
-            "job_id": generation.job_id,
-            "run_id": generation.job_id,
-            "seed": request.seed,
-            "parameters": request.model_dump(exclude={"input_image", "mask"}),
-            "comfy_response": {"prompt_id": generation.job_id, "generated_images": images},
-            "timings": {
-                "waited_s": round(result.waited, 3),
-                "ran_s": round(result.ran, 3),
-                "attempts": result.attempts,
-            },
-            "warnings": list(generation.warnings),
-            "workflow": {"prompt": generation.graph},
-        }
-    )
+    return {
+        "status": "success",
+        "message": f"{count} in {times['waited_s'] + times['ran_s']:.1f} s",
+        "job_id": row.id,
+        "run_id": row.id,
+        "seed": request["seed"],
+        "parameters": request,
+        "comfy_response": {"prompt_id": row.id, "generated_images": images},
+        "timings": times,
+        "warnings": row.spec["warnings"],
+        "workflow": {"prompt": row.spec["graph"]},
+    }
 
 
-def picture_reply(generation: Generation, png: bytes, output: OutputFormat) -> Response:
+def job_body(row: JobRow, base_url: str) -> dict[str, Any]:
+    """A job as a list of jobs tells it: without its graph."""
+    body = {
+        "job_id": row.id,
+        "url": job_url(base_url, row.id),
+        "events_url": f"{job_url(base_url, row.id)}/events",
+        "kind": row.kind,
+        "state": row.state.value,
+        "created": row.created,
+        "started": row.started,
+        "finished": row.finished,
+        "timings": timings(row),
+        "seed": row.spec["request"].get("seed"),
+        "parameters": row.spec["request"],
+        "images": [image_url(base_url, image["filename"]) for image in row.images],
+        "error": None if row.error is None else {"message": row.error["message"], **row.error["error"]},
+    }
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def timings(row: JobRow) -> dict[str, float | int]:
+    """Seconds that a job waited and ran so far, and how often the engine was given it."""
+    ended = row.finished or time.time()
+    started = row.started or ended
+    waited, ran = max(0.0, started - row.created), max(0.0, ended - started)
+    return {"waited_s": round(waited, 3), "ran_s": round(ran, 3), "attempts": row.attempts + 1}
+
+
+def picture_reply(row: JobRow, base_url: str, png: bytes, output: OutputFormat) -> Response:
     """The first picture itself; what JSON would have told of it stands in headers."""
     response = Response(convert_png(png, output), mimetype=f"image/{output}")
-    first = generation.result.images[0]
-    response.headers["Content-Location"] = generation.url(first)
-    response.headers["X-Job-Id"] = generation.job_id
-    response.headers["X-Seed"] = str(generation.request.seed)
-    if generation.warnings:
+    urls = [image_url(base_url, image["filename"]) for image in row.images]
+    response.headers["Content-Location"] = urls[0]
+    response.headers["X-Job-Id"] = row.id
+    response.headers["X-Seed"] = str(row.spec["request"]["seed"])
+    if row.spec["warnings"]:
         # Headers are Latin-1 and one line; JSON with its escapes is both.
-        response.headers["X-Warnings"] = json.dumps(list(generation.warnings))
-    others = [f'<{generation.url(image)}>; rel="alternate"' for image in generation.result.images[1:]]
-    if others:
-        response.headers["Link"] = ", ".join(others)
+        response.headers["X-Warnings"] = json.dumps(row.spec["warnings"])
+    if urls[1:]:
+        response.headers["Link"] = ", ".join(f'<{url}>; rel="alternate"' for url in urls[1:])
     return response
 
 

@@ -17,9 +17,8 @@ from shared.settings import Settings
 log = logging.getLogger(__name__)
 
 
-def run_service(app: Flask, settings: Settings, port: int, port_setting: str) -> None:
-    """Serves `app` on `port` in this thread. Raises SetupError, naming `port_setting`, if the port is taken."""
-    check_port(settings.host, port, port_setting)
+def run_service(app: Flask, settings: Settings, port: int) -> None:
+    """Serves `app` on `port` in this thread, until SIGTERM or Ctrl-C."""
     signal.signal(signal.SIGTERM, _stop)
     log.info("%s listens on http://%s:%d", app.name, reachable(settings.host), port)
     try:
@@ -36,7 +35,7 @@ def serve_waitress(app: Flask, settings: Settings, port: int) -> None:
     """Serves until SystemExit or KeyboardInterrupt is raised in this thread.
 
     A request that waits for pictures holds a thread, however long it takes: waitress never cuts a request that runs,
-    so `channel_timeout` (for idle connections) stays at its default, and the wait is bounded by the job runner.
+    so `channel_timeout` (for idle connections) stays at its default, and the wait is bounded by `shared.web.waiting`.
     """
     import waitress
 
@@ -48,6 +47,8 @@ def serve_waitress(app: Flask, settings: Settings, port: int) -> None:
         threads=settings.threads,
         # Idle keep-alive connections count too; the default of 100 would turn new clients away.
         connection_limit=1000,
+        # With this, waitress looks at connections whose request is being answered, and sees when a client hangs up.
+        channel_request_lookahead=1,
         # Flask answers bodies over its limit with our JSON error; waitress only stops absurd ones, in plain text.
         max_request_body_size=4 * body_limit,
         ident=None,

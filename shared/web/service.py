@@ -9,7 +9,7 @@ from flask import Flask
 from shared.errors import SetupError
 from shared.settings import Settings, load_settings
 from shared.web.backend import Backend
-from shared.web.serve import run_service
+from shared.web.serve import check_port, run_service
 
 
 def main(build: Callable[[Backend], Flask], port: Callable[[Settings], int], port_setting: str) -> int:
@@ -17,7 +17,13 @@ def main(build: Callable[[Backend], Flask], port: Callable[[Settings], int], por
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
     try:
         settings = load_settings()
-        run_service(build(Backend(settings)), settings, port(settings), port_setting)
+        check_port(settings.host, port(settings), port_setting)
+        backend = Backend(settings)
+        backend.start()
+        try:
+            run_service(build(backend), settings, port(settings))
+        finally:
+            backend.stop()
     except SetupError as error:
         hint = f" ({error.hint})" if error.hint else ""
         sys.stderr.write(f"{error.step}: {error.message}{hint}\n")

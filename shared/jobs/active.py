@@ -1,0 +1,106 @@
+"""A job that is being followed: what is known of it beyond its row, and what was not written down yet."""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from shared.engine.events import ImagesSaved, JobProgress, JobStarted, Preview
+from shared.jobs.tables import JobRow, Note, Report
+
+PREVIEW_SIDE = 256
+PREVIEW_QUALITY = 75
+
+
+@dataclass
+class Active:
+    """A job of ours that the engine has, or is to get. One thread follows it; `sending` guards it while another sends.
+
+    `sent` is when the engine took it last, on the monotonic clock, or None; `client_id` names the
+    websocket that hears of it; `doomed` means that it was cancelled and shall leave the engine.
+    """
+
+    row: JobRow
+    sent: float | None = None
+    sending: bool = False
+    running: bool = False
+    doomed: bool = False
+    deaths: int = 0
+    client_id: str = ""
+    _notes: list[Note] = field(default_factory=list)
+    _started: float | None = None
+    _progress: Note | None = None
+    _preview: bytes | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is still to be sent."""
+        return self.sent is None and not self.sending
+
+    def heed(self, event: JobStarted | JobProgress | Preview | ImagesSaved) -> None:
+        """Takes notice of an event of this job."""
+        if not isinstance(event, Preview):
+            self.start()
+        if isinstance(event, JobProgress):
+            # Only where it stands now is told: of steps that came and went since the last report, nobody needs to know.
+            self._progress = ("progress", _progress(event))
+        elif isinstance(event, Preview):
+            self._preview = event.picture
+        elif isinstance(event, ImagesSaved):
+            self._notes += [
+                ("image", {"filename": image.filename, "subfolder": image.subfolder, "type": image.type})
+                for image in event.images
+            ]
+
+    def start(self) -> None:
+        """It is being drawn now."""
+        if not self.running:
+            self.running = True
+            self._started = time.time()
+            self._notes.append(("started", {"attempt": self.deaths + 1}))
+
+    def lose(self) -> None:
+        """The engine has it no more, and what was not told yet is void."""
+        self.sent, self.running = None, False
+        self._notes, self._started, self._progress, self._preview = [], None, None, None
+
+    def last_notes(self) -> list[Note]:
+        """What is to be told before its end. Where it stood a moment ago is no news then."""
+        self._progress = self._preview = None
+        report = self.report()
+        return [] if report is None else list(report.notes)
+
+    def report(self) -> Report | None:
+        """What is to be written down since the last report; None if there is nothing."""
+        notes, started = self._notes, self._started
+        if self._progress is not None:
+            notes = [*notes, self._progress]
+        if self._preview is not None and (url := preview_url(self._preview)) is not None:
+            notes = [*notes, ("preview", {"image": url})]
+        self._notes, self._started, self._progress, self._preview = [], None, None, None
+        return Report(self.row.id, started, notes) if notes or started is not None else None
+
+
+def preview_url(picture: bytes) -> str | None:
+    """A small JPEG of a preview as a data URL; None if the picture is none."""
+    try:
+        with Image.open(io.BytesIO(picture)) as image:
+            small = image.convert("RGB")
+            small.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+    except (OSError, UnidentifiedImageError):
+        return None
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=PREVIEW_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _progress(event: JobProgress) -> dict[str, Any]:
+    if not event.steps:
+        return {"stage": event.node}
+    fraction = round(event.step / event.steps, 4)
+    return {"stage": event.node, "step": event.step, "steps": event.steps, "fraction": fraction}

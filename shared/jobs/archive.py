@@ -1,0 +1,81 @@
+"""What jobs leave on disk, and its end: removed with the job, by hand or when the settings say that it is time."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from shared.jobs.pictures import Pictures
+from shared.jobs.store import Store
+from shared.jobs.tables import JobRow
+from shared.jobs.uploads import Uploads
+
+log = logging.getLogger(__name__)
+
+DAY = 24 * 3600.0
+# Rows looked at in one query.
+PAGE = 200
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How much of finished jobs is kept: the newest `count`, for `days`, and as many as fit into `megabytes`.
+
+    None means: no limit of this kind.
+    """
+
+    count: int | None = None
+    days: float | None = None
+    megabytes: int | None = None
+
+
+class Archive:
+    """The files of jobs: uploads, and pictures."""
+
+    def __init__(self, store: Store, uploads: Uploads, pictures: Pictures, retention: Retention) -> None:
+        self.uploads = uploads
+        self.pictures = pictures
+        self._store = store
+        self._retention = retention
+
+    def forget(self, row: JobRow) -> bool:
+        """Removes a finished job and its files; False if it is gone already, or not finished."""
+        unneeded = self._store.remove(row.id)
+        if unneeded is None:
+            return False
+        self.remove_pictures(row)
+        self.uploads.remove(unneeded)
+        for name, folder in row.spec.get("uploads", ()):
+            if name in unneeded:
+                self.pictures.remove_upload(folder, name)
+        return True
+
+    def remove_pictures(self, row: JobRow) -> None:
+        """Removes what a job saved so far. Files that cannot be removed stay, and are named in the log."""
+        try:
+            self.pictures.remove(row.spec["graph"])
+        except OSError as error:
+            log.warning("pictures of job %s could not be removed: %s", row.id, error)
+
+    def expire(self, now: float) -> int:
+        """Forgets finished jobs beyond the limits, at `now` in seconds since 1970; how many."""
+        limits = self._retention
+        if limits == Retention():
+            return 0
+        kept = size = forgotten = 0
+        before: int | None = None
+        while page := self._store.finished_before(before, PAGE):
+            for job in page:
+                size += self.pictures.size(job.images)
+                past = (
+                    (limits.count is not None and kept >= limits.count)
+                    or (limits.days is not None and now - job.finished > limits.days * DAY)
+                    or (limits.megabytes is not None and size > limits.megabytes * 1e6)
+                )
+                kept += not past
+                row = self._store.get(job.id) if past else None
+                forgotten += row is not None and self.forget(row)
+            before = page[-1].number
+        if forgotten:
+            log.info("%d finished jobs were past their time and are removed", forgotten)
+        return forgotten

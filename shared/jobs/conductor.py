@@ -1,0 +1,394 @@
+"""Runs the jobs of one process: sends them to the engine, follows them to their end, survives every death on the way.
+
+One thread follows all of them, however many requests wait. The engine's queue and history decide; its websocket only
+says where to look first. A job that the engine lost is sent again under the same id; one that was being drawn when the
+engine died, for the third time, is given up, so that it cannot take the others with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+
+from shared.engine.client import EngineClient, Outcome, SavedImage
+from shared.engine.events import Connection, EngineEvent, JobEnded
+from shared.engine.listener import Listener
+from shared.errors import (
+    Cancelled,
+    DreamLayerError,
+    EngineError,
+    EngineRejected,
+    EngineUnavailable,
+    GenerationFailed,
+    StorageFailed,
+)
+from shared.jobs.active import Active
+from shared.jobs.archive import Archive
+from shared.jobs.bells import Bells
+from shared.jobs.store import Store
+from shared.jobs.tables import JobRow, NewJob, State
+
+log = logging.getLogger(__name__)
+
+# All in seconds. Between two looks at the engine's queue: while its websocket says when to look, and while it does not.
+SURVEY_HEARD = 1.0
+SURVEY_UNHEARD = 0.2
+# Between two reports of progress.
+REPORT = 0.2
+# Between two heartbeats, and of a silence after which a process counts as dead.
+BEAT = 1.0
+STALE = 8.0
+# Between two looks at what finished jobs leave in the engine's memory.
+TIDY = 1.0
+# Between two looks for what is past its time.
+EXPIRE = 30.0
+# As many jobs stand in the engine's own queue: enough that it never waits for us, few enough to look at often.
+WINDOW = 64
+MAX_DEATHS = 3
+
+
+class Conductor:
+    """The jobs of one process. Safe to share between threads; nothing is followed before `start`."""
+
+    def __init__(self, store: Store, engine: EngineClient, archive: Archive) -> None:
+        self.owner = str(uuid.uuid4())
+        self.bells = Bells()
+        self._store = store
+        self._engine = engine
+        self._archive = archive
+        self._events: queue.SimpleQueue[EngineEvent | None] = queue.SimpleQueue()
+        self._listener = Listener(engine.address, self._events.put)
+        self._active: dict[str, Active] = {}
+        self._spent: list[str] = []
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        self._surveyed = self._reported = self._tidied = self._expired = 0.0
+        # By the wall clock, for other processes compare it with theirs.
+        self._beaten = self._looked = 0.0
+        self._adopt_from = 0.0
+        self._trouble = ""
+
+    def start(self) -> None:
+        """Starts following, and adopts what dead processes left behind."""
+        self._listener.start()
+        self._thread = threading.Thread(target=self._work, name="conductor", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stops following. What is unfinished goes on in the engine, and is for others to adopt."""
+        self._stopping = True
+        self._events.put(None)
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+        self._listener.stop()
+        try:
+            self._store.leave(self.owner)
+        except StorageFailed as error:
+            log.info("could not sign off: %s", error)
+
+    def submit(self, job: NewJob, limit: int) -> tuple[JobRow, bool]:
+        """Accepts a job: a row first, then the engine. An engine that is away gets it when it is back.
+
+        Returns the row, and whether it is new: it is not if its idempotency key was used before. Raises QueueFull if
+        `limit` jobs are unfinished. A job that the engine refuses has failed when this returns.
+        """
+        self._beat()
+        row, new = self._store.add(job, self.owner, limit)
+        if not new:
+            return row, False
+        each = Active(row)
+        with self._lock:
+            # Never past those that wait already, and known before the engine can tell of it.
+            waiting = any(other.waits for other in self._active.values())
+            each.sending = not waiting and len(self._active) < WINDOW
+            self._active[row.id] = each
+        if each.sending:
+            self._send(each)
+        return row, True
+
+    def cancel(self, job_id: str) -> bool:
+        """Cancels this job, queued or running, whoever runs it, and no other; False if it is finished or unknown."""
+        if not self._store.want_cancel(job_id):
+            return False
+        with self._lock:
+            each = self._active.get(job_id)
+        if each is not None:
+            self._doom(each)
+        try:
+            # At once, by whoever was asked. If it comes too early or gets lost, the survey says it again.
+            self._engine.cancel(job_id)
+        except EngineError as error:
+            log.info("job %s is still to be cancelled in the engine: %s", job_id, error)
+        self._events.put(JobEnded(job_id))
+        return True
+
+    def _work(self) -> None:
+        while not self._stopping:
+            try:
+                self._heed(self._news())
+                self._routine()
+                self._trouble = ""
+            except (EngineError, StorageFailed) as error:
+                # Said once, not in each of the many rounds that a trouble lasts.
+                if error.message != self._trouble:
+                    self._trouble = error.message
+                    log.warning("%s; jobs wait until this is mended", error.message)
+                time.sleep(SURVEY_UNHEARD)
+            except Exception:
+                # Whatever it is, a thread that died would be a service that takes jobs and never ends one.
+                log.exception("a round of following jobs failed; the next one goes on")
+                time.sleep(SURVEY_HEARD)
+
+    def _news(self) -> list[EngineEvent]:
+        """All events that came; waits a moment if there are none."""
+        events = []
+        try:
+            event = self._events.get(timeout=REPORT if self._active else BEAT)
+            while True:
+                if event is not None:
+                    events.append(event)
+                event = self._events.get_nowait()
+        except queue.Empty:
+            return events
+
+    def _heed(self, events: Sequence[EngineEvent]) -> None:
+        for event in events:
+            if isinstance(event, Connection):
+                self._surveyed = 0.0
+                continue
+            with self._lock:
+                each = self._active.get(event.job_id)
+            if each is None:
+                continue
+            if not isinstance(event, JobEnded):
+                each.heed(event)
+            elif (outcome := self._engine.outcome(event.job_id)) is not None:
+                self._conclude(each, outcome)
+            else:
+                self._surveyed = 0.0
+
+    def _routine(self) -> None:
+        """What is due by the clock: news for the table, the heartbeat, orphans, a look at the engine's queue."""
+        now, wall = time.monotonic(), time.time()
+        if now - self._reported >= REPORT:
+            self._reported = now
+            self._report()
+        if self._active:
+            self._beat()
+        if wall - self._looked > STALE / 2:
+            # If this process did not get to look for so long, the machine slept, and the others are as late.
+            self._adopt_from = wall + (STALE if self._looked else 0.0)
+        if wall - self._looked >= BEAT:
+            self._looked = wall
+            if wall >= self._adopt_from:
+                self._adopt(wall - STALE)
+        if self._active and now - self._surveyed >= self._pause():
+            self._surveyed = now
+            self._survey()
+        self._feed()
+        if self._spent and now - self._tidied >= TIDY:
+            self._tidied = now
+            self._tidy()
+        if now - self._expired >= EXPIRE:
+            self._expired = now
+            self._archive.expire(wall)
+
+    def _beat(self) -> None:
+        if abs(time.time() - self._beaten) >= BEAT:
+            self._beaten = time.time()
+            self._store.beat(self.owner)
+
+    def _pause(self) -> float:
+        """Events tell of most jobs; of those sent under another connection, or doomed, only asking does."""
+        if not self._listener.connected:
+            return SURVEY_UNHEARD
+        heard = self._listener.client_id
+        with self._lock:
+            unheard = any(
+                each.doomed or (each.sent is not None and each.client_id != heard) for each in self._active.values()
+            )
+        return SURVEY_UNHEARD if unheard else SURVEY_HEARD
+
+    def _report(self) -> None:
+        with self._lock:
+            active = list(self._active.values())
+        reports = [report for each in active if not each.doomed and (report := each.report()) is not None]
+        if reports:
+            self._store.save(self.owner, reports)
+            for report in reports:
+                self.bells.ring(report.job_id)
+
+    def _adopt(self, stale_before: float) -> None:
+        for row in self._store.adopt(self.owner, stale_before):
+            log.info("job %s is adopted from a service that is gone", row.id)
+            # It may stand in the engine's queue: the survey finds out, and sends it if not.
+            each = Active(row, sent=0.0, deaths=row.attempts)
+            each.running = row.state is State.RUNNING
+            with self._lock:
+                self._active[row.id] = each
+            self._surveyed = 0.0
+
+    def _survey(self) -> None:
+        """Every active job is in the engine's queue, or in its history, or lost, or still to be sent."""
+        wanted = self._store.wanted_cancelled(self.owner)
+        with self._lock:
+            active = sorted(self._active.values(), key=lambda each: each.row.number)
+        for each in active:
+            if each.row.id in wanted and not each.doomed:
+                self._doom(each)
+        asked = time.monotonic()
+        running, pending = self._engine.queue()
+        lost = []
+        for each in active:
+            job_id = each.row.id
+            if each.sending or each.sent is None or each.sent > asked:
+                continue
+            if job_id in running or job_id in pending:
+                if each.doomed:
+                    self._engine.cancel(job_id)
+                elif job_id in running:
+                    each.start()
+            elif (outcome := self._engine.outcome(job_id)) is not None:
+                self._conclude(each, outcome)
+            elif each.doomed:
+                self._drop(each)
+            else:
+                lost.append(each)
+        self._recover(lost)
+
+    def _recover(self, lost: Sequence[Active]) -> None:
+        """The engine knows nothing of these jobs that it had, in their order: it died, or was emptied by hand."""
+        ours = [each for each in lost if each.client_id]
+        # Whoever was being drawn is under suspicion; if nobody was seen to be, the first in line was about to. What was
+        # adopted is not: then its service died too, and that is not a job's doing.
+        suspects = [each for each in ours if each.running] or ours[:1]
+        for each in lost:
+            each.deaths += each in suspects
+            if each.deaths >= MAX_DEATHS:
+                self._finish(each, State.FAILED, error=_quarantined(each.row.id))
+                continue
+            log.warning("the engine lost job %s, it is sent again", each.row.id)
+            each.lose()
+            if not self._store.requeue(each.row.id, self.owner, each.deaths):
+                self._drop(each)
+                continue
+            # What it saved before would lie beside what it saves again.
+            self._archive.remove_pictures(each.row)
+            self.bells.ring(each.row.id)
+
+    def _feed(self) -> None:
+        """Sends what waits, in order, as far as the window allows."""
+        with self._lock:
+            unsent = [each for each in self._active.values() if each.waits]
+            room = max(0, WINDOW - (len(self._active) - len(unsent)))
+            batch = sorted(unsent, key=lambda each: each.row.number)[:room]
+            for each in batch:
+                each.sending = True
+        for each in batch:
+            self._send(each)
+
+    def _send(self, each: Active) -> None:
+        """Gives a job to the engine. It stays unsent if the engine is away, and has failed if the engine refuses it."""
+        spec = each.row.spec
+        try:
+            for name, folder in spec.get("uploads", ()):
+                self._engine.upload(name, self._archive.uploads.read(name), folder)
+            each.client_id = self._listener.client_id
+            # From here on it counts as sent: an answer that is lost is no job that is lost.
+            each.sent = time.monotonic()
+            extra = {"preview_method": "auto"} if spec.get("previews") else None
+            self._engine.submit(each.row.id, spec["graph"], each.client_id, each.row.number, extra)
+        except EngineUnavailable as error:
+            if not error.reached:
+                each.sent = None
+            log.info("the engine is away; job %s waits for it", each.row.id)
+        except (EngineError, StorageFailed) as error:
+            # ComfyUI can answer 500 and have taken the job all the same.
+            if isinstance(error, EngineRejected) or not self._has(each.row.id):
+                log.warning("job %s could not be sent: %s", each.row.id, error)
+                self._finish(each, State.FAILED, error=error)
+        finally:
+            each.sending = False
+
+    def _has(self, job_id: str) -> bool:
+        running, pending = self._engine.queue()
+        return job_id in running or job_id in pending
+
+    def _conclude(self, each: Active, outcome: Outcome) -> None:
+        """The engine is done with a job, and its history says how."""
+        if each.doomed:
+            self._drop(each)
+        elif outcome.error is None:
+            self._finish(each, State.COMPLETED, images=outcome.images, started=outcome.started)
+        else:
+            self._finish(each, State.FAILED, error=outcome.error, started=outcome.started)
+        # Only now: while the end could not be written down, the engine is to remember it.
+        self._spent.append(each.row.id)
+
+    def _doom(self, each: Active) -> None:
+        """Cancelled: told at once, and kept in mind until it has left the engine."""
+        self._store.finish(each.row.id, self.owner, State.CANCELLED, error=_cancelled(each.row.id).as_dict())
+        each.doomed = True
+        self.bells.ring(each.row.id)
+        self._surveyed = 0.0
+        if each.waits:
+            self._drop(each)
+
+    def _finish(
+        self,
+        each: Active,
+        state: State,
+        *,
+        images: Sequence[SavedImage] = (),
+        error: DreamLayerError | None = None,
+        started: float | None = None,
+    ) -> None:
+        job_id = each.row.id
+        saved = [{"filename": i.filename, "subfolder": i.subfolder, "type": i.type} for i in images]
+        told = None
+        if error is not None:
+            error.details.setdefault("job_id", job_id)
+            told = error.as_dict()
+        notes = each.last_notes()
+        ended = self._store.finish(job_id, self.owner, state, images=saved, error=told, started=started, notes=notes)
+        if not ended and job_id in self._store.wanted_cancelled(self.owner):
+            # Asked for while it was ending, and promised.
+            self._doom(each)
+        self._drop(each)
+
+    def _drop(self, each: Active) -> None:
+        """It is followed no more."""
+        with self._lock:
+            self._active.pop(each.row.id, None)
+            full = len(self._active) >= WINDOW
+        if each.doomed:
+            self._archive.remove_pictures(each.row)
+        self.bells.ring(each.row.id)
+        if full:
+            # There is room in the window now: the thread shall look at once.
+            self._events.put(None)
+
+    def _tidy(self) -> None:
+        """Takes finished jobs out of the engine's history, which is held in memory."""
+        spent, self._spent = self._spent, []
+        try:
+            self._engine.forget(spent)
+        except EngineError as error:
+            log.info("could not clear %d jobs from the engine's history: %s", len(spent), error)
+
+
+def _cancelled(job_id: str) -> Cancelled:
+    return Cancelled("the job was cancelled", job_id=job_id)
+
+
+def _quarantined(job_id: str) -> GenerationFailed:
+    return GenerationFailed(
+        f"the engine died {MAX_DEATHS} times while it had this job",
+        hint="a smaller size or batch_size may help; data/logs/engine.log says more",
+        job_id=job_id,
+    )

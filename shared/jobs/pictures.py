@@ -1,0 +1,44 @@
+"""The files that jobs leave in the folders of the engine that we start. An engine elsewhere keeps its own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from shared.jobs.names import locate, save_prefixes
+
+
+class Pictures:
+    """The engine's output folder, and its input folder for uploads."""
+
+    def __init__(self, output_dir: Path, input_dir: Path) -> None:
+        self._output_dir = output_dir
+        self._input_dir = input_dir
+
+    def find(self, name: str) -> Path | None:
+        """The file of a picture of ours, if it is here."""
+        image = locate(name)
+        path = None if image is None else self._output_dir / image.subfolder / image.filename
+        return path if path is not None and path.is_file() else None
+
+    def size(self, images: Iterable[Mapping[str, str]]) -> int:
+        """Bytes of a job's pictures."""
+        paths = (self.find(image["filename"]) for image in images)
+        return sum(path.stat().st_size for path in paths if path is not None)
+
+    def remove(self, graph: Mapping[str, Any]) -> None:
+        """Deletes every picture that the job of this graph saved, those too that it had not finished with."""
+        for prefix in save_prefixes(graph):
+            folder, _, start = prefix.rpartition("/")
+            if not folder or not start or not (self._output_dir / folder).is_dir():
+                continue
+            ours = re.compile(re.escape(start) + r"_\d+_\.png")
+            for path in (self._output_dir / folder).iterdir():
+                if ours.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
+
+    def remove_upload(self, folder: str, name: str) -> None:
+        """Deletes the engine's copy of an upload."""
+        (self._input_dir / folder / name).unlink(missing_ok=True)

@@ -1,0 +1,366 @@
+"""Jobs as rows: what was accepted is written down before the engine hears of it, and outlives every process.
+
+All processes share one database: SQLite in WAL mode by default, or any other that SQLAlchemy speaks to.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine, RowMapping
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from shared.errors import QueueFull, SetupError, StorageFailed
+from shared.jobs.tables import (
+    SCHEMA_VERSION,
+    UNFINISHED,
+    Event,
+    Finished,
+    JobRow,
+    NewJob,
+    Note,
+    Report,
+    State,
+    about,
+    events,
+    jobs,
+    metadata,
+    owners,
+    uploads,
+)
+
+# Previews are pictures: only the newest of a job is kept, and none when it has ended.
+PREVIEW = "preview"
+
+
+class Store:
+    """The table of jobs. Safe to share between threads; every method is one short transaction.
+
+    Each raises StorageFailed if the database cannot be read or written.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine = sa.create_engine(url, pool_size=16, max_overflow=112, pool_pre_ping=not url.startswith("sqlite"))
+        # SQLite takes one writer at a time, and lets others sleep for milliseconds; a lock wakes them at once.
+        self._turn = threading.Lock()
+        if self._engine.dialect.name == "sqlite":
+            _tune_sqlite(self._engine)
+        with self._write() as connection:
+            metadata.create_all(connection)
+            version = connection.scalar(sa.select(about.c.value).where(about.c.key == "schema_version"))
+            if version is None:
+                connection.execute(about.insert().values(key="schema_version", value=str(SCHEMA_VERSION)))
+            elif int(version) != SCHEMA_VERSION:
+                raise SetupError(
+                    "jobs",
+                    f"the database has version {version}, this program needs {SCHEMA_VERSION}",
+                    hint=f"use the program that made it, or move it away: {self._engine.url}",
+                )
+
+    def add(self, job: NewJob, owner: str, limit: int) -> tuple[JobRow, bool]:
+        """Accepts a job, safely on disk when this returns; the row, and whether it is new.
+
+        It is not if its idempotency key is taken: then the row is the earlier job's. Raises QueueFull if `limit` jobs
+        are unfinished.
+        """
+        values = {
+            "id": job.id, "kind": job.kind, "state": State.QUEUED.value, "client": job.client, "service": job.service,
+            "owner": owner, "attempts": 0, "cancel_wanted": False, "created": time.time(), "started": None,
+            "finished": None, "model": job.model, "work": job.work, "spec": dict(job.spec), "images": [], "error": None,
+            "idempotency_key": job.idempotency_key, "body_hash": job.body_hash,
+        }  # fmt: skip
+        try:
+            with self._write(durable=True) as connection:
+                waiting = _count_unfinished(connection)
+                if waiting >= limit:
+                    raise QueueFull(
+                        f"{waiting} jobs are waiting already",
+                        hint="try again when some of them are done, or raise DREAM_LAYER_QUEUE_LIMIT",
+                        retry_after=30,
+                    )
+                number = connection.execute(jobs.insert().values(values)).inserted_primary_key[0]  # type: ignore[index]
+                names = {name for name, _ in job.spec.get("uploads", ())}
+                if names:
+                    connection.execute(uploads.insert(), [{"job_id": job.id, "name": name} for name in sorted(names)])
+                _tell(connection, job.id, [("queued", {"position": waiting})])
+        except IntegrityError:
+            earlier = None if job.idempotency_key is None else self.by_key(job.idempotency_key)
+            if earlier is None:
+                raise
+            return earlier, False
+        return JobRow(**{**values, "number": number, "state": State.QUEUED}), True
+
+    def get(self, job_id: str) -> JobRow | None:
+        """The job of that id."""
+        return self._first(sa.select(jobs).where(jobs.c.id == job_id))
+
+    def by_key(self, idempotency_key: str) -> JobRow | None:
+        """The job that was accepted under that idempotency key."""
+        return self._first(sa.select(jobs).where(jobs.c.idempotency_key == idempotency_key))
+
+    def newest_unfinished(self, client: str, service: str) -> JobRow | None:
+        """What an interrupt without an id means: the client's newest job at that service that is not finished."""
+        query = sa.select(jobs).where(
+            jobs.c.client == client,
+            jobs.c.service == service,
+            jobs.c.state.in_(UNFINISHED),
+            jobs.c.cancel_wanted.is_(False),
+        )
+        return self._first(query.order_by(jobs.c.number.desc()).limit(1))
+
+    def page(
+        self, *, states: Sequence[State] = (), kind: str | None = None, limit: int = 50, before: int | None = None
+    ) -> list[JobRow]:
+        """Jobs, the newest first; `before` is a `number`, for the next page."""
+        query = sa.select(jobs).order_by(jobs.c.number.desc()).limit(limit)
+        if states:
+            query = query.where(jobs.c.state.in_([state.value for state in states]))
+        if kind is not None:
+            query = query.where(jobs.c.kind == kind)
+        if before is not None:
+            query = query.where(jobs.c.number < before)
+        with self._read() as connection:
+            return [_row(row) for row in connection.execute(query).mappings()]
+
+    def in_front(self, number: int) -> list[JobRow]:
+        """The unfinished jobs that were accepted before that number, in order."""
+        query = sa.select(jobs).where(jobs.c.state.in_(UNFINISHED), jobs.c.number < number).order_by(jobs.c.number)
+        with self._read() as connection:
+            return [_row(row) for row in connection.execute(query).mappings()]
+
+    def count_unfinished(self, before: int | None = None) -> int:
+        """How many jobs are not finished; with `before`, of those in front of that number."""
+        with self._read() as connection:
+            return _count_unfinished(connection, before)
+
+    def measured(self, limit: int) -> list[tuple[str, float, float]]:
+        """Model, work and seconds of the jobs that were completed last."""
+        query = (
+            sa.select(jobs.c.model, jobs.c.work, jobs.c.finished - jobs.c.started)
+            .where(jobs.c.state == State.COMPLETED.value, jobs.c.started.is_not(None))
+            .order_by(jobs.c.number.desc())
+            .limit(limit)
+        )
+        with self._read() as connection:
+            return [(str(model), float(work), float(seconds)) for model, work, seconds in connection.execute(query)]
+
+    def save(self, owner: str, reports: Sequence[Report]) -> None:
+        """Writes down what happened to jobs of this owner."""
+        with self._write() as connection:
+            for report in reports:
+                if report.started is not None:
+                    values = {"state": State.RUNNING.value, "started": report.started}
+                    connection.execute(_move(report.job_id, owner).values(values))
+                _tell(connection, report.job_id, report.notes)
+
+    def requeue(self, job_id: str, owner: str, attempts: int) -> bool:
+        """Back to the queue: the engine lost the job. False if it is this owner's no more."""
+        query = _move(job_id, owner).values(state=State.QUEUED.value, started=None, attempts=attempts)
+        with self._write() as connection:
+            moved = connection.execute(query).rowcount == 1
+            if moved:
+                position = sa.select(jobs.c.number).where(jobs.c.id == job_id).scalar_subquery()
+                waiting = connection.scalar(
+                    sa.select(sa.func.count()).where(jobs.c.state.in_(UNFINISHED), jobs.c.number < position)
+                )
+                _tell(connection, job_id, [("queued", {"position": waiting, "attempt": attempts + 1})])
+            return moved
+
+    def finish(
+        self,
+        job_id: str,
+        owner: str,
+        state: State,
+        *,
+        images: Sequence[Mapping[str, str]] = (),
+        error: Mapping[str, Any] | None = None,
+        started: float | None = None,
+        notes: Sequence[Note] = (),
+    ) -> bool:
+        """The end, with the events before it. Reached once: False, and nothing changed, if it was, or if the job is
+        this owner's no more, or if it shall be cancelled and `state` is another."""
+        values: dict[str, Any] = {"state": state.value, "finished": time.time(), "error": error, "images": list(images)}
+        if started is not None:
+            values["started"] = started
+        query = _move(job_id, owner).values(values)
+        if state is not State.CANCELLED:
+            query = query.where(jobs.c.cancel_wanted.is_(False))
+        with self._write() as connection:
+            finished = connection.execute(query).rowcount == 1
+            if finished:
+                connection.execute(events.delete().where(events.c.job_id == job_id, events.c.name == PREVIEW))
+                _tell(connection, job_id, [*notes, (state.value, {})])
+            return finished
+
+    def want_cancel(self, job_id: str) -> bool:
+        """Asks the owner to cancel; False if the job is finished or unknown. After True it will not be completed."""
+        query = jobs.update().where(jobs.c.id == job_id, jobs.c.state.in_(UNFINISHED)).values(cancel_wanted=True)
+        with self._write() as connection:
+            return connection.execute(query).rowcount == 1
+
+    def wanted_cancelled(self, owner: str) -> set[str]:
+        """Ids of an owner's unfinished jobs that shall be cancelled."""
+        query = sa.select(jobs.c.id).where(
+            jobs.c.owner == owner, jobs.c.cancel_wanted.is_(True), jobs.c.state.in_(UNFINISHED)
+        )
+        with self._read() as connection:
+            return set(connection.scalars(query))
+
+    def beat(self, owner: str) -> None:
+        """Renews the owner's heartbeat."""
+        with self._write() as connection:
+            renewed = connection.execute(owners.update().where(owners.c.id == owner).values(heartbeat=time.time()))
+            if renewed.rowcount == 0:
+                connection.execute(owners.insert().values(id=owner, heartbeat=time.time()))
+
+    def leave(self, owner: str) -> None:
+        """Ends the owner's heartbeat: what it has not finished is for others to adopt, at once."""
+        with self._write() as connection:
+            connection.execute(owners.delete().where(owners.c.id == owner))
+
+    def adopt(self, owner: str, stale_before: float) -> list[JobRow]:
+        """Takes over every unfinished job whose owner is gone, or silent since before then; in their order."""
+        alive = sa.select(owners.c.id).where(owners.c.heartbeat >= stale_before)
+        orphans = (jobs.c.state.in_(UNFINISHED), jobs.c.owner != owner, jobs.c.owner.not_in(alive))
+        with self._read() as connection:
+            if connection.execute(sa.select(jobs.c.id).where(*orphans).limit(1)).first() is None:
+                return []
+        with self._write() as connection:
+            ids = list(connection.scalars(sa.select(jobs.c.id).where(*orphans)))
+            connection.execute(jobs.update().where(jobs.c.id.in_(ids)).values(owner=owner))
+            connection.execute(owners.delete().where(owners.c.heartbeat < stale_before))
+            query = sa.select(jobs).where(jobs.c.id.in_(ids)).order_by(jobs.c.number)
+            return [_row(row) for row in connection.execute(query).mappings()]
+
+    def finished_before(self, number: int | None, limit: int) -> list[Finished]:
+        """Finished jobs, the newest first, below `number`."""
+        query = (
+            sa.select(jobs.c.number, jobs.c.id, jobs.c.finished, jobs.c.images)
+            .where(jobs.c.state.not_in(UNFINISHED))
+            .order_by(jobs.c.number.desc())
+            .limit(limit)
+        )
+        if number is not None:
+            query = query.where(jobs.c.number < number)
+        with self._read() as connection:
+            return [Finished(*row) for row in connection.execute(query)]
+
+    def remove(self, job_id: str) -> list[str] | None:
+        """Forgets a finished job and its events; the names of uploads that no job needs any more. None if there is no
+        such job, or if it is not finished."""
+        with self._write() as connection:
+            unfinished = sa.select(jobs.c.id).where(jobs.c.id == job_id, jobs.c.state.in_(UNFINISHED))
+            if connection.execute(unfinished).first() is not None:
+                return None
+            names = list(connection.scalars(sa.select(uploads.c.name).where(uploads.c.job_id == job_id)))
+            connection.execute(events.delete().where(events.c.job_id == job_id))
+            connection.execute(uploads.delete().where(uploads.c.job_id == job_id))
+            if connection.execute(jobs.delete().where(jobs.c.id == job_id)).rowcount == 0:
+                return None
+            needed = set(connection.scalars(sa.select(uploads.c.name).where(uploads.c.name.in_(names))))
+            return [name for name in names if name not in needed]
+
+    def events_after(self, job_id: str, number: int) -> list[Event]:
+        """What happened to a job after event `number` (0: all), in order."""
+        query = sa.select(events).where(events.c.job_id == job_id, events.c.number > number).order_by(events.c.number)
+        with self._read() as connection:
+            return [Event(row.number, row.job_id, row.name, row.data) for row in connection.execute(query)]
+
+    def last_event(self, job_id: str, name: str) -> Event | None:
+        """The newest event of that name."""
+        query = sa.select(events).where(events.c.job_id == job_id, events.c.name == name)
+        with self._read() as connection:
+            row = connection.execute(query.order_by(events.c.number.desc()).limit(1)).first()
+        return None if row is None else Event(row.number, row.job_id, row.name, row.data)
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self._engine.dispose()
+
+    def _first(self, query: sa.Select[Any]) -> JobRow | None:
+        with self._read() as connection:
+            row = connection.execute(query).mappings().first()
+        return None if row is None else _row(row)
+
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        with _translated(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _write(self, *, durable: bool = False) -> Iterator[Connection]:
+        with (
+            _translated(),
+            self._turn,
+            self._engine.connect().execution_options(writes=True, durable=durable) as connection,
+            connection.begin(),
+        ):
+            yield connection
+
+
+def _move(job_id: str, owner: str) -> sa.Update:
+    """The one way in which a running job changes: by its owner, and before its end."""
+    return jobs.update().where(jobs.c.id == job_id, jobs.c.owner == owner, jobs.c.state.in_(UNFINISHED))
+
+
+def _tell(connection: Connection, job_id: str, notes: Sequence[Note]) -> None:
+    if any(name == PREVIEW for name, _ in notes):
+        connection.execute(events.delete().where(events.c.job_id == job_id, events.c.name == PREVIEW))
+    if notes:
+        connection.execute(
+            events.insert(), [{"job_id": job_id, "name": name, "data": dict(data)} for name, data in notes]
+        )
+
+
+def _count_unfinished(connection: Connection, before: int | None = None) -> int:
+    query = sa.select(sa.func.count()).select_from(jobs).where(jobs.c.state.in_(UNFINISHED))
+    if before is not None:
+        query = query.where(jobs.c.number < before)
+    return int(connection.scalar(query) or 0)
+
+
+def _row(row: RowMapping) -> JobRow:
+    return JobRow(**{**row, "state": State(row["state"])})
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except DBAPIError as error:
+        raise StorageFailed(
+            f"the jobs' database does not work: {error.orig}", hint="is the disk full, or the data folder not writable?"
+        ) from error
+
+
+def _tune_sqlite(engine: Engine) -> None:
+    """Readers never wait for the writer, and writers wait for each other."""
+
+    @event.listens_for(engine, "connect")
+    def on_connect(connection: Any, _record: Any) -> None:
+        # Transactions are begun by us below: the driver would begin them as readers, and two readers that both want to
+        # write then block each other for good.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in ("busy_timeout=30000", "journal_mode=WAL", "foreign_keys=ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def on_begin(connection: Connection) -> None:
+        options = connection.get_execution_options()
+        if options.get("writes"):
+            # FULL waits for the disk, so that an accepted job outlives a power cut. What else could be lost is found
+            # out again: a job whose end was not written is looked up in the engine, or run again.
+            connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if options.get('durable') else 'NORMAL'}")
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
+            connection.exec_driver_sql("BEGIN")

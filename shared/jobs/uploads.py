@@ -1,0 +1,51 @@
+"""The pictures that jobs start from, kept as long as their jobs: a restarted engine, or a retry, needs them again."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+
+from shared.errors import StorageFailed
+
+
+class Uploads:
+    """A folder of files whose names stand for their content, so that writing one twice is writing it once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def write(self, name: str, content: bytes) -> None:
+        """Keeps `content`, whole or not at all, even through a power cut. Raises StorageFailed."""
+        path = self._folder / name
+        aside = self._folder / f".{uuid.uuid4().hex}.part"
+        try:
+            if path.is_file() and path.stat().st_size == len(content):
+                return
+            self._folder.mkdir(parents=True, exist_ok=True)
+            try:
+                with aside.open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                aside.replace(path)
+            finally:
+                aside.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageFailed(
+                f"the picture could not be kept: {error.strerror}",
+                hint="is the disk full, or the data folder not writable?",
+            ) from error
+
+    def read(self, name: str) -> bytes:
+        """The content of `name`. Raises StorageFailed."""
+        try:
+            return (self._folder / name).read_bytes()
+        except OSError as error:
+            raise StorageFailed(f"a picture that the job needs cannot be read: {error.strerror}") from error
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Deletes files that no job needs any more."""
+        for name in names:
+            (self._folder / name).unlink(missing_ok=True)

@@ -1,0 +1,132 @@
+"""The jobs over HTTP, the same in every process: list, look, watch, cancel, forget, repeat; the page's interrupt."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request
+
+from shared.errors import InvalidValue, NotFinished, NotFound
+from shared.jobs.names import filename_prefix, with_prefix
+from shared.jobs.tables import JobRow, NewJob, State
+from shared.web.backend import Backend
+from shared.web.body import read_fields
+from shared.web.reply import job_body, result_body
+from shared.web.waiting import accepted_reply, stream_reply
+
+PAGE = 50
+LARGEST_PAGE = 500
+
+
+def job_routes(backend: Backend) -> Blueprint:
+    """GET /api/jobs; GET and DELETE /api/jobs/<id>; GET /api/jobs/<id>/events; POST /api/jobs/<id>/retry."""
+    routes = Blueprint("jobs", __name__)
+
+    @routes.get("/api/jobs")
+    def list_jobs() -> Response:
+        states = [_state(name) for value in request.args.getlist("state") for name in value.split(",")]
+        limit = _number("limit", LARGEST_PAGE) or PAGE
+        rows = backend.store.page(
+            states=states, kind=request.args.get("kind"), limit=limit, before=_number("before", 2**53)
+        )
+        jobs = [job_body(row, backend.base_url()) for row in rows]
+        # Pages are cut by number, so that jobs that come meanwhile do not shift them.
+        return jsonify({"status": "success", "jobs": jobs, "before": rows[-1].number if len(rows) == limit else None})
+
+    @routes.get("/api/jobs/<job_id>")
+    def get_job(job_id: str) -> Response:
+        return jsonify({"status": "success", **_whole(backend, _find(backend, job_id))})
+
+    @routes.delete("/api/jobs/<job_id>")
+    def delete_job(job_id: str) -> Response:
+        row = _find(backend, job_id)
+        if backend.conductor.cancel(job_id):
+            done, message = "cancelled", "the job is cancelled"
+        else:
+            backend.archive.forget(row)
+            done, message = "removed", "the job and its pictures are removed"
+        return jsonify({"status": "success", "message": message, "job_id": job_id, "done": done})
+
+    @routes.post("/api/jobs/<job_id>/retry")
+    def retry_job(job_id: str) -> Response:
+        row = _find(backend, job_id)
+        if not row.state.finished:
+            raise NotFinished(f"the job is {row.state.value}", hint="wait for its end, or cancel it first")
+        new_id = str(uuid.uuid4())
+        spec = {**row.spec, "graph": with_prefix(row.spec["graph"], filename_prefix(new_id, datetime.now()))}
+        new, _ = backend.accept(NewJob(new_id, row.kind, _client(), row.service, spec, row.model, row.work))
+        return accepted_reply(backend, new)
+
+    @routes.get("/api/jobs/<job_id>/events")
+    def watch_job(job_id: str) -> Response:
+        row = _find(backend, job_id)
+        return stream_reply(backend, row, backend.streams.take(), _last_event_id())
+
+    return routes
+
+
+def interrupt_routes(backend: Backend, service: str) -> Blueprint:
+    """POST /api/<service>/interrupt: cancels the client's newest unfinished job of that kind, or that of a `job_id`."""
+    routes = Blueprint(f"{service}-interrupt", __name__)
+
+    @routes.post(f"/api/{service}/interrupt")
+    def interrupt() -> Response:
+        values = read_fields(request).values if request.get_data() else {}
+        job_id = values.get("job_id")
+        row = backend.store.newest_unfinished(_client(), service) if job_id is None else _find(backend, str(job_id))
+        if row is None or not backend.conductor.cancel(row.id):
+            return jsonify({"status": "success", "message": "nothing of yours is being drawn", "cancelled": False})
+        return jsonify({"status": "success", "message": "the job is cancelled", "cancelled": True, "job_id": row.id})
+
+    return routes
+
+
+def _whole(backend: Backend, row: JobRow) -> dict[str, Any]:
+    """A job with all that is known of it."""
+    body = job_body(row, backend.base_url())
+    if not row.state.finished:
+        progress = backend.store.last_event(row.id, "progress") if row.state is State.RUNNING else None
+        body |= {
+            "position": backend.position(row),
+            "eta_s": backend.eta(row),
+            "progress": None if progress is None else progress.data,
+        }
+    if row.state is State.COMPLETED:
+        body["result"] = result_body(row, backend.base_url())
+    return body
+
+
+def _find(backend: Backend, job_id: str) -> JobRow:
+    row = backend.store.get(job_id)
+    if row is None:
+        raise NotFound(f"there is no job {job_id}", hint="GET /api/jobs lists them")
+    return row
+
+
+def _client() -> str:
+    return request.remote_addr or ""
+
+
+def _state(name: str) -> State:
+    try:
+        return State(name)
+    except ValueError as error:
+        names = ", ".join(state.value for state in State)
+        raise InvalidValue(f"state {name!r} does not exist", field="state", hint=f"one of {names}") from error
+
+
+def _number(name: str, largest: int) -> int | None:
+    text = request.args.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= largest):
+        raise InvalidValue(f"{name} must be a whole number from 1 to {largest}, not {text!r}", field=name)
+    return int(text)
+
+
+def _last_event_id() -> int:
+    """The header that browsers send when they come back; `after` is for those who cannot set headers."""
+    text = request.headers.get("Last-Event-ID") or request.args.get("after") or "0"
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 16 else 0

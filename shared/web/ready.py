@@ -1,0 +1,43 @@
+"""GET /ready: whether a picture can be made now, and if not, why."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, jsonify
+
+from shared.defaults import choose_checkpoint
+from shared.errors import EngineError
+from shared.web.backend import Backend
+
+# Seconds in which the engine must answer: whoever asks for readiness wants to know now.
+TIMEOUT = 3.0
+
+
+def ready_routes(backend: Backend) -> Blueprint:
+    """GET /ready, with status 200 or 503."""
+    routes = Blueprint("ready", __name__)
+
+    @routes.get("/ready")
+    def ready() -> tuple[Response, int]:
+        unfinished = backend.store.count_unfinished()
+        reason = _obstacle(backend, unfinished)
+        body = {"status": "error" if reason else "ok", "ready": reason is None, "reason": reason, "jobs": unfinished}
+        return jsonify(body), 200 if reason is None else 503
+
+    return routes
+
+
+def _obstacle(backend: Backend, unfinished: int) -> str | None:
+    """Why no picture can be made now; None if nothing is in the way."""
+    try:
+        backend.engine.system_stats(TIMEOUT)
+        checkpoints = backend.catalog.checkpoints()
+    except EngineError as error:
+        return f"{error.message}: it is starting, or was not started"
+    chosen = choose_checkpoint(backend.settings.checkpoint, checkpoints)
+    if chosen is None:
+        return f"there is no checkpoint in {backend.settings.models_dir / 'checkpoints'}"
+    if chosen not in checkpoints:
+        return f"the checkpoint {chosen} of DREAM_LAYER_CHECKPOINT does not exist"
+    if unfinished >= backend.settings.queue_limit:
+        return f"the queue is full: {unfinished} jobs wait"
+    return None

@@ -1,0 +1,69 @@
+"""A job's events as a stream that browsers and `curl -N` understand (text/event-stream)."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from shared.jobs.store import Store
+from shared.jobs.tables import Event
+
+LAST_EVENTS = ("completed", "failed", "cancelled")
+# In seconds. Between two looks at the table for jobs of another process, whose bells are not heard here.
+LOOK = 0.25
+# Between two looks at the position of a job that waits.
+POSITION = 1.0
+# A stream that was silent for so long proves that it lives.
+HEARTBEAT = 10.0
+
+Data = dict[str, Any]
+
+
+def event_stream(
+    store: Store,
+    job_id: str,
+    after: int,
+    bell: threading.Event,
+    *,
+    dress: Callable[[Event], Data],
+    waiting: Callable[[], Data | None],
+    over: Callable[[], bool],
+) -> Iterator[str]:
+    """All events of a job after number `after`, those too that are still to come, until its last one.
+
+    `bell` is rung when there is news. `dress` gives an event's data as clients see it. `waiting` says where a queued
+    job stands, or None if it is not queued; when that changed, it is told as an event without a number. The stream ends
+    early when it is `over`; clients come back with the last number that they saw.
+    """
+    told = looked = time.monotonic()
+    queued: Data | None = None
+    # Tells a browser to come back soon if the connection breaks.
+    yield "retry: 2000\n\n"
+    while not over():
+        bell.clear()
+        for event in store.events_after(job_id, after):
+            after, told = event.number, time.monotonic()
+            data = dress(event)
+            yield f"id: {event.number}\n{frame(event.name, data)}"
+            if event.name in LAST_EVENTS:
+                return
+            queued = data if event.name == "queued" else None
+        now = time.monotonic()
+        if queued is not None and now - looked > POSITION:
+            looked = now
+            stands = waiting()
+            if stands is not None and stands["position"] != queued["position"]:
+                queued, told = {**queued, **stands}, now
+                yield frame("queued", queued)
+        if now - told > HEARTBEAT:
+            told = now
+            yield ": still here\n\n"
+        bell.wait(LOOK)
+
+
+def frame(name: str, data: Data) -> str:
+    """One event on the wire."""
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n"

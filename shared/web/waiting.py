@@ -1,0 +1,139 @@
+"""The ways to wait for a job: hold the request, watch a stream, or come back later."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from flask import Request, Response, jsonify, request
+
+from shared.errors import Cancelled, DreamLayerError, WaitExpired
+from shared.jobs.tables import Event, JobRow, State
+from shared.web.backend import Backend
+from shared.web.places import Place
+from shared.web.reply import image_url, job_url, result_body
+from shared.web.stream import event_stream
+
+# Seconds between two looks at the job and at the client: a news that got lost costs no more.
+LOOK = 1.0
+RESPOND_ASYNC = "respond-async"
+CANCEL_ON_DISCONNECT = "cancel-on-disconnect"
+
+
+def preferences(asked: Request) -> set[str]:
+    """The names in the Prefer headers (RFC 7240)."""
+    values = ",".join(asked.headers.getlist("Prefer")).split(",")
+    return {value.split(";")[0].split("=")[0].strip().lower() for value in values}
+
+
+def wants_stream(asked: Request) -> bool:
+    """Whether the Accept header asks for an event stream."""
+    return "text/event-stream" in asked.accept_mimetypes.values()
+
+
+def take_place(backend: Backend, asked: Request) -> Place | None:
+    """A place for the way in which this request wants to wait; None if it does not. Raises Busy.
+
+    Taken before a job is accepted: one that is turned away has left nothing behind.
+    """
+    if wants_stream(asked):
+        return backend.streams.take()
+    return None if RESPOND_ASYNC in preferences(asked) else backend.waiters.take()
+
+
+def accepted_reply(backend: Backend, row: JobRow) -> Response:
+    """202: the job's id, where it can be looked at and watched, and when it will be done."""
+    url = job_url(backend.base_url(), row.id)
+    body: dict[str, Any] = {"status": "accepted", "job_id": row.id, "url": url, "events_url": f"{url}/events"}
+    response = jsonify(body | {"position": backend.position(row), "eta_s": backend.eta(row)})
+    response.status_code = 202
+    response.headers["Location"] = url
+    response.headers["X-Job-Id"] = row.id
+    return response
+
+
+def wait_for(backend: Backend, row: JobRow) -> JobRow:
+    """Holds the request until the job is completed.
+
+    Raises the job's own error, or WaitExpired while it goes on, which it also does without anybody waiting.
+    """
+    gone = _client_gone()
+    deadline = time.monotonic() + backend.settings.request_timeout
+    with backend.conductor.bells.hear(row.id) as bell:
+        while (now := backend.store.get(row.id)) is not None and not now.state.finished:
+            left = deadline - time.monotonic()
+            if left <= 0 or gone():
+                break
+            bell.wait(min(LOOK, left))
+            bell.clear()
+    if now is None:
+        raise Cancelled("the job was removed while it was waited for", job_id=row.id)
+    if now.error is not None:
+        raise DreamLayerError.from_dict(now.error)
+    if now.state is not State.COMPLETED:
+        if gone() and CANCEL_ON_DISCONNECT in preferences(request):
+            backend.conductor.cancel(row.id)
+        url = job_url(backend.base_url(), row.id)
+        raise WaitExpired(
+            "the pictures were not ready in time; the job goes on", hint=f"GET {url}", job_id=row.id, url=url
+        )
+    return now
+
+
+def stream_reply(backend: Backend, row: JobRow, place: Place, after: int = 0) -> Response:
+    """The job's events from number `after` on. The stream gives the place back when it ends."""
+    base_url, gone = backend.base_url(), _client_gone()
+    cancels = CANCEL_ON_DISCONNECT in preferences(request)
+    deadline = time.monotonic() + backend.settings.request_timeout
+
+    def dress(event: Event) -> dict[str, Any]:
+        return {"job_id": row.id, **event.data, **_more(backend, row.id, event, base_url)}
+
+    def waiting() -> dict[str, Any] | None:
+        now = backend.store.get(row.id)
+        if now is None or now.state is not State.QUEUED:
+            return None
+        return {"position": backend.position(now), "eta_s": backend.eta(now)}
+
+    def over() -> bool:
+        return time.monotonic() > deadline or gone()
+
+    def events() -> Iterator[str]:
+        with backend.conductor.bells.hear(row.id) as bell:
+            yield from event_stream(backend.store, row.id, after, bell, dress=dress, waiting=waiting, over=over)
+
+    def close() -> None:
+        place.release()
+        if cancels and gone():
+            backend.conductor.cancel(row.id)
+
+    response = Response(events(), mimetype="text/event-stream")
+    response.headers["Cache-Control"] = "no-store"
+    # Proxies such as nginx would hold events back otherwise.
+    response.headers["X-Accel-Buffering"] = "no"
+    response.headers["X-Job-Id"] = row.id
+    response.call_on_close(close)
+    return response
+
+
+def _more(backend: Backend, job_id: str, event: Event, base_url: str) -> dict[str, Any]:
+    """What an event's data lacks in the table: addresses, for they depend on who asks, and what the job's row holds."""
+    if event.name == "image":
+        return {"url": image_url(base_url, event.data["filename"])}
+    if event.name == "queued":
+        row = backend.store.get(job_id)
+        return {} if row is None else {"eta_s": backend.eta(row)}
+    if event.name == State.COMPLETED.value:
+        row = backend.store.get(job_id)
+        return {} if row is None else result_body(row, base_url)
+    if event.name in (State.FAILED.value, State.CANCELLED.value):
+        row = backend.store.get(job_id)
+        return {} if row is None or row.error is None else row.error
+    return {}
+
+
+def _client_gone() -> Callable[[], bool]:
+    """Whether the client of this request has hung up, as far as the server can tell (waitress can)."""
+    disconnected: Callable[[], bool] = request.environ.get("waitress.client_disconnected", lambda: False)
+    return disconnected
