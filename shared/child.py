@@ -19,11 +19,18 @@ GRACE = 8.0
 # Seconds before the first restart, at the most, and of a run after which the delay starts small again.
 FIRST_DELAY, MAX_DELAY, STEADY = 1.0, 30.0, 60.0
 
+# Seconds between two looks at whether a child still answers, and of silence after which it is taken for dead. Long, for
+# a busy engine may not get to answer for a while.
+CHECK, DEAF = 5.0, 120.0
+
 State = Literal["stopped", "starting", "ready", "restarting"]
 
 
 class Child:
-    """A Python script run as a child that cannot outlive us (see `shared.lifeline`), its output appended to a log."""
+    """A Python script run as a child that cannot outlive us (see `shared.lifeline`), its output appended to a log.
+
+    `vital` names the function of a thread without which it is as good as dead.
+    """
 
     def __init__(
         self,
@@ -33,11 +40,13 @@ class Child:
         python: str | Path,
         folder: Path,
         log_path: Path,
+        vital: str | None = None,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
         self.name = name
         self.log_path = log_path
-        self._command = [str(python), str(LIFELINE), *map(str, command)]
+        options = [] if vital is None else ["--vital", vital]
+        self._command = [str(python), str(LIFELINE), *options, *map(str, command)]
         self._folder = folder
         self._environ = {**environ, "PYTHONUNBUFFERED": "1"}
         self._process: subprocess.Popen[bytes] | None = None
@@ -91,6 +100,11 @@ class Child:
     def _close_lifeline(self) -> None:
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
+
+    def kill(self) -> None:
+        """Ends it at once, as a crash would."""
+        if self._process is not None:
+            self._process.kill()
 
     def last_lines(self, count: int = 15) -> str:
         """The end of what it has written since its last start."""
@@ -154,11 +168,22 @@ class Keeper:
                 )
         self.state = "ready"
 
+    def _watch(self) -> int | None:
+        """Waits for the child's end; its exit code. A child that has stopped answering is brought to its end."""
+        answered = time.monotonic()
+        while (code := self.child.wait(timeout=CHECK)) is None and not self._stopping.is_set():
+            if self._is_ready():
+                answered = time.monotonic()
+            elif time.monotonic() - answered > DEAF:
+                log.warning("%s runs but has not answered for %.0f s", self.child.name, DEAF)
+                self.child.kill()
+        return code
+
     def _keep(self) -> None:
         delay = 0.0
         while True:
             since = time.monotonic()
-            code = self.child.wait()
+            code = self._watch()
             if self._stopping.is_set():
                 return
             steady = time.monotonic() - since > STEADY

@@ -2,8 +2,10 @@
 
 import base64
 import io
+import json
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +65,14 @@ class TestHouse:
         ready = {k: data_url(v) if isinstance(v, Image.Image) else v for k, v in fields.items()}
         return self._post(f"{self.img2img}/api/img2img", ready)
 
+    def submit(self, url: str | None = None, **fields: Any) -> str:
+        """The id of a txt2img job that was accepted, and that nobody waits for."""
+        response = requests.post(
+            f"{url or self.txt2img}/api/txt2img", json=fields, headers={"Prefer": "respond-async"}, timeout=TIMEOUT
+        )
+        assert response.status_code == 202, response.text
+        return str(response.json()["job_id"])
+
     def job(self, job_id: str) -> dict[str, Any]:
         """What is told of a job now."""
         job: dict[str, Any] = requests.get(f"{self.txt2img}/api/jobs/{job_id}", timeout=TIMEOUT).json()
@@ -119,6 +129,30 @@ class TestHouse:
         assert response.status_code == 200, response.text
         reply: dict[str, Any] = response.json()
         return reply
+
+
+@dataclass(frozen=True)
+class Told:
+    """An event of a stream; `number` is None for one that is not replayed."""
+
+    number: int | None
+    name: str
+    data: dict[str, Any]
+
+
+def read_stream(response: requests.Response) -> Iterator[Told]:
+    """The events of a text/event-stream, as they come."""
+    assert response.status_code == 200, response.text
+    assert response.headers["Content-Type"].startswith("text/event-stream")
+    fields: dict[str, str] = {}
+    for line in response.iter_lines(chunk_size=1, decode_unicode=True):
+        if line:
+            name, _, value = line.partition(": ")
+            fields[name] = value
+        elif "event" in fields:
+            number = int(fields["id"]) if "id" in fields else None
+            yield Told(number, fields["event"], json.loads(fields["data"]))
+            fields = {}
 
 
 def open_rgb(data: bytes) -> Image.Image:

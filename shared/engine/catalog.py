@@ -6,19 +6,29 @@ from typing import Any
 
 from shared.engine.check import Problem, check_graph
 from shared.engine.client import EngineClient
+from shared.errors import EngineUnavailable
 
 
 class Catalog:
-    """Node definitions are kept, for they rarely change; a value that they do not list is looked up once more."""
+    """Node definitions are kept, for they rarely change; a value that they do not list is looked up once more.
+
+    What was known before an engine went away serves until it is back: jobs are accepted meanwhile.
+    """
 
     def __init__(self, engine: EngineClient) -> None:
         self._engine = engine
         self._lock = threading.Lock()
         self._schemas: dict[str, dict[str, Any]] = {}
+        self._checkpoints: list[str] | None = None
 
     def checkpoints(self) -> list[str]:
         """Names of all checkpoint files, fresh."""
-        return self._engine.models("checkpoints")
+        try:
+            self._checkpoints = self._engine.models("checkpoints")
+        except EngineUnavailable:
+            if self._checkpoints is None:
+                raise
+        return list(self._checkpoints)
 
     def check(self, graph: dict[str, Any]) -> list[Problem]:
         """What the engine would refuse, or silently ignore, in `graph`."""

@@ -8,7 +8,8 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import NewConnectionError
 
-from shared.errors import EngineError, EngineRejected, EngineUnavailable, GenerationFailed
+from shared.engine.failures import LOG_HINT, explain
+from shared.errors import DreamLayerError, EngineError, EngineRejected, EngineUnavailable, GenerationFailed
 
 CONNECT_TIMEOUT = 5.0
 # ComfyUI answers from its event loop in milliseconds, but encoding a huge picture can hold that loop for seconds.
@@ -29,7 +30,7 @@ class Outcome:
     """How a job ended. `started` and `finished` are the engine's clock, in seconds since 1970."""
 
     images: tuple[SavedImage, ...]
-    error: EngineError | None
+    error: DreamLayerError | None
     started: float | None
     finished: float | None
 
@@ -202,20 +203,13 @@ def _outcome(entry: dict[str, Any]) -> Outcome:
         for output in (entry.get("outputs") or {}).values()
         for image in output.get("images") or []
     )
-    error: EngineError | None = None
+    error: DreamLayerError | None = None
     if "execution_error" in messages:
-        failure = messages["execution_error"]
-        error = GenerationFailed(
-            f"{failure.get('node_type')} failed: {failure.get('exception_type')}",
-            hint="data/logs/engine.log has the details",
-            node=str(failure.get("node_id")),
-        )
+        error = explain(messages["execution_error"])
     elif "execution_interrupted" in messages:
         error = GenerationFailed("the job was interrupted in the engine", hint="send the request again")
     elif status.get("status_str") != "success":
-        error = GenerationFailed(
-            "the engine ended the job without success", hint="data/logs/engine.log has the details"
-        )
+        error = GenerationFailed("the engine ended the job without success", hint=LOG_HINT)
     finished = [body["timestamp"] for body in messages.values() if isinstance(body, dict) and "timestamp" in body]
     started = (messages.get("execution_start") or {}).get("timestamp")
     return Outcome(

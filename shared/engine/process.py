@@ -13,6 +13,10 @@ from shared.settings import Settings
 
 # Importing torch from a cold disk can take minutes on small machines; a child that dies is noticed at once anyway.
 START_TIMEOUT = 300.0
+# The function of ComfyUI's thread that runs jobs.
+WORKER = "prompt_worker"
+# Seconds for an answer that proves life.
+ANSWER_TIMEOUT = 10.0
 FOLDERS = ("custom_nodes", "input", "models/checkpoints", "output", "temp", "user")
 
 
@@ -41,6 +45,7 @@ def make_keeper(settings: Settings, engine: EngineClient, comfyui_dir: Path, *, 
         python=settings.engine_python or sys.executable,
         folder=data_dir,
         log_path=data_dir / "logs" / "engine.log",
+        vital=WORKER,
     )
     return Keeper(child, lambda: _answers(engine), START_TIMEOUT)
 
@@ -87,6 +92,6 @@ def _own_folders(comfyui_dir: Path) -> dict[str, dict[str, str]]:
 
 def _answers(engine: EngineClient) -> bool:
     try:
-        return "system" in engine.system_stats()
+        return "system" in engine.system_stats(ANSWER_TIMEOUT)
     except EngineError:
         return False

@@ -21,8 +21,8 @@ PREVIEW_QUALITY = 75
 class Active:
     """A job of ours that the engine has, or is to get. One thread follows it; `sending` guards it while another sends.
 
-    `sent` is when the engine took it last, on the monotonic clock, or None; `client_id` names the
-    websocket that hears of it; `doomed` means that it was cancelled and shall leave the engine.
+    `sent` is when the engine took it last, on the monotonic clock, or None; `client_id` names the websocket that hears
+    of it; `doomed` means that it was cancelled and shall leave the engine, `gone` that it is followed no more.
     """
 
     row: JobRow
@@ -30,6 +30,7 @@ class Active:
     sending: bool = False
     running: bool = False
     doomed: bool = False
+    gone: bool = False
     deaths: int = 0
     client_id: str = ""
     _notes: list[Note] = field(default_factory=list)
@@ -40,7 +41,7 @@ class Active:
     @property
     def waits(self) -> bool:
         """Whether it is still to be sent."""
-        return self.sent is None and not self.sending
+        return self.sent is None and not self.sending and not self.doomed
 
     def heed(self, event: JobStarted | JobProgress | Preview | ImagesSaved) -> None:
         """Takes notice of an event of this job."""

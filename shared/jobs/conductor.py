@@ -113,14 +113,15 @@ class Conductor:
 
     def cancel(self, job_id: str) -> bool:
         """Cancels this job, queued or running, whoever runs it, and no other; False if it is finished or unknown."""
-        if not self._store.want_cancel(job_id):
+        if not self._store.cancel(job_id, Cancelled("the job was cancelled", job_id=job_id).as_dict()):
             return False
+        self.bells.ring(job_id)
         with self._lock:
             each = self._active.get(job_id)
         if each is not None:
             self._doom(each)
         try:
-            # At once, by whoever was asked. If it comes too early or gets lost, the survey says it again.
+            # At once, by whoever was asked. If it comes too early or gets lost, the owner's survey says it again.
             self._engine.cancel(job_id)
         except EngineError as error:
             log.info("job %s is still to be cancelled in the engine: %s", job_id, error)
@@ -235,18 +236,18 @@ class Conductor:
 
     def _survey(self) -> None:
         """Every active job is in the engine's queue, or in its history, or lost, or still to be sent."""
-        wanted = self._store.wanted_cancelled(self.owner)
         with self._lock:
             active = sorted(self._active.values(), key=lambda each: each.row.number)
+        ours = self._store.unfinished([each.row.id for each in active], self.owner)
         for each in active:
-            if each.row.id in wanted and not each.doomed:
-                self._doom(each)
+            if each.row.id not in ours:
+                self._disown(each)
         asked = time.monotonic()
         running, pending = self._engine.queue()
         lost = []
         for each in active:
             job_id = each.row.id
-            if each.sending or each.sent is None or each.sent > asked:
+            if each.gone or each.sending or each.sent is None or each.sent > asked:
                 continue
             if job_id in running or job_id in pending:
                 if each.doomed:
@@ -330,13 +331,19 @@ class Conductor:
         # Only now: while the end could not be written down, the engine is to remember it.
         self._spent.append(each.row.id)
 
+    def _disown(self, each: Active) -> None:
+        """The job was ended by another process: cancelled, or adopted while this one was thought dead."""
+        row = self._store.get(each.row.id)
+        if row is not None and row.state is State.CANCELLED:
+            self._doom(each)
+        else:
+            self._drop(each)
+
     def _doom(self, each: Active) -> None:
-        """Cancelled: told at once, and kept in mind until it has left the engine."""
-        self._store.finish(each.row.id, self.owner, State.CANCELLED, error=_cancelled(each.row.id).as_dict())
+        """It is cancelled, and kept in mind until it has left the engine."""
         each.doomed = True
-        self.bells.ring(each.row.id)
         self._surveyed = 0.0
-        if each.waits:
+        if each.sent is None and not each.sending:
             self._drop(each)
 
     def _finish(
@@ -355,14 +362,16 @@ class Conductor:
             error.details.setdefault("job_id", job_id)
             told = error.as_dict()
         notes = each.last_notes()
-        ended = self._store.finish(job_id, self.owner, state, images=saved, error=told, started=started, notes=notes)
-        if not ended and job_id in self._store.wanted_cancelled(self.owner):
-            # Asked for while it was ending, and promised.
-            self._doom(each)
-        self._drop(each)
+        if self._store.finish(job_id, self.owner, state, images=saved, error=told, started=started, notes=notes):
+            self._drop(each)
+        else:
+            row = self._store.get(job_id)
+            each.doomed = row is not None and row.state is State.CANCELLED
+            self._drop(each)
 
     def _drop(self, each: Active) -> None:
         """It is followed no more."""
+        each.gone = True
         with self._lock:
             self._active.pop(each.row.id, None)
             full = len(self._active) >= WINDOW
@@ -380,10 +389,6 @@ class Conductor:
             self._engine.forget(spent)
         except EngineError as error:
             log.info("could not clear %d jobs from the engine's history: %s", len(spent), error)
-
-
-def _cancelled(job_id: str) -> Cancelled:
-    return Cancelled("the job was cancelled", job_id=job_id)
 
 
 def _quarantined(job_id: str) -> GenerationFailed:

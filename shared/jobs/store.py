@@ -71,7 +71,7 @@ class Store:
         """
         values = {
             "id": job.id, "kind": job.kind, "state": State.QUEUED.value, "client": job.client, "service": job.service,
-            "owner": owner, "attempts": 0, "cancel_wanted": False, "created": time.time(), "started": None,
+            "owner": owner, "attempts": 0, "created": time.time(), "started": None,
             "finished": None, "model": job.model, "work": job.work, "spec": dict(job.spec), "images": [], "error": None,
             "idempotency_key": job.idempotency_key, "body_hash": job.body_hash,
         }  # fmt: skip
@@ -106,12 +106,7 @@ class Store:
 
     def newest_unfinished(self, client: str, service: str) -> JobRow | None:
         """What an interrupt without an id means: the client's newest job at that service that is not finished."""
-        query = sa.select(jobs).where(
-            jobs.c.client == client,
-            jobs.c.service == service,
-            jobs.c.state.in_(UNFINISHED),
-            jobs.c.cancel_wanted.is_(False),
-        )
+        query = sa.select(jobs).where(jobs.c.client == client, jobs.c.service == service, jobs.c.state.in_(UNFINISHED))
         return self._first(query.order_by(jobs.c.number.desc()).limit(1))
 
     def page(
@@ -183,32 +178,30 @@ class Store:
         started: float | None = None,
         notes: Sequence[Note] = (),
     ) -> bool:
-        """The end, with the events before it. Reached once: False, and nothing changed, if it was, or if the job is
-        this owner's no more, or if it shall be cancelled and `state` is another."""
+        """The end, with the events before it. False, and nothing changed, if it has ended (been cancelled) already, or
+        is this owner's no more."""
         values: dict[str, Any] = {"state": state.value, "finished": time.time(), "error": error, "images": list(images)}
         if started is not None:
             values["started"] = started
-        query = _move(job_id, owner).values(values)
-        if state is not State.CANCELLED:
-            query = query.where(jobs.c.cancel_wanted.is_(False))
         with self._write() as connection:
-            finished = connection.execute(query).rowcount == 1
+            finished = connection.execute(_move(job_id, owner).values(values)).rowcount == 1
             if finished:
-                connection.execute(events.delete().where(events.c.job_id == job_id, events.c.name == PREVIEW))
-                _tell(connection, job_id, [*notes, (state.value, {})])
+                _end(connection, job_id, notes, state)
             return finished
 
-    def want_cancel(self, job_id: str) -> bool:
-        """Asks the owner to cancel; False if the job is finished or unknown. After True it will not be completed."""
-        query = jobs.update().where(jobs.c.id == job_id, jobs.c.state.in_(UNFINISHED)).values(cancel_wanted=True)
+    def cancel(self, job_id: str, error: Mapping[str, Any]) -> bool:
+        """Ends a job as cancelled, whoever runs it; False if it is finished or unknown. Its owner finds out."""
+        values = {"state": State.CANCELLED.value, "finished": time.time(), "error": error}
+        query = jobs.update().where(jobs.c.id == job_id, jobs.c.state.in_(UNFINISHED)).values(values)
         with self._write() as connection:
-            return connection.execute(query).rowcount == 1
+            cancelled = connection.execute(query).rowcount == 1
+            if cancelled:
+                _end(connection, job_id, [], State.CANCELLED)
+            return cancelled
 
-    def wanted_cancelled(self, owner: str) -> set[str]:
-        """Ids of an owner's unfinished jobs that shall be cancelled."""
-        query = sa.select(jobs.c.id).where(
-            jobs.c.owner == owner, jobs.c.cancel_wanted.is_(True), jobs.c.state.in_(UNFINISHED)
-        )
+    def unfinished(self, job_ids: Sequence[str], owner: str) -> set[str]:
+        """Which of these jobs are an owner's, and not finished."""
+        query = sa.select(jobs.c.id).where(jobs.c.id.in_(job_ids), jobs.c.owner == owner, jobs.c.state.in_(UNFINISHED))
         with self._read() as connection:
             return set(connection.scalars(query))
 
@@ -316,6 +309,11 @@ def _tell(connection: Connection, job_id: str, notes: Sequence[Note]) -> None:
         connection.execute(
             events.insert(), [{"job_id": job_id, "name": name, "data": dict(data)} for name, data in notes]
         )
+
+
+def _end(connection: Connection, job_id: str, notes: Sequence[Note], state: State) -> None:
+    connection.execute(events.delete().where(events.c.job_id == job_id, events.c.name == PREVIEW))
+    _tell(connection, job_id, [*notes, (state.value, {})])
 
 
 def _count_unfinished(connection: Connection, before: int | None = None) -> int:

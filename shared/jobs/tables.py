@@ -45,7 +45,6 @@ jobs = sa.Table(
     sa.Column("service", sa.String(40), nullable=False),
     sa.Column("owner", sa.String(36), nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
-    sa.Column("cancel_wanted", sa.Boolean, nullable=False),
     sa.Column("created", sa.Float, nullable=False),
     sa.Column("started", sa.Float),
     sa.Column("finished", sa.Float),
@@ -129,7 +128,6 @@ class JobRow:
     service: str
     owner: str
     attempts: int
-    cancel_wanted: bool
     created: float
     started: float | None
     finished: float | None
