@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 
@@ -70,11 +72,9 @@ def launcher_environment(data_dir: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="session")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestHouse]:
-    """Everything, started as a user starts it, once for the session; stopped by SIGTERM and seen to be gone."""
-    folder = tmp_path_factory.mktemp("house")
-    environ = launcher_environment(folder / "data")
+@contextmanager
+def launched(folder: Path, environ: dict[str, str]) -> Iterator[TestHouse]:
+    """Everything, started as a user starts it; stopped by SIGTERM and seen to be gone."""
     output = folder / "launcher.log"
     with output.open("wb") as log:
         process = subprocess.Popen(
@@ -84,7 +84,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestHouse]:
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-    running = TestHouse(process, environ, folder / "data", output)
+    running = TestHouse(process, environ, Path(environ[f"{PREFIX}DATA_DIR"]), output)
     try:
         deadline = time.monotonic() + START_TIMEOUT
         while "Ctrl-C stops everything" not in running.output():
@@ -93,9 +93,29 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestHouse]:
             time.sleep(0.1)
         yield running
     finally:
+        children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)
+    assert psutil.wait_procs(children, timeout=10)[1] == []
+
+
+@pytest.fixture(scope="session")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestHouse]:
+    """The house that most tests share."""
+    folder = tmp_path_factory.mktemp("house")
+    with launched(folder, launcher_environment(folder / "data")) as running:
+        yield running
     for url in (running.txt2img, running.img2img, running.control, running.engine):
         with pytest.raises(requests.ConnectionError):
             requests.get(url, timeout=2)
+
+
+@pytest.fixture
+def own_house(tmp_path: Path, house: TestHouse) -> Iterator[TestHouse]:
+    """A house of the test's own, to be ill-treated; with the models of the shared one."""
+    environ = launcher_environment(tmp_path / "data")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "models").symlink_to(house.data_dir / "models", target_is_directory=True)
+    with launched(tmp_path, environ) as running:
+        yield running

@@ -109,6 +109,8 @@ def test_a_busy_port_is_named_with_the_setting_that_moves_it(tmp_path: Path, nam
         ("ENGINE_ARGS", "--no-such-argument", "unrecognized arguments: --no-such-argument"),
         ("ENGINE_URL", "http://127.0.0.1:9", "does not answer at http://127.0.0.1:9"),
         ("DATA_DIR", f"{PROJECT_DIR}/README.md", "README.md"),
+        ("DATABASE_URL", "sqlite:////nonexistent/jobs.sqlite", "unable to open database file"),
+        ("DATABASE_URL", "nosuchdatabase://here", "DREAM_LAYER_DATABASE_URL cannot be used"),
     ],
 )
 def test_a_step_that_fails_says_which_and_why(tmp_path: Path, setting: str, value: str, says: str) -> None:

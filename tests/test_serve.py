@@ -4,6 +4,8 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import requests
@@ -68,6 +70,103 @@ def test_health_answers_while_every_waiting_place_is_taken(tmp_path: Path, house
     busy = next(answer for answer in answers if answer.status_code == 503)
     assert busy.headers["Retry-After"] == "10"
     assert busy.json()["error"]["code"] == "busy"
+
+
+def test_past_its_limits_a_service_says_so_and_everything_else_still_answers(tmp_path: Path, house: TestHouse) -> None:
+    """With every place taken and the queue full: what does not wait is answered as if nothing were going on."""
+    (port,) = free_ports(1)
+    environ = {
+        **house.environ,
+        f"{PREFIX}TXT2IMG_PORT": str(port),
+        f"{PREFIX}ENGINE_URL": house.engine,
+        f"{PREFIX}DATABASE_URL": f"sqlite:///{tmp_path / 'jobs.sqlite'}",
+        f"{PREFIX}THREADS": "8",
+        f"{PREFIX}WAITERS": "2",
+        f"{PREFIX}STREAMS": "2",
+        f"{PREFIX}QUEUE_LIMIT": "5",
+    }
+    url = f"http://127.0.0.1:{port}"
+    service = subprocess.Popen([sys.executable, "txt2img_server.py"], cwd=PROJECT_DIR, env=environ)
+    slow = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 300}
+    later = {"Prefer": "respond-async"}
+
+    def post(headers: dict[str, str]) -> requests.Response:
+        return requests.post(f"{url}/api/txt2img", json=slow, headers=headers, timeout=TIMEOUT)
+
+    def jobs() -> list[str]:
+        return [job["job_id"] for job in requests.get(f"{url}/api/jobs", timeout=2).json()["jobs"]]
+
+    try:
+        wait_for_health(url)
+        with ThreadPoolExecutor() as pool, ExitStack() as streams:
+            waiting = [pool.submit(post, {}) for _ in range(2)]
+            deadline = time.monotonic() + TIMEOUT
+            while len(jobs()) < 2:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            for job_id in jobs():
+                stream = requests.get(f"{url}/api/jobs/{job_id}/events", stream=True, timeout=TIMEOUT)
+                streams.enter_context(stream)
+                assert stream.status_code == 200
+            for busy in (post({}), post({"Accept": "text/event-stream"})):
+                assert busy.status_code == 503
+                assert busy.headers["Retry-After"] == "10"
+                assert "Prefer: respond-async" in busy.json()["error"]["hint"]
+            # Who was turned away has left nothing behind.
+            assert len(jobs()) == 2
+            assert [post(later).status_code for _ in range(4)] == [202, 202, 202, 429]
+            full = post(later)
+            assert full.headers["Retry-After"] == "30"
+            assert "DREAM_LAYER_QUEUE_LIMIT" in full.json()["error"]["hint"]
+            not_ready = requests.get(f"{url}/ready", timeout=2)
+            assert not_ready.status_code == 503
+            assert "the queue is full" in not_ready.json()["reason"]
+            assert requests.get(f"{url}/health", timeout=2).ok
+            for job_id in jobs():
+                assert requests.get(f"{url}/api/jobs/{job_id}", timeout=2).json()["job_id"] == job_id
+                assert requests.delete(f"{url}/api/jobs/{job_id}", timeout=2).json()["done"] == "cancelled"
+            assert [request.result(timeout=10).status_code for request in waiting] == [409, 409]
+            assert post(later).status_code == 202
+            requests.delete(f"{url}/api/jobs/{jobs()[0]}", timeout=2)
+    finally:
+        service.terminate()
+        service.wait(timeout=15)
+
+
+def test_finished_jobs_are_kept_as_long_as_the_settings_say(tmp_path: Path, house: TestHouse) -> None:
+    (port,) = free_ports(1)
+    environ = {
+        **house.environ,
+        f"{PREFIX}TXT2IMG_PORT": str(port),
+        f"{PREFIX}ENGINE_URL": house.engine,
+        f"{PREFIX}DATABASE_URL": f"sqlite:///{tmp_path / 'jobs.sqlite'}",
+    }
+    url = f"http://127.0.0.1:{port}"
+    fields = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1}
+
+    def service(**more: str) -> "subprocess.Popen[bytes]":
+        process = subprocess.Popen([sys.executable, "txt2img_server.py"], cwd=PROJECT_DIR, env={**environ, **more})
+        wait_for_health(url)
+        return process
+
+    first = service()
+    try:
+        drawn = [requests.post(f"{url}/api/txt2img", json=fields, timeout=TIMEOUT).json() for _ in range(3)]
+    finally:
+        first.terminate()
+        first.wait(timeout=15)
+    second = service(**{f"{PREFIX}KEEP_JOBS": "1"})
+    try:
+        deadline = time.monotonic() + TIMEOUT
+        while len(kept := requests.get(f"{url}/api/jobs", timeout=TIMEOUT).json()["jobs"]) > 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert [job["job_id"] for job in kept] == [drawn[-1]["job_id"]]
+        pictures = [requests.get(one["comfy_response"]["generated_images"][0]["url"], timeout=TIMEOUT) for one in drawn]
+        assert [picture.status_code for picture in pictures] == [404, 404, 200]
+    finally:
+        second.terminate()
+        second.wait(timeout=15)
 
 
 def test_a_request_that_takes_too_long_is_a_504_with_the_jobs_id(house: TestHouse) -> None:

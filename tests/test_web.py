@@ -101,6 +101,21 @@ def test_without_an_engine_the_answer_is_503_and_says_what_to_do(client: MakeCli
     assert "dream_layer.py" in response.json["error"]["hint"]
 
 
+def test_without_an_engine_it_is_alive_but_not_ready(client: MakeClient) -> None:
+    service = client()
+    assert service.get("/health").status_code == 200
+    answer = service.get("/ready")
+    assert answer.status_code == 503
+    assert answer.json is not None
+    assert answer.json["ready"] is False
+    assert answer.json["reason"].startswith("the engine does not answer at http://127.0.0.1:9")
+
+
+def test_without_an_engine_jobs_are_still_listed(client: MakeClient) -> None:
+    answer = client().get("/api/jobs")
+    assert answer.json == {"status": "success", "jobs": [], "before": None}
+
+
 def test_a_body_over_the_limit_is_a_413_in_json(client: MakeClient) -> None:
     response = client(max_body_mb=1).post("/api/txt2img", json={"prompt": "x" * 2_000_000})
     assert response.status_code == 413

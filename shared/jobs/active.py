@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import io
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
+from shared.engine.client import SavedImage
 from shared.engine.events import ImagesSaved, JobProgress, JobStarted, Preview
 from shared.jobs.tables import JobRow, Note, Report
 
@@ -22,7 +24,8 @@ class Active:
     """A job of ours that the engine has, or is to get. One thread follows it; `sending` guards it while another sends.
 
     `sent` is when the engine took it last, on the monotonic clock, or None; `client_id` names the websocket that hears
-    of it; `doomed` means that it was cancelled and shall leave the engine, `gone` that it is followed no more.
+    of it; `shown` are the pictures that were told; `doomed` means that it was cancelled and shall leave the engine,
+    `gone` that it is followed no more.
     """
 
     row: JobRow
@@ -33,6 +36,7 @@ class Active:
     gone: bool = False
     deaths: int = 0
     client_id: str = ""
+    shown: set[str] = field(default_factory=set)
     _notes: list[Note] = field(default_factory=list)
     _started: float | None = None
     _progress: Note | None = None
@@ -53,10 +57,7 @@ class Active:
         elif isinstance(event, Preview):
             self._preview = event.picture
         elif isinstance(event, ImagesSaved):
-            self._notes += [
-                ("image", {"filename": image.filename, "subfolder": image.subfolder, "type": image.type})
-                for image in event.images
-            ]
+            self._show(event.images)
 
     def start(self) -> None:
         """It is being drawn now."""
@@ -68,13 +69,21 @@ class Active:
     def lose(self) -> None:
         """The engine has it no more, and what was not told yet is void."""
         self.sent, self.running = None, False
+        self.shown.clear()
         self._notes, self._started, self._progress, self._preview = [], None, None, None
 
-    def last_notes(self) -> list[Note]:
-        """What is to be told before its end. Where it stood a moment ago is no news then."""
+    def last_notes(self, images: Sequence[SavedImage]) -> list[Note]:
+        """What is to be told before its end, with all of its pictures. Where it stood a moment ago is no news then."""
         self._progress = self._preview = None
+        self._show(images)
         report = self.report()
         return [] if report is None else list(report.notes)
+
+    def _show(self, images: Sequence[SavedImage]) -> None:
+        for image in images:
+            if image.filename not in self.shown:
+                self.shown.add(image.filename)
+                self._notes.append(("image", saved(image)))
 
     def report(self) -> Report | None:
         """What is to be written down since the last report; None if there is nothing."""
@@ -85,6 +94,11 @@ class Active:
             notes = [*notes, ("preview", {"image": url})]
         self._notes, self._started, self._progress, self._preview = [], None, None, None
         return Report(self.row.id, started, notes) if notes or started is not None else None
+
+
+def saved(image: SavedImage) -> dict[str, str]:
+    """A picture as it is written down."""
+    return {"filename": image.filename, "subfolder": image.subfolder, "type": image.type}
 
 
 def preview_url(picture: bytes) -> str | None:

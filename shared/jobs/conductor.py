@@ -26,7 +26,7 @@ from shared.errors import (
     GenerationFailed,
     StorageFailed,
 )
-from shared.jobs.active import Active
+from shared.jobs.active import Active, saved
 from shared.jobs.archive import Archive
 from shared.jobs.bells import Bells
 from shared.jobs.store import Store
@@ -230,6 +230,11 @@ class Conductor:
             # It may stand in the engine's queue: the survey finds out, and sends it if not.
             each = Active(row, sent=0.0, deaths=row.attempts)
             each.running = row.state is State.RUNNING
+            for event in self._store.events_after(row.id, 0):
+                if event.name == "queued":
+                    each.shown.clear()
+                elif event.name == "image":
+                    each.shown.add(event.data["filename"])
             with self._lock:
                 self._active[row.id] = each
             self._surveyed = 0.0
@@ -356,13 +361,12 @@ class Conductor:
         started: float | None = None,
     ) -> None:
         job_id = each.row.id
-        saved = [{"filename": i.filename, "subfolder": i.subfolder, "type": i.type} for i in images]
         told = None
         if error is not None:
             error.details.setdefault("job_id", job_id)
             told = error.as_dict()
-        notes = each.last_notes()
-        if self._store.finish(job_id, self.owner, state, images=saved, error=told, started=started, notes=notes):
+        notes, kept = each.last_notes(images), [saved(image) for image in images]
+        if self._store.finish(job_id, self.owner, state, images=kept, error=told, started=started, notes=notes):
             self._drop(each)
         else:
             row = self._store.get(job_id)

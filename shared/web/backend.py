@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 
 from flask import request
+from sqlalchemy.exc import ArgumentError
 
 from shared.engine.catalog import Catalog
 from shared.engine.client import EngineClient
-from shared.errors import SetupError
+from shared.errors import SetupError, StorageFailed
 from shared.jobs.archive import Archive, Retention
 from shared.jobs.conductor import Conductor
 from shared.jobs.estimate import MEASURED, seconds_left
@@ -72,5 +73,10 @@ def _open_store(settings: Settings) -> Store:
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         return Store(settings.jobs_url)
-    except OSError as error:
+    except (OSError, StorageFailed) as error:
         raise SetupError("jobs", str(error), hint=f"{PREFIX}DATA_DIR names another folder") from error
+    except (ArgumentError, ImportError) as error:
+        # The URL may hold a password, and is not repeated.
+        raise SetupError(
+            "jobs", f"{PREFIX}DATABASE_URL cannot be used: {error}", hint="a driver may have to be installed with pip"
+        ) from error

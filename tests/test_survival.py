@@ -1,0 +1,194 @@
+"""What jobs survive: the death of the engine, of its worker, of services, of the launcher; and what they cannot."""
+
+import resource
+import shutil
+import sys
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psutil
+import pytest
+import requests
+
+from tests.conftest import launched
+from tests.house import TIMEOUT, TestHouse, read_stream, wait_for_health
+from tests.storm import storm
+
+SMALL = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1}
+LONG = {**SMALL, "steps": 60}
+
+
+def child(house: TestHouse, script: str) -> psutil.Process:
+    """The launcher's child that runs this script."""
+    (found,) = [
+        each
+        for each in psutil.Process(house.process.pid).children()
+        if any(part.endswith(script) for part in each.cmdline())
+    ]
+    return found
+
+
+def wait_until_ready(house: TestHouse) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        try:
+            if requests.get(f"{house.txt2img}/ready", timeout=5).ok:
+                return
+        except requests.RequestException:
+            pass
+        assert time.monotonic() < deadline, house.output()
+        time.sleep(0.1)
+
+
+def test_an_engine_whose_worker_thread_died_is_started_again_and_its_jobs_with_it(house: TestHouse) -> None:
+    job_id = house.submit(**LONG)
+    house.wait_for_job(job_id, "running")
+    before = child(house, "main.py").pid
+    # Sent past our services, which would refuse it: a node without inputs ends ComfyUI's worker thread, while its HTTP
+    # goes on. It comes after the running job, so this one ends first or is run again.
+    deadly: dict[str, Any] = {
+        "image": {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 0}},
+        "good": {"class_type": "PreviewImage", "inputs": {"images": ["image", 0]}},
+        "deadly": {"class_type": "PreviewImage"},
+    }
+    sent = requests.post(f"{house.engine}/prompt", json={"prompt": deadly, "number": -1}, timeout=TIMEOUT)
+    assert sent.status_code == 200
+    following = house.submit(**SMALL)
+    assert house.wait_for_job(job_id)["state"] == "completed"
+    assert house.wait_for_job(following)["state"] == "completed"
+    assert child(house, "main.py").pid != before
+    assert "engine ended with exit code 70" in house.output()
+
+
+def test_while_the_engine_is_away_jobs_are_taken_and_wait_for_it(house: TestHouse) -> None:
+    house.draw(**SMALL)
+    child(house, "main.py").kill()
+    ids = [house.submit(**SMALL) for _ in range(3)]
+    not_ready = requests.get(f"{house.txt2img}/ready", timeout=TIMEOUT)
+    assert not_ready.status_code == 503
+    assert "the engine does not answer" in not_ready.json()["reason"]
+    jobs = [house.wait_for_job(job_id) for job_id in ids]
+    assert [job["state"] for job in jobs] == ["completed"] * 3
+    assert [job["started"] for job in jobs] == sorted(job["started"] for job in jobs)
+    # None of them was in an engine that died: this was no attempt of theirs.
+    assert [job["timings"]["attempts"] for job in jobs] == [1, 1, 1]
+
+
+def test_the_jobs_of_a_service_that_was_killed_are_finished_and_can_be_watched_elsewhere(house: TestHouse) -> None:
+    headers = {"Idempotency-Key": str(uuid.uuid4())}
+    with ThreadPoolExecutor() as pool:
+        broken = pool.submit(requests.post, f"{house.txt2img}/api/txt2img", json=LONG, headers=headers, timeout=TIMEOUT)
+        deadline = time.monotonic() + TIMEOUT
+        while not (running := requests.get(f"{house.control}/api/jobs?state=running", timeout=TIMEOUT).json()["jobs"]):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        child(house, "txt2img_server.py").kill()
+        with pytest.raises(requests.ConnectionError):
+            broken.result()
+    (job,) = running
+    with requests.get(f"{house.img2img}/api/jobs/{job['job_id']}/events", stream=True, timeout=TIMEOUT) as response:
+        events = list(read_stream(response))
+    assert [event.name for event in events if event.name in ("started", "image", "completed")] == [
+        "started",
+        "image",
+        "completed",
+    ]
+    wait_for_health(house.txt2img)
+    # Who repeats the broken request gets what came of it.
+    again = requests.post(f"{house.txt2img}/api/txt2img", json=LONG, headers=headers, timeout=TIMEOUT)
+    assert again.json()["job_id"] == job["job_id"]
+    assert house.picture(again.json()).size == (64, 64)
+
+
+def test_a_job_that_kills_the_engine_three_times_is_given_up_and_the_rest_go_on(own_house: TestHouse) -> None:
+    house = own_house
+    killer, innocent = house.submit(**{**LONG, "steps": 400}), house.submit(**SMALL)
+    for _ in range(3):
+        # As if it were the job's doing: the engine dies each time that it is drawn.
+        house.wait_for_job(killer, "running")
+        child(house, "main.py").kill()
+        deadline = time.monotonic() + TIMEOUT
+        while house.job(killer)["state"] == "running":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    given_up = house.wait_for_job(killer)
+    assert given_up["state"] == "failed"
+    assert "the engine died 3 times while it had this job" in given_up["error"]["message"]
+    completed = house.wait_for_job(innocent)
+    assert (completed["state"], completed["timings"]["attempts"]) == ("completed", 1)
+
+
+def test_twenty_queued_jobs_survive_a_power_cut_and_are_drawn_in_order_and_once(own_house: TestHouse) -> None:
+    house = own_house
+    ids = [house.submit(**{**SMALL, "steps": 3, "seed": seed}) for seed in range(20)]
+    everything = [psutil.Process(house.process.pid), *psutil.Process(house.process.pid).children(recursive=True)]
+    # The launcher last, so that nothing is told to stop in good order.
+    for process in everything[::-1]:
+        process.kill()
+    house.process.wait()
+    assert psutil.wait_procs(everything, timeout=10)[1] == []
+    with launched(house.log.parent, house.environ) as again:
+        jobs = [again.wait_for_job(job_id) for job_id in ids]
+        pictures = list((house.data_dir / "output").rglob("*.png"))
+        assert [job["state"] for job in jobs] == ["completed"] * 20
+        assert [job["seed"] for job in jobs] == list(range(20))
+        assert [job["started"] for job in jobs] == sorted(job["started"] for job in jobs)
+        assert sorted(path.name for path in pictures) == sorted(
+            url.rsplit("/", 1)[1] for job in jobs for url in job["images"]
+        )
+        # What was drawn before is still served.
+        assert all(requests.get(job["images"][0], timeout=TIMEOUT).ok for job in jobs)
+
+
+def test_a_storm_of_kills_loses_nothing_and_doubles_nothing(own_house: TestHouse) -> None:
+    count = storm(own_house, seconds=25, seed=7)
+    assert count.wrong == [], count
+    assert count.accepted
+    assert count.kills
+    assert count.pictures == len(count.accepted) == count.states["completed"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits another process's files")
+def test_a_full_disk_fails_that_job_and_nothing_else(house: TestHouse) -> None:
+    engine = child(house, "main.py").pid
+    limits = resource.prlimit(engine, resource.RLIMIT_FSIZE)
+    # A file may grow to 200 bytes, no more: for who writes a picture, that is a full disk.
+    resource.prlimit(engine, resource.RLIMIT_FSIZE, (200, limits[1]))
+    try:
+        response = requests.post(f"{house.txt2img}/api/txt2img", json=SMALL, timeout=TIMEOUT)
+    finally:
+        resource.prlimit(engine, resource.RLIMIT_FSIZE, limits)
+    assert response.status_code == 507, response.text
+    assert response.json()["error"]["code"] == "storage_failed"
+    # Not always the node that saves: the engine's log has no room either.
+    assert response.json()["message"].endswith(" failed: File too large")
+    assert house.picture(house.draw(**SMALL)).size == (64, 64)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits another process's files")
+def test_a_disk_too_full_to_write_a_job_down_refuses_it(house: TestHouse) -> None:
+    service = child(house, "txt2img_server.py").pid
+    limits = resource.prlimit(service, resource.RLIMIT_FSIZE)
+    resource.prlimit(service, resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        refused = requests.post(f"{house.txt2img}/api/txt2img", json=SMALL, timeout=TIMEOUT)
+        alive = requests.get(f"{house.txt2img}/health", timeout=TIMEOUT)
+    finally:
+        resource.prlimit(service, resource.RLIMIT_FSIZE, limits)
+    assert refused.status_code == 507, refused.text
+    assert "disk full" in refused.json()["error"]["hint"]
+    assert alive.ok
+    assert house.picture(house.draw(**SMALL)).size == (64, 64)
+
+
+def test_an_output_folder_that_cannot_be_written_fails_that_job_and_says_so(own_house: TestHouse) -> None:
+    house = own_house
+    shutil.rmtree(house.data_dir / "output")
+    (house.data_dir / "output").write_text("a file where the folder was")
+    response = requests.post(f"{house.txt2img}/api/txt2img", json=SMALL, timeout=TIMEOUT)
+    assert response.status_code == 507, response.text
+    assert response.json()["error"]["node"] == "SaveImage"
+    (house.data_dir / "output").unlink()
+    assert house.picture(house.draw(**SMALL)).size == (64, 64)
