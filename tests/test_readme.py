@@ -1,5 +1,6 @@
 """What README.md says to type, typed."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -7,10 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import requests
 from PIL import Image, ImageChops
 
 from shared.settings import PREFIX, PROJECT_DIR
-from tests.house import TIMEOUT, TestHouse
+from tests.house import TIMEOUT, TestHouse, read_stream
 
 README = (PROJECT_DIR / "README.md").read_text(encoding="utf-8")
 PORTS = {"5001": "TXT2IMG", "5002": "CONTROL", "5004": "IMG2IMG"}
@@ -36,6 +38,50 @@ def test_the_first_pictures(house: TestHouse, tmp_path: Path) -> None:
     changed = ImageChops.difference(red, half).getbbox()
     assert changed is not None
     assert changed[0] == 64
+
+
+@pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="needs bash and curl")
+def test_the_three_ways_to_wait(house: TestHouse, tmp_path: Path) -> None:
+    script = block("Jobs: wait, watch, or come back")
+    script = script.replace("localhost:5001", house.txt2img.removeprefix("http://"))
+    told = subprocess.run(
+        ["bash", "-euc", script], cwd=tmp_path, check=True, timeout=TIMEOUT, capture_output=True, text=True
+    ).stdout
+    assert json.loads((tmp_path / "answer.json").read_text(encoding="utf-8"))["status"] == "success"
+    for event in ("queued", "started", "progress", "image", "completed"):
+        assert f"\nevent: {event}\ndata: " in told
+    accepted, listed = told.splitlines()[-2:]
+    assert json.loads(accepted)["status"] == "accepted"
+    assert len(json.loads(listed)["jobs"]) == 3
+
+
+def test_the_events_have_the_fields_that_are_written_down(house: TestHouse) -> None:
+    table = README[README.index("| event | fields |") :].split("\n\n")[0]
+    documented = {
+        name: set(re.findall(r"`(\w+)`", row.split("|")[2]))
+        for row in table.splitlines()[2:]
+        for name in re.findall(r"`(\w+)`", row.split("|")[1])
+    }
+    fields = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 40, "preview": True}
+    seen: dict[str, set[str]] = {}
+    with requests.post(
+        f"{house.txt2img}/api/txt2img",
+        json=fields,
+        headers={"Accept": "text/event-stream"},
+        stream=True,
+        timeout=TIMEOUT,
+    ) as response:
+        for event in read_stream(response):
+            seen.setdefault(event.name, set()).update(event.data.keys() - {"job_id"})
+    job_id = house.submit(**{**fields, "steps": 400})
+    requests.delete(f"{house.txt2img}/api/jobs/{job_id}", timeout=TIMEOUT)
+    with requests.get(f"{house.txt2img}/api/jobs/{job_id}/events", stream=True, timeout=TIMEOUT) as response:
+        seen |= {event.name: event.data.keys() - {"job_id"} for event in read_stream(response)}
+    assert {"queued", "started", "progress", "preview", "image", "completed", "cancelled"} == seen.keys()
+    for name, keys in seen.items():
+        if name != "completed":
+            # `attempt` of `queued` comes only after a death.
+            assert keys | ({"attempt"} if name == "queued" else set()) == documented[name], name
 
 
 @pytest.mark.parametrize("path", ["ARCHITECTURE.md", "README.md"])

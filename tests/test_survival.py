@@ -1,11 +1,11 @@
 """What jobs survive: the death of the engine, of its worker, of services, of the launcher; and what they cannot."""
 
-import resource
 import shutil
-import sys
 import time
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import psutil
@@ -150,16 +150,22 @@ def test_a_storm_of_kills_loses_nothing_and_doubles_nothing(own_house: TestHouse
     assert count.pictures == len(count.accepted) == count.states["completed"]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="limits another process's files")
-def test_a_full_disk_fails_that_job_and_nothing_else(house: TestHouse) -> None:
-    engine = child(house, "main.py").pid
-    limits = resource.prlimit(engine, resource.RLIMIT_FSIZE)
-    # A file may grow to 200 bytes, no more: for who writes a picture, that is a full disk.
-    resource.prlimit(engine, resource.RLIMIT_FSIZE, (200, limits[1]))
+@contextmanager
+def no_room_for(process: psutil.Process, size: int) -> Iterator[None]:
+    """Lets no file of a process grow past `size` bytes: for who writes more, that is a full disk."""
+    if not hasattr(process, "rlimit"):
+        pytest.skip("this system does not limit another process's files")
+    usual = process.rlimit(psutil.RLIMIT_FSIZE)
+    process.rlimit(psutil.RLIMIT_FSIZE, (size, usual[1]))
     try:
-        response = requests.post(f"{house.txt2img}/api/txt2img", json=SMALL, timeout=TIMEOUT)
+        yield
     finally:
-        resource.prlimit(engine, resource.RLIMIT_FSIZE, limits)
+        process.rlimit(psutil.RLIMIT_FSIZE, usual)
+
+
+def test_a_full_disk_fails_that_job_and_nothing_else(house: TestHouse) -> None:
+    with no_room_for(child(house, "main.py"), 200):
+        response = requests.post(f"{house.txt2img}/api/txt2img", json=SMALL, timeout=TIMEOUT)
     assert response.status_code == 507, response.text
     assert response.json()["error"]["code"] == "storage_failed"
     # Not always the node that saves: the engine's log has no room either.
@@ -167,16 +173,10 @@ def test_a_full_disk_fails_that_job_and_nothing_else(house: TestHouse) -> None:
     assert house.picture(house.draw(**SMALL)).size == (64, 64)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="limits another process's files")
 def test_a_disk_too_full_to_write_a_job_down_refuses_it(house: TestHouse) -> None:
-    service = child(house, "txt2img_server.py").pid
-    limits = resource.prlimit(service, resource.RLIMIT_FSIZE)
-    resource.prlimit(service, resource.RLIMIT_FSIZE, (0, limits[1]))
-    try:
+    with no_room_for(child(house, "txt2img_server.py"), 0):
         refused = requests.post(f"{house.txt2img}/api/txt2img", json=SMALL, timeout=TIMEOUT)
         alive = requests.get(f"{house.txt2img}/health", timeout=TIMEOUT)
-    finally:
-        resource.prlimit(service, resource.RLIMIT_FSIZE, limits)
     assert refused.status_code == 507, refused.text
     assert "disk full" in refused.json()["error"]["hint"]
     assert alive.ok

@@ -1,6 +1,7 @@
 """What the engine has: its checkpoints and its node classes."""
 
 import threading
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,11 +21,16 @@ class Catalog:
         self._lock = threading.Lock()
         self._schemas: dict[str, dict[str, Any]] = {}
         self._checkpoints: list[str] | None = None
+        self._listed = 0.0
 
-    def checkpoints(self) -> list[str]:
-        """Names of all checkpoint files, fresh."""
+    def checkpoints(self, max_age: float = 0.0) -> list[str]:
+        """Names of all checkpoint files, as they were at most `max_age` seconds ago."""
+        now = time.monotonic()
+        if self._checkpoints is not None and now - self._listed < max_age:
+            return list(self._checkpoints)
         try:
             self._checkpoints = self._engine.models("checkpoints")
+            self._listed = now
         except EngineUnavailable:
             if self._checkpoints is None:
                 raise

@@ -28,6 +28,8 @@ R = TypeVar("R", bound=GenerationRequest)
 
 ONE_YEAR = 365 * 24 * 3600
 LONGEST_KEY = 255
+# Seconds for which a list of checkpoints is new enough to choose the default from.
+FRESH = 1.0
 
 
 def txt2img_routes(backend: Backend) -> Blueprint:
@@ -92,7 +94,7 @@ def _generation_routes(
             earlier = backend.store.by_key(_checked(key))
             if earlier is not None:
                 return _same(earlier, body_hash)
-        parsed, warnings = read(fields, backend.settings.checkpoint, backend.catalog.checkpoints)
+        parsed, warnings = read(fields, backend.settings.checkpoint, lambda: backend.catalog.checkpoints(FRESH))
         job_id = str(uuid.uuid4())
         graph = recipe(parsed, filename_prefix(job_id, datetime.now())).to_api()
         problems = backend.catalog.check(graph)

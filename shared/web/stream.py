@@ -36,7 +36,7 @@ def event_stream(
 
     `bell` is rung when there is news. `dress` gives an event's data as clients see it. `waiting` says where a queued
     job stands, or None if it is not queued; when that changed, it is told as an event without a number. The stream ends
-    early when it is `over`; clients come back with the last number that they saw.
+    early when it is `over`, or when the job was removed; clients come back with the last number that they saw.
     """
     told = looked = time.monotonic()
     queued: Data | None = None
@@ -59,6 +59,8 @@ def event_stream(
                 queued, told = {**queued, **stands}, now
                 yield frame("queued", queued)
         if now - told > HEARTBEAT:
+            if store.get(job_id) is None:
+                return
             told = now
             yield ": still here\n\n"
         bell.wait(LOOK)
