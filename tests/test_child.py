@@ -108,3 +108,44 @@ def test_a_large_log_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     runs.stop()
     assert (tmp_path / "thing.log").read_text().strip() == "new"
     assert (tmp_path / "thing.previous.log").exists()
+
+
+def test_a_child_ends_with_the_thread_that_does_its_work(tmp_path: Path) -> None:
+    code = (
+        "import threading, time\n"
+        "def other():\n"
+        "    raise ValueError('of no importance')\n"
+        "def work():\n"
+        "    raise ValueError('deadly')\n"
+        "for each in (other, work):\n"
+        "    time.sleep(0.1)\n"
+        "    threading.Thread(target=each).start()\n"
+        "time.sleep(60)\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    runs = Child(
+        "thing", [script], python=sys.executable, folder=tmp_path, log_path=tmp_path / "thing.log", vital="work"
+    )
+    runs.start()
+    assert runs.wait(20) == 70
+    assert "of no importance" in runs.last_lines(30)
+    assert runs.last_lines(1) == "the thread of work is dead, and this process with it"
+    runs.stop()
+
+
+def test_a_child_that_stops_answering_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.child.CHECK", 0.05)
+    monkeypatch.setattr("shared.child.DEAF", 0.3)
+    deaf = False
+    keeper = Keeper(child(tmp_path, "import time\ntime.sleep(60)\n"), lambda: not deaf, 20)
+    keeper.start()
+    keeper.wait_ready()
+    first = keeper.child.pid
+    time.sleep(0.5)
+    assert keeper.child.pid == first
+    deaf = True
+    wait_for(lambda: keeper.child.pid != first, "it was not ended")
+    deaf = False
+    wait_for(lambda: keeper.restarts == 1 and keeper.state == "ready", "it was not started again")
+    keeper.stop()

@@ -9,6 +9,7 @@ import pytest
 
 from shared.engine.client import SavedImage, _outcome, _problems
 from shared.engine.events import ImagesSaved, JobEnded, JobEvent, JobProgress, JobStarted, Preview, parse_frame
+from shared.engine.failures import explain
 from shared.errors import GenerationFailed
 from shared.jobs.names import filename_prefix, locate
 
@@ -122,6 +123,29 @@ def test_an_error_in_a_node_names_the_node_and_no_paths() -> None:
     assert isinstance(outcome.error, GenerationFailed)
     assert outcome.error.message == "KSampler failed: RuntimeError"
     assert "/home" not in json.dumps(outcome.error.as_dict())
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "code", "message"),
+    [
+        (
+            "OSError",
+            "[Errno 28] No space left on device: '/home/me/a.png'",
+            "storage_failed",
+            "No space left on device",
+        ),
+        ("PermissionError", "[Errno 13] Permission denied: '/home/me'", "storage_failed", "Permission denied"),
+        ("torch.OutOfMemoryError", "Allocation on device", "generation_failed", "the engine ran out of memory"),
+        ("RuntimeError", "CUDA error: out of memory\nat /home/me", "generation_failed", "the engine ran out of memory"),
+        ("RuntimeError", "/home/me/model.safetensors", "generation_failed", "RuntimeError"),
+    ],
+)
+def test_why_a_node_failed_is_told_without_paths(kind: str, text: str, code: str, message: str) -> None:
+    failure = {"node_id": "Save", "node_type": "SaveImage", "exception_type": kind, "exception_message": text}
+    error = explain(failure)
+    assert (error.code, error.message) == (code, f"SaveImage failed: {message}")
+    assert error.details["node"] == "Save"
+    assert "/home" not in json.dumps(error.as_dict())
 
 
 def test_an_interrupted_job_is_no_success() -> None:

@@ -17,17 +17,14 @@ def explain(failure: Mapping[str, Any]) -> DreamLayerError:
 
     Names the node and, of the exception, its class or the operating system's reason: its text may hold paths.
     """
-    node, kind = str(failure.get("node_type")), str(failure.get("exception_type"))
-    text = str(failure.get("exception_message"))
+    failed, node = f"{failure.get('node_type')} failed", str(failure.get("node_id"))
+    kind, text = str(failure.get("exception_type")), str(failure.get("exception_message"))
     if "OutOfMemory" in kind or "out of memory" in text.lower():
-        return GenerationFailed(
-            f"{node} failed: the engine ran out of memory", hint="a smaller size or batch_size needs less", node=node
-        )
+        hint = "a smaller size or batch_size needs less"
+        return GenerationFailed(f"{failed}: the engine ran out of memory", hint=hint, node=node)
     number = re.search(r"\[Errno (\d+)\]", text)
     if number is not None:
-        return StorageFailed(
-            f"{node} failed: {os.strerror(int(number[1]))}",
-            hint="the engine's disk is full" if int(number[1]) in FULL else "the engine may not write or read there",
-            node=node,
-        )
-    return GenerationFailed(f"{node} failed: {kind}", hint=LOG_HINT, node=str(failure.get("node_id")))
+        full = int(number[1]) in FULL
+        hint = "the engine's disk is full" if full else "may the engine read and write there?"
+        return StorageFailed(f"{failed}: {os.strerror(int(number[1]))}", hint=hint, node=node)
+    return GenerationFailed(f"{failed}: {kind}", hint=LOG_HINT, node=node)
