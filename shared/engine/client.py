@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
-import requests
-from requests.adapters import HTTPAdapter
-from urllib3.exceptions import NewConnectionError
+import urllib3
 
 from shared.engine.failures import LOG_HINT, explain
 from shared.errors import DreamLayerError, EngineError, EngineRejected, EngineUnavailable, GenerationFailed
@@ -43,10 +42,10 @@ class EngineClient:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self._session = requests.Session()
-        # Proxy settings are meant for the internet; a request to the engine must not go there.
-        self._session.trust_env = False
-        self._session.mount("http", HTTPAdapter(pool_connections=1, pool_maxsize=128))
+        # What requests is made of, without the millisecond that requests adds to each call: a job waits for several.
+        # And it heeds no proxy settings, which are meant for the internet.
+        self._pool = urllib3.connection_from_url(address, maxsize=128)
+        self._base = urlsplit(address).path.rstrip("/")
 
     def system_stats(self, timeout: float = READ_TIMEOUT) -> dict[str, Any]:
         """Version, devices and memory. `timeout` is in seconds."""
@@ -74,8 +73,12 @@ class EngineClient:
             answer = self._json(
                 "POST",
                 "/upload/image",
-                files={"image": (name, png, "image/png")},
-                data={"type": "input", "subfolder": folder, "overwrite": overwrite},
+                fields={
+                    "image": (name, png, "image/png"),
+                    "type": "input",
+                    "subfolder": folder,
+                    "overwrite": overwrite,
+                },
             )
             if isinstance(answer, dict) and answer.get("name") == name:
                 return
@@ -100,15 +103,15 @@ class EngineClient:
         if extra_data:
             body["extra_data"] = extra_data
         response = self._request("POST", "/prompt", json=body)
-        if response.status_code == 200:
+        if response.status == 200:
             problems = _problems(_object(response))
             if problems:
                 self.cancel(job_id)
                 raise EngineRejected("the engine refused a part of the graph", problems=problems)
             return
-        if response.status_code == 400:
+        if response.status == 400:
             raise EngineRejected("the engine refused the graph", problems=_problems(_object(response)))
-        raise EngineError(f"the engine answered POST /prompt with status {response.status_code}")
+        raise EngineError(f"the engine answered POST /prompt with status {response.status}")
 
     def outcome(self, job_id: str) -> Outcome | None:
         """How the job ended, from the engine's history; None while it has not, or if the engine never knew it."""
@@ -136,27 +139,29 @@ class EngineClient:
         response = self._request(
             "GET",
             "/view",
-            params={"filename": image.filename, "subfolder": image.subfolder, "type": image.type},
+            fields={"filename": image.filename, "subfolder": image.subfolder, "type": image.type},
         )
-        return response.content if response.status_code == 200 else None
+        return response.data if response.status == 200 else None
 
-    def _request(self, method: str, path: str, *, timeout: float = READ_TIMEOUT, **options: Any) -> requests.Response:
+    def _request(
+        self, method: str, path: str, *, timeout: float = READ_TIMEOUT, **options: Any
+    ) -> urllib3.BaseHTTPResponse:
+        limits = urllib3.Timeout(connect=CONNECT_TIMEOUT, read=timeout)
         try:
-            return self._session.request(method, self.address + path, timeout=(CONNECT_TIMEOUT, timeout), **options)
-        except requests.RequestException as error:
+            return self._pool.request(method, self._base + path, timeout=limits, retries=False, **options)
+        except urllib3.exceptions.HTTPError as error:
             unavailable = EngineUnavailable(
                 f"the engine does not answer at {self.address}",
                 hint="it may still be starting; python dream_layer.py starts it, data/logs/engine.log says more",
                 retry_after=5,
             )
-            cause = getattr(error.args[0], "reason", None) if error.args else None
-            unavailable.reached = not isinstance(cause, NewConnectionError)
+            unavailable.reached = not isinstance(error, urllib3.exceptions.NewConnectionError)
             raise unavailable from error
 
     def _json(self, method: str, path: str, **options: Any) -> Any:
         response = self._request(method, path, **options)
-        if not response.ok:
-            raise EngineError(f"the engine answered {method} {path} with status {response.status_code}")
+        if response.status >= 400:
+            raise EngineError(f"the engine answered {method} {path} with status {response.status}")
         try:
             return response.json()
         except ValueError as error:
@@ -169,7 +174,7 @@ class EngineClient:
         return answer
 
 
-def _object(response: requests.Response) -> dict[str, Any]:
+def _object(response: urllib3.BaseHTTPResponse) -> dict[str, Any]:
     try:
         answer = response.json()
     except ValueError:

@@ -72,7 +72,8 @@ class Listener:
                 socket.settimeout(15)
                 self._read(socket)
             except (OSError, websocket.WebSocketException) as error:
-                log.info("connection to the engine lost (%s), reconnecting", error)
+                if not self._stopping.is_set():
+                    log.info("connection to the engine lost (%s), reconnecting", error)
             finally:
                 self._connected.clear()
                 socket.close()
