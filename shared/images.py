@@ -129,7 +129,8 @@ def _decode(data: bytes, field: str) -> Image.Image:
     """The decoded picture in any 8-bit mode, upright. Decodes all of it: a truncated file is an error here."""
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except (OSError, Image.DecompressionBombError) as error:
+    # As below, a damaged head is reported through many types.
+    except Exception as error:
         raise InvalidPicture(
             f"{field} is not a picture that can be read", field=field, hint=f"send {FORMATS_TEXT}"
         ) from error

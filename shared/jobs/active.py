@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
-
 from shared.engine.client import SavedImage
 from shared.engine.events import ImagesSaved, JobProgress, JobStarted, Preview
+from shared.errors import InvalidPicture
+from shared.images import read_picture
 from shared.jobs.tables import JobRow, Note, Report
 
 PREVIEW_SIDE = 256
@@ -70,14 +70,12 @@ class Active:
         """The engine has it no more, and what was not told yet is void."""
         self.sent, self.running = None, False
         self.shown.clear()
-        self._notes, self._started, self._progress, self._preview = [], None, None, None
+        self.reported()
 
     def last_notes(self, images: Sequence[SavedImage]) -> list[Note]:
         """What is to be told before its end, with all of its pictures. Where it stood a moment ago is no news then."""
-        self._progress = self._preview = None
         self._show(images)
-        report = self.report()
-        return [] if report is None else list(report.notes)
+        return list(self._notes)
 
     def _show(self, images: Sequence[SavedImage]) -> None:
         for image in images:
@@ -86,14 +84,17 @@ class Active:
                 self._notes.append(("image", saved(image)))
 
     def report(self) -> Report | None:
-        """What is to be written down since the last report; None if there is nothing."""
-        notes, started = self._notes, self._started
+        """What is to be written down; None if there is nothing."""
+        notes = list(self._notes)
         if self._progress is not None:
-            notes = [*notes, self._progress]
+            notes.append(self._progress)
         if self._preview is not None and (url := preview_url(self._preview)) is not None:
-            notes = [*notes, ("preview", {"image": url})]
+            notes.append(("preview", {"image": url}))
+        return Report(self.row.id, self._started, notes) if notes else None
+
+    def reported(self) -> None:
+        """What was to be written down is."""
         self._notes, self._started, self._progress, self._preview = [], None, None, None
-        return Report(self.row.id, started, notes) if notes or started is not None else None
 
 
 def saved(image: SavedImage) -> dict[str, str]:
@@ -104,11 +105,10 @@ def saved(image: SavedImage) -> dict[str, str]:
 def preview_url(picture: bytes) -> str | None:
     """A small JPEG of a preview as a data URL; None if the picture is none."""
     try:
-        with Image.open(io.BytesIO(picture)) as image:
-            small = image.convert("RGB")
-            small.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
-    except (OSError, UnidentifiedImageError):
+        small = read_picture(picture, "preview")
+    except InvalidPicture:
         return None
+    small.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=PREVIEW_QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

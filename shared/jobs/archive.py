@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from shared.jobs.pictures import Pictures
 from shared.jobs.store import Store
@@ -44,18 +46,15 @@ class Archive:
         if unneeded is None:
             return False
         self.remove_pictures(row)
-        self.uploads.remove(unneeded)
         for name, folder in row.spec.get("uploads", ()):
             if name in unneeded:
-                self.pictures.remove_upload(folder, name)
+                _tolerate(self.uploads.remove, name)
+                _tolerate(self.pictures.remove_upload, folder, name)
         return True
 
     def remove_pictures(self, row: JobRow) -> None:
         """Removes what a job saved so far. Files that cannot be removed stay, and are named in the log."""
-        try:
-            self.pictures.remove(row.spec["graph"])
-        except OSError as error:
-            log.warning("pictures of job %s could not be removed: %s", row.id, error)
+        _tolerate(self.pictures.remove, row.spec["graph"])
 
     def expire(self, now: float) -> int:
         """Forgets finished jobs beyond the limits, at `now` in seconds since 1970; how many."""
@@ -79,3 +78,10 @@ class Archive:
         if forgotten:
             log.info("%d finished jobs were past their time and are removed", forgotten)
         return forgotten
+
+
+def _tolerate(removal: Callable[..., None], *arguments: Any) -> None:
+    try:
+        removal(*arguments)
+    except OSError as error:
+        log.warning("a file of a job could not be removed: %s", error)

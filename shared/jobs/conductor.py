@@ -29,6 +29,7 @@ from shared.errors import (
 from shared.jobs.active import Active, saved
 from shared.jobs.archive import Archive
 from shared.jobs.bells import Bells
+from shared.jobs.roster import Roster
 from shared.jobs.store import Store
 from shared.jobs.tables import JobRow, NewJob, State
 
@@ -46,8 +47,6 @@ STALE = 8.0
 TIDY = 1.0
 # Between two looks for what is past its time.
 EXPIRE = 30.0
-# As many jobs stand in the engine's own queue: enough that it never waits for us, few enough to look at often.
-WINDOW = 64
 MAX_DEATHS = 3
 
 
@@ -62,9 +61,9 @@ class Conductor:
         self._archive = archive
         self._events: queue.SimpleQueue[EngineEvent | None] = queue.SimpleQueue()
         self._listener = Listener(engine.address, self._events.put)
-        self._active: dict[str, Active] = {}
+        self._roster = Roster()
         self._spent: list[str] = []
-        self._lock = threading.Lock()
+        self._beating = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._surveyed = self._reported = self._tidied = self._expired = 0.0
@@ -102,13 +101,13 @@ class Conductor:
         if not new:
             return row, False
         each = Active(row)
-        with self._lock:
-            # Never past those that wait already, and known before the engine can tell of it.
-            waiting = any(other.waits for other in self._active.values())
-            each.sending = not waiting and len(self._active) < WINDOW
-            self._active[row.id] = each
-        if each.sending:
-            self._send(each)
+        # Known before the engine can tell of it.
+        if self._roster.enter(each):
+            try:
+                self._send(each)
+            except (EngineError, StorageFailed) as error:
+                # It is accepted all the same: the thread finds out what became of it.
+                log.warning("sending job %s: %s", row.id, error)
         return row, True
 
     def cancel(self, job_id: str) -> bool:
@@ -116,8 +115,7 @@ class Conductor:
         if not self._store.cancel(job_id, Cancelled("the job was cancelled", job_id=job_id).as_dict()):
             return False
         self.bells.ring(job_id)
-        with self._lock:
-            each = self._active.get(job_id)
+        each = self._roster.get(job_id)
         if each is not None:
             self._doom(each)
         try:
@@ -149,7 +147,7 @@ class Conductor:
         """All events that came; waits a moment if there are none."""
         events = []
         try:
-            event = self._events.get(timeout=REPORT if self._active else BEAT)
+            event = self._events.get(timeout=REPORT if self._roster else BEAT)
             while True:
                 if event is not None:
                     events.append(event)
@@ -162,8 +160,7 @@ class Conductor:
             if isinstance(event, Connection):
                 self._surveyed = 0.0
                 continue
-            with self._lock:
-                each = self._active.get(event.job_id)
+            each = self._roster.get(event.job_id)
             if each is None:
                 continue
             if not isinstance(event, JobEnded):
@@ -179,7 +176,7 @@ class Conductor:
         if now - self._reported >= REPORT:
             self._reported = now
             self._report()
-        if self._active:
+        if self._roster:
             self._beat()
         if wall - self._looked > STALE / 2:
             # If this process did not get to look for so long, the machine slept, and the others are as late.
@@ -188,7 +185,7 @@ class Conductor:
             self._looked = wall
             if wall >= self._adopt_from:
                 self._adopt(wall - STALE)
-        if self._active and now - self._surveyed >= self._pause():
+        if self._roster and now - self._surveyed >= self._pause():
             self._surveyed = now
             self._survey()
         self._feed()
@@ -200,29 +197,30 @@ class Conductor:
             self._archive.expire(wall)
 
     def _beat(self) -> None:
-        if abs(time.time() - self._beaten) >= BEAT:
-            self._beaten = time.time()
-            self._store.beat(self.owner)
+        # Who comes second waits: a job must not be accepted under a heartbeat that is not written yet.
+        with self._beating:
+            if abs(time.time() - self._beaten) >= BEAT:
+                self._store.beat(self.owner)
+                self._beaten = time.time()
 
     def _pause(self) -> float:
         """Events tell of most jobs; of those sent under another connection, or doomed, only asking does."""
         if not self._listener.connected:
             return SURVEY_UNHEARD
         heard = self._listener.client_id
-        with self._lock:
-            unheard = any(
-                each.doomed or (each.sent is not None and each.client_id != heard) for each in self._active.values()
-            )
+        unheard = any(
+            each.doomed or (each.sent is not None and each.client_id != heard) for each in self._roster.in_order()
+        )
         return SURVEY_UNHEARD if unheard else SURVEY_HEARD
 
     def _report(self) -> None:
-        with self._lock:
-            active = list(self._active.values())
-        reports = [report for each in active if not each.doomed and (report := each.report()) is not None]
-        if reports:
-            self._store.save(self.owner, reports)
-            for report in reports:
-                self.bells.ring(report.job_id)
+        active = self._roster.in_order()
+        news = [(each, report) for each in active if not each.doomed and (report := each.report()) is not None]
+        if news:
+            self._store.save(self.owner, [report for _, report in news])
+        for each, _ in news:
+            each.reported()
+            self.bells.ring(each.row.id)
 
     def _adopt(self, stale_before: float) -> None:
         for row in self._store.adopt(self.owner, stale_before):
@@ -235,14 +233,12 @@ class Conductor:
                     each.shown.clear()
                 elif event.name == "image":
                     each.shown.add(event.data["filename"])
-            with self._lock:
-                self._active[row.id] = each
+            self._roster.adopt(each)
             self._surveyed = 0.0
 
     def _survey(self) -> None:
         """Every active job is in the engine's queue, or in its history, or lost, or still to be sent."""
-        with self._lock:
-            active = sorted(self._active.values(), key=lambda each: each.row.number)
+        active = self._roster.in_order()
         ours = self._store.unfinished([each.row.id for each in active], self.owner)
         for each in active:
             if each.row.id not in ours:
@@ -273,30 +269,28 @@ class Conductor:
         # Whoever was being drawn is under suspicion; if nobody was seen to be, the first in line was about to. What was
         # adopted is not: then its service died too, and that is not a job's doing.
         suspects = [each for each in ours if each.running] or ours[:1]
-        for each in lost:
-            each.deaths += each in suspects
-            if each.deaths >= MAX_DEATHS:
-                self._finish(each, State.FAILED, error=_quarantined(each.row.id))
-                continue
+        deaths = [(each, each.deaths + (each in suspects)) for each in lost]
+        again = [(each, count) for each, count in deaths if count < MAX_DEATHS]
+        if again:
+            # All in one transaction: if it fails, all of them are found lost once more, and nobody new is suspected.
+            self._store.requeue(self.owner, [(each.row, count) for each, count in again])
+        for each, count in again:
             log.warning("the engine lost job %s, it is sent again", each.row.id)
+            each.deaths = count
             each.lose()
-            if not self._store.requeue(each.row.id, self.owner, each.deaths):
-                self._drop(each)
-                continue
             # What it saved before would lie beside what it saves again.
             self._archive.remove_pictures(each.row)
             self.bells.ring(each.row.id)
+        for each, count in deaths:
+            if count >= MAX_DEATHS:
+                self._finish(each, State.FAILED, error=_quarantined(each.row.id))
 
     def _feed(self) -> None:
-        """Sends what waits, in order, as far as the window allows."""
-        with self._lock:
-            unsent = [each for each in self._active.values() if each.waits]
-            room = max(0, WINDOW - (len(self._active) - len(unsent)))
-            batch = sorted(unsent, key=lambda each: each.row.number)[:room]
-            for each in batch:
-                each.sending = True
-        for each in batch:
+        """Sends what waits, in order, as far as the window allows; no more of it if the engine is away."""
+        while (each := self._roster.next_to_send()) is not None:
             self._send(each)
+            if each.waits:
+                return
 
     def _send(self, each: Active) -> None:
         """Gives a job to the engine. It stays unsent if the engine is away, and has failed if the engine refuses it."""
@@ -314,32 +308,35 @@ class Conductor:
                 each.sent = None
             log.info("the engine is away; job %s waits for it", each.row.id)
         except (EngineError, StorageFailed) as error:
-            # ComfyUI can answer 500 and have taken the job all the same.
-            if isinstance(error, EngineRejected) or not self._has(each.row.id):
+            if not self._taken(each.row.id, error):
                 log.warning("job %s could not be sent: %s", each.row.id, error)
                 self._finish(each, State.FAILED, error=error)
         finally:
             each.sending = False
 
-    def _has(self, job_id: str) -> bool:
+    def _taken(self, job_id: str, error: DreamLayerError) -> bool:
+        """Whether the engine has the job although it said otherwise: ComfyUI can answer 500 and run it all the same."""
+        if isinstance(error, (EngineRejected, StorageFailed)):
+            return False
         running, pending = self._engine.queue()
-        return job_id in running or job_id in pending
+        return job_id in running or job_id in pending or self._engine.outcome(job_id) is not None
 
     def _conclude(self, each: Active, outcome: Outcome) -> None:
         """The engine is done with a job, and its history says how."""
+        told = True
         if each.doomed:
             self._drop(each)
         elif outcome.error is None:
-            self._finish(each, State.COMPLETED, images=outcome.images, started=outcome.started)
+            told = self._finish(each, State.COMPLETED, images=outcome.images, started=outcome.started)
         else:
-            self._finish(each, State.FAILED, error=outcome.error, started=outcome.started)
-        # Only now: while the end could not be written down, the engine is to remember it.
-        self._spent.append(each.row.id)
+            told = self._finish(each, State.FAILED, error=outcome.error, started=outcome.started)
+        if told:
+            # Only now: until its end is written down, the engine is to remember it.
+            self._spent.append(each.row.id)
 
     def _disown(self, each: Active) -> None:
         """The job was ended by another process: cancelled, or adopted while this one was thought dead."""
-        row = self._store.get(each.row.id)
-        if row is not None and row.state is State.CANCELLED:
+        if self._store.state(each.row.id) is State.CANCELLED:
             self._doom(each)
         else:
             self._drop(each)
@@ -359,7 +356,8 @@ class Conductor:
         images: Sequence[SavedImage] = (),
         error: DreamLayerError | None = None,
         started: float | None = None,
-    ) -> None:
+    ) -> bool:
+        """Writes the end down and follows the job no more; False if it is another process's to end."""
         job_id = each.row.id
         told = None
         if error is not None:
@@ -368,22 +366,20 @@ class Conductor:
         notes, kept = each.last_notes(images), [saved(image) for image in images]
         if self._store.finish(job_id, self.owner, state, images=kept, error=told, started=started, notes=notes):
             self._drop(each)
-        else:
-            row = self._store.get(job_id)
-            each.doomed = row is not None and row.state is State.CANCELLED
-            self._drop(each)
+            return True
+        state_now = self._store.state(job_id)
+        each.doomed = state_now is State.CANCELLED
+        self._drop(each)
+        return state_now is None or state_now.finished
 
     def _drop(self, each: Active) -> None:
         """It is followed no more."""
-        each.gone = True
-        with self._lock:
-            self._active.pop(each.row.id, None)
-            full = len(self._active) >= WINDOW
+        room = self._roster.leave(each)
         if each.doomed:
             self._archive.remove_pictures(each.row)
         self.bells.ring(each.row.id)
-        if full:
-            # There is room in the window now: the thread shall look at once.
+        if room:
+            # The thread shall look at once.
             self._events.put(None)
 
     def _tidy(self) -> None:

@@ -5,6 +5,7 @@ All processes share one database: SQLite in WAL mode by default, or any other th
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from sqlalchemy.engine import Connection, Engine, RowMapping
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from shared.errors import QueueFull, SetupError, StorageFailed
+from shared.jobs import statements
 from shared.jobs.tables import (
     SCHEMA_VERSION,
     UNFINISHED,
@@ -37,6 +39,8 @@ from shared.jobs.tables import (
 
 # Previews are pictures: only the newest of a job is kept, and none when it has ended.
 PREVIEW = "preview"
+# Seconds that a write to SQLite waits for other processes.
+PATIENCE = 30.0
 
 
 class Store:
@@ -78,13 +82,13 @@ class Store:
         try:
             with self._write(durable=True) as connection:
                 waiting = _count_unfinished(connection)
-                if waiting >= limit:
+                if waiting >= limit and not _key_taken(connection, job.idempotency_key):
                     raise QueueFull(
                         f"{waiting} jobs are waiting already",
                         hint="try again when some of them are done, or raise DREAM_LAYER_QUEUE_LIMIT",
                         retry_after=30,
                     )
-                number = connection.execute(jobs.insert().values(values)).inserted_primary_key[0]  # type: ignore[index]
+                number = connection.execute(statements.ADD, values).inserted_primary_key[0]  # type: ignore[index]
                 names = {name for name, _ in job.spec.get("uploads", ())}
                 if names:
                     connection.execute(uploads.insert(), [{"job_id": job.id, "name": name} for name in sorted(names)])
@@ -98,7 +102,13 @@ class Store:
 
     def get(self, job_id: str) -> JobRow | None:
         """The job of that id."""
-        return self._first(sa.select(jobs).where(jobs.c.id == job_id))
+        return self._first(statements.GET, {"the_id": job_id})
+
+    def state(self, job_id: str) -> State | None:
+        """Where the job of that id stands: what is asked most often."""
+        with self._read() as connection:
+            state = connection.scalar(statements.STATE, {"the_id": job_id})
+        return None if state is None else State(state)
 
     def by_key(self, idempotency_key: str) -> JobRow | None:
         """The job that was accepted under that idempotency key."""
@@ -146,26 +156,29 @@ class Store:
             return [(str(model), float(work), float(seconds)) for model, work, seconds in connection.execute(query)]
 
     def save(self, owner: str, reports: Sequence[Report]) -> None:
-        """Writes down what happened to jobs of this owner."""
+        """Writes down what happened to jobs of this owner, as far as they are not ended or taken over meanwhile."""
+        ids = [report.job_id for report in reports]
         with self._write() as connection:
+            ours = _unfinished(connection, ids, owner)
             for report in reports:
+                if report.job_id not in ours:
+                    continue
                 if report.started is not None:
                     values = {"state": State.RUNNING.value, "started": report.started}
-                    connection.execute(_move(report.job_id, owner).values(values))
+                    connection.execute(statements.MOVE, _which(report.job_id, owner) | values)
                 _tell(connection, report.job_id, report.notes)
 
-    def requeue(self, job_id: str, owner: str, attempts: int) -> bool:
-        """Back to the queue: the engine lost the job. False if it is this owner's no more."""
-        query = _move(job_id, owner).values(state=State.QUEUED.value, started=None, attempts=attempts)
+    def requeue(self, owner: str, lost: Sequence[tuple[JobRow, int]]) -> None:
+        """Back to the queue: the engine lost these jobs, each with the number of times that it died of the job.
+
+        Passes over those that are this owner's no more.
+        """
         with self._write() as connection:
-            moved = connection.execute(query).rowcount == 1
-            if moved:
-                position = sa.select(jobs.c.number).where(jobs.c.id == job_id).scalar_subquery()
-                waiting = connection.scalar(
-                    sa.select(sa.func.count()).where(jobs.c.state.in_(UNFINISHED), jobs.c.number < position)
-                )
-                _tell(connection, job_id, [("queued", {"position": waiting, "attempt": attempts + 1})])
-            return moved
+            for row, deaths in lost:
+                values = {"state": State.QUEUED.value, "started": None, "attempts": deaths}
+                if connection.execute(statements.MOVE, _which(row.id, owner) | values).rowcount == 1:
+                    position = _count_unfinished(connection, row.number)
+                    _tell(connection, row.id, [("queued", {"position": position, "attempt": deaths + 1})])
 
     def finish(
         self,
@@ -184,7 +197,7 @@ class Store:
         if started is not None:
             values["started"] = started
         with self._write() as connection:
-            finished = connection.execute(_move(job_id, owner).values(values)).rowcount == 1
+            finished = connection.execute(statements.MOVE, _which(job_id, owner) | values).rowcount == 1
             if finished:
                 _end(connection, job_id, notes, state)
             return finished
@@ -192,25 +205,21 @@ class Store:
     def cancel(self, job_id: str, error: Mapping[str, Any]) -> bool:
         """Ends a job as cancelled, whoever runs it; False if it is finished or unknown. Its owner finds out."""
         values = {"state": State.CANCELLED.value, "finished": time.time(), "error": error}
-        query = jobs.update().where(jobs.c.id == job_id, jobs.c.state.in_(UNFINISHED)).values(values)
         with self._write() as connection:
-            cancelled = connection.execute(query).rowcount == 1
+            cancelled = connection.execute(statements.END, {"the_id": job_id, **values}).rowcount == 1
             if cancelled:
                 _end(connection, job_id, [], State.CANCELLED)
             return cancelled
 
     def unfinished(self, job_ids: Sequence[str], owner: str) -> set[str]:
         """Which of these jobs are an owner's, and not finished."""
-        query = sa.select(jobs.c.id).where(jobs.c.id.in_(job_ids), jobs.c.owner == owner, jobs.c.state.in_(UNFINISHED))
         with self._read() as connection:
-            return set(connection.scalars(query))
+            return _unfinished(connection, job_ids, owner)
 
     def beat(self, owner: str) -> None:
         """Renews the owner's heartbeat."""
         with self._write() as connection:
-            renewed = connection.execute(owners.update().where(owners.c.id == owner).values(heartbeat=time.time()))
-            if renewed.rowcount == 0:
-                connection.execute(owners.insert().values(id=owner, heartbeat=time.time()))
+            _beat(connection, owner)
 
     def leave(self, owner: str) -> None:
         """Ends the owner's heartbeat: what it has not finished is for others to adopt, at once."""
@@ -227,6 +236,7 @@ class Store:
         with self._write() as connection:
             ids = list(connection.scalars(sa.select(jobs.c.id).where(*orphans)))
             connection.execute(jobs.update().where(jobs.c.id.in_(ids)).values(owner=owner))
+            _beat(connection, owner)
             connection.execute(owners.delete().where(owners.c.heartbeat < stale_before))
             query = sa.select(jobs).where(jobs.c.id.in_(ids)).order_by(jobs.c.number)
             return [_row(row) for row in connection.execute(query).mappings()]
@@ -261,9 +271,9 @@ class Store:
 
     def events_after(self, job_id: str, number: int) -> list[Event]:
         """What happened to a job after event `number` (0: all), in order."""
-        query = sa.select(events).where(events.c.job_id == job_id, events.c.number > number).order_by(events.c.number)
         with self._read() as connection:
-            return [Event(row.number, row.job_id, row.name, row.data) for row in connection.execute(query)]
+            rows = connection.execute(statements.TOLD, {"the_id": job_id, "the_number": number})
+            return [Event(row.number, row.job_id, row.name, row.data) for row in rows]
 
     def last_event(self, job_id: str, name: str) -> Event | None:
         """The newest event of that name."""
@@ -276,9 +286,9 @@ class Store:
         """Closes all connections."""
         self._engine.dispose()
 
-    def _first(self, query: sa.Select[Any]) -> JobRow | None:
+    def _first(self, query: sa.Select[Any], parameters: Mapping[str, Any] | None = None) -> JobRow | None:
         with self._read() as connection:
-            row = connection.execute(query).mappings().first()
+            row = connection.execute(query, parameters).mappings().first()
         return None if row is None else _row(row)
 
     @contextmanager
@@ -297,30 +307,41 @@ class Store:
             yield connection
 
 
-def _move(job_id: str, owner: str) -> sa.Update:
-    """The one way in which a running job changes: by its owner, and before its end."""
-    return jobs.update().where(jobs.c.id == job_id, jobs.c.owner == owner, jobs.c.state.in_(UNFINISHED))
+def _which(job_id: str, owner: str) -> dict[str, Any]:
+    return {"the_id": job_id, "the_owner": owner}
+
+
+def _beat(connection: Connection, owner: str) -> None:
+    if connection.execute(statements.BEAT, {"the_owner": owner, "heartbeat": time.time()}).rowcount == 0:
+        connection.execute(owners.insert().values(id=owner, heartbeat=time.time()))
+
+
+def _unfinished(connection: Connection, job_ids: Sequence[str], owner: str) -> set[str]:
+    query = sa.select(jobs.c.id).where(jobs.c.id.in_(job_ids), jobs.c.owner == owner, jobs.c.state.in_(UNFINISHED))
+    return set(connection.scalars(query))
+
+
+def _key_taken(connection: Connection, key: str | None) -> bool:
+    query = sa.select(jobs.c.id).where(jobs.c.idempotency_key == key)
+    return key is not None and connection.execute(query).first() is not None
+
+
+def _end(connection: Connection, job_id: str, notes: Sequence[Note], state: State) -> None:
+    connection.execute(statements.UNTELL, {"the_id": job_id, "the_name": PREVIEW})
+    _tell(connection, job_id, [*notes, (state.value, {})])
 
 
 def _tell(connection: Connection, job_id: str, notes: Sequence[Note]) -> None:
     if any(name == PREVIEW for name, _ in notes):
-        connection.execute(events.delete().where(events.c.job_id == job_id, events.c.name == PREVIEW))
+        connection.execute(statements.UNTELL, {"the_id": job_id, "the_name": PREVIEW})
     if notes:
-        connection.execute(
-            events.insert(), [{"job_id": job_id, "name": name, "data": dict(data)} for name, data in notes]
-        )
-
-
-def _end(connection: Connection, job_id: str, notes: Sequence[Note], state: State) -> None:
-    connection.execute(events.delete().where(events.c.job_id == job_id, events.c.name == PREVIEW))
-    _tell(connection, job_id, [*notes, (state.value, {})])
+        rows = [{"job_id": job_id, "name": name, "data": dict(data)} for name, data in notes]
+        connection.execute(statements.TELL, rows)
 
 
 def _count_unfinished(connection: Connection, before: int | None = None) -> int:
-    query = sa.select(sa.func.count()).select_from(jobs).where(jobs.c.state.in_(UNFINISHED))
-    if before is not None:
-        query = query.where(jobs.c.number < before)
-    return int(connection.scalar(query) or 0)
+    query, parameters = (statements.COUNT, {}) if before is None else (statements.COUNT_BEFORE, {"the_number": before})
+    return int(connection.scalar(query, parameters) or 0)
 
 
 def _row(row: RowMapping) -> JobRow:
@@ -339,6 +360,19 @@ def _translated() -> Iterator[None]:
         ) from error
 
 
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switches to WAL, which the file remembers. Unlike a write, this does not wait for another process to finish."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
 def _tune_sqlite(engine: Engine) -> None:
     """Readers never wait for the writer, and writers wait for each other."""
 
@@ -347,18 +381,17 @@ def _tune_sqlite(engine: Engine) -> None:
         # Transactions are begun by us below: the driver would begin them as readers, and two readers that both want to
         # write then block each other for good.
         connection.isolation_level = None
-        cursor = connection.cursor()
-        for pragma in ("busy_timeout=30000", "journal_mode=WAL", "foreign_keys=ON"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
+        connection.execute(f"PRAGMA busy_timeout={PATIENCE * 1000:.0f}")
+        connection.execute("PRAGMA foreign_keys=ON")
+        _use_wal(connection)
 
     @event.listens_for(engine, "begin")
     def on_begin(connection: Connection) -> None:
+        # Reads are of one statement each, and need no transaction.
         options = connection.get_execution_options()
-        if options.get("writes"):
+        driver = connection.connection.driver_connection
+        if options.get("writes") and driver is not None:
             # FULL waits for the disk, so that an accepted job outlives a power cut. What else could be lost is found
             # out again: a job whose end was not written is looked up in the engine, or run again.
-            connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if options.get('durable') else 'NORMAL'}")
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        else:
-            connection.exec_driver_sql("BEGIN")
+            driver.execute(f"PRAGMA synchronous={'FULL' if options.get('durable') else 'NORMAL'}")
+            driver.execute("BEGIN IMMEDIATE")

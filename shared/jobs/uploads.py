@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterable
 from pathlib import Path
 
 from shared.errors import StorageFailed
@@ -45,7 +44,6 @@ class Uploads:
         except OSError as error:
             raise StorageFailed(f"a picture that the job needs cannot be read: {error.strerror}") from error
 
-    def remove(self, names: Iterable[str]) -> None:
-        """Deletes files that no job needs any more."""
-        for name in names:
-            (self._folder / name).unlink(missing_ok=True)
+    def remove(self, name: str) -> None:
+        """Deletes a file that no job needs any more. Raises OSError."""
+        (self._folder / name).unlink(missing_ok=True)

@@ -61,8 +61,11 @@ def job_routes(backend: Backend) -> Blueprint:
 
     @routes.get("/api/jobs/<job_id>/events")
     def watch_job(job_id: str) -> Response:
-        row = _find(backend, job_id)
-        return stream_reply(backend, row, backend.streams.take(), _last_event_id())
+        row, after = _find(backend, job_id), _last_event_id()
+        if row.state.finished and not backend.store.events_after(job_id, after):
+            # To a browser, this says: do not come back.
+            return Response(status=204)
+        return stream_reply(backend, row, backend.streams.take(), after)
 
     return routes
 

@@ -44,6 +44,8 @@ def event_stream(
     yield "retry: 2000\n\n"
     while not over():
         bell.clear()
+        # In this order: what is told of its end, or of its removal, is told before it is looked for.
+        state = store.state(job_id)
         for event in store.events_after(job_id, after):
             after, told = event.number, time.monotonic()
             data = dress(event)
@@ -51,6 +53,8 @@ def event_stream(
             if event.name in LAST_EVENTS:
                 return
             queued = data if event.name == "queued" else None
+        if state is None or state.finished:
+            return
         now = time.monotonic()
         if queued is not None and now - looked > POSITION:
             looked = now
@@ -59,8 +63,6 @@ def event_stream(
                 queued, told = {**queued, **stands}, now
                 yield frame("queued", queued)
         if now - told > HEARTBEAT:
-            if store.get(job_id) is None:
-                return
             told = now
             yield ": still here\n\n"
         bell.wait(LOOK)

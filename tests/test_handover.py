@@ -1,0 +1,265 @@
+"""Services of one house: each takes over what another left, nothing is drawn twice, and no trouble loses a job."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.errors import EngineUnavailable, QueueFull, StorageFailed
+from shared.jobs import conductor as module
+from shared.jobs.tables import State
+from tests.desk import Desk, new_job, wait_for
+from tests.fake_engine import FakeEngine
+
+Open = Callable[[], Desk]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Services look for orphans, and at the engine's queue, more often than they need to."""
+    monkeypatch.setattr(module, "BEAT", 0.2)
+    monkeypatch.setattr(module, "SURVEY_HEARD", 0.3)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[FakeEngine]:
+    engine = FakeEngine(tmp_path / "output")
+    engine.start()
+    yield engine
+    engine.stop()
+
+
+@pytest.fixture
+def open_desk(tmp_path: Path, engine: FakeEngine) -> Iterator[Open]:
+    desks = []
+
+    def open_desk() -> Desk:
+        desks.append(Desk(tmp_path, engine))
+        return desks[-1]
+
+    yield open_desk
+    for desk in desks:
+        desk.close()
+
+
+@pytest.fixture
+def desk(open_desk: Open) -> Desk:
+    desk = open_desk()
+    desk.start()
+    return desk
+
+
+def wait_until_drawn(engine: FakeEngine, job_id: str) -> None:
+    wait_for(lambda: engine.running is not None and engine.running.id == job_id, "the job does not run")
+
+
+def hold_up(monkeypatch: pytest.MonkeyPatch, thing: Any, name: str, until: threading.Event) -> None:
+    """Calls of that method do not get through until then."""
+    method: Callable[..., Any] = getattr(thing, name)
+
+    def late(*args: Any) -> Any:
+        until.wait(10)
+        return method(*args)
+
+    monkeypatch.setattr(thing, name, late)
+
+
+def test_jobs_of_a_service_that_vanished_are_followed_to_their_end(open_desk: Open, engine: FakeEngine) -> None:
+    vanished, heir = open_desk(), open_desk()
+    engine.seconds = 0.4
+    ids = [vanished.submit() for _ in range(3)]
+    heir.start()
+    time.sleep(0.1)
+    assert {heir.row(job_id).owner for job_id in ids} == {vanished.conductor.owner}
+    heir.fall_silent()
+    rows = [heir.wait(job_id) for job_id in ids]
+    assert [(row.state, row.attempts) for row in rows] == [(State.COMPLETED, 0)] * 3
+    assert {row.owner for row in rows} == {heir.conductor.owner}
+    assert engine.submitted == ids
+
+
+def test_what_the_engine_lost_too_is_sent_again_by_the_heir_and_nobody_is_suspected(
+    open_desk: Open, engine: FakeEngine
+) -> None:
+    vanished, heir = open_desk(), open_desk()
+    engine.seconds = 0.2
+    ids = [vanished.submit() for _ in range(3)]
+    wait_until_drawn(engine, ids[0])
+    engine.forget_everything()
+    vanished.fall_silent()
+    heir.start()
+    rows = [heir.wait(job_id) for job_id in ids]
+    assert [(row.state, row.attempts) for row in rows] == [(State.COMPLETED, 0)] * 3
+    assert engine.submitted == ids * 2
+
+
+def test_what_ended_while_nobody_looked_is_found_in_the_engines_history(open_desk: Open, engine: FakeEngine) -> None:
+    vanished = open_desk()
+    job_id = vanished.submit()
+    wait_for(lambda: job_id in engine.history, "it was not drawn")
+    vanished.fall_silent()
+    heir = open_desk()
+    heir.start()
+    assert heir.wait(job_id).state is State.COMPLETED
+    assert engine.submitted == [job_id]
+    assert heir.told(job_id) == ["queued", "image", "image", "completed"]
+
+
+def test_a_service_that_stops_hands_over_at_once(desk: Desk, open_desk: Open, engine: FakeEngine) -> None:
+    heir = open_desk()
+    heir.start()
+    engine.seconds = 2
+    ids = [desk.submit() for _ in range(2)]
+    desk.wait(ids[0], State.RUNNING)
+    desk.conductor.stop()
+    wait_for(lambda: heir.row(ids[1]).owner == heir.conductor.owner, "it was not taken over", seconds=2.5)
+    engine.seconds = 0.1
+    assert [heir.wait(job_id).state for job_id in ids] == [State.COMPLETED] * 2
+    assert engine.submitted == ids
+    assert heir.told(ids[0]).count("image") == 2
+
+
+def test_what_was_adopted_is_not_adopted_by_a_third_at_once(open_desk: Open, engine: FakeEngine) -> None:
+    vanished, heir, third = open_desk(), open_desk(), open_desk()
+    job_id = vanished.submit()
+    vanished.fall_silent()
+    # The heir is busy with the engine just after it adopted the job.
+    engine.seconds, engine.delay = 1, 0.5
+    heir.conductor.start()
+    wait_for(lambda: heir.row(job_id).owner == heir.conductor.owner, "it was not adopted")
+    assert third.store.adopt("third", time.time() - module.STALE) == []
+
+
+def test_a_job_is_not_accepted_under_a_heartbeat_that_is_not_written_yet(
+    open_desk: Open, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, other = open_desk(), open_desk()
+    written = threading.Event()
+    hold_up(monkeypatch, first.store, "beat", written)
+    with ThreadPoolExecutor(2) as pool:
+        submitted = [pool.submit(first.submit) for _ in range(2)]
+        time.sleep(0.3)
+        adopted = other.store.adopt("other", time.time() - module.STALE)
+        written.set()
+        assert adopted == []
+        assert {each.result() for each in submitted} == set(engine.submitted)
+
+
+def test_a_job_that_was_taken_from_a_service_that_was_only_slow_is_drawn_once(
+    desk: Desk, open_desk: Open, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heir = open_desk()
+    heir.start()
+    engine.seconds = 1
+    job_id = desk.submit()
+    desk.wait(job_id, State.RUNNING)
+    waking, looking = threading.Event(), threading.Event()
+    # As with an engine that does not answer for a while, or a process that does not get to run.
+    hold_up(monkeypatch, desk.client, "queue", waking)
+    hold_up(monkeypatch, heir.client, "queue", looking)
+    wait_for(lambda: job_id in engine.history, "it was not drawn")
+    desk.fall_silent()
+    wait_for(lambda: heir.row(job_id).owner == heir.conductor.owner, "it was not adopted")
+    # The slow one finds the end first, and it is not its to tell any more.
+    waking.set()
+    wait_for(lambda: not desk.conductor._roster, "it is still followed by the slow one")
+    time.sleep(0.5)
+    looking.set()
+    assert heir.wait(job_id).state is State.COMPLETED
+    assert engine.submitted == [job_id]
+
+
+def test_the_same_idempotency_key_at_the_same_moment_makes_one_job(desk: Desk, engine: FakeEngine) -> None:
+    at_once = threading.Barrier(8)
+
+    def submit(_: int) -> tuple[str, bool]:
+        at_once.wait()
+        row, new = desk.conductor.submit(new_job(idempotency_key="k"), limit=100)
+        return row.id, new
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(submit, range(8)))
+    assert len({job_id for job_id, _ in answers}) == 1
+    assert [new for _, new in answers].count(True) == 1
+    assert desk.wait(answers[0][0]).state is State.COMPLETED
+    assert len(engine.submitted) == 1
+
+
+def test_a_full_queue_takes_no_more(desk: Desk, engine: FakeEngine) -> None:
+    engine.seconds = 30
+    ids = [desk.submit() for _ in range(2)]
+    with pytest.raises(QueueFull):
+        desk.conductor.submit(new_job(), limit=2)
+    assert [row.id for row in desk.store.page()] == ids[::-1]
+    assert engine.submitted == ids
+
+
+def fails_once(monkeypatch: pytest.MonkeyPatch, thing: Any, name: str, error: Exception) -> threading.Event:
+    """The next call of that method raises; the event says that it has."""
+    method: Callable[..., Any] = getattr(thing, name)
+    failed = threading.Event()
+
+    def fails(*args: Any, **options: Any) -> Any:
+        if failed.is_set():
+            return method(*args, **options)
+        failed.set()
+        raise error
+
+    monkeypatch.setattr(thing, name, fails)
+    return failed
+
+
+@pytest.mark.parametrize("method", ["save", "finish", "unfinished", "beat"])
+def test_a_database_that_fails_for_a_moment_loses_no_news(
+    desk: Desk, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    engine.seconds = 0.8
+    job_id = desk.submit()
+    failed = fails_once(monkeypatch, desk.store, method, StorageFailed("the disk is full"))
+    row = desk.wait(job_id)
+    assert failed.is_set()
+    assert row.state is State.COMPLETED
+    told = [name for name in desk.told(job_id) if name != "progress"]
+    assert told == ["queued", "started", "image", "image", "completed"]
+
+
+def test_a_database_that_fails_while_jobs_are_sent_holds_back_none_of_them(
+    desk: Desk, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.stop()
+    ids = [desk.submit() for _ in range(3)]
+    engine.prompt_fault = "500"
+    failed = fails_once(monkeypatch, desk.store, "finish", StorageFailed("the disk is full"))
+    engine.start()
+    assert [desk.wait(job_id, seconds=8).state for job_id in ids] == [State.FAILED] * 3
+    assert failed.is_set()
+
+
+def test_a_job_that_is_lost_while_the_database_fails_is_counted_and_told_all_the_same(
+    desk: Desk, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.seconds = 0.6
+    ids = [desk.submit() for _ in range(2)]
+    desk.wait(ids[0], State.RUNNING)
+    failed = fails_once(monkeypatch, desk.store, "requeue", StorageFailed("the disk is full"))
+    engine.forget_everything()
+    rows = [desk.wait(job_id) for job_id in ids]
+    assert failed.is_set()
+    assert [(row.state, row.attempts) for row in rows] == [(State.COMPLETED, 1), (State.COMPLETED, 0)]
+    assert desk.told(ids[0]).count("queued") == 2
+    assert len(list(engine.output_dir.rglob("*.png"))) == 4
+
+
+def test_an_engine_that_fails_for_a_moment_fails_no_job(
+    desk: Desk, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.seconds = 0.3
+    ids = [desk.submit() for _ in range(3)]
+    for method in ("queue", "outcome", "forget"):
+        fails_once(monkeypatch, desk.client, method, EngineUnavailable("it does not answer"))
+    assert [desk.wait(job_id).state for job_id in ids] == [State.COMPLETED] * 3
+    assert engine.submitted == ids

@@ -1,0 +1,178 @@
+"""The small parts that jobs are made of: bells, estimates, prefixes, what is told meanwhile, places, errors."""
+
+import dataclasses
+import io
+import struct
+import threading
+import zlib
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from shared.engine.client import SavedImage
+from shared.engine.events import ImagesSaved, JobProgress, JobStarted, Preview
+from shared.errors import Busy, DreamLayerError, SetupError
+from shared.jobs.active import Active, preview_url
+from shared.jobs.bells import Bells
+from shared.jobs.estimate import seconds_left
+from shared.jobs.names import save_prefixes, with_prefix
+from shared.jobs.tables import JobRow
+from shared.web.places import Places
+
+
+def row(**known: Any) -> JobRow:
+    return JobRow(**{**{field.name: None for field in dataclasses.fields(JobRow)}, "id": "j", **known})
+
+
+def encoded(output: str, size: tuple[int, int] = (600, 300)) -> bytes:
+    buffer = io.BytesIO()
+    Image.effect_noise(size, 50).save(buffer, output)
+    return buffer.getvalue()
+
+
+def test_a_bell_wakes_all_who_hear_it_and_nobody_else() -> None:
+    bells = Bells()
+    bells.ring("nobody hears this")
+    with bells.hear("a") as one, bells.hear("a") as two, bells.hear("b") as other:
+        bells.ring("a")
+        assert (one.is_set(), two.is_set(), other.is_set()) == (True, True, False)
+        one.clear()
+        bells.ring("a")
+        assert one.wait(0)
+    one.clear()
+    bells.ring("a")
+    assert not one.is_set()
+    assert not bells._heard
+
+
+def test_a_bell_wakes_across_threads() -> None:
+    bells = Bells()
+    with bells.hear("a") as bell:
+        threading.Timer(0.05, bells.ring, ["a"]).start()
+        assert bell.wait(5)
+
+
+def test_an_estimate_needs_something_to_go_by() -> None:
+    assert seconds_left([], row(model="m", work=1.0), [], now=0.0) is None
+
+
+def test_an_estimate_is_work_times_the_median_of_what_its_model_took() -> None:
+    measured = [("m", 1.0, 2.0), ("m", 2.0, 2.0), ("m", 1.0, 90.0), ("other", 1.0, 7.0)]
+    assert seconds_left([], row(model="m", work=10.0), measured, now=0.0) == 20.0
+    assert seconds_left([], row(model="other", work=10.0), measured, now=0.0) == 70.0
+    assert seconds_left([], row(model="new", work=10.0), measured, now=0.0) == 45.0
+    ahead = [row(model="m", work=10.0, started=95.0), row(model="m", work=1.0, started=5.0)]
+    # The first has 15 of its 20 seconds to go; the second should have ended long ago.
+    assert seconds_left(ahead, row(model="m", work=10.0), measured, now=100.0) == 35.0
+    assert seconds_left([], row(model="m", work=1.0), [("m", 0.0, 5.0)], now=0.0) == 0.0
+
+
+def test_a_graph_can_save_elsewhere() -> None:
+    graph = {
+        "Save": {"class_type": "SaveImage", "inputs": {"filename_prefix": "a/b", "images": ["Decode", 0]}},
+        "Decode": {"class_type": "VAEDecode", "inputs": {}},
+    }
+    assert save_prefixes(graph) == ["a/b"]
+    moved = with_prefix(graph, "c/d")
+    assert save_prefixes(moved) == ["c/d"]
+    assert moved["Save"]["inputs"]["images"] == ["Decode", 0]
+    assert moved["Decode"] == graph["Decode"]
+    assert save_prefixes(graph) == ["a/b"]
+
+
+def test_news_of_a_job_is_told_once_and_of_its_steps_only_the_last() -> None:
+    active = Active(row())
+    assert active.report() is None
+    active.heed(JobStarted("j"))
+    for step in (1, 2):
+        active.heed(JobProgress("j", "K", step, 3))
+    active.heed(ImagesSaved("j", (SavedImage("a.png", "d", "output"),)))
+    report = active.report()
+    assert report is not None
+    assert report.started is not None
+    assert report.notes == [
+        ("started", {"attempt": 1}),
+        ("image", {"filename": "a.png", "subfolder": "d", "type": "output"}),
+        ("progress", {"stage": "K", "step": 2, "steps": 3, "fraction": 0.6667}),
+    ]
+    # Until it is written down, it is still to be told.
+    assert active.report() == report
+    active.reported()
+    assert active.report() is None
+    active.heed(JobProgress("j", "Decode"))
+    report = active.report()
+    assert report is not None
+    assert (report.started, report.notes) == (None, [("progress", {"stage": "Decode"})])
+
+
+def test_at_the_end_all_pictures_are_told_and_no_progress() -> None:
+    active = Active(row(), deaths=1)
+    images = [SavedImage(name, "d", "output") for name in ("a.png", "b.png")]
+    active.heed(ImagesSaved("j", (images[0],)))
+    active.heed(JobProgress("j", "K", 1, 3))
+    active.heed(Preview("j", encoded("PNG")))
+    notes = active.last_notes(images)
+    assert [name for name, _ in notes] == ["started", "image", "image"]
+    assert notes[0][1] == {"attempt": 2}
+    assert [data["filename"] for _, data in notes[1:]] == ["a.png", "b.png"]
+
+
+def test_a_lost_job_has_no_news() -> None:
+    active = Active(row(), sent=1.0)
+    active.heed(JobStarted("j"))
+    active.lose()
+    assert active.report() is None
+    assert active.waits
+
+
+def test_a_preview_becomes_small_and_anything_else_nothing() -> None:
+    for output in ("PNG", "JPEG", "WEBP"):
+        url = preview_url(encoded(output))
+        assert url is not None
+        assert url.startswith("data:image/jpeg;base64,")
+    png = encoded("PNG")
+    huge = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    broken = {
+        "empty": b"",
+        "no picture": b"no picture",
+        "half a PNG": png[: len(png) // 2],
+        "half a JPEG": encoded("JPEG")[:2000],
+        "a chunk that ends early": png[:33] + struct.pack(">I", 100) + png[37:],
+        "a header that ends early": png[:8] + struct.pack(">I", 7) + png[12:],
+        "claims to be huge": png[:8] + struct.pack(">I", 13) + huge + struct.pack(">I", zlib.crc32(huge)) + png[33:],
+    }
+    assert {name: preview_url(content) for name, content in broken.items()} == dict.fromkeys(broken)
+
+
+def test_places_are_limited_and_come_back() -> None:
+    places = Places(2, "requests are waiting", "SETTING")
+    first, _second = places.take(), places.take()
+    with pytest.raises(Busy, match="2 requests are waiting already") as busy:
+        places.take()
+    assert busy.value.retry_after == 10
+    assert "SETTING" in str(busy.value.hint)
+    first.release()
+    first.release()
+    places.take()
+    with pytest.raises(Busy):
+        places.take()
+
+
+def kinds(of: type[DreamLayerError]) -> list[type[DreamLayerError]]:
+    return [of, *(kind for child in of.__subclasses__() for kind in kinds(child))]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in kinds(DreamLayerError) if kind is not SetupError])
+def test_an_error_that_was_written_down_is_raised_as_it_was(kind: type[DreamLayerError]) -> None:
+    told = kind("what", field="f", hint="h", job_id="j", problems=[{"node": "n"}]).as_dict()
+    again = DreamLayerError.from_dict(told)
+    assert type(again) is kind
+    assert again.as_dict() == told
+    assert (again.message, again.field, again.hint) == ("what", "f", "h")
+    assert again.details == {"job_id": "j", "problems": [{"node": "n"}]}
+
+
+def test_an_error_that_nobody_knows_is_still_an_error() -> None:
+    error = DreamLayerError.from_dict({"status": "error", "message": "what", "error": {"code": "new_code"}})
+    assert (type(error), error.message) == (DreamLayerError, "what")

@@ -1,0 +1,288 @@
+"""The table of jobs: order, one end for each job, adoption, and what two processes at once may do to it."""
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.errors import QueueFull
+from shared.jobs.store import Store
+from shared.jobs.tables import JobRow, NewJob, Report, State
+
+MANY = 10_000
+ERROR = {"status": "error", "message": "no", "error": {"code": "generation_failed"}}
+SAVED = {"filename": "a.png", "subfolder": "d", "type": "output"}
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/jobs.sqlite"
+
+
+@pytest.fixture
+def open_store(url: str) -> Iterator[Callable[[], Store]]:
+    """Each store stands for a process of its own."""
+    stores = []
+
+    def open_store() -> Store:
+        stores.append(Store(url))
+        return stores[-1]
+
+    yield open_store
+    for store in stores:
+        store.close()
+
+
+@pytest.fixture
+def store(open_store: Callable[[], Store]) -> Store:
+    return open_store()
+
+
+def new(**fields: Any) -> NewJob:
+    known = {"id": str(uuid.uuid4()), "kind": "txt2img", "client": "127.0.0.1", "service": "txt2img", "spec": {"a": 1}}
+    return NewJob(**{**known, **fields})
+
+
+def add(store: Store, owner: str = "me", **fields: Any) -> JobRow:
+    return store.add(new(**fields), owner, MANY)[0]
+
+
+def names(store: Store, row: JobRow) -> list[str]:
+    return [event.name for event in store.events_after(row.id, 0)]
+
+
+def start(store: Store, row: JobRow, owner: str = "me") -> None:
+    store.save(owner, [Report(row.id, 5.0, [("started", {"attempt": 1})])])
+
+
+def test_a_job_is_there_for_every_process_and_after_a_restart(
+    store: Store, open_store: Callable[[], Store], url: str
+) -> None:
+    row = add(store, spec={"text": "ünï", "uploads": []}, work=2.5, model="m", idempotency_key="k", body_hash="h")
+    assert (row.state, row.attempts, row.started, row.finished) == (State.QUEUED, 0, None, None)
+    assert open_store().get(row.id) == row
+    store.close()
+    assert open_store().get(row.id) == row
+    assert open_store().get(str(uuid.uuid4())) is None
+
+
+def test_jobs_are_numbered_in_order_and_never_twice(store: Store) -> None:
+    first, second = add(store), add(store)
+    store.finish(second.id, "me", State.FAILED, error=ERROR)
+    assert store.remove(second.id) == []
+    third = add(store)
+    assert first.number < second.number < third.number
+
+
+def test_a_job_ends_once(store: Store) -> None:
+    row = add(store)
+    start(store, row)
+    assert store.finish(row.id, "me", State.COMPLETED, images=[SAVED], notes=[("image", SAVED)])
+    assert not store.finish(row.id, "me", State.FAILED, error=ERROR)
+    assert not store.cancel(row.id, ERROR)
+    store.requeue("me", [(row, 1)])
+    ended = store.get(row.id)
+    assert ended is not None
+    assert (ended.state, ended.images, ended.error, ended.attempts) == (State.COMPLETED, [SAVED], None, 0)
+    assert ended.started == 5.0
+    assert ended.finished is not None
+    assert names(store, row) == ["queued", "started", "image", "completed"]
+
+
+def test_a_cancelled_job_is_never_completed(store: Store, open_store: Callable[[], Store]) -> None:
+    row = add(store)
+    start(store, row)
+    assert open_store().cancel(row.id, ERROR)
+    assert not store.cancel(row.id, ERROR)
+    assert not store.finish(row.id, "me", State.COMPLETED, images=[SAVED])
+    ended = store.get(row.id)
+    assert ended is not None
+    assert (ended.state, ended.images, ended.error) == (State.CANCELLED, [], ERROR)
+    assert names(store, row) == ["queued", "started", "cancelled"]
+    assert not store.cancel(str(uuid.uuid4()), ERROR)
+
+
+def test_nothing_is_told_of_a_job_after_its_end(store: Store) -> None:
+    row, other = add(store), add(store)
+    store.cancel(row.id, ERROR)
+    # Whoever runs a job may report on it before he hears that it was cancelled.
+    late = Report(row.id, 5.0, [("progress", {"step": 1}), ("preview", {"image": "data:"})])
+    store.save("me", [late, Report(other.id, None, [("progress", {"step": 2})])])
+    assert names(store, row) == ["queued", "cancelled"]
+    assert names(store, other) == ["queued", "progress"]
+    store.remove(row.id)
+    store.save("me", [late, Report(other.id, None, [("progress", {"step": 3})])])
+    assert names(store, other) == ["queued", "progress", "progress"]
+
+
+def test_only_its_owner_moves_a_job(store: Store) -> None:
+    row = add(store)
+    start(store, row, "another")
+    assert not store.finish(row.id, "another", State.FAILED)
+    store.requeue("another", [(row, 1)])
+    assert store.get(row.id) == row
+    assert names(store, row) == ["queued"]
+    assert store.unfinished([row.id, str(uuid.uuid4())], "me") == {row.id}
+    assert store.unfinished([row.id], "another") == set()
+
+
+def test_a_lost_job_is_queued_again(store: Store) -> None:
+    add(store)
+    row = add(store)
+    start(store, row)
+    store.requeue("me", [(row, 1)])
+    again = store.get(row.id)
+    assert again is not None
+    assert (again.state, again.started, again.attempts, again.number) == (State.QUEUED, None, 1, row.number)
+    assert store.events_after(row.id, 0)[-1].data == {"position": 1, "attempt": 2}
+
+
+def test_orphans_are_adopted_once_and_in_order(store: Store, open_store: Callable[[], Store]) -> None:
+    store.beat("dead")
+    rows = [add(store, "dead") for _ in range(4)]
+    start(store, rows[0], "dead")
+    store.finish(rows[1].id, "dead", State.COMPLETED)
+    heir, late = open_store(), open_store()
+    heir.beat("heir")
+    assert heir.adopt("heir", time.time() - 60) == []
+    store.leave("dead")
+    adopted = heir.adopt("heir", time.time() - 60)
+    assert [row.id for row in adopted] == [rows[0].id, rows[2].id, rows[3].id]
+    assert [row.state for row in adopted] == [State.RUNNING, State.QUEUED, State.QUEUED]
+    assert {row.owner for row in adopted} == {"heir"}
+    assert late.adopt("late", time.time() - 60) == []
+    assert heir.adopt("heir", time.time() - 60) == []
+    assert not store.finish(rows[0].id, "dead", State.COMPLETED)
+    assert store.finish(rows[0].id, "heir", State.COMPLETED)
+
+
+def test_whoever_is_silent_for_too_long_is_dead(store: Store) -> None:
+    store.beat("slow")
+    row = add(store, "slow")
+    time.sleep(0.02)
+    silent_since = time.time()
+    store.beat("alive")
+    alive = add(store, "alive")
+    assert [each.id for each in store.adopt("alive", silent_since)] == [row.id]
+    store.beat("slow")
+    assert store.adopt("slow", silent_since) == []
+    assert store.unfinished([row.id, alive.id], "alive") == {row.id, alive.id}
+
+
+def test_many_heirs_at_once_adopt_each_job_once(store: Store, open_store: Callable[[], Store]) -> None:
+    rows = [add(store, "dead") for _ in range(20)]
+    heirs = [open_store() for _ in range(4)]
+    at_once = threading.Barrier(len(heirs))
+
+    def adopt(index: int) -> list[str]:
+        heirs[index].beat(f"heir {index}")
+        at_once.wait()
+        return [row.id for row in heirs[index].adopt(f"heir {index}", time.time() - 60)]
+
+    with ThreadPoolExecutor(len(heirs)) as pool:
+        adopted = list(pool.map(adopt, range(len(heirs))))
+    assert [each for part in adopted for each in part] == [row.id for row in rows]
+
+
+def test_an_idempotency_key_is_taken_once(store: Store, open_store: Callable[[], Store]) -> None:
+    first, is_new = store.add(new(idempotency_key="k", body_hash="h"), "me", MANY)
+    assert is_new
+    assert open_store().add(new(idempotency_key="k"), "another", MANY) == (first, False)
+    assert store.by_key("k") == first
+    assert store.by_key("other") is None
+    assert store.count_unfinished() == 1
+    assert not add(store).idempotency_key
+    assert add(store).number > first.number
+
+
+def test_a_full_queue_takes_nothing_but_knows_what_it_took(store: Store) -> None:
+    first, _ = store.add(new(idempotency_key="k"), "me", 2)
+    add(store)
+    with pytest.raises(QueueFull) as full:
+        store.add(new(), "me", 2)
+    assert full.value.retry_after
+    assert store.add(new(idempotency_key="k"), "me", 2) == (first, False)
+    store.finish(first.id, "me", State.COMPLETED)
+    assert store.add(new(), "me", 2)[1]
+
+
+def test_events_are_replayed_from_any_point(store: Store) -> None:
+    row, other = add(store), add(store)
+    store.save("me", [Report(row.id, None, [("progress", {"step": step}) for step in range(3)])])
+    store.save("me", [Report(other.id, None, [("progress", {"step": 9})])])
+    events = store.events_after(row.id, 0)
+    assert events[0].data == {"position": 0}
+    assert [event.data["step"] for event in events[1:]] == [0, 1, 2]
+    assert store.events_after(row.id, events[1].number) == events[2:]
+    assert store.events_after(row.id, events[-1].number) == []
+    assert store.last_event(row.id, "progress") == events[-1]
+    assert store.last_event(row.id, "image") is None
+
+
+def test_only_the_newest_preview_is_kept_and_none_at_the_end(store: Store) -> None:
+    row, other = add(store), add(store)
+    for image in ("one", "two"):
+        store.save("me", [Report(each.id, None, [("preview", {"image": image})]) for each in (row, other)])
+    assert names(store, row) == ["queued", "preview"]
+    assert store.events_after(row.id, 0)[-1].data == {"image": "two"}
+    store.finish(row.id, "me", State.COMPLETED)
+    store.cancel(other.id, ERROR)
+    assert names(store, row) == ["queued", "completed"]
+    assert names(store, other) == ["queued", "cancelled"]
+
+
+def test_the_newest_unfinished_job_of_a_client(store: Store) -> None:
+    mine, newer = add(store), add(store)
+    add(store, client="192.0.2.7")
+    add(store, service="img2img")
+    assert store.newest_unfinished("127.0.0.1", "txt2img") == newer
+    store.cancel(newer.id, ERROR)
+    assert store.newest_unfinished("127.0.0.1", "txt2img") == mine
+    store.finish(mine.id, "me", State.COMPLETED)
+    assert store.newest_unfinished("127.0.0.1", "txt2img") is None
+
+
+def test_jobs_come_in_pages_by_state_and_by_kind(store: Store) -> None:
+    rows = [add(store, kind=kind) for kind in ("txt2img", "img2img", "txt2img", "txt2img", "img2img")]
+    first = store.page(limit=2)
+    assert [row.id for row in first] == [rows[4].id, rows[3].id]
+    assert [row.id for row in store.page(limit=9, before=first[-1].number)] == [row.id for row in rows[2::-1]]
+    start(store, rows[1])
+    store.cancel(rows[2].id, ERROR)
+    assert [row.id for row in store.page(states=[State.RUNNING])] == [rows[1].id]
+    assert [row.id for row in store.page(states=[State.CANCELLED, State.RUNNING])] == [rows[2].id, rows[1].id]
+    assert [row.id for row in store.page(kind="img2img")] == [rows[4].id, rows[1].id]
+    assert [row.id for row in store.in_front(rows[3].number)] == [rows[0].id, rows[1].id]
+    assert (store.count_unfinished(), store.count_unfinished(rows[3].number)) == (4, 2)
+    assert [each.id for each in store.finished_before(None, 9)] == [rows[2].id]
+    assert store.finished_before(rows[2].number, 9) == []
+
+
+def test_what_completed_jobs_took_is_known_the_newest_first(store: Store) -> None:
+    for seconds in (1.0, 2.0, 3.0):
+        row = add(store, model="m", work=seconds * 10)
+        store.finish(row.id, "me", State.COMPLETED, started=time.time() - seconds)
+    store.finish(add(store).id, "me", State.FAILED, started=time.time() - 9)
+    assert [(model, work, round(seconds)) for model, work, seconds in store.measured(2)] == [
+        ("m", 30.0, 3),
+        ("m", 20.0, 2),
+    ]
+
+
+def test_a_removed_job_leaves_nothing_but_uploads_that_others_need(store: Store) -> None:
+    both, mine = ["both.png", "in"], ["mine.png", "in"]
+    row, other = add(store, spec={"uploads": [both, mine, mine]}), add(store, spec={"uploads": [both]})
+    assert store.remove(row.id) is None
+    store.finish(row.id, "me", State.COMPLETED)
+    store.finish(other.id, "me", State.COMPLETED)
+    assert store.remove(row.id) == ["mine.png"]
+    assert store.remove(row.id) is None
+    assert store.get(row.id) is None
+    assert store.events_after(row.id, 0) == []
+    assert names(store, other) == ["queued", "completed"]
+    assert store.remove(other.id) == ["both.png"]

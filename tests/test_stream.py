@@ -1,0 +1,175 @@
+"""A job's events as a stream: replayed, kept alive, and over in time."""
+
+import itertools
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.jobs.store import Store
+from shared.jobs.tables import Event, JobRow, NewJob, Report, State
+from shared.web import stream as module
+from shared.web.stream import event_stream
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(f"sqlite:///{tmp_path}/jobs.sqlite")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def job(store: Store) -> JobRow:
+    return store.add(NewJob(str(uuid.uuid4()), "txt2img", "", "txt2img", {}), "me", 10)[0]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK", 0.01)
+
+
+def never() -> bool:
+    return False
+
+
+def within(seconds: float) -> Callable[[], bool]:
+    deadline = time.monotonic() + seconds
+    return lambda: time.monotonic() > deadline
+
+
+def dressed(event: Event) -> dict[str, Any]:
+    return {"dressed": True, **event.data}
+
+
+def watch(
+    store: Store,
+    job: JobRow,
+    after: int = 0,
+    *,
+    bell: threading.Event | None = None,
+    over: Callable[[], bool] = never,
+    waiting: Callable[[], dict[str, Any] | None] = lambda: None,
+) -> Iterator[str]:
+    stream = event_stream(store, job.id, after, bell or threading.Event(), dress=dressed, waiting=waiting, over=over)
+    assert next(stream) == "retry: 2000\n\n"
+    return stream
+
+
+def read(frame: str) -> tuple[int | None, str, dict[str, Any]]:
+    assert frame.endswith("\n\n")
+    fields = dict(line.split(": ", 1) for line in frame.strip().split("\n"))
+    return int(fields["id"]) if "id" in fields else None, fields["event"], json.loads(fields["data"])
+
+
+def progress(store: Store, job: JobRow, step: int) -> None:
+    store.save("me", [Report(job.id, None, [("progress", {"step": step})])])
+
+
+def test_a_stream_tells_everything_and_ends_with_the_last_event(store: Store, job: JobRow) -> None:
+    progress(store, job, 1)
+    store.finish(job.id, "me", State.COMPLETED)
+    told = [read(frame) for frame in watch(store, job)]
+    assert [name for _, name, _ in told] == ["queued", "progress", "completed"]
+    assert [number for number, _, _ in told] == [event.number for event in store.events_after(job.id, 0)]
+    assert told[1][2] == {"dressed": True, "step": 1}
+
+
+def test_a_stream_is_taken_up_after_any_number(store: Store, job: JobRow) -> None:
+    for step in range(3):
+        progress(store, job, step)
+    store.cancel(job.id, {})
+    numbers = [event.number for event in store.events_after(job.id, 0)]
+    for index, number in enumerate(numbers[:-1]):
+        assert [read(frame)[0] for frame in watch(store, job, number)] == numbers[index + 1 :]
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_happens_in_another_process_is_seen_without_a_bell(store: Store, job: JobRow) -> None:
+    stream = watch(store, job, over=within(10))
+    assert read(next(stream))[1] == "queued"
+    threading.Timer(0.1, store.finish, (job.id, "me", State.FAILED)).start()
+    assert [read(frame)[1] for frame in stream] == ["failed"]
+
+
+def test_a_bell_wakes_a_stream_at_once(store: Store, job: JobRow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK", 30.0)
+    bell = threading.Event()
+    stream = watch(store, job, bell=bell)
+    next(stream)
+
+    def end() -> None:
+        store.finish(job.id, "me", State.COMPLETED)
+        bell.set()
+
+    threading.Timer(0.1, end).start()
+    begun = time.monotonic()
+    assert read(next(stream))[1] == "completed"
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_silent_stream_shows_that_it_lives(store: Store, job: JobRow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT", 0.05)
+    stream = watch(store, job, over=within(5))
+    next(stream)
+    begun = time.monotonic()
+    assert [next(stream) for _ in range(2)] == [": still here\n\n"] * 2
+    assert 0.1 <= time.monotonic() - begun < 2
+    progress(store, job, 1)
+    assert read(next(stream))[1] == "progress"
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_queued_job_is_told_when_it_moves_up(store: Store, job: JobRow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "POSITION", 0.02)
+    positions = itertools.chain([3, 3, 2, 2, 2, 1], itertools.repeat(1))
+
+    def waiting() -> dict[str, Any]:
+        return {"position": next(positions), "eta_s": 1.5}
+
+    stream = watch(store, job, over=within(5), waiting=waiting)
+    assert read(next(stream))[2] == {"dressed": True, "position": 0}
+    moved = [read(next(stream)) for _ in range(3)]
+    assert [data["position"] for _, _, data in moved] == [3, 2, 1]
+    assert {(number, name, data["dressed"], data["eta_s"]) for number, name, data in moved} == {
+        (None, "queued", True, 1.5)
+    }
+    # What runs has no position any more.
+    progress(store, job, 1)
+    assert read(next(stream))[1] == "progress"
+    monkeypatch.setattr(module, "HEARTBEAT", 0.1)
+    positions = itertools.chain([9])
+    assert next(stream) == ": still here\n\n"
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_stream_is_over_when_its_time_is(store: Store, job: JobRow) -> None:
+    assert [read(frame)[1] for frame in watch(store, job, over=within(0.2))] == ["queued"]
+    assert list(watch(store, job, over=lambda: True)) == []
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_browser_that_comes_back_after_the_last_event_is_not_kept_waiting(store: Store, job: JobRow) -> None:
+    store.finish(job.id, "me", State.COMPLETED)
+    last = store.events_after(job.id, 0)[-1].number
+    over = within(2)
+    assert list(watch(store, job, last, over=over)) == []
+    assert not over()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_stream_of_a_job_that_was_removed_ends(store: Store, job: JobRow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT", 0.1)
+    over = within(2)
+    stream = watch(store, job, over=over)
+    next(stream)
+    store.cancel(job.id, {})
+    store.remove(job.id)
+    assert list(stream) == []
+    assert not over()
