@@ -23,14 +23,15 @@ PREVIEW_QUALITY = 75
 class Active:
     """A job of ours that the engine has, or is to get. One thread follows it; `sending` guards it while another sends.
 
-    `sent` is when the engine took it last, on the monotonic clock, or None; `client_id` names the websocket that hears
-    of it; `shown` are the pictures that were told; `doomed` means that it was cancelled and shall leave the engine,
-    `gone` that it is followed no more.
+    `sent` is when it was sent to the engine last, on the monotonic clock, or None; `taken` whether the engine said that
+    it took it; `client_id` names the websocket that hears of it; `shown` are the pictures that were told; `doomed` means
+    that it was cancelled and shall leave the engine, `gone` that it is followed no more.
     """
 
     row: JobRow
     sent: float | None = None
     sending: bool = False
+    taken: bool = False
     running: bool = False
     doomed: bool = False
     gone: bool = False
@@ -68,7 +69,7 @@ class Active:
 
     def lose(self) -> None:
         """The engine has it no more, and what was not told yet is void."""
-        self.sent, self.running = None, False
+        self.sent, self.taken, self.running = None, False, False
         self.shown.clear()
         self.reported()
 

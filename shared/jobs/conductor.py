@@ -265,7 +265,7 @@ class Conductor:
 
     def _recover(self, lost: Sequence[Active]) -> None:
         """The engine knows nothing of these jobs that it had, in their order: it died, or was emptied by hand."""
-        ours = [each for each in lost if each.client_id]
+        ours = [each for each in lost if each.taken]
         # Whoever was being drawn is under suspicion; if nobody was seen to be, the first in line was about to. What was
         # adopted is not: then its service died too, and that is not a job's doing.
         suspects = [each for each in ours if each.running] or ours[:1]
@@ -303,6 +303,7 @@ class Conductor:
             each.sent = time.monotonic()
             extra = {"preview_method": "auto"} if spec.get("previews") else None
             self._engine.submit(each.row.id, spec["graph"], each.client_id, each.row.number, extra)
+            each.taken = True
         except EngineUnavailable as error:
             if not error.reached:
                 each.sent = None
