@@ -20,7 +20,7 @@ from aiohttp import web
 from PIL import Image
 
 DEFINITIONS = Path(__file__).parent / "data" / "object_info.json"
-MODELS = {"checkpoints": ["model.safetensors"]}
+CHECKPOINTS = ["model.safetensors"]
 PREVIEW_WITH_METADATA = 4
 
 
@@ -55,14 +55,13 @@ class FakeEngine:
         self.output_dir = output_dir
         self.seconds = 0.05
         self.preview = tiny_png()
-        # Faults. The socket says nothing at all; it leaves out how a job ended.
-        self.silent = False
-        self.loses_end = False
+        # Faults.
+        self.silent = False  # The socket says nothing at all.
+        self.loses_end = False  # It leaves out how a job ended.
         # POST /prompt: objections to a part of the graph; or what becomes of the request.
         self.node_errors: dict[str, Any] = {}
         self.prompt_fault: Literal["500", "500 but taken", "taken but no answer"] | None = None
-        # Every answer comes so many seconds late.
-        self.delay = 0.0
+        self.delay = 0.0  # Every answer comes so many seconds late.
         # What happened, in order, to ids of jobs: posted, begun, cancelled by somebody.
         self.submitted: list[str] = []
         self.begun: list[str] = []
@@ -84,7 +83,6 @@ class FakeEngine:
         return f"http://127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        """Listens when this returns."""
         ready: Future[None] = Future()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(ready)), name="fake-engine")
         self._thread.start()
@@ -195,12 +193,12 @@ class FakeEngine:
 
     async def _object_info(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
-        known = json.loads(DEFINITIONS.read_text(encoding="utf-8"))
-        known["CheckpointLoaderSimple"]["input"]["required"]["ckpt_name"][0] = MODELS["checkpoints"]
+        known = json.loads(DEFINITIONS.read_text("utf-8"))
+        known["CheckpointLoaderSimple"]["input"]["required"]["ckpt_name"][0] = CHECKPOINTS
         return web.json_response({name: known[name]} if name in known else {})
 
     async def _models(self, request: web.Request) -> web.Response:
-        return web.json_response(MODELS.get(request.match_info["folder"], []))
+        return web.json_response(CHECKPOINTS if request.match_info["folder"] == "checkpoints" else [])
 
     async def _system_stats(self, _request: web.Request) -> web.Response:
         return web.json_response({"system": {"comfyui_version": "0.30.0"}, "devices": []})
@@ -209,8 +207,9 @@ class FakeEngine:
         form = await request.post()
         image = form["image"]
         assert isinstance(image, web.FileField)
-        self.uploaded[f"{form['subfolder']}/{image.filename}"] = image.file.read()
-        return web.json_response({"name": image.filename, "subfolder": form["subfolder"], "type": "input"})
+        folder = str(form["subfolder"])
+        self.uploaded[f"{folder}/{image.filename}"] = image.file.read()
+        return web.json_response({"name": image.filename, "subfolder": folder, "type": "input"})
 
     async def _view(self, _request: web.Request) -> web.Response:
         return web.Response(body=tiny_png(), content_type="image/png")

@@ -157,7 +157,7 @@ def test_a_500_for_a_job_that_is_done_already_is_no_failure(desk: Desk, engine: 
 
 
 def test_what_the_engine_forgot_is_sent_again_under_the_same_id(desk: Desk, engine: FakeEngine, quick: None) -> None:
-    engine.seconds = 0.4
+    engine.seconds = 0.25
     ids = [desk.submit() for _ in range(3)]
     wait_until_drawn(engine, ids[0])
     engine.forget_everything()
@@ -178,7 +178,9 @@ def test_a_job_that_the_engine_dies_of_three_times_is_given_up(desk: Desk, engin
     deadly = desk.submit()
     after = desk.submit()
     for death in range(1, 4):
-        wait_for(lambda death=death: len(engine.begun) == death, "the job was not sent again")  # type: ignore[misc]
+        sent = [deadly, after] * death
+        wait_for(lambda sent=sent: engine.submitted == sent, "the jobs were not sent again")  # type: ignore[misc]
+        wait_until_drawn(engine, deadly)
         engine.forget_everything()
     row = desk.wait(deadly)
     assert row.state is State.FAILED
@@ -214,7 +216,7 @@ def test_a_job_that_cannot_be_sent_does_not_hold_back_the_others(desk: Desk, eng
     first, broken = desk.submit(), desk.submit(spec={"uploads": [["gone.png", "dream-layer"]]})
     others = [desk.submit() for _ in range(2)]
     # Meanwhile it is tried.
-    time.sleep(1)
+    time.sleep(0.6)
     engine.start()
     assert desk.wait(broken).state is State.FAILED
     assert [desk.wait(job_id, seconds=8).state for job_id in [first, *others]] == [State.COMPLETED] * 3
@@ -243,7 +245,7 @@ def test_a_cancel_hits_one_job_wherever_it_stands(
     desk: Desk, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, index: int
 ) -> None:
     monkeypatch.setattr(roster, "WINDOW", 2)
-    engine.seconds = 0.4
+    engine.seconds = 0.2
     ids = [desk.submit() for _ in range(4)]
     wait_until_drawn(engine, ids[0])
     assert desk.conductor.cancel(ids[index])

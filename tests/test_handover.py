@@ -70,7 +70,7 @@ def hold_up(monkeypatch: pytest.MonkeyPatch, thing: Any, name: str, until: threa
 
 def test_jobs_of_a_service_that_vanished_are_followed_to_their_end(open_desk: Open, engine: FakeEngine) -> None:
     vanished, heir = open_desk(), open_desk()
-    engine.seconds = 0.4
+    engine.seconds = 0.25
     ids = [vanished.submit() for _ in range(3)]
     heir.start()
     time.sleep(0.1)
@@ -198,6 +198,27 @@ def test_a_full_queue_takes_no_more(desk: Desk, engine: FakeEngine) -> None:
     assert engine.submitted == ids
 
 
+def test_a_service_that_was_slow_does_not_touch_what_another_finished_meanwhile(
+    desk: Desk, open_desk: Open, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heir = open_desk()
+    heir.start()
+    engine.seconds = 1
+    job_id = desk.submit()
+    desk.wait(job_id, State.RUNNING)
+    waking = threading.Event()
+    hold_up(monkeypatch, desk.client, "queue", waking)
+    wait_for(lambda: job_id in engine.history, "it was not drawn")
+    desk.fall_silent()
+    assert heir.wait(job_id).state is State.COMPLETED
+    wait_for(lambda: not engine.history, "the engine's memory was not cleared")
+    # It goes on in the middle of its look at the engine.
+    waking.set()
+    wait_for(lambda: not desk.conductor._roster, "it is still followed by the slow one")
+    assert engine.submitted == [job_id]
+    assert len(list(engine.output_dir.rglob("*.png"))) == 2
+
+
 def fails_once(monkeypatch: pytest.MonkeyPatch, thing: Any, name: str, error: Exception) -> threading.Event:
     """The next call of that method raises; the event says that it has."""
     method: Callable[..., Any] = getattr(thing, name)
@@ -242,7 +263,7 @@ def test_a_database_that_fails_while_jobs_are_sent_holds_back_none_of_them(
 def test_a_job_that_is_lost_while_the_database_fails_is_counted_and_told_all_the_same(
     desk: Desk, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine.seconds = 0.6
+    engine.seconds = 0.4
     ids = [desk.submit() for _ in range(2)]
     desk.wait(ids[0], State.RUNNING)
     failed = fails_once(monkeypatch, desk.store, "requeue", StorageFailed("the disk is full"))

@@ -19,13 +19,13 @@ PREVIEW_SIDE = 256
 PREVIEW_QUALITY = 75
 
 
-@dataclass
+@dataclass(eq=False)
 class Active:
     """A job of ours that the engine has, or is to get. One thread follows it; `sending` guards it while another sends.
 
     `sent` is when it was sent to the engine last, on the monotonic clock, or None; `taken` whether the engine said that
-    it took it; `client_id` names the websocket that hears of it; `shown` are the pictures that were told; `doomed` means
-    that it was cancelled and shall leave the engine, `gone` that it is followed no more.
+    it took it; `client_id` names the websocket that hears of it; `shown` are the pictures that were told; `doomed`
+    means that it was cancelled and shall leave the engine, `gone` that it is followed no more.
     """
 
     row: JobRow

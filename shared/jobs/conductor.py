@@ -21,8 +21,6 @@ from shared.errors import (
     Cancelled,
     DreamLayerError,
     EngineError,
-    EngineRejected,
-    EngineUnavailable,
     GenerationFailed,
     StorageFailed,
 )
@@ -30,6 +28,7 @@ from shared.jobs.active import Active, saved
 from shared.jobs.archive import Archive
 from shared.jobs.bells import Bells
 from shared.jobs.roster import Roster
+from shared.jobs.sending import send
 from shared.jobs.store import Store
 from shared.jobs.tables import JobRow, NewJob, State
 
@@ -265,16 +264,18 @@ class Conductor:
 
     def _recover(self, lost: Sequence[Active]) -> None:
         """The engine knows nothing of these jobs that it had, in their order: it died, or was emptied by hand."""
-        ours = [each for each in lost if each.taken]
+        taken = [each for each in lost if each.taken]
         # Whoever was being drawn is under suspicion; if nobody was seen to be, the first in line was about to. What was
         # adopted is not: then its service died too, and that is not a job's doing.
-        suspects = [each for each in ours if each.running] or ours[:1]
+        suspects = [each for each in taken if each.running] or taken[:1]
         deaths = [(each, each.deaths + (each in suspects)) for each in lost]
         again = [(each, count) for each, count in deaths if count < MAX_DEATHS]
-        if again:
-            # All in one transaction: if it fails, all of them are found lost once more, and nobody new is suspected.
-            self._store.requeue(self.owner, [(each.row, count) for each, count in again])
+        # All in one transaction: if it fails, all of them are found lost once more, and nobody new is suspected.
+        ours = self._store.requeue(self.owner, [(each.row, count) for each, count in again]) if again else set()
         for each, count in again:
+            if each.row.id not in ours:
+                self._disown(each)
+                continue
             log.warning("the engine lost job %s, it is sent again", each.row.id)
             each.deaths = count
             each.lose()
@@ -293,34 +294,14 @@ class Conductor:
                 return
 
     def _send(self, each: Active) -> None:
-        """Gives a job to the engine. It stays unsent if the engine is away, and has failed if the engine refuses it."""
-        spec = each.row.spec
+        """Gives a job to the engine; it has failed if that cannot draw it."""
         try:
-            for name, folder in spec.get("uploads", ()):
-                self._engine.upload(name, self._archive.uploads.read(name), folder)
-            each.client_id = self._listener.client_id
-            # From here on it counts as sent: an answer that is lost is no job that is lost.
-            each.sent = time.monotonic()
-            extra = {"preview_method": "auto"} if spec.get("previews") else None
-            self._engine.submit(each.row.id, spec["graph"], each.client_id, each.row.number, extra)
-            each.taken = True
-        except EngineUnavailable as error:
-            if not error.reached:
-                each.sent = None
-            log.info("the engine is away; job %s waits for it", each.row.id)
-        except (EngineError, StorageFailed) as error:
-            if not self._taken(each.row.id, error):
+            error = send(each, self._engine, self._archive.uploads, self._listener.client_id)
+            if error is not None:
                 log.warning("job %s could not be sent: %s", each.row.id, error)
                 self._finish(each, State.FAILED, error=error)
         finally:
             each.sending = False
-
-    def _taken(self, job_id: str, error: DreamLayerError) -> bool:
-        """Whether the engine has the job although it said otherwise: ComfyUI can answer 500 and run it all the same."""
-        if isinstance(error, (EngineRejected, StorageFailed)):
-            return False
-        running, pending = self._engine.queue()
-        return job_id in running or job_id in pending or self._engine.outcome(job_id) is not None
 
     def _conclude(self, each: Active, outcome: Outcome) -> None:
         """The engine is done with a job, and its history says how."""

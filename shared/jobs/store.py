@@ -5,7 +5,6 @@ All processes share one database: SQLite in WAL mode by default, or any other th
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,12 +12,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import event
-from sqlalchemy.engine import Connection, Engine, RowMapping
+from sqlalchemy.engine import Connection, RowMapping
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from shared.errors import QueueFull, SetupError, StorageFailed
 from shared.jobs import statements
+from shared.jobs.sqlite import tune
 from shared.jobs.tables import (
     SCHEMA_VERSION,
     UNFINISHED,
@@ -39,8 +38,6 @@ from shared.jobs.tables import (
 
 # Previews are pictures: only the newest of a job is kept, and none when it has ended.
 PREVIEW = "preview"
-# Seconds that a write to SQLite waits for other processes.
-PATIENCE = 30.0
 
 
 class Store:
@@ -54,7 +51,7 @@ class Store:
         # SQLite takes one writer at a time, and lets others sleep for milliseconds; a lock wakes them at once.
         self._turn = threading.Lock()
         if self._engine.dialect.name == "sqlite":
-            _tune_sqlite(self._engine)
+            tune(self._engine)
         with self._write() as connection:
             metadata.create_all(connection)
             version = connection.scalar(sa.select(about.c.value).where(about.c.key == "schema_version"))
@@ -168,17 +165,20 @@ class Store:
                     connection.execute(statements.MOVE, _which(report.job_id, owner) | values)
                 _tell(connection, report.job_id, report.notes)
 
-    def requeue(self, owner: str, lost: Sequence[tuple[JobRow, int]]) -> None:
+    def requeue(self, owner: str, lost: Sequence[tuple[JobRow, int]]) -> set[str]:
         """Back to the queue: the engine lost these jobs, each with the number of times that it died of the job.
 
-        Passes over those that are this owner's no more.
+        Returns the ids of those that are still this owner's, and passes over others.
         """
+        moved = set()
         with self._write() as connection:
             for row, deaths in lost:
                 values = {"state": State.QUEUED.value, "started": None, "attempts": deaths}
                 if connection.execute(statements.MOVE, _which(row.id, owner) | values).rowcount == 1:
                     position = _count_unfinished(connection, row.number)
                     _tell(connection, row.id, [("queued", {"position": position, "attempt": deaths + 1})])
+                    moved.add(row.id)
+        return moved
 
     def finish(
         self,
@@ -358,40 +358,3 @@ def _translated() -> Iterator[None]:
         raise StorageFailed(
             f"the jobs' database does not work: {error.orig}", hint="is the disk full, or the data folder not writable?"
         ) from error
-
-
-def _use_wal(connection: sqlite3.Connection) -> None:
-    """Switches to WAL, which the file remembers. Unlike a write, this does not wait for another process to finish."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            return
-        except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-
-
-def _tune_sqlite(engine: Engine) -> None:
-    """Readers never wait for the writer, and writers wait for each other."""
-
-    @event.listens_for(engine, "connect")
-    def on_connect(connection: Any, _record: Any) -> None:
-        # Transactions are begun by us below: the driver would begin them as readers, and two readers that both want to
-        # write then block each other for good.
-        connection.isolation_level = None
-        connection.execute(f"PRAGMA busy_timeout={PATIENCE * 1000:.0f}")
-        connection.execute("PRAGMA foreign_keys=ON")
-        _use_wal(connection)
-
-    @event.listens_for(engine, "begin")
-    def on_begin(connection: Connection) -> None:
-        # Reads are of one statement each, and need no transaction.
-        options = connection.get_execution_options()
-        driver = connection.connection.driver_connection
-        if options.get("writes") and driver is not None:
-            # FULL waits for the disk, so that an accepted job outlives a power cut. What else could be lost is found
-            # out again: a job whose end was not written is looked up in the engine, or run again.
-            driver.execute(f"PRAGMA synchronous={'FULL' if options.get('durable') else 'NORMAL'}")
-            driver.execute("BEGIN IMMEDIATE")
