@@ -53,7 +53,7 @@ class Desk:
 
     def submit(self, **fields: Any) -> str:
         """The id of a job that was accepted."""
-        return self.conductor.submit(new_job(**fields), limit=100)[0].id
+        return self.conductor.submit(new_job(**fields), {}, limit=100)[0].id
 
     def row(self, job_id: str) -> JobRow:
         row = self.store.get(job_id)

@@ -102,6 +102,13 @@ def test_as_many_jobs_are_kept_as_fit(open_cellar: Open) -> None:
     assert cellar.files() == sorted(path for _, path in jobs[2:])
 
 
+def test_the_newest_job_is_kept_however_large_it_is(open_cellar: Open) -> None:
+    cellar = open_cellar(megabytes=1)
+    _, (_, newest) = cellar.finished(size=100_000), cellar.finished(size=2_000_000)
+    assert cellar.archive.expire(time.time()) == 1
+    assert cellar.files() == [newest]
+
+
 def test_without_limits_everything_is_kept(open_cellar: Open) -> None:
     cellar = open_cellar()
     cellar.finished()

@@ -120,7 +120,7 @@ def test_every_statement_is_one_that_postgresql_takes(tmp_path: Path) -> None:
     store.adopt("another", 0.0)
     store.finish(row.id, "another", State.COMPLETED)
     store.cancel(row.id, {})
-    store.remove(row.id)
+    store.remove(row.id, lambda _: None)
     store.newest_unfinished("client", "service")
     store.page(states=[State.QUEUED], kind="txt2img", before=1)
     store.in_front(1)

@@ -178,7 +178,7 @@ def test_the_same_idempotency_key_at_the_same_moment_makes_one_job(desk: Desk, e
 
     def submit(_: int) -> tuple[str, bool]:
         at_once.wait()
-        row, new = desk.conductor.submit(new_job(idempotency_key="k"), limit=100)
+        row, new = desk.conductor.submit(new_job(idempotency_key="k"), {}, limit=100)
         return row.id, new
 
     with ThreadPoolExecutor(8) as pool:
@@ -193,7 +193,7 @@ def test_a_full_queue_takes_no_more(desk: Desk, engine: FakeEngine) -> None:
     engine.seconds = 30
     ids = [desk.submit() for _ in range(2)]
     with pytest.raises(QueueFull):
-        desk.conductor.submit(new_job(), limit=2)
+        desk.conductor.submit(new_job(), {}, limit=2)
     assert [row.id for row in desk.store.page()] == ids[::-1]
     assert engine.submitted == ids
 

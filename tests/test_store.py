@@ -74,7 +74,7 @@ def test_a_job_is_there_for_every_process_and_after_a_restart(
 def test_jobs_are_numbered_in_order_and_never_twice(store: Store) -> None:
     first, second = add(store), add(store)
     store.finish(second.id, "me", State.FAILED, error=ERROR)
-    assert store.remove(second.id) == []
+    assert store.remove(second.id, lambda _: None)
     third = add(store)
     assert first.number < second.number < third.number
 
@@ -115,7 +115,7 @@ def test_nothing_is_told_of_a_job_after_its_end(store: Store) -> None:
     store.save("me", [late, Report(other.id, None, [("progress", {"step": 2})])])
     assert names(store, row) == ["queued", "cancelled"]
     assert names(store, other) == ["queued", "progress"]
-    store.remove(row.id)
+    store.remove(row.id, lambda _: None)
     store.save("me", [late, Report(other.id, None, [("progress", {"step": 3})])])
     assert names(store, other) == ["queued", "progress", "progress"]
 
@@ -277,12 +277,15 @@ def test_what_completed_jobs_took_is_known_the_newest_first(store: Store) -> Non
 def test_a_removed_job_leaves_nothing_but_uploads_that_others_need(store: Store) -> None:
     both, mine = ["both.png", "in"], ["mine.png", "in"]
     row, other = add(store, spec={"uploads": [both, mine, mine]}), add(store, spec={"uploads": [both]})
-    assert store.remove(row.id) is None
+    discarded: list[str] = []
+    assert not store.remove(row.id, discarded.append)
     store.finish(row.id, "me", State.COMPLETED)
     store.finish(other.id, "me", State.COMPLETED)
-    assert store.remove(row.id) == ["mine.png"]
-    assert store.remove(row.id) is None
+    assert store.remove(row.id, discarded.append)
+    assert discarded == ["mine.png"]
+    assert not store.remove(row.id, discarded.append)
     assert store.get(row.id) is None
     assert store.events_after(row.id, 0) == []
     assert names(store, other) == ["queued", "completed"]
-    assert store.remove(other.id) == ["both.png"]
+    assert store.remove(other.id, discarded.append)
+    assert discarded == ["mine.png", "both.png"]

@@ -170,6 +170,6 @@ def test_a_stream_of_a_job_that_was_removed_ends(store: Store, job: JobRow, monk
     stream = watch(store, job, over=over)
     next(stream)
     store.cancel(job.id, {})
-    store.remove(job.id)
+    store.remove(job.id, lambda _: None)
     assert list(stream) == []
     assert not over()

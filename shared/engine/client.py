@@ -155,7 +155,9 @@ class EngineClient:
                 hint="it may still be starting; python dream_layer.py starts it, data/logs/engine.log says more",
                 retry_after=5,
             )
-            unavailable.reached = not isinstance(error, urllib3.exceptions.NewConnectionError)
+            unavailable.reached = not isinstance(
+                error, (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
+            )
             raise unavailable from error
 
     def _json(self, method: str, path: str, **options: Any) -> Any:

@@ -65,6 +65,9 @@ class Listener:
                 self._stopping.wait(RECONNECT_DELAY)
                 continue
             self._client_id, self._socket = client_id, socket
+            if self._stopping.is_set():
+                socket.close()
+                return
             self._connected.set()
             self._sink(Connection(connected=True))
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ PAGE = 200
 class Retention:
     """How much of finished jobs is kept: the newest `count`, for `days`, and as many as fit into `megabytes`.
 
-    None means: no limit of this kind.
+    None means: no limit of this kind. The newest job is never too large.
     """
 
     count: int | None = None
@@ -40,17 +40,23 @@ class Archive:
         self._store = store
         self._retention = retention
 
+    def keep(self, uploads: Mapping[str, bytes]) -> None:
+        """Writes uploads that are not there yet. Raises StorageFailed."""
+        for name, content in uploads.items():
+            self.uploads.write(name, content)
+
     def forget(self, row: JobRow) -> bool:
         """Removes a finished job and its files; False if it is gone already, or not finished."""
-        unneeded = self._store.remove(row.id)
-        if unneeded is None:
-            return False
-        self.remove_pictures(row)
-        for name, folder in row.spec.get("uploads", ()):
-            if name in unneeded:
-                _tolerate(self.uploads.remove, name)
-                _tolerate(self.pictures.remove_upload, folder, name)
-        return True
+        folders = dict(row.spec.get("uploads", ()))
+
+        def discard(name: str) -> None:
+            _tolerate(self.uploads.remove, name)
+            _tolerate(self.pictures.remove_upload, folders[name], name)
+
+        removed = self._store.remove(row.id, discard)
+        if removed:
+            self.remove_pictures(row)
+        return removed
 
     def remove_pictures(self, row: JobRow) -> None:
         """Removes what a job saved so far. Files that cannot be removed stay, and are named in the log."""
@@ -69,7 +75,7 @@ class Archive:
                 past = (
                     (limits.count is not None and kept >= limits.count)
                     or (limits.days is not None and now - job.finished > limits.days * DAY)
-                    or (limits.megabytes is not None and size > limits.megabytes * 1e6)
+                    or (limits.megabytes is not None and kept > 0 and size > limits.megabytes * 1e6)
                 )
                 kept += not past
                 row = self._store.get(job.id) if past else None

@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from shared.engine.client import EngineClient, Outcome, SavedImage
 from shared.engine.events import Connection, EngineEvent, JobEnded
@@ -85,20 +85,25 @@ class Conductor:
             self._thread.join(timeout=5)
         self._listener.stop()
         try:
-            self._store.leave(self.owner)
+            with self._beating:
+                self._store.leave(self.owner)
         except StorageFailed as error:
             log.info("could not sign off: %s", error)
 
-    def submit(self, job: NewJob, limit: int) -> tuple[JobRow, bool]:
+    def submit(self, job: NewJob, uploads: Mapping[str, bytes], limit: int) -> tuple[JobRow, bool]:
         """Accepts a job: a row first, then the engine. An engine that is away gets it when it is back.
 
-        Returns the row, and whether it is new: it is not if its idempotency key was used before. Raises QueueFull if
-        `limit` jobs are unfinished. A job that the engine refuses has failed when this returns.
+        `uploads` are the pictures that its `spec` names. Returns the row, and whether it is new: it is not if its
+        idempotency key was used before. Raises QueueFull if `limit` jobs are unfinished. A job that the engine refuses
+        has failed when this returns.
         """
         self._beat()
+        self._archive.keep(uploads)
         row, new = self._store.add(job, self.owner, limit)
         if not new:
             return row, False
+        # A job with the same picture may have been removed, with its files, before this one was written down.
+        self._archive.keep(uploads)
         each = Active(row)
         # Known before the engine can tell of it.
         if self._roster.enter(each):
@@ -177,10 +182,10 @@ class Conductor:
             self._report()
         if self._roster:
             self._beat()
-        if wall - self._looked > STALE / 2:
+        if abs(wall - self._looked) > STALE / 2:
             # If this process did not get to look for so long, the machine slept, and the others are as late.
             self._adopt_from = wall + (STALE if self._looked else 0.0)
-        if wall - self._looked >= BEAT:
+        if abs(wall - self._looked) >= BEAT:
             self._looked = wall
             if wall >= self._adopt_from:
                 self._adopt(wall - STALE)
@@ -198,7 +203,7 @@ class Conductor:
     def _beat(self) -> None:
         # Who comes second waits: a job must not be accepted under a heartbeat that is not written yet.
         with self._beating:
-            if abs(time.time() - self._beaten) >= BEAT:
+            if abs(time.time() - self._beaten) >= BEAT and not self._stopping:
                 self._store.beat(self.owner)
                 self._beaten = time.time()
 
@@ -300,6 +305,7 @@ class Conductor:
             if error is not None:
                 log.warning("job %s could not be sent: %s", each.row.id, error)
                 self._finish(each, State.FAILED, error=error)
+                self._spent.append(each.row.id)
         finally:
             each.sending = False
 

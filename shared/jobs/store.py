@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,17 +52,11 @@ class Store:
         self._turn = threading.Lock()
         if self._engine.dialect.name == "sqlite":
             tune(self._engine)
-        with self._write() as connection:
-            metadata.create_all(connection)
-            version = connection.scalar(sa.select(about.c.value).where(about.c.key == "schema_version"))
-            if version is None:
-                connection.execute(about.insert().values(key="schema_version", value=str(SCHEMA_VERSION)))
-            elif int(version) != SCHEMA_VERSION:
-                raise SetupError(
-                    "jobs",
-                    f"the database has version {version}, this program needs {SCHEMA_VERSION}",
-                    hint=f"use the program that made it, or move it away: {self._engine.url}",
-                )
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
 
     def add(self, job: NewJob, owner: str, limit: int) -> tuple[JobRow, bool]:
         """Accepts a job, safely on disk when this returns; the row, and whether it is new.
@@ -254,20 +248,25 @@ class Store:
         with self._read() as connection:
             return [Finished(*row) for row in connection.execute(query)]
 
-    def remove(self, job_id: str) -> list[str] | None:
-        """Forgets a finished job and its events; the names of uploads that no job needs any more. None if there is no
-        such job, or if it is not finished."""
+    def remove(self, job_id: str, discard: Callable[[str], None]) -> bool:
+        """Forgets a finished job and its events; False if there is no such job, or if it is not finished.
+
+        `discard` is called for each upload that no job needs any more, while no other can be accepted that does.
+        """
         with self._write() as connection:
             unfinished = sa.select(jobs.c.id).where(jobs.c.id == job_id, jobs.c.state.in_(UNFINISHED))
             if connection.execute(unfinished).first() is not None:
-                return None
+                return False
             names = list(connection.scalars(sa.select(uploads.c.name).where(uploads.c.job_id == job_id)))
             connection.execute(events.delete().where(events.c.job_id == job_id))
             connection.execute(uploads.delete().where(uploads.c.job_id == job_id))
             if connection.execute(jobs.delete().where(jobs.c.id == job_id)).rowcount == 0:
-                return None
+                return False
             needed = set(connection.scalars(sa.select(uploads.c.name).where(uploads.c.name.in_(names))))
-            return [name for name in names if name not in needed]
+            for name in names:
+                if name not in needed:
+                    discard(name)
+            return True
 
     def events_after(self, job_id: str, number: int) -> list[Event]:
         """What happened to a job after event `number` (0: all), in order."""
@@ -285,6 +284,20 @@ class Store:
     def close(self) -> None:
         """Closes all connections."""
         self._engine.dispose()
+
+    def _prepare(self) -> None:
+        """Makes the tables, if they are not there. Raises SetupError if they are another version's."""
+        with self._write() as connection:
+            metadata.create_all(connection)
+            version = connection.scalar(sa.select(about.c.value).where(about.c.key == "schema_version"))
+            if version is None:
+                connection.execute(about.insert().values(key="schema_version", value=str(SCHEMA_VERSION)))
+            elif int(version) != SCHEMA_VERSION:
+                raise SetupError(
+                    "jobs",
+                    f"the database has version {version}, this program needs {SCHEMA_VERSION}",
+                    hint=f"use the program that made it, or move it away: {self._engine.url}",
+                )
 
     def _first(self, query: sa.Select[Any], parameters: Mapping[str, Any] | None = None) -> JobRow | None:
         with self._read() as connection:

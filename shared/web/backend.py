@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from flask import request
 from sqlalchemy.exc import ArgumentError
@@ -48,9 +49,9 @@ class Backend:
         self.conductor.stop()
         self.store.close()
 
-    def accept(self, job: NewJob) -> tuple[JobRow, bool]:
+    def accept(self, job: NewJob, uploads: Mapping[str, bytes]) -> tuple[JobRow, bool]:
         """Submits a job; the row, and whether it is new (see `Conductor.submit`). Raises QueueFull."""
-        return self.conductor.submit(job, self.settings.queue_limit)
+        return self.conductor.submit(job, uploads, self.settings.queue_limit)
 
     def position(self, row: JobRow) -> int | None:
         """How many unfinished jobs are in front of this one; None when it has ended."""

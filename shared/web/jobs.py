@@ -56,7 +56,7 @@ def job_routes(backend: Backend) -> Blueprint:
             raise NotFinished(f"the job is {row.state.value}", hint="wait for its end, or cancel it first")
         new_id = str(uuid.uuid4())
         spec = {**row.spec, "graph": with_prefix(row.spec["graph"], filename_prefix(new_id, datetime.now()))}
-        new, _ = backend.accept(NewJob(new_id, row.kind, _client(), row.service, spec, row.model, row.work))
+        new, _ = backend.accept(NewJob(new_id, row.kind, _client(), row.service, spec, row.model, row.work), {})
         return accepted_reply(backend, new)
 
     @routes.get("/api/jobs/<job_id>/events")

@@ -100,8 +100,6 @@ def _generation_routes(
         problems = backend.catalog.check(graph)
         if problems:
             raise objection(problems)
-        for picture in parsed.pictures:
-            backend.archive.uploads.write(picture.name, picture.png)
         job = NewJob(
             id=job_id,
             kind=name,
@@ -119,7 +117,7 @@ def _generation_routes(
             idempotency_key=key,
             body_hash=body_hash,
         )
-        row, new = backend.accept(job)
+        row, new = backend.accept(job, {picture.name: picture.png for picture in parsed.pictures})
         # Another request with the same key may have been quicker.
         return row if new else _same(row, body_hash)
 
