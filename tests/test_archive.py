@@ -51,7 +51,7 @@ class Cellar:
         job = self.add(*uploads)
         path = self.save(job, size)
         image = {"filename": path.name, "subfolder": path.parent.name, "type": "output"}
-        self.store.finish(job.id, "me", State.COMPLETED, images=[image])
+        self.store.finish(job, "me", State.COMPLETED, images=[image])
         return job, path
 
     def files(self) -> list[Path]:

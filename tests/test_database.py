@@ -92,7 +92,7 @@ def test_many_threads_and_two_processes_worth_of_connections_lose_nothing(tmp_pa
             row, _ = store.add(new(), owner, MANY)
             store.beat(owner)
             store.save(owner, [Report(row.id, time.time(), [("started", {}), ("progress", {"step": 1})])])
-            assert store.finish(row.id, owner, State.COMPLETED)
+            assert store.finish(row, owner, State.COMPLETED)
             told = [event.name for event in store.events_after(row.id, 0)]
             assert told == ["queued", "started", "progress", "completed"]
 
@@ -118,7 +118,7 @@ def test_every_statement_is_one_that_postgresql_takes(tmp_path: Path) -> None:
     store.save("me", [Report(row.id, 1.0, [("started", {}), ("preview", {})])])
     store.requeue("me", [(row, 1)])
     store.adopt("another", 0.0)
-    store.finish(row.id, "another", State.COMPLETED)
+    store.finish(row, "another", State.COMPLETED)
     store.cancel(row.id, {})
     store.remove(row.id, lambda _: None)
     store.newest_unfinished("client", "service")

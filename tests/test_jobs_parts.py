@@ -36,14 +36,23 @@ def test_a_bell_wakes_all_who_hear_it_and_nobody_else() -> None:
     bells.ring("nobody hears this")
     with bells.hear("a") as one, bells.hear("a") as two, bells.hear("b") as other:
         bells.ring("a")
-        assert (one.is_set(), two.is_set(), other.is_set()) == (True, True, False)
-        one.clear()
+        assert (one.wait(0), two.wait(0), other.wait(0)) == (True, True, False)
+        assert not one.wait(0)
         bells.ring("a")
         assert one.wait(0)
-    one.clear()
     bells.ring("a")
-    assert not one.is_set()
+    assert not one.wait(0)
     assert not bells._heard
+
+
+def test_a_bell_brings_the_job_that_has_ended() -> None:
+    bells, ended = Bells(), row()
+    with bells.hear("a") as bell:
+        bells.ring("a")
+        assert bell.row is None
+        bells.ring("a", ended)
+        bells.ring("a")
+        assert bell.row is ended
 
 
 def test_a_bell_wakes_across_threads() -> None:
@@ -121,7 +130,7 @@ def test_at_the_end_all_pictures_are_told_and_no_progress() -> None:
 def test_a_lost_job_has_no_news() -> None:
     active = Active(row(), sent=1.0)
     active.heed(JobStarted("j"))
-    active.lose()
+    active.lose(1)
     assert active.report() is None
     assert active.waits
 

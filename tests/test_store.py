@@ -73,7 +73,7 @@ def test_a_job_is_there_for_every_process_and_after_a_restart(
 
 def test_jobs_are_numbered_in_order_and_never_twice(store: Store) -> None:
     first, second = add(store), add(store)
-    store.finish(second.id, "me", State.FAILED, error=ERROR)
+    store.finish(second, "me", State.FAILED, error=ERROR)
     assert store.remove(second.id, lambda _: None)
     third = add(store)
     assert first.number < second.number < third.number
@@ -82,8 +82,8 @@ def test_jobs_are_numbered_in_order_and_never_twice(store: Store) -> None:
 def test_a_job_ends_once(store: Store) -> None:
     row = add(store)
     start(store, row)
-    assert store.finish(row.id, "me", State.COMPLETED, images=[SAVED], notes=[("image", SAVED)])
-    assert not store.finish(row.id, "me", State.FAILED, error=ERROR)
+    assert store.finish(row, "me", State.COMPLETED, images=[SAVED], notes=[("image", SAVED)])
+    assert not store.finish(row, "me", State.FAILED, error=ERROR)
     assert not store.cancel(row.id, ERROR)
     store.requeue("me", [(row, 1)])
     ended = store.get(row.id)
@@ -99,7 +99,7 @@ def test_a_cancelled_job_is_never_completed(store: Store, open_store: Callable[[
     start(store, row)
     assert open_store().cancel(row.id, ERROR)
     assert not store.cancel(row.id, ERROR)
-    assert not store.finish(row.id, "me", State.COMPLETED, images=[SAVED])
+    assert not store.finish(row, "me", State.COMPLETED, images=[SAVED])
     ended = store.get(row.id)
     assert ended is not None
     assert (ended.state, ended.images, ended.error) == (State.CANCELLED, [], ERROR)
@@ -123,7 +123,7 @@ def test_nothing_is_told_of_a_job_after_its_end(store: Store) -> None:
 def test_only_its_owner_moves_a_job(store: Store) -> None:
     row = add(store)
     start(store, row, "another")
-    assert not store.finish(row.id, "another", State.FAILED)
+    assert not store.finish(row, "another", State.FAILED)
     store.requeue("another", [(row, 1)])
     assert store.get(row.id) == row
     assert names(store, row) == ["queued"]
@@ -146,7 +146,7 @@ def test_orphans_are_adopted_once_and_in_order(store: Store, open_store: Callabl
     store.beat("dead")
     rows = [add(store, "dead") for _ in range(4)]
     start(store, rows[0], "dead")
-    store.finish(rows[1].id, "dead", State.COMPLETED)
+    store.finish(rows[1], "dead", State.COMPLETED)
     heir, late = open_store(), open_store()
     heir.beat("heir")
     assert heir.adopt("heir", time.time() - 60) == []
@@ -157,8 +157,8 @@ def test_orphans_are_adopted_once_and_in_order(store: Store, open_store: Callabl
     assert {row.owner for row in adopted} == {"heir"}
     assert late.adopt("late", time.time() - 60) == []
     assert heir.adopt("heir", time.time() - 60) == []
-    assert not store.finish(rows[0].id, "dead", State.COMPLETED)
-    assert store.finish(rows[0].id, "heir", State.COMPLETED)
+    assert not store.finish(rows[0], "dead", State.COMPLETED)
+    assert store.finish(rows[0], "heir", State.COMPLETED)
 
 
 def test_whoever_is_silent_for_too_long_is_dead(store: Store) -> None:
@@ -207,7 +207,7 @@ def test_a_full_queue_takes_nothing_but_knows_what_it_took(store: Store) -> None
         store.add(new(), "me", 2)
     assert full.value.retry_after
     assert store.add(new(idempotency_key="k"), "me", 2) == (first, False)
-    store.finish(first.id, "me", State.COMPLETED)
+    store.finish(first, "me", State.COMPLETED)
     assert store.add(new(), "me", 2)[1]
 
 
@@ -230,7 +230,7 @@ def test_only_the_newest_preview_is_kept_and_none_at_the_end(store: Store) -> No
         store.save("me", [Report(each.id, None, [("preview", {"image": image})]) for each in (row, other)])
     assert names(store, row) == ["queued", "preview"]
     assert store.events_after(row.id, 0)[-1].data == {"image": "two"}
-    store.finish(row.id, "me", State.COMPLETED)
+    store.finish(row, "me", State.COMPLETED)
     store.cancel(other.id, ERROR)
     assert names(store, row) == ["queued", "completed"]
     assert names(store, other) == ["queued", "cancelled"]
@@ -243,7 +243,7 @@ def test_the_newest_unfinished_job_of_a_client(store: Store) -> None:
     assert store.newest_unfinished("127.0.0.1", "txt2img") == newer
     store.cancel(newer.id, ERROR)
     assert store.newest_unfinished("127.0.0.1", "txt2img") == mine
-    store.finish(mine.id, "me", State.COMPLETED)
+    store.finish(mine, "me", State.COMPLETED)
     assert store.newest_unfinished("127.0.0.1", "txt2img") is None
 
 
@@ -266,8 +266,8 @@ def test_jobs_come_in_pages_by_state_and_by_kind(store: Store) -> None:
 def test_what_completed_jobs_took_is_known_the_newest_first(store: Store) -> None:
     for seconds in (1.0, 2.0, 3.0):
         row = add(store, model="m", work=seconds * 10)
-        store.finish(row.id, "me", State.COMPLETED, started=time.time() - seconds)
-    store.finish(add(store).id, "me", State.FAILED, started=time.time() - 9)
+        store.finish(row, "me", State.COMPLETED, started=time.time() - seconds)
+    store.finish(add(store), "me", State.FAILED, started=time.time() - 9)
     assert [(model, work, round(seconds)) for model, work, seconds in store.measured(2)] == [
         ("m", 30.0, 3),
         ("m", 20.0, 2),
@@ -279,8 +279,8 @@ def test_a_removed_job_leaves_nothing_but_uploads_that_others_need(store: Store)
     row, other = add(store, spec={"uploads": [both, mine, mine]}), add(store, spec={"uploads": [both]})
     discarded: list[str] = []
     assert not store.remove(row.id, discarded.append)
-    store.finish(row.id, "me", State.COMPLETED)
-    store.finish(other.id, "me", State.COMPLETED)
+    store.finish(row, "me", State.COMPLETED)
+    store.finish(other, "me", State.COMPLETED)
     assert store.remove(row.id, discarded.append)
     assert discarded == ["mine.png"]
     assert not store.remove(row.id, discarded.append)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from shared.jobs.bells import Bell
 from shared.jobs.store import Store
 from shared.jobs.tables import Event, JobRow, NewJob, Report, State
 from shared.web import stream as module
@@ -52,11 +53,11 @@ def watch(
     job: JobRow,
     after: int = 0,
     *,
-    bell: threading.Event | None = None,
+    bell: Bell | None = None,
     over: Callable[[], bool] = never,
     waiting: Callable[[], dict[str, Any] | None] = lambda: None,
 ) -> Iterator[str]:
-    stream = event_stream(store, job.id, after, bell or threading.Event(), dress=dressed, waiting=waiting, over=over)
+    stream = event_stream(store, job.id, after, bell or Bell(), dress=dressed, waiting=waiting, over=over)
     assert next(stream) == "retry: 2000\n\n"
     return stream
 
@@ -73,7 +74,7 @@ def progress(store: Store, job: JobRow, step: int) -> None:
 
 def test_a_stream_tells_everything_and_ends_with_the_last_event(store: Store, job: JobRow) -> None:
     progress(store, job, 1)
-    store.finish(job.id, "me", State.COMPLETED)
+    store.finish(job, "me", State.COMPLETED)
     told = [read(frame) for frame in watch(store, job)]
     assert [name for _, name, _ in told] == ["queued", "progress", "completed"]
     assert [number for number, _, _ in told] == [event.number for event in store.events_after(job.id, 0)]
@@ -93,19 +94,19 @@ def test_a_stream_is_taken_up_after_any_number(store: Store, job: JobRow) -> Non
 def test_what_happens_in_another_process_is_seen_without_a_bell(store: Store, job: JobRow) -> None:
     stream = watch(store, job, over=within(10))
     assert read(next(stream))[1] == "queued"
-    threading.Timer(0.1, store.finish, (job.id, "me", State.FAILED)).start()
+    threading.Timer(0.1, store.finish, (job, "me", State.FAILED)).start()
     assert [read(frame)[1] for frame in stream] == ["failed"]
 
 
 def test_a_bell_wakes_a_stream_at_once(store: Store, job: JobRow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOOK", 30.0)
-    bell = threading.Event()
+    bell = Bell()
     stream = watch(store, job, bell=bell)
     next(stream)
 
     def end() -> None:
-        store.finish(job.id, "me", State.COMPLETED)
-        bell.set()
+        store.finish(job, "me", State.COMPLETED)
+        bell.ring(None)
 
     threading.Timer(0.1, end).start()
     begun = time.monotonic()
@@ -156,7 +157,7 @@ def test_a_stream_is_over_when_its_time_is(store: Store, job: JobRow) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_a_browser_that_comes_back_after_the_last_event_is_not_kept_waiting(store: Store, job: JobRow) -> None:
-    store.finish(job.id, "me", State.COMPLETED)
+    store.finish(job, "me", State.COMPLETED)
     last = store.events_after(job.id, 0)[-1].number
     over = within(2)
     assert list(watch(store, job, last, over=over)) == []

@@ -6,7 +6,7 @@ import base64
 import io
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from shared.engine.client import SavedImage
@@ -67,8 +67,9 @@ class Active:
             self._started = time.time()
             self._notes.append(("started", {"attempt": self.deaths + 1}))
 
-    def lose(self) -> None:
-        """The engine has it no more, and what was not told yet is void."""
+    def lose(self, deaths: int) -> None:
+        """The engine has it no more, and died of it so often; what was not told yet is void."""
+        self.deaths, self.row = deaths, replace(self.row, attempts=deaths)
         self.sent, self.taken, self.running = None, False, False
         self.shown.clear()
         self.reported()

@@ -282,8 +282,7 @@ class Conductor:
                 self._disown(each)
                 continue
             log.warning("the engine lost job %s, it is sent again", each.row.id)
-            each.deaths = count
-            each.lose()
+            each.lose(count)
             # What it saved before would lie beside what it saves again.
             self._archive.remove_pictures(each.row)
             self.bells.ring(each.row.id)
@@ -352,7 +351,9 @@ class Conductor:
             error.details.setdefault("job_id", job_id)
             told = error.as_dict()
         notes, kept = each.last_notes(images), [saved(image) for image in images]
-        if self._store.finish(job_id, self.owner, state, images=kept, error=told, started=started, notes=notes):
+        row = self._store.finish(each.row, self.owner, state, images=kept, error=told, started=started, notes=notes)
+        if row is not None:
+            each.row = row
             self._drop(each)
             return True
         state_now = self._store.state(job_id)
@@ -365,7 +366,7 @@ class Conductor:
         room = self._roster.leave(each)
         if each.doomed:
             self._archive.remove_pictures(each.row)
-        self.bells.ring(each.row.id)
+        self.bells.ring(each.row.id, each.row if each.row.state.finished else None)
         if room:
             # The thread shall look at once.
             self._events.put(None)

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -176,7 +177,7 @@ class Store:
 
     def finish(
         self,
-        job_id: str,
+        row: JobRow,
         owner: str,
         state: State,
         *,
@@ -184,17 +185,19 @@ class Store:
         error: Mapping[str, Any] | None = None,
         started: float | None = None,
         notes: Sequence[Note] = (),
-    ) -> bool:
-        """The end, with the events before it. False, and nothing changed, if it has ended (been cancelled) already, or
-        is this owner's no more."""
+    ) -> JobRow | None:
+        """The end of a job, with the events before it; the row as it then is.
+
+        None, and nothing changed, if it has ended (been cancelled) already, or is this owner's no more.
+        """
         values: dict[str, Any] = {"state": state.value, "finished": time.time(), "error": error, "images": list(images)}
         if started is not None:
             values["started"] = started
         with self._write() as connection:
-            finished = connection.execute(statements.MOVE, _which(job_id, owner) | values).rowcount == 1
-            if finished:
-                _end(connection, job_id, notes, state)
-            return finished
+            if connection.execute(statements.MOVE, _which(row.id, owner) | values).rowcount == 0:
+                return None
+            _end(connection, row.id, notes, state)
+        return replace(row, **{**values, "state": state})
 
     def cancel(self, job_id: str, error: Mapping[str, Any]) -> bool:
         """Ends a job as cancelled, whoever runs it; False if it is finished or unknown. Its owner finds out."""

@@ -34,12 +34,12 @@ FRESH = 1.0
 
 def txt2img_routes(backend: Backend) -> Blueprint:
     """POST /api/txt2img."""
-    return _generation_routes(backend, "txt2img", read_txt2img, txt2img)
+    return generation_routes(backend, "txt2img", read_txt2img, txt2img)
 
 
 def img2img_routes(backend: Backend) -> Blueprint:
     """POST /api/img2img."""
-    return _generation_routes(backend, "img2img", read_img2img, img2img)
+    return generation_routes(backend, "img2img", read_img2img, img2img)
 
 
 def image_routes(backend: Backend) -> Blueprint:
@@ -63,7 +63,7 @@ def image_routes(backend: Backend) -> Blueprint:
     return routes
 
 
-def _generation_routes(
+def generation_routes(
     backend: Backend,
     name: str,
     read: Callable[[Fields, str | None, Callable[[], Sequence[str]]], tuple[R, list[str]]],

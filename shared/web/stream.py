@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from shared.jobs.bells import Bell
 from shared.jobs.store import Store
 from shared.jobs.tables import Event
 
@@ -26,7 +26,7 @@ def event_stream(
     store: Store,
     job_id: str,
     after: int,
-    bell: threading.Event,
+    bell: Bell,
     *,
     dress: Callable[[Event], Data],
     waiting: Callable[[], Data | None],
@@ -43,7 +43,6 @@ def event_stream(
     # Tells a browser to come back soon if the connection breaks.
     yield "retry: 2000\n\n"
     while not over():
-        bell.clear()
         # In this order: what is told of its end, or of its removal, is told before it is looked for.
         state = store.state(job_id)
         for event in store.events_after(job_id, after):

@@ -61,13 +61,12 @@ def wait_for(backend: Backend, row: JobRow) -> JobRow:
     gone = _client_gone()
     deadline = time.monotonic() + backend.settings.request_timeout
     with backend.conductor.bells.hear(row.id) as bell:
-        while (state := backend.store.state(row.id)) is not None and not state.finished:
+        while bell.row is None and (state := backend.store.state(row.id)) is not None and not state.finished:
             left = deadline - time.monotonic()
             if left <= 0 or gone():
                 break
             bell.wait(min(LOOK, left))
-            bell.clear()
-    now = backend.store.get(row.id)
+    now = bell.row or backend.store.get(row.id)
     if now is None:
         raise Cancelled("the job was removed while it was waited for", job_id=row.id)
     if now.error is not None:
