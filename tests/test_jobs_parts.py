@@ -17,7 +17,7 @@ from shared.jobs.active import Active, preview_url
 from shared.jobs.bells import Bells
 from shared.jobs.estimate import seconds_left
 from shared.jobs.names import save_prefixes, with_prefix
-from shared.jobs.tables import JobRow
+from shared.jobs.tables import JobRow, Work
 from shared.web.places import Places
 
 
@@ -63,18 +63,18 @@ def test_a_bell_wakes_across_threads() -> None:
 
 
 def test_an_estimate_needs_something_to_go_by() -> None:
-    assert seconds_left([], row(model="m", work=1.0), [], now=0.0) is None
+    assert seconds_left([], Work("m", 1.0, None), [], now=0.0) is None
 
 
 def test_an_estimate_is_work_times_the_median_of_what_its_model_took() -> None:
     measured = [("m", 1.0, 2.0), ("m", 2.0, 2.0), ("m", 1.0, 90.0), ("other", 1.0, 7.0)]
-    assert seconds_left([], row(model="m", work=10.0), measured, now=0.0) == 20.0
-    assert seconds_left([], row(model="other", work=10.0), measured, now=0.0) == 70.0
-    assert seconds_left([], row(model="new", work=10.0), measured, now=0.0) == 45.0
-    ahead = [row(model="m", work=10.0, started=95.0), row(model="m", work=1.0, started=5.0)]
+    assert seconds_left([], Work("m", 10.0, None), measured, now=0.0) == 20.0
+    assert seconds_left([], Work("other", 10.0, None), measured, now=0.0) == 70.0
+    assert seconds_left([], Work("new", 10.0, None), measured, now=0.0) == 45.0
+    ahead = [Work("m", 10.0, 95.0), Work("m", 1.0, 5.0)]
     # The first has 15 of its 20 seconds to go; the second should have ended long ago.
-    assert seconds_left(ahead, row(model="m", work=10.0), measured, now=100.0) == 35.0
-    assert seconds_left([], row(model="m", work=1.0), [("m", 0.0, 5.0)], now=0.0) == 0.0
+    assert seconds_left(ahead, Work("m", 10.0, None), measured, now=100.0) == 35.0
+    assert seconds_left([], Work("m", 1.0, None), [("m", 0.0, 5.0)], now=0.0) == 0.0
 
 
 def test_a_graph_can_save_elsewhere() -> None:

@@ -257,7 +257,7 @@ def test_jobs_come_in_pages_by_state_and_by_kind(store: Store) -> None:
     assert [row.id for row in store.page(states=[State.RUNNING])] == [rows[1].id]
     assert [row.id for row in store.page(states=[State.CANCELLED, State.RUNNING])] == [rows[2].id, rows[1].id]
     assert [row.id for row in store.page(kind="img2img")] == [rows[4].id, rows[1].id]
-    assert [row.id for row in store.in_front(rows[3].number)] == [rows[0].id, rows[1].id]
+    assert [work.started for work in store.in_front(rows[3].number)] == [None, 5.0]
     assert (store.count_unfinished(), store.count_unfinished(rows[3].number)) == (4, 2)
     assert [each.id for each in store.finished_before(None, 9)] == [rows[2].id]
     assert store.finished_before(rows[2].number, 9) == []

@@ -13,6 +13,8 @@ from shared.errors import DreamLayerError, EngineError, EngineRejected, EngineUn
 CONNECT_TIMEOUT = 5.0
 # ComfyUI answers from its event loop in milliseconds, but encoding a huge picture can hold that loop for seconds.
 READ_TIMEOUT = 60.0
+# Who cancels a job has been told so already, and need not wait for a busy engine; it is asked again.
+CANCEL_TIMEOUT = 5.0
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ class EngineClient:
 
     def cancel(self, job_id: str) -> None:
         """Cancels this job, queued or running, and no other."""
-        self._request("POST", f"/api/jobs/{job_id}/cancel")
+        self._request("POST", f"/api/jobs/{job_id}/cancel", timeout=CANCEL_TIMEOUT)
 
     def view(self, image: SavedImage) -> bytes | None:
         """The picture's file as the engine saved it, or None when there is no such file."""

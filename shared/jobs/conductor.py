@@ -17,13 +17,7 @@ from collections.abc import Mapping, Sequence
 from shared.engine.client import EngineClient, Outcome, SavedImage
 from shared.engine.events import Connection, EngineEvent, JobEnded
 from shared.engine.listener import Listener
-from shared.errors import (
-    Cancelled,
-    DreamLayerError,
-    EngineError,
-    GenerationFailed,
-    StorageFailed,
-)
+from shared.errors import Cancelled, DreamLayerError, EngineError, GenerationFailed, StorageFailed
 from shared.jobs.active import Active, saved
 from shared.jobs.archive import Archive
 from shared.jobs.bells import Bells

@@ -29,6 +29,7 @@ from shared.jobs.tables import (
     Note,
     Report,
     State,
+    Work,
     about,
     events,
     jobs,
@@ -125,11 +126,15 @@ class Store:
         with self._read() as connection:
             return [_row(row) for row in connection.execute(query).mappings()]
 
-    def in_front(self, number: int) -> list[JobRow]:
+    def in_front(self, number: int) -> list[Work]:
         """The unfinished jobs that were accepted before that number, in order."""
-        query = sa.select(jobs).where(jobs.c.state.in_(UNFINISHED), jobs.c.number < number).order_by(jobs.c.number)
+        query = (
+            sa.select(jobs.c.model, jobs.c.work, jobs.c.started)
+            .where(jobs.c.state.in_(UNFINISHED), jobs.c.number < number)
+            .order_by(jobs.c.number)
+        )
         with self._read() as connection:
-            return [_row(row) for row in connection.execute(query).mappings()]
+            return [Work(*row) for row in connection.execute(query)]
 
     def count_unfinished(self, before: int | None = None) -> int:
         """How many jobs are not finished; with `before`, of those in front of that number."""

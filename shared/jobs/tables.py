@@ -141,6 +141,15 @@ class JobRow:
 
 
 @dataclass(frozen=True)
+class Work:
+    """The little that must be known of an unfinished job to tell how long it will take."""
+
+    model: str
+    work: float
+    started: float | None
+
+
+@dataclass(frozen=True)
 class Finished:
     """The little that must be known of a finished job to tell whether it is kept."""
 

@@ -16,7 +16,7 @@ from shared.jobs.conductor import Conductor
 from shared.jobs.estimate import MEASURED, seconds_left
 from shared.jobs.pictures import Pictures
 from shared.jobs.store import Store
-from shared.jobs.tables import JobRow, NewJob
+from shared.jobs.tables import JobRow, NewJob, Work
 from shared.jobs.uploads import Uploads
 from shared.settings import PREFIX, Settings
 from shared.web.places import Places
@@ -61,7 +61,8 @@ class Backend:
         """Seconds until the job will be done, as far as earlier jobs tell; None when it has ended."""
         if row.state.finished:
             return None
-        left = seconds_left(self.store.in_front(row.number), row, self.store.measured(MEASURED), time.time())
+        job = Work(row.model, row.work, row.started)
+        left = seconds_left(self.store.in_front(row.number), job, self.store.measured(MEASURED), time.time())
         return None if left is None else round(left, 1)
 
     def base_url(self) -> str:
