@@ -61,6 +61,24 @@ def test_a_preflight_of_the_page_is_granted(client: MakeClient) -> None:
     assert "POST" in granted.headers["Access-Control-Allow-Methods"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "header"),
+    [
+        ("POST", "/api/txt2img", "prefer"),
+        ("POST", "/api/txt2img", "idempotency-key"),
+        ("POST", "/api/txt2img/interrupt", "content-type"),
+        ("GET", "/api/jobs/1/events", "last-event-id"),
+        ("DELETE", "/api/jobs/1", "x-api-key"),
+    ],
+)
+def test_the_page_may_use_all_that_jobs_offer(client: MakeClient, method: str, path: str, header: str) -> None:
+    asked = {"Origin": PAGE, "Access-Control-Request-Method": method, "Access-Control-Request-Headers": header}
+    granted = client().options(path, headers=asked)
+    assert granted.headers["Access-Control-Allow-Origin"] == PAGE
+    assert header in granted.headers["Access-Control-Allow-Headers"].lower()
+    assert method in granted.headers["Access-Control-Allow-Methods"]
+
+
 def test_strange_pages_are_kept_out(client: MakeClient) -> None:
     refused = client().post("/api/txt2img", json={"prompt": "x"}, headers={"Origin": "http://evil.example"})
     assert refused.status_code == 403
