@@ -10,18 +10,15 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import psutil
 import requests
 
-from shared.engine.process import FOLDERS, engine_command, find_engine
-from shared.settings import PREFIX, PROJECT_DIR, load_settings
-
-PORTS = {"TXT2IMG_PORT": 15001, "IMG2IMG_PORT": 15004, "CONTROL_PORT": 15002, "ENGINE_PORT": 18188}
+from bench.processes import own_place
+from shared.engine.process import engine_command
+from shared.settings import PROJECT_DIR
 
 
 def seconds_until(answers: Callable[[], bool], begun: float) -> float:
@@ -59,24 +56,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rounds", type=int, nargs="?", default=5)
     rounds = parser.parse_args().rounds
-    with tempfile.TemporaryDirectory() as folder:
-        data_dir = Path(folder)
-        os.environ.update({f"{PREFIX}{name}": str(port) for name, port in PORTS.items()})
-        comfyui_dir = find_engine(load_settings())
-        os.environ[f"{PREFIX}DATA_DIR"] = folder
-        os.environ[f"{PREFIX}COMFYUI_DIR"] = str(comfyui_dir)
-        for name in FOLDERS:
-            (data_dir / name).mkdir(parents=True, exist_ok=True)
+    with own_place() as (settings, comfyui_dir):
         environ = dict(os.environ)
         python = sys.executable
-        bare = engine_command(load_settings(), comfyui_dir, data_dir, cpu=True)
-        engine_url = f"http://127.0.0.1:{PORTS['ENGINE_PORT']}/system_stats"
+        bare = engine_command(settings, comfyui_dir, settings.data_dir, cpu=True)
+        engine_url = f"{settings.engine_address}/system_stats"
         txt2img_url, img2img_url, models_url = (
-            f"http://127.0.0.1:{PORTS[name]}{path}"
-            for name, path in (
-                ("TXT2IMG_PORT", "/health"),
-                ("IMG2IMG_PORT", "/health"),
-                ("CONTROL_PORT", "/api/models"),
+            f"http://127.0.0.1:{port}{path}"
+            for port, path in (
+                (settings.txt2img_port, "/health"),
+                (settings.img2img_port, "/health"),
+                (settings.control_port, "/api/models"),
             )
         )
         whole = [python, "dream_layer.py", "up", "--no-install"]

@@ -1,0 +1,68 @@
+"""The txt2img service as it is, and two routes more, for `bench.front`, which starts it.
+
+POST /api/blank draws a picture of one colour, with no model. It differs from POST /api/txt2img in its recipe alone: the
+engine has next to nothing to do, and what we add shows. GET /bench/spans tells when the engine began and ended each job
+since it was asked last, by the engine's own clock. Of that our service sees everything in the engine's history, which
+it clears soon after, and keeps only the beginning.
+"""
+
+import sys
+
+from flask import Blueprint, Flask, Response, jsonify
+
+import txt2img_server
+from shared.engine.client import Outcome
+from shared.schema import Txt2ImgRequest
+from shared.web.backend import Backend
+from shared.web.native import generation_routes
+from shared.web.reading import read_txt2img
+from shared.web.service import main
+from workflows import nodes
+from workflows.graph import Graph, Image
+
+COLOURS = 2**24
+
+
+def blank(request: Txt2ImgRequest, filename_prefix: str) -> Graph:
+    """A picture in the colour of the seed: other seeds are other pictures, which ComfyUI's cache does not hold."""
+    graph = Graph()
+    node = graph.add(
+        "EmptyImage", width=request.width, height=request.height, batch_size=1, color=request.seed % COLOURS
+    )
+    nodes.save_image(graph, Image(node, 0), filename_prefix)
+    return graph
+
+
+def build(backend: Backend) -> Flask:
+    """The service's application."""
+    app = txt2img_server.build(backend)
+    app.register_blueprint(generation_routes(backend, "blank", read_txt2img, blank))
+    app.register_blueprint(_span_routes(backend))
+    return app
+
+
+def _span_routes(backend: Backend) -> Blueprint:
+    routes = Blueprint("bench", __name__)
+    spans: list[tuple[float, float]] = []
+    ask = backend.engine.outcome
+
+    def outcome(job_id: str) -> Outcome | None:
+        """Asks as always, and takes notes."""
+        found = ask(job_id)
+        if found is not None and found.started is not None and found.finished is not None:
+            spans.append((found.started, found.finished))
+        return found
+
+    backend.engine.outcome = outcome  # type: ignore[method-assign]
+
+    @routes.get("/bench/spans")
+    def get_spans() -> Response:
+        taken = list(spans)
+        del spans[: len(taken)]
+        return jsonify(taken)
+
+    return routes
+
+
+if __name__ == "__main__":
+    sys.exit(main(build, lambda settings: settings.txt2img_port, "DREAM_LAYER_TXT2IMG_PORT"))
