@@ -93,17 +93,15 @@ class House:
         if self._engine_keeper is not None:
             self._engine_keeper.wait_ready()
         try:
-            prove(engine)
+            proven = prove(engine)
         except EngineError as error:
             raise SetupError(
                 "engine",
                 f"{error.message} ({settings.engine_address})",
                 hint=error.hint or "is this a ComfyUI 0.30?",
             ) from error
-        say(
-            "engine",
-            f"drew its first picture after {time.monotonic() - begun:.1f} s: {settings.engine_address}",
-        )
+        did = "drew its first picture" if proven else "is busy with unfinished jobs"
+        say("engine", f"{did} after {time.monotonic() - begun:.1f} s: {settings.engine_address}")
         _greet(settings, services=services)
 
     def stop(self) -> None:

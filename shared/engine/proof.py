@@ -10,11 +10,15 @@ from PIL import Image
 from shared.engine.client import EngineClient
 from shared.errors import EngineError
 
+# Seconds for the picture, and before it is asked whether something else is being drawn.
 TIMEOUT = 60.0
+PATIENCE = 3.0
 
 
-def prove(engine: EngineClient) -> None:
+def prove(engine: EngineClient) -> bool:
     """Has the engine draw a small picture and reads its colour. Raises EngineError that says what did not fit.
+
+    False if it has other jobs to do first, such as those left unfinished: they may take long, and prove as much.
 
     An HTTP answer alone proves little: ComfyUI's worker thread can be dead while its server answers.
     """
@@ -30,9 +34,13 @@ def prove(engine: EngineClient) -> None:
     }
     job_id = str(uuid.uuid4())
     engine.submit(job_id, graph, client_id=job_id, number=0)
-    deadline = time.monotonic() + TIMEOUT
+    begun = time.monotonic()
     while (outcome := engine.outcome(job_id)) is None:
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - begun
+        if waited > PATIENCE and engine.queue()[0] - {job_id}:
+            engine.cancel(job_id)
+            return False
+        if waited > TIMEOUT:
             raise EngineError(f"the engine takes jobs but did not draw a small picture in {TIMEOUT:.0f} s")
         time.sleep(0.02)
     if outcome.error is not None:
@@ -45,3 +53,4 @@ def prove(engine: EngineClient) -> None:
         drawn = picture.convert("RGB").getpixel((8, 8))
     if drawn != colour:
         raise EngineError(f"the engine drew the colour {drawn} where {colour} was asked for")
+    return True
