@@ -6,7 +6,7 @@ import pytest
 
 from shared.engine import proof
 from shared.engine.client import EngineClient
-from tests.desk import wait_for
+from tests.desk import new_job, wait_for
 from tests.fake_engine import FakeEngine
 
 
@@ -14,16 +14,16 @@ def test_an_engine_that_has_other_jobs_to_do_first_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(proof, "PATIENCE", 0.2)
-    fake = FakeEngine(tmp_path)
+    fake, job = FakeEngine(tmp_path), new_job()
     fake.seconds = 30
     fake.start()
     try:
         engine = EngineClient(fake.address)
-        engine.submit("3f2a9c1e-0b7d-4e63-9f55-0123456789ab", {"Long": {"class_type": "K", "inputs": {}}}, "me", 1)
+        engine.submit(job.id, job.spec["graph"], "me", 1)
         wait_for(lambda: fake.running, "the job is not drawn")
         assert not proof.prove(engine)
         # It leaves nothing behind that would be drawn later.
         assert len(fake.cancelled) == 1
-        assert engine.queue() == ({"3f2a9c1e-0b7d-4e63-9f55-0123456789ab"}, frozenset())
+        assert engine.queue() == ({job.id}, frozenset())
     finally:
         fake.stop()
