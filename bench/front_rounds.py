@@ -1,7 +1,6 @@
 """How `bench.front` measures: two kinds of clients in turns, then a queue of jobs, then many jobs."""
 
 import itertools
-import math
 import statistics
 import threading
 import time
@@ -12,6 +11,9 @@ from dataclasses import dataclass, field
 
 from bench.front_clients import Bare, Client, Drawing, Ours
 from bench.front_house import House
+
+# Seconds; a pause of the engine that is longer is likely ComfyUI's own.
+LONG = 0.05
 
 
 @dataclass(frozen=True)
@@ -46,14 +48,12 @@ class Side:
 
 @dataclass(frozen=True)
 class Pauses:
-    """Seconds between the end of each job and the beginning of the next, in order, and seconds of all this together."""
+    """Seconds between the end of each job and the beginning of the next, short ones and long ones, and of all this
+    together."""
 
-    seconds: Sequence[float]
+    short: Sequence[float]
+    long: Sequence[float]
     wall: float
-
-    def share(self, longest: float = math.inf) -> float:
-        """The share of the time that the pauses take, without those that are longer than that."""
-        return sum(each for each in self.seconds if each <= longest) / self.wall
 
 
 class Rounds:
@@ -100,7 +100,13 @@ class Rounds:
                 client.cancel(jobs[last + 1 :])
             self._house.wait_idle()
             seconds = [begun - ended for (_, ended), (begun, _) in itertools.pairwise(spans)]
-            found.append(Pauses(seconds, spans[-1][1] - spans[0][0]))
+            found.append(
+                Pauses(
+                    short=[each for each in seconds if each <= LONG],
+                    long=[each for each in seconds if each > LONG],
+                    wall=spans[-1][1] - spans[0][0],
+                )
+            )
         return found[0], found[1]
 
     def growth(self, drawing: Drawing, few: int, many: int, limit: float) -> list[tuple[int, float]]:

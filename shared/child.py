@@ -17,7 +17,7 @@ LIFELINE = Path(__file__).with_name("lifeline.py")
 MAX_LOG_BYTES = 5_000_000
 GRACE = 8.0
 # Seconds before the first restart, at the most, and of a run after which the delay starts small again.
-FIRST_DELAY, MAX_DELAY, STEADY = 1.0, 30.0, 60.0
+FIRST_DELAY, MAX_DELAY, STEADY = 1.0, 30.0, 10.0
 
 # Seconds between two looks at whether a child still answers, and of silence after which it is taken for dead. Long, for
 # a busy engine may not get to answer for a while.

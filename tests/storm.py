@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 CLIENTS = 4
 # Seconds between two kills: often before what was killed last is back.
-PAUSE = (0.5, 12)
+PAUSE = (1, 15)
 # Seconds that everything accepted may take to be completed after the last kill.
 SETTLE = 240
 WAYS: tuple[dict[str, str], ...] = ({}, {"Prefer": "respond-async"}, {"Accept": "text/event-stream"})

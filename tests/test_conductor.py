@@ -257,7 +257,8 @@ def test_a_cancel_hits_one_job_wherever_it_stands(
     assert not desk.conductor.cancel(ids[index])
     others = [desk.wait(job_id) for job_id in ids if job_id != row.id]
     assert [other.state for other in others] == [State.COMPLETED] * 3
-    assert set(engine.cancelled) == {row.id}
+    # What the engine never had, it is not asked to let go.
+    assert set(engine.cancelled) == ({row.id} if index < 2 else set())
     assert (row.id in engine.submitted) == (index < 2)
     wait_for(lambda: len(saved(engine)) == 6, "pictures of the cancelled job are left")
 
