@@ -57,8 +57,11 @@ class House:
 
     def check(self) -> None:
         """Raises RuntimeError if a process died meanwhile and was started again: that spoils what was measured."""
-        if self._service.restarts or self._engine.restarts:
-            raise RuntimeError("a process died while it was measured")
+        for keeper in (self._service, self._engine):
+            if keeper.restarts:
+                told = keeper.child.log_path.read_text(encoding="utf-8", errors="replace")
+                died = told[max(0, told.rfind("Traceback")) :][:3000]
+                raise RuntimeError(f"{keeper.child.name} died while it was measured, and was started again:\n{died}")
 
     def memory(self) -> float:
         """Resident memory of the service, in MB."""

@@ -153,7 +153,8 @@ class Rounds:
                 taken.append(_timed(client.prepare(load.drawing, seed)))
             return taken
 
-        with ExitStack() as stack, ThreadPoolExecutor(load.clients) as pool:
+        pool = ThreadPoolExecutor(load.clients)
+        with ExitStack() as stack:
             clients = [stack.enter_context(_closed(connect())) for _ in range(load.clients)]
             try:
                 begun = time.perf_counter()
@@ -162,8 +163,9 @@ class Rounds:
                     side.seconds += taken.result()
                 side.wall += time.perf_counter() - begun
             finally:
-                # If one failed, or somebody pressed Ctrl-C, the others shall end soon too.
+                # If one failed, or somebody pressed Ctrl-C, the others begin no more, and fail when the house is down.
                 until = 0.0
+                pool.shutdown(wait=False, cancel_futures=True)
 
 
 def percentile(values: Sequence[float], share: int) -> float:
