@@ -24,6 +24,7 @@ from shared.web.app import create_app
 from shared.web.backend import Backend
 from shared.web.control import control_routes
 from shared.web.jobs import job_routes
+from shared.web.memory import return_freed_memory
 from shared.web.native import image_routes
 from shared.web.ready import ready_routes
 from shared.web.serve import check_port, reachable, serve_waitress
@@ -35,6 +36,7 @@ def run_house(*, services: bool, starter: bool) -> int:
     """Starts everything, waits for Ctrl-C or SIGTERM, stops everything. Returns the exit code."""
     logging.basicConfig(level=logging.INFO, format="  %(asctime)s     %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("waitress").setLevel(logging.WARNING)
+    return_freed_memory()
     house = House()
     try:
         sys.stdout.write(f"\nDream Layer {__version__}\n\n")

@@ -7,16 +7,18 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import requests
+from PIL import Image
 
 from shared.settings import PREFIX, PROJECT_DIR
 from tests.conftest import launcher_environment
-from tests.house import TIMEOUT, TestHouse, wait_for_health
+from tests.house import TIMEOUT, TestHouse, data_url, wait_for_health
 
 SMALL = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1}
 
@@ -77,6 +79,14 @@ def test_the_launcher_says_where_everything_listens(house: TestHouse) -> None:
 
 
 def test_the_services_are_small(house: TestHouse) -> None:
+    large = data_url(Image.effect_noise((1600, 1200), 100))
+    wrong = {"prompt": "x", "input_image": large, "width": 1024, "height": 768, "sampler_name": "none such"}
+
+    def refused(_number: int) -> int:
+        return requests.post(f"{house.img2img}/api/img2img", json=wrong, timeout=TIMEOUT).status_code
+
+    with ThreadPoolExecutor(16) as clients:
+        assert set(clients.map(refused, range(48))) == {422}
     services = [
         child
         for child in psutil.Process(house.process.pid).children()

@@ -43,6 +43,7 @@ class Catalog:
         if problems:
             # A file may have been added, or the engine replaced, since the definitions were read.
             self._forget(classes)
+            self._listed = 0.0
             problems = check_graph(graph, self._load(classes))
         return problems
 

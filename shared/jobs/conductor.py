@@ -349,6 +349,7 @@ class Conductor:
         notes, kept = each.last_notes(images), [saved(image) for image in images]
         row = self._store.finish(each.row, self.owner, state, images=kept, error=told, started=started, notes=notes)
         if row is not None:
+            log.info("job %s %s, %d pictures", job_id, state.value, len(kept))
             each.row = row
             self._drop(each)
             return True

@@ -9,12 +9,14 @@ from flask import Flask
 from shared.errors import SetupError
 from shared.settings import Settings, load_settings
 from shared.web.backend import Backend
+from shared.web.memory import return_freed_memory
 from shared.web.serve import check_port, run_service
 
 
 def main(build: Callable[[Backend], Flask], port: Callable[[Settings], int], port_setting: str) -> int:
     """Runs the service that `build` makes; returns the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
+    return_freed_memory()
     try:
         settings = load_settings()
         check_port(settings.host, port(settings), port_setting)
