@@ -8,8 +8,13 @@ from shared.web.app import create_app
 from shared.web.backend import Backend
 from shared.web.jobs import interrupt_routes, job_routes
 from shared.web.native import image_routes, img2img_routes
+from shared.web.options import option_routes
+from shared.web.pnginfo import pnginfo_routes
 from shared.web.ready import ready_routes
 from shared.web.service import main
+from shared.web.uploading import upload_routes
+from shared.web.upscaling import upscale_routes
+from shared.web.workflows import workflow_routes
 
 
 def build(backend: Backend) -> Flask:
@@ -18,8 +23,13 @@ def build(backend: Backend) -> Flask:
         img2img_routes(backend),
         interrupt_routes(backend, "img2img"),
         image_routes(backend),
+        workflow_routes(backend),
         job_routes(backend),
+        pnginfo_routes(backend),
         ready_routes(backend),
+        option_routes(backend),
+        upload_routes(backend),
+        upscale_routes(backend),
     ]
     return create_app("img2img", backend.settings, routes)
 

@@ -13,10 +13,13 @@ from typing import Any, Protocol
 import requests
 import websocket
 
+from shared.engine.catalog import Catalog
+from shared.engine.client import EngineClient
 from shared.jobs.names import filename_prefix
-from shared.schema import Txt2ImgRequest
+from shared.schema.request import Txt2ImgRequest
 from shared.web.body import Fields
-from shared.web.reading import read_txt2img
+from shared.web.reading.inventory import Inventory
+from shared.web.reading.requests import Context, read_txt2img
 from starter import CHECKPOINT_NAME
 from workflows.graph import Graph
 
@@ -34,10 +37,10 @@ class Drawing:
     fields: Mapping[str, Any]
     recipe: Callable[[Txt2ImgRequest, str], Graph]
 
-    def graph(self, job_id: str, seed: int) -> dict[str, Any]:
+    def graph(self, inventory: Inventory, job_id: str, seed: int) -> dict[str, Any]:
         """The graph that our service would send, but for the folder of the picture."""
         fields = Fields({**self.fields, "seed": seed}, {})
-        request, _ = read_txt2img(fields, CHECKPOINT_NAME, lambda: [CHECKPOINT_NAME])
+        request = read_txt2img(fields, Context(CHECKPOINT_NAME, inventory, lambda _: None)).request
         return self.recipe(request, f"bare-{filename_prefix(job_id, datetime.now())}").to_api()
 
 
@@ -68,6 +71,7 @@ class Bare:
 
     def __init__(self, engine_url: str) -> None:
         self._url = engine_url
+        self._catalog = Catalog(EngineClient(engine_url))
         self._id = str(uuid.uuid4())
         self._session = _session(f"{engine_url}/prompt")
         self._socket = websocket.create_connection(
@@ -81,13 +85,13 @@ class Bare:
     def prepare(self, drawing: Drawing, seed: int) -> Callable[[], bytes]:
         """POST /prompt, a wait for the message that the job is done, GET /history/<id>, GET /view."""
         job_id = str(uuid.uuid4())
-        graph = drawing.graph(job_id, seed)
+        graph = drawing.graph(self._catalog, job_id, seed)
         return lambda: self._draw(job_id, graph)
 
     def queue(self, drawing: Drawing, seed: int) -> str:
         """Sends a job, and does not wait; its id."""
         job_id = str(uuid.uuid4())
-        self._send(job_id, drawing.graph(job_id, seed))
+        self._send(job_id, drawing.graph(self._catalog, job_id, seed))
         return job_id
 
     def wait(self, job_id: str) -> None:

@@ -12,10 +12,10 @@ from flask import Blueprint, Flask, Response, jsonify
 
 import txt2img_server
 from shared.engine.client import Outcome
-from shared.schema import Txt2ImgRequest
+from shared.schema.request import Txt2ImgRequest
 from shared.web.backend import Backend
 from shared.web.native import generation_routes
-from shared.web.reading import read_txt2img
+from shared.web.reading.requests import read_txt2img
 from shared.web.service import main
 from workflows import nodes
 from workflows.graph import Graph, Image
@@ -26,9 +26,8 @@ COLOURS = 2**24
 def blank(request: Txt2ImgRequest, filename_prefix: str) -> Graph:
     """A picture in the colour of the seed: other seeds are other pictures, which ComfyUI's cache does not hold."""
     graph = Graph()
-    node = graph.add(
-        "EmptyImage", width=request.width, height=request.height, batch_size=1, color=request.seed % COLOURS
-    )
+    width, height = request.size
+    node = graph.add("EmptyImage", width=width, height=height, batch_size=1, color=request.seeds[0] % COLOURS)
     nodes.save_image(graph, Image(node, 0), filename_prefix)
     return graph
 

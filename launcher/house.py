@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from flask import Flask
 
 from launcher.environment import PROJECT_DIR
 from launcher.terminal import complain, say, stop_signals
@@ -26,6 +27,8 @@ from shared.web.control import control_routes
 from shared.web.jobs import job_routes
 from shared.web.memory import return_freed_memory
 from shared.web.native import image_routes
+from shared.web.options import option_routes
+from shared.web.pnginfo import pnginfo_routes
 from shared.web.ready import ready_routes
 from shared.web.serve import check_port, reachable, serve_waitress
 
@@ -146,13 +149,7 @@ class House:
 
     def _start_control(self, backend: Backend) -> None:
         settings = backend.settings
-        routes = [
-            control_routes(self.engine_state, backend.catalog),
-            image_routes(backend),
-            job_routes(backend),
-            ready_routes(backend),
-        ]
-        app = create_app("control", settings, routes)
+        app = build_control(backend, self.engine_state)
         server = threading.Thread(
             target=serve_waitress, args=(app, settings, settings.control_port), name="control", daemon=True
         )
@@ -162,6 +159,19 @@ class House:
             if not server.is_alive():
                 raise SetupError("control", f"it could not listen on port {settings.control_port}")
             time.sleep(0.02)
+
+
+def build_control(backend: Backend, engine_state: Callable[[], dict[str, Any]]) -> Flask:
+    """The control service's application."""
+    routes = [
+        control_routes(engine_state, backend.catalog),
+        image_routes(backend),
+        job_routes(backend),
+        ready_routes(backend),
+        option_routes(backend),
+        pnginfo_routes(backend),
+    ]
+    return create_app("control", backend.settings, routes)
 
 
 def _check_ports(settings: Settings, *, services: bool) -> None:

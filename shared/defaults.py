@@ -1,13 +1,39 @@
 """What a request means when it leaves something out: the checkpoint, and settings that suit that checkpoint. Pure."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
 
+from shared.engine.families import Family, ModelFile
 from starter import CHECKPOINT_NAME as STARTER
 from starter import CHECKPOINT_NAMES as SMALL
 
-# The starter and its kin are small models: made for small pictures, which they draw in seconds on a CPU.
-STARTER_DEFAULTS: Mapping[str, Any] = {"width": 128, "height": 128, "steps": 10, "cfg_scale": 3.0}
+MEGAPIXEL = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """Settings that suit a model. `guidance` is what models distilled with guidance take in place of cfg."""
+
+    width: int = 512
+    height: int = 512
+    steps: int = 20
+    cfg_scale: float = 7.0
+    guidance: float | None = None
+    sampler_name: str = "euler"
+    scheduler: str = "normal"
+
+
+# As their makers recommend: the size that each was trained with, and the steps after which little changes.
+USUAL: Mapping[Family, Defaults] = {
+    Family.SD1: Defaults(),
+    Family.SD2: Defaults(width=768, height=768),
+    Family.SDXL: Defaults(width=1024, height=1024, steps=25),
+    Family.SDXL_REFINER: Defaults(width=1024, height=1024, steps=25),
+    Family.SD3: Defaults(width=1024, height=1024, steps=28, cfg_scale=4.5, scheduler="sgm_uniform"),
+    Family.FLUX_DEV: Defaults(width=1024, height=1024, cfg_scale=1.0, guidance=3.5, scheduler="simple"),
+    Family.FLUX_SCHNELL: Defaults(width=1024, height=1024, steps=4, cfg_scale=1.0, scheduler="simple"),
+    Family.UNKNOWN: Defaults(),
+}
 
 
 def choose_checkpoint(preferred: str | None, available: Sequence[str]) -> str | None:
@@ -21,11 +47,20 @@ def choose_checkpoint(preferred: str | None, available: Sequence[str]) -> str | 
     return STARTER if STARTER in available else None
 
 
-def defaults_for(checkpoint: str) -> Mapping[str, Any]:
-    """Values that suit `checkpoint`, where they differ from those of the schema."""
-    return STARTER_DEFAULTS if checkpoint in SMALL else {}
+def defaults_for(file: ModelFile) -> Defaults:
+    """Settings that suit `file`: its maker's, where its header has any, else those of its family."""
+    usual = USUAL[file.family]
+    width, height = file.size or (usual.width, usual.height)
+    return replace(
+        usual,
+        width=width,
+        height=height,
+        steps=file.steps or usual.steps,
+        cfg_scale=usual.cfg_scale if file.cfg_scale is None else file.cfg_scale,
+    )
 
 
-def usual_pixels(checkpoint: str) -> int:
-    """Pixels of the largest picture that `checkpoint` should draw unless a size was asked for."""
-    return 256 * 256 if checkpoint in SMALL else 1024 * 1024
+def usual_pixels(file: ModelFile) -> int:
+    """Pixels of the largest picture that `file` should draw unless a size was asked for."""
+    width, height = file.size or (0, 0)
+    return file.pixels or max(MEGAPIXEL, width * height)

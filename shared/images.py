@@ -13,7 +13,7 @@ from typing import Literal
 from PIL import Image, ImageCms, ImageOps
 
 from shared.errors import InvalidPicture
-from shared.schema import MAX_SIDE, MIN_SIDE, Picture, align
+from shared.exif import comment_exif
 
 # What cameras, phones, browsers and painting programs write (JPEG includes the MPO of phones). Other decoders of
 # Pillow stay unreachable from outside.
@@ -63,65 +63,37 @@ def read_picture(data: bytes, field: str) -> Image.Image:
     return image.convert("RGB")
 
 
-def read_mask(data: bytes, field: str) -> Image.Image:
+def read_mask(data: bytes, field: str, *, invert: bool = False) -> Image.Image:
     """The mask as upright 8-bit grey, white = repaint; what is transparent counts as black (keep).
 
-    Raises InvalidPicture, also for a mask with nothing white: it would repaint nothing.
+    With `invert`, black and transparent mean repaint. Raises InvalidPicture, also for a mask with nothing to repaint.
     """
     image = _decode(data, field)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
     mask = image.convert("L")
+    if invert:
+        mask = ImageOps.invert(mask)
     _, brightest = mask.getextrema()
     if not isinstance(brightest, int | float) or brightest < 128:
+        colour, other = ("black", "white") if invert else ("white", "black")
         raise InvalidPicture(
-            f"{field} has no white in it, so nothing would be repainted",
+            f"{field} has no {colour} in it, so nothing would be repainted",
             field=field,
-            hint="paint white where the picture is to change, and leave the rest black",
+            hint=f"paint {colour} where the picture is to change, and leave the rest {other}",
         )
     return mask
 
 
-def choose_size(source: tuple[int, int], width: int | None, height: int | None, usual_pixels: int) -> tuple[int, int]:
-    """Width and height in pixels of the result for a source of the given size.
-
-    Both asked for: those. One: the other follows the source's proportions. None: the source's own size, but no more
-    than about `usual_pixels`, which the model is made for. Sides stay within 16 to 4096.
-    """
-    source_width, source_height = source
-    if width is not None and height is not None:
-        return width, height
-    if width is not None:
-        scale = width / source_width
-    elif height is not None:
-        scale = height / source_height
-    else:
-        scale = min(1.0, (usual_pixels / (source_width * source_height)) ** 0.5)
-    sides = (round(source_width * scale), round(source_height * scale))
-    chosen = tuple(min(max(side, MIN_SIDE), MAX_SIDE) for side in sides)
-    return width or chosen[0], height or chosen[1]
-
-
-def fit_picture(image: Image.Image, size: tuple[int, int]) -> Picture:
-    """`image` (RGB) at exactly `size`, its last row and column repeated up to multiples of 8."""
-    resized = image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
-    return _pad(resized, repeat_edge=True)
-
-
-def fit_mask(mask: Image.Image, size: tuple[int, int]) -> Picture:
-    """`mask` (grey) at exactly `size`, black up to multiples of 8, as the RGB PNG that LoadImageMask reads exactly."""
-    resized = mask if mask.size == size else mask.resize(size, Image.Resampling.BILINEAR)
-    return _pad(resized.convert("RGB"), repeat_edge=False)
-
-
-def convert_png(png: bytes, output: OutputFormat) -> bytes:
-    """The same picture as PNG (unchanged, with its embedded workflow), lossless-looking WebP, or JPEG."""
+def convert_png(png: bytes, output: OutputFormat, comment: str | None = None) -> bytes:
+    """The same picture as PNG (unchanged, with its embedded texts), lossless-looking WebP, or JPEG with `comment`."""
     if output == "png":
         return png
     buffer = io.BytesIO()
+    exif = None if comment is None else comment_exif(comment)
     with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
-        image.convert("RGB").save(buffer, output, quality=92)
+        image.convert("RGB").save(buffer, output, quality=92, exif=exif or b"")
     return buffer.getvalue()
 
 
@@ -178,22 +150,3 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     except (ImageCms.PyCMSError, OSError):
         return image  # a broken profile: the numbers as they stand are the best that is known
     return converted if converted is not None else image
-
-
-def _pad(image: Image.Image, *, repeat_edge: bool) -> Picture:
-    width, height = image.size
-    aligned = (align(width), align(height))
-    padded = image
-    if aligned != image.size:
-        padded = Image.new("RGB", aligned)
-        padded.paste(image, (0, 0))
-        if repeat_edge:
-            for x in range(width, aligned[0]):
-                padded.paste(image.crop((width - 1, 0, width, height)), (x, 0))
-            last_row = padded.crop((0, height - 1, aligned[0], height))
-            for y in range(height, aligned[1]):
-                padded.paste(last_row, (0, y))
-    buffer = io.BytesIO()
-    # Level 1: the engine reads it once on the same machine, so speed counts and size does not.
-    padded.save(buffer, "PNG", compress_level=1)
-    return Picture(buffer.getvalue(), width, height)

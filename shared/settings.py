@@ -127,6 +127,11 @@ class Settings(BaseSettings):
     )
     streams: int = Field(default=40, ge=1, description="Event streams that may be open at once.")
     max_body_mb: int = Field(default=64, ge=1, le=1024, description="Largest request body, in MB.")
+    allow_nodes: Words = Field(
+        default=(),
+        description="Node classes that graphs of clients may use beyond ComfyUI's harmless own, separated by commas; "
+        "`*` lets in all, and with them whatever custom nodes do.",
+    )
     allowed_origins: Words = Field(
         default=("http://localhost:8080", "http://127.0.0.1:8080"),
         description="Web pages that a browser may call from (CORS), separated by commas.",
@@ -140,7 +145,8 @@ class Settings(BaseSettings):
         default=None,
         min_length=8,
         repr=False,
-        description="If set, every request but /health must bring it as `X-API-Key` or `Authorization: Bearer`.",
+        description="If set, every request but /health and /docs must bring it as `X-API-Key` or "
+        "`Authorization: Bearer`.",
     )
 
     @model_validator(mode="after")
@@ -181,6 +187,11 @@ class Settings(BaseSettings):
     def models_dir(self) -> Path:
         """Where users put models of their own, by kind, and set-up the starter."""
         return self.data_dir / "models"
+
+    @property
+    def workflows_dir(self) -> Path:
+        """Where users put workflows that are to be routes."""
+        return self.data_dir / "workflows"
 
     @property
     def log_dir(self) -> Path:

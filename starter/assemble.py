@@ -11,8 +11,8 @@ import hashlib
 import json
 import logging
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from safetensors.numpy import save_file
@@ -28,22 +28,44 @@ FINGERPRINT = "dream_layer_recipe"
 
 @dataclass(frozen=True)
 class File:
-    """One file: its folder below the models folder, its name, what is in it."""
+    """One file: its folder below the models folder, its name, what is in it, and what its header says of it."""
 
     folder: str
     name: str
     build: Callable[[], recipes.Tensors]
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-STARTER = File("checkpoints", CHECKPOINT_NAME, recipes.base)
+def describe(title: str, architecture: str = "", **further: str) -> dict[str, str]:
+    """The metadata of a file, as the ModelSpec standard names them; `architecture` follows Stable Diffusion 1's."""
+    return {
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.title": f"Dream Layer {title}",
+        "modelspec.architecture": f"stable-diffusion-v1{architecture}",
+        **{f"modelspec.{name}": value for name, value in further.items()},
+    }
+
+
+def describe_checkpoint(title: str) -> dict[str, str]:
+    """These are small models: made for small pictures, which they draw in seconds on a CPU. Up to a double side they
+    still draw what they are told."""
+    return {
+        **describe(title, implementation="sgm", resolution="128x128", prediction_type="epsilon"),
+        "dream_layer.steps": "10",
+        "dream_layer.cfg_scale": "3.0",
+        "dream_layer.pixels": str(256 * 256),
+    }
+
+
+STARTER = File("checkpoints", CHECKPOINT_NAME, recipes.base, describe_checkpoint("Starter"))
 KIT = (
-    File("checkpoints", PASTEL_NAME, recipes.pastel),
-    File("checkpoints", INPAINTING_NAME, recipes.inpainting),
-    File("loras", "dream-layer-outline.safetensors", recipes.outline),
-    File("controlnet", "dream-layer-canny.safetensors", recipes.canny),
+    File("checkpoints", PASTEL_NAME, recipes.pastel, describe_checkpoint("Pastel")),
+    File("checkpoints", INPAINTING_NAME, recipes.inpainting, describe_checkpoint("Inpainting")),
+    File("loras", "dream-layer-outline.safetensors", recipes.outline, describe("Outline", "/lora")),
+    File("controlnet", "dream-layer-canny.safetensors", recipes.canny, describe("Canny", "/controlnet")),
     File("upscale_models", "dream-layer-2x.safetensors", recipes.upscaler),
-    File("embeddings", "dream-layer-ruby.safetensors", recipes.ruby),
-    File("vae", "dream-layer-sepia.safetensors", recipes.sepia),
+    File("embeddings", "dream-layer-ruby.safetensors", recipes.ruby, describe("Ruby", "/textual-inversion")),
+    File("vae", "dream-layer-sepia.safetensors", recipes.sepia, describe("Sepia", "/vae")),
 )
 
 
@@ -60,7 +82,7 @@ def assemble(models: Path, files: tuple[File, ...] = (STARTER, *KIT)) -> list[Pa
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(".part")
-        save_file(file.build(), aside, metadata={FINGERPRINT: fingerprint, "format": "pt"})
+        save_file(file.build(), aside, metadata={**file.metadata, FINGERPRINT: fingerprint, "format": "pt"})
         # safetensors makes files that only their owner can read.
         aside.chmod(0o644)
         aside.replace(path)

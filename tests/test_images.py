@@ -11,9 +11,9 @@ import pytest
 from PIL import Image, ImageCms
 
 from shared.errors import InvalidPicture
-from shared.images import choose_size, convert_png, decode_base64, fit_mask, fit_picture, read_mask, read_picture
-from shared.schema import Picture
-from tests.house import encoded, open_rgb
+from shared.images import convert_png, decode_base64, read_mask, read_picture
+from shared.schema.units import Picture
+from tests.house import encoded
 
 RED = (200, 16, 32)
 
@@ -178,38 +178,6 @@ def test_white_is_repainted_in_a_mask_of_any_mode(image: Image.Image, inside: ob
 def test_a_mask_without_white_is_refused() -> None:
     with pytest.raises(InvalidPicture, match="nothing would be repainted"):
         read_mask(encoded(Image.new("L", (8, 8), 100)), "mask")
-
-
-@pytest.mark.parametrize(
-    ("source", "width", "height", "expected"),
-    [
-        ((640, 480), None, None, (640, 480)),
-        ((640, 480), 100, 200, (100, 200)),
-        ((640, 480), 320, None, (320, 240)),
-        ((640, 480), None, 240, (320, 240)),
-        ((4000, 3000), None, None, (1182, 887)),
-        ((4, 4), None, None, (16, 16)),
-        ((10_000, 20), 2000, None, (2000, 16)),
-    ],
-)
-def test_the_size_of_a_result(
-    source: tuple[int, int], width: int | None, height: int | None, expected: tuple[int, int]
-) -> None:
-    assert choose_size(source, width, height, usual_pixels=1024 * 1024) == expected
-
-
-def test_pictures_are_padded_with_their_edge_and_masks_with_black() -> None:
-    image = Image.effect_noise((21, 13), 90).convert("RGB")
-    picture = fit_picture(image, (21, 13))
-    padded = np.asarray(open_rgb(picture.png))
-    assert (picture.width, picture.height) == (21, 13)
-    assert padded.shape == (16, 24, 3)
-    assert np.array_equal(padded[:13, :21], np.asarray(image))
-    assert np.array_equal(padded[15, :21], padded[12, :21])
-    assert np.array_equal(padded[:, 23], padded[:, 20])
-    white = np.asarray(open_rgb(fit_mask(Image.new("L", (21, 13), 255), (21, 13)).png))
-    assert white[:13, :21].min() == 255
-    assert white[13:].max() == white[:, 21:].max() == 0
 
 
 def test_equal_pictures_have_equal_names() -> None:

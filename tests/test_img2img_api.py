@@ -60,7 +60,8 @@ def test_the_source_sets_the_size_and_a_size_resizes_it(house: TestHouse, source
     assert own["warnings"] == []
     asked = house.redraw(prompt=PROMPT, input_image=photo, steps=2, width=64, height=64)
     assert house.picture(asked).size == (64, 64)
-    assert asked["warnings"] == ["input_image was stretched from 90x61 to 64x64"]
+    (warning,) = asked["warnings"]
+    assert warning.startswith("input_image was stretched from 90x61 to 64x64")
     wide = house.redraw(prompt=PROMPT, input_image=photo, steps=2, width=180)
     assert house.picture(wide).size == (180, 122)
 

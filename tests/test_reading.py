@@ -1,59 +1,157 @@
-"""Fields become requests: defaults, seeds, sizes, warnings."""
+"""Fields become requests: defaults, names, seeds, sizes, warnings, objections."""
 
+import json
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from shared.defaults import choose_checkpoint
 from shared.errors import EngineUnavailable, InvalidPicture, InvalidValue
-from shared.schema import Img2ImgRequest, Txt2ImgRequest
+from shared.schema.request import Enlarging, Img2ImgRequest, Lora, Txt2ImgRequest
 from shared.web.body import Fields
-from shared.web.reading import read_img2img, read_txt2img
+from shared.web.reading.pictures import upload_name
+from shared.web.reading.requests import Context, Reading, read_img2img, read_txt2img
 from starter import CHECKPOINT_NAME
-from tests.house import encoded
+from tests.house import data_url, encoded, open_rgb
+from tests.shelf import FLUX, OWN, PAINTER, REFINER, SCHNELL, Shelf
 
-OWN = "dreamshaper.safetensors"
-PICTURE = encoded(Image.new("RGB", (64, 32), "red"))
+IMAGE = Image.new("RGB", (64, 32), "red")
+PICTURE = encoded(IMAGE)
 WHITE = encoded(Image.new("L", (64, 32), 255))
+HALF = Image.new("L", (64, 32))
+ImageDraw.Draw(HALF).rectangle((32, 0, 63, 31), fill=255)
+HALF_MASK = encoded(HALF)
+URL = data_url(IMAGE)
 
 
-def words(**values: Any) -> tuple[Txt2ImgRequest, list[str]]:
-    return read_txt2img(Fields({"prompt": "x", **values}, {}), None, lambda: [OWN])
+def context(shelf: Shelf | None = None, **stored: bytes) -> Context:
+    return Context(OWN, shelf or Shelf(), {name.removeprefix("n"): content for name, content in stored.items()}.get)
 
 
-def picture(files: dict[str, bytes] | None = None, **values: Any) -> tuple[Img2ImgRequest, list[str]]:
-    return read_img2img(Fields({"prompt": "x", **values}, files or {"image": PICTURE}), None, lambda: [OWN])
+def read(shelf: Shelf | None = None, **values: Any) -> Reading[Txt2ImgRequest]:
+    return read_txt2img(Fields({"prompt": "x", **values}, {}), context(shelf))
+
+
+def words(**values: Any) -> Txt2ImgRequest:
+    return read(**values).request
+
+
+def reread(files: dict[str, bytes] | None = None, **values: Any) -> Reading[Img2ImgRequest]:
+    return read_img2img(Fields({"prompt": "x", **values}, files or {"image": PICTURE}), context())
+
+
+def picture(files: dict[str, bytes] | None = None, **values: Any) -> Img2ImgRequest:
+    return reread(files, **values).request
+
+
+def refused(**values: Any) -> InvalidValue:
+    with pytest.raises(InvalidValue) as wrong:
+        read(**values)
+    return wrong.value
 
 
 def test_what_is_left_out_has_the_usual_value() -> None:
-    request, warnings = words()
-    assert (request.width, request.height, request.steps, request.cfg_scale) == (512, 512, 20, 7.0)
-    assert (request.sampler_name, request.scheduler, request.batch_size) == ("euler", "normal", 1)
-    assert request.model_name == OWN
-    assert warnings == []
+    reading = read()
+    request = reading.request
+    assert (request.size, request.sampling.steps, request.sampling.cfg) == ((512, 512), 20, 7.0)
+    assert (request.sampling.sampler, request.sampling.scheduler, len(request.seeds)) == ("euler", "normal", 1)
+    assert request.models.checkpoint == OWN
+    assert reading.warnings == []
 
 
-def test_the_starter_has_defaults_of_its_own_which_the_client_overrides() -> None:
-    request, _ = words(model_name=CHECKPOINT_NAME, steps=3)
-    assert (request.width, request.height, request.steps) == (128, 128, 3)
+def test_null_and_a_field_of_a_form_that_was_left_empty_mean_the_default() -> None:
+    reading = reread(width="", seed="", steps="", model_name="", negative_prompt="", mask=None, hires_fix=None)
+    assert (reading.request.size, reading.request.sampling.steps) == ((64, 32), 20)
+    assert reading.request.models.checkpoint == OWN
+    assert reading.warnings == []
+    assert words(controlnet={"units": [{"enabled": False, "input_image": None}], "enabled": None}).controls == ()
+
+
+def test_a_form_holds_lists_and_objects_as_json() -> None:
+    loras = json.dumps([{"lora_name": "glow"}])
+    assert words(loras=loras).loras == (Lora("glow.safetensors", 1.0, 1.0),)
+    assert refused(loras="glow").field == "loras"
 
 
 def test_seeds() -> None:
-    assert words(seed=5)[0].seed == 5
-    assert words(seed="5")[0].seed == 5
-    assert words(seed=2**64 - 1)[0].seed == 2**64 - 1
+    assert words(seed=5).seeds == (5,)
+    assert words(seed="5", batch_size=2, batch_count=3).seeds == (5, 6, 7, 8, 9, 10)
+    assert words(seed=2**64 - 1).seeds == (2**64 - 1,)
+    assert refused(seed=2**64 - 1, batch_size=2).field == "seed"
     for random in (
         {},
         {"seed": -1},
         {"seed": "-1"},
+        {"seed": None},
         {"seed": 5, "random_seed": True},
         {"seed": 5, "random_seed": "true"},
     ):
-        drawn = {words(**random)[0].seed for _ in range(3)}
+        drawn = {words(**random).seeds[0] for _ in range(3)}
         assert len(drawn) == 3
         assert all(0 <= seed < 2**32 for seed in drawn)
-    assert words(seed=5, random_seed=False)[0].seed == 5
+    assert words(seed=5, random_seed=False).seeds == (5,)
+
+
+def test_the_parameters_of_a_reply_are_the_request_again() -> None:
+    asked = {
+        "prompt": "a cat <lora:glow:0.5>",
+        "seed": 5,
+        "batch_count": 2,
+        "sampler_name": "DPM++ 2M Karras",
+        "hires_fix": True,
+        "hires_fix_upscaler": "4x-ultrasharp",
+        "refiner_enabled": True,
+        "refiner_model": "refiner",
+        "clip_skip": 2,
+        "controlnet": {"units": [{"model": "canny", "input_image": URL, "preprocessor": "canny"}]},
+    }
+    first = read(**asked)
+    again = read_txt2img(Fields(first.parameters, {}), context(**{f"n{k}": v for k, v in first.kept.items()}))
+    assert again.request == first.request
+    assert again.parameters == first.parameters
+    assert json.loads(json.dumps(first.parameters)) == first.parameters
+
+
+def test_units_that_are_off_are_left_out_of_the_parameters() -> None:
+    unit = {"model": "canny", "input_image": URL}
+    parameters = read(controlnet={"units": [{**unit, "enabled": False}, unit]}).parameters
+    assert parameters["controlnet"] == {"units": [{"model": "canny", "input_image": upload_name(encoded(IMAGE))}]}
+
+
+def test_what_the_web_page_sends_is_understood() -> None:
+    asked = {
+        **{"prompt": "a cat", "negative_prompt": "", "model_name": OWN, "sampler_name": "dpm-2m-karras"},
+        **{"scheduler": "normal", "steps": 20, "cfg_scale": 7, "denoising_strength": 0.75, "width": 512, "height": 512},
+        **{"batch_size": 4, "batch_count": 1, "seed": -1, "random_seed": True, "clip_skip": 1, "tiling": False},
+        **{"tile_size": 512, "tile_overlap": 64, "hires_fix": False, "karras_sigmas": False, "lora": None},
+        **{"restore_faces": False, "face_restoration_model": "codeformer", "codeformer_weight": 0.5},
+        **{"gfpgan_weight": 0.5, "hires_fix_enabled": False, "hires_fix_upscale_method": "upscale-by"},
+        **{"hires_fix_upscale_factor": 2.5, "hires_fix_hires_steps": 15, "hires_fix_denoising_strength": 0.5},
+        **{"hires_fix_resize_width": 4000, "hires_fix_resize_height": 4000, "hires_fix_upscaler": "4x-ultrasharp"},
+        **{"refiner_enabled": False, "refiner_model": "none", "refiner_switch_at": 0.8, "custom_workflow": None},
+    }
+    unit = {
+        **{"unit_index": 0, "enabled": True, "input_mode": "simple", "input_image": URL, "control_type": "canny"},
+        **{"preprocessor": "canny", "model": "canny.safetensors", "weight": 1, "guidance_start": 0, "guidance_end": 1},
+        **{"resolution": 512, "control_mode": "balanced", "resize_mode": "just_resize", "threshold_a": 100},
+        **{"threshold_b": 200, "pixel_perfect": False, "low_vram": False},
+    }
+    reading = read(**asked, controlnet={"enabled": True, "units": [unit]})
+    assert len(reading.request.seeds) == 4
+    assert (reading.request.sampling.sampler, reading.request.sampling.scheduler) == ("dpmpp_2m", "karras")
+    assert [warning.split()[0] for warning in reading.warnings] == ["denoising_strength"]
+    cleared = {name: None for name in asked if name not in ("prompt", "denoising_strength")}
+    assert read(prompt="a cat", **cleared).warnings == []
+    square = data_url(IMAGE.resize((64, 64)), "application/octet-stream")
+    assert read_img2img(Fields({**asked, "input_image": square}, {}), context()).warnings == []
+
+
+def test_the_parameters_of_a_picture_are_the_request_again() -> None:
+    first = reread({"image": PICTURE, "mask": HALF_MASK}, seed=1, mask_blur=4, outpaint_left=24, width=100, height=77)
+    again = read_img2img(Fields(first.parameters, {}), context(**{f"n{k}": v for k, v in first.kept.items()}))
+    assert again.request == first.request
+    assert first.parameters["input_image"] == upload_name(PICTURE)
 
 
 def test_the_checkpoint_of_a_request_that_names_none() -> None:
@@ -62,60 +160,351 @@ def test_the_checkpoint_of_a_request_that_names_none() -> None:
     assert choose_checkpoint(None, [CHECKPOINT_NAME]) == CHECKPOINT_NAME
     assert choose_checkpoint(None, []) is None
     with pytest.raises(EngineUnavailable, match="no checkpoint"):
-        read_txt2img(Fields({"prompt": "x"}, {}), None, list)
+        read_txt2img(Fields({"prompt": "x"}, {}), Context(None, Shelf(checkpoints=()), {}.get))
 
 
-def test_the_engine_is_not_asked_for_checkpoints_when_one_is_named() -> None:
-    def fail() -> list[str]:
-        raise AssertionError("asked")
+@pytest.mark.parametrize("name", [REFINER, "refiner", "REFINER.safetensors", "sdxl\\refiner.safetensors"])
+def test_a_file_is_found_by_its_name_alone(name: str) -> None:
+    assert words(model_name=name).models.checkpoint == REFINER
 
-    assert read_txt2img(Fields({"prompt": "x", "model_name": OWN}, {}), None, fail)[0].model_name == OWN
+
+def test_a_file_that_is_not_there_is_answered_with_the_nearest() -> None:
+    error = refused(model_name="dreamshapr")
+    assert (error.field, error.details["nearest"]) == ("model_name", [OWN])
+    assert refused(vae_name="none such").field == "vae_name"
+    assert refused(lora={"lora_name": "glew"}).details["nearest"] == ["glow.safetensors"]
+    assert refused(hires_fix=True, hires_fix_upscaler="2x").field == "hires_fix_upscaler"
+    assert refused(upscaler="2x").field == "upscaler"
+    assert refused(refiner_enabled=True, refiner_model="x").field == "refiner_model"
+    assert refused(refiner_enabled=True, refiner_model="none").field == "refiner_model"
+    unit = {"model": "depth", "input_image": URL}
+    assert refused(controlnet={"units": [{"enabled": False}, unit]}).field == "controlnet.units[1].model"
+
+
+def test_what_is_off_is_not_looked_at() -> None:
+    reading = read(
+        refiner_enabled=False,
+        refiner_model="none",
+        hires_fix_upscaler="none such",
+        lora={"enabled": False, "lora_name": "none such"},
+        controlnet={"enabled": False, "units": [{"model": "none such"}]},
+        upscaler="none",
+    )
+    assert (reading.request, reading.warnings) == (words(seed=reading.request.seeds[0]), [])
+
+
+def test_loras_from_everywhere() -> None:
+    request = words(
+        prompt="a cat, <lora:ink:0.8>, <LORA:glow:0.5:0.25> <lora:glow> asleep",
+        lora={"lora_name": "glow", "strength_model": 0.3},
+        loras=[{"lora_name": "ink.safetensors", "strength_clip": 0}, {"lora_name": "ink", "enabled": False}],
+    )
+    assert request.prompt == "a cat, asleep"
+    assert request.loras == (
+        Lora("glow.safetensors", 0.3, 0.3),
+        Lora("style/Ink.safetensors", 1.0, 0.0),
+        Lora("style/Ink.safetensors", 0.8, 0.8),
+        Lora("glow.safetensors", 0.25, 0.5),
+        Lora("glow.safetensors", 1.0, 1.0),
+    )
+    assert refused(prompt="<lora:glow:strong>").field == "prompt"
+    assert refused(prompt="<lora:glow:nan>").field == "prompt"
+    assert refused(prompt="<lora:none such>").field == "prompt"
+
+
+def test_embeddings_are_named_as_the_engine_finds_them() -> None:
+    reading = read(prompt="a cat,embedding:RUBY, b", negative_prompt="(Embedding:easynegative:1.2), embedding:ugly")
+    assert reading.request.prompt == "a cat, embedding:ruby.safetensors, b"
+    assert reading.request.negative_prompt == "( embedding:EasyNegative.pt:1.2), embedding:ugly"
+    assert reading.warnings == [
+        "negative_prompt names the embedding 'ugly', which does not exist, so it does nothing; "
+        "there is ruby.safetensors"
+    ]
+
+
+def test_sampler_and_scheduler() -> None:
+    def names(**values: Any) -> tuple[str, str]:
+        sampling = words(**values).sampling
+        return sampling.sampler, sampling.scheduler
+
+    assert names(sampler_name="dpm-2m-karras", scheduler="normal") == ("dpmpp_2m", "karras")
+    assert names(sampler_name="Euler a", scheduler="SGM Uniform") == ("euler_ancestral", "sgm_uniform")
+    assert names(sampler_name="euler", karras_sigmas=True, scheduler="normal") == ("euler", "karras")
+    assert names(scheduler="automatic") == ("euler", "normal")
+    wrong = refused(sampler_name="eular", hires_fix=True)
+    assert (wrong.field, wrong.details["nearest"][0]) == ("sampler_name", "euler")
+    assert refused(hires_fix=True, hires_fix_sampler_name="Restart").field == "hires_fix_sampler_name"
+    assert refused(scheduler="karas").details["nearest"][0] == "karras"
+    assert "ipndm" in read(sampler_name="plms").warnings[0]
+    assert "even" in read(sampler_name="dpm_adaptive").warnings[0]
+    assert refused(sampler_name="dpm_adaptive", refiner_enabled=True, refiner_model="refiner").field == "sampler_name"
+
+
+def test_flux_takes_cfg_scale_for_guidance() -> None:
+    left_out = read(model_name=FLUX)
+    assert (left_out.request.sampling.cfg, left_out.request.guidance, left_out.warnings) == (1.0, 3.5, [])
+    sent = read(model_name=FLUX, cfg_scale=7)
+    assert (sent.request.sampling.cfg, sent.request.guidance) == (1.0, 7.0)
+    assert "guidance" in sent.warnings[0]
+    both = read(model_name=FLUX, cfg_scale=2, guidance=4)
+    assert (both.request.sampling.cfg, both.request.guidance, both.warnings) == (2.0, 4.0, [])
+    schnell = read(model_name=SCHNELL, cfg_scale=7)
+    assert (schnell.request.sampling.cfg, schnell.request.sampling.steps) == (1.0, 4)
+    assert "cfg 1" in schnell.warnings[0]
+    assert "no effect" in read(guidance=3).warnings[0]
+    assert words(model_name=FLUX).models.wide_latents
+
+
+def test_a_model_in_parts_finds_its_parts_by_what_they_are() -> None:
+    models = words(model_name="flux-alone").models
+    assert (models.checkpoint, models.diffusion_model) == (None, "flux-alone.safetensors")
+    assert (models.text_encoders, models.clip_type) == (("l.safetensors", "t5.safetensors"), "flux")
+    assert (models.vae, models.wide_latents) == ("ae.safetensors", True)
+    assert words(model_name="flux-alone", text_encoders=["t5"], vae_name="sd").models.text_encoders == (
+        "t5.safetensors",
+    )
+    error = None
+    with pytest.raises(InvalidValue, match="t5xxl") as wrong:
+        read(Shelf(text_encoders=("l.safetensors",)), model_name="flux-alone")
+    error = wrong.value
+    assert error.field == "text_encoders"
+    with pytest.raises(InvalidValue, match="16 latent channels"):
+        read(Shelf(vae=("sd.safetensors",)), model_name="flux-alone")
+
+
+def test_hires_fix() -> None:
+    assert words().hires is None
+    latent = words(hires_fix_enabled=True, steps=12, hires_fix_upscale_factor=1.5).hires
+    assert latent is not None
+    assert (latent.size, latent.latent_method, latent.sampling.steps) == ((768, 768), "bilinear", 12)
+    assert (latent.sampling.denoise, latent.sampling.sampler) == (0.5, "euler")
+    model = words(
+        hires_fix=True,
+        hires_fix_upscaler="4x-ultrasharp",
+        hires_fix_upscale_method="resize-to",
+        hires_fix_resize_width=1001,
+        hires_fix_hires_steps=3,
+        hires_fix_sampler_name="DPM++ 2M Karras",
+        hires_fix_cfg_scale=3,
+    ).hires
+    assert model is not None
+    assert (model.size, model.latent_method) == ((1001, 1001), None)
+    assert model.enlarging == Enlarging((1008, 1008), model="4x-UltraSharp.pth")
+    assert (model.sampling.steps, model.sampling.sampler, model.sampling.scheduler) == (3, "dpmpp_2m", "karras")
+    assert refused(hires_fix=True, width=2048, hires_fix_upscale_factor=4).field == "hires_fix_upscale_factor"
+    assert refused(hires_fix=True, hires_fix_upscale_method="resize-to").field == "hires_fix_resize_width"
+
+
+def test_upscaling_a_finished_picture() -> None:
+    assert words(upscaler="4x-ultrasharp", upscale_factor=1.3, width=100).final_size == (130, 666)
+    assert words(upscaler="Lanczos").upscale == Enlarging((1024, 1024))
+    assert refused(upscaler="Lanczos", width=4096, upscale_factor=8).field == "upscale_factor"
+
+
+def test_controlnet_units() -> None:
+    unit = {"model": "canny", "input_image": URL, "preprocessor": "canny", "threshold_a": 200, "threshold_b": 100}
+    (control,) = words(controlnet={"units": [{**unit, "weight": 0.5, "guidance_end": 0.7, "resolution": 256}]}).controls
+    assert (control.model, control.weight, control.end) == ("canny.safetensors", 0.5, 0.7)
+    assert control.picture.size == (512, 512)
+    assert control.preprocessing is not None
+    assert control.preprocessing.inputs == (("low_threshold", 0.3922), ("high_threshold", 0.7843))
+    assert control.preprocessing.resolution == 256
+    perfect = words(controlnet={"units": [{**unit, "pixel_perfect": True, "resolution": 256}]}).controls[0]
+    assert perfect.preprocessing is not None
+    assert perfect.preprocessing.resolution is None
+    by_type = words(controlnet={"units": [{"model": "canny", "input_image": URL, "control_type": "canny"}]}).controls[0]
+    assert by_type.preprocessing is not None
+    assert words(controlnet={"units": [{**unit, "preprocessor": "none"}]}).controls[0].preprocessing is None
+    assert words(controlnet={"units": [{**unit, "model": "union"}]}).controls[0].union_type is not None
+    for change, field in (
+        ({"preprocessor": "magic"}, "preprocessor"),
+        ({"model": None}, "model"),
+        ({"guidance_start": 0.9, "guidance_end": 0.1}, "guidance_start"),
+        ({"weight": 11}, "weight"),
+        ({"control_mode": "loud"}, "control_mode"),
+    ):
+        assert refused(controlnet={"units": [{**unit, **change}]}).field == f"controlnet.units[0].{field}"
+    with pytest.raises(InvalidPicture) as wrong:
+        read(controlnet={"units": [{"model": "canny"}]})
+    assert wrong.value.field == "controlnet.units[0].input_image"
+    # img2img lends its source.
+    assert picture(controlnet={"units": [{"model": "canny"}]}).controls[0].picture.size == (64, 32)
+
+
+def test_what_is_not_known_is_named_at_any_depth() -> None:
+    warnings = read(
+        hires_fixx=False,
+        Prompt="x",
+        controlnet={"units": [{"enabled": False, "unit_index": 0, "low_vram": True, "wieght": 1}]},
+        lora={"lora_name": "glow", "trigger": "y"},
+    ).warnings
+    assert warnings == [
+        "ignored, because not known here: hires_fixx (did you mean hires_fix?), Prompt (did you mean prompt?), "
+        "controlnet.units[0].wieght (did you mean weight?), lora.trigger"
+    ]
+    assert reread({"image": PICTURE, "photo": b""}).warnings == ["ignored, because not known here: photo"]
+
+
+def test_what_changes_nothing_is_told() -> None:
+    fields = {"mask_blur": 4, "invert_mask": True, "inpaint_mode": "refine", "grow_mask_by": 9}
+    more = {"only_masked_padding": 8, "outpaint_feathering": 3, "upscale_factor": 3}
+    warnings = reread(**fields, **more).warnings
+    assert {warning.split()[0] for warning in warnings} == {*fields, *more}
+    assert all("has no effect" in warning for warning in warnings)
+    both = {"image": PICTURE, "mask": HALF_MASK}
+    assert reread(both, mask_blur=4, invert_mask=True, grow_mask_by=9).warnings == []
+    assert "grow_mask_by" in reread(both, inpaint_mode="refine", grow_mask_by=9).warnings[0]
+    masked = reread(both, only_masked=True, resize_mode="fill", only_masked_padding=8, width=64, height=64)
+    assert masked.warnings == ["resize_mode has no effect: only_masked stretches the mask's surroundings"]
+    # The page sends what belongs to a switch along with the switch being off; that is no news.
+    assert read(hires_fix_hires_steps=9, refiner_switch_at=0.5, codeformer_weight=0.9, tile_size=256).warnings == []
 
 
 def test_a_picture_for_txt2img_is_not_ignored_in_silence() -> None:
-    request, warnings = read_txt2img(Fields({"prompt": "x"}, {"image": PICTURE, "mask": WHITE}), None, lambda: [OWN])
-    assert isinstance(request, Txt2ImgRequest)
-    assert warnings == ["ignored, because not known here: image, mask"]
+    reading = read_txt2img(Fields({"prompt": "x"}, {"image": PICTURE, "mask": WHITE}), context())
+    assert reading.warnings == ["ignored, because not known here: image, mask"]
+    assert "no effect" in read(denoising_strength=0.75).warnings[0]
 
 
-def test_a_field_of_a_form_that_was_left_empty_has_its_default() -> None:
-    request, warnings = picture({"image": PICTURE}, width="", seed="", steps="", model_name="", negative_prompt="")
-    assert (request.width, request.height, request.steps, request.model_name) == (64, 32, 20, OWN)
-    assert warnings == []
+@pytest.mark.parametrize(
+    ("values", "field", "says"),
+    [
+        ({"width": 5}, "width", "a whole number from 16 to 4096, not 5"),
+        ({"width": 64.5}, "width", "a whole number from 16 to 4096"),
+        ({"steps": True}, "steps", "a whole number from 1 to 1000, not True"),
+        ({"cfg_scale": float("nan")}, "cfg_scale", "a number from 0 to 100"),
+        ({"seed": -2}, "seed", "or -1 for a random one"),
+        ({"prompt": 5}, "prompt", "text of at most 20000 characters"),
+        ({"prompt": None}, "prompt", "prompt is missing"),
+        ({"batch_size": 17}, "batch_size", "from 1 to 16"),
+        ({"hires_fix": "perhaps"}, "hires_fix", "true or false"),
+        ({"hires_fix_upscale_method": "more"}, "hires_fix_upscale_method", "one of upscale-by, resize-to"),
+        ({"loras": [{"lora_name": "glow", "strength_model": 11}]}, "loras[0].strength_model", "from -10 to 10"),
+        ({"loras": 5}, "loras", "a list of at most 16"),
+        ({"lora": 5}, "lora", "an object"),
+        ({"lora": {}}, "lora.lora_name", "is missing"),
+        ({"controlnet": {"units": [{"guidance_start": 2}]}}, "controlnet.units[0].guidance_start", "from 0 to 1"),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_range(values: dict[str, Any], field: str, says: str) -> None:
+    given = {name: value for name, value in {"prompt": "x", **values}.items() if value is not None}
+    with pytest.raises(InvalidValue) as wrong:
+        read_txt2img(Fields(given, {}), context())
+    assert wrong.value.field == field
+    assert says in wrong.value.message
 
 
 def test_all_wrong_fields_are_told_at_once() -> None:
-    with pytest.raises(InvalidValue) as wrong:
-        words(width=5, steps="x")
-    assert [problem["field"] for problem in wrong.value.details["problems"]] == ["width", "steps"]
+    assert [problem["field"] for problem in refused(width=5, steps="x").details["problems"]] == ["width", "steps"]
 
 
 def test_denoising_strength_depends_on_the_mask() -> None:
-    assert picture()[0].denoising_strength == 0.75
-    request, warnings = picture({"image": PICTURE, "mask": WHITE})
-    assert request.denoising_strength == 1.0
-    assert warnings == []
-    request, warnings = picture({"image": PICTURE, "mask": WHITE}, denoising_strength=0.5)
-    assert request.denoising_strength == 0.5
-    assert "leaves grey" in warnings[0]
+    both = {"image": PICTURE, "mask": WHITE}
+    assert picture().sampling.denoise == 0.75
+    assert (picture(both).sampling.denoise, reread(both).warnings) == (1.0, [])
+    low = reread(both, denoising_strength=0.5)
+    assert low.request.sampling.denoise == 0.5
+    assert "leaves grey" in low.warnings[0]
+    refine = reread(both, denoising_strength=0.5, inpaint_mode="refine")
+    assert (refine.request.sampling.denoise, refine.warnings) == (0.5, [])
+    assert picture(both, inpaint_mode="refine").sampling.denoise == 0.75
+
+
+def test_the_mode_of_inpainting_follows_from_the_checkpoint() -> None:
+    both = {"image": PICTURE, "mask": WHITE}
+
+    def mode(**values: Any) -> str:
+        inpainting = picture(both, **values).inpainting
+        assert inpainting is not None
+        return inpainting.mode
+
+    assert mode() == "fill"
+    assert mode(model_name=PAINTER) == "model"
+    assert mode(model_name=PAINTER, inpaint_mode="refine") == "refine"
+    assert "is none" in reread(both, inpaint_mode="model").warnings[0]
 
 
 def test_picture_and_mask_have_the_size_of_the_request() -> None:
-    request, warnings = picture({"image": PICTURE, "mask": encoded(Image.new("L", (9, 9), 255))}, width=100)
-    assert (request.width, request.height) == (100, 50)
-    assert request.mask is not None
-    assert (request.input_image.width, request.mask.height) == (100, 50)
-    assert warnings == ["mask has other proportions (9x9) than input_image and was stretched"]
+    reading = reread({"image": PICTURE, "mask": encoded(Image.new("L", (9, 9), 255))}, width=100)
+    request = reading.request
+    assert request.inpainting is not None
+    assert request.size == request.source.size == request.inpainting.mask.size == (100, 50)
+    assert reading.warnings == ["mask has other proportions (9x9) than input_image and was stretched"]
+
+
+def test_masks_inverted_blurred_empty() -> None:
+    both = {"image": PICTURE, "mask": HALF_MASK}
+
+    def levels(**values: Any) -> tuple[int, int, int]:
+        inpainting = picture(both, **values).inpainting
+        assert inpainting is not None
+        blend = open_rgb(inpainting.blend.png).convert("L")
+        return tuple(blend.getpixel((x, 16)) for x in (2, 30, 60))  # type: ignore[return-value]
+
+    assert levels() == (0, 0, 255)
+    assert levels(invert_mask=True) == (255, 255, 0)
+    blurred = levels(mask_blur=8)
+    assert blurred[0] == 0
+    assert blurred[2] == 255
+    assert 0 < blurred[1] < 255
+    with pytest.raises(InvalidPicture, match="has no black in it"):
+        picture({"image": PICTURE, "mask": WHITE}, invert_mask=True)
+
+
+def test_only_masked_draws_the_surroundings_and_pastes_them_back() -> None:
+    big = Image.new("RGB", (400, 300), "red")
+    mask = Image.new("L", big.size)
+    ImageDraw.Draw(mask).rectangle((100, 100, 139, 119), fill=255)
+    files = {"image": encoded(big), "mask": encoded(mask)}
+    request = picture(files, only_masked=True, only_masked_padding=10, width=256, height=256)
+    assert request.inpainting is not None
+    paste = request.inpainting.paste
+    assert paste is not None
+    assert (paste.x, paste.y, paste.size, paste.picture.size) == (90, 80, (60, 60), (400, 300))
+    assert request.size == request.source.size == request.inpainting.mask.size == (256, 256)
+    assert request.inpainting.blend.size == (60, 60)
+    assert request.final_size == (400, 300)
+    enlarged = picture(files, only_masked=True, width=256, height=256, upscaler="Lanczos", upscale_factor=1.5)
+    assert enlarged.final_size == (600, 450)
+    with pytest.raises(InvalidValue, match="needs a mask"):
+        picture(only_masked=True)
+    with pytest.raises(InvalidValue, match="both at once"):
+        picture(files, only_masked=True, outpaint_top=8)
+
+
+def test_outpainting_grows_the_picture() -> None:
+    request = picture(outpaint_left=16, outpaint_bottom=9, outpaint_feathering=0)
+    assert request.size == request.source.size == request.final_size == (80, 41)
+    assert request.inpainting is not None
+    mask = open_rgb(request.inpainting.mask.png).convert("L")
+    assert [mask.getpixel(at) for at in ((0, 0), (15, 0), (16, 0), (40, 31), (40, 32))] == [255, 255, 0, 0, 255]
+    assert request.sampling.denoise == 1.0
+    with pytest.raises(InvalidValue) as wrong:
+        picture(width=4000, height=64, outpaint_right=2000)
+    assert wrong.value.field == "outpaint_right"
+
+
+def test_resize_modes() -> None:
+    stretched = reread(width=64, height=64)
+    assert "stretched" in stretched.warnings[0]
+    for mode in ("crop_and_resize", "fill"):
+        reading = reread(width=64, height=64, resize_mode=mode)
+        assert (reading.request.source.size, reading.warnings) == ((64, 64), [])
 
 
 def test_a_file_goes_before_a_field_and_either_name_will_do() -> None:
-    assert picture({"input_image": PICTURE})[0].width == 64
+    assert picture({"input_image": PICTURE}).size == (64, 32)
     with pytest.raises(InvalidPicture, match="input_image is missing"):
         picture({"picture": PICTURE})
+    with pytest.raises(InvalidPicture, match="must be text"):
+        read_img2img(Fields({"prompt": "x", "input_image": 5}, {}), context())
 
 
-def test_fields_that_are_not_used_are_named_once() -> None:
-    assert words(hires_fix=False, Prompt="x")[1] == [
-        "ignored, because not known here: hires_fix, Prompt (did you mean prompt?)"
-    ]
-    assert picture({"image": PICTURE, "photo": b""})[1] == ["ignored, because not known here: photo"]
+def test_an_upload_can_be_named_and_nothing_else_can() -> None:
+    name = upload_name(PICTURE)
+    reading = read_img2img(Fields({"prompt": "x", "input_image": name}, {}), context(**{f"n{name}": PICTURE}))
+    assert reading.kept == {name: PICTURE}
+    with pytest.raises(InvalidPicture, match="not there"):
+        read_img2img(Fields({"prompt": "x", "input_image": "0" * 64}, {}), context())
+    with pytest.raises(InvalidPicture):
+        read_img2img(Fields({"prompt": "x", "input_image": "../" + name}, {}), context(**{f"n{name}": PICTURE}))

@@ -12,7 +12,7 @@ import requests
 from PIL import Image, ImageChops
 
 from shared.settings import PREFIX, PROJECT_DIR
-from tests.house import TIMEOUT, TestHouse, read_stream
+from tests.house import TIMEOUT, TestHouse, open_rgb, read_stream
 
 README = (PROJECT_DIR / "README.md").read_text(encoding="utf-8")
 PORTS = {"5001": "TXT2IMG", "5002": "CONTROL", "5004": "IMG2IMG"}
@@ -53,6 +53,46 @@ def test_the_three_ways_to_wait(house: TestHouse, tmp_path: Path) -> None:
     accepted, listed = told.splitlines()[-2:]
     assert json.loads(accepted)["status"] == "accepted"
     assert len(json.loads(listed)["jobs"]) == 3
+
+
+@pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="needs bash and curl")
+def test_more_than_a_prompt(house: TestHouse, tmp_path: Path) -> None:
+    house.picture(house.draw(prompt="a red circle on a blue background")).save(tmp_path / "red.png")
+    script = block("More than a prompt").replace(".venv/bin/python", sys.executable)
+    for port, name in PORTS.items():
+        script = script.replace(f"localhost:{port}", f"localhost:{house.environ[f'{PREFIX}{name}_PORT']}")
+    subprocess.run(["bash", "-euxc", script], cwd=tmp_path, check=True, timeout=TIMEOUT)
+    batch = json.loads((tmp_path / "batch.json").read_text(encoding="utf-8"))
+    assert [image["seed"] for image in batch["comfy_response"]["generated_images"]] == [7, 8]
+    assert batch["parameters"]["scheduler"] == "karras"
+    sizes = {"outline": (384, 384), "yellow": (128, 128), "wider": (168, 152), "large": (384, 384)}
+    for name, size in sizes.items():
+        assert open_rgb((tmp_path / f"{name}.png").read_bytes()).size == size
+
+
+@pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="needs bash and curl")
+def test_custom_workflows(house: TestHouse, tmp_path: Path) -> None:
+    script = block("Custom workflows").replace(".venv/bin/python", sys.executable)
+    script = script.replace("localhost:5001", house.txt2img.removeprefix("http://"))
+    script = script.replace("data/workflows", str(house.data_dir / "workflows"))
+    told = subprocess.run(
+        ["bash", "-euc", script], cwd=tmp_path, check=True, timeout=TIMEOUT, capture_output=True, text=True
+    ).stdout
+    assert open_rgb((tmp_path / "star.png").read_bytes()).size == (128, 128)
+    (listed,) = [each for each in json.loads(told)["workflows"] if each["name"] == "shape"]
+    assert listed["schema"]["properties"]["prompt"]["default"] == "a red circle on a blue background"
+
+
+@pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="needs bash and curl")
+def test_recipes_in_pictures(house: TestHouse, tmp_path: Path) -> None:
+    script = block("Recipes in pictures").replace("localhost:5001", house.txt2img.removeprefix("http://"))
+    told = subprocess.run(
+        ["bash", "-euc", script], cwd=tmp_path, check=True, timeout=TIMEOUT, capture_output=True, text=True
+    ).stdout
+    recipe = json.loads(told)
+    assert recipe["kind"] == "txt2img"
+    again = house.picture(house.draw(**recipe["parameters"]))
+    assert again.tobytes() == open_rgb((tmp_path / "red.png").read_bytes()).tobytes()
 
 
 def test_the_events_have_the_fields_that_are_written_down(house: TestHouse) -> None:

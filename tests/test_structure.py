@@ -10,7 +10,11 @@ import pytest
 from shared.settings import PROJECT_DIR
 
 # What each part may import of the others. All may use the flat modules of `shared`.
-COMMON = {"shared", *(f"shared.{name}" for name in ("schema", "errors", "settings", "images", "child", "defaults"))}
+FLAT = (
+    *("schema", "errors", "settings", "images", "fitting", "child", "defaults"),
+    *("exif", "infolabels", "infotext", "png"),
+)
+COMMON = {"shared", *(f"shared.{name}" for name in FLAT)}
 MAY_IMPORT = {
     "workflows": {"shared.schema", "shared.errors"},
     "shared.engine": COMMON,

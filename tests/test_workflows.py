@@ -8,66 +8,43 @@ import pytest
 import requests
 
 from shared.engine.check import check_graph
-from shared.schema import Img2ImgRequest, Picture, Txt2ImgRequest
+from tests.golden_graphs import CUSTOM_GRAPHS, GRAPHS, MASK, draw
 from tests.house import TIMEOUT, TestHouse
 from workflows.graph import ApiGraph, Graph
-from workflows.img2img import img2img
-from workflows.txt2img import txt2img
 
 GOLDEN = Path(__file__).parent / "golden"
 SNAPSHOT = Path(__file__).parent / "data" / "object_info.json"
-PREFIX = "20261122/20261122-143210-3f2a9c1e0b7d"
-COMMON: dict[str, Any] = {
-    "prompt": "a red circle",
-    "negative_prompt": "blue",
-    "seed": 42,
-    "model_name": "model.safetensors",
-    "sampler_name": "dpmpp_2m",
-    "scheduler": "karras",
-    "steps": 12,
-    "cfg_scale": 6.5,
-}
-SOURCE, MASK = Picture(b"source", 512, 512), Picture(b"mask", 512, 512)
-
-
-def draw(**fields: Any) -> ApiGraph:
-    return txt2img(Txt2ImgRequest(**COMMON, **fields), PREFIX).to_api()
-
-
-def redraw(**fields: Any) -> ApiGraph:
-    return img2img(Img2ImgRequest(**COMMON, input_image=SOURCE, **fields), PREFIX).to_api()
-
-
-GRAPHS: dict[str, ApiGraph] = {
-    "txt2img": draw(),
-    "txt2img_batch": draw(batch_size=4),
-    "txt2img_odd_size": draw(width=501, height=333),
-    "img2img": redraw(denoising_strength=0.4),
-    "img2img_batch": redraw(batch_size=2),
-    "img2img_odd_size": redraw(width=509, height=512),
-    "inpaint": redraw(mask=MASK, denoising_strength=1.0),
-    "inpaint_batch": redraw(mask=MASK, denoising_strength=1.0, batch_size=2),
-    "inpaint_odd_size_grown": redraw(mask=MASK, denoising_strength=1.0, width=509, height=500, grow_mask_by=16),
-}
+# Their choices are the files of a user.
+FILE_INPUTS = (
+    *("ckpt_name", "lora_name", "vae_name", "control_net_name", "model_name", "image"),
+    *("unet_name", "clip_name", "clip_name1", "clip_name2", "clip_name3"),
+)
 
 
 @pytest.fixture(scope="module")
 def snapshot() -> dict[str, Any]:
+    """The engine's nodes, as if it had the files that the golden graphs name."""
     schemas: dict[str, Any] = json.loads(SNAPSHOT.read_text(encoding="utf-8"))
-    schemas["CheckpointLoaderSimple"]["input"]["required"]["ckpt_name"][0] = ["model.safetensors"]
+    for node in (node for graph in GRAPHS.values() for node in graph.values()):
+        for name, value in node["inputs"].items():
+            if name in FILE_INPUTS and node["class_type"] in schemas:
+                kind, extra = schemas[node["class_type"]]["input"]["required"][name]
+                choices = extra["options"] if kind == "COMBO" else kind
+                if isinstance(choices, list):
+                    choices.append(value)
     return schemas
 
 
-@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("name", [*GRAPHS, *CUSTOM_GRAPHS])
 def test_the_graph_is_the_golden_one(name: str, update_golden: bool) -> None:
-    path = GOLDEN / f"{name}.json"
+    path, graph = GOLDEN / f"{name}.json", {**GRAPHS, **CUSTOM_GRAPHS}[name]
     if update_golden:
-        path.write_text(json.dumps(GRAPHS[name], indent=2) + "\n", encoding="utf-8")
-    assert GRAPHS[name] == json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps(graph, indent=2) + "\n", encoding="utf-8")
+    assert graph == json.loads(path.read_text(encoding="utf-8"))
 
 
 def test_there_is_no_golden_graph_that_nothing_checks() -> None:
-    assert {path.stem for path in GOLDEN.glob("*.json")} == set(GRAPHS)
+    assert {path.stem for path in GOLDEN.glob("*.json")} == {*GRAPHS, *CUSTOM_GRAPHS}
 
 
 @pytest.mark.parametrize("name", GRAPHS)
@@ -91,9 +68,10 @@ def bare(schema: dict[str, Any]) -> dict[str, Any]:
     kept = ("min", "max", "options", "image_upload", "default")
 
     def declaration(name: str, value: list[Any]) -> list[Any]:
-        kind = [] if name in ("ckpt_name", "image") and isinstance(value[0], list) else value[0]
-        extra = value[1] if len(value) > 1 else {}
-        return [kind, {key: extra[key] for key in kept if key in extra}]
+        kind, extra = value[0], dict(value[1]) if len(value) > 1 else {}
+        if name in FILE_INPUTS and (isinstance(kind, list) or kind == "COMBO"):
+            kind, extra = ([] if isinstance(kind, list) else kind), {**extra, "options": [], "default": None}
+        return [kind, {key: extra[key] for key in kept if extra.get(key) is not None}]
 
     return {
         "input": {
@@ -108,7 +86,7 @@ def bare(schema: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("name", GRAPHS)
 def test_ksampler_never_gets_a_mask(name: str) -> None:
     for node in GRAPHS[name].values():
-        if node["class_type"] == "KSampler":
+        if "Sampler" in node["class_type"]:
             assert "mask" not in node["inputs"]
 
 
@@ -127,8 +105,34 @@ def test_without_a_mask_nothing_of_inpainting_is_there() -> None:
 
 def test_ids_of_nodes_are_readable_and_unique() -> None:
     graph = Graph()
-    assert [graph.add("KSampler"), graph.add("VAEDecode"), graph.add("KSampler")] == [
+    assert [graph.add("KSampler", seed=1), graph.add("VAEDecode"), graph.add("KSampler", seed=2)] == [
         "KSampler",
         "VAEDecode",
         "KSampler_2",
     ]
+
+
+def test_what_several_pictures_need_is_there_once() -> None:
+    graph = GRAPHS["hires_batch"]
+    assert [name for name in graph if name.startswith("KSampler")] == [f"KSampler{n}" for n in ("", "_2", "_3", "_4")]
+    assert [name for name in graph if name.startswith("CheckpointLoader")] == ["CheckpointLoaderSimple"]
+    assert sorted(node["inputs"]["filename_prefix"][-4:] for node in graph.values() if "images" in node["inputs"]) == [
+        "-001",
+        "-002",
+    ]
+
+
+def test_each_picture_of_a_batch_is_drawn_as_if_it_were_alone() -> None:
+    batch, alone = GRAPHS["txt2img_batch"], draw(seeds=(44,))
+
+    def upstream(graph: ApiGraph, name: str) -> Any:
+        """A node and all that it needs, without the ids."""
+        node = graph[name]
+        inputs = {
+            key: [upstream(graph, value[0]), value[1]] if isinstance(value, list) else value
+            for key, value in node["inputs"].items()
+            if key != "filename_prefix"
+        }
+        return [node["class_type"], inputs]
+
+    assert upstream(batch, "SaveImage_3") == upstream(alone, "SaveImage")

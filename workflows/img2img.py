@@ -1,8 +1,12 @@
-"""The recipe for a picture from words and a picture, with or without a mask."""
+"""The recipe for pictures from words and a picture, with or without a mask."""
 
-from shared.schema import Img2ImgRequest
-from workflows import nodes, stages
+from shared.schema.request import Img2ImgRequest
+from workflows import nodes
+from workflows.finishing import crop_to_size, decode, encode, finish, pictures
 from workflows.graph import Graph
+from workflows.inpainting import hole, lay_over
+from workflows.loading import encode_prompts, input_name, load_models, load_refiner
+from workflows.sampling import sample, sample_hires
 
 
 def img2img(request: Img2ImgRequest, filename_prefix: str) -> Graph:
@@ -12,24 +16,21 @@ def img2img(request: Img2ImgRequest, filename_prefix: str) -> Graph:
     the result is laid over the source, so that every pixel outside the mask is the client's own.
     """
     graph = Graph()
-    models = stages.load_models(graph, request)
-    prompts = stages.encode_prompts(graph, models.clip, request)
-    source = nodes.load_image(graph, stages.input_name(request.input_image))
-    if request.mask is None:
-        mask = None
-        latent = nodes.encode_image(graph, source, models.vae)
+    loaded = load_models(graph, request)
+    prompts = encode_prompts(graph, loaded, request)
+    refiner = load_refiner(graph, request)
+    source = nodes.load_image(graph, input_name(request.source))
+    if request.inpainting is None:
+        start = encode(graph, source, loaded.vae, request, request.latent_size)
     else:
-        mask = nodes.load_mask(graph, stages.input_name(request.mask))
-        latent = nodes.encode_for_inpaint(graph, source, models.vae, mask, request.grow_mask_by)
-    if request.batch_size > 1:
-        latent = nodes.repeat_latent(graph, latent, request.batch_size)
-    latent = stages.sample(graph, models, prompts, latent, request, denoise=request.denoising_strength)
-    image = nodes.decode(graph, latent, models.vae)
-    if mask is not None:
-        if request.batch_size > 1:
-            # The composite keeps as many pictures as its destination has.
-            source = nodes.repeat_image(graph, source, request.batch_size)
-        image = nodes.composite(graph, destination=source, source=image, mask=mask)
-    image = stages.crop_to_size(graph, image, request)
-    nodes.save_image(graph, image, filename_prefix)
+        prompts, start = hole(graph, loaded, prompts, source, request, request.inpainting)
+    for seed, prefix in pictures(request, filename_prefix):
+        latent = sample(graph, loaded, prompts, refiner, start, request, seed)
+        latent = sample_hires(graph, loaded, prompts, latent, request, seed)
+        image = decode(graph, latent, loaded.vae, request, request.drawn_size)
+        if request.inpainting is None:
+            image = crop_to_size(graph, image, request.drawn_size)
+        else:
+            image = lay_over(graph, image, source, request, request.inpainting)
+        nodes.save_image(graph, finish(graph, image, request), prefix)
     return graph

@@ -1,10 +1,25 @@
 """One function for each ComfyUI node that we use: its inputs typed, its outputs as sockets.
 
+Those that sample are in `sampler_nodes`.
 Names of inputs are ComfyUI's own. Ranges are checked by the request's schema, and once more against the engine's
 node definitions before a graph is queued.
 """
 
-from workflows.graph import Clip, Conditioning, Graph, Image, Latent, Mask, Model, Vae
+from collections.abc import Mapping, Sequence
+
+from workflows.graph import (
+    Clip,
+    Conditioning,
+    ControlNet,
+    FaceModel,
+    Graph,
+    Image,
+    Latent,
+    Mask,
+    Model,
+    UpscaleModel,
+    Vae,
+)
 
 
 def load_checkpoint(graph: Graph, ckpt_name: str) -> tuple[Model, Clip, Vae]:
@@ -13,9 +28,59 @@ def load_checkpoint(graph: Graph, ckpt_name: str) -> tuple[Model, Clip, Vae]:
     return Model(node, 0), Clip(node, 1), Vae(node, 2)
 
 
+def load_diffusion_model(graph: Graph, unet_name: str) -> Model:
+    """A diffusion model in a file of its own."""
+    return Model(graph.add("UNETLoader", unet_name=unet_name, weight_dtype="default"), 0)
+
+
+def load_text_encoders(graph: Graph, names: Sequence[str], clip_type: str) -> Clip:
+    """One, two or three text encoders in files of their own; `clip_type` says for which kind of model."""
+    if len(names) == 1:
+        return Clip(graph.add("CLIPLoader", clip_name=names[0], type=clip_type), 0)
+    if len(names) == 2:
+        return Clip(graph.add("DualCLIPLoader", clip_name1=names[0], clip_name2=names[1], type=clip_type), 0)
+    one, two, three = names
+    return Clip(graph.add("TripleCLIPLoader", clip_name1=one, clip_name2=two, clip_name3=three), 0)
+
+
+def load_vae(graph: Graph, vae_name: str) -> Vae:
+    """A VAE in a file of its own."""
+    return Vae(graph.add("VAELoader", vae_name=vae_name), 0)
+
+
+def apply_lora(
+    graph: Graph, model: Model, clip: Clip, lora_name: str, strength_model: float, strength_clip: float
+) -> tuple[Model, Clip]:
+    """Model and text encoder changed by a LoRA."""
+    node = graph.add(
+        "LoraLoader",
+        model=model,
+        clip=clip,
+        lora_name=lora_name,
+        strength_model=strength_model,
+        strength_clip=strength_clip,
+    )
+    return Model(node, 0), Clip(node, 1)
+
+
+def end_text_encoder_early(graph: Graph, clip: Clip, layers: int) -> Clip:
+    """The text encoder, read `layers` layers from its end (1 is the last)."""
+    return Clip(graph.add("CLIPSetLastLayer", clip=clip, stop_at_clip_layer=-layers), 0)
+
+
+def make_seamless(graph: Graph, model: Model) -> Model:
+    """The model with edges that wrap around (a custom node)."""
+    return Model(graph.add("SeamlessTile", model=model, tiling="enable", copy_model="Make a copy"), 0)
+
+
 def encode_text(graph: Graph, clip: Clip, text: str) -> Conditioning:
     """A prompt or negative prompt."""
     return Conditioning(graph.add("CLIPTextEncode", text=text, clip=clip), 0)
+
+
+def guide(graph: Graph, conditioning: Conditioning, guidance: float) -> Conditioning:
+    """The guidance that Flux was distilled with, told to it as a number."""
+    return Conditioning(graph.add("FluxGuidance", conditioning=conditioning, guidance=guidance), 0)
 
 
 def load_image(graph: Graph, image: str) -> Image:
@@ -28,9 +93,10 @@ def load_mask(graph: Graph, image: str) -> Mask:
     return Mask(graph.add("LoadImageMask", image=image, channel="red"), 0)
 
 
-def empty_latent(graph: Graph, width: int, height: int, batch_size: int) -> Latent:
-    """Zeros for `batch_size` pictures of width x height pixels (multiples of 8)."""
-    return Latent(graph.add("EmptyLatentImage", width=width, height=height, batch_size=batch_size), 0)
+def empty_latent(graph: Graph, width: int, height: int, *, wide: bool) -> Latent:
+    """Zeros for a picture of width x height pixels (multiples of 8), with 16 channels if `wide`, else 4."""
+    kind = "EmptySD3LatentImage" if wide else "EmptyLatentImage"
+    return Latent(graph.add(kind, width=width, height=height, batch_size=1), 0)
 
 
 def encode_image(graph: Graph, pixels: Image, vae: Vae) -> Latent:
@@ -38,50 +104,95 @@ def encode_image(graph: Graph, pixels: Image, vae: Vae) -> Latent:
     return Latent(graph.add("VAEEncode", pixels=pixels, vae=vae), 0)
 
 
+def encode_image_tiled(graph: Graph, pixels: Image, vae: Vae, tile_size: int, overlap: int) -> Latent:
+    """Pictures to latents, tile by tile: for pictures that do not fit into memory at once."""
+    node = graph.add(
+        "VAEEncodeTiled",
+        pixels=pixels,
+        vae=vae,
+        tile_size=tile_size,
+        overlap=overlap,
+        # For video alone, but required.
+        temporal_size=64,
+        temporal_overlap=8,
+    )
+    return Latent(node, 0)
+
+
 def encode_for_inpaint(graph: Graph, pixels: Image, vae: Vae, mask: Mask, grow_mask_by: int) -> Latent:
     """Pictures to latents with the masked part greyed out, and the grown mask as noise mask on the latent."""
     return Latent(graph.add("VAEEncodeForInpaint", pixels=pixels, vae=vae, mask=mask, grow_mask_by=grow_mask_by), 0)
 
 
-def repeat_latent(graph: Graph, samples: Latent, amount: int) -> Latent:
-    """The same latent `amount` times, noise mask included."""
-    return Latent(graph.add("RepeatLatentBatch", samples=samples, amount=amount), 0)
+def set_noise_mask(graph: Graph, samples: Latent, mask: Mask) -> Latent:
+    """The same latent, of which only what is white in the mask is sampled."""
+    return Latent(graph.add("SetLatentNoiseMask", samples=samples, mask=mask), 0)
 
 
-def repeat_image(graph: Graph, image: Image, amount: int) -> Image:
-    """The same picture `amount` times."""
-    return Image(graph.add("RepeatImageBatch", image=image, amount=amount), 0)
-
-
-def sample(
-    graph: Graph,
-    *,
-    model: Model,
-    positive: Conditioning,
-    negative: Conditioning,
-    latent_image: Latent,
-    seed: int,
-    steps: int,
-    cfg: float,
-    sampler_name: str,
-    scheduler: str,
-    denoise: float,
-) -> Latent:
-    """KSampler. It takes no mask: that travels on the latent."""
+def condition_inpaint_model(
+    graph: Graph, positive: Conditioning, negative: Conditioning, vae: Vae, pixels: Image, mask: Mask
+) -> tuple[Conditioning, Conditioning, Latent]:
+    """What an inpainting checkpoint wants to know: the picture without the hole, and where the hole is."""
     node = graph.add(
-        "KSampler",
-        model=model,
+        "InpaintModelConditioning",
         positive=positive,
         negative=negative,
-        latent_image=latent_image,
-        seed=seed,
-        steps=steps,
-        cfg=cfg,
-        sampler_name=sampler_name,
-        scheduler=scheduler,
-        denoise=denoise,
+        vae=vae,
+        pixels=pixels,
+        mask=mask,
+        noise_mask=True,
+    )
+    return Conditioning(node, 0), Conditioning(node, 1), Latent(node, 2)
+
+
+def scale_latent(graph: Graph, samples: Latent, width: int, height: int, method: str) -> Latent:
+    """Latents stretched to those of width x height pixels."""
+    node = graph.add(
+        "LatentUpscale", samples=samples, upscale_method=method, width=width, height=height, crop="disabled"
     )
     return Latent(node, 0)
+
+
+def load_control_net(graph: Graph, control_net_name: str) -> ControlNet:
+    """A ControlNet's file."""
+    return ControlNet(graph.add("ControlNetLoader", control_net_name=control_net_name), 0)
+
+
+def set_union_type(graph: Graph, control_net: ControlNet, kind: str) -> ControlNet:
+    """Tells a ControlNet that was trained for several kinds of control maps which one it gets."""
+    return ControlNet(graph.add("SetUnionControlNetType", control_net=control_net, type=kind), 0)
+
+
+def apply_control_net(
+    graph: Graph,
+    *,
+    positive: Conditioning,
+    negative: Conditioning,
+    control_net: ControlNet,
+    image: Image,
+    strength: float,
+    start_percent: float,
+    end_percent: float,
+    vae: Vae,
+) -> tuple[Conditioning, Conditioning]:
+    """Both prompts guided by a control map, between two parts (0 to 1) of the sampling."""
+    node = graph.add(
+        "ControlNetApplyAdvanced",
+        positive=positive,
+        negative=negative,
+        control_net=control_net,
+        image=image,
+        strength=strength,
+        start_percent=start_percent,
+        end_percent=end_percent,
+        vae=vae,
+    )
+    return Conditioning(node, 0), Conditioning(node, 1)
+
+
+def preprocess(graph: Graph, class_type: str, image: Image, inputs: Mapping[str, float]) -> Image:
+    """A control map of a picture, by a node of that class."""
+    return Image(graph.add(class_type, image=image, **inputs), 0)
 
 
 def decode(graph: Graph, samples: Latent, vae: Vae) -> Image:
@@ -89,16 +200,79 @@ def decode(graph: Graph, samples: Latent, vae: Vae) -> Image:
     return Image(graph.add("VAEDecode", samples=samples, vae=vae), 0)
 
 
-def composite(graph: Graph, *, destination: Image, source: Image, mask: Mask) -> Image:
-    """`source` where the mask is white, `destination` elsewhere. Both batches must be of the same length."""
+def decode_tiled(graph: Graph, samples: Latent, vae: Vae, tile_size: int, overlap: int) -> Image:
+    """Latents to pictures, tile by tile."""
+    node = graph.add(
+        "VAEDecodeTiled",
+        samples=samples,
+        vae=vae,
+        tile_size=tile_size,
+        overlap=overlap,
+        # For video alone, but required.
+        temporal_size=64,
+        temporal_overlap=8,
+    )
+    return Image(node, 0)
+
+
+def decode_seamless(graph: Graph, samples: Latent, vae: Vae) -> Image:
+    """Latents to pictures whose edges fit each other (a custom node)."""
+    return Image(graph.add("CircularVAEDecode", samples=samples, vae=vae, tiling="enable"), 0)
+
+
+def composite(graph: Graph, *, destination: Image, source: Image, mask: Mask, x: int = 0, y: int = 0) -> Image:
+    """`source` where the mask is white, `destination` elsewhere; `source` and `mask` begin at `x`, `y`."""
     node = graph.add(
         "ImageCompositeMasked",
         destination=destination,
         source=source,
-        x=0,
-        y=0,
+        x=x,
+        y=y,
         resize_source=False,
         mask=mask,
+    )
+    return Image(node, 0)
+
+
+def mask_to_image(graph: Graph, mask: Mask) -> Image:
+    """A mask as a grey picture."""
+    return Image(graph.add("MaskToImage", mask=mask), 0)
+
+
+def image_to_mask(graph: Graph, image: Image) -> Mask:
+    """The red channel of a picture as a mask."""
+    return Mask(graph.add("ImageToMask", image=image, channel="red"), 0)
+
+
+def scale(graph: Graph, image: Image, width: int, height: int, method: str) -> Image:
+    """A picture stretched to width x height pixels."""
+    node = graph.add("ImageScale", image=image, upscale_method=method, width=width, height=height, crop="disabled")
+    return Image(node, 0)
+
+
+def load_upscale_model(graph: Graph, model_name: str) -> UpscaleModel:
+    """An upscale model's file."""
+    return UpscaleModel(graph.add("UpscaleModelLoader", model_name=model_name), 0)
+
+
+def upscale(graph: Graph, model: UpscaleModel, image: Image) -> Image:
+    """A picture enlarged by the factor that the model was made for."""
+    return Image(graph.add("ImageUpscaleWithModel", upscale_model=model, image=image), 0)
+
+
+def load_face_model(graph: Graph, model_name: str) -> FaceModel:
+    """A face restoration model's file (a custom node)."""
+    return FaceModel(graph.add("FaceRestoreModelLoader", model_name=model_name), 0)
+
+
+def restore_faces(graph: Graph, model: FaceModel, image: Image, fidelity: float) -> Image:
+    """A picture with its faces drawn anew (a custom node)."""
+    node = graph.add(
+        "FaceRestoreCFWithModel",
+        facerestore_model=model,
+        image=image,
+        facedetection="retinaface_resnet50",
+        codeformer_fidelity=fidelity,
     )
     return Image(node, 0)
 

@@ -1,18 +1,24 @@
-"""The recipe for a picture from words."""
+"""The recipe for pictures from words."""
 
-from shared.schema import Txt2ImgRequest, align
-from workflows import nodes, stages
+from shared.schema.request import Txt2ImgRequest
+from workflows import nodes
+from workflows.finishing import crop_to_size, decode, finish, pictures
 from workflows.graph import Graph
+from workflows.loading import encode_prompts, load_models, load_refiner
+from workflows.sampling import sample, sample_hires
 
 
 def txt2img(request: Txt2ImgRequest, filename_prefix: str) -> Graph:
     """The graph for `request`; its pictures are saved under `filename_prefix` (a job's own, see `shared.jobs`)."""
     graph = Graph()
-    models = stages.load_models(graph, request)
-    prompts = stages.encode_prompts(graph, models.clip, request)
-    latent = nodes.empty_latent(graph, align(request.width), align(request.height), request.batch_size)
-    latent = stages.sample(graph, models, prompts, latent, request, denoise=1.0)
-    image = nodes.decode(graph, latent, models.vae)
-    image = stages.crop_to_size(graph, image, request)
-    nodes.save_image(graph, image, filename_prefix)
+    loaded = load_models(graph, request)
+    prompts = encode_prompts(graph, loaded, request)
+    refiner = load_refiner(graph, request)
+    empty = nodes.empty_latent(graph, *request.latent_size, wide=request.models.wide_latents)
+    for seed, prefix in pictures(request, filename_prefix):
+        latent = sample(graph, loaded, prompts, refiner, empty, request, seed)
+        latent = sample_hires(graph, loaded, prompts, latent, request, seed)
+        image = decode(graph, latent, loaded.vae, request, request.drawn_size)
+        image = crop_to_size(graph, image, request.drawn_size)
+        nodes.save_image(graph, finish(graph, image, request), prefix)
     return graph

@@ -1,7 +1,8 @@
 """Checks a graph against the engine's own node definitions before it is queued. Pure.
 
 ComfyUI silently drops literal inputs that a node does not declare, and hands undeclared links on to the node, which
-then crashes ("KSampler.sample() got an unexpected keyword argument 'mask'"). Here both are named beforehand.
+then crashes ("KSampler.sample() got an unexpected keyword argument 'mask'"). A node without `inputs` ends the thread
+that does its work. Here all of that is named beforehand, whoever made the graph.
 """
 
 import difflib
@@ -18,7 +19,8 @@ class Problem:
     node: str
     class_type: str
     input: str | None
-    kind: str  # unknown_node | unknown_input | missing_input | wrong_type | not_in_list | out_of_range | bad_link
+    kind: str
+    """bad_node, unknown_node, unknown_input, missing_input, wrong_type, not_in_list, out_of_range, or bad_link."""
     message: str
     value: Any = None
     options: tuple[Any, ...] = ()
@@ -34,30 +36,48 @@ def check_graph(graph: Mapping[str, Any], schemas: Mapping[str, Any]) -> list[Pr
     """All problems of `graph` (API format), given /object_info entries for its classes; empty when there are none."""
     problems = []
     for node_id, node in graph.items():
-        class_type = node["class_type"]
+        class_type = class_of(node)
+        if class_type is None or not isinstance(node.get("inputs"), dict):
+            problems.append(Problem(node_id, class_type or "", None, "bad_node", "it lacks class_type or inputs"))
+            continue
         schema = schemas.get(class_type)
         if schema is None:
             problems.append(Problem(node_id, class_type, None, "unknown_node", f"the engine has no node {class_type}"))
             continue
         required = schema["input"].get("required", {})
         declared = {**required, **schema["input"].get("optional", {})}
-        inputs = node.get("inputs", {})
+        inputs = node["inputs"]
         for name in required.keys() - inputs.keys():
+            if _is_dynamic(required[name][0]):
+                continue  # it may stand there as `name.0`, `name.1`, ...
             problems.append(Problem(node_id, class_type, name, "missing_input", f"{class_type} needs the input {name}"))
         for name, value in inputs.items():
+            if name not in declared and _is_dynamic(declared.get(name.partition(".")[0], ["*"])[0]):
+                continue
             if name not in declared:
                 problem: tuple[str, str] | None = ("unknown_input", f"{class_type} has no input {name}")
                 options: tuple[Any, ...] = tuple(declared)
                 value = name
             else:
-                options = _options(declared[name])
+                options = choices(declared[name])
                 problem = _check_input(graph, schemas, declared[name], options, name, value)
             if problem is not None:
                 problems.append(Problem(node_id, class_type, name, *problem, value=value, options=options))
     return problems
 
 
-def _options(declaration: list[Any]) -> tuple[Any, ...]:
+def class_of(node: Any) -> str | None:
+    """The class of a node; None for what is no node."""
+    name = node.get("class_type") if isinstance(node, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def _is_dynamic(kind: Any) -> bool:
+    """Whether the engine makes up an input's type, or how many of it there are, when it sees the graph."""
+    return isinstance(kind, str) and kind.startswith("COMFY_")
+
+
+def choices(declaration: list[Any]) -> tuple[Any, ...]:
     """The choices of a combo, in either of ComfyUI's two notations; empty for other types and for upload lists."""
     kind, extra = declaration[0], declaration[1] if len(declaration) > 1 else {}
     if extra.get("image_upload"):
@@ -78,19 +98,25 @@ def _check_input(
     kind, extra = declaration[0], declaration[1] if len(declaration) > 1 else {}
     if isinstance(value, list):
         return _check_link(graph, schemas, kind, name, value)
+    if isinstance(value, dict) or value is None:
+        return "wrong_type", f"{name} must be a value or a link, not {value!r}"
+    if _is_dynamic(kind):
+        return None
     if isinstance(kind, list) or kind == "COMBO":
         if extra.get("image_upload"):
             return None
         return None if value in options else ("not_in_list", f"{name} has no option {value!r}")
     if kind in ("INT", "FLOAT"):
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        # A whole number may be too large for math.isfinite.
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        is_number = is_whole or (isinstance(value, float) and math.isfinite(value))
         if not is_number or (kind == "INT" and value != int(value)):
             return "wrong_type", f"{name} must be {'a whole' if kind == 'INT' else 'a'} number, not {value!r}"
         low, high = extra.get("min", -math.inf), extra.get("max", math.inf)
         if not low <= value <= high:
             return "out_of_range", f"{name} must be from {low} to {high}, not {value}"
         return None
-    if kind == "STRING":
+    if kind in ("STRING", "COLOR"):
         return None if isinstance(value, str) else ("wrong_type", f"{name} must be text, not {value!r}")
     if kind == "BOOLEAN":
         return None if isinstance(value, bool) else ("wrong_type", f"{name} must be true or false, not {value!r}")
@@ -100,15 +126,23 @@ def _check_input(
 def _check_link(
     graph: Mapping[str, Any], schemas: Mapping[str, Any], kind: Any, name: str, link: list[Any]
 ) -> tuple[str, str] | None:
-    source = graph.get(link[0]) if len(link) == 2 else None
+    well_formed = len(link) == 2 and isinstance(link[0], str) and type(link[1]) is int
+    source = graph.get(link[0]) if well_formed else None
     if source is None:
         return "bad_link", f"{name} is connected to {link!r}, which is no node of the graph"
-    outputs = (schemas.get(source["class_type"]) or {}).get("output")
+    outputs = (schemas.get(class_of(source) or "") or {}).get("output")
     if outputs is None:
         return None  # the source's class is unknown, which is reported on the source itself
     if not 0 <= link[1] < len(outputs):
         return "bad_link", f"{name} is connected to output {link[1]} of {link[0]}, which has {len(outputs)}"
     given = outputs[link[1]]
-    if isinstance(kind, str) and kind != "*" and given != "*" and given not in kind.split(","):
+    if isinstance(kind, str) and not _fits(given, kind):
         return "bad_link", f"{name} takes {kind}, but output {link[1]} of {link[0]} is {given}"
     return None
+
+
+def _fits(given: Any, wanted: str) -> bool:
+    """Whether an output of one type may feed an input of the other. Lists of choices are left to the engine."""
+    if not isinstance(given, str) or "*" in (given, wanted) or _is_dynamic(given) or _is_dynamic(wanted):
+        return True
+    return bool(set(given.split(",")) & set(wanted.split(",")))

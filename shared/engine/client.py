@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import urllib3
 
@@ -54,15 +54,27 @@ class EngineClient:
         return self._get_object("/system_stats", timeout=timeout)
 
     def models(self, folder: str) -> list[str]:
-        """File names in a model folder such as `checkpoints`; new files show at once."""
-        names = self._json("GET", f"/models/{folder}")
+        """File names in a model folder such as `checkpoints`; new files show at once. Empty for a folder that the
+        engine does not know."""
+        response = self._request("GET", f"/models/{folder}")
+        if response.status == 404:
+            return []
+        names = _decoded(response, f"GET /models/{folder}")
         if not isinstance(names, list):
             raise EngineError(f"the engine answered GET /models/{folder} with something else than a list")
         return [str(name) for name in names]
 
+    def model_folders(self) -> dict[str, list[str]]:
+        """The paths on the engine's machine in which it looks for each kind of files, the user's own among them."""
+        entries = self._json("GET", "/experiment/models")
+        try:
+            return {str(entry["name"]): [str(path) for path in entry["folders"]] for entry in entries}
+        except (TypeError, LookupError) as error:
+            raise EngineError("the engine answered GET /experiment/models with something of another form") from error
+
     def node_schema(self, class_type: str) -> dict[str, Any] | None:
         """What /object_info says of a node class, or None when the engine has no such class."""
-        schema = self._get_object(f"/object_info/{class_type}").get(class_type)
+        schema = self._get_object(f"/object_info/{quote(class_type, safe='')}").get(class_type)
         return schema if isinstance(schema, dict) else None
 
     def upload(self, name: str, png: bytes, folder: str) -> None:
@@ -163,19 +175,23 @@ class EngineClient:
             raise unavailable from error
 
     def _json(self, method: str, path: str, **options: Any) -> Any:
-        response = self._request(method, path, **options)
-        if response.status >= 400:
-            raise EngineError(f"the engine answered {method} {path} with status {response.status}")
-        try:
-            return response.json()
-        except ValueError as error:
-            raise EngineError(f"the engine answered {method} {path} with something else than JSON") from error
+        return _decoded(self._request(method, path, **options), f"{method} {path}")
 
     def _get_object(self, path: str, *, timeout: float = READ_TIMEOUT) -> dict[str, Any]:
         answer = self._json("GET", path, timeout=timeout)
         if not isinstance(answer, dict):
             raise EngineError(f"the engine answered GET {path} with something else than an object")
         return answer
+
+
+def _decoded(response: urllib3.BaseHTTPResponse, asked: str) -> Any:
+    """The JSON of an answer. Raises EngineError that says what was asked."""
+    if response.status >= 400:
+        raise EngineError(f"the engine answered {asked} with status {response.status}")
+    try:
+        return response.json()
+    except ValueError as error:
+        raise EngineError(f"the engine answered {asked} with something else than JSON") from error
 
 
 def _object(response: urllib3.BaseHTTPResponse) -> dict[str, Any]:
@@ -207,11 +223,13 @@ def _problems(answer: dict[str, Any]) -> list[dict[str, str]]:
 def _outcome(entry: dict[str, Any]) -> Outcome:
     status = entry.get("status") or {}
     messages = dict(status.get("messages", []))
-    images = tuple(
+    images = [
         SavedImage(image["filename"], image.get("subfolder", ""), image.get("type", "output"))
         for output in (entry.get("outputs") or {}).values()
         for image in output.get("images") or []
-    )
+    ]
+    # Nodes that save are run in any order; the names that we give them have one.
+    images.sort(key=lambda image: image.filename)
     error: DreamLayerError | None = None
     if "execution_error" in messages:
         error = explain(messages["execution_error"])
@@ -222,7 +240,7 @@ def _outcome(entry: dict[str, Any]) -> Outcome:
     finished = [body["timestamp"] for body in messages.values() if isinstance(body, dict) and "timestamp" in body]
     started = (messages.get("execution_start") or {}).get("timestamp")
     return Outcome(
-        images=images,
+        images=tuple(images),
         error=error,
         started=started / 1000 if started else None,
         finished=max(finished) / 1000 if finished else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,12 +51,21 @@ class Archive:
 
         def discard(name: str) -> None:
             _tolerate(self.uploads.remove, name)
-            _tolerate(self.pictures.remove_upload, folders[name], name)
+            if folders[name] is not None:
+                _tolerate(self.pictures.remove_upload, folders[name], name)
 
         removed = self._store.remove(row.id, discard)
         if removed:
             self.remove_pictures(row)
         return removed
+
+    def write_recipes(self, row: JobRow, names: Iterable[str]) -> None:
+        """Puts the recipe into each of a job's pictures that are here. What fails is only logged."""
+        for name in names:
+            try:
+                self.pictures.write_recipe(row, name)
+            except (OSError, ValueError, TypeError, LookupError) as error:
+                log.warning("%s has no recipe in it: %s", name, error)
 
     def remove_pictures(self, row: JobRow) -> None:
         """Removes what a job saved so far. Files that cannot be removed stay, and are named in the log."""

@@ -310,7 +310,11 @@ class Conductor:
         if each.doomed:
             self._drop(each)
         elif outcome.error is None:
-            told = self._finish(each, State.COMPLETED, images=outcome.images, started=outcome.started)
+            # What PreviewImage shows lies elsewhere, and is no result.
+            images = [image for image in outcome.images if image.type == "output"]
+            # Before the end is told: who then comes for a file finds it as it stays.
+            self._archive.write_recipes(each.row, [image.filename for image in images])
+            told = self._finish(each, State.COMPLETED, images=images, started=outcome.started)
         else:
             told = self._finish(each, State.FAILED, error=outcome.error, started=outcome.started)
         if told:

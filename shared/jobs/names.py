@@ -3,6 +3,8 @@
     20261122-143210-3f2a9c1e0b7d_00001_.png   in the folder   20261122/
     day      time   job          picture      of the engine's output folder
 
+With several saving nodes, each has a number: 20261122-143210-3f2a9c1e0b7d-002_00001_.png is of the second.
+
 A folder for each day keeps them small (ComfyUI lists the folder on each save). The job's id in the name makes the
 prefix its own: an identical graph would be answered from ComfyUI's cache with an older job's file.
 """
@@ -14,7 +16,7 @@ from typing import Any
 
 from shared.engine.client import SavedImage
 
-NAME = re.compile(r"(?P<day>\d{8})-\d{6}-[0-9a-f]{12}_\d{5}_\.png", re.ASCII)
+NAME = re.compile(r"(?P<day>\d{8})-\d{6}-(?P<job>[0-9a-f]{12})(-(?P<node>\d{3}))?_(?P<count>\d{5})_\.png", re.ASCII)
 
 
 def filename_prefix(job_id: str, now: datetime) -> str:
@@ -33,11 +35,28 @@ def save_prefixes(graph: Mapping[str, Any]) -> list[str]:
     return [node["inputs"]["filename_prefix"] for node in graph.values() if "filename_prefix" in node["inputs"]]
 
 
+def picture_number(name: str) -> int:
+    """Which of its job's pictures it is, counted from 1: by its saving node, and by what that node saved before."""
+    match = NAME.fullmatch(name)
+    return int(match["node"] or 1) + int(match["count"]) - 1 if match else 1
+
+
+def job_beginning(name: str) -> str | None:
+    """What the id of the picture's job begins with; None for what is no name of ours."""
+    match = NAME.fullmatch(name)
+    return f"{match['job'][:8]}-{match['job'][8:]}" if match else None
+
+
 def with_prefix(graph: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """The same graph, saving its pictures under another prefix: for a job that repeats one."""
+    """The same graph, saving its pictures under another prefix; several saving nodes each get a number added to it."""
+    saving = [name for name, node in graph.items() if "filename_prefix" in node["inputs"]]
+    prefixes = dict(zip(saving, job_prefixes(prefix, len(saving)), strict=True))
     return {
-        name: {**node, "inputs": {**node["inputs"], "filename_prefix": prefix}}
-        if "filename_prefix" in node["inputs"]
-        else node
+        name: {**node, "inputs": {**node["inputs"], "filename_prefix": prefixes[name]}} if name in prefixes else node
         for name, node in graph.items()
     }
+
+
+def job_prefixes(prefix: str, count: int) -> list[str]:
+    """A prefix for each of a graph's saving nodes."""
+    return [prefix] if count == 1 else [f"{prefix}-{number:03}" for number in range(1, count + 1)]

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from shared.jobs.names import locate, save_prefixes
+from shared.jobs.recipes import OURS, with_recipe
+from shared.jobs.tables import JobRow
+from shared.png import has_text
+
+# Bytes in which a recipe begins, if there is one.
+HEAD = 256
 
 
 class Pictures:
@@ -22,6 +29,27 @@ class Pictures:
         image = locate(name)
         path = None if image is None else self._output_dir / image.subfolder / image.filename
         return path if path is not None and path.is_file() else None
+
+    def finished(self, name: str) -> Path | None:
+        """The file of a picture of ours, if it is here with its recipe."""
+        path = self.find(name)
+        return path if path is not None and _has_recipe(path) else None
+
+    def write_recipe(self, row: JobRow, name: str) -> None:
+        """Puts the recipe into a job's picture, if its file is here without; whole or not at all. Raises OSError."""
+        path = self.find(name)
+        if path is None or _has_recipe(path):
+            return
+        before = path.read_bytes()
+        after = with_recipe(before, row, name)
+        if after is before:
+            return
+        aside = path.with_name(f".{uuid.uuid4().hex}.part")
+        try:
+            aside.write_bytes(after)
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
 
     def size(self, images: Iterable[Mapping[str, str]]) -> int:
         """Bytes of a job's pictures."""
@@ -42,3 +70,8 @@ class Pictures:
     def remove_upload(self, folder: str, name: str) -> None:
         """Deletes the engine's copy of an upload."""
         (self._input_dir / folder / name).unlink(missing_ok=True)
+
+
+def _has_recipe(path: Path) -> bool:
+    with path.open("rb") as file:
+        return has_text(file.read(HEAD), OURS)

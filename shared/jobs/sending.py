@@ -22,7 +22,9 @@ def send(each: Active, engine: EngineClient, uploads: Uploads, client_id: str) -
     spec = each.row.spec
     try:
         for name, folder in spec.get("uploads", ()):
-            engine.upload(name, uploads.read(name), folder)
+            # Without a folder it is only kept, as it was sent.
+            if folder is not None:
+                engine.upload(name, uploads.read(name), folder)
         each.client_id = client_id
         # From here on it counts as sent: an answer that is lost is no job that is lost.
         each.sent = time.monotonic()

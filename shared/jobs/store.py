@@ -103,6 +103,11 @@ class Store:
             state = connection.scalar(statements.STATE, {"the_id": job_id})
         return None if state is None else State(state)
 
+    def by_beginning(self, beginning: str) -> JobRow | None:
+        """The job whose id begins like this (see `shared.jobs.names`)."""
+        # Not LIKE, for which SQLite does not use the index. No digit of an id sorts behind g.
+        return self._first(sa.select(jobs).where(jobs.c.id >= beginning, jobs.c.id < f"{beginning}g").limit(1))
+
     def by_key(self, idempotency_key: str) -> JobRow | None:
         """The job that was accepted under that idempotency key."""
         return self._first(sa.select(jobs).where(jobs.c.idempotency_key == idempotency_key))

@@ -44,6 +44,10 @@ class Uploads:
         except OSError as error:
             raise StorageFailed(f"a picture that the job needs cannot be read: {error.strerror}") from error
 
+    def find(self, name: str) -> bytes | None:
+        """The content of `name`, a name from outside that was checked to be a hash; None if it is not here."""
+        return self.read(name) if (self._folder / name).is_file() else None
+
     def remove(self, name: str) -> None:
         """Deletes a file that no job needs any more. Raises OSError."""
         (self._folder / name).unlink(missing_ok=True)

@@ -12,7 +12,8 @@ import shared
 from shared.errors import BodyTooLarge, DreamLayerError, NotFound, RequestError
 from shared.settings import Settings
 from shared.web.guard import admit
-from shared.web.reply import error_reply
+from shared.web.openapi.routes import openapi_routes
+from shared.web.reply import base_address, error_reply
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,8 @@ def create_app(service: str, settings: Settings, routes: Sequence[Blueprint]) ->
     app.register_error_handler(DreamLayerError, error_reply)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _unexpected)
-    for blueprint in routes:
+    keyed = settings.api_key is not None
+    for blueprint in (*routes, openapi_routes(service, lambda: base_address(settings), keyed=keyed)):
         app.register_blueprint(blueprint)
     # It adds its headers after the error handlers have run, so errors carry them too.
     CORS(

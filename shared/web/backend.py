@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from flask import request
 from sqlalchemy.exc import ArgumentError
 
 from shared.engine.catalog import Catalog
-from shared.engine.client import EngineClient
+from shared.engine.client import EngineClient, SavedImage
 from shared.errors import SetupError, StorageFailed
 from shared.jobs.archive import Archive, Retention
 from shared.jobs.conductor import Conductor
@@ -20,6 +19,7 @@ from shared.jobs.tables import JobRow, NewJob, Work
 from shared.jobs.uploads import Uploads
 from shared.settings import PREFIX, Settings
 from shared.web.places import Places
+from shared.web.reply import base_address
 
 
 class Backend:
@@ -65,9 +65,14 @@ class Backend:
         left = seconds_left(self.store.in_front(row.number), job, self.store.measured(MEASURED), time.time())
         return None if left is None else round(left, 1)
 
+    def picture(self, image: SavedImage) -> bytes | None:
+        """A picture's file, or, if the engine runs elsewhere, what it shows; None if there is none."""
+        path = self.archive.pictures.find(image.filename)
+        return self.engine.view(image) if path is None else path.read_bytes()
+
     def base_url(self) -> str:
         """What addresses in a reply begin with."""
-        return (self.settings.public_url or request.host_url).rstrip("/")
+        return base_address(self.settings)
 
 
 def _open_store(settings: Settings) -> Store:

@@ -10,6 +10,7 @@ from flask import Request
 from shared.errors import InvalidPicture, RequestError, UnsupportedBody
 from shared.images import decode_base64
 
+DEEPEST = 50
 EXAMPLE = 'it should look like {"prompt": "a red circle"}'
 
 
@@ -64,6 +65,19 @@ def read_fields(request: Request) -> Fields:
     )
 
 
+def _is_deep(body: Any) -> bool:
+    """Whether the body has more levels than any request needs, so that whoever walks through it may recurse."""
+    level = [body]
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+    return bool(level)
+
+
 def _read_json(request: Request) -> dict[str, Any]:
     try:
         body = json.loads(request.get_data())
@@ -71,4 +85,6 @@ def _read_json(request: Request) -> dict[str, Any]:
         raise RequestError("the body is not valid JSON", hint=EXAMPLE) from error
     if not isinstance(body, dict):
         raise RequestError("the body must be a JSON object", hint=EXAMPLE)
+    if _is_deep(body):
+        raise RequestError(f"the body has more than {DEEPEST} levels", hint=EXAMPLE)
     return {name: value for name, value in body.items() if value is not None}

@@ -19,7 +19,7 @@ def control_routes(engine_state: Callable[[], dict[str, Any]], catalog: Catalog)
 
     @routes.get("/api/models")
     def get_models() -> Response:
-        names = catalog.checkpoints()
+        names = catalog.names("checkpoints", 0.0)
         models = [{"id": name, "name": PurePath(name).stem, "filename": name} for name in names]
         return jsonify({"status": "success", "models": models})
 

@@ -8,6 +8,9 @@ from werkzeug.datastructures import Headers
 from shared.errors import OriginNotAllowed, Unauthorized
 from shared.settings import Settings, is_loopback
 
+# What needs no key: whether the service lives, and the page that asks for one.
+OPEN = ("/health", "/docs")
+
 
 def admit(settings: Settings, path: str, host: str, headers: Headers) -> None:
     """Raises OriginNotAllowed or Unauthorized for a request that must not go on.
@@ -29,7 +32,7 @@ def admit(settings: Settings, path: str, host: str, headers: Headers) -> None:
             f"pages of {origin} may not call this service",
             hint="add it to DREAM_LAYER_ALLOWED_ORIGINS",
         )
-    if settings.api_key is not None and path != "/health":
+    if settings.api_key is not None and path not in OPEN:
         given = headers.get("X-API-Key") or headers.get("Authorization", "").removeprefix("Bearer ")
         if not hmac.compare_digest(given.encode(), settings.api_key.encode()):
             raise Unauthorized("an API key is needed", hint="send it as X-API-Key, or as Authorization: Bearer")

@@ -1,35 +1,29 @@
 """The native REST API: POST /api/txt2img, POST /api/img2img, GET /api/images/<name>."""
 
 import io
-import uuid
-from collections.abc import Callable, Sequence
-from datetime import datetime
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from flask import Blueprint, Response, jsonify, request, send_file
+from flask import Blueprint, Response, send_file
 
-from shared.engine.client import SavedImage
-from shared.errors import GenerationFailed, InvalidValue, NotFound
-from shared.jobs.names import filename_prefix, locate
-from shared.jobs.tables import JobRow, NewJob
-from shared.schema import GenerationRequest
+from shared.errors import NotFound
+from shared.jobs.names import job_beginning, locate
+from shared.jobs.recipes import with_recipe
+from shared.schema.request import Common
+from shared.web.accepting import Draft, draw
 from shared.web.backend import Backend
-from shared.web.body import Fields, read_fields
+from shared.web.body import Fields
+from shared.web.custom import FIELD as CUSTOM
+from shared.web.custom import custom_graph, sent_values
 from shared.web.objections import objection
-from shared.web.reading import read_img2img, read_txt2img
-from shared.web.reply import picture_reply, result_body, wanted_format
-from shared.web.waiting import accepted_reply, stream_reply, take_place, wait_for, wants_stream
+from shared.web.reading.requests import Context, Reading, read_img2img, read_txt2img
 from workflows.graph import Graph
 from workflows.img2img import img2img
-from workflows.stages import UPLOAD_FOLDER
 from workflows.txt2img import txt2img
 
-R = TypeVar("R", bound=GenerationRequest)
+R = TypeVar("R", bound=Common)
 
 ONE_YEAR = 365 * 24 * 3600
-LONGEST_KEY = 255
-# Seconds for which a list of checkpoints is new enough to choose the default from.
-FRESH = 1.0
 
 
 def txt2img_routes(backend: Backend) -> Blueprint:
@@ -51,14 +45,17 @@ def image_routes(backend: Backend) -> Blueprint:
         image = locate(name)
         if image is None:
             raise NotFound(f"{name} is not the name of a picture", hint="use the url of a reply")
-        path = backend.archive.pictures.find(name)
+        path = backend.archive.pictures.finished(name)
         # A picture never changes under its name, so browsers may keep it.
         if path is not None:
             return send_file(path, mimetype="image/png", max_age=ONE_YEAR)
-        png = backend.engine.view(image)
+        png = backend.picture(image)
         if png is None:
             raise NotFound(f"there is no picture {name}", hint="it may have been deleted")
-        return send_file(io.BytesIO(png), mimetype="image/png", max_age=ONE_YEAR)
+        # It was told of before its job's end, or the engine runs elsewhere.
+        row = backend.store.by_beginning(job_beginning(name) or name)
+        whole = png if row is None else with_recipe(png, row, name)
+        return send_file(io.BytesIO(whole), mimetype="image/png", max_age=ONE_YEAR)
 
     return routes
 
@@ -66,94 +63,61 @@ def image_routes(backend: Backend) -> Blueprint:
 def generation_routes(
     backend: Backend,
     name: str,
-    read: Callable[[Fields, str | None, Callable[[], Sequence[str]]], tuple[R, list[str]]],
+    read: Callable[[Fields, Context], Reading[R]],
     recipe: Callable[[R, str], Graph],
 ) -> Blueprint:
-    """The one way of every generation: read the request, build its graph, check it, accept it as a job, reply."""
+    """The one way of every generation: read the request, build its graph, check it; the rest is `draw`."""
     routes = Blueprint(name, __name__)
 
     @routes.post(f"/api/{name}")
     def generate() -> Response:
-        place = take_place(backend, request)
-        try:
-            row = accept()
-            if wants_stream(request) and place is not None:
-                streamed = stream_reply(backend, row, place)
-                place = None
-                return streamed
-            return accepted_reply(backend, row) if place is None else _result(backend, wait_for(backend, row))
-        finally:
-            if place is not None:
-                place.release()
+        return draw(backend, name, draft)
 
-    def accept() -> JobRow:
-        key, body_hash = request.headers.get("Idempotency-Key"), None
-        fields = read_fields(request)
-        if key is not None:
-            body_hash = fields.digest(name)
-            earlier = backend.store.by_key(_checked(key))
-            if earlier is not None:
-                return _same(earlier, body_hash)
-        parsed, warnings = read(fields, backend.settings.checkpoint, lambda: backend.catalog.checkpoints(FRESH))
-        job_id = str(uuid.uuid4())
-        graph = recipe(parsed, filename_prefix(job_id, datetime.now())).to_api()
+    def parse(fields: Fields) -> Reading[R]:
+        return read(fields, Context(backend.settings.checkpoint, backend.catalog, backend.archive.uploads.find))
+
+    def draft(fields: Fields, prefix: str) -> Draft:
+        custom = fields.values.get(CUSTOM, fields.files.get(CUSTOM))
+        if custom not in (None, ""):
+            return draft_custom(custom, fields, prefix)
+        reading = parse(fields)
+        parsed = reading.request
+        graph = recipe(parsed, prefix).to_api()
         problems = backend.catalog.check(graph)
         if problems:
             raise objection(problems)
-        job = NewJob(
-            id=job_id,
-            kind=name,
-            client=request.remote_addr or "",
-            service=name,
-            spec={
-                "request": parsed.model_dump(mode="json", exclude={"input_image", "mask"}),
-                "graph": graph,
-                "warnings": warnings,
-                "uploads": [[picture.name, UPLOAD_FOLDER] for picture in parsed.pictures],
-                "previews": parsed.preview,
-            },
-            model=parsed.model_name,
-            work=parsed.width * parsed.height * parsed.steps * parsed.batch_size,
-            idempotency_key=key,
-            body_hash=body_hash,
+        return Draft(
+            request=reading.parameters,
+            graph=graph,
+            warnings=reading.warnings,
+            uploads={picture.name: picture.png for picture in parsed.pictures},
+            kept=reading.kept,
+            seeds=parsed.seeds,
+            size=parsed.final_size,
+            model=reading.parameters["model_name"],
+            work=parsed.work,
+            previews=reading.preview,
         )
-        row, new = backend.accept(job, {picture.name: picture.png for picture in parsed.pictures})
-        # Another request with the same key may have been quicker.
-        return row if new else _same(row, body_hash)
+
+    def draft_custom(custom: Any, fields: Fields, prefix: str) -> Draft:
+        """A graph of the client's own, with what it sent beside it placed in it."""
+        rest = {"prompt": "", **{key: value for key, value in fields.values.items() if key != CUSTOM}}
+        files = {key: content for key, content in fields.files.items() if key != CUSTOM}
+        reading = parse(Fields(rest, files))
+        values, without_place = sent_values(reading)
+        if "prompt" not in fields.values:
+            # Ours stood in for it; what stands in the graph stays.
+            values.pop("prompt", None)
+        graph, not_placed = custom_graph(backend, custom, values, prefix)
+        return Draft(
+            request={key: value for key, value in values.items() if key not in ("input_image", "mask")},
+            graph=graph,
+            warnings=[*reading.warnings, *without_place, *not_placed],
+            uploads={picture.name: picture.png for picture in reading.request.pictures},
+            kept=reading.kept,
+            model=CUSTOM,
+            previews=reading.preview,
+            repeatable=False,
+        )
 
     return routes
-
-
-def _checked(key: str) -> str:
-    if not 1 <= len(key) <= LONGEST_KEY:
-        raise InvalidValue(f"Idempotency-Key must have 1 to {LONGEST_KEY} characters", field="Idempotency-Key")
-    return key
-
-
-def _same(earlier: JobRow, body_hash: str | None) -> JobRow:
-    """The job that was made under the same key, if for the same body."""
-    if earlier.body_hash != body_hash:
-        raise InvalidValue(
-            "this Idempotency-Key was used for another request",
-            field="Idempotency-Key",
-            hint="use a new key for each request, and the same one only to repeat it",
-            job_id=earlier.id,
-        )
-    return earlier
-
-
-def _result(backend: Backend, row: JobRow) -> Response:
-    output = wanted_format(request)
-    if output is None:
-        return jsonify(result_body(row, backend.base_url()))
-    return picture_reply(row, backend.base_url(), _read(backend, row), output)
-
-
-def _read(backend: Backend, row: JobRow) -> bytes:
-    """The job's first picture: its file, or, if the engine runs elsewhere, what it shows."""
-    image = SavedImage(**row.images[0]) if row.images else None
-    path = None if image is None else backend.archive.pictures.find(image.filename)
-    png = path.read_bytes() if path is not None else None if image is None else backend.engine.view(image)
-    if png is None:
-        raise GenerationFailed("the engine saved no picture", hint="data/logs/engine.log says more")
-    return png

@@ -5,7 +5,8 @@ from typing import Any
 
 from shared.engine.check import Problem
 from shared.errors import DreamLayerError, EngineRejected, InvalidValue
-from workflows.fields import FIELD_OF_INPUT
+from workflows.fields import FIELD_OF_INPUT, FIELD_OF_NODE
+from workflows.preprocessors import PREPROCESSORS
 
 
 def objection(problems: Sequence[Problem]) -> DreamLayerError:
@@ -15,6 +16,8 @@ def objection(problems: Sequence[Problem]) -> DreamLayerError:
     that this engine is not one that we understand.
     """
     for problem in problems:
+        if problem.kind == "unknown_node" and (missing := _missing(problem)) is not None:
+            return missing
         field = FIELD_OF_INPUT.get((problem.class_type, problem.input or ""))
         if field is not None and problem.kind in ("not_in_list", "out_of_range", "wrong_type"):
             return _invalid(problem, field)
@@ -22,6 +25,21 @@ def objection(problems: Sequence[Problem]) -> DreamLayerError:
         f"this engine does not fit: {problems[0].message}",
         hint="this version is made for ComfyUI 0.30; README.md says how to use the engine that comes with it",
         problems=[{"node": problem.node, "message": problem.message} for problem in problems],
+    )
+
+
+def _missing(problem: Problem) -> InvalidValue | None:
+    """The error for a node that a field asks for and that only custom nodes bring; None for any other node."""
+    field, source = FIELD_OF_NODE.get(problem.class_type, ("", ""))
+    if problem.class_type in PREPROCESSORS.values():
+        field, source = "controlnet.units.preprocessor", "the custom nodes comfyui_controlnet_aux"
+    if not field:
+        return None
+    return InvalidValue(
+        f"{field} needs the node {problem.class_type}, which this engine does not have",
+        field=field,
+        hint=f"put {source} into data/custom_nodes and start again, or leave {field} out",
+        node=problem.class_type,
     )
 
 

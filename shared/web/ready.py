@@ -30,7 +30,7 @@ def _obstacle(backend: Backend, unfinished: int) -> str | None:
     """Why no picture can be made now; None if nothing is in the way."""
     try:
         backend.engine.system_stats(TIMEOUT)
-        checkpoints = backend.catalog.checkpoints()
+        checkpoints = backend.catalog.names("checkpoints", 0.0)
     except EngineError as error:
         return f"{error.message}: it is starting, or was not started"
     chosen = choose_checkpoint(backend.settings.checkpoint, checkpoints)

@@ -4,13 +4,21 @@ import json
 import time
 from typing import Any
 
-from flask import Request, Response, jsonify
+from flask import Request, Response, jsonify, request
 
 from shared.errors import DreamLayerError
 from shared.images import OutputFormat, convert_png
+from shared.jobs.names import picture_number
+from shared.jobs.recipes import infotext, with_recipe
 from shared.jobs.tables import JobRow
+from shared.settings import Settings
 
 FORMATS: dict[str, OutputFormat] = {"image/png": "png", "image/webp": "webp", "image/jpeg": "jpeg"}
+
+
+def base_address(settings: Settings) -> str:
+    """What addresses in the reply to the request at hand begin with."""
+    return (settings.public_url or request.host_url).rstrip("/")
 
 
 def image_url(base_url: str, filename: str) -> str:
@@ -33,15 +41,8 @@ def result_body(row: JobRow, base_url: str) -> dict[str, Any]:
     """Everything about a completed job, with the field names that the web page reads."""
     request = row.spec["request"]
     images = [
-        {
-            "url": image_url(base_url, image["filename"]),
-            **image,
-            "width": request["width"],
-            "height": request["height"],
-            "seed": request["seed"],
-            "batch_index": index,
-        }
-        for index, image in enumerate(row.images)
+        {"url": image_url(base_url, image["filename"]), **image, **picture_facts(row, image["filename"])}
+        for image in row.images
     ]
     times = timings(row)
     count = f"{len(images)} picture{'' if len(images) == 1 else 's'}"
@@ -50,13 +51,27 @@ def result_body(row: JobRow, base_url: str) -> dict[str, Any]:
         "message": f"{count} in {times['waited_s'] + times['ran_s']:.1f} s",
         "job_id": row.id,
         "run_id": row.id,
-        "seed": request["seed"],
+        **({"seed": request["seed"]} if request.get("seed") is not None else {}),
         "parameters": request,
         "comfy_response": {"prompt_id": row.id, "generated_images": images},
         "timings": times,
         "warnings": row.spec["warnings"],
         "workflow": {"prompt": row.spec["graph"]},
     }
+
+
+def picture_facts(row: JobRow, filename: str) -> dict[str, Any]:
+    """What is known of one picture of a job: its place among them, its seed, its size in pixels."""
+    index = picture_number(filename) - 1
+    seeds, size = row.spec.get("seeds", ()), row.spec.get("size")
+    # A graph of the client's own may not say what size it draws, or with which seed.
+    request = row.spec["request"]
+    facts = {name: request[name] for name in ("width", "height", "seed") if request.get(name) is not None}
+    if index < len(seeds):
+        facts["seed"] = seeds[index]
+    if size is not None:
+        facts["width"], facts["height"] = size
+    return {"batch_index": index, **facts}
 
 
 def job_body(row: JobRow, base_url: str) -> dict[str, Any]:
@@ -89,11 +104,14 @@ def timings(row: JobRow) -> dict[str, float | int]:
 
 def picture_reply(row: JobRow, base_url: str, png: bytes, output: OutputFormat) -> Response:
     """The first picture itself; what JSON would have told of it stands in headers."""
-    response = Response(convert_png(png, output), mimetype=f"image/{output}")
+    name = row.images[0]["filename"]
+    whole = with_recipe(png, row, name) if output == "png" else convert_png(png, output, infotext(row, name))
+    response = Response(whole, mimetype=f"image/{output}")
     urls = [image_url(base_url, image["filename"]) for image in row.images]
     response.headers["Content-Location"] = urls[0]
     response.headers["X-Job-Id"] = row.id
-    response.headers["X-Seed"] = str(row.spec["request"]["seed"])
+    if row.spec["request"].get("seed") is not None:
+        response.headers["X-Seed"] = str(row.spec["request"]["seed"])
     if row.spec["warnings"]:
         # Headers are Latin-1 and one line; JSON with its escapes is both.
         response.headers["X-Warnings"] = json.dumps(row.spec["warnings"])

@@ -12,7 +12,7 @@ from shared.errors import Cancelled, DreamLayerError, WaitExpired
 from shared.jobs.tables import Event, JobRow, State
 from shared.web.backend import Backend
 from shared.web.places import Place
-from shared.web.reply import image_url, job_url, result_body
+from shared.web.reply import image_url, job_url, picture_facts, result_body
 from shared.web.stream import event_stream
 
 # Seconds between two looks at the job and at the client: a news that got lost costs no more.
@@ -88,7 +88,7 @@ def stream_reply(backend: Backend, row: JobRow, place: Place, after: int = 0) ->
     deadline = time.monotonic() + backend.settings.request_timeout
 
     def dress(event: Event) -> dict[str, Any]:
-        return {"job_id": row.id, **event.data, **_more(backend, row.id, event, base_url)}
+        return {"job_id": row.id, **event.data, **_more(backend, row, event, base_url)}
 
     def waiting() -> dict[str, Any] | None:
         now = backend.store.get(row.id)
@@ -117,18 +117,19 @@ def stream_reply(backend: Backend, row: JobRow, place: Place, after: int = 0) ->
     return response
 
 
-def _more(backend: Backend, job_id: str, event: Event, base_url: str) -> dict[str, Any]:
+def _more(backend: Backend, job: JobRow, event: Event, base_url: str) -> dict[str, Any]:
     """What an event's data lacks in the table: addresses, for they depend on who asks, and what the job's row holds."""
     if event.name == "image":
-        return {"url": image_url(base_url, event.data["filename"])}
+        name = event.data["filename"]
+        return {"url": image_url(base_url, name), **picture_facts(job, name)}
     if event.name == "queued":
-        row = backend.store.get(job_id)
+        row = backend.store.get(job.id)
         return {} if row is None else {"eta_s": backend.eta(row)}
     if event.name == State.COMPLETED.value:
-        row = backend.store.get(job_id)
+        row = backend.store.get(job.id)
         return {} if row is None else result_body(row, base_url)
     if event.name in (State.FAILED.value, State.CANCELLED.value):
-        row = backend.store.get(job_id)
+        row = backend.store.get(job.id)
         return {} if row is None or row.error is None else row.error
     return {}
 

@@ -1,0 +1,238 @@
+"""What a model file is, told from its header and never from its name. Pure.
+
+The keys and shapes looked at are those that the engine's own detection looks at, and a test compares the two.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from shared.engine.headers import Header, Tensor
+
+Tensors = Mapping[str, Tensor]
+
+
+class Family(str, Enum):
+    """Kinds of diffusion models: what fits together, and what settings suit it."""
+
+    SD1 = "sd1"
+    SD2 = "sd2"
+    SDXL = "sdxl"
+    SDXL_REFINER = "sdxl_refiner"
+    SD3 = "sd3"
+    FLUX_DEV = "flux_dev"
+    FLUX_SCHNELL = "flux_schnell"
+    UNKNOWN = "unknown"
+
+
+class Part(str, Enum):
+    """What a picture takes; a checkpoint may hold all three."""
+
+    DIFFUSION_MODEL = "diffusion_model"
+    TEXT_ENCODERS = "text_encoders"
+    VAE = "vae"
+
+
+class TextEncoder(str, Enum):
+    """Kinds of text encoders."""
+
+    CLIP_L = "clip_l"
+    CLIP_G = "clip_g"
+    CLIP_H = "clip_h"
+    T5XXL = "t5xxl"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """What a file is, as far as its header tells; all else is left at "unknown", None or False.
+
+    `known` says whether there was a header to read. `inpainting`: the model takes the mask and the masked picture
+    beside the noise. `prediction` is "epsilon" or "v". `union`: a ControlNet for maps of several kinds.
+    `latent_channels` are those of the VAE. `size` (width, height), `pixels` (the most that it should draw unasked),
+    `steps` and `cfg_scale` are its maker's recommendations.
+    """
+
+    name: str
+    family: Family = Family.UNKNOWN
+    parts: frozenset[Part] = frozenset()
+    inpainting: bool = False
+    prediction: str | None = None
+    text_encoder: TextEncoder = TextEncoder.UNKNOWN
+    latent_channels: int | None = None
+    union: bool = False
+    size: tuple[int, int] | None = None
+    pixels: int | None = None
+    steps: int | None = None
+    cfg_scale: float | None = None
+    known: bool = False
+
+
+# Where the diffusion model is in a checkpoint; in a file of its own, nothing stands before its keys.
+INSIDE = "model.diffusion_model."
+CONTROL = "control_model."
+TEXT_PREFIXES = ("cond_stage_model.", "conditioner.", "text_encoders.")
+VAE_PREFIXES = ("first_stage_model.", "vae.")
+# Of UNets: width of the prompt, width of the first layer, width of size and other conditions.
+UNETS: Mapping[tuple[int, int], tuple[Family, frozenset[int | None]]] = {
+    (768, 320): (Family.SD1, frozenset({None})),
+    (1024, 320): (Family.SD2, frozenset({None, 1536, 2048})),
+    (2048, 320): (Family.SDXL, frozenset({2816})),
+    (1280, 384): (Family.SDXL_REFINER, frozenset({2560})),
+}
+# A UNet's layers in the original code and in diffusers: the first, the one for conditions, those with attention.
+UNET_NAMES = (
+    ("input_blocks.0.0.weight", "label_emb.0.0.weight", "input_blocks."),
+    ("conv_in.weight", "add_embedding.linear_1.weight", "down_blocks."),
+)
+INPAINTING_UNET = 9
+INPAINTING_FLUX = 384
+FLUX_TEXT_WIDTH = 4096
+SD3_CHANNELS = 16
+SMALLEST_SIDE, LARGEST_SIDE = 16, 4096
+
+
+def classify(name: str, header: Header | None) -> ModelFile:
+    """What the file called `name` is. `header` is None if it could not be read."""
+    if header is None:
+        return ModelFile(name)
+    tensors, metadata = header.tensors, header.metadata
+    family, inpainting = _control_family(tensors) if _is_control(tensors) else _diffusion_family(tensors)
+    encoder = _text_encoder(tensors)
+    channels = _latent_channels(tensors)
+    return ModelFile(
+        name,
+        family=family,
+        parts=_parts(tensors, encoder, channels),
+        inpainting=inpainting,
+        prediction=metadata.get("modelspec.prediction_type") or ("v" if "v_pred" in tensors else None),
+        text_encoder=encoder,
+        latent_channels=channels,
+        union="control_add_embedding.linear_1.bias" in tensors or "controlnet_mode_embedder.weight" in tensors,
+        size=_size(metadata),
+        pixels=_whole(metadata.get("dream_layer.pixels"), SMALLEST_SIDE**2, LARGEST_SIDE**2),
+        steps=_whole(metadata.get("dream_layer.steps"), 1, 1000),
+        cfg_scale=_number(metadata.get("dream_layer.cfg_scale"), 0, 100),
+        known=True,
+    )
+
+
+def _diffusion_family(tensors: Tensors) -> tuple[Family, bool]:
+    """The family of a diffusion model, and whether it was made for inpainting."""
+    prefix = INSIDE if _any(tensors, INSIDE) else ""
+    if f"{prefix}joint_blocks.0.context_block.attn.qkv.weight" in tensors:
+        fits = _side(tensors, f"{prefix}x_embedder.proj.weight", 1) == SD3_CHANNELS
+        return (Family.SD3 if fits else Family.UNKNOWN), False
+    if _any(tensors, f"{prefix}double_blocks.0.img_attn.norm.key_norm."):
+        return _flux(tensors, prefix)
+    return _unet(tensors, prefix)
+
+
+def _flux(tensors: Tensors, prefix: str) -> tuple[Family, bool]:
+    """Several younger models are built like Flux; only Flux reads T5 and a vector of CLIP."""
+    reads_clip = f"{prefix}vector_in.in_layer.weight" in tensors
+    if not reads_clip or _side(tensors, f"{prefix}txt_in.weight", 1) != FLUX_TEXT_WIDTH:
+        return Family.UNKNOWN, False
+    guided = f"{prefix}guidance_in.in_layer.weight" in tensors
+    inpainting = _side(tensors, f"{prefix}img_in.weight", 1) == INPAINTING_FLUX
+    return (Family.FLUX_DEV if guided else Family.FLUX_SCHNELL), inpainting
+
+
+def _unet(tensors: Tensors, prefix: str) -> tuple[Family, bool]:
+    """Stable Diffusion 1, 2 and XL differ in the width of the prompts that their attention reads."""
+    for first, conditions, blocks in UNET_NAMES:
+        start = prefix + blocks
+        # Models of moving pictures have the same layers, and further ones between frames.
+        if prefix + first not in tensors or any(".time_stack." in name or ".time_mix" in name for name in tensors):
+            continue
+        attention = (name for name in tensors if name.startswith(start) and name.endswith(".attn2.to_k.weight"))
+        width = _side(tensors, next(attention, ""), 1) or 0
+        family, allowed = UNETS.get((width, _side(tensors, prefix + first, 0) or 0), (Family.UNKNOWN, frozenset()))
+        if _side(tensors, prefix + conditions, 1) in allowed:
+            return family, _side(tensors, prefix + first, 1) == INPAINTING_UNET
+    return Family.UNKNOWN, False
+
+
+def _is_control(tensors: Tensors) -> bool:
+    return any(_any(tensors, start) for start in (CONTROL, "zero_convs.", "controlnet_"))
+
+
+def _control_family(tensors: Tensors) -> tuple[Family, bool]:
+    """The family that a ControlNet was made for."""
+    if _any(tensors, "controlnet_x_embedder.") or _any(tensors, "double_blocks.0.img_attn."):
+        is_qwen = "transformer_blocks.0.img_mlp.net.0.proj.weight" in tensors
+        return (Family.UNKNOWN if is_qwen else Family.FLUX_DEV), False
+    if "pos_embed_input.proj.weight" in tensors:
+        return Family.SD3, False
+    return _unet(tensors, CONTROL if _any(tensors, CONTROL) else "")[0], False
+
+
+def _text_encoder(tensors: Tensors) -> TextEncoder:
+    """Which text encoder a file of its own is, by its depth."""
+    for layer, kind in ((30, TextEncoder.CLIP_G), (22, TextEncoder.CLIP_H), (0, TextEncoder.CLIP_L)):
+        clip = f"text_model.encoder.layers.{layer}.mlp.fc1.weight"
+        if clip in tensors or f"transformer.resblocks.{layer}.ln_1.weight" in tensors:
+            return kind
+    last = "encoder.block.23.layer.1.DenseReluDense"
+    if _side(tensors, f"{last}.wi_1.weight", 0) == 10240 or f"{last}.wi.weight" in tensors:
+        return TextEncoder.T5XXL
+    return TextEncoder.UNKNOWN
+
+
+def _latent_channels(tensors: Tensors) -> int | None:
+    """Channels of the latents that a VAE decodes, alone or in a checkpoint: 4, or 16 of newer families."""
+    for prefix in ("", *VAE_PREFIXES):
+        for first in ("decoder.conv_in.weight", "taesd_decoder.1.weight"):
+            tensor = tensors.get(prefix + first)
+            # Those of moving pictures have a dimension more.
+            if tensor is not None and len(tensor.shape) == 4:
+                return tensor.shape[1]
+    return None
+
+
+def _parts(tensors: Tensors, encoder: TextEncoder, latent_channels: int | None) -> frozenset[Part]:
+    def found() -> Iterator[Part]:
+        bare = ("input_blocks.0.0.weight", "conv_in.weight", "img_in.weight", "x_embedder.proj.weight")
+        if _any(tensors, INSIDE) or (any(name in tensors for name in bare) and not _is_control(tensors)):
+            yield Part.DIFFUSION_MODEL
+        if encoder is not TextEncoder.UNKNOWN or any(_any(tensors, prefix) for prefix in TEXT_PREFIXES):
+            yield Part.TEXT_ENCODERS
+        if latent_channels is not None or any(_any(tensors, prefix) for prefix in VAE_PREFIXES):
+            yield Part.VAE
+
+    return frozenset(found())
+
+
+def _any(tensors: Tensors, prefix: str) -> bool:
+    return any(name.startswith(prefix) for name in tensors)
+
+
+def _side(tensors: Tensors, name: str, dimension: int) -> int | None:
+    tensor = tensors.get(name)
+    return tensor.shape[dimension] if tensor is not None and len(tensor.shape) > dimension else None
+
+
+def _size(metadata: Mapping[str, str]) -> tuple[int, int] | None:
+    """Width and height that the model was made for."""
+    match = re.fullmatch(r"\s*(\d{1,5})\s*[xX]\s*(\d{1,5})\s*", metadata.get("modelspec.resolution", ""))
+    if match is None:
+        return None
+    width, height = int(match[1]), int(match[2])
+    fits = all(SMALLEST_SIDE <= side <= LARGEST_SIDE for side in (width, height))
+    return (width, height) if fits else None
+
+
+def _whole(text: str | None, lowest: int, highest: int) -> int | None:
+    number = _number(text, lowest, highest)
+    return int(number) if number is not None and number.is_integer() else None
+
+
+def _number(text: str | None, lowest: float, highest: float) -> float | None:
+    """The number that `text` is; None if it is none, or out of range: anybody can write anything into a header."""
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and lowest <= number <= highest else None

@@ -1,0 +1,147 @@
+"""The text chunks of PNG files: read them, and put them in without touching a pixel. Pure, standard library only.
+
+A PNG is a signature and a row of chunks (length, type, content, CRC). Text stands in tEXt (Latin-1), zTXt (the same,
+compressed) or iTXt (UTF-8) chunks, each with a key; the keys `parameters` and `prompt` are what the Stable Diffusion
+world and ComfyUI agreed on.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+TEXT_TYPES = (b"tEXt", b"zTXt", b"iTXt")
+LONGEST_KEY = 79
+# Bytes of one text, and of all of a file, once decompressed: a small file must not fill the memory.
+MAX_TEXT = 16_000_000
+MAX_TEXTS = 32_000_000
+
+
+class BrokenPng(ValueError):
+    """The bytes are no PNG, or end before its pixels begin."""
+
+
+class _Chunk(NamedTuple):
+    kind: bytes
+    # Where the chunk begins, and where its content does; content and chunk end before these.
+    begin: int
+    content: int
+    content_end: int
+    end: int
+
+
+def read_texts(png: bytes) -> dict[str, str]:
+    """The texts by their keys; of several with one key, the first. What is damaged is passed over.
+
+    Raises BrokenPng if it is no PNG at all.
+    """
+    texts: dict[str, str] = {}
+    room = MAX_TEXTS
+    for chunk in _chunks(png):
+        if chunk.kind not in TEXT_TYPES:
+            continue
+        key, rest = _split_key(png[chunk.content : chunk.content_end])
+        if key in texts:
+            continue
+        text = _decode(chunk.kind, rest, min(MAX_TEXT, room))
+        if text is not None:
+            texts[key] = text
+            room -= len(text)
+    return texts
+
+
+def has_text(head: bytes, key: str) -> bool:
+    """Whether a PNG, of which only the beginning need be there, has a text of that key as its first chunks."""
+    start = len(SIGNATURE)
+    while len(head) >= start + 8 and head.startswith(SIGNATURE):
+        length, kind = struct.unpack_from(">I4s", head, start)
+        if kind in TEXT_TYPES and head.startswith(_key(key), start + 8):
+            return True
+        start += length + 12
+    return False
+
+
+def with_texts(png: bytes, texts: Mapping[str, str]) -> bytes:
+    """The same picture with these texts, in place of those that it had under the same keys; nothing is encoded anew.
+
+    They stand right behind the header, so that `has_text` finds them in the first bytes. Raises BrokenPng.
+    """
+    chunks = list(_chunks(png))
+    if chunks[0].kind != b"IHDR" or chunks[-1].kind != b"IEND":
+        raise BrokenPng("the PNG is cut short")
+    keys = tuple(_key(key) for key in texts)
+    kept = [
+        chunk
+        for chunk in chunks[1:]
+        if not (chunk.kind in TEXT_TYPES and png.startswith(keys, chunk.content, chunk.content_end))
+    ]
+    view = memoryview(png)
+    header = view[: chunks[0].end]
+    return b"".join(
+        [header, *(_encode(key, text) for key, text in texts.items()), *(view[each.begin : each.end] for each in kept)]
+    )
+
+
+def _chunks(png: bytes) -> Iterator[_Chunk]:
+    """The whole chunks, up to the end or to the first damage."""
+    if not png.startswith(SIGNATURE + b"\0\0\0\rIHDR") or len(png) < len(SIGNATURE) + 25:
+        raise BrokenPng("this is no PNG")
+    begin = len(SIGNATURE)
+    while begin + 12 <= len(png):
+        length, kind = struct.unpack_from(">I4s", png, begin)
+        end = begin + length + 12
+        if end > len(png):
+            return
+        yield _Chunk(kind, begin, begin + 8, end - 4, end)
+        if kind == b"IEND":
+            return
+        begin = end
+
+
+def _key(key: str) -> bytes:
+    """A key as it stands at the beginning of a chunk."""
+    name = key.encode("latin-1")
+    if not 1 <= len(name) <= LONGEST_KEY or b"\0" in name:
+        raise ValueError(f"{key!r} cannot be the key of a text")
+    return name + b"\0"
+
+
+def _encode(key: str, text: str) -> bytes:
+    # NUL ends a text in some readers, and no text needs it.
+    text = text.replace("\0", "")
+    try:
+        kind, content = b"tEXt", _key(key) + text.encode("latin-1")
+    except UnicodeEncodeError:
+        # Not compressed, no language, no translated key.
+        kind, content = b"iTXt", _key(key) + b"\0\0\0\0" + text.encode("utf-8", "replace")
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(kind)))
+
+
+def _split_key(content: bytes) -> tuple[str, bytes]:
+    key, _, rest = content.partition(b"\0")
+    return key[:LONGEST_KEY].decode("latin-1"), rest
+
+
+def _decode(kind: bytes, rest: bytes, limit: int) -> str | None:
+    """The text of a chunk behind its key; None if it is damaged or too long."""
+    if kind == b"tEXt":
+        return rest.decode("latin-1") if len(rest) <= limit else None
+    if kind == b"zTXt":
+        content = _inflate(rest[1:], limit)
+        return None if content is None else content.decode("latin-1")
+    compressed, rest = rest[:1] == b"\1", rest[2:]
+    *names, text = rest.split(b"\0", 2)
+    if len(names) != 2:
+        return None
+    content = _inflate(text, limit) if compressed else text
+    return None if content is None or len(content) > limit else content.decode("utf-8", "replace")
+
+
+def _inflate(content: bytes, limit: int) -> bytes | None:
+    stream = zlib.decompressobj()
+    try:
+        inflated = stream.decompress(content, limit)
+    except zlib.error:
+        return None
+    return inflated if stream.eof else None

@@ -1,0 +1,354 @@
+"""What the API answers, as the OpenAPI document tells it. Routes write plain JSON; a test holds it against these."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Seconds = Annotated[float, Field(ge=0)]
+Choices = list[str]
+
+
+class Reply(BaseModel):
+    """A JSON object that the API answers with."""
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+
+class ErrorDetail(Reply):
+    """What a program wants to know of an error; some errors tell more, such as `nearest`, `problems` or `job_id`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    code: Annotated[str, Field(description="stable, for programs")]
+    field: Annotated[str | None, Field(description="the field that is wrong")] = None
+    hint: Annotated[str | None, Field(description="what would be right")] = None
+
+
+class ErrorReply(Reply):
+    """The one shape of all errors."""
+
+    status: Literal["error"]
+    message: Annotated[str, Field(description="what is wrong, for people")]
+    error: ErrorDetail
+
+
+class Image(Reply):
+    """A picture that was drawn."""
+
+    url: Annotated[str, Field(description="its absolute address")]
+    filename: str
+    subfolder: str
+    type: str
+    batch_index: int
+    seed: int | None = None
+    width: int | None = None
+    height: int | None = None
+
+
+class ComfyResponse(Reply):
+    """The pictures, under the names that ComfyUI uses."""
+
+    prompt_id: str
+    generated_images: list[Image]
+
+
+class Timings(Reply):
+    """How long a job waited and ran so far, and how often the engine was given it."""
+
+    waited_s: Seconds
+    ran_s: Seconds
+    attempts: Annotated[int, Field(ge=1)]
+
+
+class WorkflowGraph(Reply):
+    """The graph exactly as it was queued, for ComfyUI or for `custom_workflow`."""
+
+    prompt: dict[str, Any]
+
+
+class ResultReply(Reply):
+    """A completed job."""
+
+    status: Literal["success"]
+    message: str
+    job_id: str
+    run_id: Annotated[str, Field(description="the same")]
+    seed: Annotated[int | None, Field(description="the first picture's")] = None
+    parameters: Annotated[dict[str, Any], Field(description="what was asked, with what was chosen for it")]
+    comfy_response: ComfyResponse
+    timings: Timings
+    warnings: Annotated[list[str], Field(description="what was ignored, rounded or unusual")]
+    workflow: WorkflowGraph
+
+
+class AcceptedReply(Reply):
+    """A job that nobody waits for."""
+
+    status: Literal["accepted"]
+    job_id: str
+    url: Annotated[str, Field(description="where it can be looked at")]
+    events_url: Annotated[str, Field(description="where it can be watched")]
+    position: Annotated[int | None, Field(description="unfinished jobs in front of it")]
+    eta_s: Annotated[float | None, Field(description="seconds until it is done; null if nothing was measured yet")]
+
+
+class JobError(ErrorDetail):
+    """Why a job failed or was cancelled."""
+
+    message: str
+
+
+class Job(Reply):
+    """A job as a list tells it. Times are seconds since 1970; what is not known yet is left out."""
+
+    job_id: str
+    url: str
+    events_url: str
+    kind: Annotated[str, Field(description="`txt2img`, `img2img`, `upscale` or `workflow`")]
+    state: Literal["queued", "running", "completed", "failed", "cancelled"]
+    created: float
+    started: float | None = None
+    finished: float | None = None
+    timings: Timings
+    seed: int | None = None
+    parameters: dict[str, Any]
+    images: Annotated[list[str], Field(description="addresses of its pictures")]
+    error: JobError | None = None
+
+
+class JobReply(Job):
+    """A job with all that is known of it."""
+
+    status: Literal["success"]
+    position: Annotated[int | None, Field(description="unfinished jobs in front of it")] = None
+    eta_s: Annotated[float | None, Field(description="seconds until it is done")] = None
+    progress: Annotated[dict[str, Any] | None, Field(description="its last event `progress`")] = None
+    result: Annotated[ResultReply | None, Field(description="once it is completed")] = None
+
+
+class JobsReply(Reply):
+    """A page of jobs, the newest first."""
+
+    status: Literal["success"]
+    jobs: list[Job]
+    before: Annotated[int | None, Field(description="leads to the next page; null on the last")]
+
+
+class DeletedReply(Reply):
+    """What became of a job."""
+
+    status: Literal["success"]
+    message: str
+    job_id: str
+    done: Literal["cancelled", "removed"]
+
+
+class InterruptReply(Reply):
+    """Whether a job was cancelled."""
+
+    status: Literal["success"]
+    message: str
+    cancelled: bool
+    job_id: str | None = None
+
+
+class UploadReply(Reply):
+    """A picture that later requests may name."""
+
+    status: Literal["success"]
+    message: str
+    filename: Annotated[str, Field(description="the name for `input_image`")]
+    width: int
+    height: int
+
+
+class PngInfoReply(Reply):
+    """What a picture was made with."""
+
+    status: Literal["success"]
+    message: str
+    kind: Annotated[str | None, Field(description="the route that `parameters` belong to, such as `txt2img`")]
+    parameters: Annotated[dict[str, Any], Field(description="sent to that route, they make the picture again")]
+    infotext: Annotated[str | None, Field(description="the text as the Stable Diffusion world writes it")]
+    workflow: Annotated[dict[str, Any] | None, Field(description="the ComfyUI graph")]
+    warnings: list[str]
+
+
+class HealthReply(Reply):
+    """The service lives."""
+
+    status: Literal["ok"]
+    service: str
+    version: str
+
+
+class ReadyReply(Reply):
+    """Whether a picture can be made now."""
+
+    status: Literal["ok", "error"]
+    ready: bool
+    reason: Annotated[str | None, Field(description="what is in the way")]
+    jobs: Annotated[int, Field(description="unfinished ones")]
+
+
+class ModelEntry(Reply):
+    """A checkpoint."""
+
+    id: str
+    name: str
+    filename: Annotated[str, Field(description="the name for `model_name`")]
+
+
+class ModelsReply(Reply):
+    """The checkpoints."""
+
+    status: Literal["success"]
+    models: list[ModelEntry]
+
+
+class Engine(Reply):
+    """The engine's process."""
+
+    state: Annotated[str, Field(description="`external` if it is not ours")]
+    pid: int | None = None
+    restarts: int | None = None
+
+
+class EngineReply(Reply):
+    """The engine's state."""
+
+    status: Literal["success"]
+    engine: Engine
+
+
+class Defaults(Reply):
+    """What suits a model."""
+
+    width: int
+    height: int
+    steps: int
+    cfg_scale: float
+    guidance: float | None
+    sampler_name: str
+    scheduler: str
+
+
+class ModelOption(Reply):
+    """A checkpoint or diffusion model, with what it is."""
+
+    name: str
+    family: str
+    inpainting: bool
+    defaults: Defaults
+
+
+class VaeOption(Reply):
+    """A VAE."""
+
+    name: str
+    latent_channels: int | None
+
+
+class TextEncoderOption(Reply):
+    """A text encoder."""
+
+    name: str
+    kind: str
+
+
+class ControlNetOption(Reply):
+    """A ControlNet; a union takes maps of several kinds."""
+
+    name: str
+    family: str
+    union: bool
+
+
+class FaceOptions(Reply):
+    """Whether faces can be restored, and with what."""
+
+    available: bool
+    models: Choices
+
+
+class TilingOptions(Reply):
+    """Whether seamless pictures can be drawn."""
+
+    available: bool
+
+
+class ChosenDefaults(Reply):
+    """What a request gets that names nothing but a prompt; of a `model_name` null, nothing more is known."""
+
+    model_name: str | None
+    width: int | None = None
+    height: int | None = None
+    steps: int | None = None
+    cfg_scale: float | None = None
+    guidance: float | None = None
+    sampler_name: str | None = None
+    scheduler: str | None = None
+
+
+class Limits(Reply):
+    """Bounds from the settings."""
+
+    max_body_mb: int
+    queue_limit: int
+    request_timeout_s: float
+
+
+class OptionsReply(Reply):
+    """All there is to choose from, now."""
+
+    status: Literal["success"]
+    samplers: Choices
+    schedulers: Choices
+    checkpoints: list[ModelOption]
+    diffusion_models: list[ModelOption]
+    loras: Choices
+    vaes: list[VaeOption]
+    text_encoders: list[TextEncoderOption]
+    upscalers: Choices
+    hires_upscalers: Choices
+    controlnets: list[ControlNetOption]
+    embeddings: Choices
+    preprocessors: Choices
+    face_restoration: FaceOptions
+    seamless_tiling: TilingOptions
+    defaults: ChosenDefaults
+    limits: Limits
+    parameters: Annotated[dict[str, Any], Field(description="JSON Schemas of the fields, by kind")]
+
+
+class BrokenWorkflow(Reply):
+    """What is wrong with a file."""
+
+    message: str
+    hint: str | None
+
+
+class WorkflowEntry(Reply):
+    """A file that is a route, or what is wrong with it."""
+
+    name: str
+    title: str | None = None
+    description: str | None = None
+    parameters: Annotated[
+        dict[str, Any] | None, Field(alias="schema", description="the JSON Schema of its parameters")
+    ] = None
+    error: BrokenWorkflow | None = None
+
+
+class WorkflowsReply(Reply):
+    """The workflows that are routes."""
+
+    status: Literal["success"]
+    workflows: list[WorkflowEntry]
+
+
+class WorkflowReply(WorkflowEntry):
+    """A workflow with its graph."""
+
+    status: Literal["success"]
+    graph: dict[str, Any]

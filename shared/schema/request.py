@@ -1,0 +1,231 @@
+"""A request with everything resolved, as immutable values: nothing left to guess, nothing that the engine cannot see.
+
+The web layer makes them from what a client sent (see `shared.web.reading`); `workflows` turns them into graphs. A part
+that is None or empty was not asked for, and adds nothing to the graph.
+"""
+
+from dataclasses import dataclass
+
+from shared.schema.body import ControlMode, InpaintMode
+from shared.schema.units import Picture, aligned
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Models:
+    """The files that a picture is drawn with.
+
+    `checkpoint` holds all parts; or `diffusion_model` is one part alone, with `text_encoders` and `vae` beside it.
+    `clip_type` is what ComfyUI's CLIPLoader calls the text encoders' kind ("flux", "sd3", ...). `wide_latents` have 16
+    channels (SD 3, Flux), others 4.
+    """
+
+    checkpoint: str | None = None
+    diffusion_model: str | None = None
+    text_encoders: tuple[str, ...] = ()
+    clip_type: str = "stable_diffusion"
+    vae: str | None = None
+    wide_latents: bool = False
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A LoRA's file, and how strongly it changes the model and the text encoder."""
+
+    name: str
+    strength_model: float
+    strength_clip: float
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """One pass of a sampler, in the engine's names. `denoise` is the part of the noise that is drawn anew, 0 to 1."""
+
+    steps: int
+    cfg: float
+    sampler: str
+    scheduler: str
+    denoise: float = 1.0
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What makes a control map of a picture: `node` is the class of the engine, with its own inputs."""
+
+    node: str
+    inputs: tuple[tuple[str, float], ...] = ()
+    resolution: int | None = None
+
+
+@dataclass(frozen=True)
+class ControlUnit:
+    """A picture that guides the drawing from `start` to `end` (parts of the sampling, 0 to 1)."""
+
+    model: str
+    picture: Picture
+    preprocessing: Preprocessing | None
+    weight: float
+    start: float
+    end: float
+    mode: ControlMode
+    union_type: str | None = None
+
+
+@dataclass(frozen=True)
+class Enlarging:
+    """From one size to another: by an upscale model, then by `method` (a name of ImageScale) to exactly `size`."""
+
+    size: Size
+    model: str | None = None
+    method: str = "lanczos"
+
+
+@dataclass(frozen=True)
+class Hires:
+    """A second pass over the enlarged picture: enlarged as latent by `latent_method`, or as picture by `enlarging`."""
+
+    size: Size
+    sampling: Sampling
+    latent_method: str | None = None
+    enlarging: Enlarging | None = None
+
+
+@dataclass(frozen=True)
+class Refiner:
+    """A second checkpoint that takes over after the part `switch_at` of the steps."""
+
+    checkpoint: str
+    switch_at: float
+
+
+@dataclass(frozen=True)
+class FaceRestoration:
+    """A face model's file, and how true to the drawn face it stays (0 to 1)."""
+
+    model: str
+    fidelity: float
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Pixels of the tiles in which large pictures are decoded, and by which they overlap."""
+
+    size: int
+    overlap: int
+
+
+@dataclass(frozen=True)
+class Common:
+    """What txt2img and img2img have in common.
+
+    `size` is that of the first pass, in pixels, as the client asked: the graph works with multiples of 8 and cuts the
+    rest off. Each of `seeds` makes one picture.
+    """
+
+    prompt: str
+    negative_prompt: str
+    size: Size
+    seeds: tuple[int, ...]
+    models: Models
+    sampling: Sampling
+    tiles: Tiles
+    guidance: float | None = None
+    clip_skip: int = 1
+    loras: tuple[Lora, ...] = ()
+    controls: tuple[ControlUnit, ...] = ()
+    refiner: Refiner | None = None
+    hires: Hires | None = None
+    faces: FaceRestoration | None = None
+    upscale: Enlarging | None = None
+    seamless: bool = False
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """The pictures that the graph loads."""
+        return tuple(unit.picture for unit in self.controls)
+
+    @property
+    def latent_size(self) -> Size:
+        """The size in pixels that the first pass works with."""
+        return aligned(self.size)
+
+    @property
+    def drawn_size(self) -> Size:
+        """The size in pixels of what is drawn, before the finished picture is enlarged."""
+        return self.size if self.hires is None else self.hires.size
+
+    @property
+    def work(self) -> int:
+        """How much there is to sample: pixels times steps, of all passes and pictures."""
+        passes = [(self.size, self.sampling)] + ([(self.hires.size, self.hires.sampling)] if self.hires else [])
+        return len(self.seeds) * sum(width * height * sampling.steps for (width, height), sampling in passes)
+
+    @property
+    def final_size(self) -> Size:
+        """The size in pixels of the finished pictures."""
+        return self.drawn_size if self.upscale is None else self.upscale.size
+
+
+@dataclass(frozen=True)
+class Txt2ImgRequest(Common):
+    """A picture from words alone."""
+
+
+@dataclass(frozen=True)
+class Paste:
+    """Where what was drawn belongs: `size` pixels of `picture`, from `x` and `y` on."""
+
+    picture: Picture
+    x: int
+    y: int
+    size: Size
+
+
+@dataclass(frozen=True)
+class Inpainting:
+    """What is repainted, and how it is laid over the source.
+
+    `mask` has the source's size: white is drawn anew. `blend` (where the result shows; soft edges blend) has that size
+    too, or with `paste` the size of the pasted part.
+    """
+
+    mode: InpaintMode
+    mask: Picture
+    blend: Picture
+    grow_mask_by: int = 6
+    paste: Paste | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Img2ImgRequest(Common):
+    """A picture from words and a picture."""
+
+    source: Picture
+    inpainting: Inpainting | None = None
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """The source, and what inpainting adds, and what guides the drawing; each once."""
+        found = [self.source, *super().pictures]
+        if self.inpainting is not None:
+            found += [self.inpainting.mask, self.inpainting.blend]
+            if self.inpainting.paste is not None:
+                found.append(self.inpainting.paste.picture)
+        return tuple({picture.name: picture for picture in found}.values())
+
+    @property
+    def final_size(self) -> Size:
+        """The size in pixels of the finished pictures: of the whole source, where only a part of it was drawn."""
+        if self.upscale is None and self.inpainting is not None and self.inpainting.paste is not None:
+            return self.inpainting.paste.picture.size
+        return super().final_size
+
+
+@dataclass(frozen=True)
+class UpscaleRequest:
+    """A finished picture, enlarged."""
+
+    source: Picture
+    enlarging: Enlarging
+    faces: FaceRestoration | None = None

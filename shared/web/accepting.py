@@ -1,0 +1,130 @@
+"""From a request to its reply, the same for every route that draws: a place, a key, a job, and a way to wait for it."""
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from flask import Response, jsonify, request
+
+from shared.engine.client import SavedImage
+from shared.errors import GenerationFailed, InvalidValue
+from shared.jobs.names import filename_prefix
+from shared.jobs.tables import JobRow, NewJob
+from shared.web.backend import Backend
+from shared.web.body import Fields, read_fields
+from shared.web.reply import picture_reply, result_body, wanted_format
+from shared.web.waiting import accepted_reply, stream_reply, take_place, wait_for, wants_stream
+from workflows.loading import UPLOAD_FOLDER
+
+LONGEST_KEY = 255
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What a request asks to be drawn: checked, and ready to become a job.
+
+    `request` is what the reply repeats as parameters; `uploads` are the pictures that the graph loads, `kept` those
+    that the client sent, by name; `seeds` and `size` (in pixels) are those of the pictures to come, as far as they are
+    known; `model` and `work` serve the estimate of how long it will take. Only what is `repeatable` is told by its
+    parameters alone.
+    """
+
+    request: Mapping[str, Any]
+    graph: Mapping[str, Any]
+    warnings: Sequence[str] = ()
+    uploads: Mapping[str, bytes] = field(default_factory=dict)
+    kept: Mapping[str, bytes] = field(default_factory=dict)
+    seeds: Sequence[int] = ()
+    size: tuple[int, int] | None = None
+    model: str = ""
+    work: float = 1.0
+    previews: bool = False
+    repeatable: bool = True
+
+
+def draw(backend: Backend, kind: str, draft: Callable[[Fields, str], Draft], salt: str | None = None) -> Response:
+    """Answers the request at hand: `draft` makes of its fields what is drawn, saving under the prefix that it is given.
+
+    `salt` tells apart routes of one kind, so that an idempotency key used for one is not taken for the other's.
+    """
+    place = take_place(backend, request)
+    try:
+        row = _accept(backend, kind, draft, salt or kind)
+        if wants_stream(request) and place is not None:
+            streamed = stream_reply(backend, row, place)
+            place = None
+            return streamed
+        return accepted_reply(backend, row) if place is None else _result(backend, wait_for(backend, row))
+    finally:
+        if place is not None:
+            place.release()
+
+
+def _accept(backend: Backend, kind: str, draft: Callable[[Fields, str], Draft], salt: str) -> JobRow:
+    key, body_hash = request.headers.get("Idempotency-Key"), None
+    fields = read_fields(request)
+    if key is not None:
+        body_hash = fields.digest(salt)
+        earlier = backend.store.by_key(_checked(key))
+        if earlier is not None:
+            return _same(earlier, body_hash)
+    job_id = str(uuid.uuid4())
+    drafted = draft(fields, filename_prefix(job_id, datetime.now()))
+    job = NewJob(
+        id=job_id,
+        kind=kind,
+        client=request.remote_addr or "",
+        service=kind,
+        spec={
+            "request": dict(drafted.request),
+            "graph": dict(drafted.graph),
+            "warnings": list(drafted.warnings),
+            "uploads": [*([name, UPLOAD_FOLDER] for name in drafted.uploads), *([name, None] for name in drafted.kept)],
+            "seeds": list(drafted.seeds),
+            "size": drafted.size,
+            "previews": drafted.previews,
+            "repeatable": drafted.repeatable,
+        },
+        model=drafted.model,
+        work=drafted.work,
+        idempotency_key=key,
+        body_hash=body_hash,
+    )
+    row, new = backend.accept(job, {**drafted.kept, **drafted.uploads})
+    # Another request with the same key may have been quicker.
+    return row if new else _same(row, body_hash)
+
+
+def _checked(key: str) -> str:
+    if not 1 <= len(key) <= LONGEST_KEY:
+        raise InvalidValue(f"Idempotency-Key must have 1 to {LONGEST_KEY} characters", field="Idempotency-Key")
+    return key
+
+
+def _same(earlier: JobRow, body_hash: str | None) -> JobRow:
+    """The job that was made under the same key, if for the same body."""
+    if earlier.body_hash != body_hash:
+        raise InvalidValue(
+            "this Idempotency-Key was used for another request",
+            field="Idempotency-Key",
+            hint="use a new key for each request, and the same one only to repeat it",
+            job_id=earlier.id,
+        )
+    return earlier
+
+
+def _result(backend: Backend, row: JobRow) -> Response:
+    output = wanted_format(request)
+    if output is None:
+        return jsonify(result_body(row, backend.base_url()))
+    return picture_reply(row, backend.base_url(), _read(backend, row), output)
+
+
+def _read(backend: Backend, row: JobRow) -> bytes:
+    """The job's first picture."""
+    png = backend.picture(SavedImage(**row.images[0])) if row.images else None
+    if png is None:
+        raise GenerationFailed("the engine saved no picture", hint="data/logs/engine.log says more")
+    return png

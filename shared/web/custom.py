@@ -1,0 +1,127 @@
+"""Graphs of clients' own: checked so that the engine survives them, and told in words when it would not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from shared.engine.check import Problem
+from shared.engine.trust import check_files, why_refused
+from shared.errors import InvalidValue
+from shared.jobs.names import with_prefix
+from shared.schema.request import Common, Img2ImgRequest
+from shared.settings import PREFIX
+from shared.web.backend import Backend
+from shared.web.reading.requests import Reading
+from workflows.foreign import read_graph
+from workflows.graph import ApiGraph
+from workflows.loading import input_name
+from workflows.placing import PLACEABLE, Target, find_places, place
+
+FIELD = "custom_workflow"
+
+
+def custom_graph(
+    backend: Backend, value: Any, values: Mapping[str, Any], prefix: str, field: str = FIELD
+) -> tuple[ApiGraph, list[str]]:
+    """The graph in `value` with `values` placed on it (see `workflows.placing`), and warnings. Raises InvalidValue."""
+    graph = read_graph(_from_text(value), field)
+    places = find_places(graph)
+    placed, warnings = place(graph, values, places)
+    checked, ignored = check(backend, placed, field, places.fields_of(values))
+    return with_prefix(checked, prefix), warnings + ignored
+
+
+def _from_text(value: Any) -> Any:
+    """A form has no objects: there, a graph is JSON, as text or as a file."""
+    if not isinstance(value, str | bytes):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
+def sent_values(reading: Reading[Any]) -> tuple[dict[str, Any], list[str]]:
+    """What a client said itself, of all that has a place in a graph, with pictures as names in the input folder; and a
+    warning about what it asked for that has none."""
+    values = {name: reading.parameters[name] for name in PLACEABLE if name in reading.said}
+    request: Common = reading.request
+    if isinstance(request, Img2ImgRequest):
+        values["input_image"] = input_name(request.source)
+        if request.inpainting is not None:
+            values["mask"] = input_name(request.inpainting.mask)
+    asked = {
+        "batch_count": reading.parameters["batch_count"] > 1,
+        "vae_name": request.models.vae is not None and request.models.checkpoint is not None,
+        "clip_skip": request.clip_skip > 1,
+        "lora": request.loras,
+        "controlnet": request.controls,
+        "hires_fix": request.hires,
+        "refiner_enabled": request.refiner,
+        "upscaler": request.upscale,
+        "restore_faces": request.faces,
+        "tiling": request.seamless,
+    }
+    without_place = [name for name, there in asked.items() if there]
+    warning = f"{', '.join(without_place)}: not used, for custom_workflow has its own nodes for that, or none"
+    return values, [warning] if without_place else []
+
+
+def check(backend: Backend, graph: ApiGraph, field: str, fields: Mapping[Target, str]) -> tuple[ApiGraph, list[str]]:
+    """The graph without values that the engine would ignore, and a warning for each.
+
+    Raises InvalidValue for what it would refuse or not survive; the error's field is the one that the input was set by,
+    after `fields`, else `field`.
+    """
+    definitions = backend.catalog.definitions({node["class_type"] for node in graph.values()})
+    for name, node in graph.items():
+        class_type = node["class_type"]
+        reason = (
+            None
+            if class_type not in definitions
+            else why_refused(class_type, definitions[class_type], backend.settings.allow_nodes)
+        )
+        if reason is not None:
+            raise InvalidValue(
+                f"{class_type} (node {name}) is not allowed: it {reason}",
+                field=field,
+                hint=f"whoever runs this service can allow it: {PREFIX}ALLOW_NODES={class_type}",
+                node=name,
+                class_type=class_type,
+            )
+    problems = backend.catalog.check(graph)
+    unused = [each for each in problems if each.kind == "unknown_input" and not _is_linked(graph, each)]
+    serious = [each for each in problems if each not in unused]
+    if not serious:
+        serious = check_files(graph, backend.catalog.definitions({node["class_type"] for node in graph.values()}))
+    if serious:
+        raise _objection(serious, field, fields)
+    cleaned = {name: {**node, "inputs": dict(node["inputs"])} for name, node in graph.items()}
+    for each in unused:
+        del cleaned[each.node]["inputs"][str(each.input)]
+    return cleaned, [f"ignored: {each.message} (node {each.node})" for each in unused]
+
+
+def _is_linked(graph: ApiGraph, problem: Problem) -> bool:
+    return isinstance(graph[problem.node]["inputs"].get(str(problem.input)), list)
+
+
+def _objection(problems: list[Problem], field: str, fields: Mapping[Target, str]) -> InvalidValue:
+    problem = problems[0]
+    guilty = fields.get((problem.node, problem.input or ""), field)
+    nearest: list[Any] = problem.nearest or list(problem.options[:10])
+    hint = f"there is {', '.join(map(str, nearest))}" if nearest else None
+    if problem.kind == "unknown_node":
+        hint = "it may need a custom node that is not installed in this engine"
+    return InvalidValue(
+        f"{problem.message} (node {problem.node}, {problem.class_type})",
+        field=guilty,
+        hint=hint,
+        node=problem.node,
+        nearest=nearest or None,
+        problems=[{"node": each.node, "input": each.input, "message": each.message} for each in problems[:20]]
+        if len(problems) > 1
+        else None,
+    )

@@ -1,0 +1,186 @@
+"""The OpenAPI 3.1 document of a service: its own routes, as the tables describe them. Pure.
+
+Plain dictionaries, for pydantic writes the schemas and a validator checks the whole in a test; models of the document
+itself (openapi-pydantic) would take 0.15 s of every start to import.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+from werkzeug.routing import Map
+
+from shared import __version__
+from shared.errors import DreamLayerError, OriginNotAllowed, Unauthorized
+from shared.schema.replies import ErrorReply
+from shared.web.openapi import drawing, house, jobs, workflows
+from shared.web.openapi.operation import FORM, HEADERS, JSON, Body, Example, Operation, Parameter, Reply
+
+OPERATIONS = (*drawing.OPERATIONS, *jobs.OPERATIONS, *workflows.OPERATIONS, *house.OPERATIONS)
+# Any route may answer with these.
+USUAL_ERRORS = (DreamLayerError, OriginNotAllowed)
+REF = "#/components/schemas/{model}"
+KEYS = {
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "bearer": {"type": "http", "scheme": "bearer"},
+}
+Document = dict[str, Any]
+
+
+def routes_of(url_map: Map) -> set[tuple[str, str]]:
+    """Method and path of every route."""
+    return {
+        (method, rule.rule)
+        for rule in url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+        if rule.endpoint.rpartition(".")[2] != "static"
+    }
+
+
+def openapi_document(service: str, url_map: Map, base_url: str, *, keyed: bool) -> Document:
+    """The document of a service with these routes at this address; `keyed` says whether an API key is set."""
+    routes = routes_of(url_map)
+    told = [operation for operation in OPERATIONS if (operation.method, operation.path) in routes]
+    paths: dict[str, Document] = defaultdict(dict)
+    for operation in told:
+        paths[re.sub(r"<(\w+)>", r"{\1}", operation.path)][operation.method.lower()] = _operation(operation, keyed)
+    components: Document = {"schemas": _schemas(told)}
+    if keyed:
+        components["securitySchemes"] = KEYS
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": f"Dream Layer: {service}",
+            "version": __version__,
+            "summary": "Pictures by ComfyUI, for plain REST requests",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": base_url}],
+        "tags": [{"name": tag} for tag in dict.fromkeys(operation.tag for operation in told)],
+        "paths": dict(paths),
+        "components": components,
+    }
+
+
+def _operation(operation: Operation, keyed: bool) -> Document:
+    errors = (*operation.errors, *USUAL_ERRORS, *((Unauthorized,) if keyed and not operation.open else ()))
+    document: Document = {
+        "operationId": re.sub(r"\W+", "_", f"{operation.method.lower()}{operation.path}").strip("_"),
+        "tags": [operation.tag],
+        "summary": operation.summary,
+        "parameters": [_parameter(parameter, operation.examples) for parameter in operation.parameters],
+        "responses": _responses(operation.replies, errors),
+    }
+    if operation.description:
+        document["description"] = operation.description
+    if operation.body is not None:
+        document["requestBody"] = _body(operation.body, operation.examples)
+    if keyed:
+        # Either will do.
+        document["security"] = [] if operation.open else [{name: []} for name in KEYS]
+    return document
+
+
+def _parameter(parameter: Parameter, examples: Sequence[Example]) -> Document:
+    document: Document = {
+        "name": parameter.name,
+        "in": parameter.place,
+        "required": parameter.place == "path",
+        "description": parameter.description,
+        "schema": dict(parameter.schema),
+    }
+    given = {
+        value: {"summary": example.summary, "value": value}
+        for example in examples
+        for name, value in {**example.headers, **example.query, **example.path}.items()
+        if name == parameter.name
+    }
+    if given:
+        document["examples"] = {str(number): each for number, each in enumerate(given.values(), 1)}
+    return document
+
+
+def _body(body: Body, examples: Sequence[Example]) -> Document:
+    def content(model: type[BaseModel], form: bool) -> Document:
+        return {
+            "schema": _ref(model),
+            "examples": {
+                # The headers belong to the example, and OpenAPI has no place of its own for them.
+                str(number): {
+                    "summary": example.summary,
+                    "value": dict(example.body),
+                    **({"x-headers": dict(example.headers)} if example.headers else {}),
+                }
+                for number, example in enumerate(examples, 1)
+                if example.body is not None and example.form is form
+            },
+        }
+
+    return {
+        "required": body.required,
+        "content": {JSON: content(body.json, form=False), FORM: content(body.form or body.json, form=True)},
+    }
+
+
+def _responses(replies: Iterable[Reply], errors: Iterable[type[DreamLayerError]]) -> Document:
+    responses: Document = {}
+    for reply in replies:
+        content: Document = {} if reply.model is None else {JSON: {"schema": _ref(reply.model)}}
+        content |= {name: {"schema": dict(schema)} for name, schema in reply.types.items()}
+        responses[str(reply.status)] = {"description": reply.description}
+        if content:
+            responses[str(reply.status)]["content"] = content
+        if reply.headers:
+            responses[str(reply.status)]["headers"] = {name: _header(name) for name in reply.headers}
+    by_status: dict[int, dict[str, str]] = defaultdict(dict)
+    for error in errors:
+        by_status[error.status][error.code] = (error.__doc__ or "").split("\n")[0]
+    for status, told in sorted(by_status.items()):
+        error_response = _error(told, retry=status in (429, 503))
+        if str(status) in responses:
+            # The route has an answer of its own with this status; both are possible.
+            error_response["content"][JSON]["schema"] = {
+                "anyOf": [responses[str(status)]["content"][JSON]["schema"], _ref(ErrorReply)]
+            }
+            error_response["description"] = f"{responses[str(status)]['description']}; {error_response['description']}"
+        responses[str(status)] = error_response
+    return responses
+
+
+def _error(told: Mapping[str, str], *, retry: bool) -> Document:
+    document: Document = {
+        "description": "  \n".join(f"`{code}`: {meaning}" for code, meaning in told.items()),
+        "content": {JSON: {"schema": _ref(ErrorReply)}},
+    }
+    if retry:
+        document["headers"] = {"Retry-After": _header("Retry-After")}
+    return document
+
+
+def _header(name: str) -> Document:
+    return {"description": HEADERS[name], "schema": {"type": "string"}}
+
+
+def _ref(model: type[BaseModel]) -> Document:
+    return {"$ref": REF.format(model=model.__name__)}
+
+
+def _schemas(operations: Iterable[Operation]) -> Document:
+    """The schemas of all models that the operations name, and of the parts of those."""
+    bodies: dict[type[BaseModel], None] = {}
+    replies: dict[type[BaseModel], None] = {ErrorReply: None}
+    for operation in operations:
+        if operation.body is not None:
+            bodies |= dict.fromkeys((operation.body.json, operation.body.form or operation.body.json))
+        replies |= dict.fromkeys(reply.model for reply in operation.replies if reply.model is not None)
+    # Fields of a body go by their own names; their aliases are other names that are understood too.
+    return {**_json_schemas(bodies, by_alias=False), **_json_schemas(replies, by_alias=True)}
+
+
+def _json_schemas(models: Iterable[type[BaseModel]], *, by_alias: bool) -> Document:
+    named = [(model, "validation") for model in models]
+    found: Document = models_json_schema(named, by_alias=by_alias, ref_template=REF)[1].get("$defs", {})  # type: ignore[arg-type]
+    return found

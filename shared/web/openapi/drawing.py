@@ -1,0 +1,220 @@
+"""The routes that draw, and those around pictures."""
+
+import base64
+import io
+from typing import Annotated
+
+from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
+from pydantic import Field, WithJsonSchema
+
+from shared.errors import (
+    BodyTooLarge,
+    Busy,
+    Cancelled,
+    EngineError,
+    EngineRejected,
+    EngineUnavailable,
+    GenerationFailed,
+    InvalidPicture,
+    InvalidValue,
+    NotFound,
+    QueueFull,
+    RequestError,
+    StorageFailed,
+    UnsupportedBody,
+    WaitExpired,
+)
+from shared.schema.body import Body as Fields
+from shared.schema.body import Img2ImgBody, Txt2ImgBody, UpscaleBody
+from shared.schema.replies import AcceptedReply, PngInfoReply, ResultReply, UploadReply
+from shared.web.openapi.operation import Body, Example, Operation, Parameter, Reply
+from shared.web.reply import FORMATS
+
+File = Annotated[str, WithJsonSchema({"type": "string", "format": "binary"})]
+SMALL = {"prompt": "a red circle on a blue background", "width": 64, "height": 64, "steps": 2, "seed": 7}
+
+BINARY = {"type": "string", "format": "binary"}
+STREAM = Reply(
+    "the job's events until its last one (`queued`, `started`, `progress`, `preview`, `image`, then `completed`, "
+    "`failed` or `cancelled`), each with JSON as its data",
+    types={"text/event-stream": {"type": "string"}},
+    headers=("X-Job-Id",),
+)
+RESULT = Reply(
+    "the result; its first picture itself, or its events, if `Accept` asks for that",
+    ResultReply,
+    {**dict.fromkeys(FORMATS, BINARY), **STREAM.types},
+    ("X-Job-Id", "X-Seed", "X-Warnings", "Content-Location", "Link"),
+)
+ACCEPTED = Reply("accepted, with `Prefer: respond-async`", AcceptedReply, headers=("Location", "X-Job-Id"), status=202)
+BODY_ERRORS = (RequestError, BodyTooLarge, UnsupportedBody, InvalidValue, InvalidPicture)
+DRAWING_ERRORS = (
+    *BODY_ERRORS,
+    Cancelled,
+    QueueFull,
+    GenerationFailed,
+    EngineError,
+    EngineRejected,
+    Busy,
+    EngineUnavailable,
+    WaitExpired,
+    StorageFailed,
+)
+DRAWING_HEADERS = (
+    Parameter(
+        "Accept",
+        "header",
+        "the type of the answer",
+        {"type": "string", "enum": ["application/json", *FORMATS, *STREAM.types], "default": "application/json"},
+    ),
+    Parameter(
+        "Prefer",
+        "header",
+        "`respond-async`: answer 202 at once; `cancel-on-disconnect`: the job ends when the client hangs up",
+        {"type": "string"},
+    ),
+    Parameter(
+        "Idempotency-Key",
+        "header",
+        "a repeated request with the same key is the same job; with another body the key is a 422",
+        {"type": "string", "minLength": 1, "maxLength": 255},
+    ),
+)
+
+
+class Img2ImgForm(Img2ImgBody):
+    """The fields of img2img as a form, where pictures may be files."""
+
+    input_image: Annotated[str, Field(description="in place of the file: data URL, base64, or a name")] = ""
+    image: Annotated[File | None, Field(description="the source")] = None
+    mask: Annotated[File | None, Field(description="white is repainted, black stays exactly; or as text")] = None
+
+
+class UpscaleForm(UpscaleBody):
+    """The fields of upscale as a form."""
+
+    image: Annotated[File, Field(description="the picture")]
+
+
+class UploadBody(Fields):
+    """A picture."""
+
+    file: Annotated[str, Field(description="data URL or base64")]
+
+
+class UploadForm(Fields):
+    """A picture as a file."""
+
+    file: Annotated[File, Field(description="the picture")]
+
+
+class PngInfoBody(Fields):
+    """A picture with a recipe."""
+
+    image: Annotated[str, Field(description="data URL or base64")]
+
+
+class PngInfoForm(Fields):
+    """A picture with a recipe, as a file."""
+
+    image: Annotated[File, Field(description="the picture")]
+
+
+def _data_url(picture: Image.Image, infotext: str = "") -> str:
+    buffer, texts = io.BytesIO(), PngInfo()
+    if infotext:
+        texts.add_text("parameters", infotext)
+    picture.save(buffer, "PNG", optimize=True, pnginfo=texts)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _mask() -> Image.Image:
+    mask = Image.new("1", (64, 64))
+    ImageDraw.Draw(mask).rectangle((32, 0, 63, 63), fill=1)
+    return mask
+
+
+PICTURE = _data_url(Image.new("P", (64, 64)))
+RECIPE = _data_url(Image.new("P", (8, 8)), "a cat\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 42, Size: 512x512")
+
+OPERATIONS = (
+    Operation(
+        "POST",
+        "/api/txt2img",
+        "Draw",
+        "Draw pictures from words",
+        (RESULT, ACCEPTED),
+        (
+            Example("A small picture", SMALL),
+            Example("The picture itself", SMALL, {"Accept": "image/png"}),
+            Example("Watched as it is drawn", SMALL, {"Accept": "text/event-stream"}),
+            Example("Come back for it later", SMALL, {"Prefer": "respond-async"}, status=202),
+            Example(
+                "Two pictures, drawn small and then large",
+                SMALL | {"batch_size": 2, "hires_fix": True, "hires_fix_upscale_factor": 1.5},
+            ),
+            Example("As a form", SMALL, form=True),
+        ),
+        body=Body(Txt2ImgBody),
+        parameters=DRAWING_HEADERS,
+        errors=DRAWING_ERRORS,
+    ),
+    Operation(
+        "POST",
+        "/api/img2img",
+        "Draw",
+        "Draw pictures from a picture and words, or repaint a part of it",
+        (RESULT, ACCEPTED),
+        (
+            Example("Over a picture", {**SMALL, "input_image": PICTURE, "denoising_strength": 0.6}),
+            Example("Its right half repainted", {**SMALL, "input_image": PICTURE, "mask": _data_url(_mask())}),
+        ),
+        body=Body(Img2ImgBody, Img2ImgForm),
+        parameters=DRAWING_HEADERS,
+        errors=DRAWING_ERRORS,
+    ),
+    Operation(
+        "POST",
+        "/api/upscale",
+        "Draw",
+        "Enlarge a picture",
+        (RESULT, ACCEPTED),
+        (Example("Twice as large", {"image": PICTURE, "upscaler": "Lanczos", "upscale_factor": 2}),),
+        body=Body(UpscaleBody, UpscaleForm),
+        parameters=DRAWING_HEADERS,
+        errors=DRAWING_ERRORS,
+    ),
+    Operation(
+        "POST",
+        "/api/upload-controlnet-image",
+        "Pictures",
+        "Keep a picture that later requests may name",
+        (Reply("its name", UploadReply),),
+        (Example("A picture", {"file": PICTURE}),),
+        body=Body(UploadBody, UploadForm),
+        errors=(*BODY_ERRORS, StorageFailed),
+    ),
+    Operation(
+        "POST",
+        "/api/png-info",
+        "Pictures",
+        "What a picture was made with, ready to be sent again",
+        (Reply("its parameters, text and graph", PngInfoReply),),
+        (Example("A picture with a recipe", {"image": RECIPE}),),
+        description="Takes a file of a form, the picture itself as the body, or JSON. Of others' pictures, what their "
+        "text or their graph tells.",
+        body=Body(PngInfoBody, PngInfoForm),
+        errors=BODY_ERRORS,
+    ),
+    Operation(
+        "GET",
+        "/api/images/<name>",
+        "Pictures",
+        "A picture",
+        (Reply("the picture", types={"image/png": BINARY}),),
+        (Example("A picture of a reply", path={"name": "20261122-143210-3f2a9c1e0b7d_00001_.png"}),),
+        parameters=(Parameter("name", "path", "`filename` of a picture in a reply"),),
+        errors=(NotFound, EngineUnavailable),
+    ),
+)

@@ -1,0 +1,68 @@
+"""The routes that tell how things stand, and what there is."""
+
+from shared.errors import EngineUnavailable
+from shared.schema.replies import EngineReply, HealthReply, ModelsReply, OptionsReply, ReadyReply
+from shared.web.openapi.operation import JSON, Example, Operation, Reply
+
+OPERATIONS = (
+    Operation(
+        "GET",
+        "/health",
+        "House",
+        "Whether the service lives, whatever the engine does",
+        (Reply("it lives", HealthReply),),
+        (Example("Ask"),),
+        open=True,
+    ),
+    Operation(
+        "GET",
+        "/ready",
+        "House",
+        "Whether a picture can be made now",
+        (Reply("yes", ReadyReply), Reply("no, and why", ReadyReply, status=503)),
+        (Example("Ask"),),
+    ),
+    Operation(
+        "GET",
+        "/api/options",
+        "House",
+        "All there is to choose from, now",
+        (Reply("models, samplers, limits, fields", OptionsReply),),
+        (Example("Ask"),),
+        errors=(EngineUnavailable,),
+    ),
+    Operation(
+        "GET",
+        "/api/models",
+        "House",
+        "The checkpoints",
+        (Reply("the checkpoints", ModelsReply),),
+        (Example("Ask"),),
+        errors=(EngineUnavailable,),
+    ),
+    Operation(
+        "GET",
+        "/api/engine",
+        "House",
+        "The engine's state",
+        (Reply("its state, process id and restarts", EngineReply),),
+        (Example("Ask"),),
+    ),
+    Operation(
+        "GET",
+        "/openapi.json",
+        "House",
+        "This document",
+        (Reply("OpenAPI 3.1", types={JSON: {"type": "object"}}),),
+        (Example("Ask"),),
+    ),
+    Operation(
+        "GET",
+        "/docs",
+        "House",
+        "This document as a page",
+        (Reply("the page", types={"text/html": {"type": "string"}}),),
+        (Example("Ask"),),
+        open=True,
+    ),
+)

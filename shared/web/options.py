@@ -1,0 +1,54 @@
+"""GET /api/options: everything that a user interface offers to choose from, in one answer."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from flask import Blueprint, Response, jsonify
+
+from shared.defaults import choose_checkpoint, defaults_for
+from shared.engine.options import engine_options
+from shared.schema.body import Img2ImgBody, Txt2ImgBody
+from shared.web.backend import Backend
+from shared.web.reading.enlarging import LATENT_METHODS, PICTURE_METHODS
+from workflows.preprocessors import PREPROCESSORS
+
+
+def option_routes(backend: Backend) -> Blueprint:
+    """GET /api/options."""
+    routes = Blueprint("options", __name__)
+
+    @routes.get("/api/options")
+    def get_options() -> Response:
+        choices = engine_options(backend.catalog, PREPROCESSORS)
+        plain = [name.capitalize() for name in PICTURE_METHODS]
+        return jsonify(
+            {
+                "status": "success",
+                **choices,
+                "upscalers": [*choices["upscalers"], *plain],
+                "hires_upscalers": [*map(str.capitalize, LATENT_METHODS), *choices["upscalers"], *plain],
+                "defaults": _defaults(backend),
+                "limits": {
+                    "max_body_mb": backend.settings.max_body_mb,
+                    "queue_limit": backend.settings.queue_limit,
+                    "request_timeout_s": backend.settings.request_timeout,
+                },
+                # As JSON Schema: types, ranges, choices and meanings of all fields.
+                "parameters": {
+                    "txt2img": Txt2ImgBody.model_json_schema(by_alias=False),
+                    "img2img": Img2ImgBody.model_json_schema(by_alias=False),
+                },
+            }
+        )
+
+    return routes
+
+
+def _defaults(backend: Backend) -> dict[str, Any]:
+    """What a request gets that names nothing but a prompt."""
+    chosen = choose_checkpoint(backend.settings.checkpoint, backend.catalog.names("checkpoints"))
+    if chosen is None:
+        return {"model_name": None}
+    return {"model_name": chosen, **asdict(defaults_for(backend.catalog.model_file("checkpoints", chosen)))}

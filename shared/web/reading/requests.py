@@ -1,0 +1,213 @@
+"""The way from what a client sent to a request with everything resolved."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from shared.schema.body import GenerationBody, Img2ImgBody, LoraBody, Txt2ImgBody
+from shared.schema.request import Common, Img2ImgRequest, Lora, Sampling, Tiles, Txt2ImgRequest
+from shared.web.body import Fields
+from shared.web.reading.control import read_controls
+from shared.web.reading.enlarging import choose_faces, choose_hires, choose_upscale
+from shared.web.reading.inventory import Inventory, find_file
+from shared.web.reading.models import Chosen, choose_models
+from shared.web.reading.pictures import SentPictures
+from shared.web.reading.prompts import read_embeddings, take_loras
+from shared.web.reading.sampling import choose_cfg, choose_names, choose_refiner, choose_seeds
+from shared.web.reading.sources import Frame, read_source
+from shared.web.reading.validate import ignored, tidy, validate
+
+R = TypeVar("R", bound=Common)
+
+FROM_FIELDS = {"input_image", "mask"}
+# Stands in for the picture that is read apart.
+NO_PICTURE = {"input_image": ""}
+# Of the parameters: told by the names of what was sent, or not at all.
+LEFT_OUT = {*FROM_FIELDS, "controlnet", "custom_workflow", "preview"}
+# Always told, whether or not they differ from their defaults.
+ALWAYS = (
+    *("prompt", "negative_prompt", "model_name", "width", "height", "steps", "cfg_scale", "sampler_name"),
+    *("scheduler", "seed", "batch_size", "batch_count"),
+)
+
+
+@dataclass(frozen=True)
+class Reading(Generic[R]):
+    """A request, and what else is to be known of it.
+
+    `parameters` say the same as `request`, in the fields of the API: sent again, they make the same pictures. `said`
+    are those that the client decided. `kept` are the pictures as they were sent, by the names that stand for
+    them in `parameters`.
+    """
+
+    request: R
+    parameters: dict[str, Any]
+    said: frozenset[str]
+    warnings: list[str]
+    kept: dict[str, bytes]
+    preview: bool
+
+
+@dataclass(frozen=True)
+class Context:
+    """What reading needs to know besides the fields: the settings' checkpoint, the engine, and what was uploaded."""
+
+    preferred: str | None
+    inventory: Inventory
+    stored: Callable[[str], bytes | None]
+
+
+def read_txt2img(fields: Fields, context: Context) -> Reading[Txt2ImgRequest]:
+    """The request in `fields`. Raises InvalidValue, InvalidPicture, EngineUnavailable."""
+    values = tidy(fields.values)
+    body = validate(Txt2ImgBody, values)
+    warnings = ignored({**values, **fields.files}, Txt2ImgBody, {"denoising_strength"})
+    if "denoising_strength" in values:
+        warnings.append(
+            "denoising_strength has no effect in txt2img, which starts from noise alone; the second pass of hires_fix "
+            "has hires_fix_denoising_strength"
+        )
+    chosen = choose_models(body, context.preferred, context.inventory)
+    size = (body.width or chosen.defaults.width, body.height or chosen.defaults.height)
+    sent = SentPictures(fields, context.stored)
+    parts, parameters = _common(body, chosen, Frame(size, asked=size), sent, context.inventory, warnings)
+    return Reading(Txt2ImgRequest(**parts), parameters, _said(body, parameters), warnings, sent.kept, body.preview)
+
+
+def read_img2img(fields: Fields, context: Context) -> Reading[Img2ImgRequest]:
+    """Like `read_txt2img`, with the picture and the mask."""
+    values = tidy(fields.values)
+    # The pictures are read from `fields`, for they may be files.
+    body = validate(
+        Img2ImgBody, {name: value for name, value in values.items() if name not in FROM_FIELDS} | NO_PICTURE
+    )
+    warnings = ignored({**values, **fields.files}, Img2ImgBody, {"image"})
+    chosen = choose_models(body, context.preferred, context.inventory)
+    sent = SentPictures(fields, context.stored)
+    source = read_source(body, chosen, sent, warnings)
+    parts, parameters = _common(body, chosen, source.frame, sent, context.inventory, warnings)
+    parameters |= {**source.names, "denoising_strength": source.frame.denoise}
+    if source.inpainting is not None:
+        parameters["inpaint_mode"] = source.inpainting.mode
+    request = Img2ImgRequest(**parts, source=source.picture, inpainting=source.inpainting)
+    return Reading(request, parameters, _said(body, parameters), warnings, sent.kept, body.preview)
+
+
+def _common(
+    body: GenerationBody,
+    chosen: Chosen,
+    frame: Frame,
+    sent: SentPictures,
+    inventory: Inventory,
+    warnings: list[str],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What every request holds, and the parameters that say the same."""
+    embeddings = inventory.names("embeddings") if "embedding:" in f"{body.prompt}{body.negative_prompt}".lower() else []
+    prompt, tagged = take_loras(body.prompt)
+    prompt, missing = read_embeddings(prompt, "prompt", embeddings)
+    negative_prompt, missing_too = read_embeddings(body.negative_prompt, "negative_prompt", embeddings)
+    warnings += missing + missing_too
+    names = choose_names(
+        body.sampler_name,
+        "karras" if body.karras_sigmas else body.scheduler,
+        chosen.defaults.scheduler,
+        inventory,
+        warnings,
+    )
+    cfg, guidance = choose_cfg(body, chosen, warnings)
+    sampling = Sampling(
+        steps=body.steps or chosen.defaults.steps,
+        cfg=cfg,
+        sampler=names.sampler,
+        scheduler=names.scheduler,
+        denoise=frame.denoise,
+    )
+    if sampling.sampler == "dpm_adaptive":
+        warnings.append(
+            "dpm_adaptive chooses its steps itself, and may never come to an end; here they are even, and as many as "
+            "steps allows (each asks the model three times)"
+        )
+    if "upscale_factor" in body.model_fields_set and body.upscaler is None:
+        warnings.append("upscale_factor has no effect: upscaler names none")
+    controls, control_names = read_controls(body.controlnet, frame.size, frame.image, sent, inventory)
+    hires = choose_hires(body, frame.size, sampling, inventory, warnings)
+    finished = frame.whole or (frame.size if hires is None else hires.size)
+    seeds = choose_seeds(body)
+    parts = {
+        "prompt": prompt,
+        "negative_prompt": negative_prompt,
+        "size": frame.size,
+        "seeds": seeds,
+        "models": chosen.models,
+        "sampling": sampling,
+        "tiles": Tiles(body.tile_size, body.tile_overlap),
+        "guidance": guidance,
+        "clip_skip": body.clip_skip,
+        "loras": _loras(body, tagged, inventory),
+        "controls": controls,
+        "refiner": choose_refiner(body, sampling, inventory),
+        "hires": hires,
+        "faces": choose_faces(body, warnings),
+        "upscale": choose_upscale(body, finished, inventory),
+        "seamless": body.tiling,
+    }
+    resolved = {
+        "model_name": chosen.name,
+        "width": frame.asked[0],
+        "height": frame.asked[1],
+        "steps": sampling.steps,
+        "cfg_scale": cfg,
+        "sampler_name": sampling.sampler,
+        "scheduler": sampling.scheduler,
+        "seed": seeds[0],
+    }
+    return parts, _parameters(body, resolved, guidance, control_names)
+
+
+def _said(body: GenerationBody, parameters: Mapping[str, Any]) -> frozenset[str]:
+    """The parameters that the client decided: by their names, or by another that stands for one of them."""
+    said = set(body.model_fields_set)
+    if body.random_seed:
+        said.add("seed")
+    # A sampler's label may name the scheduler too.
+    if body.karras_sigmas or _spells(body.sampler_name, parameters["scheduler"]):
+        said.add("scheduler")
+    return frozenset(said & parameters.keys())
+
+
+def _spells(label: str, scheduler: str) -> bool:
+    return label.lower().replace(" ", "_").replace("-", "_").endswith(f"_{scheduler}")
+
+
+def _parameters(
+    body: GenerationBody, resolved: Mapping[str, Any], guidance: float | None, control_names: Mapping[int, str]
+) -> dict[str, Any]:
+    """The fields that were chosen, or sent and differ from their defaults."""
+    told = body.model_dump(mode="json", exclude_defaults=True, exclude={*LEFT_OUT, "karras_sigmas", "random_seed"})
+    parameters = {name: getattr(body, name) for name in ALWAYS} | told | dict(resolved)
+    if guidance is not None:
+        parameters["guidance"] = guidance
+    if body.controlnet is not None and body.controlnet.enabled:
+        units = {
+            index: unit.model_dump(mode="json", exclude_defaults=True)
+            for index, unit in enumerate(body.controlnet.units)
+            if unit.enabled
+        }
+        for index, name in control_names.items():
+            units[index]["input_image"] = name
+        parameters["controlnet"] = {"units": list(units.values())}
+    return parameters
+
+
+def _loras(body: GenerationBody, tagged: Sequence[LoraBody], inventory: Inventory) -> tuple[Lora, ...]:
+    """The LoRAs of `lora`, of `loras`, and of the prompt's tags, in this order."""
+    asked = [("lora.lora_name", body.lora)] if body.lora is not None else []
+    asked += [(f"loras[{index}].lora_name", lora) for index, lora in enumerate(body.loras)]
+    asked += [("prompt", lora) for lora in tagged]
+    found = []
+    for field, lora in asked:
+        if lora.enabled and lora.lora_name.lower() not in ("", "none"):
+            name = find_file(lora.lora_name, inventory, "loras", field, "LoRA")
+            clip = lora.strength_model if lora.strength_clip is None else lora.strength_clip
+            found.append(Lora(name, lora.strength_model, clip))
+    return tuple(found)

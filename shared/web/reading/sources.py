@@ -1,0 +1,200 @@
+"""The source of img2img and its mask, brought to the sizes in which the graph wants them."""
+
+from dataclasses import dataclass
+
+from PIL import Image, ImageChops
+
+from shared.defaults import usual_pixels
+from shared.errors import InvalidPicture, InvalidValue
+from shared.fitting import as_mask, as_picture, blur, choose_size, extend, fit, outpaint_mask, region
+from shared.schema.body import Img2ImgBody, InpaintMode
+from shared.schema.request import Inpainting, Paste, Size
+from shared.schema.units import MAX_SIDE, Picture
+from shared.web.reading.models import Chosen
+from shared.web.reading.pictures import SentPictures
+
+# Below this, a hole that VAEEncodeForInpaint greyed keeps visible grey.
+FULL_REPAINT = 0.9
+OUTPAINT_FIELDS = ("outpaint_left", "outpaint_top", "outpaint_right", "outpaint_bottom")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What the first pass draws: of what `size`, and from how much noise (`denoise`, 0 to 1).
+
+    `asked` is the size before anything was added to it. `whole` is that of the finished picture, where only a part of
+    it is drawn. `image` is the source at this size, for ControlNets without a picture of their own.
+    """
+
+    size: Size
+    asked: Size
+    denoise: float = 1.0
+    image: Image.Image | None = None
+    whole: Size | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """The picture to start from, and what is repainted of it; `names` stand for the pictures as they were sent."""
+
+    picture: Picture
+    frame: Frame
+    inpainting: Inpainting | None
+    names: dict[str, str]
+
+
+def read_source(body: Img2ImgBody, chosen: Chosen, sent: SentPictures, warnings: list[str]) -> Source:
+    """Source and mask. Raises InvalidPicture and InvalidValue."""
+    found = sent.picture("input_image", "image")
+    if found is None:
+        raise InvalidPicture(
+            "input_image is missing",
+            field="input_image",
+            hint="send input_image as a data URL or base64, or a form with a file named image",
+        )
+    image, name = found
+    names = {"input_image": name}
+    mask: Image.Image | None = None
+    found = sent.mask("mask", invert=body.invert_mask)
+    if found is not None:
+        mask, names["mask"] = found
+        if _stretched(mask.size, image.size):
+            warnings.append(
+                f"mask has other proportions ({mask.width}x{mask.height}) than input_image and was stretched"
+            )
+        mask = fit(mask, image.size, "just_resize")
+    mode = _mode(body, chosen, warnings)
+    if not body.only_masked:
+        source = _whole(body, chosen, image, mask, mode, names, warnings)
+    elif mask is None:
+        raise InvalidValue(
+            "only_masked needs a mask", field="only_masked", hint="send a mask, or leave only_masked out"
+        )
+    else:
+        source = _surroundings(body, chosen, image, mask, mode, names, warnings)
+    warnings += _without_effect(body, masked=mask is not None, inpainting=source.inpainting)
+    return source
+
+
+def _whole(
+    body: Img2ImgBody,
+    chosen: Chosen,
+    image: Image.Image,
+    mask: Image.Image | None,
+    mode: InpaintMode,
+    names: dict[str, str],
+    warnings: list[str],
+) -> Source:
+    """All of the source, and what is added around it."""
+    size = choose_size(image.size, body.width, body.height, usual_pixels(chosen.file))
+    if body.width is None and body.height is None and size != image.size:
+        warnings.append(
+            f"input_image has {image.width}x{image.height} pixels and was scaled to {size[0]}x{size[1]}; "
+            "send width and height for another size"
+        )
+    if body.resize_mode == "just_resize" and _stretched(image.size, size):
+        warnings.append(
+            f"input_image was stretched from {image.width}x{image.height} to {size[0]}x{size[1]}; "
+            "resize_mode crop_and_resize or fill keeps its proportions"
+        )
+    image = fit(image, size, body.resize_mode)
+    mask = None if mask is None else fit(mask, size, body.resize_mode)
+    blend = None if mask is None else blur(mask, body.mask_blur)
+
+    asked = size
+    pixels = (body.outpaint_left, body.outpaint_top, body.outpaint_right, body.outpaint_bottom)
+    if any(pixels):
+        added = outpaint_mask(size, pixels, body.outpaint_feathering)
+        size = added.size
+        if max(size) > MAX_SIDE:
+            raise InvalidValue(
+                f"the picture would grow to {size[0]}x{size[1]}, more than {MAX_SIDE} pixels a side",
+                field=next(f for f, n in zip(OUTPAINT_FIELDS, pixels, strict=True) if n),
+                hint="add less, or send a smaller width and height",
+            )
+        image = extend(image, pixels)
+        mask = added if mask is None else ImageChops.lighter(extend(mask, pixels), added)
+        blend = added if blend is None else ImageChops.lighter(extend(blend, pixels), added)
+
+    inpainting = None
+    if mask is not None and blend is not None:
+        inpainting = Inpainting(mode, as_mask(mask), as_mask(blend), body.grow_mask_by)
+    frame = Frame(size, asked, _denoise(body, inpainting, warnings), image)
+    return Source(as_picture(image), frame, inpainting, names)
+
+
+def _surroundings(
+    body: Img2ImgBody,
+    chosen: Chosen,
+    image: Image.Image,
+    mask: Image.Image,
+    mode: InpaintMode,
+    names: dict[str, str],
+    warnings: list[str],
+) -> Source:
+    """The mask's surroundings alone, enlarged to the size that is drawn, to be pasted back."""
+    if any(getattr(body, field) for field in OUTPAINT_FIELDS):
+        raise InvalidValue(
+            "only_masked draws a part of the source, outpainting makes it larger: both at once is not possible",
+            field="only_masked",
+            hint="send one request after the other",
+        )
+    size = (body.width or chosen.defaults.width, body.height or chosen.defaults.height)
+    blend = blur(mask, body.mask_blur)
+    box = region(blend, body.only_masked_padding, size)
+    place = (box[2] - box[0], box[3] - box[1])
+    part = fit(image.crop(box), size, "just_resize")
+    inpainting = Inpainting(
+        mode,
+        mask=as_mask(fit(mask.crop(box), size, "just_resize")),
+        blend=as_mask(blend.crop(box), align=False),
+        grow_mask_by=body.grow_mask_by,
+        paste=Paste(as_picture(image, align=False), box[0], box[1], place),
+    )
+    frame = Frame(size, size, _denoise(body, inpainting, warnings), part, whole=image.size)
+    return Source(as_picture(part), frame, inpainting, names)
+
+
+def _without_effect(body: Img2ImgBody, *, masked: bool, inpainting: Inpainting | None) -> list[str]:
+    """A warning for each field that was sent and changes nothing here."""
+    no_mask = None if masked else "there is no mask"
+    reasons = {
+        "mask_blur": no_mask,
+        "invert_mask": no_mask,
+        "inpaint_mode": "there is neither a mask nor outpainting" if inpainting is None else None,
+        "grow_mask_by": "only inpaint_mode fill repaints beyond the mask"
+        if inpainting is None or inpainting.mode != "fill"
+        else None,
+        "only_masked_padding": None if body.only_masked else "only_masked is not set",
+        "outpaint_feathering": None if any(getattr(body, name) for name in OUTPAINT_FIELDS) else "nothing is added",
+        "resize_mode": "only_masked stretches the mask's surroundings" if body.only_masked else None,
+    }
+    sent = body.model_dump(exclude_defaults=True)
+    return [f"{name} has no effect: {reason}" for name, reason in reasons.items() if reason and name in sent]
+
+
+def _mode(body: Img2ImgBody, chosen: Chosen, warnings: list[str]) -> InpaintMode:
+    made_for_it = chosen.file.inpainting
+    mode = body.inpaint_mode or ("model" if made_for_it else "fill")
+    if body.inpaint_mode == "model" and not made_for_it and chosen.file.known:
+        warnings.append(
+            f"inpaint_mode model is for inpainting checkpoints, and {chosen.name} is none; fill or refine suit it"
+        )
+    return mode
+
+
+def _denoise(body: Img2ImgBody, inpainting: Inpainting | None, warnings: list[str]) -> float:
+    greyed = inpainting is not None and inpainting.mode == "fill"
+    if body.denoising_strength is None:
+        return 1.0 if inpainting is not None and inpainting.mode != "refine" else 0.75
+    if greyed and body.denoising_strength < FULL_REPAINT:
+        warnings.append(
+            f"denoising_strength {body.denoising_strength:g} leaves grey in the masked part, which is greyed out "
+            "before it is repainted; use 1, or inpaint_mode refine"
+        )
+    return body.denoising_strength
+
+
+def _stretched(before: Size, after: Size) -> bool:
+    """Whether the proportions differ by more than two per cent."""
+    return abs(before[0] * after[1] - before[1] * after[0]) > 0.02 * before[0] * after[1]

@@ -1,0 +1,142 @@
+"""Plain values against the models of `shared.schema.body`; objections in words, with field, value and range."""
+
+import difflib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import AliasChoices, BaseModel, ValidationError
+
+from shared.errors import InvalidValue
+from shared.schema.body import Body, ControlUnitBody, LoraBody
+
+B = TypeVar("B", bound=BaseModel)
+
+TEXTS = ("prompt", "negative_prompt")
+# What a form can only hold as text.
+STRUCTURED = ("lora", "loras", "controlnet", "custom_workflow", "text_encoders")
+# Sent by the web page, and of no meaning for the result: the order of units is theirs, a unit has one picture, and the
+# engine looks after its memory itself.
+OF_NO_MEANING = {"unit_index", "input_mode", "low_vram"}
+
+
+def validate(model: type[B], values: Mapping[str, Any]) -> B:
+    """The body in `values`. Raises InvalidValue that names the first wrong field, and lists all in `problems`."""
+    try:
+        return model(**values)
+    except ValidationError as error:
+        problems = [_problem(model, item) for item in error.errors(include_url=False)]
+        field = problems[0]["field"]
+        raise InvalidValue(
+            problems[0]["message"],
+            field=field,
+            hint=None if "is missing" in problems[0]["message"] else "leave it out, or send null, for the default",
+            problems=problems if len(problems) > 1 else None,
+        ) from error
+
+
+def tidy(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as they are meant: null and an empty text where no text belongs are left out, at any depth; what a
+    form holds as JSON is read. Raises InvalidValue for JSON that is none."""
+    return {
+        name: _tidy(_structured(name, value))
+        for name, value in values.items()
+        if value is not None and (value != "" or name in TEXTS)
+    }
+
+
+def known_names(model: type[BaseModel]) -> set[str]:
+    """The names that a field may be sent under."""
+    names = set(model.model_fields)
+    for field in model.model_fields.values():
+        if isinstance(field.validation_alias, AliasChoices):
+            names |= {str(choice) for choice in field.validation_alias.choices}
+    return names
+
+
+def ignored(values: Mapping[str, Any], model: type[Body], elsewhere: Collection[str] = ()) -> list[str]:
+    """One warning that names every field that was not used, at any depth, and what may have been meant."""
+    said = _unknown(values, {*known_names(model), *elsewhere})
+    units = (values.get("controlnet") or {}).get("units") if isinstance(values.get("controlnet"), Mapping) else None
+    for index, unit in enumerate(units if isinstance(units, list) else []):
+        said += _unknown(unit, {*known_names(ControlUnitBody), *OF_NO_MEANING}, f"controlnet.units[{index}].")
+    loras = [values.get("lora"), *(values["loras"] if isinstance(values.get("loras"), list) else [])]
+    for lora in loras:
+        said += _unknown(lora, known_names(LoraBody), "lora.")
+    return [f"ignored, because not known here: {', '.join(said)}"] if said else []
+
+
+def _unknown(values: Any, known: Collection[str], prefix: str = "") -> list[str]:
+    said = []
+    for name in values if isinstance(values, Mapping) else ():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+            said.append(f"{prefix}{name} (did you mean {near[0]}?)" if near else f"{prefix}{name}")
+    return said
+
+
+def _structured(name: str, value: Any) -> Any:
+    if name not in STRUCTURED or not isinstance(value, str):
+        return value
+    if name == "text_encoders" and not value.lstrip().startswith("["):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise InvalidValue(
+            f"{name} is text, and not JSON", field=name, hint="in a form, send this field as JSON text"
+        ) from error
+
+
+def _tidy(value: Any) -> Any:
+    if isinstance(value, Mapping) and "class_type" not in value:
+        return {name: _tidy(each) for name, each in value.items() if each is not None}
+    if isinstance(value, list):
+        return [_tidy(each) for each in value]
+    return value
+
+
+def _problem(model: type[BaseModel], item: Any) -> dict[str, str]:
+    """A pydantic error as the field and a sentence with the range and the value."""
+    place = list(item["loc"])
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+    if item["type"] == "missing":
+        return {"field": field, "message": f"{field} is missing"}
+    shown = repr(item["input"])
+    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    return {"field": field, "message": f"{field} must be {_right_value(model, place)}, not {shown}"}
+
+
+def _right_value(model: type[BaseModel], place: Sequence[str | int]) -> str:
+    """What the schema asks of a field, in words: "a whole number from 16 to 4096"."""
+    if place == ["seed"]:
+        return "a whole number from 0 to 2^64-1, or -1 for a random one"
+    schema = model.model_json_schema(by_alias=False)
+    declared = _declared(schema, schema)
+    for part in place:
+        inner = declared.get("items") if isinstance(part, int) else declared.get("properties", {}).get(part)
+        if inner is None:
+            return "something else"
+        declared = _declared(inner, schema)
+    if "enum" in declared:
+        return f"one of {', '.join(declared['enum'])}"
+    match declared.get("type"):
+        case "boolean":
+            return "true or false"
+        case "string":
+            return f"text of at most {declared['maxLength']} characters" if "maxLength" in declared else "text"
+        case "array":
+            return f"a list of at most {declared['maxItems']}" if "maxItems" in declared else "a list"
+        case "object":
+            return "an object"
+    kind = "a whole number" if declared["type"] == "integer" else "a number"
+    return f"{kind} from {declared['minimum']:g} to {declared['maximum']:g}"
+
+
+def _declared(schema: Mapping[str, Any], whole: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A part of a JSON schema without references, and without null as an alternative."""
+    if "anyOf" in schema:
+        schema = next(each for each in schema["anyOf"] if each.get("type") != "null")
+    if "$ref" in schema:
+        schema = whole["$defs"][schema["$ref"].rsplit("/", 1)[1]]
+    return schema

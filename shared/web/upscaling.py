@@ -1,0 +1,65 @@
+"""POST /api/upscale: a finished picture, enlarged by exactly a factor."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response
+
+from shared.errors import InvalidPicture
+from shared.fitting import as_picture
+from shared.schema.body import UpscaleBody
+from shared.schema.request import UpscaleRequest
+from shared.web.accepting import Draft, draw
+from shared.web.backend import Backend
+from shared.web.body import Fields
+from shared.web.objections import objection
+from shared.web.reading.enlarging import LARGEST_UPSCALE, choose_enlarging, choose_faces, scaled
+from shared.web.reading.pictures import SentPictures
+from shared.web.reading.validate import ignored, tidy, validate
+from workflows.upscale import upscale
+
+KIND = "upscale"
+
+
+def upscale_routes(backend: Backend) -> Blueprint:
+    """POST /api/upscale."""
+    routes = Blueprint(KIND, __name__)
+
+    @routes.post(f"/api/{KIND}")
+    def enlarge() -> Response:
+        return draw(backend, KIND, draft)
+
+    def draft(fields: Fields, prefix: str) -> Draft:
+        values = tidy(fields.values)
+        # The picture is read from `fields`, for it may be a file.
+        body = validate(UpscaleBody, values | {"image": ""})
+        warnings = ignored({**values, **fields.files}, UpscaleBody)
+        sent = SentPictures(fields, backend.archive.uploads.find)
+        found = sent.picture("image")
+        if found is None:
+            raise InvalidPicture(
+                "image is missing", field="image", hint="send a data URL, base64, or a form with a file named image"
+            )
+        image, name = found
+        size = scaled(image.size, body.upscale_factor, "upscale_factor", LARGEST_UPSCALE)
+        request = UpscaleRequest(
+            # Nothing of it goes through an autoencoder, so its sides may be any.
+            source=as_picture(image, align=False),
+            enlarging=choose_enlarging(body.upscaler, size, "upscaler", backend.catalog),
+            faces=choose_faces(body, warnings),
+        )
+        graph = upscale(request, prefix).to_api()
+        problems = backend.catalog.check(graph)
+        if problems:
+            raise objection(problems)
+        return Draft(
+            request={**body.model_dump(mode="json", exclude_defaults=True), "image": name, "upscaler": body.upscaler},
+            graph=graph,
+            warnings=warnings,
+            uploads={request.source.name: request.source.png},
+            kept=sent.kept,
+            size=size,
+            model=f"{KIND} {body.upscaler}",
+            work=float(size[0] * size[1]),
+        )
+
+    return routes

@@ -1,0 +1,158 @@
+"""Workflows of the user's own as routes: GET /api/workflows, GET and POST /api/workflows/<name>."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import secrets
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from flask import Blueprint, Response, jsonify
+from PIL import Image
+
+from shared.errors import DreamLayerError, InvalidPicture, InvalidValue, NotFound
+from shared.images import read_mask, read_picture
+from shared.jobs.names import with_prefix
+from shared.schema.units import Picture
+from shared.web.accepting import Draft, draw
+from shared.web.backend import Backend
+from shared.web.body import Fields
+from shared.web.custom import check
+from workflows.loading import input_name
+from workflows.named import FIELD, PICTURE_TYPES, Parameter, Workflow, read_workflow
+from workflows.placing import fill
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}", re.ASCII)
+LARGEST_FILE = 10_000_000
+KIND = "workflow"
+
+
+class Shelf:
+    """The folder of workflows. A file is read again when it was changed, and stays a route as long as it is there."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._read: dict[str, tuple[tuple[int, int], Workflow | DreamLayerError]] = {}
+
+    def all(self) -> Iterable[tuple[str, Workflow | DreamLayerError]]:
+        """The name of every file, and its workflow, or what is wrong with it."""
+        names = sorted(path.stem for path in self._folder.glob("*.json")) if self._folder.is_dir() else []
+        for name in names:
+            found = self.find(name)
+            if found is not None:
+                yield name, found
+
+    def find(self, name: str) -> Workflow | DreamLayerError | None:
+        """The workflow of that name, or what is wrong with it; None if there is none."""
+        path = self._folder / f"{name}.json"
+        if not NAME.fullmatch(name):
+            # Only names that the folder listed come here; what a client asked for was refused before.
+            return InvalidValue("the file's name must be of small letters, digits, - and _", field=FIELD)
+        try:
+            about = path.stat()
+            mark = (about.st_mtime_ns, about.st_size)
+            with self._lock:
+                known = self._read.get(name)
+            if known is None or known[0] != mark:
+                known = (mark, _load(name, path, about.st_size))
+                with self._lock:
+                    self._read[name] = known
+            return known[1]
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            return InvalidValue(f"the file cannot be read: {error.strerror}", field=FIELD)
+
+
+def workflow_routes(backend: Backend) -> Blueprint:
+    """Every file of the folder is a route."""
+    routes = Blueprint("workflows", __name__)
+    shelf = Shelf(backend.settings.workflows_dir)
+
+    @routes.get("/api/workflows")
+    def list_workflows() -> Response:
+        listed = [_about(name, found) for name, found in shelf.all()]
+        return jsonify({"status": "success", "workflows": listed})
+
+    @routes.get("/api/workflows/<name>")
+    def get_workflow(name: str) -> Response:
+        workflow = _ask(shelf, name)
+        return jsonify({"status": "success", **_about(name, workflow), "graph": workflow.graph})
+
+    @routes.post("/api/workflows/<name>")
+    def run_workflow(name: str) -> Response:
+        workflow = _ask(shelf, name)
+        return draw(backend, KIND, lambda fields, prefix: _draft(backend, workflow, fields, prefix), f"{KIND} {name}")
+
+    return routes
+
+
+def _load(name: str, path: Path, size: int) -> Workflow | DreamLayerError:
+    if size > LARGEST_FILE:
+        return InvalidValue(f"the file is larger than {LARGEST_FILE // 1_000_000} MB", field=FIELD)
+    try:
+        return read_workflow(name, json.loads(path.read_bytes()))
+    except (ValueError, RecursionError) as error:
+        return InvalidValue(f"the file is not valid JSON: {error}", field=FIELD)
+    except DreamLayerError as error:
+        return error
+
+
+def _about(name: str, found: Workflow | DreamLayerError) -> dict[str, Any]:
+    if isinstance(found, DreamLayerError):
+        return {"name": name, "error": {"message": found.message, "hint": found.hint}}
+    header = found.header
+    return {"name": name, "title": header.title or name, "description": header.description, "schema": found.schema()}
+
+
+def _ask(shelf: Shelf, name: str) -> Workflow:
+    found = shelf.find(name) if NAME.fullmatch(name) else None
+    if found is None:
+        raise NotFound(f"there is no workflow {name}", hint="GET /api/workflows lists them")
+    if isinstance(found, DreamLayerError):
+        raise InvalidValue(f"the workflow {name} is broken: {found.message}", field=FIELD, hint=found.hint)
+    return found
+
+
+def _draft(backend: Backend, workflow: Workflow, fields: Fields, prefix: str) -> Draft:
+    parameters = workflow.header.parameters
+    sent = {**dict.fromkeys(fields.files), **fields.values}
+    own = {key: value for key, value in sent.items() if key != "preview" or key in parameters}
+    values, warnings = workflow.read(own, secrets.randbelow(2**32))
+    pictures = {
+        key: picture
+        for key, parameter in parameters.items()
+        if parameter.type in PICTURE_TYPES and (picture := _picture(key, parameter, fields)) is not None
+    }
+    names = {key: input_name(picture) for key, picture in pictures.items()}
+    settings = {target: value for key, value in {**values, **names}.items() for target in workflow.targets[key]}
+    sent_by = {target: key for key in [*values, *names] for target in workflow.targets[key]}
+    graph, ignored = check(backend, fill(workflow.graph, settings), FIELD, sent_by)
+    return Draft(
+        request={"workflow": workflow.name, **values},
+        graph=with_prefix(graph, prefix),
+        warnings=[*warnings, *ignored],
+        uploads={picture.name: picture.png for picture in pictures.values()},
+        # Its own earlier jobs tell how long it takes.
+        model=f"{KIND} {workflow.name}",
+        previews=fields.values.get("preview") in (True, "true"),
+    )
+
+
+def _picture(name: str, parameter: Parameter, fields: Fields) -> Picture | None:
+    data = fields.picture(name)
+    if data is None:
+        if parameter.required:
+            raise InvalidPicture(
+                f"{name} is missing", field=name, hint=f"send a data URL, base64, or a file of a form named {name}"
+            )
+        return None
+    image: Image.Image = read_mask(data, name) if parameter.type == "mask" else read_picture(data, name)
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "PNG", compress_level=1)
+    return Picture(buffer.getvalue(), image.width, image.height)

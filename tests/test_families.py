@@ -1,0 +1,205 @@
+"""A model file is known by its header, as the engine itself would know it."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.defaults import defaults_for, usual_pixels
+from shared.engine.families import Family, ModelFile, Part, TextEncoder, classify
+from shared.engine.headers import LARGEST, read_header
+from shared.engine.install import engine_dir
+from shared.settings import PREFIX, PROJECT_DIR
+from tests import tiny
+
+ALL = frozenset(Part)
+ALONE = frozenset({Part.DIFFUSION_MODEL})
+XL = "conditioner.embedders.0.transformer."
+# The engine's name for it, ours, whether for inpainting, what it holds.
+MODELS: dict[str, tuple[tiny.Shapes, str, Family, bool, frozenset[Part]]] = {
+    "sd1": (tiny.checkpoint(tiny.sd1_unet()), "SD15", Family.SD1, False, ALL),
+    "sd1-inpainting": (tiny.checkpoint(tiny.sd1_unet(9)), "SD15", Family.SD1, True, ALL),
+    "sd1-alone": (tiny.sd1_unet(), "SD15", Family.SD1, False, ALONE),
+    "sd2": (tiny.checkpoint(tiny.sd2_unet()), "SD20", Family.SD2, False, ALL),
+    "sdxl": (tiny.checkpoint(tiny.sdxl_unet(), XL), "SDXL", Family.SDXL, False, ALL),
+    "sdxl-alone": (tiny.sdxl_unet(), "SDXL", Family.SDXL, False, ALONE),
+    "sdxl-inpainting": (tiny.sdxl_unet(9), "SDXL", Family.SDXL, True, ALONE),
+    "refiner": (tiny.checkpoint(tiny.refiner_unet(), XL), "SDXLRefiner", Family.SDXL_REFINER, False, ALL),
+    "sd3": (tiny.checkpoint(tiny.sd3_transformer(), "text_encoders.clip_l."), "SD3", Family.SD3, False, ALL),
+    "sd3-alone": (tiny.sd3_transformer(), "SD3", Family.SD3, False, ALONE),
+    "flux-dev": (tiny.flux_transformer(guided=True), "Flux", Family.FLUX_DEV, False, ALONE),
+    "flux-fill": (tiny.flux_transformer(guided=True, inputs=384), "FluxInpaint", Family.FLUX_DEV, True, ALONE),
+    "flux-schnell": (tiny.flux_transformer(guided=False), "FluxSchnell", Family.FLUX_SCHNELL, False, ALONE),
+    "flux-checkpoint": (
+        tiny.checkpoint(tiny.flux_transformer(guided=True), "text_encoders.clip_l.", "vae."),
+        "Flux",
+        Family.FLUX_DEV,
+        False,
+        ALL,
+    ),
+}
+ENCODERS = {
+    "clip_l": (tiny.clip_l(), "CLIP_L", TextEncoder.CLIP_L),
+    "clip_g": (tiny.clip_g(), "CLIP_G", TextEncoder.CLIP_G),
+    "clip_h": (tiny.clip_h(), "CLIP_H", TextEncoder.CLIP_H),
+    "t5xxl": (tiny.t5xxl(), "T5_XXL", TextEncoder.T5XXL),
+}
+# Reads {name: {key: shape}}, writes {name: what the engine takes it for}.
+DETECTION = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from comfy.cli_args import args
+args.cpu = True
+import torch
+import comfy.model_detection, comfy.sd
+known = {}
+for name, shapes in json.load(sys.stdin).items():
+    weights = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+    encoder = comfy.sd.detect_te_model(weights)
+    if encoder is not None:
+        known[name] = encoder.name
+        continue
+    prefix = comfy.model_detection.unet_prefix_from_state_dict(weights)
+    prefix = prefix if any(key.startswith(prefix) for key in weights) else ""
+    known[name] = type(comfy.model_detection.model_config_from_unet(weights, prefix)).__name__
+print(json.dumps(known))
+"""
+
+
+def about(tmp_path: Path, shapes: tiny.Shapes, **metadata: str) -> ModelFile:
+    named = {name.replace("__", "."): value for name, value in metadata.items()}
+    path = tiny.write_safetensors(tmp_path / "file.safetensors", tiny.half(shapes), named)
+    return classify("any name", read_header(path))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_diffusion_model_is_known_by_its_header(tmp_path: Path, name: str) -> None:
+    shapes, _, family, inpainting, parts = MODELS[name]
+    file = about(tmp_path, shapes)
+    assert (file.family, file.inpainting, file.parts, file.known) == (family, inpainting, parts, True)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_text_encoder_is_known_by_its_header(tmp_path: Path, name: str) -> None:
+    file = about(tmp_path, ENCODERS[name][0])
+    assert (file.text_encoder, file.family) == (ENCODERS[name][2], Family.UNKNOWN)
+    assert file.parts == {Part.TEXT_ENCODERS}
+
+
+def test_the_engine_takes_them_for_the_same() -> None:
+    engine = os.environ.get(f"{PREFIX}COMFYUI_DIR") or str(engine_dir(PROJECT_DIR / "data"))
+    shapes = {name: each[0] for name, each in {**MODELS, **ENCODERS}.items()}
+    finished = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", DETECTION, engine],
+        input=json.dumps(shapes), capture_output=True, text=True, cwd=engine, timeout=300,
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    known = json.loads(finished.stdout.splitlines()[-1])
+    assert known == {name: each[1] for name, each in {**MODELS, **ENCODERS}.items()}
+
+
+@pytest.mark.parametrize("channels", [4, 16])
+def test_a_vae_tells_its_channels(tmp_path: Path, channels: int) -> None:
+    file = about(tmp_path, tiny.autoencoder(channels))
+    assert (file.latent_channels, file.parts) == (channels, {Part.VAE})
+
+
+def test_a_controlnet_tells_its_family_and_whether_it_is_for_several_maps(tmp_path: Path) -> None:
+    file = about(tmp_path, tiny.controlnet(tiny.sd1_unet()))
+    assert (file.family, file.union, file.parts) == (Family.SD1, False, frozenset())
+    file = about(tmp_path, tiny.union_controlnet())
+    assert (file.family, file.union, file.parts) == (Family.SDXL, True, frozenset())
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {},
+        {"lora_unet_mid_block.lora_up.weight": (320, 4)},
+        {**tiny.flux_transformer(guided=True), "txt_in.weight": (3072, 3584)},
+        {"input_blocks.0.0.weight": (320, 4, 3, 3)},
+        {**tiny.sd2_unet(), "input_blocks.1.1.time_stack.0.attn1.to_q.weight": (320, 320)},
+        {**tiny.sd1_unet(), "input_blocks.0.0.weight": ()},
+    ],
+    ids=["nothing", "lora", "like-flux", "no-attention", "video", "no-shape"],
+)
+def test_what_is_not_known_is_not_guessed(tmp_path: Path, shapes: tiny.Shapes) -> None:
+    assert about(tmp_path, shapes).family is Family.UNKNOWN
+
+
+def test_metadata_goes_before_the_family(tmp_path: Path) -> None:
+    told: dict[str, Any] = {"modelspec__resolution": "640x384", "modelspec__prediction_type": "v"}
+    file = about(tmp_path, tiny.sd1_unet(), **told, dream_layer__steps="8", dream_layer__cfg_scale="0")
+    usual = defaults_for(file)
+    assert (usual.width, usual.height, usual.steps, usual.cfg_scale) == (640, 384, 8, 0.0)
+    assert (file.prediction, usual_pixels(file)) == ("v", 1024 * 1024)
+    assert usual_pixels(about(tmp_path, tiny.sd1_unet(), dream_layer__pixels="65536")) == 65536
+
+
+@pytest.mark.parametrize("nonsense", ["", "nan", "-1", "1e400", "x", "999999", "0x0", "9" * 5000 + "x1"])
+def test_nonsense_in_metadata_is_left_out(tmp_path: Path, nonsense: str) -> None:
+    named = ("modelspec__resolution", "dream_layer__steps", "dream_layer__cfg_scale", "dream_layer__pixels")
+    file = about(tmp_path, tiny.sdxl_unet(), **dict.fromkeys(named, nonsense))
+    assert (file.size, file.steps, file.cfg_scale) == (None, None, None)
+    assert defaults_for(file).width == 1024
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    [
+        (Family.SD1, (512, 20, 7.0, None, "normal")),
+        (Family.SD2, (768, 20, 7.0, None, "normal")),
+        (Family.SDXL, (1024, 25, 7.0, None, "normal")),
+        (Family.SD3, (1024, 28, 4.5, None, "sgm_uniform")),
+        (Family.FLUX_DEV, (1024, 20, 1.0, 3.5, "simple")),
+        (Family.FLUX_SCHNELL, (1024, 4, 1.0, None, "simple")),
+        (Family.UNKNOWN, (512, 20, 7.0, None, "normal")),
+    ],
+)
+def test_each_family_has_its_defaults(family: Family, expected: tuple[object, ...]) -> None:
+    usual = defaults_for(ModelFile("x", family))
+    assert (usual.width, usual.steps, usual.cfg_scale, usual.guidance, usual.scheduler) == expected
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"short",
+        struct.pack("<Q", 100) + b"{}",
+        struct.pack("<Q", LARGEST + 1) + b"{}",
+        struct.pack("<Q", 2**64 - 1),
+        *(
+            struct.pack("<Q", len(text)) + text
+            for text in (
+                b"[]",
+                b"null",
+                b"\xff\xfe",
+                b'{"x": 1}',
+                b'{"x": {"dtype": "F16", "shape": 5, "data_offsets": [0, 0]}}',
+                b'{"x": {"dtype": "F16", "shape": [1], "data_offsets": [0]}}',
+                b'{"x": {"dtype": "F16", "shape": [Infinity], "data_offsets": [0, 0]}}',
+                b'{"x": {"dtype": "F16", "shape": [4], "data_offsets": [0, 8]}}',
+                b'{"__metadata__": []}' + b"[" * 100_000,
+                b"[" * 100_000,
+            )
+        ),
+    ],
+)
+def test_what_is_no_whole_safetensors_file_has_no_header(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(data)
+    assert read_header(path) is None
+    assert classify("x", None) == ModelFile("x")
+
+
+def test_what_is_no_file_has_no_header(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "link", tmp_path / "pipe"):
+        assert read_header(path) is None

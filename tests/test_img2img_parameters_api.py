@@ -1,0 +1,205 @@
+"""Parameters of img2img on the real engine: masks, modes, sizes, edges; and enlarging a finished picture."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+from PIL import Image, ImageDraw, ImageFilter
+
+from tests.house import TIMEOUT, TestHouse, data_url, encoded
+
+QUICK = {"prompt": "a yellow square on a black background", "steps": 3, "seed": 3}
+
+
+def levels(image: Image.Image) -> Any:
+    return np.asarray(image).astype(int)
+
+
+@pytest.fixture
+def source() -> Image.Image:
+    """Noise: an autoencoder changes every pixel of it."""
+    return Image.effect_noise((128, 128), 80).convert("RGB")
+
+
+@pytest.fixture
+def mask() -> Image.Image:
+    mask = Image.new("L", (128, 128))
+    ImageDraw.Draw(mask).rectangle((64, 32, 111, 95), fill=255)
+    return mask
+
+
+def redraw(house: TestHouse, **fields: Any) -> Image.Image:
+    return house.picture(house.redraw(**{**QUICK, **fields}))
+
+
+def changed(result: Image.Image, source: Image.Image) -> Any:
+    """Which pixels differ."""
+    return (levels(result) != levels(source)).any(axis=-1)
+
+
+@pytest.mark.parametrize("mode", ["fill", "refine", "model"])
+def test_in_each_mode_what_is_outside_stays_exactly(
+    house: TestHouse, source: Image.Image, mask: Image.Image, mode: str
+) -> None:
+    model = {"model_name": "dream-layer-inpainting"} if mode == "model" else {}
+    reply = house.redraw(**QUICK, input_image=source, mask=mask, inpaint_mode=mode, **model)
+    different = changed(house.picture(reply), source)
+    inside = levels(mask) > 0
+    assert not different[~inside].any()
+    assert different[inside].mean() > 0.9
+    node = {"fill": "VAEEncodeForInpaint", "refine": "SetLatentNoiseMask", "model": "InpaintModelConditioning"}[mode]
+    graph = reply["workflow"]["prompt"]
+    assert graph["KSampler"]["inputs"]["latent_image"][0] == node
+    assert "mask" not in graph["KSampler"]["inputs"]
+
+
+def test_an_inpainting_checkpoint_is_used_as_one_without_being_told(
+    house: TestHouse, source: Image.Image, mask: Image.Image
+) -> None:
+    reply = house.redraw(**QUICK, input_image=source, mask=mask, model_name="dream-layer-inpainting")
+    assert reply["parameters"]["inpaint_mode"] == "model"
+    assert reply["warnings"] == []
+
+
+def test_an_inverted_mask_repaints_the_rest(house: TestHouse, source: Image.Image, mask: Image.Image) -> None:
+    different = changed(redraw(house, input_image=source, mask=mask, invert_mask=True), source)
+    inside = levels(mask) > 0
+    assert not different[inside].any()
+    assert different[~inside].mean() > 0.9
+
+
+def test_a_blurred_mask_fades_and_stays_exact_farther_off(
+    house: TestHouse, source: Image.Image, mask: Image.Image
+) -> None:
+    different = changed(redraw(house, input_image=source, mask=mask, mask_blur=8), source)
+    reach = levels(mask.filter(ImageFilter.GaussianBlur(4))) > 0
+    inside = levels(mask) > 0
+    assert not different[~reach].any()
+    assert different[reach & ~inside].mean() > 0.3
+
+
+def test_a_soft_mask_blends(house: TestHouse, mask: Image.Image) -> None:
+    plain = Image.new("RGB", (128, 128), (0, 0, 255))
+    soft = mask.point(lambda level: level // 2 + 1 if level else 0)
+    fields = {"input_image": plain, "prompt": "a yellow square on a yellow background", "steps": 6}
+    full = levels(redraw(house, mask=mask, **fields))[64, 88]
+    half = levels(redraw(house, mask=soft, **fields))[64, 88]
+    assert abs(half - (full + np.array([0, 0, 255])) / 2).max() < 12
+
+
+def test_a_mask_of_another_size_or_with_alpha_will_do(house: TestHouse, source: Image.Image, mask: Image.Image) -> None:
+    clear = Image.new("RGBA", mask.size, (255, 255, 255, 0))
+    clear.paste((255, 255, 255, 255), mask=mask)
+    for other in (mask.resize((64, 64), Image.Resampling.NEAREST), clear):
+        different = changed(redraw(house, input_image=source, mask=other), source)
+        # Two pixels for the edge of the one that was enlarged.
+        assert not different[levels(mask.filter(ImageFilter.MaxFilter(5))) == 0].any()
+        assert different[levels(mask.filter(ImageFilter.MinFilter(5))) > 0].mean() > 0.9
+
+
+def test_a_full_mask_repaints_everything(house: TestHouse, source: Image.Image) -> None:
+    full = Image.new("L", source.size, 255)
+    assert changed(redraw(house, input_image=source, mask=full), source).mean() > 0.9
+
+
+def test_only_masked_repaints_a_small_part_of_a_large_picture(house: TestHouse) -> None:
+    large = Image.effect_noise((401, 299), 80).convert("RGB")
+    mask = Image.new("L", large.size)
+    ImageDraw.Draw(mask).rectangle((300, 200, 339, 229), fill=255)
+    reply = house.redraw(
+        **QUICK, input_image=large, mask=mask, only_masked=True, only_masked_padding=16, width=128, height=128
+    )
+    result = house.picture(reply)
+    assert result.size == large.size
+    assert reply["comfy_response"]["generated_images"][0]["width"] == 401
+    different, inside = changed(result, large), levels(mask) > 0
+    assert not different[~inside].any()
+    assert different[inside].mean() > 0.9
+
+
+def test_outpainting_adds_and_keeps(house: TestHouse) -> None:
+    source = Image.effect_noise((96, 64), 80).convert("RGB")
+    result = redraw(house, input_image=source, outpaint_left=37, outpaint_bottom=20, outpaint_feathering=8)
+    assert result.size == (133, 84)
+    kept = result.crop((37 + 8, 0, 133, 64 - 8))
+    assert kept.tobytes() == source.crop((8, 0, 96, 56)).tobytes()
+    # What is new is drawn, and no mere repetition of the edge.
+    new = levels(result)[:64, :37]
+    assert np.ptp(new.reshape(-1, 3), axis=0).max() > 20
+    assert not (new == levels(source)[:, :1]).all(axis=-1).any(axis=1).all()
+
+
+def test_resize_modes_keep_or_stretch(house: TestHouse) -> None:
+    wide = Image.new("RGB", (256, 128), "blue")
+    ImageDraw.Draw(wide).rectangle((0, 0, 63, 127), fill="red")
+    seen = {}
+    for mode in ("just_resize", "crop_and_resize", "fill"):
+        fields = {"input_image": wide, "resize_mode": mode, "width": 128, "height": 128, "denoising_strength": 0}
+        picture = redraw(house, **fields)
+        assert picture.size == (128, 128)
+        reddish = levels(picture)[64, :, 0] > 128
+        seen[mode] = reddish.mean()
+    # A quarter of the width is red; cut to its middle square, none is left.
+    assert abs(seen["just_resize"] - 0.25) < 0.04
+    assert seen["crop_and_resize"] < 0.04
+    assert abs(seen["fill"] - 0.25) < 0.04
+
+
+def test_each_picture_of_an_inpainted_batch_is_exact_outside(
+    house: TestHouse, source: Image.Image, mask: Image.Image
+) -> None:
+    reply = house.redraw(**QUICK, input_image=source, mask=mask, batch_size=2)
+    first, second = house.pictures(reply)
+    inside = levels(mask) > 0
+    for each in (first, second):
+        assert not changed(each, source)[~inside].any()
+    assert changed(first, second)[inside].any()
+    assert second.tobytes() == redraw(house, input_image=source, mask=mask, seed=QUICK["seed"] + 1).tobytes()  # type: ignore[operator]
+
+
+def test_an_upload_can_be_named_again(house: TestHouse, source: Image.Image, mask: Image.Image) -> None:
+    first = house.redraw(**QUICK, input_image=source, mask=mask, mask_blur=4)
+    again = house.redraw(**first["parameters"])
+    assert house.picture(again).tobytes() == house.picture(first).tobytes()
+    uploaded = requests.post(
+        f"{house.txt2img}/api/upload-controlnet-image",
+        files={"file": ("x.png", encoded(source))},
+        data={"unit_index": "0"},
+        timeout=TIMEOUT,
+    )
+    assert uploaded.status_code == 200, uploaded.text
+    name = uploaded.json()["filename"]
+    assert redraw(house, input_image=name, steps=1).size == source.size
+    unit = {"model": "dream-layer-canny", "input_image": name, "preprocessor": "canny"}
+    house.draw(**QUICK, controlnet={"units": [unit]})
+    broken = requests.post(
+        f"{house.txt2img}/api/upload-controlnet-image", files={"file": ("x.png", b"no picture")}, timeout=TIMEOUT
+    )
+    assert broken.status_code == 422
+
+
+def test_a_finished_picture_is_enlarged(house: TestHouse) -> None:
+    small = Image.new("RGB", (90, 61), "blue")
+    ImageDraw.Draw(small).ellipse((20, 10, 60, 50), fill="red")
+    for upscaler in ("dream-layer-2x", "Lanczos"):
+        response = requests.post(
+            f"{house.img2img}/api/upscale",
+            json={"image": data_url(small), "upscaler": upscaler, "upscale_factor": 2.5},
+            timeout=TIMEOUT,
+        )
+        assert response.status_code == 200, response.text
+        reply = response.json()
+        result = house.picture(reply)
+        assert result.size == (225, 152)
+        assert reply["comfy_response"]["generated_images"][0]["width"] == 225
+        assert abs(levels(result.resize(small.size, Image.Resampling.BOX)) - levels(small)).mean() < 6
+        repeated = requests.post(f"{house.img2img}/api/upscale", json=reply["parameters"], timeout=TIMEOUT)
+        assert house.picture(repeated.json()).tobytes() == result.tobytes()
+    for body, field in (
+        ({"upscaler": "4x"}, "upscaler"),
+        ({"upscale_factor": 9}, "upscale_factor"),
+        ({"image": None}, "image"),
+    ):
+        wrong = requests.post(f"{house.img2img}/api/upscale", json={"image": data_url(small), **body}, timeout=TIMEOUT)
+        assert (wrong.status_code, wrong.json()["error"]["field"]) == (422, field)

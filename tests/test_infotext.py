@@ -1,0 +1,420 @@
+"""The text that the Stable Diffusion world writes into pictures: ours, read again, and that of others."""
+
+import random
+from typing import Any
+
+import pytest
+
+from shared.infolabels import SAMPLERS, SCHEDULERS
+from shared.infotext import Recipe, read, write
+from shared.schema.body import GenerationBody, Img2ImgBody, Txt2ImgBody
+from shared.web.reading.graphs import read_graph
+
+WORDS = (
+    *("a red circle", "(masterpiece:1.2)", "embedding:ruby", "<lora:outline:0.8>", "caf\xe9", "\u5186", "\n", ", "),
+    *('say "hello"', "Steps: many", "Size: 3x4, Seed: 1", "Negative", "[a|b]", "back\\slash", "BREAK", "  "),
+)
+FILES = (
+    *("model", "a model, with a comma", "v1.5 (pruned)", 'with "quotes"', "\u6a21\u578b", "name: with colon", "[x] y"),
+    *("(a) b", "a-b_c.d"),
+)
+# What can stand in a `<lora:...>`.
+LORAS = ("outline", "two words", "v1.5_(x)")
+
+
+def words(choose: random.Random) -> str:
+    return " ".join(choose.choice(WORDS) for _ in range(choose.randrange(6))).strip()
+
+
+def number(choose: random.Random, low: float, high: float) -> float:
+    return round(choose.uniform(low, high), choose.choice([0, 1, 2, 6, 17]))
+
+
+def some(choose: random.Random, fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if choose.random() < 0.5}
+
+
+def unit(choose: random.Random) -> dict[str, Any]:
+    return some(
+        choose,
+        {
+            "model": choose.choice(FILES),
+            "preprocessor": choose.choice(["none", "canny", "openpose"]),
+            "control_type": choose.choice(["canny", "depth"]),
+            "weight": number(choose, 0, 2),
+            "guidance_start": number(choose, 0, 0.4),
+            "guidance_end": number(choose, 0.5, 1),
+            "control_mode": choose.choice(["balanced", "prompt", "control"]),
+            "resize_mode": choose.choice(["just_resize", "crop_and_resize", "fill"]),
+            "resolution": choose.randrange(64, 2048),
+            "pixel_perfect": choose.random() < 0.5,
+            "threshold_a": number(choose, 0, 255),
+            "threshold_b": choose.randrange(255),
+        },
+    )
+
+
+def common(choose: random.Random) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "prompt": words(choose),
+        "negative_prompt": words(choose),
+        "model_name": choose.choice(FILES),
+        "width": choose.randrange(16, 4096),
+        "height": choose.randrange(16, 4096),
+        "steps": choose.randrange(1, 1000),
+        "cfg_scale": number(choose, 0, 30),
+        "sampler_name": choose.choice([*SAMPLERS, "uni_pc_bh2", "res_multistep", "euler_cfg_pp"]),
+        "scheduler": choose.choice([*SCHEDULERS, "of a custom node"]),
+        "seed": choose.choice([0, 2**64 - 1, choose.randrange(2**32)]),
+        "batch_size": 1,
+        "batch_count": 1,
+    }
+    fields |= some(
+        choose,
+        {
+            "guidance": number(choose, 1, 30),
+            "vae_name": f"{choose.choice(FILES)}.safetensors",
+            "text_encoders": [f"{choose.choice(FILES)}.safetensors" for _ in range(choose.randrange(1, 4))],
+            "clip_skip": choose.randrange(1, 12),
+            "tiling": True,
+            "controlnet": {"units": [unit(choose) for _ in range(choose.randrange(1, 4))]},
+        },
+    )
+    if choose.random() < 0.5:
+        fields |= hires(choose)
+    if choose.random() < 0.5:
+        fields |= {"refiner_enabled": True, "refiner_model": choose.choice(FILES)}
+        fields |= some(choose, {"refiner_switch_at": number(choose, 0, 1)})
+    if choose.random() < 0.5:
+        fields |= {"upscaler": choose.choice(["Lanczos", "4x-UltraSharp.pth"]), "upscale_factor": number(choose, 1, 8)}
+    if choose.random() < 0.5:
+        fields |= {"restore_faces": True, "face_restoration_model": choose.choice(["codeformer", "gfpgan", "x.pth"])}
+        fields |= some(choose, {"codeformer_weight": number(choose, 0, 1)})
+    return fields
+
+
+def hires(choose: random.Random) -> dict[str, Any]:
+    size = {"hires_fix_upscale_factor": number(choose, 1, 8)}
+    if choose.random() < 0.5:
+        width, height = choose.choice([(64, None), (None, 64), (640, 333)])
+        size = {"hires_fix_upscale_method": "resize-to"}  # type: ignore[dict-item]
+        size |= {"hires_fix_resize_width": width, "hires_fix_resize_height": height}  # type: ignore[dict-item]
+    return {
+        "hires_fix": True,
+        **size,
+        **some(
+            choose,
+            {
+                "hires_fix_upscaler": choose.choice(["Latent", "Latent (nearest)", "Lanczos", "4x, sharp.pth"]),
+                "hires_fix_hires_steps": choose.randrange(100),
+                "hires_fix_denoising_strength": number(choose, 0, 1),
+                "hires_fix_sampler_name": choose.choice(list(SAMPLERS)),
+                "hires_fix_scheduler": choose.choice(list(SCHEDULERS)),
+                "hires_fix_cfg_scale": number(choose, 0, 30),
+            },
+        ),
+    }
+
+
+def image_fields(choose: random.Random) -> dict[str, Any]:
+    return {
+        "denoising_strength": number(choose, 0, 1),
+        **some(
+            choose,
+            {
+                "resize_mode": choose.choice(["just_resize", "crop_and_resize", "fill"]),
+                "inpaint_mode": choose.choice(["fill", "refine", "model"]),
+                "grow_mask_by": choose.randrange(64),
+                "mask_blur": choose.randrange(64),
+                "invert_mask": choose.random() < 0.5,
+                "only_masked": choose.random() < 0.5,
+                "only_masked_padding": choose.randrange(1024),
+                "outpaint_left": choose.randrange(2048),
+                "outpaint_top": choose.randrange(2048),
+                "outpaint_right": choose.randrange(2048),
+                "outpaint_bottom": choose.randrange(2048),
+                "outpaint_feathering": choose.randrange(512),
+            },
+        ),
+    }
+
+
+def meant(model: type[GenerationBody], fields: dict[str, Any]) -> GenerationBody:
+    """What the fields mean, defaults and all."""
+    return model(**{"input_image": "", **fields})
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_what_is_written_for_txt2img_is_read_again(seed: int) -> None:
+    fields = common(random.Random(seed))
+    text = write(fields)
+    recipe = read(text)
+    assert recipe is not None
+    assert recipe.kind == "txt2img"
+    assert recipe.warnings == []
+    assert meant(Txt2ImgBody, recipe.parameters) == meant(Txt2ImgBody, fields), text
+    assert write(recipe.parameters) == text
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_what_is_written_for_img2img_is_read_again(seed: int) -> None:
+    choose = random.Random(seed)
+    fields = common(choose) | image_fields(choose)
+    text = write(fields, "img2img")
+    recipe = read(text)
+    assert recipe is not None
+    assert recipe.kind == "img2img"
+    assert recipe.warnings == []
+    assert meant(Img2ImgBody, recipe.parameters) == meant(Img2ImgBody, fields), text
+
+
+def test_it_reads_like_everybodys() -> None:
+    fields = {
+        "prompt": "a red circle",
+        "negative_prompt": "blurry",
+        "model_name": "folder/dream.safetensors",
+        "width": 512,
+        "height": 768,
+        "steps": 20,
+        "cfg_scale": 7.0,
+        "sampler_name": "dpmpp_2m",
+        "scheduler": "karras",
+        "seed": 42,
+        "clip_skip": 2,
+        "lora": {"lora_name": "dir/outline.safetensors", "strength_model": 0.8},
+        "loras": [
+            {"lora_name": "b", "strength_model": 1.0, "strength_clip": 0.5},
+            {"lora_name": "c", "enabled": False},
+        ],
+        "hires_fix": True,
+        "controlnet": {"units": [{"model": "canny.safetensors", "preprocessor": "canny"}]},
+    }
+    prompts, negative, labels = write(fields).split("\n")
+    assert prompts == "a red circle <lora:outline:0.8> <lora:b:0.5:1>"
+    assert negative == "Negative prompt: blurry"
+    assert labels.startswith(
+        "Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, Seed: 42, Model: dream, Clip skip: 2, "
+        'Size: 512x768, ControlNet 0: "Module: canny, Model: canny, Weight: 1, Resize Mode: Just resize, Threshold A: '
+        '100, Threshold B: 200, Guidance Start: 0, Guidance End: 1, Control Mode: Balanced", Hires upscaler: Latent, '
+        "Hires upscale: 2, Denoising strength: 0.5, Version: Dream Layer "
+    )
+
+
+A1111 = """a castle, (sunset:1.2),
+second line <lora:detail:0.6>
+Negative prompt: blurry,
+ugly
+Steps: 30, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 5.5, Seed: 1234567890, Size: 832x1216, Model hash: \
+31e35c80fc, Model: sd_xl_base_1.0, VAE hash: 235745af8d, VAE: sdxl_vae.safetensors, Denoising strength: 0.4, Clip \
+skip: 2, ControlNet 0: "Module: canny, Model: control_v11p_sd15_canny [d14c016b], Weight: 0.8, Resize Mode: Crop and \
+Resize, Processor Res: 512, Threshold A: 100.0, Threshold B: 200.0, Guidance Start: 0.0, Guidance End: 0.5, Pixel \
+Perfect: True, Control Mode: ControlNet is more important", Hires upscale: 1.5, Hires steps: 12, Hires upscaler: \
+R-ESRGAN 4x+, Lora hashes: "detail: 7c6bad76eb54, other: abc", Refiner: sd_xl_refiner_1.0 [7440042bbd], Refiner \
+switch at: 0.8, RNG: CPU, Version: v1.10.1"""
+
+
+def test_a1111s_is_read() -> None:
+    assert read(A1111) == Recipe(
+        "txt2img",
+        {
+            "prompt": "a castle, (sunset:1.2),\nsecond line <lora:detail:0.6>",
+            "negative_prompt": "blurry,\nugly",
+            "steps": 30,
+            "sampler_name": "dpmpp_2m",
+            "scheduler": "karras",
+            "cfg_scale": 5.5,
+            "seed": 1234567890,
+            "width": 832,
+            "height": 1216,
+            "model_name": "sd_xl_base_1.0",
+            "vae_name": "sdxl_vae.safetensors",
+            "clip_skip": 2,
+            "hires_fix": True,
+            "hires_fix_upscaler": "R-ESRGAN 4x+",
+            "hires_fix_hires_steps": 12,
+            "hires_fix_upscale_factor": 1.5,
+            "hires_fix_denoising_strength": 0.4,
+            "refiner_enabled": True,
+            "refiner_model": "sd_xl_refiner_1.0",
+            "refiner_switch_at": 0.8,
+            "controlnet": {
+                "units": [
+                    {
+                        "preprocessor": "canny",
+                        "model": "control_v11p_sd15_canny",
+                        "weight": 0.8,
+                        "resize_mode": "crop_and_resize",
+                        "resolution": 512,
+                        "threshold_a": 100.0,
+                        "threshold_b": 200.0,
+                        "guidance_start": 0.0,
+                        "guidance_end": 0.5,
+                        "pixel_perfect": True,
+                        "control_mode": "control",
+                    }
+                ]
+            },
+        },
+        ["not known here, and left out: RNG"],
+    )
+
+
+def parameters(text: str) -> dict[str, Any]:
+    recipe = read(text)
+    assert recipe is not None
+    return recipe.parameters
+
+
+def test_the_old_style_of_samplers_and_controlnets_is_read() -> None:
+    found = parameters(
+        "x\nSteps: 20, Sampler: DPM++ SDE Karras, CFG scale: 7, Seed: 1, Size: 512x512, ControlNet 0: "
+        '"preprocessor: canny, model: c [abcdef12], weight: 1, starting/ending: (0, 0.7), resize mode: Just Resize, '
+        'pixel perfect: False, control mode: Balanced, preprocessor params: (256, 50, 150)"'
+    )
+    assert (found["sampler_name"], found["scheduler"]) == ("dpmpp_sde", "karras")
+    (only,) = found["controlnet"]["units"]
+    assert (only["preprocessor"], only["model"], only["guidance_end"]) == ("canny", "c", 0.7)
+    assert (only["resolution"], only["threshold_a"], only["threshold_b"]) == (256, 50, 150)
+
+
+def test_forges_is_read() -> None:
+    found = parameters(
+        "x\nSteps: 20, Sampler: Euler, Schedule type: Simple, CFG scale: 1, Distilled CFG Scale: 3.5, Seed: 1, Size: "
+        "896x1152, Model hash: abc, Model: flux1-dev, Hires CFG Scale: 2, Hires upscale: 2, Hires upscaler: Latent "
+        "(antialiased), Hires Schedule type: Use same scheduler, Denoising strength: 0.7, Module 1: ae, Module 2: "
+        "clip_l, Module 3: t5xxl_fp8, Version: f2.0.1v1.10.1-previous-664-gd557aef9"
+    )
+    assert (found["scheduler"], found["guidance"], found["cfg_scale"]) == ("simple", 3.5, 1)
+    assert (found["vae_name"], found["text_encoders"]) == ("ae", ["clip_l", "t5xxl_fp8"])
+    assert (found["hires_fix_cfg_scale"], found["hires_fix_upscaler"]) == (2, "Latent")
+    assert "hires_fix_scheduler" not in found
+
+
+def test_sd_nexts_is_read() -> None:
+    recipe = read(
+        "x\nNegative prompt: y\nSteps: 20, Size: 1024x1024, Sampler: Euler a, Seed: 7, CFG scale: 6, Clip skip: 1, "
+        'Model: base, App: SD.Next, Version: 4a8d1e2, Operations: "txt2img", Hashes: {"model": "a, b"}, Parser: native'
+    )
+    assert recipe is not None
+    assert recipe.warnings == []
+    assert (recipe.kind, recipe.parameters["sampler_name"]) == ("txt2img", "euler_ancestral")
+
+
+def test_img2img_of_others_is_read() -> None:
+    recipe = read(
+        "x\nSteps: 20, Sampler: Euler a, Schedule type: Automatic, CFG scale: 7, Seed: 1, Size: 512x512, Denoising "
+        "strength: 0.55, Mask blur: 4, Masked content: original, Inpaint area: Only masked, Masked area padding: 32"
+    )
+    assert recipe is not None
+    assert recipe.kind == "img2img"
+    assert "scheduler" not in recipe.parameters
+    wanted = {"denoising_strength": 0.55, "mask_blur": 4, "inpaint_mode": "refine", "only_masked": True}
+    assert wanted.items() <= recipe.parameters.items()
+
+
+def test_values_with_commas_are_whole_with_and_without_quotes() -> None:
+    recipe = read(
+        'x\nSteps: 20, Seed: 1, Model: "a, b: c", Wildcards: {"x": ["a, b", {"Seed": 2}]}, Note: one, two, Clip skip: '
+        '2, Odd: "unclosed, Sampler: Euler'
+    )
+    assert recipe is not None
+    assert (recipe.parameters["model_name"], recipe.parameters["seed"]) == ("a, b: c", 1)
+    assert (recipe.parameters["clip_skip"], recipe.parameters["sampler_name"]) == (2, "euler")
+    assert recipe.warnings == ["not known here, and left out: Wildcards, Note, Odd"]
+
+
+def test_what_is_not_understood_is_said() -> None:
+    recipe = read("x\nSteps: 20, Seed: abc, CFG scale: nan, Size: large, Sampler: Mine")
+    assert recipe is not None
+    assert recipe.parameters == {"prompt": "x", "negative_prompt": "", "steps": 20, "sampler_name": "Mine"}
+    assert recipe.warnings == ["not known here, and left out: Seed, CFG scale, Size"]
+
+
+@pytest.mark.parametrize("text", ["", "a prompt alone", "a prompt: with a colon", "Negative prompt: x", '{"steps": 1}'])
+def test_what_is_no_such_text_is_none(text: str) -> None:
+    assert read(text) is None
+
+
+def test_prompts_may_be_absent_and_lines_may_end_as_on_windows() -> None:
+    assert parameters("Steps: 1, Seed: 2")["prompt"] == ""
+    assert parameters("Negative prompt: y\nSteps: 1, Seed: 2")["negative_prompt"] == "y"
+    found = parameters("a\r\nb\r\nNegative prompt: c\r\nSteps: 1, Seed: 2\r\n")
+    assert (found["prompt"], found["negative_prompt"], found["seed"]) == ("a\nb", "c", 2)
+
+
+def test_nonsense_is_read_quickly_and_without_an_error() -> None:
+    choose = random.Random(3)
+    pieces = ["Steps: 1", ", ", ": ", '"', "\\", "[", "{", "(", ")", "]", "}", "\n", "Size", "a", " ", "9" * 5000, "-"]
+    for _ in range(2000):
+        read("".join(choose.choice(pieces) for _ in range(choose.randrange(40))))
+    for piece in (*pieces, 'a:"', "a:[", 'a:["', "a:(", "a:{", " :", "a :"):
+        read("x\nSteps: 1, " + piece * 20_000)
+
+
+def graph(**changes: Any) -> dict[str, Any]:
+    """The graph that everybody begins with."""
+
+    def node(kind: str, **inputs: Any) -> dict[str, Any]:
+        return {"class_type": kind, "inputs": inputs}
+
+    return {
+        "3": node(
+            "KSampler", seed=9, steps=20, cfg=8.0, sampler_name="euler", scheduler="normal", denoise=1.0,
+            model=["10", 0], positive=["6", 0], negative=["7", 0], latent_image=["5", 0],
+        ),
+        "4": node("CheckpointLoaderSimple", ckpt_name="v1.safetensors"),
+        "5": node("EmptyLatentImage", width=512, height=768, batch_size=1),
+        "6": node("CLIPTextEncode", text="a bottle", clip=["10", 1]),
+        "7": node("CLIPTextEncode", text="text", clip=["10", 1]),
+        "8": node("VAEDecode", samples=["3", 0], vae=["4", 2]),
+        "9": node("SaveImage", images=["8", 0], filename_prefix="ComfyUI"),
+        "10": node("LoraLoader", model=["4", 0], clip=["4", 1], lora_name="l", strength_model=0.5, strength_clip=1.0),
+        **changes,
+    }  # fmt: skip
+
+
+def test_a_graph_tells_the_parameters() -> None:
+    recipe = read_graph(graph())
+    assert recipe is not None
+    assert recipe.kind == "txt2img"
+    assert recipe.parameters == {
+        "prompt": "a bottle", "negative_prompt": "text", "seed": 9, "steps": 20, "cfg_scale": 8.0,
+        "sampler_name": "euler", "scheduler": "normal", "model_name": "v1.safetensors", "width": 512, "height": 768,
+        "loras": [{"lora_name": "l", "strength_model": 0.5, "strength_clip": 1.0}],
+    }  # fmt: skip
+
+
+def test_a_graph_with_a_source_a_control_and_a_second_pass() -> None:
+    first = graph()["3"]["inputs"]
+    changes = {
+        "3": {"class_type": "KSampler", "inputs": {**first, "seed": ["20", 0], "positive": ["21", 0]}},
+        "5": {"class_type": "VAEEncode", "inputs": {"pixels": ["22", 0], "vae": ["4", 2]}},
+        "20": {"class_type": "PrimitiveInt", "inputs": {"value": 77}},
+        "21": {"class_type": "ControlNetApplyAdvanced", "inputs": {"positive": ["6", 0], "negative": ["7", 0]}},
+        "22": {"class_type": "LoadImage", "inputs": {"image": "x.png"}},
+        "0": {"class_type": "KSampler", "inputs": {**first, "seed": 1, "latent_image": ["3", 0]}},
+    }
+    recipe = read_graph(dict(sorted(graph(**changes).items())))
+    assert recipe is not None
+    assert (recipe.kind, recipe.parameters["seed"], recipe.parameters["prompt"]) == ("img2img", 77, "a bottle")
+    assert recipe.parameters["denoising_strength"] == 1.0
+    assert "2 samplers" in recipe.warnings[-1]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {},
+        {"1": None, "2": {"class_type": "KSampler"}},
+        {"1": {"class_type": "SaveImage", "inputs": {}}},
+    ],
+)
+def test_a_graph_without_a_sampler_tells_nothing(odd: dict[str, Any]) -> None:
+    assert read_graph(odd) is None
+
+
+def test_a_ring_of_nodes_is_left_again() -> None:
+    ring = {"class_type": "KSampler", "inputs": {"latent_image": ["1", 0], "model": ["1", 0], "positive": ["1", 0]}}
+    recipe = read_graph({"1": ring})
+    assert recipe is not None
+    assert recipe.parameters == {"prompt": "", "negative_prompt": ""}

@@ -1,0 +1,130 @@
+"""Families beyond the starter's: files with the right heads and nothing in them, graphs that the live engine takes.
+
+Nothing is drawn: that would need gigabytes of weights. What the engine's own validation says is asked for real.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+from PIL import Image
+
+from shared.engine.catalog import Catalog
+from shared.engine.client import EngineClient
+from shared.web.body import Fields
+from shared.web.reading.requests import Context, read_img2img, read_txt2img
+from tests import tiny
+from tests.house import TIMEOUT, TestHouse, data_url
+from workflows.graph import ApiGraph
+from workflows.img2img import img2img
+from workflows.txt2img import txt2img
+
+FILES = {
+    "checkpoints/tiny-sd2.safetensors": tiny.checkpoint(tiny.sd2_unet()),
+    "checkpoints/tiny-xl.safetensors": tiny.checkpoint(tiny.sdxl_unet()),
+    "checkpoints/tiny-refiner.safetensors": tiny.checkpoint(tiny.refiner_unet()),
+    "checkpoints/tiny-flux-all.safetensors": tiny.checkpoint(tiny.flux_transformer(guided=True), vae="vae."),
+    "diffusion_models/tiny-sd3.safetensors": tiny.sd3_transformer(),
+    "diffusion_models/tiny-dev.safetensors": tiny.flux_transformer(guided=True),
+    "diffusion_models/tiny-schnell.safetensors": tiny.flux_transformer(guided=False),
+    "text_encoders/tiny-l.safetensors": tiny.clip_l(),
+    "text_encoders/tiny-g.safetensors": tiny.clip_g(),
+    "text_encoders/tiny-t5.safetensors": tiny.t5xxl(),
+    "vae/tiny-ae.safetensors": tiny.autoencoder(16),
+}
+
+
+@pytest.fixture(scope="module")
+def context(house: TestHouse) -> Iterator[Context]:
+    paths = {house.data_dir / "models" / name: shapes for name, shapes in FILES.items()}
+    try:
+        for path, shapes in paths.items():
+            path.parent.mkdir(exist_ok=True)
+            tiny.write_safetensors(path, tiny.half(shapes))
+        yield Context(None, Catalog(EngineClient(house.engine)), lambda _: None)
+    finally:
+        for path in paths:
+            path.unlink(missing_ok=True)
+
+
+def accepted(house: TestHouse, graph: ApiGraph) -> None:
+    """Asks the engine itself; the job is cancelled before it could fail for want of weights."""
+    blocker = {
+        "image": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
+        "save": {"class_type": "PreviewImage", "inputs": {"images": ["image", 0]}},
+    }
+    requests.post(f"{house.engine}/prompt", json={"prompt": blocker}, timeout=TIMEOUT)
+    answer = requests.post(f"{house.engine}/prompt", data=json.dumps({"prompt": graph}), timeout=TIMEOUT)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["node_errors"] == {}
+    requests.post(f"{house.engine}/api/jobs/{answer.json()['prompt_id']}/cancel", timeout=TIMEOUT)
+
+
+def nodes(graph: ApiGraph) -> dict[str, dict[str, Any]]:
+    return {node["class_type"]: node["inputs"] for node in graph.values()}
+
+
+def graph_for(context: Context, **values: Any) -> ApiGraph:
+    graph = txt2img(read_txt2img(Fields({"prompt": "x", "seed": 1, **values}, {}), context).request, "x/x").to_api()
+    assert isinstance(context.inventory, Catalog)
+    assert context.inventory.check(graph) == []
+    return graph
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "steps", "cfg", "loaders"),
+    [
+        ("tiny-sd2", 768, 20, 7.0, {"CheckpointLoaderSimple"}),
+        ("tiny-xl", 1024, 25, 7.0, {"CheckpointLoaderSimple"}),
+        ("tiny-flux-all", 1024, 20, 1.0, {"CheckpointLoaderSimple", "FluxGuidance"}),
+        ("tiny-sd3", 1024, 28, 4.5, {"UNETLoader", "TripleCLIPLoader", "VAELoader"}),
+        ("tiny-dev", 1024, 20, 1.0, {"UNETLoader", "DualCLIPLoader", "VAELoader", "FluxGuidance"}),
+        ("tiny-schnell", 1024, 4, 1.0, {"UNETLoader", "DualCLIPLoader", "VAELoader"}),
+    ],
+)
+def test_a_family_has_its_own_nodes_and_defaults(
+    house: TestHouse, context: Context, model: str, size: int, steps: int, cfg: float, loaders: set[str]
+) -> None:
+    graph = graph_for(context, model_name=model)
+    inputs = nodes(graph)
+    assert loaders <= inputs.keys()
+    assert {"FluxGuidance", "UNETLoader"} & inputs.keys() == {"FluxGuidance", "UNETLoader"} & loaders
+    latent = inputs.get("EmptySD3LatentImage") or inputs["EmptyLatentImage"]
+    assert ("EmptySD3LatentImage" in inputs) == (model not in ("tiny-sd2", "tiny-xl"))
+    assert (latent["width"], latent["height"]) == (size, size)
+    assert (inputs["KSampler"]["steps"], inputs["KSampler"]["cfg"]) == (steps, cfg)
+    accepted(house, graph)
+
+
+def test_the_parts_are_found_by_what_they_are(context: Context) -> None:
+    dual = nodes(graph_for(context, model_name="tiny-dev"))
+    assert dual["DualCLIPLoader"] == {
+        "clip_name1": "tiny-l.safetensors",
+        "clip_name2": "tiny-t5.safetensors",
+        "type": "flux",
+    }
+    assert dual["VAELoader"] == {"vae_name": "tiny-ae.safetensors"}
+    assert dual["FluxGuidance"]["guidance"] == 3.5
+
+
+def test_sdxl_with_its_refiner(house: TestHouse, context: Context) -> None:
+    graph = graph_for(context, model_name="tiny-xl", refiner_enabled=True, refiner_model="tiny-refiner")
+    first, second = (node["inputs"] for node in graph.values() if node["class_type"] == "KSamplerAdvanced")
+    assert (first["start_at_step"], first["end_at_step"], second["start_at_step"], second["end_at_step"]) == (
+        0,
+        20,
+        20,
+        25,
+    )
+    accepted(house, graph)
+
+
+def test_flux_draws_from_a_picture_too(context: Context) -> None:
+    fields = Fields({"prompt": "x", "model_name": "tiny-dev", "input_image": data_url(Image.new("RGB", (64, 64)))}, {})
+    graph = img2img(read_img2img(fields, context).request, "x/x").to_api()
+    assert isinstance(context.inventory, Catalog)
+    # The picture was never uploaded here; all else fits.
+    assert {problem.input for problem in context.inventory.check(graph)} <= {"image"}
+    assert nodes(graph)["VAEEncode"]["vae"] == ["VAELoader", 0]

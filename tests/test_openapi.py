@@ -1,0 +1,148 @@
+"""The OpenAPI document of each service: valid, complete, and made from what validates; the page beside it."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from openapi_spec_validator import validate
+
+import img2img_server
+import txt2img_server
+from launcher.house import build_control
+from shared.schema.body import Img2ImgBody, Txt2ImgBody
+from shared.settings import Settings
+from shared.web.backend import Backend
+from shared.web.openapi.document import OPERATIONS, openapi_document, routes_of
+from shared.web.openapi.operation import FORM, HEADERS, JSON
+from shared.web.openapi.routes import PAGE
+
+SERVICES: dict[str, Callable[[Backend], Flask]] = {
+    "txt2img": txt2img_server.build,
+    "img2img": img2img_server.build,
+    "control": lambda backend: build_control(backend, dict),
+}
+MakeBackend = Callable[..., Backend]
+
+
+@pytest.fixture
+def backend(tmp_path: Path) -> Iterator[MakeBackend]:
+    """Makes what a service works with, without an engine: nothing listens on port 9 of this machine."""
+    made: list[Backend] = []
+
+    def make(**settings: Any) -> Backend:
+        made.append(Backend(Settings(engine_url="http://127.0.0.1:9", data_dir=tmp_path, **settings)))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.stop()
+
+
+def document(app: Flask, **headers: str) -> dict[str, Any]:
+    answer = app.test_client().get("/openapi.json", headers=headers)
+    assert answer.status_code == 200
+    told: dict[str, Any] = answer.json
+    return told
+
+
+@pytest.mark.parametrize("key", [None, "correct horse"])
+@pytest.mark.parametrize("service", SERVICES)
+def test_it_is_openapi(backend: MakeBackend, service: str, key: str | None) -> None:
+    told = document(SERVICES[service](backend(api_key=key)), **({"X-API-Key": key} if key else {}))
+    validate(told)
+    assert told["openapi"].startswith("3.1.")
+    assert told["servers"] == [{"url": "http://localhost"}]
+    assert ("securitySchemes" in told["components"]) is (key is not None)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_route_is_described(backend: MakeBackend, service: str) -> None:
+    described = [(operation.method, operation.path) for operation in OPERATIONS]
+    assert len(described) == len(set(described))
+    assert routes_of(SERVICES[service](backend()).url_map) - set(described) == set()
+
+
+def test_no_description_is_left_over(backend: MakeBackend) -> None:
+    made = backend()
+    routes = set().union(*(routes_of(build(made).url_map) for build in SERVICES.values()))
+    assert {(operation.method, operation.path) for operation in OPERATIONS} - routes == set()
+
+
+def test_it_is_made_from_the_models_that_validate(backend: MakeBackend) -> None:
+    told = document(txt2img_server.build(backend()))
+    schemas = told["components"]["schemas"]
+    for model in (Txt2ImgBody, Img2ImgBody):
+        assert schemas[model.__name__]["properties"].keys() == model.model_fields.keys()
+    content = told["paths"]["/api/txt2img"]["post"]["requestBody"]["content"]
+    assert content[JSON]["schema"] == {"$ref": "#/components/schemas/Txt2ImgBody"}
+    assert schemas["Txt2ImgBody"]["properties"]["steps"]["anyOf"][0]["maximum"] == 1000
+    form = told["paths"]["/api/img2img"]["post"]["requestBody"]["content"][FORM]["schema"]["$ref"].rpartition("/")[2]
+    assert schemas[form]["required"] == ["prompt"]
+
+
+def test_drawing_tells_every_answer(backend: MakeBackend) -> None:
+    told = document(txt2img_server.build(backend()))["paths"]["/api/txt2img"]["post"]["responses"]
+    assert {"200", "202", "409", "413", "415", "422", "429", "503", "504", "507"} <= told.keys()
+    assert told["200"]["content"].keys() == {JSON, "image/png", "image/webp", "image/jpeg", "text/event-stream"}
+    assert {"X-Job-Id", "X-Seed", "X-Warnings"} <= told["200"]["headers"].keys()
+    assert "Location" in told["202"]["headers"]
+    assert "Retry-After" in told["429"]["headers"]
+    assert "`queue_full`" in told["429"]["description"]
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda each: f"{each.method} {each.path}")
+def test_every_description_is_whole(operation: Any) -> None:
+    in_path = {parameter.name for parameter in operation.parameters if parameter.place == "path"}
+    assert {f"<{name}>" for name in in_path} == {part for part in operation.path.split("/") if part.startswith("<")}
+    assert operation.examples
+    names = {parameter.name for parameter in operation.parameters}
+    for example in operation.examples:
+        assert example.path.keys() == in_path
+        assert {*example.path, *example.query, *example.headers} <= names
+        assert (example.body is not None) is (operation.body is not None)
+        if operation.body is not None:
+            assert (
+                example.body.keys() <= operation.body.json.model_fields.keys()
+                or operation.body.json.model_config["extra"] == "allow"
+            )
+    for reply in operation.replies:
+        assert set(reply.headers) <= HEADERS.keys()
+
+
+def test_addresses_follow_the_setting(backend: MakeBackend) -> None:
+    app = txt2img_server.build(backend(public_url="https://studio.example/dream/"))
+    assert document(app)["servers"] == [{"url": "https://studio.example/dream"}]
+
+
+def test_what_is_not_described_is_left_out(backend: MakeBackend) -> None:
+    app = txt2img_server.build(backend())
+    app.add_url_rule("/more", view_func=str)
+    assert "/more" not in openapi_document("txt2img", app.url_map, "http://x", keyed=False)["paths"]
+
+
+def test_with_a_key_the_page_asks_for_it_and_the_document_needs_it(backend: MakeBackend) -> None:
+    client = txt2img_server.build(backend(api_key="correct horse")).test_client()
+    assert client.get("/openapi.json").status_code == 401
+    page = client.get("/docs")
+    assert page.status_code == 200
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    told = client.get("/openapi.json", headers={"X-API-Key": "correct horse"}).json
+    assert told is not None
+    assert told["paths"]["/health"]["get"]["security"] == []
+    assert told["paths"]["/api/jobs"]["get"]["security"] == [{"key": []}, {"bearer": []}]
+
+
+def test_the_page_needs_nothing_from_elsewhere() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert "http://" not in page
+    assert "https://" not in page
+    # What is written in the document must never become markup.
+    assert "innerHTML" not in page
+
+
+def test_the_document_is_json_throughout(backend: MakeBackend) -> None:
+    told = document(txt2img_server.build(backend()))
+    assert json.loads(json.dumps(told)) == told

@@ -1,0 +1,119 @@
+"""Every example of the OpenAPI document, sent to the services that are told to answer it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from shared.schema.replies import ErrorReply
+from shared.web.openapi.document import OPERATIONS
+from shared.web.openapi.operation import JSON, Example, Operation
+from tests.house import TIMEOUT, TestHouse, read_stream
+
+SMALL = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1}
+CASES = [
+    pytest.param(operation, example, id=f"{operation.method} {operation.path}: {example.summary}")
+    for operation in OPERATIONS
+    for example in operation.examples
+]
+# Only the control service has these.
+CONTROL = ("/api/models", "/api/engine")
+
+
+@pytest.fixture
+def job(house: TestHouse) -> dict[str, Any]:
+    """A finished job; stands where an example has made up an id or a name."""
+    return house.draw(**SMALL)
+
+
+def workflow_file(house: TestHouse, graph: dict[str, Any]) -> Path:
+    folder = house.data_dir / "workflows"
+    folder.mkdir(exist_ok=True)
+    path = folder / "openapi-example.json"
+    path.write_text(json.dumps(graph), encoding="utf-8")
+    return path
+
+
+def address(operation: Operation, example: Example, found: dict[str, str]) -> str:
+    path = operation.path
+    for name in example.path:
+        path = path.replace(f"<{name}>", found[name])
+    return path
+
+
+def check(operation: Operation, response: requests.Response) -> None:
+    """The answer is one that the description tells: its status, type, headers and shape."""
+    told = [reply for reply in operation.replies if reply.status == response.status_code]
+    assert told, (response.status_code, response.text)
+    kind = response.headers.get("Content-Type", "").partition(";")[0]
+    if kind == JSON and told[0].model is not None:
+        read = told[0].model.model_validate_json(response.content)
+        # Nothing was dropped, so nothing is untold.
+        assert read.model_dump(mode="json", by_alias=True, exclude_unset=True) == response.json()
+        return
+    assert kind in told[0].types
+    if kind == "text/event-stream":
+        assert [event.name for event in read_stream(response)][-1] == "completed"
+    else:
+        assert response.content
+
+
+@pytest.mark.parametrize(("operation", "example"), CASES)
+def test_the_example_works(house: TestHouse, job: dict[str, Any], operation: Operation, example: Example) -> None:
+    found = {"job_id": job["job_id"]}
+    if operation.path.startswith("/api/images/"):
+        found["name"] = job["comfy_response"]["generated_images"][0]["filename"]
+    file = workflow_file(house, job["workflow"]) if operation.path.startswith("/api/workflows") else None
+    if file is not None:
+        found["name"] = file.stem
+    base = house.control if operation.path in CONTROL else house.txt2img
+    sent: dict[str, Any] = {}
+    if example.form and example.body is not None:
+        sent["files"] = {name: (None, str(value)) for name, value in example.body.items()}
+    elif example.body is not None:
+        sent["json"] = example.body
+    try:
+        response = requests.request(
+            operation.method,
+            base + address(operation, example, found),
+            params=example.query,
+            headers=example.headers,
+            stream=True,
+            timeout=TIMEOUT,
+            **sent,
+        )
+        assert response.status_code == example.status, response.text
+        check(operation, response)
+        if example.status == 202:
+            house.wait_for_job(response.json()["job_id"])
+    finally:
+        if file is not None:
+            file.unlink()
+
+
+def test_an_error_has_the_shape_that_is_told(house: TestHouse) -> None:
+    response = requests.post(f"{house.txt2img}/api/txt2img", json={**SMALL, "steps": 0}, timeout=TIMEOUT)
+    assert response.status_code == 422
+    assert ErrorReply.model_validate_json(response.content).error.field == "steps"
+
+
+def test_jobs_in_every_state_have_the_shape_that_is_told(house: TestHouse) -> None:
+    operations = {(operation.method, operation.path): operation for operation in OPERATIONS}
+    long = house.submit(**{**SMALL, "steps": 400})
+    waits = house.submit(**SMALL)
+    for job_id in (long, waits):
+        one = requests.get(f"{house.txt2img}/api/jobs/{job_id}", timeout=TIMEOUT)
+        check(operations["GET", "/api/jobs/<job_id>"], one)
+    cancelled = requests.delete(f"{house.txt2img}/api/jobs/{long}", timeout=TIMEOUT)
+    check(operations["DELETE", "/api/jobs/<job_id>"], cancelled)
+    check(operations["GET", "/api/jobs"], requests.get(f"{house.txt2img}/api/jobs", timeout=TIMEOUT))
+    house.wait_for_job(waits)
+
+
+def test_the_document_and_the_page_are_on_each_service(house: TestHouse) -> None:
+    for url in (house.txt2img, house.img2img, house.control):
+        told = requests.get(f"{url}/openapi.json", timeout=TIMEOUT).json()
+        assert told["servers"] == [{"url": url}]
+        assert "<!doctype html>" in requests.get(f"{url}/docs", timeout=TIMEOUT).text

@@ -1,0 +1,135 @@
+"""GET /api/options on the real engine: all that it has, what each file is, and new files at once."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from shared.engine.catalog import Catalog
+from shared.engine.client import EngineClient
+from shared.engine.families import Family
+from shared.engine.recent import Recent
+from shared.errors import EngineUnavailable
+from starter import CHECKPOINT_NAME, INPAINTING_NAME, PASTEL_NAME
+from tests import tiny
+from tests.house import TIMEOUT, TestHouse
+
+
+def options(url: str) -> dict[str, Any]:
+    response = requests.get(f"{url}/api/options", timeout=TIMEOUT)
+    assert response.status_code == 200, response.text
+    told: dict[str, Any] = response.json()
+    return told
+
+
+def by_name(entries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {entry["name"]: entry for entry in entries}
+
+
+@contextmanager
+def added(path: Path, source: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.hardlink_to(source)
+    try:
+        yield
+    finally:
+        path.unlink()
+
+
+def test_every_service_tells_all_there_is(house: TestHouse) -> None:
+    told = options(house.txt2img)
+    assert "euler" in told["samplers"]
+    assert "karras" in told["schedulers"]
+    small = {"width": 128, "height": 128, "steps": 10, "cfg_scale": 3.0, "guidance": None}
+    usual = {**small, "sampler_name": "euler", "scheduler": "normal"}
+    models = by_name(told["checkpoints"])
+    for name in (CHECKPOINT_NAME, PASTEL_NAME, INPAINTING_NAME):
+        assert models[name] == {
+            "name": name, "family": "sd1", "inpainting": name == INPAINTING_NAME, "defaults": usual,
+        }  # fmt: skip
+    assert told["loras"] == ["dream-layer-outline.safetensors"]
+    assert {"name": "dream-layer-canny.safetensors", "family": "sd1", "union": False} in told["controlnets"]
+    assert told["upscalers"][0] == "dream-layer-2x.safetensors"
+    assert "Latent (bicubic)" in told["hires_upscalers"]
+    assert told["embeddings"] == ["dream-layer-ruby"]
+    assert by_name(told["vaes"])["dream-layer-sepia.safetensors"]["latent_channels"] == 4
+    assert told["preprocessors"] == ["none", "canny"]
+    assert told["face_restoration"] == {"available": False, "models": []}
+    assert told["seamless_tiling"] == {"available": False}
+    assert told["defaults"] == {"model_name": CHECKPOINT_NAME, **usual}
+    assert told["limits"]["queue_limit"] == 1000
+    assert options(house.img2img) == options(house.control) == told
+
+
+def test_a_new_file_is_told_within_a_second_and_a_half(house: TestHouse) -> None:
+    folder = house.data_dir / "models" / "checkpoints"
+    name = "added-later.safetensors"
+    options(house.txt2img)
+    with added(folder / name, folder / CHECKPOINT_NAME):
+        deadline = time.monotonic() + 1.5
+        while name not in by_name(options(house.txt2img)["checkpoints"]):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def test_it_is_quick(house: TestHouse) -> None:
+    options(house.txt2img)
+    took = []
+    for _ in range(20):
+        begun = time.monotonic()
+        options(house.txt2img)
+        took.append(time.monotonic() - begun)
+        time.sleep(0.1)
+    assert sorted(took)[10] < 0.25, took
+
+
+def test_a_file_is_known_by_its_header_in_any_folder(house: TestHouse, tmp_path: Path) -> None:
+    folder = house.data_dir / "models" / "diffusion_models"
+    shapes = tiny.half(tiny.flux_transformer(guided=True))
+    source = tiny.write_safetensors(folder.parent / "source.safetensors", shapes)
+    catalog = Catalog(EngineClient(house.engine))
+    try:
+        with added(folder / "deeper" / "sd15.safetensors", source):
+            (name,) = catalog.names("diffusion_models")
+            file = catalog.model_file("diffusion_models", name)
+            assert (file.name, file.family) == (name, Family.FLUX_DEV)
+    finally:
+        source.unlink()
+
+
+@pytest.mark.parametrize("name", ["../checkpoints/" + CHECKPOINT_NAME, "/etc/passwd", "no-such.safetensors", ""])
+def test_a_name_that_the_engine_does_not_list_is_not_looked_for(house: TestHouse, name: str) -> None:
+    catalog = Catalog(EngineClient(house.engine))
+    file = catalog.model_file("loras", name)
+    assert (file.family, file.known) == (Family.UNKNOWN, False)
+
+
+def test_what_the_engine_does_not_have(house: TestHouse) -> None:
+    catalog = Catalog(EngineClient(house.engine))
+    assert catalog.names("no_such_folder") == []
+    assert catalog.has_node("KSampler")
+    assert not catalog.has_node("OpenposePreprocessor")
+    assert catalog.choices("KSampler", "no_such_input") == catalog.choices("NoSuchNode", "x") == []
+
+
+def test_what_was_known_serves_while_the_engine_is_away() -> None:
+    away = Catalog(EngineClient("http://127.0.0.1:9"))
+    with pytest.raises(EngineUnavailable):
+        away.names("loras")
+    answers: list[list[str] | Exception] = [["a"], EngineUnavailable("gone"), ["b"]]
+
+    def ask(_: str) -> list[str]:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    recent = Recent(ask)
+    assert recent.get("x", 60) == recent.get("x", 60) == ["a"]
+    recent.expire()
+    assert recent.get("x", 60) == ["a"]
+    assert recent.get("x", 60) == ["b"]

@@ -1,0 +1,232 @@
+"""POST /api/png-info: without an engine what is understood; on the real one that a recipe makes its picture again."""
+
+import base64
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from flask.testing import FlaskClient
+from PIL import Image, ImageDraw, PngImagePlugin
+
+from shared.png import read_texts, with_texts
+from shared.settings import Settings
+from shared.web.app import create_app
+from shared.web.backend import Backend
+from shared.web.pnginfo import pnginfo_routes
+from shared.web.reading.pictures import upload_name
+from tests.house import PNG, TIMEOUT, TestHouse, data_url, encoded, read_stream
+
+PICTURE = Image.new("RGB", (16, 16), "red")
+TEXT = "a red circle\nNegative prompt: blurry\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 42, Size: 64x64"
+GRAPH = {
+    "1": {"class_type": "KSampler", "inputs": {"seed": 3, "steps": 4, "positive": ["2", 0]}},
+    "2": {"class_type": "CLIPTextEncode", "inputs": {"text": "a blue star"}},
+}
+UPLOAD = b"a picture"
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[FlaskClient]:
+    """A service of this one route, without an engine: nothing listens on port 9 of this machine."""
+    settings = Settings(engine_url="http://127.0.0.1:9", data_dir=tmp_path)
+    backend = Backend(settings)
+    backend.archive.uploads.write(upload_name(UPLOAD), UPLOAD)
+    yield create_app("test", settings, [pnginfo_routes(backend)]).test_client()
+    backend.stop()
+
+
+def picture(**texts: str) -> bytes:
+    return with_texts(encoded(PICTURE), texts)
+
+
+def ask(client: FlaskClient, content: bytes) -> dict[str, Any]:
+    response = client.post("/api/png-info", data=content, content_type="image/png")
+    assert response.status_code == 200, response.text
+    told: dict[str, Any] = response.get_json()
+    assert told["status"] == "success"
+    assert told["message"]
+    return told
+
+
+def ours(kind: str, **parameters: Any) -> str:
+    return json.dumps({"version": "1", "kind": kind, "parameters": parameters})
+
+
+def test_the_picture_may_come_in_any_way(client: FlaskClient) -> None:
+    content = picture(parameters=TEXT)
+    bodies: list[dict[str, Any]] = [
+        {"data": content, "content_type": "image/png"},
+        {"data": content, "content_type": "application/octet-stream"},
+        {"data": content, "content_type": "application/x-www-form-urlencoded"},
+        {"data": {"image": (io.BytesIO(content), "x.png")}},
+        {"data": {"file": (io.BytesIO(content), "x.png")}},
+        {"json": {"image": _url(content)}},
+        {"json": {"image": _url(content).partition(",")[2]}},
+    ]
+    for body in bodies:
+        response = client.post("/api/png-info", **body)
+        assert response.status_code == 200, response.text
+        assert response.get_json()["parameters"]["seed"] == 42
+
+
+def _url(content: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+
+
+def test_the_text_of_others_is_read(client: FlaskClient) -> None:
+    told = ask(client, picture(parameters=TEXT))
+    assert told["kind"] == "txt2img"
+    assert told["infotext"] == TEXT
+    assert told["workflow"] is None
+    assert told["warnings"] == []
+    assert told["parameters"]["sampler_name"] == "euler_ancestral"
+
+
+def test_our_own_text_goes_first_and_a_graph_is_told_too(client: FlaskClient) -> None:
+    told = ask(client, picture(dream_layer=ours("txt2img", prompt="x"), parameters=TEXT, prompt=json.dumps(GRAPH)))
+    assert told["parameters"] == {"prompt": "x"}
+    assert told["infotext"] == TEXT
+    assert told["workflow"] == {"prompt": GRAPH}
+
+
+def test_a_graph_alone_is_read(client: FlaskClient) -> None:
+    told = ask(client, picture(prompt=json.dumps({**GRAPH, "3": {"is_changed": [float("nan")], "inputs": {}}})))
+    assert told["kind"] == "txt2img"
+    assert (told["parameters"]["prompt"], told["parameters"]["seed"]) == ("a blue star", 3)
+    assert told["workflow"]["prompt"]["3"]["is_changed"] == [None]
+
+
+def test_a_text_that_is_not_understood_is_still_told(client: FlaskClient) -> None:
+    told = ask(client, picture(parameters="just words", dream_layer="{", prompt="[1]"))
+    assert (told["kind"], told["parameters"], told["infotext"]) == (None, {}, "just words")
+
+
+@pytest.mark.parametrize("output", ["JPEG", "WEBP"])
+def test_other_formats_are_read(client: FlaskClient, output: str) -> None:
+    exif = Image.Exif()
+    exif[0x8769] = {0x9286: b"UNICODE\0" + TEXT.encode("utf-16-be")}
+    assert ask(client, encoded(PICTURE, output, exif=exif))["parameters"]["seed"] == 42
+
+
+def test_what_must_be_added_is_said(client: FlaskClient) -> None:
+    told = ask(client, picture(parameters=f'{TEXT}, Denoising strength: 0.5, ControlNet 0: "Module: canny, Model: c"'))
+    assert told["kind"] == "img2img"
+    assert ["input_image" in warning for warning in told["warnings"]] == [True]
+    told = ask(client, picture(parameters=f'{TEXT}, ControlNet 0: "Module: canny, Model: c"'))
+    assert ["controlnet.units[0].input_image" in warning for warning in told["warnings"]] == [True]
+    kept, gone = upload_name(UPLOAD), upload_name(b"another")
+    assert ask(client, picture(dream_layer=ours("img2img", input_image=kept, mask=kept)))["warnings"] == []
+    told = ask(client, picture(dream_layer=ours("img2img", input_image=kept, mask=gone)))
+    assert [warning.split()[0] for warning in told["warnings"]] == ["mask"]
+
+
+@pytest.mark.parametrize("odd", [[], None, {"units": 3}, {"units": [None, 1]}, "x"])
+def test_a_strange_text_under_our_key_is_no_trouble(client: FlaskClient, odd: Any) -> None:
+    assert ask(client, picture(dream_layer=ours("img2img", input_image=3, controlnet=odd)))["kind"] == "img2img"
+
+
+@pytest.mark.parametrize("content", [encoded(PICTURE), encoded(PICTURE, "JPEG"), b"nonsense", b""])
+def test_a_picture_that_tells_nothing_is_refused(client: FlaskClient, content: bytes) -> None:
+    response = client.post("/api/png-info", data=content, content_type="image/png")
+    assert response.status_code == 422
+    error = response.get_json()["error"]
+    assert (error["code"], error["field"]) == ("invalid_picture", "image")
+    assert error["hint"]
+
+
+def test_a_body_without_a_picture_is_refused(client: FlaskClient) -> None:
+    assert client.post("/api/png-info", json={"picture": "x"}).status_code == 422
+    assert client.post("/api/png-info", json={"image": 3}).status_code == 422
+    assert client.post("/api/png-info", data=b"x", content_type="text/html").status_code == 415
+
+
+PROMPT = "a red circle on a blue background"
+
+
+def fetch(reply: dict[str, Any], index: int) -> bytes:
+    entry = reply["comfy_response"]["generated_images"][index]
+    response = requests.get(entry["url"], timeout=TIMEOUT)
+    assert response.status_code == 200, response.text
+    return response.content
+
+
+def info(url: str, content: bytes) -> dict[str, Any]:
+    response = requests.post(f"{url}/api/png-info", files={"image": ("x.png", content)}, timeout=TIMEOUT)
+    assert response.status_code == 200, response.text
+    told: dict[str, Any] = response.json()
+    return told
+
+
+def pixels(content: bytes) -> bytes:
+    return Image.open(io.BytesIO(content)).convert("RGB").tobytes()
+
+
+def test_the_third_of_a_batch_is_made_again_from_itself(house: TestHouse) -> None:
+    reply = house.draw(prompt=PROMPT, negative_prompt="green", batch_size=3, seed=50, steps=4, sampler_name="dpmpp_2m")
+    third = fetch(reply, 2)
+    image = Image.open(io.BytesIO(third))
+    assert isinstance(image, PngImagePlugin.PngImageFile)
+    assert image.text["parameters"].startswith(f"{PROMPT}\nNegative prompt: green\nSteps: 4, Sampler: DPM++ 2M, ")
+    assert "Seed: 52" in image.text["parameters"]
+    for url in (house.txt2img, house.img2img, house.control):
+        told = info(url, third)
+        assert (told["kind"], told["warnings"]) == ("txt2img", [])
+        assert told["workflow"] == reply["workflow"]
+    again = house.draw(**told["parameters"])
+    assert again["warnings"] == []
+    assert len(again["comfy_response"]["generated_images"]) == 1
+    assert pixels(fetch(again, 0)) == pixels(third)
+    # The text that others read says the same.
+    texts = read_texts(third)
+    told = info(house.txt2img, with_texts(encoded(image), {"parameters": texts["parameters"]}))
+    assert pixels(fetch(house.draw(**told["parameters"]), 0)) == pixels(third)
+
+
+def test_an_inpainted_picture_is_made_again_from_itself(house: TestHouse) -> None:
+    source = Image.linear_gradient("L").resize((128, 128)).convert("RGB")
+    mask = Image.new("L", (128, 128))
+    ImageDraw.Draw(mask).rectangle((32, 32, 95, 95), fill=255)
+    reply = house.redraw(prompt=PROMPT, input_image=source, mask=data_url(mask), steps=4, mask_blur=4, batch_size=2)
+    second = fetch(reply, 1)
+    told = info(house.img2img, second)
+    assert (told["kind"], told["warnings"]) == ("img2img", [])
+    assert pixels(fetch(house.redraw(**told["parameters"]), 0)) == pixels(second)
+
+
+def test_every_way_to_a_picture_brings_its_recipe(house: TestHouse) -> None:
+    fields = {"prompt": PROMPT, "steps": 2, "seed": 9}
+    png = requests.post(f"{house.txt2img}/api/txt2img", json=fields, headers=PNG, timeout=TIMEOUT)
+    assert read_texts(png.content).keys() >= {"dream_layer", "parameters", "prompt"}
+    for kind in ("webp", "jpeg"):
+        headers = {"Accept": f"image/{kind}"}
+        other = requests.post(f"{house.txt2img}/api/txt2img", json=fields, headers=headers, timeout=TIMEOUT)
+        assert info(house.txt2img, other.content)["parameters"]["seed"] == 9
+    # At once when it is told of, which is before the job's end.
+    headers = {"Accept": "text/event-stream"}
+    with requests.post(
+        f"{house.txt2img}/api/txt2img", json=fields, headers=headers, stream=True, timeout=TIMEOUT
+    ) as response:
+        event = next(event for event in read_stream(response) if event.name == "image")
+        early = requests.get(event.data["url"], timeout=TIMEOUT).content
+        response.close()
+    house.wait_for_job(event.data["job_id"])
+    late = requests.get(event.data["url"], timeout=TIMEOUT).content
+    assert early == late
+    assert "parameters" in read_texts(late)
+
+
+def test_a_file_without_recipe_gets_it_on_the_way_out(house: TestHouse) -> None:
+    reply = house.draw(prompt=PROMPT, steps=2)
+    name = reply["comfy_response"]["generated_images"][0]["filename"]
+    (path,) = house.data_dir.rglob(name)
+    whole = path.read_bytes()
+    assert "dream_layer" in read_texts(whole)
+    path.write_bytes(encoded(Image.open(path)))
+    assert read_texts(path.read_bytes()) == {}
+    served = fetch(reply, 0)
+    assert read_texts(served)["dream_layer"] == read_texts(whole)["dream_layer"]
+    assert pixels(served) == pixels(whole)

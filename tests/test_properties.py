@@ -1,0 +1,194 @@
+"""Any request: a valid one is a graph that the live engine accepts, an invalid one is a 4xx that names a field."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import requests
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+from pydantic import BaseModel
+
+from shared.engine.catalog import Catalog
+from shared.engine.client import EngineClient
+from shared.errors import DreamLayerError
+from shared.schema.body import ControlUnitBody, Img2ImgBody, LoraBody, Txt2ImgBody
+from shared.web.body import Fields
+from shared.web.objections import objection
+from shared.web.reading.requests import Context, read_img2img, read_txt2img
+from tests.house import TIMEOUT, TestHouse, data_url
+from workflows.graph import ApiGraph
+from workflows.img2img import img2img
+from workflows.txt2img import txt2img
+
+SOURCE = Image.new("RGB", (72, 56), "red")
+MASK = Image.new("L", (72, 56))
+ImageDraw.Draw(MASK).rectangle((20, 20, 50, 40), fill=255)
+QUIET = settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+# Names that exist, some by another spelling. All that is not named here is drawn from the schema itself.
+NAMES: Mapping[str, st.SearchStrategy[Any]] = {
+    "prompt": st.sampled_from(
+        ["a red circle", "", "x <lora:dream-layer-outline:0.5>", "embedding:ruby, (b:1.2)", "ünï 圓"]
+    )
+    | st.text(max_size=40),
+    "negative_prompt": st.text(max_size=20),
+    "model_name": st.sampled_from(["dream-layer-starter", "dream-layer-pastel", "dream-layer-inpainting.safetensors"]),
+    "vae_name": st.sampled_from(["automatic", "dream-layer-sepia"]),
+    "sampler_name": st.sampled_from(["euler", "DPM++ 2M Karras", "dpm-2s-a", "Euler a", "plms", "DDIM"]),
+    "scheduler": st.sampled_from(["normal", "Karras", "automatic", "sgm_uniform"]),
+    "hires_fix_sampler_name": st.sampled_from(["euler", "dpm-sde-karras"]),
+    "hires_fix_scheduler": st.sampled_from(["beta", "karras"]),
+    "hires_fix_upscaler": st.sampled_from(["Latent", "Latent (bicubic)", "Lanczos", "dream-layer-2x"]),
+    "refiner_model": st.sampled_from(["dream-layer-pastel", "dream-layer-starter"]),
+    "upscaler": st.sampled_from(["none", "Nearest", "dream-layer-2x"]),
+    "face_restoration_model": st.just("codeformer"),
+    "lora_name": st.sampled_from(["dream-layer-outline", "dream-layer-outline.safetensors"]),
+    "model": st.just("dream-layer-canny"),
+    "preprocessor": st.sampled_from(["none", "canny", None]),
+    "control_type": st.sampled_from(["canny", "all", None]),
+    "input_image": st.just(data_url(SOURCE)),
+    "mask": st.just(data_url(MASK)),
+    # What this engine cannot do, and what is for another test.
+    "text_encoders": st.none(),
+    "restore_faces": st.just(value=False),
+    "tiling": st.just(value=False),
+    "custom_workflow": st.none(),
+    "width": st.integers(16, 300),
+    "height": st.integers(16, 300),
+    "upscale_factor": st.floats(1, 3),
+    "hires_fix_upscale_factor": st.floats(1, 3),
+}
+
+
+def values_of(model: type[BaseModel]) -> st.SearchStrategy[dict[str, Any]]:
+    """Requests with any of a model's fields, each within its range."""
+    schema = model.model_json_schema(by_alias=False)
+    fields = {name: field_values(name, declared, schema) for name, declared in schema["properties"].items()}
+    required = {name: fields.pop(name) for name in schema.get("required", [])}
+    return st.fixed_dictionaries(required, optional=fields)
+
+
+def field_values(name: str, declared: Mapping[str, Any], schema: Mapping[str, Any]) -> st.SearchStrategy[Any]:
+    if name in NAMES:
+        return NAMES[name]
+    if name == "lora":
+        return st.none() | values_of(LoraBody)
+    if name == "loras":
+        return st.lists(values_of(LoraBody), max_size=2)
+    if name == "controlnet":
+        units = st.lists(values_of(ControlUnitBody).filter(lambda unit: _in_order(unit)), max_size=2)
+        return st.none() | st.fixed_dictionaries({"units": units}, optional={"enabled": st.booleans()})
+    if "anyOf" in declared:
+        inner = next(each for each in declared["anyOf"] if each.get("type") != "null")
+        return st.none() | field_values(name, inner, schema)
+    if "enum" in declared:
+        return st.sampled_from(declared["enum"])
+    if declared["type"] == "boolean":
+        return st.booleans()
+    numbers = st.integers if declared["type"] == "integer" else st.floats
+    return numbers(declared["minimum"], declared["maximum"])
+
+
+def _in_order(unit: Mapping[str, Any]) -> bool:
+    return bool(unit.get("guidance_start", 0.0) <= unit.get("guidance_end", 1.0))
+
+
+@pytest.fixture(scope="module")
+def context(house: TestHouse) -> Context:
+    return Context(None, Catalog(EngineClient(house.engine)), lambda _: None)
+
+
+def answer_to(values: Mapping[str, Any], kind: str, context: Context) -> ApiGraph | DreamLayerError:
+    """The graph of a request, or the error that the services answer with."""
+    try:
+        return graph_of(values, kind, context)
+    except DreamLayerError as error:
+        return error
+
+
+def graph_of(values: Mapping[str, Any], kind: str, context: Context) -> ApiGraph:
+    """The graph of a request, checked as the services check it. Raises what they answer with."""
+    fields = Fields({name: value for name, value in values.items() if value is not None}, {})
+    if kind == "txt2img":
+        graph = txt2img(read_txt2img(fields, context).request, "20261122/x").to_api()
+    else:
+        graph = img2img(read_img2img(fields, context).request, "20261122/x").to_api()
+    assert isinstance(context.inventory, Catalog)
+    problems = context.inventory.check(graph)
+    if problems:
+        raise objection(problems)
+    return graph
+
+
+@pytest.mark.parametrize("kind", ["txt2img", "img2img"])
+def test_a_request_within_the_ranges_is_a_graph_that_fits_the_live_engine(context: Context, kind: str) -> None:
+    @QUIET
+    @given(values_of(Txt2ImgBody if kind == "txt2img" else Img2ImgBody))
+    def check(values: dict[str, Any]) -> None:
+        graph = answer_to(values, kind, context)
+        if isinstance(graph, DreamLayerError):
+            # What cannot go together is told by its field, in so many words.
+            assert graph.status == 422
+            assert graph.field in TOGETHER, (graph.field, graph.message)
+            return
+        assert sum(node["class_type"] == "SaveImage" for node in graph.values()) == (
+            values.get("batch_size", 1) * values.get("batch_count", 1)
+        )
+
+    check()
+
+
+# Fields whose values may be right, and wrong beside others.
+TOGETHER = {
+    *("seed", "only_masked", "refiner_model", "hires_fix_resize_width", "hires_fix_upscale_factor"),
+    *("outpaint_left", "outpaint_top", "outpaint_right", "outpaint_bottom"),
+    *(f"controlnet.units[{index}].{name}" for index in (0, 1) for name in ("model", "input_image")),
+}
+
+
+@pytest.mark.parametrize("kind", ["txt2img", "img2img"])
+def test_any_junk_is_a_request_or_a_4xx(context: Context, kind: str) -> None:
+    model = Txt2ImgBody if kind == "txt2img" else Img2ImgBody
+    junk = st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+        max_leaves=5,
+    )
+
+    @QUIET
+    @given(st.dictionaries(st.sampled_from(sorted(model.model_fields)) | st.text(max_size=8), junk, max_size=6))
+    def check(values: dict[str, Any]) -> None:
+        error = answer_to({"prompt": "x", "input_image": data_url(SOURCE), **values}, kind, context)
+        if isinstance(error, DreamLayerError):
+            assert 400 <= error.status < 500, (error.status, error.message)
+            assert error.field, error.message
+
+    check()
+
+
+def test_the_live_engine_itself_accepts_such_graphs(house: TestHouse, context: Context) -> None:
+    """A few of them are queued for real, and cancelled: the engine's own validation has the last word."""
+    accepted = []
+
+    @settings(QUIET, max_examples=25)
+    @given(values_of(Txt2ImgBody))
+    def check(values: dict[str, Any]) -> None:
+        graph = answer_to({**values, "batch_size": 1, "batch_count": 1}, "txt2img", context)
+        # A picture was never uploaded here.
+        if isinstance(graph, DreamLayerError) or any(node["class_type"] == "LoadImage" for node in graph.values()):
+            return
+        answer = requests.post(f"{house.engine}/prompt", data=json.dumps({"prompt": graph}), timeout=TIMEOUT)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["node_errors"] == {}
+        accepted.append(answer.json()["prompt_id"])
+        requests.post(f"{house.engine}/api/jobs/{accepted[-1]}/cancel", timeout=TIMEOUT)
+
+    check()
+    assert len(accepted) >= 5

@@ -1,0 +1,83 @@
+"""Samplers and schedulers by all the names that they have."""
+
+import pytest
+
+from shared.web.reading.samplers import read_sampler, read_scheduler
+from tests.shelf import Shelf
+
+SAMPLERS = Shelf().choices("KSampler", "sampler_name")
+SCHEDULERS = Shelf().choices("KSampler", "scheduler")
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_engines_own_names_are_themselves_in_any_spelling(name: str) -> None:
+    assert read_sampler(name, SAMPLERS, SCHEDULERS) == (name, None, None)
+    assert read_sampler(name.upper().replace("_", " "), SAMPLERS, SCHEDULERS)[0] == name
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_scheduler_may_follow_every_sampler(name: str, scheduler: str) -> None:
+    assert read_sampler(f"{name} {scheduler}", SAMPLERS, SCHEDULERS)[:2] == (name, scheduler)
+
+
+@pytest.mark.parametrize(
+    ("name", "sampler", "scheduler"),
+    [
+        # The web page's ids.
+        ("euler", "euler", None),
+        ("euler-a", "euler_ancestral", None),
+        ("ddim", "ddim", None),
+        ("lms", "lms", None),
+        ("heun", "heun", None),
+        ("dpm2", "dpm_2", None),
+        ("dpm2-a", "dpm_2_ancestral", None),
+        ("dpm-2s-a", "dpmpp_2s_ancestral", None),
+        ("dpm-2m", "dpmpp_2m", None),
+        ("dpm-sde", "dpmpp_sde", None),
+        ("dpm-fast", "dpm_fast", None),
+        ("dpm-adaptive", "dpm_adaptive", None),
+        ("plms", "ipndm", None),
+        ("lms-karras", "lms", "karras"),
+        ("dpm2-karras", "dpm_2", "karras"),
+        ("dpm2-a-karras", "dpm_2_ancestral", "karras"),
+        ("dpm-2s-a-karras", "dpmpp_2s_ancestral", "karras"),
+        ("dpm-2m-karras", "dpmpp_2m", "karras"),
+        ("dpm-sde-karras", "dpmpp_sde", "karras"),
+        # Labels that people know.
+        ("Euler a", "euler_ancestral", None),
+        ("DPM++ 2M", "dpmpp_2m", None),
+        ("DPM++ 2M Karras", "dpmpp_2m", "karras"),
+        ("dpm++ 2m sde karras", "dpmpp_2m_sde", "karras"),
+        ("DPM++ 2M SDE Heun Exponential", "dpmpp_2m_sde_heun", "exponential"),
+        ("DPM++ 3M SDE", "dpmpp_3m_sde", None),
+        ("DPM++ SDE Karras", "dpmpp_sde", "karras"),
+        ("DPM++ 2S a Karras", "dpmpp_2s_ancestral", "karras"),
+        ("DPM2 a", "dpm_2_ancestral", None),
+        ("UniPC", "uni_pc", None),
+        ("LCM", "lcm", None),
+        ("DDIM", "ddim", None),
+        # What nobody has is left for the engine's list to refuse.
+        ("Restart", "Restart", None),
+        ("karras", "karras", None),
+        ("", "", None),
+    ],
+)
+def test_names_that_people_know(name: str, sampler: str, scheduler: str | None) -> None:
+    assert read_sampler(name, SAMPLERS, SCHEDULERS)[:2] == (sampler, scheduler)
+
+
+@pytest.mark.parametrize(
+    ("name", "scheduler"),
+    [
+        ("Karras", "karras"),
+        ("SGM Uniform", "sgm_uniform"),
+        ("KL Optimal", "kl_optimal"),
+        ("ddim", "ddim_uniform"),
+        ("Uniform", "sgm_uniform"),
+        ("Automatic", None),
+        ("Polyexponential", "Polyexponential"),
+    ],
+)
+def test_schedulers_that_people_know(name: str, scheduler: str | None) -> None:
+    assert read_scheduler(name, SCHEDULERS) == scheduler

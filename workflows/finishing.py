@@ -1,0 +1,62 @@
+"""Between latents and pictures, and from a picture to the one that is saved."""
+
+from collections.abc import Iterator
+
+from shared.schema.request import Common, Enlarging, FaceRestoration, Size
+from shared.schema.units import aligned
+from workflows import nodes
+from workflows.graph import Graph, Image, Latent, Vae
+
+# Above so many pixels a picture is decoded and encoded tile by tile: at once it takes more than 10 GB.
+LARGE = 2048 * 2048
+
+
+def encode(graph: Graph, image: Image, vae: Vae, request: Common, size: Size) -> Latent:
+    """The latent of a picture of that size in pixels."""
+    if size[0] * size[1] > LARGE:
+        return nodes.encode_image_tiled(graph, image, vae, request.tiles.size, request.tiles.overlap)
+    return nodes.encode_image(graph, image, vae)
+
+
+def decode(graph: Graph, latent: Latent, vae: Vae, request: Common, size: Size) -> Image:
+    """The picture of a latent that is of that size in pixels."""
+    if request.seamless:
+        return nodes.decode_seamless(graph, latent, vae)
+    if size[0] * size[1] > LARGE:
+        return nodes.decode_tiled(graph, latent, vae, request.tiles.size, request.tiles.overlap)
+    return nodes.decode(graph, latent, vae)
+
+
+def enlarge(graph: Graph, image: Image, enlarging: Enlarging) -> Image:
+    """A picture at exactly another size: through the upscale model, if there is one, whatever its own factor."""
+    if enlarging.model is not None:
+        image = nodes.upscale(graph, nodes.load_upscale_model(graph, enlarging.model), image)
+    return nodes.scale(graph, image, *enlarging.size, enlarging.method)
+
+
+def restore_faces(graph: Graph, image: Image, faces: FaceRestoration | None) -> Image:
+    """A picture with its faces drawn anew, if that was asked for."""
+    if faces is None:
+        return image
+    return nodes.restore_faces(graph, nodes.load_face_model(graph, faces.model), image, faces.fidelity)
+
+
+def crop_to_size(graph: Graph, image: Image, size: Size) -> Image:
+    """Cuts off what was added to reach multiples of 8, so that the picture has the size asked for."""
+    return image if aligned(size) == size else nodes.crop(graph, image, *size)
+
+
+def finish(graph: Graph, image: Image, request: Common) -> Image:
+    """What is done to a picture at last: its faces restored, and it enlarged."""
+    image = restore_faces(graph, image, request.faces)
+    return image if request.upscale is None else enlarge(graph, image, request.upscale)
+
+
+def pictures(request: Common, filename_prefix: str) -> Iterator[tuple[int, str]]:
+    """The seed of each picture, and the prefix of its file.
+
+    Each is sampled on its own, so that its seed alone makes it again: in a batch of ComfyUI's, the noise of the third
+    picture depends on there being two before it.
+    """
+    for index, seed in enumerate(request.seeds, start=1):
+        yield seed, filename_prefix if len(request.seeds) == 1 else f"{filename_prefix}-{index:03d}"

@@ -1,0 +1,123 @@
+"""How a latent is sampled: one pass, or base and refiner, or DPM adaptive in bounded steps; and the hires pass."""
+
+from shared.schema.request import Common, Sampling
+from shared.schema.units import aligned
+from workflows import nodes, sampler_nodes
+from workflows.finishing import decode, encode, enlarge
+from workflows.graph import Graph, Latent, Model
+from workflows.loading import Loaded, Prompts
+
+# The logarithm of the noise falls by about this much over all steps (Stable Diffusion: from 14.6 to 0.03).
+LOG_NOISE_RANGE = 6.2
+# The largest range that KSamplerAdvanced takes a part of.
+MOST_STEPS = 10_000
+# A step of DPM adaptive asks the model so often.
+ORDER = 3
+
+
+def sample(
+    graph: Graph,
+    loaded: Loaded,
+    prompts: Prompts,
+    refiner: tuple[Model, Prompts] | None,
+    latent: Latent,
+    request: Common,
+    seed: int,
+) -> Latent:
+    """The first pass over `latent`: by the base model, and, after the part of the steps that the request says, by the
+    refiner."""
+    sampling = request.sampling
+    if refiner is None or request.refiner is None or sampling.denoise == 0:
+        return _pass(graph, loaded.model, prompts, latent, sampling, seed)
+    of_base = round(sampling.steps * request.refiner.switch_at)
+    if of_base == 0:
+        return _pass(graph, *refiner, latent, sampling, seed)
+    if of_base == sampling.steps:
+        return _pass(graph, loaded.model, prompts, latent, sampling, seed)
+    # KSampler takes the last `steps` of so many, to denoise by a part; KSamplerAdvanced is told which.
+    total = sampling.steps if sampling.denoise >= 1 else min(MOST_STEPS, int(sampling.steps / sampling.denoise))
+    start = total - sampling.steps
+    switch = start + of_base
+    latent = _steps(graph, loaded.model, prompts, latent, sampling, seed, total, (start, switch), last=False)
+    return _steps(graph, *refiner, latent, sampling, seed, total, (switch, total), last=True)
+
+
+def sample_hires(graph: Graph, loaded: Loaded, prompts: Prompts, latent: Latent, request: Common, seed: int) -> Latent:
+    """The second pass, over the enlarged picture; the same latent if none was asked for."""
+    hires = request.hires
+    if hires is None:
+        return latent
+    width, height = aligned(hires.size)
+    if hires.latent_method is not None:
+        latent = nodes.scale_latent(graph, latent, width, height, hires.latent_method)
+    elif hires.enlarging is not None:
+        image = decode(graph, latent, loaded.vae, request, request.latent_size)
+        image = enlarge(graph, image, hires.enlarging)
+        latent = encode(graph, image, loaded.vae, request, hires.enlarging.size)
+    return _pass(graph, loaded.model, prompts, latent, hires.sampling, seed)
+
+
+def _pass(graph: Graph, model: Model, prompts: Prompts, latent: Latent, sampling: Sampling, seed: int) -> Latent:
+    if sampling.sampler == "dpm_adaptive":
+        return _pass_adaptive(graph, model, prompts, latent, sampling, seed)
+    return sampler_nodes.sample(
+        graph,
+        model=model,
+        positive=prompts.positive,
+        negative=prompts.negative,
+        latent_image=latent,
+        seed=seed,
+        steps=sampling.steps,
+        cfg=sampling.cfg,
+        sampler_name=sampling.sampler,
+        scheduler=sampling.scheduler,
+        denoise=sampling.denoise,
+    )
+
+
+def _pass_adaptive(
+    graph: Graph, model: Model, prompts: Prompts, latent: Latent, sampling: Sampling, seed: int
+) -> Latent:
+    """As KSampler runs it, DPM adaptive ignores `steps`, and may take minutes over two; here it keeps to them."""
+    each = LOG_NOISE_RANGE * ORDER / sampling.steps
+    return sampler_nodes.sample_custom(
+        graph,
+        model=model,
+        positive=prompts.positive,
+        negative=prompts.negative,
+        latent_image=latent,
+        seed=seed,
+        cfg=sampling.cfg,
+        sampler=sampler_nodes.dpm_adaptive(graph, round(each, 4)),
+        sigmas=sampler_nodes.noise_levels(graph, model, sampling.scheduler, sampling.steps, sampling.denoise),
+    )
+
+
+def _steps(
+    graph: Graph,
+    model: Model,
+    prompts: Prompts,
+    latent: Latent,
+    sampling: Sampling,
+    seed: int,
+    total: int,
+    span: tuple[int, int],
+    *,
+    last: bool,
+) -> Latent:
+    return sampler_nodes.sample_steps(
+        graph,
+        model=model,
+        positive=prompts.positive,
+        negative=prompts.negative,
+        latent_image=latent,
+        seed=seed,
+        steps=total,
+        cfg=sampling.cfg,
+        sampler_name=sampling.sampler,
+        scheduler=sampling.scheduler,
+        start=span[0],
+        end=span[1],
+        first=not last,
+        last=last,
+    )
