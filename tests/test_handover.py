@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from shared.errors import EngineUnavailable, QueueFull, StorageFailed
 from shared.jobs import conductor as module
+from shared.jobs.active import Active
+from shared.jobs.sending import send
 from shared.jobs.tables import State
 from tests.desk import Desk, new_job, wait_for
 from tests.fake_engine import FakeEngine
@@ -80,6 +83,42 @@ def test_jobs_of_a_service_that_vanished_are_followed_to_their_end(open_desk: Op
     assert [(row.state, row.attempts) for row in rows] == [(State.COMPLETED, 0)] * 3
     assert {row.owner for row in rows} == {heir.conductor.owner}
     assert engine.submitted == ids
+
+
+def test_a_service_that_stops_first_gives_the_engine_what_it_is_just_sending(
+    open_desk: Open, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaving, heir = open_desk(), open_desk()
+    arrived = threading.Event()
+    hold_up(monkeypatch, leaving.client, "submit", arrived)
+    leaving.start()
+    with ThreadPoolExecutor(2) as pool:
+        accepted = pool.submit(leaving.submit)
+        wait_for(lambda: len(leaving.conductor._roster), "the job is not accepted")
+        stopped = pool.submit(leaving.conductor.stop)
+        time.sleep(0.3)
+        assert not stopped.done()
+        arrived.set()
+        stopped.result(10)
+        assert engine.submitted == [accepted.result(10)]
+        # Accepted after that, a job is for others to send.
+        late = leaving.submit()
+    assert late not in engine.submitted
+    heir.start()
+    assert {heir.wait(each).state for each in (accepted.result(), late)} == {State.COMPLETED}
+    assert engine.submitted == [accepted.result(), late]
+
+
+def test_a_job_that_is_sent_twice_is_never_the_same_item_of_the_engine_s_queue(desk: Desk, engine: FakeEngine) -> None:
+    """ComfyUI's worker thread ends when its queue compares two items of equal number and id: graphs have no order."""
+    engine.seconds = 1
+    row = desk.row(desk.submit())
+    for _ in range(3):
+        assert send(Active(row), desk.client, desk.archive.uploads, "client") is None
+    queue = requests.get(f"{engine.address}/queue", timeout=5).json()
+    numbers = [item[0] for item in queue["queue_running"] + queue["queue_pending"]]
+    assert len(set(numbers)) == 4
+    assert {int(number) for number in numbers} == {row.number}
 
 
 def test_what_the_engine_lost_too_is_sent_again_by_the_heir_and_nobody_is_suspected(

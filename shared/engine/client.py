@@ -103,7 +103,7 @@ class EngineClient:
         job_id: str,
         graph: dict[str, Any],
         client_id: str,
-        number: int,
+        number: float,
         extra_data: dict[str, Any] | None = None,
     ) -> None:
         """Queues `graph` under `job_id` (a canonical UUID). Raises EngineRejected if any part of it is refused.

@@ -78,6 +78,8 @@ class Conductor:
         if self._thread is not None:
             self._thread.join(timeout=5)
         self._listener.stop()
+        # Whoever adopts what is left asks the engine for it: by then it must have all that was sent.
+        self._roster.close(patience=5)
         try:
             with self._beating:
                 self._store.leave(self.owner)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 from shared.jobs.active import Active
 
@@ -16,6 +17,7 @@ class Roster:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._active: dict[str, Active] = {}
+        self._closed = False
 
     def __len__(self) -> int:
         return len(self._active)
@@ -23,10 +25,18 @@ class Roster:
     def enter(self, each: Active) -> bool:
         """Follows a job; whether it is the caller's to send at once, which it is never past one that waits."""
         with self._lock:
-            room = len(self._active) < WINDOW
+            room = len(self._active) < WINDOW and not self._closed
             each.sending = room and not any(other.waits for other in self._active.values())
             self._active[each.row.id] = each
             return each.sending
+
+    def close(self, patience: float) -> None:
+        """Lets nobody send any more, and waits for those who are at it: at most `patience` seconds."""
+        with self._lock:
+            self._closed = True
+        deadline = time.monotonic() + patience
+        while any(each.sending for each in self.in_order()) and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def adopt(self, each: Active) -> None:
         """Follows a job that another process sent."""
@@ -54,7 +64,7 @@ class Roster:
         """The first that waits, if the window has room for it: it is the caller's to send."""
         with self._lock:
             waiting = [each for each in self._active.values() if each.waits]
-            if not waiting or len(self._active) - len(waiting) >= WINDOW:
+            if not waiting or self._closed or len(self._active) - len(waiting) >= WINDOW:
                 return None
             first = min(waiting, key=lambda each: each.row.number)
             first.sending = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import time
 
 from shared.engine.client import EngineClient
@@ -29,7 +30,10 @@ def send(each: Active, engine: EngineClient, uploads: Uploads, client_id: str) -
         # From here on it counts as sent: an answer that is lost is no job that is lost.
         each.sent = time.monotonic()
         extra = {"preview_method": "auto"} if spec.get("previews") else None
-        engine.submit(each.row.id, spec["graph"], client_id, each.row.number, extra)
+        # Two items of its queue that are equal in number and id end ComfyUI's worker, so none ever are, even if a job
+        # should be sent twice: by a process that was thought dead, and by its heir.
+        number = each.row.number + random.random() / 2
+        engine.submit(each.row.id, spec["graph"], client_id, number, extra)
         each.taken = True
     except EngineUnavailable as error:
         if not error.reached:
