@@ -10,7 +10,10 @@ from pathlib import Path
 from shared.engine.process import find_engine
 from shared.settings import PREFIX, Settings, load_settings
 
-PORTS = ("TXT2IMG_PORT", "IMG2IMG_PORT", "CONTROL_PORT", "ENGINE_PORT")
+PORTS = (
+    *("TXT2IMG_PORT", "IMG2IMG_PORT", "CONTROL_PORT", "ENGINE_PORT"),
+    *("EXTRAS_PORT", "RUNS_PORT", "REPORT_PORT"),
+)
 
 
 @contextmanager

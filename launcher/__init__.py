@@ -1,1 +1,2 @@
-"""Set-up and start. `cli`, `environment` and `terminal` run before there is more than the standard library."""
+"""Set-up and start. `cli`, `environment`, `terminal` and `models.arguments` run before there is more than the
+standard library."""

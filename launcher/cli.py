@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launcher.environment import PROJECT_DIR, SetupIncompleteError, find_environment
+from launcher.models.arguments import add_arguments
 from launcher.terminal import complain, interrupt_on_stop_signals
 
 RUNTIME = ["requirements"]
@@ -22,7 +23,7 @@ def main(arguments: Sequence[str]) -> int:
     testing = options.command == "test"
     interrupt_on_stop_signals()
     try:
-        # `run` is for those who look after their environment themselves; the other two make one.
+        # `run` is for those who look after their environment themselves; the others make one.
         install = options.command != "run" and not options.no_install
         python = find_environment(DEVELOPMENT if testing else RUNTIME, install=install)
         # By name, not by file: the Python of a virtual environment is a link to the one that made it.
@@ -33,6 +34,10 @@ def main(arguments: Sequence[str]) -> int:
             from launcher.testing import run_tests
 
             return run_tests(rest)
+        if options.command == "models":
+            from launcher.models.commands import run_models
+
+            return run_models(options)
         from launcher.house import run_house
 
         return run_house(services=options.command == "up", starter=not options.no_starter)
@@ -51,10 +56,13 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Settings are environment variables DREAM_LAYER_*, or lines of a file .env; README.md lists them.",
     )
     parser.set_defaults(no_install=False, no_starter=False, command="run")
-    commands = parser.add_subparsers(dest="command", metavar="{up,run,test}", description="Without a command: run.")
+    commands = parser.add_subparsers(
+        dest="command", metavar="{up,run,models,test}", description="Without a command: run."
+    )
     up = commands.add_parser("up", help="set up what is missing, then start everything")
     run = commands.add_parser("run", help="start the engine and the control service alone, install no packages")
     commands.add_parser("test", help="run the whole test suite; further arguments go to pytest")
+    add_arguments(commands.add_parser("models", help="list, add and remove model files"))
     up.add_argument("--no-install", action="store_true", help="use the environment as it is")
     for command in (up, run):
         command.add_argument("--no-starter", action="store_true", help="do without the starter model")

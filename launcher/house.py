@@ -5,9 +5,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import requests
 from flask import Flask
@@ -17,20 +17,32 @@ from launcher.terminal import complain, say, stop_signals
 from shared import __version__
 from shared.child import Child, Keeper
 from shared.engine.install import comfyui_version, install_page
-from shared.engine.process import find_engine, make_keeper, use_cpu
+from shared.engine.manager import EngineManager
+from shared.engine.process import engine_command, find_engine, make_keeper, use_cpu
 from shared.engine.proof import prove
 from shared.errors import EngineError, SetupError
+from shared.keys import KeyRing
 from shared.settings import PREFIX, Settings, load_settings
 from shared.web.app import create_app
 from shared.web.backend import Backend
-from shared.web.control import control_routes
+from shared.web.choosing import path_routes
+from shared.web.control import engine_routes
+from shared.web.extras import extras_routes
+from shared.web.inventory import controlnet_routes, model_routes
 from shared.web.jobs import job_routes
+from shared.web.keeping import key_routes
 from shared.web.memory import return_freed_memory
+from shared.web.model_upload import ModelUploads, model_upload_routes
 from shared.web.native import image_routes
 from shared.web.options import option_routes
 from shared.web.pnginfo import pnginfo_routes
 from shared.web.ready import ready_routes
-from shared.web.serve import check_port, reachable, serve_waitress
+from shared.web.report import report_routes
+from shared.web.runs import run_routes
+from shared.web.sending import sending_routes
+from shared.web.serve import check_port, open_ports, reachable, serve_waitress
+from shared.web.suggesting import suggestion_routes
+from shared.web.uploading import upload_routes
 
 SERVICE_START_TIMEOUT = 60.0
 
@@ -68,7 +80,7 @@ class House:
 
     def __init__(self) -> None:
         self._keepers: list[Keeper] = []
-        self._engine_keeper: Keeper | None = None
+        self._manager: EngineManager | None = None
         self._backend: Backend | None = None
 
     def start(self, settings: Settings, *, services: bool, starter: bool) -> None:
@@ -76,6 +88,8 @@ class House:
         _check_ports(settings, services=services)
         self._backend = Backend(settings)
         engine = self._backend.engine
+        keeper: Keeper | None = None
+        command: Callable[[], Sequence[str]] = list
         if settings.engine_url is None:
             comfyui_dir = find_engine(settings)
             say("engine", f"ComfyUI {comfyui_version(comfyui_dir)} in {comfyui_dir}")
@@ -84,19 +98,18 @@ class House:
             if starter:
                 _assemble_starter(settings, comfyui_dir)
             cpu = use_cpu(settings)
-            self._engine_keeper = make_keeper(settings, engine, comfyui_dir, cpu=cpu)
-            self._start(self._engine_keeper)
-            say(
-                "engine",
-                f"starting on the {'CPU' if cpu else 'GPU'}; log: {self._engine_keeper.child.log_path}",
-            )
+            keeper = make_keeper(settings, engine, comfyui_dir, cpu=cpu)
+            command = partial(engine_command, settings, comfyui_dir, settings.data_dir.resolve(), cpu=cpu)
+            self._start(keeper)
+            say("engine", f"starting on the {'CPU' if cpu else 'GPU'}; log: {keeper.child.log_path}")
+        self._manager = EngineManager(engine, keeper, command, self._backend.store.count_unfinished)
         begun = time.monotonic()
         if services:
             self._start_services(settings)
         self._backend.start()
-        self._start_control(self._backend)
-        if self._engine_keeper is not None:
-            self._engine_keeper.wait_ready()
+        self._start_control(self._backend, self._manager)
+        if keeper is not None:
+            keeper.wait_ready()
         try:
             proven = prove(engine)
         except EngineError as error:
@@ -111,6 +124,8 @@ class House:
 
     def stop(self) -> None:
         """Stops every child, all at once."""
+        if self._manager is not None:
+            self._manager.close()
         if self._backend is not None:
             self._backend.stop()
         stopping = [threading.Thread(target=keeper.stop) for keeper in self._keepers]
@@ -120,13 +135,6 @@ class House:
             thread.join()
         if stopping:
             say("stopped", "all of it")
-
-    def engine_state(self) -> dict[str, Any]:
-        """What GET /api/engine tells."""
-        keeper = self._engine_keeper
-        if keeper is None:
-            return {"state": "external"}
-        return {"state": keeper.state, "pid": keeper.child.pid, "restarts": keeper.restarts}
 
     def _start(self, keeper: Keeper) -> None:
         self._keepers.append(keeper)
@@ -147,11 +155,18 @@ class House:
         for keeper in keepers:
             keeper.wait_ready()
 
-    def _start_control(self, backend: Backend) -> None:
+    def _start_control(self, backend: Backend, manager: EngineManager) -> None:
         settings = backend.settings
-        app = build_control(backend, self.engine_state)
+        uploads = ModelUploads(settings, backend.catalog)
+        uploads.sweep()
+        app = build_control(backend, manager, uploads)
+        ports = [settings.control_port, *_page_ports(settings)]
         server = threading.Thread(
-            target=serve_waitress, args=(app, settings, settings.control_port), name="control", daemon=True
+            target=serve_waitress,
+            args=(app, settings, *ports),
+            kwargs={"large": uploads.large_body},
+            name="control",
+            daemon=True,
         )
         server.start()
         healthy = _health_check(settings, settings.control_port)
@@ -161,15 +176,26 @@ class House:
             time.sleep(0.02)
 
 
-def build_control(backend: Backend, engine_state: Callable[[], dict[str, Any]]) -> Flask:
+def build_control(backend: Backend, manager: EngineManager, uploads: ModelUploads) -> Flask:
     """The control service's application."""
     routes = [
-        control_routes(engine_state, backend.catalog),
+        engine_routes(manager),
+        model_routes(backend.catalog),
+        controlnet_routes(backend.catalog),
+        suggestion_routes(),
+        model_upload_routes(uploads),
+        upload_routes(backend),
+        sending_routes(backend),
+        path_routes(backend.paths, manager),
+        key_routes(KeyRing(backend.settings.data_dir)),
         image_routes(backend),
         job_routes(backend),
         ready_routes(backend),
         option_routes(backend),
         pnginfo_routes(backend),
+        extras_routes(backend),
+        run_routes(backend),
+        report_routes(backend),
     ]
     return create_app("control", backend.settings, routes)
 
@@ -181,6 +207,18 @@ def _check_ports(settings: Settings, *, services: bool) -> None:
         check_port(settings.host, settings.img2img_port, f"{PREFIX}IMG2IMG_PORT")
     if settings.engine_url is None:
         check_port("127.0.0.1", settings.engine_port, f"{PREFIX}ENGINE_PORT")
+
+
+def _page_ports(settings: Settings) -> list[int]:
+    """The ports of the web page that are free; a word about each that is not.
+
+    That is no reason to stop: every route is on the control service's own port too, and who has no web page never
+    asks here.
+    """
+    free, taken = open_ports(settings.host, settings.page_ports)
+    for error in taken:
+        say("web page", f"without {error.step}: {error.message} ({error.hint})")
+    return free
 
 
 def _assemble_starter(settings: Settings, comfyui_dir: Path) -> None:

@@ -46,16 +46,27 @@ class Child:
         self.name = name
         self.log_path = log_path
         options = [] if vital is None else ["--vital", vital]
-        self._command = [str(python), str(LIFELINE), *options, *map(str, command)]
+        self._python = [str(python), str(LIFELINE), *options]
+        self._command = [*self._python, *map(str, command)]
         self._folder = folder
         self._environ = {**environ, "PYTHONUNBUFFERED": "1"}
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
+        self._started = 0.0
 
     @property
     def pid(self) -> int | None:
         """Its process id, while it runs."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    @property
+    def uptime(self) -> float | None:
+        """Seconds since it was started, while it runs."""
+        return None if self.pid is None else time.monotonic() - self._started
+
+    def change(self, command: Sequence[str | Path]) -> None:
+        """From its next start on it runs this command."""
+        self._command = [*self._python, *map(str, command)]
 
     def start(self) -> None:
         """Starts the process. Ctrl-C in our terminal does not reach it: we stop our children ourselves, in order."""
@@ -63,6 +74,7 @@ class Child:
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         if self.log_path.exists() and self.log_path.stat().st_size > MAX_LOG_BYTES:
             self.log_path.replace(self.log_path.with_suffix(".previous.log"))
+        self._started = time.monotonic()
         with self.log_path.open("ab") as output:
             self._log_start = output.tell()
             self._process = subprocess.Popen(
@@ -87,15 +99,21 @@ class Child:
 
     def stop(self) -> None:
         """Ends it: asked first, then, after some seconds, made to."""
-        if self._process is None:
-            return
-        if self._process.poll() is None:
-            self._process.terminate()
-            if self.wait(GRACE) is None:
-                log.warning("%s did not stop when asked and was killed", self.name)
-                self._process.kill()
-                self._process.wait()
+        self.end()
         self._close_lifeline()
+
+    def end(self) -> None:
+        """As `stop`, but who watches it may start it again meanwhile: only the process that runs now is ended."""
+        process = self._process
+        if process is None or process.poll() is not None:
+            return
+        process.terminate()
+        try:
+            process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            log.warning("%s did not stop when asked and was killed", self.name)
+            process.kill()
+            process.wait()
 
     def _close_lifeline(self) -> None:
         if self._process is not None and self._process.stdin is not None:
@@ -124,6 +142,7 @@ class Keeper:
         self._is_ready = is_ready
         self._start_timeout = start_timeout
         self._stopping = threading.Event()
+        self._asked = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -139,6 +158,11 @@ class Keeper:
         self._wait_ready()
         self._thread = threading.Thread(target=self._keep, name=f"keeper-{self.child.name}", daemon=True)
         self._thread.start()
+
+    def restart(self) -> None:
+        """Ends the child, which is then started again at once. Only after `wait_ready`."""
+        self._asked.set()
+        self.child.end()
 
     def stop(self) -> None:
         """Ends the child and does not start it again."""
@@ -186,10 +210,16 @@ class Keeper:
             code = self._watch()
             if self._stopping.is_set():
                 return
+            asked = self._asked.is_set()
+            self._asked.clear()
             steady = time.monotonic() - since > STEADY
-            delay = FIRST_DELAY if steady else min(max(FIRST_DELAY, delay * 2), MAX_DELAY)
             self.state = "restarting"
-            log.warning("%s ended with exit code %s; it is started again in %.0f s", self.child.name, code, delay)
+            if asked:
+                delay = 0.0
+                log.info("%s is started again, as was asked", self.child.name)
+            else:
+                delay = FIRST_DELAY if steady else min(max(FIRST_DELAY, delay * 2), MAX_DELAY)
+                log.warning("%s ended with exit code %s; it is started again in %.0f s", self.child.name, code, delay)
             if self._stopping.wait(delay):
                 return
             self.restarts += 1

@@ -7,6 +7,8 @@
     │   ├── NotFound                 404  not_found
     │   ├── Cancelled                409  cancelled             the job was cancelled before it was done
     │   ├── NotFinished              409  not_finished          only a finished job can be retried
+    │   ├── AlreadyThere             409  already_there         a file of that name exists, and is not overwritten
+    │   ├── NotPossible              409  not_possible          not on this machine, or not with this engine
     │   ├── BodyTooLarge             413  body_too_large
     │   ├── UnsupportedBody          415  unsupported_body
     │   ├── InvalidValue             422  invalid_value         one field of the request is wrong
@@ -125,6 +127,20 @@ class NotFinished(RequestError):
 
     status = 409
     code = "not_finished"
+
+
+class AlreadyThere(RequestError):
+    """There is a file of that name, and files of users are never overwritten."""
+
+    status = 409
+    code = "already_there"
+
+
+class NotPossible(RequestError):
+    """What was asked cannot be done here: there is no desktop, or the engine is not ours to restart."""
+
+    status = 409
+    code = "not_possible"
 
 
 class BodyTooLarge(RequestError):

@@ -32,6 +32,11 @@ def _empty_to_none(value: Any) -> Any:
     return None if value == "" else value
 
 
+def _as_suffixes(words: tuple[str, ...]) -> tuple[str, ...]:
+    """`ckpt` and `.CKPT` mean `.ckpt`."""
+    return tuple("." + word.lower().lstrip(".") for word in words)
+
+
 def _absolute(path: Path) -> Path:
     """Relative paths start at the project folder, wherever a process was started."""
     return PROJECT_DIR / path.expanduser()
@@ -39,6 +44,7 @@ def _absolute(path: Path) -> Path:
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
+Suffixes = Annotated[Words, AfterValidator(_as_suffixes)]
 OptionalInt = Annotated[int | None, BeforeValidator(_empty_to_none)]
 OptionalFloat = Annotated[float | None, BeforeValidator(_empty_to_none)]
 OptionalText = Annotated[str | None, BeforeValidator(_empty_to_none)]
@@ -68,6 +74,11 @@ class Settings(BaseSettings):
     txt2img_port: Port = Field(default=5001, description="Port of the txt2img service.")
     img2img_port: Port = Field(default=5004, description="Port of the img2img service.")
     control_port: Port = Field(default=5002, description="Port of the control service.")
+    extras_port: Port = Field(
+        default=5003, description="Port on which the web page asks the control service to enlarge pictures."
+    )
+    runs_port: Port = Field(default=5005, description="Port on which it asks the control service for past runs.")
+    report_port: Port = Field(default=5006, description="Port on which it asks the control service for reports.")
     engine_port: Port = Field(default=8188, description="Port of the engine that the launcher starts (loopback only).")
     engine_url: OptionalText = Field(
         default=None,
@@ -127,6 +138,14 @@ class Settings(BaseSettings):
     )
     streams: int = Field(default=40, ge=1, description="Event streams that may be open at once.")
     max_body_mb: int = Field(default=64, ge=1, le=1024, description="Largest request body, in MB.")
+    max_model_mb: int = Field(
+        default=32768, ge=1, le=1_048_576, description="Largest model file that may be uploaded, in MB."
+    )
+    model_suffixes: Suffixes = Field(
+        default=(".safetensors",),
+        description="Kinds of model files that may be uploaded, separated by commas. Others than `.safetensors`, such "
+        "as `.ckpt`, can run code when they are loaded.",
+    )
     allow_nodes: Words = Field(
         default=(),
         description="Node classes that graphs of clients may use beyond ComfyUI's harmless own, separated by commas; "
@@ -167,6 +186,17 @@ class Settings(BaseSettings):
     def engine_address(self) -> str:
         """Base URL of the engine, without a slash at its end."""
         return (self.engine_url or f"http://127.0.0.1:{self.engine_port}").rstrip("/")
+
+    @property
+    def page_ports(self) -> dict[str, int]:
+        """The ports that only the web page knows, by the names of their settings."""
+        names = ("extras_port", "runs_port", "report_port")
+        return {f"{PREFIX}{name.upper()}": getattr(self, name) for name in names}
+
+    @property
+    def reports_dir(self) -> Path:
+        """Where reports lie until newer ones replace them."""
+        return self.data_dir / "reports"
 
     @property
     def output_dir(self) -> Path:

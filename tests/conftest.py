@@ -58,8 +58,11 @@ def free_ports(count: int) -> list[int]:
 def launcher_environment(data_dir: Path) -> dict[str, str]:
     """An environment for dream_layer.py with free ports, its own data folder, and the engine that is installed."""
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
+    # No window is to open on the desktop of who tests.
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        kept.pop(name, None)
     engine = os.environ.get(f"{PREFIX}COMFYUI_DIR") or str(engine_dir(PROJECT_DIR / "data"))
-    txt2img, img2img, control, engine_port = free_ports(4)
+    txt2img, img2img, control, engine_port, extras, runs, report = free_ports(7)
     return {
         **kept,
         f"{PREFIX}DATA_DIR": str(data_dir),
@@ -68,6 +71,9 @@ def launcher_environment(data_dir: Path) -> dict[str, str]:
         f"{PREFIX}TXT2IMG_PORT": str(txt2img),
         f"{PREFIX}IMG2IMG_PORT": str(img2img),
         f"{PREFIX}CONTROL_PORT": str(control),
+        f"{PREFIX}EXTRAS_PORT": str(extras),
+        f"{PREFIX}RUNS_PORT": str(runs),
+        f"{PREFIX}REPORT_PORT": str(report),
         f"{PREFIX}ENGINE_PORT": str(engine_port),
     }
 

@@ -5,8 +5,11 @@ from typing import Any
 
 from shared.schema.request import (
     ControlUnit,
+    EnlargedLayer,
     Enlarging,
+    ExtrasRequest,
     FaceRestoration,
+    FacesLayer,
     Hires,
     Img2ImgRequest,
     Inpainting,
@@ -21,6 +24,7 @@ from shared.schema.request import (
     UpscaleRequest,
 )
 from shared.schema.units import Picture
+from workflows.extras import extras
 from workflows.graph import ApiGraph
 from workflows.img2img import img2img
 from workflows.txt2img import txt2img
@@ -47,6 +51,9 @@ REFINER = Refiner("refiner.safetensors", 0.75)
 AGAIN = Sampling(steps=6, cfg=7.0, sampler="euler", scheduler="normal", denoise=0.5)
 HIRES_LATENT = Hires((1024, 1024), AGAIN, latent_method="bicubic")
 HIRES_MODEL = Hires((1000, 776), AGAIN, enlarging=Enlarging((1000, 776), model="4x.safetensors"))
+PLAIN = Enlarging((1024, 1024))
+FIRST = EnlargedLayer(Enlarging((1024, 1024), model="2x.safetensors"), 1.0)
+SECOND = EnlargedLayer(Enlarging((1024, 1024), model="4x.safetensors"), 0.3)
 FILL = Inpainting("fill", MASK, MASK)
 SPLIT_FLUX = Models(
     diffusion_model="flux.safetensors",
@@ -70,6 +77,10 @@ def redraw(inpainting: Inpainting | None = None, denoise: float = 1.0, **fields:
     sampling = replace(fields.pop("sampling", SAMPLING), denoise=denoise)
     request = Img2ImgRequest(**{**COMMON, **fields, "sampling": sampling}, source=SOURCE, inpainting=inpainting)
     return img2img(request, PREFIX).to_api()
+
+
+def more(*layers: EnlargedLayer, faces: tuple[FacesLayer, ...] = ()) -> ApiGraph:
+    return extras(ExtrasRequest(SOURCE, PLAIN, layers, faces), PREFIX).to_api()
 
 
 GRAPHS: dict[str, ApiGraph] = {
@@ -111,6 +122,11 @@ GRAPHS: dict[str, ApiGraph] = {
     "upscale_lanczos_batch": draw(upscale=Enlarging((1024, 1024)), seeds=(1, 2)),
     "hires_upscale": draw(hires=HIRES_LATENT, upscale=Enlarging((2048, 2048), model="4x.safetensors")),
     "upscale_alone": upscale(UpscaleRequest(SOURCE, Enlarging((640, 640), model="4x.safetensors")), PREFIX).to_api(),
+    "extras_plain": more(),
+    "extras_one": more(FIRST),
+    "extras_one_half": more(replace(FIRST, visibility=0.5)),
+    "extras_two": more(FIRST, SECOND),
+    "extras_two_halves": more(replace(FIRST, visibility=0.5), SECOND),
     "img2img": redraw(denoise=0.4),
     "img2img_batch": redraw(seeds=(42, 43), denoise=0.4),
     "img2img_odd_size": redraw(size=(509, 512), denoise=0.4),
@@ -138,6 +154,13 @@ GRAPHS: dict[str, ApiGraph] = {
 CUSTOM_GRAPHS: dict[str, ApiGraph] = {
     "seamless": draw(seamless=True),
     "faces": draw(faces=FaceRestoration("codeformer.pth", 0.5)),
+    "extras_faces": more(
+        FIRST,
+        faces=(
+            FacesLayer(FaceRestoration("GFPGANv1.4.pth", 0.5), 1.0),
+            FacesLayer(FaceRestoration("codeformer.pth", 0.7), 0.4),
+        ),
+    ),
     "control_custom_preprocessor": draw(
         controls=(replace(UNIT, preprocessing=Preprocessing("LineArtPreprocessor", (("resolution", 512),))),)
     ),

@@ -5,7 +5,7 @@ import io
 import json
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,33 @@ class TestHouse:
         return self._url("CONTROL")
 
     @property
+    def extras(self) -> str:
+        return self._url("EXTRAS")
+
+    @property
+    def runs(self) -> str:
+        return self._url("RUNS")
+
+    @property
+    def report(self) -> str:
+        return self._url("REPORT")
+
+    @property
     def engine(self) -> str:
         return self._url("ENGINE")
+
+    def engine_state(self) -> dict[str, Any]:
+        """What the control service tells of the engine."""
+        told: dict[str, Any] = requests.get(f"{self.control}/api/engine", timeout=TIMEOUT).json()["engine"]
+        return told
+
+    def wait_for_engine(self, ready: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """What is told of the engine, once it answers and is as wanted."""
+        deadline = time.monotonic() + TIMEOUT
+        while not (told := self.engine_state())["answers"] or not ready(told):
+            assert time.monotonic() < deadline, told
+            time.sleep(0.2)
+        return told
 
     def draw(self, **fields: Any) -> dict[str, Any]:
         """The JSON of a txt2img that must succeed."""

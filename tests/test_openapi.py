@@ -12,9 +12,11 @@ from openapi_spec_validator import validate
 import img2img_server
 import txt2img_server
 from launcher.house import build_control
+from shared.engine.manager import EngineManager
 from shared.schema.body import Img2ImgBody, Txt2ImgBody
 from shared.settings import Settings
 from shared.web.backend import Backend
+from shared.web.model_upload import ModelUploads
 from shared.web.openapi.document import OPERATIONS, openapi_document, routes_of
 from shared.web.openapi.operation import FORM, HEADERS, JSON
 from shared.web.openapi.routes import PAGE
@@ -22,7 +24,11 @@ from shared.web.openapi.routes import PAGE
 SERVICES: dict[str, Callable[[Backend], Flask]] = {
     "txt2img": txt2img_server.build,
     "img2img": img2img_server.build,
-    "control": lambda backend: build_control(backend, dict),
+    "control": lambda backend: build_control(
+        backend,
+        EngineManager(backend.engine, None, list, backend.store.count_unfinished),
+        ModelUploads(backend.settings, backend.catalog),
+    ),
 }
 MakeBackend = Callable[..., Backend]
 

@@ -11,6 +11,7 @@ from shared.schema.replies import ErrorReply
 from shared.web.openapi.document import OPERATIONS
 from shared.web.openapi.operation import JSON, Example, Operation
 from tests.house import TIMEOUT, TestHouse, read_stream
+from tests.tiny import write_safetensors
 
 SMALL = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1}
 CASES = [
@@ -18,8 +19,7 @@ CASES = [
     for operation in OPERATIONS
     for example in operation.examples
 ]
-# Only the control service has these.
-CONTROL = ("/api/models", "/api/engine")
+PICTURE = "20261122-143210-3f2a9c1e0b7d_00001_.png"
 
 
 @pytest.fixture
@@ -36,6 +36,12 @@ def workflow_file(house: TestHouse, graph: dict[str, Any]) -> Path:
     return path
 
 
+def service_of(house: TestHouse, operation: Operation) -> str:
+    """The txt2img service, unless only the control service has the route."""
+    told = requests.get(f"{house.txt2img}/openapi.json", timeout=TIMEOUT).json()["paths"]
+    return house.txt2img if operation.path.replace("<", "{").replace(">", "}") in told else house.control
+
+
 def address(operation: Operation, example: Example, found: dict[str, str]) -> str:
     path = operation.path
     for name in example.path:
@@ -43,8 +49,24 @@ def address(operation: Operation, example: Example, found: dict[str, str]) -> st
     return path
 
 
+def body(operation: Operation, example: Example, picture: str, tmp_path: Path) -> dict[str, Any]:
+    """What an example sends. Files that it names are made, and its made-up picture is one that there is."""
+    values = {name: picture if value == PICTURE else value for name, value in (example.body or {}).items()}
+    if not example.form:
+        return {"json": values} if values else {}
+    assert operation.body is not None
+    fields = (operation.body.form or operation.body.json).model_json_schema()["properties"]
+    files = {name for name in values if fields[name].get("format") == "binary"}
+    model = write_safetensors(tmp_path / "model", {"lora_unet_nothing.lora_up.weight": ("F16", (1,))}).read_bytes()
+    return {"files": {name: (value, model) if name in files else (None, str(value)) for name, value in values.items()}}
+
+
 def check(operation: Operation, response: requests.Response) -> None:
     """The answer is one that the description tells: its status, type, headers and shape."""
+    if response.status_code >= 400:
+        code = ErrorReply.model_validate_json(response.content).error.code
+        assert (code, response.status_code) in [(error.code, error.status) for error in operation.errors]
+        return
     told = [reply for reply in operation.replies if reply.status == response.status_code]
     assert told, (response.status_code, response.text)
     kind = response.headers.get("Content-Type", "").partition(";")[0]
@@ -61,36 +83,46 @@ def check(operation: Operation, response: requests.Response) -> None:
 
 
 @pytest.mark.parametrize(("operation", "example"), CASES)
-def test_the_example_works(house: TestHouse, job: dict[str, Any], operation: Operation, example: Example) -> None:
-    found = {"job_id": job["job_id"]}
-    if operation.path.startswith("/api/images/"):
-        found["name"] = job["comfy_response"]["generated_images"][0]["filename"]
+def test_the_example_works(
+    house: TestHouse, job: dict[str, Any], operation: Operation, example: Example, tmp_path: Path
+) -> None:
+    found = {"job_id": job["job_id"], "run_id": job["run_id"]}
+    if operation.path.endswith("/download"):
+        assert requests.post(f"{house.control}/api/report-bundle", timeout=TIMEOUT).ok
+    picture = job["comfy_response"]["generated_images"][0]["filename"]
+    if "/images/" in operation.path:
+        found["name"] = picture
     file = workflow_file(house, job["workflow"]) if operation.path.startswith("/api/workflows") else None
     if file is not None:
         found["name"] = file.stem
-    base = house.control if operation.path in CONTROL else house.txt2img
-    sent: dict[str, Any] = {}
-    if example.form and example.body is not None:
-        sent["files"] = {name: (None, str(value)) for name, value in example.body.items()}
-    elif example.body is not None:
-        sent["json"] = example.body
     try:
         response = requests.request(
             operation.method,
-            base + address(operation, example, found),
+            service_of(house, operation) + address(operation, example, found),
             params=example.query,
             headers=example.headers,
             stream=True,
             timeout=TIMEOUT,
-            **sent,
+            **body(operation, example, picture, tmp_path),
         )
         assert response.status_code == example.status, response.text
         check(operation, response)
-        if example.status == 202:
+        if "Location" in response.headers:
             house.wait_for_job(response.json()["job_id"])
     finally:
-        if file is not None:
-            file.unlink()
+        clean_up(house, operation, file)
+
+
+def clean_up(house: TestHouse, operation: Operation, file: Path | None) -> None:
+    """Nothing of an example stays for other tests to stumble over."""
+    if file is not None:
+        file.unlink()
+    (house.data_dir / "models" / "loras" / "example.safetensors").unlink(missing_ok=True)
+    if operation.path == "/api/settings/paths":
+        assert requests.post(f"{house.control}/api/settings/paths", json={}, timeout=TIMEOUT).ok
+    if operation.path == "/api/engine/restart":
+        house.wait_for_job(house.submit(**SMALL))
+        house.wait_for_engine(lambda told: told["state"] == "ready" and not told["restart_pending"])
 
 
 def test_an_error_has_the_shape_that_is_told(house: TestHouse) -> None:

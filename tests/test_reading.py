@@ -14,6 +14,7 @@ from shared.web.reading.pictures import upload_name
 from shared.web.reading.requests import Context, Reading, read_img2img, read_txt2img
 from starter import CHECKPOINT_NAME
 from tests.house import data_url, encoded, open_rgb
+from tests.page import UNIT, generation
 from tests.shelf import FLUX, OWN, PAINTER, REFINER, SCHNELL, Shelf
 
 IMAGE = Image.new("RGB", (64, 32), "red")
@@ -120,24 +121,8 @@ def test_units_that_are_off_are_left_out_of_the_parameters() -> None:
 
 
 def test_what_the_web_page_sends_is_understood() -> None:
-    asked = {
-        **{"prompt": "a cat", "negative_prompt": "", "model_name": OWN, "sampler_name": "dpm-2m-karras"},
-        **{"scheduler": "normal", "steps": 20, "cfg_scale": 7, "denoising_strength": 0.75, "width": 512, "height": 512},
-        **{"batch_size": 4, "batch_count": 1, "seed": -1, "random_seed": True, "clip_skip": 1, "tiling": False},
-        **{"tile_size": 512, "tile_overlap": 64, "hires_fix": False, "karras_sigmas": False, "lora": None},
-        **{"restore_faces": False, "face_restoration_model": "codeformer", "codeformer_weight": 0.5},
-        **{"gfpgan_weight": 0.5, "hires_fix_enabled": False, "hires_fix_upscale_method": "upscale-by"},
-        **{"hires_fix_upscale_factor": 2.5, "hires_fix_hires_steps": 15, "hires_fix_denoising_strength": 0.5},
-        **{"hires_fix_resize_width": 4000, "hires_fix_resize_height": 4000, "hires_fix_upscaler": "4x-ultrasharp"},
-        **{"refiner_enabled": False, "refiner_model": "none", "refiner_switch_at": 0.8, "custom_workflow": None},
-    }
-    unit = {
-        **{"unit_index": 0, "enabled": True, "input_mode": "simple", "input_image": URL, "control_type": "canny"},
-        **{"preprocessor": "canny", "model": "canny.safetensors", "weight": 1, "guidance_start": 0, "guidance_end": 1},
-        **{"resolution": 512, "control_mode": "balanced", "resize_mode": "just_resize", "threshold_a": 100},
-        **{"threshold_b": 200, "pixel_perfect": False, "low_vram": False},
-    }
-    reading = read(**asked, controlnet={"enabled": True, "units": [unit]})
+    asked = generation(model_name=OWN)
+    reading = read(**asked, controlnet={"enabled": True, "units": [{**UNIT, "input_image": URL}]})
     assert len(reading.request.seeds) == 4
     assert (reading.request.sampling.sampler, reading.request.sampling.scheduler) == ("dpmpp_2m", "karras")
     assert [warning.split()[0] for warning in reading.warnings] == ["denoising_strength"]

@@ -12,7 +12,7 @@ from shared.settings import PROJECT_DIR
 # What each part may import of the others. All may use the flat modules of `shared`.
 FLAT = (
     *("schema", "errors", "settings", "images", "fitting", "child", "defaults"),
-    *("exif", "infolabels", "infotext", "png"),
+    *("exif", "infolabels", "infotext", "png", "paths", "keys"),
 )
 COMMON = {"shared", *(f"shared.{name}" for name in FLAT)}
 MAY_IMPORT = {
@@ -57,7 +57,7 @@ def test_nothing_imports_a_server() -> None:
         assert not imports(path) & {"dream_layer", "txt2img_server", "img2img_server"}, path
 
 
-@pytest.mark.parametrize("name", ["cli", "environment", "terminal"])
+@pytest.mark.parametrize("name", ["cli", "environment", "terminal", "models.arguments"])
 def test_the_bootstrap_needs_the_standard_library_alone(name: str) -> None:
     code = f"import launcher.{name}, sys; print(*sys.modules)"
     loaded = subprocess.run(

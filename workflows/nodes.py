@@ -234,6 +234,14 @@ def composite(graph: Graph, *, destination: Image, source: Image, mask: Mask, x:
     return Image(node, 0)
 
 
+def blend(graph: Graph, below: Image, above: Image, factor: float) -> Image:
+    """Two pictures of one size, mixed: 0 is `below` alone, 1 `above` alone."""
+    return Image(
+        graph.add("ImageBlend", image1=below, image2=above, blend_factor=factor, blend_mode="normal"),
+        0,
+    )
+
+
 def mask_to_image(graph: Graph, mask: Mask) -> Image:
     """A mask as a grey picture."""
     return Image(graph.add("MaskToImage", mask=mask), 0)

@@ -132,9 +132,9 @@ class EngineClient:
         entry = self._get_object(f"/history/{job_id}").get(job_id)
         return _outcome(entry) if isinstance(entry, dict) else None
 
-    def queue(self) -> tuple[frozenset[str], frozenset[str]]:
-        """Ids of the jobs that run, and of those that wait."""
-        queue = self._get_object("/queue")
+    def queue(self, timeout: float = READ_TIMEOUT) -> tuple[frozenset[str], frozenset[str]]:
+        """Ids of the jobs that run, and of those that wait. `timeout` is in seconds."""
+        queue = self._get_object("/queue", timeout=timeout)
         running, pending = (
             frozenset(str(entry[1]) for entry in queue.get(f"queue_{part}", [])) for part in ("running", "pending")
         )
@@ -147,6 +147,12 @@ class EngineClient:
     def cancel(self, job_id: str) -> None:
         """Cancels this job, queued or running, and no other."""
         self._request("POST", f"/api/jobs/{job_id}/cancel", timeout=CANCEL_TIMEOUT)
+
+    def free(self) -> None:
+        """Has models and cached results dropped from memory, as soon as no job runs."""
+        response = self._request("POST", "/free", json={"free_memory": True})
+        if response.status != 200:
+            raise EngineError(f"the engine answered POST /free with status {response.status}")
 
     def view(self, image: SavedImage) -> bytes | None:
         """The picture's file as the engine saved it, or None when there is no such file."""

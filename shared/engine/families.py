@@ -99,7 +99,7 @@ def classify(name: str, header: Header | None) -> ModelFile:
     if header is None:
         return ModelFile(name)
     tensors, metadata = header.tensors, header.metadata
-    family, inpainting = _control_family(tensors) if _is_control(tensors) else _diffusion_family(tensors)
+    family, inpainting = _control_family(tensors) if is_control(tensors) else _diffusion_family(tensors)
     encoder = _text_encoder(tensors)
     channels = _latent_channels(tensors)
     return ModelFile(
@@ -155,7 +155,8 @@ def _unet(tensors: Tensors, prefix: str) -> tuple[Family, bool]:
     return Family.UNKNOWN, False
 
 
-def _is_control(tensors: Tensors) -> bool:
+def is_control(tensors: Tensors) -> bool:
+    """Whether it is a ControlNet."""
     return any(_any(tensors, start) for start in (CONTROL, "zero_convs.", "controlnet_"))
 
 
@@ -195,7 +196,7 @@ def _latent_channels(tensors: Tensors) -> int | None:
 def _parts(tensors: Tensors, encoder: TextEncoder, latent_channels: int | None) -> frozenset[Part]:
     def found() -> Iterator[Part]:
         bare = ("input_blocks.0.0.weight", "conv_in.weight", "img_in.weight", "x_embedder.proj.weight")
-        if _any(tensors, INSIDE) or (any(name in tensors for name in bare) and not _is_control(tensors)):
+        if _any(tensors, INSIDE) or (any(name in tensors for name in bare) and not is_control(tensors)):
             yield Part.DIFFUSION_MODEL
         if encoder is not TextEncoder.UNKNOWN or any(_any(tensors, prefix) for prefix in TEXT_PREFIXES):
             yield Part.TEXT_ENCODERS

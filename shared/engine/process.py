@@ -8,7 +8,9 @@ from shared.child import Child, Keeper
 from shared.engine.client import EngineClient
 from shared.engine.device import has_usable_gpu
 from shared.engine.install import comfyui_version, install_engine
+from shared.engine.kinds import KINDS
 from shared.errors import EngineError, SetupError
+from shared.paths import ChosenPaths, PathsFile
 from shared.settings import Settings
 
 # Importing torch from a cold disk can take minutes on small machines; a child that dies is noticed at once anyway.
@@ -78,7 +80,47 @@ def engine_command(settings: Settings, comfyui_dir: Path, data_dir: Path, *, cpu
         config.parent.mkdir(parents=True, exist_ok=True)
         config.write_text(json.dumps(_own_folders(comfyui_dir), indent=2), encoding="utf-8")
         command += ["--extra-model-paths-config", str(config)]
-    return [*command, *settings.engine_args]
+    return [*command, *_chosen(data_dir), *settings.engine_args]
+
+
+def _chosen(data_dir: Path) -> list[str]:
+    """The arguments for what a user chose on the web page; folders that are gone are left out."""
+    paths = PathsFile(data_dir).read()
+    command = [] if paths.save_metadata else ["--disable-metadata"]
+    if paths.output is not None and paths.output.is_dir():
+        command += ["--output-directory", str(paths.output)]
+    folders = model_folders(paths)
+    if folders:
+        config = data_dir / "engine" / "chosen-paths.yaml"
+        config.parent.mkdir(parents=True, exist_ok=True)
+        config.write_text(json.dumps({"chosen": folders}, indent=2), encoding="utf-8")
+        command += ["--extra-model-paths-config", str(config)]
+    return command
+
+
+def model_folders(paths: ChosenPaths) -> dict[str, str]:
+    """The chosen folders by the kind of models that they hold, each a line, as ComfyUI reads them.
+
+    A models folder has a subfolder for each kind; one without any holds checkpoints. That for LoRAs and embeddings
+    holds both, or has a subfolder for each.
+    """
+    found: list[tuple[str, Path]] = []
+    if paths.models is not None and paths.models.is_dir():
+        kinds = [(kind, paths.models / kind) for kind in KINDS if (paths.models / kind).is_dir()]
+        found += kinds or [("checkpoints", paths.models)]
+    for kind in ("controlnet", "upscale_models", "vae"):
+        folder: Path | None = getattr(paths, kind)
+        if folder is not None and folder.is_dir():
+            found.append((kind, folder))
+    if paths.loras is not None and paths.loras.is_dir():
+        found += [
+            (kind, paths.loras / kind if (paths.loras / kind).is_dir() else paths.loras)
+            for kind in ("loras", "embeddings")
+        ]
+    lines: dict[str, list[str]] = {}
+    for kind, folder in found:
+        lines.setdefault(kind, []).append(str(folder))
+    return {kind: "\n".join(dict.fromkeys(folders)) for kind, folders in lines.items()}
 
 
 def _own_folders(comfyui_dir: Path) -> dict[str, dict[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,21 @@ HEAD = 256
 
 
 class Pictures:
-    """The engine's output folder, and its input folder for uploads."""
+    """The engine's output folder, and its input folder for uploads; `chosen` tells of other folders for output, which
+    may change while this runs."""
 
-    def __init__(self, output_dir: Path, input_dir: Path) -> None:
+    def __init__(self, output_dir: Path, input_dir: Path, chosen: Callable[[], Sequence[Path]] = tuple) -> None:
         self._output_dir = output_dir
+        self._chosen = chosen
         self._input_dir = input_dir
 
     def find(self, name: str) -> Path | None:
         """The file of a picture of ours, if it is here."""
         image = locate(name)
-        path = None if image is None else self._output_dir / image.subfolder / image.filename
-        return path if path is not None and path.is_file() else None
+        if image is None:
+            return None
+        paths = (folder / image.subfolder / image.filename for folder in self._outputs())
+        return next((path for path in paths if path.is_file()), None)
 
     def finished(self, name: str) -> Path | None:
         """The file of a picture of ours, if it is here with its recipe."""
@@ -60,16 +64,20 @@ class Pictures:
         """Deletes every picture that the job of this graph saved, those too that it had not finished with."""
         for prefix in save_prefixes(graph):
             folder, _, start = prefix.rpartition("/")
-            if not folder or not start or not (self._output_dir / folder).is_dir():
+            if not folder or not start:
                 continue
             ours = re.compile(re.escape(start) + r"_\d+_\.png")
-            for path in (self._output_dir / folder).iterdir():
-                if ours.fullmatch(path.name):
-                    path.unlink(missing_ok=True)
+            for output in self._outputs():
+                for path in (output / folder).iterdir() if (output / folder).is_dir() else ():
+                    if ours.fullmatch(path.name):
+                        path.unlink(missing_ok=True)
 
     def remove_upload(self, folder: str, name: str) -> None:
         """Deletes the engine's copy of an upload."""
         (self._input_dir / folder / name).unlink(missing_ok=True)
+
+    def _outputs(self) -> tuple[Path, ...]:
+        return (*self._chosen(), self._output_dir)
 
 
 def _has_recipe(path: Path) -> bool:

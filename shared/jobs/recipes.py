@@ -38,9 +38,9 @@ def infotext(row: JobRow, filename: str) -> str | None:
 
 
 def picture_parameters(row: JobRow, filename: str) -> dict[str, Any] | None:
-    """The API's fields that make this one picture of a job again; None if the job was not made of any."""
+    """The API's fields that make this one picture of a job again; None if there are none, or if they stay untold."""
     request = row.spec.get("request")
-    if not request or not row.spec.get("repeatable", True):
+    if not request or not row.spec.get("repeatable", True) or not row.spec.get("recipe", True):
         return None
     parameters = dict(request)
     seeds, index = row.spec.get("seeds", ()), picture_number(filename) - 1

@@ -103,8 +103,8 @@ class NewJob:
     """What is known of a job when it is accepted. `id` is a canonical lowercase UUID.
 
     `spec` holds `request` (its parameters), `graph`, `warnings`, `uploads` (pairs of name and folder, or None for
-    what is only kept), `previews`, of the pictures the `seeds` and the `size`, and whether it is `repeatable` by its
-    parameters alone.
+    what is only kept), `previews`, of the pictures the `seeds` and the `size`, whether it is `repeatable` by its
+    parameters alone, and whether its pictures get their `recipe`.
     """
 
     id: str

@@ -279,3 +279,27 @@ class UpscaleBody(Body):
     ] = False
     face_restoration_model: Annotated[Name, Field(description="`codeformer`, `gfpgan`, or a file")] = "codeformer"
     codeformer_weight: Annotated[Fraction, Field(description="fidelity of the restored face")] = 0.5
+
+
+class ExtrasBody(Body):
+    """What the web page's extras ask for, beside the picture: upscalers and face restorers, laid over each other."""
+
+    upscaler_model: Annotated[Name, Field(description="an upscale model, `Lanczos`, `Nearest`, ... or `none`")] = (
+        "Lanczos"
+    )
+    upscaler_visibility: Annotated[
+        Fraction, Field(description="how much of it shows over the picture plainly enlarged")
+    ] = 1.0
+    upscaler_model_2: Annotated[Name, Field(description="likewise, a second one")] = "none"
+    upscaler_visibility_2: Annotated[Fraction, Field(description="how much of it shows over the first")] = 0.0
+    upscale_factor: Annotated[
+        Factor | None, Field(description="by exactly this; if left out, the number in the name of the upscaler, or 2")
+    ] = None
+    gfpgan_visibility: Annotated[Fraction, Field(description="how much shows of faces that GFPGAN restored")] = 0.0
+    codeformer_visibility: Annotated[
+        Fraction, Field(description="how much shows of faces that CodeFormer restored")
+    ] = 0.0
+    codeformer_weight: Annotated[Fraction, Field(description="fidelity of the faces that CodeFormer restores")] = 0.5
+    output_format: Annotated[
+        Literal["png", "jpg", "jpeg", "webp"], Field(description="of the picture that `output_image` leads to")
+    ] = "png"

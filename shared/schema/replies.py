@@ -104,7 +104,7 @@ class Job(Reply):
     job_id: str
     url: str
     events_url: str
-    kind: Annotated[str, Field(description="`txt2img`, `img2img`, `upscale` or `workflow`")]
+    kind: Annotated[str, Field(description="`txt2img`, `img2img`, `upscale`, `extras` or `workflow`")]
     state: Literal["queued", "running", "completed", "failed", "cancelled"]
     created: float
     started: float | None = None
@@ -189,36 +189,6 @@ class ReadyReply(Reply):
     ready: bool
     reason: Annotated[str | None, Field(description="what is in the way")]
     jobs: Annotated[int, Field(description="unfinished ones")]
-
-
-class ModelEntry(Reply):
-    """A checkpoint."""
-
-    id: str
-    name: str
-    filename: Annotated[str, Field(description="the name for `model_name`")]
-
-
-class ModelsReply(Reply):
-    """The checkpoints."""
-
-    status: Literal["success"]
-    models: list[ModelEntry]
-
-
-class Engine(Reply):
-    """The engine's process."""
-
-    state: Annotated[str, Field(description="`external` if it is not ours")]
-    pid: int | None = None
-    restarts: int | None = None
-
-
-class EngineReply(Reply):
-    """The engine's state."""
-
-    status: Literal["success"]
-    engine: Engine
 
 
 class Defaults(Reply):

@@ -229,3 +229,29 @@ class UpscaleRequest:
     source: Picture
     enlarging: Enlarging
     faces: FaceRestoration | None = None
+
+
+@dataclass(frozen=True)
+class EnlargedLayer:
+    """One way to enlarge a picture, and how much of it shows (over 0, up to 1)."""
+
+    how: Enlarging
+    visibility: float
+
+
+@dataclass(frozen=True)
+class FacesLayer:
+    """Restored faces, and how much of them shows (over 0, up to 1)."""
+
+    how: FaceRestoration
+    visibility: float
+
+
+@dataclass(frozen=True)
+class ExtrasRequest:
+    """A finished picture, enlarged to the size of `ground` in several ways, each laid over those before it."""
+
+    source: Picture
+    ground: Enlarging
+    layers: tuple[EnlargedLayer, ...] = ()
+    faces: tuple[FacesLayer, ...] = ()

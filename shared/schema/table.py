@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 from shared.schema.body import (
     ControlNetBody,
     ControlUnitBody,
+    ExtrasBody,
     GenerationBody,
     Img2ImgBody,
     LoraBody,
@@ -34,6 +35,8 @@ def markdown_tables() -> str:
         _table(ControlUnitBody, ControlUnitBody.model_fields),
         "`/api/upscale` takes a picture alone:",
         _table(UpscaleBody, UpscaleBody.model_fields),
+        "`params` of `/api/extras/upscale`:",
+        _table(ExtrasBody, ExtrasBody.model_fields),
     ]
     return "\n\n".join(parts) + "\n"
 

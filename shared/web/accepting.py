@@ -44,10 +44,17 @@ class Draft:
     repeatable: bool = True
 
 
-def draw(backend: Backend, kind: str, draft: Callable[[Fields, str], Draft], salt: str | None = None) -> Response:
+def draw(
+    backend: Backend,
+    kind: str,
+    draft: Callable[[Fields, str], Draft],
+    salt: str | None = None,
+    write: Callable[[JobRow, str], dict[str, Any]] = result_body,
+) -> Response:
     """Answers the request at hand: `draft` makes of its fields what is drawn, saving under the prefix that it is given.
 
     `salt` tells apart routes of one kind, so that an idempotency key used for one is not taken for the other's.
+    `write` makes of a completed job, and the base of its addresses, the JSON for who waited.
     """
     place = take_place(backend, request)
     try:
@@ -56,7 +63,7 @@ def draw(backend: Backend, kind: str, draft: Callable[[Fields, str], Draft], sal
             streamed = stream_reply(backend, row, place)
             place = None
             return streamed
-        return accepted_reply(backend, row) if place is None else _result(backend, wait_for(backend, row))
+        return accepted_reply(backend, row) if place is None else _result(backend, wait_for(backend, row), write)
     finally:
         if place is not None:
             place.release()
@@ -86,6 +93,7 @@ def _accept(backend: Backend, kind: str, draft: Callable[[Fields, str], Draft], 
             "size": drafted.size,
             "previews": drafted.previews,
             "repeatable": drafted.repeatable,
+            "recipe": backend.paths.read().save_metadata,
         },
         model=drafted.model,
         work=drafted.work,
@@ -115,10 +123,10 @@ def _same(earlier: JobRow, body_hash: str | None) -> JobRow:
     return earlier
 
 
-def _result(backend: Backend, row: JobRow) -> Response:
+def _result(backend: Backend, row: JobRow, write: Callable[[JobRow, str], dict[str, Any]]) -> Response:
     output = wanted_format(request)
     if output is None:
-        return jsonify(result_body(row, backend.base_url()))
+        return jsonify(write(row, backend.base_url()))
     return picture_reply(row, backend.base_url(), _read(backend, row), output)
 
 

@@ -17,6 +17,7 @@ from shared.jobs.pictures import Pictures
 from shared.jobs.store import Store
 from shared.jobs.tables import JobRow, NewJob, Work
 from shared.jobs.uploads import Uploads
+from shared.paths import PathsFile
 from shared.settings import PREFIX, Settings
 from shared.web.places import Places
 from shared.web.reply import base_address
@@ -29,11 +30,12 @@ class Backend:
         self.settings = settings
         self.engine = EngineClient(settings.engine_address)
         self.catalog = Catalog(self.engine)
+        self.paths = PathsFile(settings.data_dir)
         self.store = _open_store(settings)
         self.archive = Archive(
             self.store,
             Uploads(settings.data_dir / "uploads"),
-            Pictures(settings.output_dir, settings.input_dir),
+            Pictures(settings.output_dir, settings.input_dir, self.paths.outputs),
             Retention(settings.keep_jobs, settings.keep_days, settings.keep_mb),
         )
         self.conductor = Conductor(self.store, self.engine, self.archive)

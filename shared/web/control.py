@@ -1,26 +1,46 @@
-"""The control service's routes: the engine's state, and what models there are."""
+"""The engine over HTTP: its state, a restart, and its memory."""
 
-from collections.abc import Callable
-from pathlib import PurePath
-from typing import Any
+from __future__ import annotations
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response, jsonify, request
 
-from shared.engine.catalog import Catalog
+from shared.engine.manager import EngineManager
+from shared.errors import InvalidValue
+from shared.web.body import read_fields
 
 
-def control_routes(engine_state: Callable[[], dict[str, Any]], catalog: Catalog) -> Blueprint:
-    """GET /api/engine and GET /api/models."""
-    routes = Blueprint("control", __name__)
+def engine_routes(manager: EngineManager) -> Blueprint:
+    """GET /api/engine, POST /api/engine/restart and POST /api/engine/free."""
+    routes = Blueprint("engine", __name__)
 
     @routes.get("/api/engine")
     def get_engine() -> Response:
-        return jsonify({"status": "success", "engine": engine_state()})
+        return jsonify({"status": "success", "engine": manager.state()})
 
-    @routes.get("/api/models")
-    def get_models() -> Response:
-        names = catalog.names("checkpoints", 0.0)
-        models = [{"id": name, "name": PurePath(name).stem, "filename": name} for name in names]
-        return jsonify({"status": "success", "models": models})
+    @routes.post("/api/engine/restart")
+    def restart_engine() -> tuple[Response, int]:
+        when_idle = _flag("when_idle")
+        manager.restart(when_idle=when_idle)
+        message = (
+            "the engine is started again as soon as no job is left"
+            if when_idle
+            else "the engine is being started again; what it was drawing is drawn anew"
+        )
+        return jsonify({"status": "success", "message": message, "when_idle": when_idle}), 202
+
+    @routes.post("/api/engine/free")
+    def free_engine() -> Response:
+        manager.free()
+        return jsonify({"status": "success", "message": "the engine drops its models as soon as no job runs"})
 
     return routes
+
+
+def _flag(name: str) -> bool:
+    """A field of the body, which may be left out, as a whole."""
+    value = read_fields(request).values.get(name, False) if request.get_data() else False
+    if value in (True, "true", "1", 1):
+        return True
+    if value in (False, "false", "0", 0):
+        return False
+    raise InvalidValue(f"{name} must be true or false", field=name)

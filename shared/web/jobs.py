@@ -13,6 +13,7 @@ from shared.jobs.names import filename_prefix, with_prefix
 from shared.jobs.tables import JobRow, NewJob, State
 from shared.web.backend import Backend
 from shared.web.body import read_fields
+from shared.web.paging import number_argument
 from shared.web.reply import job_body, result_body
 from shared.web.waiting import accepted_reply, stream_reply
 
@@ -27,9 +28,9 @@ def job_routes(backend: Backend) -> Blueprint:
     @routes.get("/api/jobs")
     def list_jobs() -> Response:
         states = [_state(name) for value in request.args.getlist("state") for name in value.split(",")]
-        limit = _number("limit", LARGEST_PAGE) or PAGE
+        limit = number_argument("limit", LARGEST_PAGE) or PAGE
         rows = backend.store.page(
-            states=states, kind=request.args.get("kind"), limit=limit, before=_number("before", 2**53)
+            states=states, kind=request.args.get("kind"), limit=limit, before=number_argument("before", 2**53)
         )
         jobs = [job_body(row, backend.base_url()) for row in rows]
         # Pages are cut by number, so that jobs that come meanwhile do not shift them.
@@ -118,15 +119,6 @@ def _state(name: str) -> State:
     except ValueError as error:
         names = ", ".join(state.value for state in State)
         raise InvalidValue(f"state {name!r} does not exist", field="state", hint=f"one of {names}") from error
-
-
-def _number(name: str, largest: int) -> int | None:
-    text = request.args.get(name)
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= largest):
-        raise InvalidValue(f"{name} must be a whole number from 1 to {largest}, not {text!r}", field=name)
-    return int(text)
 
 
 def _last_event_id() -> int:

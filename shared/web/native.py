@@ -3,12 +3,16 @@
 import io
 from collections.abc import Callable
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from flask import Blueprint, Response, send_file
+from PIL import Image
 
-from shared.errors import NotFound
+from shared.errors import InvalidValue, NotFound
+from shared.images import OutputFormat, convert_png
 from shared.jobs.names import job_beginning, locate
-from shared.jobs.recipes import with_recipe
+from shared.jobs.recipes import infotext, with_recipe
+from shared.jobs.tables import JobRow
 from shared.schema.request import Common
 from shared.web.accepting import Draft, draw
 from shared.web.backend import Backend
@@ -17,12 +21,16 @@ from shared.web.custom import FIELD as CUSTOM
 from shared.web.custom import custom_graph, sent_values
 from shared.web.objections import objection
 from shared.web.reading.requests import Context, Reading, read_img2img, read_txt2img
+from shared.web.reply import picture_facts
+from shared.web.titles import title
 from workflows.graph import Graph
 from workflows.img2img import img2img
 from workflows.txt2img import txt2img
 
 R = TypeVar("R", bound=Common)
 
+# What a picture's name may end in: all are saved as PNG, and converted when they are asked for.
+ENDINGS: dict[str, OutputFormat] = {"png": "png", "webp": "webp", "jpg": "jpeg", "jpeg": "jpeg"}
 ONE_YEAR = 365 * 24 * 3600
 
 
@@ -37,27 +45,59 @@ def img2img_routes(backend: Backend) -> Blueprint:
 
 
 def image_routes(backend: Backend) -> Blueprint:
-    """GET /api/images/<name>."""
+    """GET /api/images/<name>, and the same at /images/<name>."""
     routes = Blueprint("images", __name__)
 
+    @routes.get("/images/<name>")
     @routes.get("/api/images/<name>")
     def get_image(name: str) -> Response:
-        image = locate(name)
-        if image is None:
+        stem, _, ending = name.rpartition(".")
+        output = ENDINGS.get(ending)
+        image = None if output is None else locate(f"{stem}.png")
+        if image is None or output is None:
             raise NotFound(f"{name} is not the name of a picture", hint="use the url of a reply")
-        path = backend.archive.pictures.finished(name)
+        path = backend.archive.pictures.finished(image.filename)
         # A picture never changes under its name, so browsers may keep it.
-        if path is not None:
-            return send_file(path, mimetype="image/png", max_age=ONE_YEAR)
-        png = backend.picture(image)
-        if png is None:
-            raise NotFound(f"there is no picture {name}", hint="it may have been deleted")
-        # It was told of before its job's end, or the engine runs elsewhere.
-        row = backend.store.by_beginning(job_beginning(name) or name)
-        whole = png if row is None else with_recipe(png, row, name)
-        return send_file(io.BytesIO(whole), mimetype="image/png", max_age=ONE_YEAR)
+        row = backend.store.by_beginning(job_beginning(image.filename) or image.filename)
+        if path is not None and output == "png":
+            response = send_file(path, mimetype="image/png", max_age=ONE_YEAR)
+        else:
+            png = backend.picture(image)
+            if png is None:
+                raise NotFound(f"there is no picture {name}", hint="it may have been deleted")
+            content = _content(png, output, name, row)
+            response = send_file(io.BytesIO(content), mimetype=f"image/{output}", max_age=ONE_YEAR)
+        return named(response, image.filename, ending, row)
+
+    def named(response: Response, name: str, ending: str, row: JobRow | None) -> Response:
+        """The picture, with the name to save it under, if a format for that was chosen."""
+        chosen = backend.paths.read().filename_format
+        if chosen is not None:
+            facts = {} if row is None else {**row.spec["request"], **picture_facts(row, name)}
+            offered = quote(f"{title(chosen, name, facts)}.{ending}", safe="")
+            response.headers["Content-Disposition"] = f"inline; filename*=UTF-8''{offered}"
+        return response
 
     return routes
+
+
+def _content(png: bytes, output: OutputFormat, name: str, row: JobRow | None) -> bytes:
+    """The picture in that format, with its recipe; `row` is its job, if that is still known."""
+    filename = f"{name.rpartition('.')[0]}.png"
+    if output == "png":
+        # It was told of before its job's end, or the engine runs elsewhere.
+        return png if row is None else with_recipe(png, row, filename)
+    return _converted(png, output, name, None if row is None else infotext(row, filename))
+
+
+def _converted(png: bytes, output: OutputFormat, name: str, comment: str | None) -> bytes:
+    try:
+        return convert_png(png, output, comment)
+    except (ValueError, OSError, Image.DecompressionBombError) as error:
+        # It may be larger than the format, or the memory, bears.
+        raise InvalidValue(
+            f"the picture cannot be written as {output}", field="name", hint=f"ask for {name.rpartition('.')[0]}.png"
+        ) from error
 
 
 def generation_routes(

@@ -16,10 +16,17 @@ from werkzeug.routing import Map
 from shared import __version__
 from shared.errors import DreamLayerError, OriginNotAllowed, Unauthorized
 from shared.schema.replies import ErrorReply
-from shared.web.openapi import drawing, house, jobs, workflows
+from shared.web.openapi import control, drawing, extras, house, jobs, workflows
 from shared.web.openapi.operation import FORM, HEADERS, JSON, Body, Example, Operation, Parameter, Reply
 
-OPERATIONS = (*drawing.OPERATIONS, *jobs.OPERATIONS, *workflows.OPERATIONS, *house.OPERATIONS)
+OPERATIONS = (
+    *drawing.OPERATIONS,
+    *jobs.OPERATIONS,
+    *workflows.OPERATIONS,
+    *control.OPERATIONS,
+    *extras.OPERATIONS,
+    *house.OPERATIONS,
+)
 # Any route may answer with these.
 USUAL_ERRORS = (DreamLayerError, OriginNotAllowed)
 REF = "#/components/schemas/{model}"
@@ -119,9 +126,10 @@ def _body(body: Body, examples: Sequence[Example]) -> Document:
             },
         }
 
+    kinds = {FORM: content(body.form or body.json, form=True)}
     return {
         "required": body.required,
-        "content": {JSON: content(body.json, form=False), FORM: content(body.form or body.json, form=True)},
+        "content": kinds if body.only_form else {JSON: content(body.json, False), **kinds},
     }
 
 

@@ -207,14 +207,17 @@ OPERATIONS = (
         body=Body(PngInfoBody, PngInfoForm),
         errors=BODY_ERRORS,
     ),
-    Operation(
-        "GET",
-        "/api/images/<name>",
-        "Pictures",
-        "A picture",
-        (Reply("the picture", types={"image/png": BINARY}),),
-        (Example("A picture of a reply", path={"name": "20261122-143210-3f2a9c1e0b7d_00001_.png"}),),
-        parameters=(Parameter("name", "path", "`filename` of a picture in a reply"),),
-        errors=(NotFound, EngineUnavailable),
+    *(
+        Operation(
+            "GET",
+            f"{folder}/<name>",
+            "Pictures",
+            summary,
+            (Reply("the picture", types=dict.fromkeys(FORMATS, BINARY)),),
+            (Example("A picture of a reply", path={"name": "20261122-143210-3f2a9c1e0b7d_00001_.png"}),),
+            parameters=(Parameter("name", "path", "`filename` of a picture in a reply; it may end in .webp or .jpg"),),
+            errors=(NotFound, InvalidValue, EngineUnavailable),
+        )
+        for folder, summary in (("/api/images", "A picture"), ("/images", "The same, where the web page looks for it"))
     ),
 )

@@ -1,7 +1,7 @@
 """The routes that tell how things stand, and what there is."""
 
 from shared.errors import EngineUnavailable
-from shared.schema.replies import EngineReply, HealthReply, ModelsReply, OptionsReply, ReadyReply
+from shared.schema.replies import HealthReply, OptionsReply, ReadyReply
 from shared.web.openapi.operation import JSON, Example, Operation, Reply
 
 OPERATIONS = (
@@ -30,23 +30,6 @@ OPERATIONS = (
         (Reply("models, samplers, limits, fields", OptionsReply),),
         (Example("Ask"),),
         errors=(EngineUnavailable,),
-    ),
-    Operation(
-        "GET",
-        "/api/models",
-        "House",
-        "The checkpoints",
-        (Reply("the checkpoints", ModelsReply),),
-        (Example("Ask"),),
-        errors=(EngineUnavailable,),
-    ),
-    Operation(
-        "GET",
-        "/api/engine",
-        "House",
-        "The engine's state",
-        (Reply("its state, process id and restarts", EngineReply),),
-        (Example("Ask"),),
     ),
     Operation(
         "GET",

@@ -46,7 +46,7 @@ OPERATIONS = (
         (Example("Those that are done", query={"state": "completed", "limit": "2"}), Example("All")),
         parameters=(
             Parameter("state", "query", f"one or more with commas: {', '.join(state.value for state in State)}"),
-            Parameter("kind", "query", "`txt2img`, `img2img`, `upscale` or `workflow`"),
+            Parameter("kind", "query", "`txt2img`, `img2img`, `upscale`, `extras` or `workflow`"),
             Parameter("limit", "query", "at most so many", {**NUMBER, "maximum": LARGEST_PAGE, "default": PAGE}),
             Parameter("before", "query", "the `before` of the page in front of this one", NUMBER),
         ),

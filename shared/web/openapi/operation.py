@@ -14,7 +14,10 @@ FORM = "multipart/form-data"
 
 @dataclass(frozen=True)
 class Example:
-    """A request that works; a test sends it. `path` and `query` fill parameters, `body` is sent in the type `form`."""
+    """A request that works; a test sends it. `path` and `query` fill parameters, `body` is sent as a form if `form`.
+
+    Of a file, `body` has the name. A `status` of an error is what it gets on a machine without a desktop.
+    """
 
     summary: str
     body: Mapping[str, Any] | None = None
@@ -48,11 +51,12 @@ class Reply:
 
 @dataclass(frozen=True)
 class Body:
-    """The body of a request: as JSON, and as a form (where that differs, for it may hold files)."""
+    """The body of a request: as JSON, and as a form (where that differs, for it may hold files); or `only_form`."""
 
     json: type[BaseModel]
     form: type[BaseModel] | None = None
     required: bool = True
+    only_form: bool = False
 
 
 @dataclass(frozen=True)

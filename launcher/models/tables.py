@@ -1,0 +1,81 @@
+"""What the terminal shows of models. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+
+from launcher.models.known import KnownModel
+from launcher.models.shelf import Model
+from shared.engine.families import Family, TextEncoder
+
+NOTHING = "-"
+FAMILIES: Mapping[Family, str] = {
+    Family.SD1: "SD 1",
+    Family.SD2: "SD 2",
+    Family.SDXL: "SDXL",
+    Family.SDXL_REFINER: "SDXL refiner",
+    Family.SD3: "SD 3",
+    Family.FLUX_DEV: "Flux dev",
+    Family.FLUX_SCHNELL: "Flux schnell",
+}
+
+
+def size_text(size: int) -> str:
+    """As a person says it: 340 MB, 6.9 GB."""
+    if size == 0:
+        return "nothing"
+    if size < 1_000_000:
+        return f"{max(1, round(size / 1000))} kB"
+    return f"{size / 1e9:.1f} GB" if size >= 999_500_000 else f"{size / 1e6:.0f} MB"
+
+
+def describe(model: Model) -> str:
+    """Its family, or what else its header tells."""
+    about = model.about
+    if not about.known:
+        return "no header to read" if model.name.lower().endswith(".safetensors") else "not looked into"
+    words = [FAMILIES.get(about.family, "")]
+    if model.kind == "text_encoders" and about.text_encoder is not TextEncoder.UNKNOWN:
+        words.append(about.text_encoder.value)
+    if model.kind == "vae" and about.latent_channels is not None:
+        words.append(f"{about.latent_channels} channels")
+    words += ["inpainting"] * about.inpainting + ["union"] * about.union
+    return ", ".join(word for word in words if word) or NOTHING
+
+
+def shelf_table(models: Sequence[Model]) -> str:
+    """Every file, below its kind."""
+    rows = {model: (model.name, describe(model), size_text(model.size)) for model in models}
+    widths = _widths(rows.values())
+    lines = []
+    for kind, group in groupby(models, key=lambda model: model.kind):
+        lines.append(f"\n  {kind}")
+        for model in group:
+            name, about, size = rows[model]
+            lines.append(f"    {name:<{widths[0]}}  {about:<{widths[1]}}  {size:>{widths[2]}}")
+    return "\n".join(lines)
+
+
+def known_table(known: Mapping[str, KnownModel], there: Iterable[str]) -> str:
+    """What can be added by name; `there`: file names that are there already."""
+    present = set(there)
+    rows = [
+        (
+            name,
+            model.title,
+            size_text(model.size) if model.size else "?",
+            model.licence,
+            ("sha256 known" if model.sha256 else "sha256 as the hub says")
+            + (", is here" if model.file in present else ""),
+        )
+        for name, model in known.items()
+    ]
+    head = ("name", "model", "size", "licence", "checked against")
+    a, b, c, d, _ = _widths([head, *rows])
+    return "\n".join(
+        f"    {name:<{a}}  {title:<{b}}  {size:>{c}}  {licence:<{d}}  {rest}"
+        for name, title, size, licence, rest in [head, *rows]
+    )
+
+
+def _widths(rows: Iterable[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*rows, strict=True)]

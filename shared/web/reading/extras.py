@@ -1,0 +1,104 @@
+"""The web page's extras: which of the upscalers and face restorers that it names there are, and how large it gets."""
+
+import re
+from collections.abc import Sequence
+
+from shared.engine.catalog import FRESH
+from shared.errors import InvalidValue
+from shared.schema.body import ExtrasBody
+from shared.schema.request import EnlargedLayer, Enlarging, ExtrasRequest, FaceRestoration, FacesLayer, Size
+from shared.schema.units import Picture
+from shared.web.reading.enlarging import LARGEST_UPSCALE, NOT_CHOSEN, PICTURE_METHODS, scaled
+from shared.web.reading.inventory import Inventory, match_file, near_files
+
+# As in "4x-UltraSharp", "RealESRGAN_x4plus".
+FACTOR_IN_NAME = re.compile(r"(?<!\d)([1-8])x|(?<![a-z\d])x([1-8])(?!\d)", re.IGNORECASE)
+USUAL_FACTOR = 2.0
+# The encoder of WebP takes no larger side; and what is written in another format than the engine's is decoded whole.
+LARGEST_WEBP = 16383
+LARGEST_CONVERTED = 80_000_000
+GFPGAN, CODEFORMER = "GFPGANv1.4.pth", "codeformer.pth"
+
+
+def read_extras(
+    body: ExtrasBody, source: Picture, inventory: Inventory, face_models: Sequence[str] | None, warnings: list[str]
+) -> ExtrasRequest:
+    """What is to be done with `source`. The page names upscalers that may not be there: they are replaced by Lanczos.
+
+    `face_models` are those that the engine has; None if it cannot restore faces. Raises InvalidValue.
+    """
+    wanted = [
+        (name, visibility, field)
+        for name, visibility, field in (
+            (body.upscaler_model, body.upscaler_visibility, "upscaler_model"),
+            (body.upscaler_model_2, body.upscaler_visibility_2, "upscaler_model_2"),
+        )
+        if name.lower() not in NOT_CHOSEN and visibility > 0
+    ]
+    if len(wanted) == 2 and wanted[1][1] >= 1:
+        warnings.append("upscaler_visibility_2 is 1: nothing is to be seen of the first upscaler")
+    size = _size(body, source.size, wanted[0][0] if wanted else None, warnings)
+    layers = [
+        EnlargedLayer(_enlarging(name, size, field, inventory, warnings), visibility)
+        for name, visibility, field in wanted
+    ]
+    return ExtrasRequest(source, Enlarging(size), tuple(layers), _faces(body, face_models, warnings))
+
+
+def factor_in_name(name: str) -> float | None:
+    """By how much an upscale model of that name enlarges, if the name tells."""
+    match = FACTOR_IN_NAME.search(name)
+    return float(match[1] or match[2]) if match else None
+
+
+def _size(body: ExtrasBody, source: Size, upscaler: str | None, warnings: list[str]) -> Size:
+    factor = body.upscale_factor
+    if factor is None and upscaler is None:
+        warnings.append("no upscaler is chosen, or none is visible: the picture keeps its size")
+        factor = 1.0
+    if factor is None:
+        factor = factor_in_name(upscaler or "") or USUAL_FACTOR
+    largest = LARGEST_WEBP if body.output_format == "webp" else LARGEST_UPSCALE
+    size = scaled(source, factor, "upscale_factor", largest)
+    if body.output_format != "png" and size[0] * size[1] > LARGEST_CONVERTED:
+        raise InvalidValue(
+            f"output_format {body.output_format} is for pictures of at most {LARGEST_CONVERTED // 1_000_000} "
+            f"megapixels, and this one would have {size[0]}x{size[1]} pixels",
+            field="output_format",
+            hint="use png, or a smaller upscale_factor",
+            value=body.output_format,
+        )
+    return size
+
+
+def _enlarging(name: str, size: Size, field: str, inventory: Inventory, warnings: list[str]) -> Enlarging:
+    method = PICTURE_METHODS.get(name.lower())
+    if method is not None:
+        return Enlarging(size, method=method)
+    # A file may have been added a moment ago.
+    for max_age in (FRESH, 0.0):
+        model = match_file(name, inventory.names("upscale_models", max_age))
+        if model is not None:
+            return Enlarging(size, model=model)
+    there = ", ".join(near_files(name, inventory.names("upscale_models"))) or "no upscale model yet"
+    warnings.append(f"{field} {name!r} does not exist, so Lanczos was used; there is {there}")
+    return Enlarging(size)
+
+
+def _faces(body: ExtrasBody, face_models: Sequence[str] | None, warnings: list[str]) -> tuple[FacesLayer, ...]:
+    found = []
+    for field, model, visibility, fidelity in (
+        ("gfpgan_visibility", GFPGAN, body.gfpgan_visibility, 0.5),
+        ("codeformer_visibility", CODEFORMER, body.codeformer_visibility, body.codeformer_weight),
+    ):
+        if visibility <= 0:
+            continue
+        if face_models is None:
+            warnings.append(f"{field} has no effect: it needs the custom nodes facerestore_cf in data/custom_nodes")
+            continue
+        file = match_file(model, face_models)
+        if file is None:
+            warnings.append(f"{field} has no effect: the face model {model} does not exist")
+            continue
+        found.append(FacesLayer(FaceRestoration(file, fidelity), visibility))
+    return tuple(found)

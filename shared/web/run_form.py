@@ -1,0 +1,135 @@
+"""A completed job in the form in which the web page reads runs: every key is always there. Pure.
+
+What the request does not say, because the graph was the client's own, is read out of the graph as far as it tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from shared import __version__
+from shared.jobs.tables import JobRow
+from shared.web.reply import image_url
+from workflows.foreign import is_link
+from workflows.placing import find_places
+
+# The page knows these two; another job counts as the one of them that it is nearest to.
+TYPES = ("txt2img", "img2img")
+LORA_LOADERS = ("LoraLoader", "LoraLoaderModelOnly")
+CONTROL_APPLIERS = ("ControlNetApplyAdvanced", "ControlNetApply", "ControlNetApplySD3")
+# By the page's keys: the request's fields, and what stands for a value that nobody knows.
+FIELDS: Mapping[str, tuple[str, Any]] = {
+    "model": ("model_name", ""),
+    "prompt": ("prompt", ""),
+    "negative_prompt": ("negative_prompt", ""),
+    "seed": ("seed", 0),
+    "sampler": ("sampler_name", ""),
+    "steps": ("steps", 0),
+    "cfg_scale": ("cfg_scale", 0),
+    "width": ("width", 0),
+    "height": ("height", 0),
+    "batch_size": ("batch_size", 1),
+}
+
+
+def run_body(row: JobRow, base_url: str) -> dict[str, Any]:
+    """The run that `row` is."""
+    request, graph = row.spec["request"], row.spec["graph"]
+    told = {key: request.get(name) for key, (name, _) in FIELDS.items()}
+    if any(value is None for value in told.values()):
+        held = _held(graph)
+        told = {key: held.get(FIELDS[key][0]) if value is None else value for key, value in told.items()}
+    size = row.spec.get("size") or (None, None)
+    told = {**told, "width": told["width"] or size[0], "height": told["height"] or size[1]}
+    return {
+        "run_id": row.id,
+        "timestamp": datetime.fromtimestamp(row.created, timezone.utc).isoformat(timespec="milliseconds"),
+        **{key: _typed(key, value) for key, value in told.items()},
+        "vae": request.get("vae_name") or "",
+        "loras": _loras(graph),
+        "controlnets": _controlnets(request, graph),
+        "batch_count": request.get("batch_count") or 1,
+        "workflow": {"prompt": graph},
+        "version": __version__,
+        "generated_images": [image["filename"] for image in row.images],
+        "generation_type": row.kind if row.kind in TYPES else TYPES[bool(row.spec.get("uploads"))],
+        # Beyond what the page reads.
+        "kind": row.kind,
+        "image_urls": [image_url(base_url, image["filename"]) for image in row.images],
+    }
+
+
+def _typed(key: str, value: Any) -> Any:
+    """The value, if it is of the type that the page reads: ComfyUI takes "64" and 64.0 for 64, and graphs hold them."""
+    neutral = FIELDS[key][1]
+    if isinstance(neutral, str):
+        return _text(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return neutral
+    return value if key == "cfg_scale" else int(value)
+
+
+def _held(graph: Mapping[str, Any]) -> dict[str, Any]:
+    """What the graph itself holds, by the names of a request's fields."""
+    held = {}
+    for name, targets in find_places(dict(graph)).targets.items():
+        node, key = targets[0] if targets else ("", "")
+        value = _inputs(graph, node).get(key)
+        if isinstance(value, str | int | float):
+            held[name] = value
+    return held
+
+
+def _inputs(graph: Mapping[str, Any], node: str) -> Mapping[str, Any]:
+    inputs: Mapping[str, Any] = graph.get(node, {}).get("inputs", {})
+    return inputs
+
+
+def _loras(graph: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found = [node["inputs"] for node in graph.values() if node["class_type"] in LORA_LOADERS]
+    return [{"name": _text(each.get("lora_name")), "strength": _number(each.get("strength_model"))} for each in found]
+
+
+def _controlnets(request: Mapping[str, Any], graph: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The units of the request; of a graph of the client's own, the nodes that apply one."""
+    units: Sequence[Mapping[str, Any]] = (request.get("controlnet") or {}).get("units", ())
+    if units:
+        return [
+            {
+                "model": _text(unit.get("model")),
+                "strength": _number(unit.get("weight", 1.0)),
+                "enabled": bool(unit.get("enabled", True)),
+            }
+            for unit in units
+        ]
+    applied = [node["inputs"] for node in graph.values() if node["class_type"] in CONTROL_APPLIERS]
+    return [
+        {
+            "model": _control_model(graph, each.get("control_net")),
+            "strength": _number(each.get("strength")),
+            "enabled": True,
+        }
+        for each in applied
+    ]
+
+
+def _control_model(graph: Mapping[str, Any], link: Any) -> str:
+    """The file behind a ControlNet's socket, also through a node that only sets its type."""
+    for _ in range(len(graph)):
+        if not is_link(link):
+            break
+        inputs = _inputs(graph, link[0])
+        if "control_net_name" in inputs:
+            return _text(inputs["control_net_name"])
+        link = inputs.get("control_net")
+    return ""
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _number(value: Any) -> float:
+    return value if isinstance(value, int | float) else 1.0

@@ -1,0 +1,60 @@
+"""The runs that the web page lists: jobs that were completed, in its own form.
+
+Those that failed or were cancelled are left out: a run is shown by its pictures, and they have none to be relied on.
+GET /api/jobs has them all.
+"""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, jsonify
+
+from shared.errors import NotFinished, NotFound
+from shared.jobs.tables import JobRow, State
+from shared.web.backend import Backend
+from shared.web.paging import number_argument
+from shared.web.run_form import run_body
+
+# The page asks for all runs at once, each with its graph.
+PAGE = 200
+LARGEST_PAGE = 500
+
+
+def run_routes(backend: Backend) -> Blueprint:
+    """GET /api/runs; GET and DELETE /api/runs/<id>."""
+    routes = Blueprint("runs", __name__)
+
+    @routes.get("/api/runs")
+    def list_runs() -> Response:
+        limit = number_argument("limit", LARGEST_PAGE) or PAGE
+        rows = backend.store.page(states=[State.COMPLETED], limit=limit, before=number_argument("before", 2**53))
+        runs = [run_body(row, backend.base_url()) for row in rows]
+        return jsonify({"status": "success", "runs": runs, "before": rows[-1].number if len(rows) == limit else None})
+
+    @routes.get("/api/runs/<run_id>")
+    def get_run(run_id: str) -> Response:
+        row = find_run(backend, run_id)
+        return jsonify({"status": "success", "run": run_body(row, backend.base_url())})
+
+    @routes.delete("/api/runs/<run_id>")
+    def delete_run(run_id: str) -> Response:
+        row = backend.store.get(run_id)
+        if row is None:
+            raise _unknown(run_id)
+        if not row.state.finished:
+            raise NotFinished(f"the job is {row.state.value}", hint=f"DELETE /api/jobs/{run_id} cancels it")
+        backend.archive.forget(row)
+        return jsonify({"status": "success", "message": "the run and its pictures are removed", "run_id": run_id})
+
+    return routes
+
+
+def find_run(backend: Backend, run_id: str) -> JobRow:
+    """The completed job of that id. Raises NotFound."""
+    row = backend.store.get(run_id)
+    if row is None or row.state is not State.COMPLETED:
+        raise _unknown(run_id)
+    return row
+
+
+def _unknown(run_id: str) -> NotFound:
+    return NotFound(f"there is no run {run_id}", hint="GET /api/runs lists them")

@@ -1,0 +1,62 @@
+"""What the web page does with a finished picture: show it in its folder, or go on with it on another tab."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from flask import Blueprint, Response, jsonify, request
+
+from shared.errors import InvalidValue, NotFound, NotPossible
+from shared.jobs.names import locate
+from shared.settings import is_loopback
+from shared.web.backend import Backend
+from shared.web.body import read_fields
+from shared.web.desktop import show
+from shared.web.reply import image_url
+
+TABS = ("img2img", "extras")
+
+
+def sending_routes(backend: Backend, show: Callable[[Path], None] = show) -> Blueprint:
+    """POST /api/show-in-folder, /api/send-to-img2img and /api/send-to-extras, each of a `filename`."""
+    routes = Blueprint("sending", __name__)
+
+    @routes.post("/api/show-in-folder")
+    def show_in_folder() -> Response:
+        name = _filename()
+        path = backend.archive.pictures.find(name)
+        if path is None:
+            _check_there(backend, name)
+            raise NotPossible("the picture is on another machine, with the engine")
+        if not is_loopback(request.remote_addr or ""):
+            raise NotPossible("a file manager would open on the machine of the service, not on yours")
+        show(path)
+        return jsonify({"status": "success", "message": "the folder is open", "filename": name})
+
+    def send(tab: str) -> Response:
+        name = _filename()
+        _check_there(backend, name)
+        url = image_url(backend.base_url(), name)
+        return jsonify({"status": "success", "message": f"sent to {tab}", "filename": name, "url": url})
+
+    for tab in TABS:
+        routes.add_url_rule(f"/api/send-to-{tab}", f"send-to-{tab}", send, methods=["POST"], defaults={"tab": tab})
+    return routes
+
+
+def _filename() -> str:
+    """The picture's name in the body: one of ours, and so never a path."""
+    name = read_fields(request).values.get("filename")
+    if not isinstance(name, str) or not name:
+        raise InvalidValue("filename is missing", field="filename", hint="send the name of a picture of ours")
+    if locate(name) is None:
+        raise NotFound("filename is not the name of a picture of ours", field="filename")
+    return name
+
+
+def _check_there(backend: Backend, name: str) -> None:
+    """Raises NotFound for a picture that is gone."""
+    image = locate(name)
+    if image is None or (backend.archive.pictures.find(name) is None and backend.engine.view(image) is None):
+        raise NotFound(f"there is no picture {name}", field="filename", hint="it may have been deleted")

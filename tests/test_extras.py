@@ -1,0 +1,297 @@
+"""The web page's extras: what of its wishes there is, how large it gets, and pixels on the real engine."""
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+from flask.testing import FlaskClient
+from PIL import Image, ImageDraw
+
+from shared.engine.check import Problem, check_graph
+from shared.errors import InvalidValue
+from shared.jobs.tables import JobRow, NewJob, State
+from shared.schema.body import ExtrasBody
+from shared.schema.request import EnlargedLayer, Enlarging, ExtrasRequest, FaceRestoration, FacesLayer
+from shared.schema.units import Picture
+from shared.settings import Settings
+from shared.web.app import create_app
+from shared.web.backend import Backend
+from shared.web.extras import extras_routes, extras_values
+from shared.web.jobs import job_routes
+from shared.web.reading.extras import CODEFORMER, GFPGAN, factor_in_name, read_extras
+from tests.house import TIMEOUT, TestHouse, encoded, open_rgb
+from tests.shelf import NODES, Shelf
+from workflows.extras import extras
+
+SOURCE = Picture(b"source", 100, 61)
+# What the page sends; its default upscaler may not be there.
+PAGE = {
+    "upscaler_model": "4x-ultrasharp", "upscaler_visibility": 1, "upscaler_model_2": "none", "upscaler_visibility_2": 0,
+    "gfpgan_visibility": 0, "codeformer_visibility": 0, "codeformer_weight": 0, "output_format": "png",
+}  # fmt: skip
+SHELF = Shelf(upscale_models=("4x-UltraSharp.pth", "anime/2x_Soft.safetensors"))
+
+
+def read(
+    *, shelf: Shelf = SHELF, faces: list[str] | None = None, source: Picture = SOURCE, **params: Any
+) -> tuple[ExtrasRequest, list[str]]:
+    warnings: list[str] = []
+    return read_extras(ExtrasBody(**{**PAGE, **params}), source, shelf, faces, warnings), warnings
+
+
+@pytest.mark.parametrize(
+    ("name", "factor"),
+    [
+        ("4x-UltraSharp", 4), ("RealESRGAN_x4plus.pth", 4), ("2x_Soft", 2), ("dream-layer-2x", 2), ("1x-DeJPEG", 1),
+        ("4xNomos8k", 4), ("8X_NMKD", 8), ("Lanczos", None), ("swin2sr", None), ("24x7", None), ("flux4", None),
+    ],
+)  # fmt: skip
+def test_a_name_may_tell_the_factor(name: str, factor: float | None) -> None:
+    assert factor_in_name(name) == factor
+
+
+def test_the_pages_upscaler_is_found_in_any_spelling() -> None:
+    request, warnings = read()
+    big = Enlarging((400, 244), model="4x-UltraSharp.pth")
+    assert request == ExtrasRequest(SOURCE, Enlarging((400, 244)), (EnlargedLayer(big, 1.0),))
+    assert warnings == []
+
+
+def test_an_upscaler_that_is_not_there_is_replaced_and_named() -> None:
+    request, warnings = read(shelf=Shelf(upscale_models=()))
+    assert request.layers == (EnlargedLayer(Enlarging((400, 244)), 1.0),)
+    assert warnings == [
+        "upscaler_model '4x-ultrasharp' does not exist, so Lanczos was used; there is no upscale model yet"
+    ]
+    assert "there is 4x-UltraSharp.pth" in read(upscaler_model="4x-ultrashrap")[1][0]
+
+
+def test_two_upscalers_have_one_size_and_a_visibility_each() -> None:
+    request, warnings = read(upscaler_model_2="2x_soft", upscaler_visibility_2=0.25, upscale_factor=3)
+    assert [(layer.how.model, layer.how.size, layer.visibility) for layer in request.layers] == [
+        ("4x-UltraSharp.pth", (300, 183), 1.0),
+        ("anime/2x_Soft.safetensors", (300, 183), 0.25),
+    ]
+    assert warnings == []
+    assert "nothing is to be seen of the first" in read(upscaler_model_2="2x_soft", upscaler_visibility_2=1)[1][0]
+
+
+@pytest.mark.parametrize(
+    ("params", "size"),
+    [
+        ({"upscaler_model": "Lanczos"}, (200, 122)),
+        ({"upscaler_model": "nearest", "upscale_factor": 1.5}, (150, 92)),
+        ({"upscaler_visibility": 0, "upscaler_model_2": "2x_soft", "upscaler_visibility_2": 1}, (200, 122)),
+        ({"upscaler_model": "none", "upscale_factor": 2}, (200, 122)),
+    ],
+)
+def test_sizes(params: dict[str, Any], size: tuple[int, int]) -> None:
+    request, warnings = read(**params)
+    assert request.ground.size == size
+    assert warnings == []
+
+
+def test_without_an_upscaler_the_size_stays_and_that_is_said() -> None:
+    for params in ({"upscaler_model": "none"}, {"upscaler_visibility": 0}):
+        request, warnings = read(**params)
+        assert (request.ground.size, request.layers) == ((100, 61), ())
+        assert "keeps its size" in warnings[0]
+        assert [node["class_type"] for node in extras(request, "x").to_api().values()] == ["LoadImage", "SaveImage"]
+
+
+@pytest.mark.parametrize(
+    ("source", "params", "field"),
+    [
+        ((5000, 100), {}, "upscale_factor"),
+        ((4096, 100), {"output_format": "webp"}, "upscale_factor"),
+        ((4000, 4000), {"output_format": "jpg"}, "output_format"),
+    ],
+)
+def test_what_gets_too_large_is_refused(source: tuple[int, int], params: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidValue) as wrong:
+        read(source=Picture(b"x", *source), **params)
+    assert wrong.value.field == field
+
+
+def test_faces_are_restored_where_the_engine_can() -> None:
+    wishes = {"gfpgan_visibility": 0.5, "codeformer_visibility": 1, "codeformer_weight": 0.7}
+    request, warnings = read(faces=[CODEFORMER, GFPGAN], **wishes)
+    assert request.faces == (
+        FacesLayer(FaceRestoration(GFPGAN, 0.5), 0.5),
+        FacesLayer(FaceRestoration(CODEFORMER, 0.7), 1.0),
+    )
+    assert warnings == []
+    request, warnings = read(faces=[CODEFORMER], **wishes)
+    assert len(request.faces) == 1
+    assert warnings == [f"gfpgan_visibility has no effect: the face model {GFPGAN} does not exist"]
+    request, warnings = read(**wishes)
+    assert request.faces == ()
+    assert [warning.split()[0] for warning in warnings] == ["gfpgan_visibility", "codeformer_visibility"]
+
+
+def test_what_a_layer_hides_is_not_drawn() -> None:
+    request, _ = read(upscaler_visibility=0.5, upscaler_model_2="2x_soft", upscaler_visibility_2=1)
+    graph = extras(request, "x").to_api()
+    assert "ImageBlend" not in graph
+    assert graph["UpscaleModelLoader"]["inputs"]["model_name"] == "anime/2x_Soft.safetensors"
+    assert "UpscaleModelLoader_2" not in graph
+
+
+def test_the_parameters_are_in_params_or_beside_it() -> None:
+    assert extras_values({"params": '{"upscaler_model": "a"}', "upscaler_model": "b", "output_format": "webp"}) == {
+        "upscaler_model": "a",
+        "output_format": "webp",
+    }
+    assert extras_values({"image": "x"}) == {}
+    for params in ("{", "[1]", 5, "[" * 100_000):
+        with pytest.raises(InvalidValue) as wrong:
+            extras_values({"params": params})
+        assert wrong.value.field == "params"
+
+
+class StockCatalog(Shelf):
+    """A stock engine without upscale models, of which only the nodes are known."""
+
+    def __init__(self) -> None:
+        super().__init__(upscale_models=())
+
+    def has_node(self, class_type: str, _max_age: float = 1.0) -> bool:
+        return class_type in NODES
+
+    def check(self, graph: dict[str, Any]) -> list[Problem]:
+        # The list of pictures is the engine's.
+        return [problem for problem in check_graph(graph, NODES) if problem.input != "image"]
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlaskClient]:
+    """The route without an engine: what it accepts is done at once."""
+    backend = Backend(Settings(data_dir=tmp_path))
+
+    def accept(job: NewJob, _uploads: Mapping[str, bytes]) -> tuple[JobRow | None, bool]:
+        row, new = backend.store.add(job, "me", 1000)
+        prefix = row.spec["graph"]["SaveImage"]["inputs"]["filename_prefix"]
+        name = f"{prefix.rpartition('/')[2]}_00001_.png"
+        images = [{"filename": name, "subfolder": name[:8], "type": "output"}]
+        return backend.store.finish(row, "me", State.COMPLETED, images=images), new
+
+    monkeypatch.setattr(backend, "accept", accept)
+    monkeypatch.setattr(backend, "catalog", StockCatalog())
+    yield create_app("control", backend.settings, [extras_routes(backend), job_routes(backend)]).test_client()
+    backend.stop()
+
+
+def form(**params: Any) -> dict[str, Any]:
+    """The body of the page's request."""
+    return {"image": (io.BytesIO(encoded(small())), "a.png"), "params": json.dumps({**PAGE, **params})}
+
+
+def test_the_answer_has_the_address_where_the_page_looks_for_it(client: FlaskClient) -> None:
+    answer = client.post("/api/extras/upscale", data=form(output_format="webp", gfpgan_visibility=1))
+    assert answer.status_code == 200, answer.text
+    reply = answer.get_json()
+    assert reply["status"] == "success"
+    (image,) = reply["comfy_response"]["generated_images"]
+    assert (image["width"], image["height"]) == (360, 244)
+    assert reply["data"] == {"output_image": f"http://localhost/api/images/{image['filename'][:-4]}.webp"}
+    assert [warning.split()[0] for warning in reply["warnings"]] == ["upscaler_model", "gfpgan_visibility"]
+    assert client.get(f"/api/jobs/{reply['job_id']}").get_json()["kind"] == "extras"
+
+
+@pytest.mark.parametrize(
+    ("params", "field"),
+    [
+        ({"upscaler_visibility": 2}, "upscaler_visibility"),
+        ({"output_format": "exe"}, "output_format"),
+        ({"upscale_factor": 0}, "upscale_factor"),
+    ],
+)
+def test_wrong_parameters_are_named(client: FlaskClient, params: dict[str, Any], field: str) -> None:
+    refused = client.post("/api/extras/upscale", data=form(**params))
+    assert (refused.status_code, refused.get_json()["error"]["field"]) == (422, field)
+
+
+def test_a_picture_that_is_missing_or_damaged_is_named(client: FlaskClient) -> None:
+    damaged = {**form(), "image": (io.BytesIO(b"no picture"), "a.png")}
+    for body in ({"params": "{}"}, damaged):
+        refused = client.post("/api/extras/upscale", data=body, content_type="multipart/form-data")
+        assert (refused.status_code, refused.get_json()["error"]["field"]) == (422, "image")
+
+
+def test_what_is_not_known_is_named(client: FlaskClient) -> None:
+    reply = client.post("/api/extras/upscale", data=form(upscaler_model="Lanczos", upscaler_modl_2="x")).get_json()
+    assert reply["warnings"] == ["ignored, because not known here: upscaler_modl_2 (did you mean upscaler_model_2?)"]
+
+
+def small() -> Image.Image:
+    image = Image.new("RGB", (90, 61), "blue")
+    ImageDraw.Draw(image).ellipse((20, 10, 60, 50), fill="red")
+    return image
+
+
+def send(house: TestHouse, **params: Any) -> requests.Response:
+    files = {"image": ("a.png", encoded(small()), "image/png")}
+    data = {"params": json.dumps({**PAGE, **params})}
+    headers = {"Origin": "http://localhost:8080"}
+    return requests.post(f"{house.extras}/api/extras/upscale", files=files, data=data, headers=headers, timeout=TIMEOUT)
+
+
+def levels(image: Image.Image) -> "np.ndarray[Any, Any]":
+    return np.asarray(image, dtype=float)
+
+
+def test_the_page_gets_an_address_of_the_enlarged_picture(house: TestHouse) -> None:
+    answer = send(house)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["Access-Control-Allow-Origin"] == "http://localhost:8080"
+    reply = answer.json()
+    assert reply["status"] == "success"
+    assert "Lanczos was used" in reply["warnings"][0]
+    url = reply["data"]["output_image"]
+    assert url.startswith(f"{house.extras}/api/images/")
+    picture = open_rgb(requests.get(url, timeout=TIMEOUT).content)
+    assert picture.size == (360, 244)
+    assert abs(levels(picture.resize((90, 61), Image.Resampling.BOX)) - levels(small())).mean() < 6
+    # It is a job like any other, and the page finds its picture on the other ports too.
+    assert house.job(reply["job_id"])["kind"] == "extras"
+    name = url.rpartition("/")[2]
+    assert requests.get(f"{house.txt2img}/api/images/{name}", timeout=TIMEOUT).ok
+
+
+@pytest.mark.parametrize(("output", "start"), [("webp", b"RIFF"), ("jpg", b"\xff\xd8"), ("png", b"\x89PNG")])
+def test_the_format_is_the_one_that_was_chosen(house: TestHouse, output: str, start: bytes) -> None:
+    reply = send(house, upscaler_model="dream-layer-2x", output_format=output).json()
+    assert reply["warnings"] == []
+    url = reply["data"]["output_image"]
+    assert url.endswith(f".{output}")
+    content = requests.get(url, timeout=TIMEOUT).content
+    assert content.startswith(start)
+    assert open_rgb(content).size == (180, 122)
+
+
+def test_two_upscalers_are_blended_by_visibility(house: TestHouse) -> None:
+    def drawn(**params: Any) -> "np.ndarray[Any, Any]":
+        reply = send(house, upscale_factor=2, **params).json()
+        return levels(open_rgb(requests.get(reply["data"]["output_image"], timeout=TIMEOUT).content))
+
+    model, nearest = drawn(upscaler_model="dream-layer-2x"), drawn(upscaler_model="Nearest")
+    assert abs(model - nearest).max() > 20
+    both = drawn(upscaler_model="dream-layer-2x", upscaler_model_2="Nearest", upscaler_visibility_2=0.25)
+    # One level for rounding.
+    assert abs(both - (0.75 * model + 0.25 * nearest)).max() <= 1.5
+
+
+def test_faces_that_the_engine_cannot_restore_are_a_warning(house: TestHouse) -> None:
+    reply = send(house, upscaler_model="Lanczos", gfpgan_visibility=1, codeformer_visibility=0.5).json()
+    assert [warning.split()[0] for warning in reply["warnings"]] == ["gfpgan_visibility", "codeformer_visibility"]
+
+
+def test_the_parameters_of_an_answer_can_be_sent_again(house: TestHouse) -> None:
+    reply = send(house, upscaler_model="dream-layer-2x").json()
+    again = requests.post(f"{house.extras}/api/extras/upscale", json=reply["parameters"], timeout=TIMEOUT).json()
+    assert house.picture(again).tobytes() == house.picture(reply).tobytes()

@@ -1,0 +1,383 @@
+"""`dream_layer.py models`, as it is typed: files in, files out, and what the terminal shows."""
+
+import argparse
+import errno
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from launcher.models import shelf
+from launcher.models.arguments import add_arguments
+from launcher.models.commands import run_models
+from launcher.models.known import KNOWN, find_known, markdown_table
+from launcher.models.shelf import check_name, list_models, place
+from launcher.models.sources import Download, read_source
+from launcher.models.tables import size_text
+from shared.engine.headers import read_header
+from shared.engine.kinds import KINDS, kind_of
+from shared.errors import SetupError
+from shared.settings import PREFIX, PROJECT_DIR
+from tests import tiny
+from tests.file_server import File, FileServer, file_server
+
+XL = tiny.checkpoint(tiny.sdxl_unet(), "conditioner.embedders.0.transformer.")
+KINDS_OF: dict[str, tuple[tiny.Shapes, str | None]] = {
+    "checkpoint": (XL, "checkpoints"),
+    "unet": (tiny.sd1_unet(), "diffusion_models"),
+    "unet with prefix": (tiny.under(tiny.INSIDE, tiny.sd1_unet()), "diffusion_models"),
+    "flux": (tiny.flux_transformer(guided=True), "diffusion_models"),
+    "sd3": (tiny.sd3_transformer(), "diffusion_models"),
+    "clip": (tiny.clip_l(), "text_encoders"),
+    "t5": (tiny.t5xxl(), "text_encoders"),
+    "vae": (tiny.autoencoder(4), "vae"),
+    "controlnet": (tiny.controlnet(tiny.sd1_unet()), "controlnet"),
+    "lora": ({"lora_unet_x.lora_up.weight": (4, 4), "lora_unet_x.alpha": ()}, "loras"),
+    "lora of diffusers": ({"unet.down_blocks.0.attn.to_k.lora_A.weight": (4, 4)}, "loras"),
+    "flux lora": ({"double_blocks.0.img_attn.qkv.lora_A.weight": (4, 4)}, "loras"),
+    "embedding": ({"emb_params": (2, 768)}, "embeddings"),
+    "embedding for sdxl": ({"clip_l": (2, 768), "clip_g": (2, 1280)}, "embeddings"),
+    "vision": ({"vision_model.encoder.layers.0.mlp.fc1.weight": (4, 4)}, "clip_vision"),
+    "esrgan": ({"model.0.weight": (64, 3, 3, 3), "model.1.sub.0.RDB1.conv1.0.weight": (4, 4, 3, 3)}, "upscale_models"),
+    "anything": ({"weight": (4, 4)}, None),
+}
+
+
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The models folder of these tests."""
+    monkeypatch.setenv(f"{PREFIX}DATA_DIR", str(tmp_path / "data"))
+    return tmp_path / "data" / "models"
+
+
+@pytest.fixture
+def server() -> Iterator[FileServer]:
+    with file_server() as running:
+        yield running
+
+
+def write(path: Path, shapes: tiny.Shapes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return tiny.write_safetensors(path, tiny.half(shapes))
+
+
+def small(folder: Path, name: str = "mine.safetensors") -> Path:
+    return write(folder / name, {"emb_params": (2, 768)})
+
+
+def command(*arguments: str) -> int:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return run_models(parser.parse_args(arguments))
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    capsys.readouterr()
+    assert command(*arguments) == 1
+    return capsys.readouterr().err
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", KINDS_OF)
+def test_a_kind_is_told_by_the_header(tmp_path: Path, name: str) -> None:
+    shapes, kind = KINDS_OF[name]
+    header = read_header(write(tmp_path / "x.safetensors", shapes))
+    assert header is not None
+    assert kind_of(header) == kind
+
+
+def test_the_kits_own_upscaler_is_known() -> None:
+    header = read_header(PROJECT_DIR / "starter" / "weights" / "upscaler.safetensors")
+    assert header is not None
+    assert kind_of(header) == "upscale_models"
+
+
+def test_a_file_is_added_without_taking_more_room(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write(tmp_path / "big.safetensors", XL)
+    assert command("add", str(source)) == 0
+    added = models / "checkpoints" / "big.safetensors"
+    assert added.samefile(source)
+    assert "checkpoints/big.safetensors (SDXL, " in capsys.readouterr().out
+    assert files(models) == {"checkpoints/big.safetensors"}
+
+
+@pytest.mark.parametrize("reason", [errno.EXDEV, errno.EPERM])
+def test_a_file_on_a_disk_of_another_kind_is_copied(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int
+) -> None:
+    """On another disk, or where the disk has no links."""
+    source = small(tmp_path)
+
+    def no_links(*_: object, **__: object) -> None:
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(os, "link", no_links)
+    assert command("add", str(source)) == 0
+    assert (models / "embeddings" / source.name).read_bytes() == source.read_bytes()
+    assert files(models) == {"embeddings/mine.safetensors"}
+
+
+def test_nothing_is_overwritten_unless_forced(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new = small(tmp_path / "old"), write(tmp_path / "new" / "mine.safetensors", {"emb_params": (3, 768)})
+    assert command("add", str(old)) == 0
+    error = refused(capsys, "add", str(new))
+    assert "embeddings/mine.safetensors" in error
+    assert "--force" in error
+    there = models / "embeddings" / "mine.safetensors"
+    assert there.read_bytes() == old.read_bytes()
+    assert command("add", str(new), "--name", "other.safetensors") == 0
+    assert command("add", str(new), "--force") == 0
+    assert there.read_bytes() == new.read_bytes()
+    assert "until it is started again" in capsys.readouterr().out
+    # Forced onto itself: two names of one file.
+    assert command("add", str(new), "--force") == 0
+    assert files(models) == {"embeddings/mine.safetensors", "embeddings/other.safetensors"}
+    assert "is that file already" in refused(capsys, "add", str(there), "--force")
+
+
+def test_a_name_that_is_taken_at_the_last_moment(tmp_path: Path) -> None:
+    aside, target = small(tmp_path, "aside.safetensors"), tmp_path / "loras" / "x.safetensors"
+    target.parent.mkdir()
+    target.write_bytes(b"theirs")
+    with pytest.raises(SetupError, match="already"):
+        place(aside, target, force=False)
+    assert target.read_bytes() == b"theirs"
+    assert aside.is_file()
+
+
+def test_what_is_no_model_is_refused(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cut = small(tmp_path, "cut.safetensors")
+    cut.write_bytes(cut.read_bytes()[:200])
+    assert "no whole .safetensors file" in refused(capsys, "add", str(cut))
+    unclear = write(tmp_path / "unclear.safetensors", {"weight": (4, 4)})
+    assert "--kind" in refused(capsys, "add", str(unclear))
+    assert "there is no kind lora" in refused(capsys, "add", str(unclear), "--kind", "lora")
+    assert command("add", str(unclear), "--kind", "loras") == 0
+    pickle = tmp_path / "old.pth"
+    pickle.write_bytes(b"...")
+    assert "--allow-pickle" in refused(capsys, "add", str(pickle))
+    assert command("add", str(pickle), "--allow-pickle", "--kind", "upscale_models") == 0
+    assert "no model file by its name" in refused(capsys, "add", str(unclear), "--name", "a.txt")
+    assert "has another sha256" in refused(capsys, "add", str(small(tmp_path)), "--sha256", "0" * 64)
+    assert "64 hexadecimal" in refused(capsys, "add", str(small(tmp_path)), "--sha256", "abc")
+    assert "is a folder" in refused(capsys, "add", str(tmp_path))
+    assert files(models) == {"loras/unclear.safetensors", "upscale_models/old.pth"}
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "a/b", "a\\b", ".x", "x.", "con", "NUL.safetensors", "a\nb", "C:x", "x" * 300]
+)
+def test_a_name_that_could_lead_elsewhere_is_refused(name: str) -> None:
+    with pytest.raises(SetupError, match="cannot be a file name"):
+        check_name(f"{name}.safetensors" if len(name) == 300 else name, pickle=True)
+
+
+def test_an_address_is_added(
+    models: Path, tmp_path: Path, server: FileServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = small(tmp_path).read_bytes()
+    server.files["/a file.safetensors"] = server.files["/a%20file.safetensors"] = File(content, breaks=[100])
+    url = f"{server.url}/a%20file.safetensors?token=secret"
+    assert command("add", url, "--sha256", hashlib.sha256(content).hexdigest()) == 0
+    assert files(models) == {"embeddings/a file.safetensors"}
+    assert "secret" not in "".join(capsys.readouterr())
+    # It is there, but only the header tells where: what was fetched is kept, for a command that names it otherwise.
+    assert "--name" in refused(capsys, "add", url)
+    count = len(server.seen)
+    assert command("add", url, "--name", "second.safetensors") == 0
+    assert len(server.seen) == count
+    assert files(models) == {"embeddings/a file.safetensors", "embeddings/second.safetensors"}
+    # With the kind given, the clash is seen before anything is fetched.
+    assert "already" in refused(capsys, "add", url, "--kind", "embeddings")
+    assert len(server.seen) == count
+
+
+def test_a_file_that_is_no_model_is_fetched_anew(
+    models: Path, tmp_path: Path, server: FileServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = small(tmp_path).read_bytes()
+    server.files["/x.safetensors"] = File(content[:-1])
+    assert "no whole" in refused(capsys, "add", f"{server.url}/x.safetensors")
+    assert files(models) == set()
+    server.files["/x.safetensors"] = File(content)
+    assert command("add", f"{server.url}/x.safetensors") == 0
+
+
+def test_a_reader_that_has_enough_is_no_failure(tmp_path: Path) -> None:
+    code = "from tests.test_models_command import command; raise SystemExit(command('list'))"
+    environ = {**os.environ, f"{PREFIX}DATA_DIR": str(tmp_path)}
+    read, write = os.pipe()
+    os.close(read)
+    listing = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT_DIR, env=environ, stdout=write, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write)
+    assert (listing.returncode, listing.stderr) == (0, "")
+
+
+def test_an_address_without_a_name(
+    models: Path, tmp_path: Path, server: FileServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.files["/api/17"] = File(small(tmp_path).read_bytes())
+    assert "--name" in refused(capsys, "add", f"{server.url}/api/17")
+    assert command("add", f"{server.url}/api/17", "--name", "x.safetensors") == 0
+    server.files["/api/18"] = File(
+        b"x" * 8 + b"{" * 99, headers={"Content-Disposition": 'attachment; filename="../../x.safetensors"'}
+    )
+    assert "cannot be a file name" in refused(capsys, "add", f"{server.url}/api/18")
+    (part,) = (models / shelf.DOWNLOADS).glob("*.part")
+    with FileLock(part.with_suffix(".lock")):
+        assert command("remove", "--unfinished", "--yes") == 0
+        assert part.is_file()
+    assert "--yes" in refused(capsys, "remove", "--unfinished")
+    assert command("remove", "--unfinished", "--yes") == 0
+    assert files(models) == {"embeddings/x.safetensors"}
+
+
+def test_the_hub_as_a_user_meets_it(tmp_path: Path, server: FileServer) -> None:
+    """In a process of its own, for huggingface_hub reads its endpoint and token when it is loaded."""
+    content = write(tmp_path / "x.safetensors", {"emb_params": (2, 768)}).read_bytes()
+    told = {"X-Linked-ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
+    server.files["/me/mine/resolve/main/deep/x.safetensors"] = File(content, headers=told)
+    environ = {
+        **os.environ,
+        f"{PREFIX}DATA_DIR": str(tmp_path / "data"),
+        "HF_ENDPOINT": server.url,
+        "HF_TOKEN": "hf_secret",
+        "HF_HOME": str(tmp_path / "home"),
+    }
+
+    def typed(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        line = [sys.executable, "-W", "error", "dream_layer.py", "models", *arguments]
+        return subprocess.run(line, cwd=PROJECT_DIR, env=environ, capture_output=True, text=True, timeout=60)
+
+    added = typed("add", f"{server.url}/me/mine/blob/main/deep/x.safetensors")
+    assert added.returncode == 0, added.stderr
+    assert server.seen == [("/me/mine/resolve/main/deep/x.safetensors", None, "Bearer hf_secret")]
+    assert "hf_secret" not in added.stdout + added.stderr
+    # A name of the list goes to the same place; here there is no such file.
+    absent = typed("add", "sdxl turbo")
+    assert absent.returncode == 1
+    assert server.seen[-1][0] == f"/{KNOWN['sdxl-turbo'].repository}/resolve/main/{KNOWN['sdxl-turbo'].file}"
+    assert "answered 404" in absent.stderr
+    assert "Traceback" not in absent.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends a Ctrl-C to a whole terminal")
+def test_ctrl_c_leaves_what_the_same_command_goes_on_with(tmp_path: Path, server: FileServer) -> None:
+    content = write(tmp_path / "x.safetensors", {"emb_params": (20, 768)}).read_bytes()
+    server.files["/x.safetensors"] = File(content, stalls=[5000])
+    line = [sys.executable, "dream_layer.py", "models", "add", f"{server.url}/x.safetensors"]
+    environ = {**os.environ, f"{PREFIX}DATA_DIR": str(tmp_path / "data")}
+    first = subprocess.Popen(line, cwd=PROJECT_DIR, env=environ, stderr=subprocess.PIPE, text=True)
+    folder = tmp_path / "data" / "models"
+    deadline = time.monotonic() + 60
+    while not any(path.stat().st_size for path in folder.glob(f"{shelf.DOWNLOADS}/*.part")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    first.send_signal(signal.SIGINT)
+    told = first.communicate(timeout=30)[1]
+    assert first.returncode == 130
+    assert "the same command goes on where this one was" in told
+    assert "Traceback" not in told
+    subprocess.run(line, cwd=PROJECT_DIR, env=environ, check=True, timeout=60)
+    assert server.ranges[1] is not None
+    assert (folder / "embeddings" / "x.safetensors").read_bytes() == content
+    assert files(folder) == {"embeddings/x.safetensors"}
+
+
+def test_the_token_goes_to_the_hub_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    known, other = read_source("sdxl"), read_source("https://example.org/a/b/resolve/main/x.safetensors")
+    assert isinstance(known, Download)
+    assert isinstance(other, Download)
+    assert known.headers == {"Authorization": "Bearer hf_secret"}
+    assert (other.headers, other.hub) == ({}, False)
+
+
+@pytest.mark.parametrize(("text", "name"), [("SD 1.5", "sd15"), ("sdxl_base", "sdxl"), ("SDXL-Turbo", "sdxl-turbo")])
+def test_known_models_have_forgiving_names(text: str, name: str) -> None:
+    assert find_known(text) == KNOWN[name]
+
+
+def test_the_list_of_known_models_is_sound() -> None:
+    for model in KNOWN.values():
+        assert model.kind in KINDS
+        assert model.file.endswith(".safetensors")
+        assert model.licence
+        assert model.sha256 is None or len(model.sha256) == 64
+        assert len(model.repository.split("/")) == 2
+
+
+def test_a_wrong_name_is_answered_with_the_nearest(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "did you mean sdxl-turbo?" in refused(capsys, "add", "sdxl-trubo")
+    assert "the names are" in refused(capsys, "add", "zzz")
+    assert "no host" in refused(capsys, "add", "http://")
+
+
+def test_the_list(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("list") == 0
+    assert "no models yet" in capsys.readouterr().out
+    write(models / "checkpoints" / "sub" / "big.safetensors", XL)
+    write(models / "diffusion_models" / "paint.safetensors", tiny.sd1_unet(9))
+    write(models / "text_encoders" / "t5.safetensors", tiny.t5xxl())
+    write(models / "vae" / "ae.safetensors", tiny.autoencoder(16))
+    (models / "checkpoints" / KNOWN["sd15"].file).write_bytes(b"cut off")
+    (models / shelf.DOWNLOADS).mkdir()
+    (models / shelf.DOWNLOADS / "abc.part").write_bytes(b"x" * 5_000_000)
+    assert command() == 0
+    shown = capsys.readouterr().out
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    size = size_text((models / "checkpoints" / "sub" / "big.safetensors").stat().st_size)
+    assert f"sub/big.safetensors SDXL {size}" in lines
+    assert any(line.startswith("paint.safetensors SD 1, inpainting") for line in lines)
+    assert any(line.startswith("t5.safetensors t5xxl") for line in lines)
+    assert any(line.startswith("ae.safetensors 16 channels") for line in lines)
+    assert f"{KNOWN['sd15'].file} no header to read 1 kB" in lines
+    assert "unfinished: 1 file, 5 MB" in shown
+    assert any(line.startswith("sd15 Stable Diffusion 1.5 4.3 GB") and "is here" in line for line in lines)
+    assert max(map(len, shown.splitlines()[2:])) <= 120
+
+
+def test_removing(models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("loras/ink.safetensors", "vae/ink.safetensors", "loras/style/Glow.safetensors"):
+        small(models, name)
+    assert "may be any of vae/ink.safetensors, loras/ink.safetensors" in refused(capsys, "remove", "ink", "--yes")
+    assert "did you mean ink" in refused(capsys, "remove", "imk", "--yes")
+    assert "--yes" in refused(capsys, "remove", "vae/ink")
+    assert "which one" in refused(capsys, "remove")
+    assert command("remove", "vae/ink", "--yes") == 0
+    assert command("remove", "glow", "--yes") == 0
+    assert files(models) == {"loras/ink.safetensors"}
+
+    answers = iter(["\n", "y\n"])
+    monkeypatch.setattr(
+        sys, "stdin", type("Terminal", (), {"isatty": lambda _: True, "readline": lambda _: next(answers)})()
+    )
+    assert "nothing was removed" in refused(capsys, "remove", "ink")
+    assert command("remove", "ink") == 0
+    assert list_models(models) == []
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "nothing"), (7, "1 kB"), (340_000_000, "340 MB"), (999_600_000, "1.0 GB"), (6_938_078_334, "6.9 GB")],
+)
+def test_sizes_are_readable(size: int, text: str) -> None:
+    assert size_text(size) == text
+
+
+def test_the_readme_has_the_list() -> None:
+    assert markdown_table() in (PROJECT_DIR / "README.md").read_text(encoding="utf-8")

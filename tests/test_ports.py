@@ -1,0 +1,104 @@
+"""The control service's further ports: all are served alike, and one that is taken stops nothing."""
+
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import requests
+
+from shared.settings import PREFIX, PROJECT_DIR, Settings
+from shared.web.serve import _listen_addresses, open_ports
+from tests.conftest import free_ports, launched, launcher_environment
+from tests.house import TIMEOUT, TestHouse, wait_for_health
+
+SERVER = """
+import sys
+from flask import Flask
+from shared.settings import Settings
+from shared.web.app import create_app
+from shared.web.serve import serve_waitress
+
+settings = Settings()
+serve_waitress(create_app("control", settings, []), settings, *map(int, sys.argv[1:]))
+"""
+
+
+def taken(port: int) -> socket.socket:
+    """Another program that listens there."""
+    other = socket.socket()
+    other.bind(("127.0.0.1", port))
+    other.listen()
+    return other
+
+
+def test_the_ports_of_the_page_are_settings() -> None:
+    assert Settings(runs_port=6000).page_ports == {
+        f"{PREFIX}EXTRAS_PORT": 5003,
+        f"{PREFIX}RUNS_PORT": 6000,
+        f"{PREFIX}REPORT_PORT": 5006,
+    }
+
+
+def test_free_ports_are_told_from_taken_ones() -> None:
+    free, other = free_ports(2)
+    with taken(other):
+        found, problems = open_ports("127.0.0.1", {"A": free, "B": other})
+    assert found == [free]
+    (problem,) = problems
+    assert (problem.step, problem.hint) == (f"port {other}", "stop it, or set B to a free port")
+
+
+@pytest.mark.parametrize(
+    ("host", "addresses"),
+    [("127.0.0.1", ["127.0.0.1:1", "127.0.0.1:2"]), ("::1", ["[::1]:1", "[::1]:2"]), ("a.b", ["a.b:1", "a.b:2"])],
+)
+def test_each_address_is_listened_on_once(host: str, addresses: list[str]) -> None:
+    assert _listen_addresses(host, [1, 2, 1]) == addresses
+
+
+def test_one_application_answers_on_many_ports() -> None:
+    ports = free_ports(3)
+    server = subprocess.Popen([sys.executable, "-c", SERVER, *map(str, ports)], cwd=PROJECT_DIR)
+    try:
+        for port in ports:
+            wait_for_health(f"http://127.0.0.1:{port}")
+    finally:
+        server.terminate()
+        server.wait(timeout=15)
+
+
+def test_every_port_of_the_launcher_has_every_route(house: TestHouse) -> None:
+    for url in (house.control, house.extras, house.runs, house.report):
+        assert requests.get(f"{url}/health", timeout=TIMEOUT).json()["service"] == "control"
+        assert requests.get(f"{url}/api/runs", timeout=TIMEOUT).json()["status"] == "success"
+
+
+@pytest.mark.parametrize("name", ["extras", "runs", "report"])
+def test_the_page_may_call_and_read_errors(house: TestHouse, name: str) -> None:
+    url, origin = getattr(house, name), {"Origin": "http://localhost:8080"}
+    asked = {"Access-Control-Request-Method": "DELETE", "Access-Control-Request-Headers": "content-type"}
+    granted = requests.options(f"{url}/api/runs/1", headers={**origin, **asked}, timeout=TIMEOUT)
+    assert granted.headers["Access-Control-Allow-Origin"] == "http://localhost:8080"
+    assert "DELETE" in granted.headers["Access-Control-Allow-Methods"]
+    missing = requests.get(f"{url}/nowhere", headers=origin, timeout=TIMEOUT)
+    assert (missing.status_code, missing.json()["status"]) == (404, "error")
+    assert missing.headers["Access-Control-Allow-Origin"] == "http://localhost:8080"
+    strange = requests.get(f"{url}/api/runs", headers={"Origin": "http://evil.example"}, timeout=TIMEOUT)
+    assert strange.status_code == 403
+
+
+def test_a_taken_port_of_the_page_is_said_and_stops_nothing(house: TestHouse, tmp_path: Path) -> None:
+    environ = launcher_environment(tmp_path / "data")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "models").symlink_to(house.data_dir / "models", target_is_directory=True)
+    port = int(environ[f"{PREFIX}RUNS_PORT"])
+    with ExitStack() as stack:
+        stack.enter_context(taken(port))
+        running = stack.enter_context(launched(tmp_path, environ))
+        assert f"without port {port}: another program listens there" in running.output()
+        assert f"set {PREFIX}RUNS_PORT to a free port" in running.output()
+        for url in (running.control, running.extras, running.report):
+            assert requests.get(f"{url}/api/runs", timeout=TIMEOUT).ok

@@ -1,0 +1,180 @@
+"""Reports: what is in the zip, what a spreadsheet makes of it, and how many are kept."""
+
+import csv
+import io
+import zipfile
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from flask.testing import FlaskClient
+
+from shared.errors import InvalidValue, StorageFailed
+from shared.jobs.tables import State
+from shared.settings import Settings
+from shared.web import report
+from shared.web.app import create_app
+from shared.web.backend import Backend
+from shared.web.bundle import KEPT, Bundles
+from shared.web.report import report_routes, run_ids
+from shared.web.report_text import COLUMNS, cell, readme, runs_csv
+from shared.web.run_form import run_body
+from tests.finished import REQUEST, finish
+from tests.golden_graphs import LORAS, draw
+from tests.house import TIMEOUT, TestHouse
+
+POST, GET = "/api/report-bundle", "/api/report-bundle/download"
+
+
+@pytest.fixture
+def backend(tmp_path: Path) -> Iterator[Backend]:
+    # The engine is ours, so all pictures there are lie in the data folder.
+    backend = Backend(Settings(data_dir=tmp_path))
+    yield backend
+    backend.stop()
+
+
+@pytest.fixture
+def client(backend: Backend) -> FlaskClient:
+    return create_app("control", backend.settings, [report_routes(backend)]).test_client()
+
+
+def opened(content: bytes) -> zipfile.ZipFile:
+    archive = zipfile.ZipFile(io.BytesIO(content))
+    assert archive.testzip() is None
+    return archive
+
+
+def rows_of(content: bytes) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["=1+1", "+1", "-cmd", "@SUM(A1)", "\t=1", "\r=1", "  =HYPERLINK(1)", "|calc", "%x", "\uff1d1+1", "\0=1"],
+)
+def test_no_text_is_a_formula(text: str) -> None:
+    assert cell(text).startswith("'")
+
+
+@pytest.mark.parametrize(("value", "shown"), [(-1, "-1"), (-0.5, "-0.5"), ("a = b", "a = b"), ("", ""), ("'x", "'x")])
+def test_other_cells_stay_as_they_are(value: Any, shown: str) -> None:
+    assert cell(value) == shown
+
+
+def test_the_table_has_a_row_for_each_run(backend: Backend) -> None:
+    hostile = '=HYPERLINK("http://evil.example"),"x"\nsecond line \ud800'
+    runs = [
+        run_body(finish(backend, {**REQUEST, "prompt": hostile}, draw(loras=LORAS), pictures=2), ""),
+        run_body(finish(backend, {**REQUEST, "prompt": "ein Löwe 圓"}), ""),
+    ]
+    first, second = rows_of(runs_csv(runs))
+    assert tuple(first) == COLUMNS
+    assert first["prompt"] == '\'=HYPERLINK("http://evil.example"),"x"\nsecond line ?'
+    assert first["loras"] == "one.safetensors:0.8; two.safetensors:-0.5"
+    assert first["generated_images"] == "; ".join(runs[0]["generated_images"])
+    assert (second["prompt"], second["seed"], second["cfg_scale"]) == ("ein Löwe 圓", "42", "6.5")
+
+
+def test_the_readme_counts_and_names_what_is_missing(backend: Backend) -> None:
+    run = run_body(finish(backend, pictures=2), "")
+    text = readme([run], run["generated_images"][:1], datetime(2026, 11, 22, 14, 30)).decode()
+    assert "Made on 2026-11-22 at 14:30: 1 runs with 1 pictures." in text
+    assert "Models: model.safetensors." in text
+    assert f"- {run['generated_images'][0]}" in text
+
+
+@pytest.mark.parametrize("value", ["x", {"a": 1}, [1], ["a", None], [["a"]], ["a"] * 501])
+def test_ids_of_the_wrong_shape_are_refused(value: Any) -> None:
+    with pytest.raises(InvalidValue) as wrong:
+        run_ids(value)
+    assert wrong.value.field == "run_ids"
+
+
+def test_the_zip_has_the_chosen_runs_and_their_pictures(backend: Backend, client: FlaskClient) -> None:
+    rows = [finish(backend, pictures=2) for _ in range(3)]
+    chosen = [rows[2].id, rows[0].id, rows[2].id]
+    made = client.post(POST, json={"run_ids": chosen}).get_json()
+    assert (made["status"], made["runs"], made["missing"]) == ("success", 2, [])
+    downloaded = client.get(GET, buffered=True)
+    assert downloaded.mimetype == "application/zip"
+    assert "dream-layer-report.zip" in downloaded.headers["Content-Disposition"]
+    assert made["size"] == len(downloaded.data)
+    archive = opened(downloaded.data)
+    pictures = [image["filename"] for row in (rows[2], rows[0]) for image in row.images]
+    assert archive.namelist() == [*(f"images/{name}" for name in pictures), "runs.csv", "README.md"]
+    assert archive.read(f"images/{pictures[0]}").startswith(b"\x89PNG")
+    assert [row["run_id"] for row in rows_of(archive.read("runs.csv"))] == [rows[2].id, rows[0].id]
+    again = client.get(made["download_url"].removeprefix("http://localhost"), buffered=True)
+    assert again.data == downloaded.data
+
+
+def test_no_ids_mean_every_run(backend: Backend, client: FlaskClient) -> None:
+    assert client.post(POST, json={"run_ids": []}).status_code == 404
+    finish(backend)
+    finish(backend, state=State.FAILED, pictures=0)
+    assert client.post(POST, json={"run_ids": []}).get_json()["runs"] == 1
+    assert client.post(POST).get_json()["runs"] == 1
+
+
+def test_an_unknown_run_is_named(backend: Backend, client: FlaskClient) -> None:
+    refused = client.post(POST, json={"run_ids": [finish(backend).id, "no-such-run"]})
+    assert refused.status_code == 404
+    assert "no-such-run" in refused.get_json()["message"]
+    assert client.get(GET).status_code == 404
+    assert client.get(f"{GET}?bundle=../jobs.sqlite").status_code == 404
+
+
+def test_a_picture_that_is_gone_is_named_and_the_rest_is_there(backend: Backend, client: FlaskClient) -> None:
+    row = finish(backend, pictures=2)
+    lost, kept = (image["filename"] for image in row.images)
+    (backend.settings.output_dir / row.images[0]["subfolder"] / lost).unlink()
+    assert client.post(POST, json={"run_ids": [row.id]}).get_json()["missing"] == [lost]
+    archive = opened(client.get(GET, buffered=True).data)
+    assert archive.namelist() == [f"images/{kept}", "runs.csv", "README.md"]
+    assert lost in archive.read("README.md").decode()
+
+
+def test_a_report_that_would_be_too_large_is_refused(
+    backend: Backend, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "LARGEST", 10)
+    refused = client.post(POST, json={"run_ids": [finish(backend).id]})
+    assert (refused.status_code, refused.get_json()["error"]["field"]) == (422, "run_ids")
+    assert not backend.settings.reports_dir.exists()
+
+
+def test_only_the_newest_reports_stay(tmp_path: Path) -> None:
+    bundles = Bundles(tmp_path)
+    (tmp_path / "report-0000000000000000001.part").write_bytes(b"half")
+    (tmp_path / "notes.txt").write_bytes(b"not ours")
+    made = [bundles.make(lambda archive: archive.writestr("a", "b")) for _ in range(KEPT + 2)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", *(path.name for path in made[-KEPT:])]
+    assert bundles.newest() == made[-1]
+    assert bundles.find(made[0].name) is None
+    assert bundles.find("notes.txt") is None
+
+
+def test_a_report_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def full(_archive: zipfile.ZipFile) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(StorageFailed, match="No space left"):
+        Bundles(tmp_path).make(full)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_of_what_was_drawn(house: TestHouse) -> None:
+    reply = house.draw(prompt="=a red circle", width=64, height=64, steps=1)
+    made = requests.post(f"{house.report}{POST}", json={"run_ids": [reply["run_id"]]}, timeout=TIMEOUT)
+    assert made.status_code == 200, made.text
+    downloaded = requests.get(f"{house.report}{GET}", headers={"Origin": "http://localhost:8080"}, timeout=TIMEOUT)
+    assert downloaded.headers["Access-Control-Allow-Origin"] == "http://localhost:8080"
+    archive = opened(downloaded.content)
+    (row,) = rows_of(archive.read("runs.csv"))
+    assert row["prompt"] == "'=a red circle"
+    entry = reply["comfy_response"]["generated_images"][0]
+    assert archive.read(f"images/{entry['filename']}") == requests.get(entry["url"], timeout=TIMEOUT).content
