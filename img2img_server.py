@@ -6,14 +6,14 @@ from flask import Flask
 
 from shared.web.app import create_app
 from shared.web.backend import Backend
-from shared.web.inventory import controlnet_routes
+from shared.web.control.fetch_prompt import suggestion_routes
+from shared.web.control.models import controlnet_routes
 from shared.web.jobs import interrupt_routes, job_routes
 from shared.web.native import image_routes, img2img_routes
 from shared.web.options import option_routes
 from shared.web.pnginfo import pnginfo_routes
 from shared.web.ready import ready_routes
 from shared.web.service import main
-from shared.web.suggesting import suggestion_routes
 from shared.web.uploading import upload_routes
 from shared.web.upscaling import upscale_routes
 from shared.web.workflows import workflow_routes

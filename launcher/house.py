@@ -25,23 +25,23 @@ from shared.keys import KeyRing
 from shared.settings import PREFIX, Settings, load_settings
 from shared.web.app import create_app
 from shared.web.backend import Backend
-from shared.web.choosing import path_routes
-from shared.web.control import engine_routes
-from shared.web.extras import extras_routes
-from shared.web.inventory import controlnet_routes, model_routes
+from shared.web.control.engine import engine_routes
+from shared.web.control.extras import extras_routes
+from shared.web.control.fetch_prompt import suggestion_routes
+from shared.web.control.keys import key_routes
+from shared.web.control.model_upload import ModelUploads, model_upload_routes
+from shared.web.control.models import controlnet_routes, model_routes
+from shared.web.control.paths import path_routes
+from shared.web.control.pictures import sending_routes
+from shared.web.control.report import report_routes
+from shared.web.control.runs import run_routes
 from shared.web.jobs import job_routes
-from shared.web.keeping import key_routes
 from shared.web.memory import return_freed_memory
-from shared.web.model_upload import ModelUploads, model_upload_routes
 from shared.web.native import image_routes
 from shared.web.options import option_routes
 from shared.web.pnginfo import pnginfo_routes
 from shared.web.ready import ready_routes
-from shared.web.report import report_routes
-from shared.web.runs import run_routes
-from shared.web.sending import sending_routes
 from shared.web.serve import check_port, open_ports, reachable, serve_waitress
-from shared.web.suggesting import suggestion_routes
 from shared.web.uploading import upload_routes
 
 SERVICE_START_TIMEOUT = 60.0

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 from shared.errors import InvalidValue, StorageFailed
-from shared.paths import write_private
+from shared.files import write_whole
 
 FILE = "api-keys.json"
 ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
@@ -45,7 +45,7 @@ class KeyRing:
                     f"there are {MOST} keys already", field="alias", hint=f"remove some from data/{FILE}"
                 )
             keys[alias.strip()] = trimmed
-            write_private(self._path, json.dumps(keys, indent=2).encode())
+            write_whole(self._path, json.dumps(keys, indent=2).encode(), FILE)
         return known
 
     def get(self, alias: str) -> str | None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from shared.errors import StorageFailed
+from shared.files import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -74,30 +72,9 @@ class PathsFile:
 
     def write(self, chosen: ChosenPaths) -> None:
         """Keeps the choice. Raises StorageFailed."""
-        write_private(self._path, chosen.model_dump_json(indent=2).encode())
+        write_whole(self._path, chosen.model_dump_json(indent=2).encode(), FILE)
 
     def outputs(self) -> tuple[Path, ...]:
         """Folders beyond the default one in which pictures may lie, the newest first."""
         chosen = self.read()
         return (*([chosen.output] if chosen.output else []), *reversed(chosen.earlier_outputs))
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Writes a file that only its owner may read, whole or not at all. Raises StorageFailed."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Made with owner-only rights, so that nobody can open it before they are set.
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        aside = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
-    except OSError as error:
-        raise StorageFailed(
-            f"{path.name} could not be kept: {error.strerror}", hint="is the disk full, or the folder not writable?"
-        ) from error

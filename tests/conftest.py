@@ -15,7 +15,10 @@ import pytest
 import requests
 
 from shared.engine.install import engine_dir
-from shared.settings import PREFIX, PROJECT_DIR
+from shared.settings import PREFIX, PROJECT_DIR, Settings
+from shared.web.backend import Backend
+from shared.web.control.model_upload import ModelUploads
+from tests.control import Control, Managed
 from tests.house import TestHouse
 
 START_TIMEOUT = 240
@@ -125,3 +128,15 @@ def own_house(tmp_path: Path, house: TestHouse) -> Iterator[TestHouse]:
     (tmp_path / "data" / "models").symlink_to(house.data_dir / "models", target_is_directory=True)
     with launched(tmp_path, environ) as running:
         yield running
+
+
+@pytest.fixture
+def control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Control]:
+    """A control service without an engine, small limits, and lists of models that the test makes up."""
+    settings = Settings(engine_url="http://127.0.0.1:9", data_dir=tmp_path, max_model_mb=4, max_body_mb=1)
+    backend = Backend(settings)
+    manager = Managed(backend.engine, None, list, backend.store.count_unfinished)
+    made = Control(backend, ModelUploads(settings, backend.catalog), manager)
+    monkeypatch.setattr(backend.catalog, "names", lambda folder, _age=1.0: made.files.get(folder, []))
+    yield made
+    backend.stop()

@@ -21,7 +21,7 @@ from shared.schema.units import Picture
 from shared.settings import Settings
 from shared.web.app import create_app
 from shared.web.backend import Backend
-from shared.web.extras import extras_routes, extras_values
+from shared.web.control.extras import extras_routes, extras_values
 from shared.web.jobs import job_routes
 from shared.web.reading.extras import CODEFORMER, GFPGAN, factor_in_name, read_extras
 from tests.house import TIMEOUT, TestHouse, encoded, open_rgb

@@ -57,7 +57,7 @@ def test_a_job_tells_its_position_its_progress_and_when_it_will_be_done(house: T
     assert waiting["eta_s"] > 0
     house.wait_for_job(first, "running")
     deadline = time.monotonic() + TIMEOUT
-    while not (running := house.job(first)).get("progress", {}).get("step"):
+    while not ((running := house.job(first))["progress"] or {}).get("step"):
         assert time.monotonic() < deadline, running
         time.sleep(0.05)
     assert running["position"] == 0

@@ -23,23 +23,12 @@ from tests.house import TIMEOUT, TestHouse, data_url, wait_for_health
 SMALL = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1}
 
 
-def engine_state(house: TestHouse) -> dict[str, Any]:
-    state: dict[str, Any] = requests.get(f"{house.control}/api/engine", timeout=TIMEOUT).json()["engine"]
-    return state
-
-
 def wait_for_restart(house: TestHouse, restarts: int) -> dict[str, Any]:
-    deadline = time.monotonic() + TIMEOUT
-    while time.monotonic() < deadline:
-        state = engine_state(house)
-        if state["state"] == "ready" and state["restarts"] == restarts:
-            return state
-        time.sleep(0.1)
-    raise AssertionError(f"the engine did not come back: {state}\n{house.output()}")
+    return house.wait_for_engine(lambda told: (told["state"], told["restarts"]) == ("ready", restarts))
 
 
 def test_an_engine_killed_while_idle_comes_back(house: TestHouse) -> None:
-    before = engine_state(house)
+    before = house.engine_state()
     os.kill(before["pid"], signal.SIGKILL)
     after = wait_for_restart(house, before["restarts"] + 1)
     assert after["pid"] != before["pid"]
@@ -47,7 +36,7 @@ def test_an_engine_killed_while_idle_comes_back(house: TestHouse) -> None:
 
 
 def test_a_request_outlives_the_engine_that_it_runs_on(house: TestHouse) -> None:
-    before = engine_state(house)
+    before = house.engine_state()
     replies: list[dict[str, Any]] = []
     waiting = threading.Thread(target=lambda: replies.append(house.draw(**{**SMALL, "width": 128, "steps": 40})))
     waiting.start()
@@ -60,7 +49,7 @@ def test_a_request_outlives_the_engine_that_it_runs_on(house: TestHouse) -> None
     assert replies, "the open request did not end with its picture"
     assert replies[0]["timings"]["attempts"] == 2
     assert house.picture(replies[0]).size == (128, 64)
-    assert engine_state(house)["restarts"] == before["restarts"] + 1
+    assert house.engine_state()["restarts"] == before["restarts"] + 1
 
 
 def test_results_are_taken_out_of_the_engines_memory(house: TestHouse) -> None:
@@ -164,7 +153,11 @@ def test_without_a_command_it_looks_after_an_engine_elsewhere(tmp_path: Path, ho
         lines = iter(launcher.stdout.readline, "")
         assert any("drew its first picture" in line for line in lines)
         control = f"http://127.0.0.1:{environ[f'{PREFIX}CONTROL_PORT']}"
-        assert requests.get(f"{control}/api/engine", timeout=TIMEOUT).json()["engine"] == {"state": "external"}
+        told = requests.get(f"{control}/api/engine", timeout=TIMEOUT).json()["engine"]
+        assert (told["state"], told["answers"], told["address"]) == ("external", True, house.engine)
+        assert "pid" not in told
+        refused = requests.post(f"{control}/api/engine/restart", timeout=TIMEOUT)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "not_possible")
         assert not (tmp_path / "data" / "engine").exists()
     finally:
         launcher.terminate()

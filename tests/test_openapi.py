@@ -16,7 +16,7 @@ from shared.engine.manager import EngineManager
 from shared.schema.body import Img2ImgBody, Txt2ImgBody
 from shared.settings import Settings
 from shared.web.backend import Backend
-from shared.web.model_upload import ModelUploads
+from shared.web.control.model_upload import ModelUploads
 from shared.web.openapi.document import OPERATIONS, openapi_document, routes_of
 from shared.web.openapi.operation import FORM, HEADERS, JSON
 from shared.web.openapi.routes import PAGE

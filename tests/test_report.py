@@ -15,13 +15,13 @@ from flask.testing import FlaskClient
 from shared.errors import InvalidValue, StorageFailed
 from shared.jobs.tables import State
 from shared.settings import Settings
-from shared.web import report
 from shared.web.app import create_app
 from shared.web.backend import Backend
-from shared.web.bundle import KEPT, Bundles
-from shared.web.report import report_routes, run_ids
-from shared.web.report_text import COLUMNS, cell, readme, runs_csv
-from shared.web.run_form import run_body
+from shared.web.control import report
+from shared.web.control.bundle import KEPT, Bundles
+from shared.web.control.report import report_routes, run_ids
+from shared.web.control.report_text import COLUMNS, cell, readme, runs_csv
+from shared.web.control.run_form import run_body
 from tests.finished import REQUEST, finish
 from tests.golden_graphs import LORAS, draw
 from tests.house import TIMEOUT, TestHouse

@@ -12,9 +12,9 @@ from shared.jobs.tables import State
 from shared.settings import Settings
 from shared.web.app import create_app
 from shared.web.backend import Backend
+from shared.web.control.run_form import run_body
+from shared.web.control.runs import run_routes
 from shared.web.native import image_routes
-from shared.web.run_form import run_body
-from shared.web.runs import run_routes
 from tests.finished import REQUEST, finish
 from tests.golden_graphs import LORAS, UNIT, draw
 from tests.house import TIMEOUT, TestHouse

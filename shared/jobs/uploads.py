@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from pathlib import Path
 
 from shared.errors import StorageFailed
+from shared.files import write_whole
 
 
 class Uploads:
@@ -18,24 +17,8 @@ class Uploads:
     def write(self, name: str, content: bytes) -> None:
         """Keeps `content`, whole or not at all, even through a power cut. Raises StorageFailed."""
         path = self._folder / name
-        aside = self._folder / f".{uuid.uuid4().hex}.part"
-        try:
-            if path.is_file() and path.stat().st_size == len(content):
-                return
-            self._folder.mkdir(parents=True, exist_ok=True)
-            try:
-                with aside.open("wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                aside.replace(path)
-            finally:
-                aside.unlink(missing_ok=True)
-        except OSError as error:
-            raise StorageFailed(
-                f"the picture could not be kept: {error.strerror}",
-                hint="is the disk full, or the data folder not writable?",
-            ) from error
+        if not (path.is_file() and path.stat().st_size == len(content)):
+            write_whole(path, content, "the picture")
 
     def read(self, name: str) -> bytes:
         """The content of `name`. Raises StorageFailed."""

@@ -51,7 +51,16 @@ def create_app(service: str, settings: Settings, routes: Sequence[Blueprint]) ->
     CORS(
         app,
         origins=list(settings.allowed_origins),
-        expose_headers=["Content-Location", "Link", "Location", "Retry-After", "X-Job-Id", "X-Seed", "X-Warnings"],
+        expose_headers=[
+            "Content-Disposition",
+            "Content-Location",
+            "Link",
+            "Location",
+            "Retry-After",
+            "X-Job-Id",
+            "X-Seed",
+            "X-Warnings",
+        ],
         max_age=3600,
     )
     return app

@@ -23,11 +23,11 @@ from shared.schema.control_replies import (
     ShownReply,
 )
 from shared.schema.paths import PathsBody
-from shared.web.inventory import LISTS
+from shared.web.control.models import LISTS
+from shared.web.control.pictures import TABS
+from shared.web.control.prompts import KINDS as PROMPTS
 from shared.web.openapi.drawing import BODY_ERRORS, File
 from shared.web.openapi.operation import Body, Example, Operation, Parameter, Reply
-from shared.web.sending import TABS
-from shared.web.suggestions import KINDS as PROMPTS
 
 THAT: Mapping[str, Any] = {"filename": "20261122-143210-3f2a9c1e0b7d_00001_.png"}
 

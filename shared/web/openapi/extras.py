@@ -8,6 +8,7 @@ from shared.errors import EngineUnavailable, InvalidValue, NotFinished, NotFound
 from shared.schema.body import Body as Fields
 from shared.schema.body import ExtrasBody
 from shared.schema.page_replies import ExtrasReply, ReportReply, RunRemovedReply, RunReply, RunsReply
+from shared.web.control.runs import LARGEST_PAGE, PAGE
 from shared.web.openapi.drawing import (
     ACCEPTED,
     BINARY,
@@ -19,7 +20,6 @@ from shared.web.openapi.drawing import (
     File,
 )
 from shared.web.openapi.operation import Body, Example, Operation, Parameter, Reply
-from shared.web.runs import LARGEST_PAGE, PAGE
 
 RUN_ID = Parameter("run_id", "path", "the run's id", {"type": "string", "format": "uuid"})
 THAT = {"run_id": "3f2a9c1e-0b7d-4c5e-9a51-7d0f6f0e2b11"}

@@ -7,7 +7,7 @@ import random
 from flask import Blueprint, Response, jsonify, request
 
 from shared.errors import InvalidValue
-from shared.web.suggestions import KINDS, suggest
+from shared.web.control.prompts import KINDS, suggest
 
 
 def suggestion_routes() -> Blueprint:

@@ -12,7 +12,7 @@ from shared.jobs.names import locate
 from shared.settings import is_loopback
 from shared.web.backend import Backend
 from shared.web.body import read_fields
-from shared.web.desktop import show
+from shared.web.control.desktop import show
 from shared.web.reply import image_url
 
 TABS = ("img2img", "extras")

@@ -11,8 +11,8 @@ from flask import Blueprint, Response, jsonify
 from shared.errors import NotFinished, NotFound
 from shared.jobs.tables import JobRow, State
 from shared.web.backend import Backend
+from shared.web.control.run_form import run_body
 from shared.web.paging import number_argument
-from shared.web.run_form import run_body
 
 # The page asks for all runs at once, each with its graph.
 PAGE = 200

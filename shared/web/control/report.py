@@ -15,10 +15,10 @@ from shared.errors import InvalidValue, NotFound
 from shared.jobs.tables import JobRow, State
 from shared.web.backend import Backend
 from shared.web.body import read_fields
-from shared.web.bundle import Bundles
-from shared.web.report_text import readme, runs_csv
-from shared.web.run_form import run_body
-from shared.web.runs import find_run
+from shared.web.control.bundle import Bundles
+from shared.web.control.report_text import readme, runs_csv
+from shared.web.control.run_form import run_body
+from shared.web.control.runs import find_run
 
 PATH = "/api/report-bundle"
 MOST_RUNS = 500

@@ -1,0 +1,55 @@
+"""The control service without an engine: nothing listens on port 9 of this machine."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flask.testing import FlaskClient
+
+from launcher.house import build_control
+from shared.engine.manager import EngineManager
+from shared.web.backend import Backend
+from shared.web.control.model_upload import ModelUploads
+
+PICTURE = "20261122-143210-3f2a9c1e0b7d_00001_.png"
+
+
+@dataclass
+class Control:
+    """The control service, its engine's files by folder, and whether its engine was asked to start again."""
+
+    backend: Backend
+    uploads: ModelUploads
+    manager: "Managed"
+    files: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def client(self) -> FlaskClient:
+        return build_control(self.backend, self.manager, self.uploads).test_client()
+
+    @property
+    def models(self) -> Path:
+        return self.backend.settings.models_dir
+
+
+class Managed(EngineManager):
+    """A manager of an engine that is ours, and only said to be started again."""
+
+    ours = True
+    restarts = 0
+
+    def restart(self, *, when_idle: bool) -> None:
+        self.restarts += 1
+
+
+def body(response: Any) -> dict[str, Any]:
+    told = response.json
+    assert isinstance(told, dict)
+    return told
+
+
+def picture(control: Control) -> Path:
+    path = control.backend.settings.output_dir / "20261122" / PICTURE
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"png")
+    return path

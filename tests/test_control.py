@@ -1,0 +1,112 @@
+"""What the web page asks of the control service: lists, prompts, pictures, keys."""
+
+import random
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.errors import StorageFailed
+from shared.keys import KeyRing
+from shared.web.control.desktop import file_manager
+from shared.web.control.prompts import KINDS, suggest
+from tests.control import PICTURE, Control, body, picture
+from tests.page import ORIGIN
+
+
+@pytest.mark.parametrize(
+    ("route", "folder"), [("models", "checkpoints"), ("lora-models", "loras"), ("upscaler-models", "upscale_models")]
+)
+def test_lists_have_the_pages_form(control: Control, route: str, folder: str) -> None:
+    control.files[folder] = ["sub/one.safetensors"]
+    answer = control.client.get(f"/api/{route}", headers={"Origin": ORIGIN})
+    expected = {"id": "sub/one.safetensors", "name": "one", "filename": "sub/one.safetensors"}
+    assert body(answer) == {"status": "success", "models": [expected]}
+    assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
+
+
+def test_controlnets_are_plain_names(control: Control) -> None:
+    control.files["controlnet"] = ["canny.safetensors"]
+    assert body(control.client.get("/api/controlnet/models"))["models"] == ["canny.safetensors"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_suggestions_vary_and_can_be_had_again(kind: Any) -> None:
+    several = [suggest(kind, random.Random(seed)) for seed in range(200)]
+    assert len(set(several)) > 150
+    assert suggest(kind, random.Random(7)) == several[7]
+    for text in several:
+        parts = text.split(", ")
+        assert len(parts) == len(set(parts)), text
+        assert 20 < len(text) < 300
+
+
+def test_a_suggestion_is_fetched(control: Control) -> None:
+    answer = control.client.get("/api/fetch-prompt?type=negative")
+    assert body(answer)["status"] == "success"
+    assert body(answer)["prompt"]
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert control.client.get("/api/fetch-prompt?type=other").status_code == 422
+
+
+def test_a_picture_is_sent_on_and_served_at_both_addresses(control: Control) -> None:
+    picture(control)
+    for tab in ("img2img", "extras"):
+        answer = control.client.post(f"/api/send-to-{tab}", json={"filename": PICTURE})
+        assert body(answer)["status"] == "success"
+        assert body(answer)["url"].endswith(f"/api/images/{PICTURE}")
+    for address in ("/images/", "/api/images/"):
+        served = control.client.get(address + PICTURE, headers={"Origin": ORIGIN})
+        assert served.data == b"png"
+        assert served.headers["Access-Control-Allow-Origin"] == ORIGIN
+        served.close()
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "other.png", 7, None])
+def test_only_pictures_of_ours_are_shown(control: Control, name: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.web.control.desktop.subprocess.Popen", None)
+    for route in ("show-in-folder", "send-to-img2img", "send-to-extras"):
+        assert control.client.post(f"/api/{route}", json={"filename": name}).status_code in (404, 422)
+
+
+def test_without_a_desktop_it_is_said(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = picture(control)
+    monkeypatch.setattr("shared.web.control.desktop.file_manager", lambda *_: None)
+    answer = control.client.post("/api/show-in-folder", json={"filename": PICTURE})
+    assert answer.status_code == 409
+    assert body(answer)["message"] == "there is no desktop on this machine"
+    assert str(path) in body(answer)["error"]["hint"]
+
+
+def test_each_system_has_its_file_manager(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    assert file_manager(path, "darwin", {}) == ["open", "-R", str(path)]
+    assert file_manager(path, "win32", {}) == ["explorer", f"/select,{path}"]
+    assert file_manager(path, "linux", {"PATH": str(tmp_path)}) is None
+    opener = tmp_path / "xdg-open"
+    opener.touch(mode=0o755)
+    assert file_manager(path, "linux", {"PATH": str(tmp_path), "DISPLAY": ":0"}) == [str(opener), str(tmp_path)]
+
+
+def test_a_key_is_kept_for_its_owner_alone_and_never_shown(control: Control, caplog: pytest.LogCaptureFixture) -> None:
+    sent = {"alias": "SERVICE", "api-key": "very secret words"}
+    answers = [control.client.post("/api/add-api-key", json=sent) for _ in range(2)]
+    answers.append(control.client.post("/api/add-api-key", json={**sent, "alias": "a/b"}))
+    answers.append(control.client.post("/api/add-api-key", json={**sent, "api-key": "very secret\nwords"}))
+    assert [answer.status_code for answer in answers] == [200, 200, 422, 422]
+    assert not any("secret" in answer.text for answer in answers)
+    assert "secret" not in caplog.text
+    file = control.backend.settings.data_dir / "api-keys.json"
+    assert KeyRing(file.parent).get("SERVICE") == "very secret words"
+    if sys.platform != "win32":
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_a_damaged_file_of_keys_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "api-keys.json").write_text("very secret {")
+    with pytest.raises(StorageFailed) as failed:
+        KeyRing(tmp_path).add("a", "b")
+    assert "secret" not in failed.value.message
+    assert (tmp_path / "api-keys.json").read_text() == "very secret {"

@@ -1,0 +1,90 @@
+"""The engine as its keeper sees it, and when it is started again."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.child import Child, Keeper
+from shared.engine.client import EngineClient
+from shared.engine.manager import EngineManager, described
+from shared.errors import DreamLayerError, NotPossible
+from tests.control import Control, body
+
+
+def test_an_engine_of_others_is_looked_at_only(tmp_path: Path) -> None:
+    manager = EngineManager(EngineClient("http://127.0.0.1:9"), None, list, lambda: 0)
+    told = manager.state()
+    assert told["state"] == "external"
+    assert told["answers"] is False
+    with pytest.raises(NotPossible):
+        manager.restart(when_idle=False)
+    with pytest.raises(DreamLayerError):
+        manager.free()
+
+
+def test_what_an_engine_says_of_itself_is_told_without_its_command() -> None:
+    stats = {
+        "system": {"comfyui_version": "0.30.0", "python_version": "3.11.2 (main)", "argv": ["/secret"], "ram_total": 8},
+        "devices": [{"name": "cpu", "type": "cpu", "vram_total": 8, "vram_free": 4}, "nonsense"],
+    }
+    told = described(stats)
+    assert told["version"] == "0.30.0"
+    assert told["python"] == "3.11.2"
+    assert told["devices"] == [{"name": "cpu", "type": "cpu", "memory": {"total": 8, "free": 4}}]
+    assert "secret" not in json.dumps(told)
+
+
+class IdleEngine(EngineClient):
+    """Answers that it has so many jobs."""
+
+    jobs = 1
+
+    def queue(self, timeout: float = 0) -> tuple[frozenset[str], frozenset[str]]:
+        return frozenset(map(str, range(self.jobs))), frozenset()
+
+
+def wait_until(condition: Any) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_restart_that_waits_comes_when_the_engine_is_idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.engine.manager.LOOK", 0.02)
+    monkeypatch.setattr("shared.child.FIRST_DELAY", 30.0)
+    script = tmp_path / "script.py"
+    script.write_text("import sys, time\nprint(sys.argv[1:], flush=True)\ntime.sleep(60)\n")
+    child = Child("thing", [script, "old"], python=sys.executable, folder=tmp_path, log_path=tmp_path / "log")
+    keeper = Keeper(child, lambda: child.pid is not None and child.last_lines() != "", 20)
+    engine = IdleEngine("http://127.0.0.1:9")
+    manager = EngineManager(engine, keeper, lambda: [str(script), "new"], lambda: 0)
+    try:
+        keeper.start()
+        keeper.wait_ready()
+        first = child.pid
+        manager.restart(when_idle=True)
+        time.sleep(0.3)
+        assert child.pid == first
+        assert manager.restart_pending
+        engine.jobs = 0
+        wait_until(lambda: keeper.restarts == 1 and keeper.state == "ready")
+        assert child.last_lines() == "['new']"
+        wait_until(lambda: not manager.restart_pending)
+        manager.restart(when_idle=False)
+        wait_until(lambda: keeper.restarts == 2 and keeper.state == "ready")
+    finally:
+        manager.close()
+        keeper.stop()
+
+
+def test_the_flag_of_a_restart_is_read(control: Control) -> None:
+    assert control.client.post("/api/engine/restart").status_code == 202
+    assert body(control.client.post("/api/engine/restart", json={"when_idle": True}))["when_idle"] is True
+    assert control.client.post("/api/engine/restart", json={"when_idle": "maybe"}).status_code == 422
+    assert control.client.post("/api/engine/free").status_code == 503
+    assert control.client.get("/api/engine").status_code == 200

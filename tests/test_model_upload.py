@@ -1,0 +1,145 @@
+"""Uploads of models: what is taken, what is refused, and that nothing is left over."""
+
+import io
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from launcher.house import build_control
+from shared.engine.storing import checked_name, put
+from shared.errors import AlreadyThere, InvalidValue
+from shared.settings import Settings
+from shared.web.serve import serve_waitress
+from tests.conftest import free_ports
+from tests.control import Control, body
+from tests.house import wait_for_health
+from tests.page import ORIGIN
+from tests.tiny import write_safetensors
+
+
+def a_model(folder: Path) -> bytes:
+    return write_safetensors(folder / "sent", {"lora.up": ("F16", (8, 8))}).read_bytes()
+
+
+def send(control: Control, name: str, content: bytes, kind: str = "loras") -> Any:
+    form = {"file": (io.BytesIO(content), name), "model_type": kind}
+    return control.client.post("/api/upload-model", data=form, headers={"Origin": ORIGIN})
+
+
+def left_over(control: Control) -> list[Path]:
+    return list((control.models / ".incoming").glob("*"))
+
+
+def test_a_model_is_kept_whole(control: Control, tmp_path: Path) -> None:
+    content = a_model(tmp_path)
+    answer = send(control, "folder/My Style.safetensors", content)
+    told = body(answer)
+    assert answer.status_code == 200
+    assert told["filename"] == "My Style.safetensors"
+    assert told["display_name"] == "My Style"
+    assert told["filepath"] == "loras/My Style.safetensors"
+    assert told["size"] == len(content)
+    assert (control.models / "loras" / "My Style.safetensors").read_bytes() == content
+    assert left_over(control) == []
+
+
+def test_a_model_is_never_overwritten(control: Control, tmp_path: Path) -> None:
+    content = a_model(tmp_path)
+    assert send(control, "a.safetensors", content).status_code == 200
+    again = send(control, "a.safetensors", content)
+    assert again.status_code == 409
+    assert body(again)["error"]["code"] == "already_there"
+    control.files["vae"] = ["elsewhere.safetensors"]
+    assert send(control, "elsewhere.safetensors", content, "vae").status_code == 409
+    assert left_over(control) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind", "status", "says"),
+    [
+        ("a.ckpt", b"x", "loras", 422, "MODEL_SUFFIXES"),
+        ("a.safetensors", b"no model", "loras", 422, "not a whole safetensors file"),
+        ("a.safetensors", b"x", "../loras", 422, "model_type"),
+        (".safetensors", b"x", "loras", 422, "cannot be the name"),
+        ("con.safetensors", b"x", "loras", 422, "cannot be the name"),
+    ],
+)
+def test_what_is_no_model_is_refused(
+    control: Control, name: str, content: bytes, kind: str, status: int, says: str
+) -> None:
+    answer = send(control, name, content, kind)
+    assert answer.status_code == status
+    assert says in json.dumps(body(answer))
+    assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
+    assert left_over(control) == []
+
+
+def test_a_cut_model_and_a_form_without_one_are_refused(control: Control, tmp_path: Path) -> None:
+    assert send(control, "a.safetensors", a_model(tmp_path)[:-1]).status_code == 422
+    assert control.client.post("/api/upload-model", data={"model_type": "loras"}).status_code in (415, 422)
+    wrong = control.client.post("/api/upload-model", data={"file": "text"}, content_type="multipart/form-data")
+    assert body(wrong)["error"]["field"] == "file"
+
+
+def test_names_of_other_kinds_are_a_setting() -> None:
+    assert Settings(model_suffixes="ckpt, .PTH").model_suffixes == (".ckpt", ".pth")
+    assert checked_name("C:\\models\\Größe_1.ckpt", (".ckpt",)) == "Größe_1.ckpt"
+    with pytest.raises(InvalidValue):
+        checked_name("a\n.ckpt", (".ckpt",))
+
+
+def test_of_two_at_once_one_is_kept(tmp_path: Path) -> None:
+    for each in ("one", "two"):
+        (tmp_path / each).write_text(each)
+    put(tmp_path / "one", tmp_path / "kept", "model")
+    with pytest.raises(AlreadyThere):
+        put(tmp_path / "two", tmp_path / "kept", "model")
+    assert (tmp_path / "kept" / "model").read_text() == "one"
+
+
+def test_a_full_disk_is_told_before_the_body_is_read(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.engine.storing.free_bytes", lambda _folder: 1000)
+    assert send(control, "a.safetensors", b"x").status_code == 507
+    headers = {"HOST": "localhost", "CONTENT_LENGTH": "5"}
+    assert control.uploads.large_body("/api/upload-model", headers) is None
+
+
+def test_only_an_admitted_upload_may_be_large(control: Control) -> None:
+    allowed = {"HOST": "localhost:5002", "ORIGIN": ORIGIN, "CONTENT_LENGTH": "1000"}
+    large = control.uploads.large_body("/api/upload-model", allowed)
+    assert large is not None
+    assert large[0] > 4 * 1024 * 1024
+    assert control.uploads.large_body("/api/models", allowed) is None
+    assert control.uploads.large_body("/api/upload-model", {**allowed, "ORIGIN": "http://evil.example"}) is None
+
+
+def test_the_server_takes_large_bodies_on_that_route_alone(control: Control, tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    app = build_control(control.backend, control.manager, control.uploads)
+    settings = control.backend.settings
+    threading.Thread(
+        target=serve_waitress, args=(app, settings, port), kwargs={"large": control.uploads.large_body}, daemon=True
+    ).start()
+    url = f"http://127.0.0.1:{port}"
+    wait_for_health(url)
+    # Over four times the ordinary limit, which the server itself refuses elsewhere.
+    large = write_safetensors(tmp_path / "large", {"w": ("F16", (1024, 2000))}).read_bytes()
+    large_form = {"file": ("large.safetensors", large)}
+    kept = requests.post(f"{url}/api/upload-model", files=large_form, data={"model_type": "loras"}, timeout=30)
+    assert kept.status_code == 200, kept.text
+    assert (control.models / "loras" / "large.safetensors").stat().st_size == len(large)
+    assert left_over(control) == []
+    for route in ("/api/upload-model", "/api/add-api-key"):
+        # Only the head is sent: a whole body would race with the end of the connection.
+        with requests.Session() as session:
+            head = requests.Request("POST", url + route, headers={"Origin": ORIGIN, "Content-Type": "application/json"})
+            prepared = session.prepare_request(head)
+            prepared.headers["Content-Length"] = "9000000"
+            refused = session.send(prepared, timeout=30)
+        assert refused.status_code == 413
+        assert refused.json()["error"]["code"] == "body_too_large"
+        assert refused.headers["Access-Control-Allow-Origin"] == ORIGIN

@@ -1,0 +1,94 @@
+"""The folders and habits that are chosen on the web page, and names for downloads."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.engine.process import engine_command, model_folders
+from shared.paths import ChosenPaths, PathsFile
+from shared.settings import Settings
+from shared.web.control.paths import read_paths
+from shared.web.titles import title
+from tests.control import PICTURE, Control, body, picture
+
+
+def test_untouched_fields_of_the_page_mean_the_defaults(control: Control) -> None:
+    names = ("outputDirectory", "modelsDirectory", "controlNetModelsPath", "upscalerModelsPath", "vaeModelsPath")
+    sent = {**dict.fromkeys(names, "/path/to/some/folder"), "loraEmbeddingsPath": "", "filenameFormat": None}
+    answer = control.client.post("/api/settings/paths", json={**sent, "saveMetadata": True})
+    assert body(answer)["status"] == "success"
+    assert body(answer)["restart"] is False
+    assert control.manager.restarts == 0
+    assert control.backend.paths.read() == ChosenPaths()
+
+
+def test_folders_are_kept_and_the_engine_is_started_again(control: Control, tmp_path: Path) -> None:
+    chosen = tmp_path / "pictures"
+    chosen.mkdir()
+    answer = control.client.post("/api/settings/paths", json={"outputDirectory": str(chosen), "saveMetadata": False})
+    assert body(answer)["restart"] is True
+    assert control.manager.restarts == 1
+    command = engine_command(Settings(), tmp_path, control.backend.settings.data_dir, cpu=True)
+    assert command[command.index("--output-directory") + 1] == str(chosen)
+    assert "--disable-metadata" in command
+    (chosen / "20261122").mkdir()
+    (chosen / "20261122" / PICTURE).write_bytes(b"png")
+    assert control.backend.archive.pictures.find(PICTURE) is not None
+    # And after the next choice, too.
+    assert body(control.client.post("/api/settings/paths", json={}))["paths"]["outputDirectory"] is None
+    assert control.backend.archive.pictures.find(PICTURE) is not None
+    assert body(control.client.get("/api/settings/paths"))["paths"]["saveMetadata"] is True
+
+
+@pytest.mark.parametrize(
+    ("sent", "field"),
+    [
+        ({"outputDirectory": "relative"}, "outputDirectory"),
+        ({"vaeModelsPath": "/a/../b"}, "vaeModelsPath"),
+        ({"modelsDirectory": "/no/such/folder"}, "modelsDirectory"),
+        ({"modelsDirectory": "/a\nloras: /b"}, "modelsDirectory"),
+        ({"saveMetadata": "perhaps"}, "saveMetadata"),
+        ({"filenameFormat": 7}, "filenameFormat"),
+    ],
+)
+def test_wrong_folders_are_named(control: Control, sent: dict[str, Any], field: str) -> None:
+    answer = control.client.post("/api/settings/paths", json=sent)
+    assert answer.status_code == 422
+    assert body(answer)["error"]["field"] == field
+    assert control.manager.restarts == 0
+
+
+def test_model_folders_are_told_to_the_engine_by_kind(tmp_path: Path) -> None:
+    for name in ("models/loras", "models/vae", "flat", "both"):
+        (tmp_path / name).mkdir(parents=True)
+    paths = ChosenPaths(models=tmp_path / "models", vae=tmp_path / "flat", loras=tmp_path / "both")
+    assert model_folders(paths) == {
+        "loras": f"{tmp_path}/models/loras\n{tmp_path}/both",
+        "vae": f"{tmp_path}/models/vae\n{tmp_path}/flat",
+        "embeddings": f"{tmp_path}/both",
+    }
+    assert model_folders(ChosenPaths(models=tmp_path / "flat")) == {"checkpoints": f"{tmp_path}/flat"}
+
+
+def test_a_damaged_file_of_folders_means_the_defaults(tmp_path: Path) -> None:
+    (tmp_path / "paths.json").write_text("{")
+    assert PathsFile(tmp_path).read() == ChosenPaths()
+
+
+def test_the_name_to_save_under_follows_the_format() -> None:
+    facts = {"seed": 7, "model_name": "a/b.safetensors", "prompt": 'a "red" circle'}
+    assert title("[date]-[seed]-{model}", PICTURE, facts) == "20261122-7-a-b"
+    assert title("%job%_[number] [prompt]", PICTURE, facts) == "3f2a9c1e0b7d_1 a -red- circle"
+    assert title("../[what]", PICTURE, facts) == "[what]"
+    assert title("///", PICTURE, facts) == PICTURE.removesuffix(".png")
+    _, warnings = read_paths({"filenameFormat": "a/[what]", "other": 1})
+    assert len(warnings) == 3
+
+
+def test_a_picture_is_offered_under_that_name(control: Control) -> None:
+    picture(control)
+    control.client.post("/api/settings/paths", json={"filenameFormat": "mine-[time]-ü"})
+    served = control.client.get(f"/images/{PICTURE}")
+    assert served.headers["Content-Disposition"].startswith("inline; filename*=UTF-8''mine-143210-")
+    served.close()
