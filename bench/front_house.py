@@ -16,7 +16,7 @@ from shared.engine.client import EngineClient
 from shared.engine.process import make_keeper, use_cpu
 from shared.settings import PREFIX, PROJECT_DIR, Settings, load_settings
 from starter import CHECKPOINT_NAME
-from starter.assemble import STARTER, assemble
+from starter.assemble import STARTER, assemble, is_complete, recipe_fingerprint
 
 
 class House:
@@ -98,7 +98,7 @@ def running_house() -> Iterator[House]:
     """A house in a place of its own, with the starter model that is there, or a new one."""
     models_dir = load_settings().models_dir.resolve()
     with own_place() as (settings, comfyui_dir):
-        if (models_dir / "checkpoints" / CHECKPOINT_NAME).is_file():
+        if is_complete(models_dir / STARTER.folder / STARTER.name, recipe_fingerprint()):
             settings.models_dir.symlink_to(models_dir, target_is_directory=True)
         else:
             assemble(settings.models_dir, (STARTER,))

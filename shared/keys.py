@@ -14,6 +14,8 @@ FILE = "api-keys.json"
 ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 LONGEST_KEY = 4096
 MOST = 100
+# Hosts that models are fetched from, and how the aliases of their keys begin, as letters and digits alone.
+HOSTS = {"huggingface.co": ("huggingface", "hftoken"), "civitai.com": ("civitai",)}
 
 
 class KeyRing:
@@ -48,9 +50,10 @@ class KeyRing:
             write_whole(self._path, json.dumps(keys, indent=2).encode(), FILE)
         return known
 
-    def get(self, alias: str) -> str | None:
-        """The key of an alias, for who calls that service; None if there is none."""
-        return self._read().get(alias)
+    def for_host(self, host: str) -> str | None:
+        """The key for a host of models, by what its alias begins with: `civitai`, `HF_TOKEN`; None if there is none."""
+        beginnings = HOSTS.get(host, ())
+        return next((key for alias, key in self._read().items() if _plain(alias).startswith(beginnings)), None)
 
     def _read(self) -> dict[str, str]:
         try:
@@ -63,3 +66,7 @@ class KeyRing:
             # What the file holds is not repeated, nor written over.
             raise StorageFailed(f"{FILE} cannot be read", hint=f"mend data/{FILE}, or move it away")
         return {str(name): str(key) for name, key in kept.items()}
+
+
+def _plain(alias: str) -> str:
+    return "".join(letter for letter in alias.lower() if letter.isalnum())

@@ -24,6 +24,7 @@ from launcher.models.tables import size_text
 from shared.engine.headers import read_header
 from shared.engine.kinds import KINDS, kind_of
 from shared.errors import SetupError
+from shared.keys import KeyRing
 from shared.settings import PREFIX, PROJECT_DIR
 from tests import tiny
 from tests.file_server import File, FileServer, file_server
@@ -298,13 +299,34 @@ def test_ctrl_c_leaves_what_the_same_command_goes_on_with(tmp_path: Path, server
     assert files(folder) == {"embeddings/x.safetensors"}
 
 
-def test_the_token_goes_to_the_hub_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def download(text: str, keys: KeyRing) -> Download:
+    found = read_source(text, keys)
+    assert isinstance(found, Download)
+    return found
+
+
+def test_the_token_goes_to_the_hub_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    known, other = read_source("sdxl"), read_source("https://example.org/a/b/resolve/main/x.safetensors")
-    assert isinstance(known, Download)
-    assert isinstance(other, Download)
-    assert known.headers == {"Authorization": "Bearer hf_secret"}
+    assert download("sdxl", KeyRing(tmp_path)).headers == {"Authorization": "Bearer hf_secret"}
+    other = download("https://example.org/a/b/resolve/main/x.safetensors", KeyRing(tmp_path))
     assert (other.headers, other.hub) == ({}, False)
+
+
+def test_a_kept_key_goes_to_its_own_host_alone_and_never_in_the_clear(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("launcher.models.sources.get_token", lambda: None)
+    keys = KeyRing(tmp_path)
+    assert download("sdxl", keys).headers == {}
+    keys.add("HF_TOKEN", "of the hub")
+    keys.add("Civitai API key", "of the other")
+    keys.add("OPENAI_API_KEY", "of nobody here")
+    address = "civitai.com/api/download/models/1"
+    sent = [download(text, keys).headers for text in ("sdxl", f"https://{address}", f"http://{address}")]
+    assert sent == [{"Authorization": "Bearer of the hub"}, {"Authorization": "Bearer of the other"}, {}]
+    for text in ("https://civitai.com.example.org/x", "https://example.org/civitai.com"):
+        assert download(text, keys).headers == {}
+    assert "of the" not in repr(download("sdxl", keys))
 
 
 @pytest.mark.parametrize(("text", "name"), [("SD 1.5", "sd15"), ("sdxl_base", "sdxl"), ("SDXL-Turbo", "sdxl-turbo")])

@@ -5,6 +5,7 @@ import difflib
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from launcher.models.download import HEXADECIMAL_256, RESERVE, Fetch, copy_file, hash_file, remove_unfinished
@@ -27,15 +28,17 @@ from launcher.terminal import complain, say
 from shared.engine.families import classify
 from shared.engine.headers import read_header
 from shared.errors import SetupError
+from shared.keys import KeyRing
 from shared.settings import load_settings
 
 
 def run_models(options: argparse.Namespace) -> int:
     """Does what was typed, and returns the exit code."""
     try:
-        models_dir = load_settings().models_dir
+        settings = load_settings()
+        models_dir = settings.models_dir
         if options.action == "add":
-            _add(models_dir, options)
+            _add(models_dir, KeyRing(settings.data_dir), options)
         elif options.action == "remove":
             _remove(models_dir, options)
         else:
@@ -66,12 +69,12 @@ def _list(models_dir: Path) -> None:
     sys.stdout.write(known_table(KNOWN, (Path(model.name).name for model in models)) + "\n\n")
 
 
-def _add(models_dir: Path, options: argparse.Namespace) -> None:
+def _add(models_dir: Path, keys: KeyRing, options: argparse.Namespace) -> None:
     sha256 = options.sha256.lower() if options.sha256 else None
     if sha256 is not None and not HEXADECIMAL_256.fullmatch(sha256):
         raise SetupError(STEP, "--sha256 is 64 hexadecimal digits")
     check_kind(options.kind)
-    source = read_source(options.source)
+    source = read_source(options.source, keys)
     if isinstance(source, Download):
         _add_download(models_dir, source, sha256, options)
     else:
@@ -97,7 +100,7 @@ def _add_file(models_dir: Path, source: Path, sha256: str | None, options: argpa
 
 def _add_download(models_dir: Path, source: Download, sha256: str | None, options: argparse.Namespace) -> None:
     if sha256 is not None:
-        source = Download(source.url, source.name, source.kind, source.headers, sha256, None, source.hub)
+        source = replace(source, sha256=sha256, size=None)
     kind = options.kind or source.kind
     wanted = options.name or source.name
     # What can be refused now is not refused after an hour.

@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
@@ -11,6 +11,7 @@ from huggingface_hub import constants, get_token, hf_hub_url
 
 from launcher.models.known import KNOWN, find_known
 from shared.errors import SetupError
+from shared.keys import KeyRing
 
 STEP = "models"
 HUB_PATH = re.compile(r"/(?P<repository>[^/]+/[^/]+)/(?:resolve|blob)/(?P<revision>[^/]+)/(?P<file>.+)")
@@ -37,16 +38,20 @@ class Download:
         return urlsplit(self.url).hostname or ""
 
 
-def read_source(text: str) -> Path | Download:
-    """What `text` means. A file that exists comes before a name of the list. Raises SetupError."""
+def read_source(text: str, keys: KeyRing) -> Path | Download:
+    """What `text` means. A file that exists comes before a name of the list. Raises SetupError.
+
+    `keys` are the user's, each for its own host.
+    """
     if re.match(r"https?://", text, re.IGNORECASE):
-        return _from_url(text)
+        return _from_url(text, keys)
     path = Path(text).expanduser()
     if path.is_file():
         return path.resolve()
     known = find_known(text)
     if known is not None:
-        return _on_hub(known.repository, known.file, "main", kind=known.kind, sha256=known.sha256, size=known.size)
+        found = _on_hub(known.repository, known.file, "main", keys)
+        return replace(found, kind=known.kind, sha256=known.sha256, size=known.size)
     if path.is_dir():
         raise SetupError(STEP, f"{text} is a folder", hint="name the file in it")
     near = difflib.get_close_matches(text.lower(), KNOWN, n=1)
@@ -54,7 +59,7 @@ def read_source(text: str) -> Path | Download:
     raise SetupError(STEP, f"there is no file {text}, and no model of that name in the list", hint=hint)
 
 
-def _from_url(text: str) -> Download:
+def _from_url(text: str, keys: KeyRing) -> Download:
     try:
         parts = urlsplit(text)
         hub = urlsplit(constants.ENDPOINT)
@@ -65,28 +70,19 @@ def _from_url(text: str) -> Download:
         raise SetupError(STEP, "that address has no host")
     match = HUB_PATH.fullmatch(parts.path)
     if same and match is not None:
-        return _on_hub(match["repository"], unquote(match["file"]), unquote(match["revision"]))
+        return _on_hub(match["repository"], unquote(match["file"]), unquote(match["revision"]), keys)
     name = PurePosixPath(unquote(parts.path)).name
-    return Download(text, name if PurePosixPath(name).suffix else None)
+    # Never in the clear.
+    key = keys.for_host(parts.hostname) if parts.scheme.lower() == "https" else None
+    return Download(text, name if PurePosixPath(name).suffix else None, headers=_bearer(key))
 
 
-def _on_hub(
-    repository: str,
-    file: str,
-    revision: str,
-    *,
-    kind: str | None = None,
-    sha256: str | None = None,
-    size: int | None = None,
-) -> Download:
-    """With the user's token, from where huggingface_hub looks for one."""
-    token = get_token()
-    return Download(
-        hf_hub_url(repository, file, revision=revision, endpoint=constants.ENDPOINT),
-        PurePosixPath(file).name,
-        kind=kind,
-        headers={"Authorization": f"Bearer {token}"} if token else {},
-        sha256=sha256,
-        size=size,
-        hub=True,
-    )
+def _on_hub(repository: str, file: str, revision: str, keys: KeyRing) -> Download:
+    """With the user's token, from where huggingface_hub looks for one, or else from the keys."""
+    url = hf_hub_url(repository, file, revision=revision, endpoint=constants.ENDPOINT)
+    token = get_token() or keys.for_host(urlsplit(url).hostname or "")
+    return Download(url, PurePosixPath(file).name, headers=_bearer(token), hub=True)
+
+
+def _bearer(token: str | None) -> Mapping[str, str]:
+    return {"Authorization": f"Bearer {token}"} if token else {}
