@@ -47,6 +47,13 @@ def test_a_model_is_kept_whole(control: Control, tmp_path: Path) -> None:
     assert left_over(control) == []
 
 
+def test_a_model_of_another_type_than_was_said_is_kept_and_that_is_told(control: Control, tmp_path: Path) -> None:
+    lora = write_safetensors(tmp_path / "lora", {"x.lora_up.weight": ("F16", (8, 8))}).read_bytes()
+    assert body(send(control, "a.safetensors", lora, "loras"))["warnings"] == []
+    (warning,) = body(send(control, "a.safetensors", lora, "checkpoints"))["warnings"]
+    assert warning == "model_type is checkpoints, but by its contents a.safetensors belongs to loras"
+
+
 def test_a_model_is_never_overwritten(control: Control, tmp_path: Path) -> None:
     content = a_model(tmp_path)
     assert send(control, "a.safetensors", content).status_code == 200

@@ -58,25 +58,27 @@ def image_routes(backend: Backend) -> Blueprint:
             raise NotFound(f"{name} is not the name of a picture", hint="use the url of a reply")
         path = backend.archive.pictures.finished(image.filename)
         # A picture never changes under its name, so browsers may keep it.
-        row = backend.store.by_beginning(job_beginning(image.filename) or image.filename)
         if path is not None and output == "png":
-            response = send_file(path, mimetype="image/png", max_age=ONE_YEAR)
-        else:
-            png = backend.picture(image)
-            if png is None:
-                raise NotFound(f"there is no picture {name}", hint="it may have been deleted")
-            content = _content(png, output, name, row)
-            response = send_file(io.BytesIO(content), mimetype=f"image/{output}", max_age=ONE_YEAR)
-        return named(response, image.filename, ending, row)
+            return named(send_file(path, mimetype="image/png", max_age=ONE_YEAR), image.filename, ending)
+        png = backend.picture(image)
+        if png is None:
+            raise NotFound(f"there is no picture {name}", hint="it may have been deleted")
+        content = io.BytesIO(_content(png, output, name, job_of(image.filename)))
+        return named(send_file(content, mimetype=f"image/{output}", max_age=ONE_YEAR), image.filename, ending)
 
-    def named(response: Response, name: str, ending: str, row: JobRow | None) -> Response:
+    def named(response: Response, filename: str, ending: str) -> Response:
         """The picture, with the name to save it under, if a format for that was chosen."""
         chosen = backend.paths.read().filename_format
         if chosen is not None:
-            facts = {} if row is None else {**row.spec["request"], **picture_facts(row, name)}
-            offered = quote(f"{title(chosen, name, facts)}.{ending}", safe="")
+            row = job_of(filename)
+            facts = {} if row is None else {**row.spec["request"], **picture_facts(row, filename)}
+            offered = quote(f"{title(chosen, filename, facts)}.{ending}", safe="")
             response.headers["Content-Disposition"] = f"inline; filename*=UTF-8''{offered}"
         return response
+
+    def job_of(filename: str) -> JobRow | None:
+        """The job of a picture, if it is still known."""
+        return backend.store.by_beginning(job_beginning(filename) or filename)
 
     return routes
 
