@@ -1,6 +1,7 @@
 """The OpenAPI document of each service: valid, complete, and made from what validates; the page beside it."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from openapi_spec_validator import validate
 import img2img_server
 import txt2img_server
 from launcher.house import build_control
+from shared.engine.kinds import KINDS
 from shared.engine.manager import EngineManager
 from shared.schema.body import Img2ImgBody, Txt2ImgBody
-from shared.settings import Settings
+from shared.settings import PROJECT_DIR, Settings
 from shared.web.backend import Backend
 from shared.web.control.model_upload import ModelUploads
 from shared.web.openapi.document import OPERATIONS, openapi_document, routes_of
@@ -75,6 +77,19 @@ def test_no_description_is_left_over(backend: MakeBackend) -> None:
     made = backend()
     routes = set().union(*(routes_of(build(made).url_map) for build in SERVICES.values()))
     assert {(operation.method, operation.path) for operation in OPERATIONS} - routes == set()
+
+
+def test_every_route_that_the_readme_names_is_there() -> None:
+    text = (PROJECT_DIR / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\b(GET|POST|DELETE) (/[\w/<>.-]+)", text))
+    assert len(named) > 30
+    there = {(operation.method, re.sub(r"<\w+>", "<>", operation.path)) for operation in OPERATIONS}
+    assert {(method, re.sub(r"<\w+>", "<>", path)) for method, path in named} - there == set()
+
+
+def test_every_type_of_an_upload_stands_in_the_readme() -> None:
+    (row,) = [line for line in (PROJECT_DIR / "README.md").read_text("utf-8").splitlines() if "upload-model" in line]
+    assert re.search(r"its type is one of (.*?) \|", row)[1] == ", ".join(f"`{kind}`" for kind in KINDS)  # type: ignore[index]
 
 
 def test_it_is_made_from_the_models_that_validate(backend: MakeBackend) -> None:
