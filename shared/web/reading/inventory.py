@@ -33,12 +33,9 @@ def find_file(wanted: str, inventory: Inventory, folder: str, field: str, what: 
 
 def find_in(wanted: str, inventory: Inventory, folders: Sequence[str], field: str, what: str) -> tuple[str, str]:
     """Like `find_file`, in the first of several folders that has it; which one, and the name."""
-    # A file may have been added a moment ago.
-    for max_age in (FRESH, 0.0):
-        for folder in folders:
-            found = match_file(wanted, inventory.names(folder, max_age))
-            if found is not None:
-                return folder, found
+    found = look_for(wanted, inventory, folders)
+    if found is not None:
+        return found
     nearest = near_files(wanted, [name for folder in folders for name in inventory.names(folder)])
     raise InvalidValue(
         f"the {what} {wanted!r} does not exist",
@@ -47,6 +44,17 @@ def find_in(wanted: str, inventory: Inventory, folders: Sequence[str], field: st
         value=wanted,
         nearest=nearest,
     )
+
+
+def look_for(wanted: str, inventory: Inventory, folders: Sequence[str]) -> tuple[str, str] | None:
+    """The first of the folders that has the file that is meant, and its name there; None if none has."""
+    # A file may have been added a moment ago.
+    for max_age in (FRESH, 0.0):
+        for folder in folders:
+            found = match_file(wanted, inventory.names(folder, max_age))
+            if found is not None:
+                return folder, found
+    return None
 
 
 def match_file(wanted: str, available: Sequence[str]) -> str | None:
