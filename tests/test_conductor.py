@@ -195,6 +195,28 @@ def test_a_job_that_the_engine_dies_of_three_times_is_given_up(desk: Desk, engin
     assert engine.begun == [deadly] * 3 + [after] * 2
 
 
+def test_a_job_that_is_sent_as_the_engine_dies_is_not_suspected(
+    desk: Desk, engine: FakeEngine, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, late = desk.client.queue, []
+
+    def while_it_is_asked() -> Any:
+        """Another job comes, and the engine dies, between the question and its answer."""
+        if not late:
+            late.append(desk.submit())
+            engine.forget_everything()
+        return queue()
+
+    engine.seconds = 0.3
+    first = desk.submit()
+    wait_until_drawn(engine, first)
+    monkeypatch.setattr(desk.client, "queue", while_it_is_asked)
+    wait_for(lambda: late, "the engine was not asked")
+    assert [desk.wait(job_id).attempts for job_id in [first, *late]] == [1, 0]
+    # Both were in the engine when it died, and were sent again.
+    assert engine.submitted == [first, *late] * 2
+
+
 def test_jobs_wait_in_order_for_an_engine_that_is_away(desk: Desk, engine: FakeEngine) -> None:
     engine.stop()
     ids = [desk.submit() for _ in range(4)]
