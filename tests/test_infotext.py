@@ -8,16 +8,19 @@ import pytest
 from shared.infolabels import SAMPLERS, SCHEDULERS
 from shared.infotext import Recipe, read, write
 from shared.schema.body import GenerationBody, Img2ImgBody, Txt2ImgBody
-from shared.web.reading.graphs import read_graph
 
 WORDS = (
     *("a red circle", "(masterpiece:1.2)", "embedding:ruby", "<lora:outline:0.8>", "caf\xe9", "\u5186", "\n", ", "),
     *('say "hello"', "Steps: many", "Size: 3x4, Seed: 1", "Negative", "[a|b]", "back\\slash", "BREAK", "  "),
 )
+
+
 FILES = (
     *("model", "a model, with a comma", "v1.5 (pruned)", 'with "quotes"', "\u6a21\u578b", "name: with colon", "[x] y"),
     *("(a) b", "a-b_c.d"),
 )
+
+
 # What can stand in a `<lora:...>`.
 LORAS = ("outline", "two words", "v1.5_(x)")
 
@@ -349,72 +352,3 @@ def test_nonsense_is_read_quickly_and_without_an_error() -> None:
         read("".join(choose.choice(pieces) for _ in range(choose.randrange(40))))
     for piece in (*pieces, 'a:"', "a:[", 'a:["', "a:(", "a:{", " :", "a :"):
         read("x\nSteps: 1, " + piece * 20_000)
-
-
-def graph(**changes: Any) -> dict[str, Any]:
-    """The graph that everybody begins with."""
-
-    def node(kind: str, **inputs: Any) -> dict[str, Any]:
-        return {"class_type": kind, "inputs": inputs}
-
-    return {
-        "3": node(
-            "KSampler", seed=9, steps=20, cfg=8.0, sampler_name="euler", scheduler="normal", denoise=1.0,
-            model=["10", 0], positive=["6", 0], negative=["7", 0], latent_image=["5", 0],
-        ),
-        "4": node("CheckpointLoaderSimple", ckpt_name="v1.safetensors"),
-        "5": node("EmptyLatentImage", width=512, height=768, batch_size=1),
-        "6": node("CLIPTextEncode", text="a bottle", clip=["10", 1]),
-        "7": node("CLIPTextEncode", text="text", clip=["10", 1]),
-        "8": node("VAEDecode", samples=["3", 0], vae=["4", 2]),
-        "9": node("SaveImage", images=["8", 0], filename_prefix="ComfyUI"),
-        "10": node("LoraLoader", model=["4", 0], clip=["4", 1], lora_name="l", strength_model=0.5, strength_clip=1.0),
-        **changes,
-    }  # fmt: skip
-
-
-def test_a_graph_tells_the_parameters() -> None:
-    recipe = read_graph(graph())
-    assert recipe is not None
-    assert recipe.kind == "txt2img"
-    assert recipe.parameters == {
-        "prompt": "a bottle", "negative_prompt": "text", "seed": 9, "steps": 20, "cfg_scale": 8.0,
-        "sampler_name": "euler", "scheduler": "normal", "model_name": "v1.safetensors", "width": 512, "height": 768,
-        "loras": [{"lora_name": "l", "strength_model": 0.5, "strength_clip": 1.0}],
-    }  # fmt: skip
-
-
-def test_a_graph_with_a_source_a_control_and_a_second_pass() -> None:
-    first = graph()["3"]["inputs"]
-    changes = {
-        "3": {"class_type": "KSampler", "inputs": {**first, "seed": ["20", 0], "positive": ["21", 0]}},
-        "5": {"class_type": "VAEEncode", "inputs": {"pixels": ["22", 0], "vae": ["4", 2]}},
-        "20": {"class_type": "PrimitiveInt", "inputs": {"value": 77}},
-        "21": {"class_type": "ControlNetApplyAdvanced", "inputs": {"positive": ["6", 0], "negative": ["7", 0]}},
-        "22": {"class_type": "LoadImage", "inputs": {"image": "x.png"}},
-        "0": {"class_type": "KSampler", "inputs": {**first, "seed": 1, "latent_image": ["3", 0]}},
-    }
-    recipe = read_graph(dict(sorted(graph(**changes).items())))
-    assert recipe is not None
-    assert (recipe.kind, recipe.parameters["seed"], recipe.parameters["prompt"]) == ("img2img", 77, "a bottle")
-    assert recipe.parameters["denoising_strength"] == 1.0
-    assert "2 samplers" in recipe.warnings[-1]
-
-
-@pytest.mark.parametrize(
-    "odd",
-    [
-        {},
-        {"1": None, "2": {"class_type": "KSampler"}},
-        {"1": {"class_type": "SaveImage", "inputs": {}}},
-    ],
-)
-def test_a_graph_without_a_sampler_tells_nothing(odd: dict[str, Any]) -> None:
-    assert read_graph(odd) is None
-
-
-def test_a_ring_of_nodes_is_left_again() -> None:
-    ring = {"class_type": "KSampler", "inputs": {"latent_image": ["1", 0], "model": ["1", 0], "positive": ["1", 0]}}
-    recipe = read_graph({"1": ring})
-    assert recipe is not None
-    assert recipe.parameters == {"prompt": "", "negative_prompt": ""}

@@ -4,6 +4,7 @@ import argparse
 import errno
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,38 +18,14 @@ from filelock import FileLock
 from launcher.models import shelf
 from launcher.models.arguments import add_arguments
 from launcher.models.commands import run_models
-from launcher.models.known import KNOWN, find_known, markdown_table
+from launcher.models.known import KNOWN
 from launcher.models.shelf import check_name, list_models, place
-from launcher.models.sources import Download, read_source
 from launcher.models.tables import size_text
-from shared.engine.headers import read_header
-from shared.engine.kinds import KINDS, kind_of
+from shared.engine.storing import SPARE
 from shared.errors import SetupError
-from shared.keys import KeyRing
 from shared.settings import PREFIX, PROJECT_DIR
 from tests import tiny
 from tests.file_server import File, FileServer, file_server
-
-XL = tiny.checkpoint(tiny.sdxl_unet(), "conditioner.embedders.0.transformer.")
-KINDS_OF: dict[str, tuple[tiny.Shapes, str | None]] = {
-    "checkpoint": (XL, "checkpoints"),
-    "unet": (tiny.sd1_unet(), "diffusion_models"),
-    "unet with prefix": (tiny.under(tiny.INSIDE, tiny.sd1_unet()), "diffusion_models"),
-    "flux": (tiny.flux_transformer(guided=True), "diffusion_models"),
-    "sd3": (tiny.sd3_transformer(), "diffusion_models"),
-    "clip": (tiny.clip_l(), "text_encoders"),
-    "t5": (tiny.t5xxl(), "text_encoders"),
-    "vae": (tiny.autoencoder(4), "vae"),
-    "controlnet": (tiny.controlnet(tiny.sd1_unet()), "controlnet"),
-    "lora": ({"lora_unet_x.lora_up.weight": (4, 4), "lora_unet_x.alpha": ()}, "loras"),
-    "lora of diffusers": ({"unet.down_blocks.0.attn.to_k.lora_A.weight": (4, 4)}, "loras"),
-    "flux lora": ({"double_blocks.0.img_attn.qkv.lora_A.weight": (4, 4)}, "loras"),
-    "embedding": ({"emb_params": (2, 768)}, "embeddings"),
-    "embedding for sdxl": ({"clip_l": (2, 768), "clip_g": (2, 1280)}, "embeddings"),
-    "vision": ({"vision_model.encoder.layers.0.mlp.fc1.weight": (4, 4)}, "clip_vision"),
-    "esrgan": ({"model.0.weight": (64, 3, 3, 3), "model.1.sub.0.RDB1.conv1.0.weight": (4, 4, 3, 3)}, "upscale_models"),
-    "anything": ({"weight": (4, 4)}, None),
-}
 
 
 @pytest.fixture
@@ -64,13 +41,8 @@ def server() -> Iterator[FileServer]:
         yield running
 
 
-def write(path: Path, shapes: tiny.Shapes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return tiny.write_safetensors(path, tiny.half(shapes))
-
-
 def small(folder: Path, name: str = "mine.safetensors") -> Path:
-    return write(folder / name, {"emb_params": (2, 768)})
+    return tiny.write(folder / name, {"emb_params": (2, 768)})
 
 
 def command(*arguments: str) -> int:
@@ -89,24 +61,10 @@ def files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("name", KINDS_OF)
-def test_a_kind_is_told_by_the_header(tmp_path: Path, name: str) -> None:
-    shapes, kind = KINDS_OF[name]
-    header = read_header(write(tmp_path / "x.safetensors", shapes))
-    assert header is not None
-    assert kind_of(header) == kind
-
-
-def test_the_kits_own_upscaler_is_known() -> None:
-    header = read_header(PROJECT_DIR / "starter" / "weights" / "upscaler.safetensors")
-    assert header is not None
-    assert kind_of(header) == "upscale_models"
-
-
 def test_a_file_is_added_without_taking_more_room(
     models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = write(tmp_path / "big.safetensors", XL)
+    source = tiny.write(tmp_path / "big.safetensors", tiny.sdxl_checkpoint())
     assert command("add", str(source)) == 0
     added = models / "checkpoints" / "big.safetensors"
     assert added.samefile(source)
@@ -130,8 +88,24 @@ def test_a_file_on_a_disk_of_another_kind_is_copied(
     assert files(models) == {"embeddings/mine.safetensors"}
 
 
+def test_a_file_that_has_no_room_on_the_other_disk_is_not_copied(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = small(tmp_path)
+
+    def no_links(*_: object, **__: object) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(os, "link", no_links)
+    usage = type(shutil.disk_usage(tmp_path))(10**12, 10**12, SPARE + 1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage)
+    assert command("add", str(source)) == 1
+    assert "1 kB can be taken" in capsys.readouterr().err
+    assert files(models) == set()
+
+
 def test_nothing_is_overwritten_unless_forced(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    old, new = small(tmp_path / "old"), write(tmp_path / "new" / "mine.safetensors", {"emb_params": (3, 768)})
+    old, new = small(tmp_path / "old"), tiny.write(tmp_path / "new" / "mine.safetensors", {"emb_params": (3, 768)})
     assert command("add", str(old)) == 0
     error = refused(capsys, "add", str(new))
     assert "embeddings/mine.safetensors" in error
@@ -162,7 +136,7 @@ def test_what_is_no_model_is_refused(models: Path, tmp_path: Path, capsys: pytes
     cut = small(tmp_path, "cut.safetensors")
     cut.write_bytes(cut.read_bytes()[:200])
     assert "no whole .safetensors file" in refused(capsys, "add", str(cut))
-    unclear = write(tmp_path / "unclear.safetensors", {"weight": (4, 4)})
+    unclear = tiny.write(tmp_path / "unclear.safetensors", {"weight": (4, 4)})
     assert "--kind" in refused(capsys, "add", str(unclear))
     assert "there is no kind lora" in refused(capsys, "add", str(unclear), "--kind", "lora")
     assert command("add", str(unclear), "--kind", "loras") == 0
@@ -249,7 +223,7 @@ def test_an_address_without_a_name(
 
 def test_the_hub_as_a_user_meets_it(tmp_path: Path, server: FileServer) -> None:
     """In a process of its own, for huggingface_hub reads its endpoint and token when it is loaded."""
-    content = write(tmp_path / "x.safetensors", {"emb_params": (2, 768)}).read_bytes()
+    content = tiny.write(tmp_path / "x.safetensors", {"emb_params": (2, 768)}).read_bytes()
     told = {"X-Linked-ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
     server.files["/me/mine/resolve/main/deep/x.safetensors"] = File(content, headers=told)
     environ = {
@@ -278,7 +252,7 @@ def test_the_hub_as_a_user_meets_it(tmp_path: Path, server: FileServer) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends a Ctrl-C to a whole terminal")
 def test_ctrl_c_leaves_what_the_same_command_goes_on_with(tmp_path: Path, server: FileServer) -> None:
-    content = write(tmp_path / "x.safetensors", {"emb_params": (20, 768)}).read_bytes()
+    content = tiny.write(tmp_path / "x.safetensors", {"emb_params": (20, 768)}).read_bytes()
     server.files["/x.safetensors"] = File(content, stalls=[5000])
     line = [sys.executable, "dream_layer.py", "models", "add", f"{server.url}/x.safetensors"]
     environ = {**os.environ, f"{PREFIX}DATA_DIR": str(tmp_path / "data")}
@@ -299,50 +273,6 @@ def test_ctrl_c_leaves_what_the_same_command_goes_on_with(tmp_path: Path, server
     assert files(folder) == {"embeddings/x.safetensors"}
 
 
-def download(text: str, keys: KeyRing) -> Download:
-    found = read_source(text, keys)
-    assert isinstance(found, Download)
-    return found
-
-
-def test_the_token_goes_to_the_hub_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    assert download("sdxl", KeyRing(tmp_path)).headers == {"Authorization": "Bearer hf_secret"}
-    other = download("https://example.org/a/b/resolve/main/x.safetensors", KeyRing(tmp_path))
-    assert (other.headers, other.hub) == ({}, False)
-
-
-def test_a_kept_key_goes_to_its_own_host_alone_and_never_in_the_clear(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr("launcher.models.sources.get_token", lambda: None)
-    keys = KeyRing(tmp_path)
-    assert download("sdxl", keys).headers == {}
-    keys.add("HF_TOKEN", "of the hub")
-    keys.add("Civitai API key", "of the other")
-    keys.add("OPENAI_API_KEY", "of nobody here")
-    address = "civitai.com/api/download/models/1"
-    sent = [download(text, keys).headers for text in ("sdxl", f"https://{address}", f"http://{address}")]
-    assert sent == [{"Authorization": "Bearer of the hub"}, {"Authorization": "Bearer of the other"}, {}]
-    for text in ("https://civitai.com.example.org/x", "https://example.org/civitai.com"):
-        assert download(text, keys).headers == {}
-    assert "of the" not in repr(download("sdxl", keys))
-
-
-@pytest.mark.parametrize(("text", "name"), [("SD 1.5", "sd15"), ("sdxl_base", "sdxl"), ("SDXL-Turbo", "sdxl-turbo")])
-def test_known_models_have_forgiving_names(text: str, name: str) -> None:
-    assert find_known(text) == KNOWN[name]
-
-
-def test_the_list_of_known_models_is_sound() -> None:
-    for model in KNOWN.values():
-        assert model.kind in KINDS
-        assert model.file.endswith(".safetensors")
-        assert model.licence
-        assert model.sha256 is None or len(model.sha256) == 64
-        assert len(model.repository.split("/")) == 2
-
-
 def test_a_wrong_name_is_answered_with_the_nearest(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean sdxl-turbo?" in refused(capsys, "add", "sdxl-trubo")
     assert "the names are" in refused(capsys, "add", "zzz")
@@ -352,10 +282,10 @@ def test_a_wrong_name_is_answered_with_the_nearest(models: Path, capsys: pytest.
 def test_the_list(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("list") == 0
     assert "no models yet" in capsys.readouterr().out
-    write(models / "checkpoints" / "sub" / "big.safetensors", XL)
-    write(models / "diffusion_models" / "paint.safetensors", tiny.sd1_unet(9))
-    write(models / "text_encoders" / "t5.safetensors", tiny.t5xxl())
-    write(models / "vae" / "ae.safetensors", tiny.autoencoder(16))
+    tiny.write(models / "checkpoints" / "sub" / "big.safetensors", tiny.sdxl_checkpoint())
+    tiny.write(models / "diffusion_models" / "paint.safetensors", tiny.sd1_unet(9))
+    tiny.write(models / "text_encoders" / "t5.safetensors", tiny.t5xxl())
+    tiny.write(models / "vae" / "ae.safetensors", tiny.autoencoder(16))
     (models / "checkpoints" / KNOWN["sd15"].file).write_bytes(b"cut off")
     (models / shelf.DOWNLOADS).mkdir()
     (models / shelf.DOWNLOADS / "abc.part").write_bytes(b"x" * 5_000_000)
@@ -399,7 +329,3 @@ def test_removing(models: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
 )
 def test_sizes_are_readable(size: int, text: str) -> None:
     assert size_text(size) == text
-
-
-def test_the_readme_has_the_list() -> None:
-    assert markdown_table() in (PROJECT_DIR / "README.md").read_text(encoding="utf-8")

@@ -89,8 +89,7 @@ def test_it_is_quick(house: TestHouse) -> None:
 
 def test_a_file_is_known_by_its_header_in_any_folder(house: TestHouse, tmp_path: Path) -> None:
     folder = house.data_dir / "models" / "diffusion_models"
-    shapes = tiny.half(tiny.flux_transformer(guided=True))
-    source = tiny.write_safetensors(folder.parent / "source.safetensors", shapes)
+    source = tiny.write(folder.parent / "source.safetensors", tiny.flux_transformer(guided=True))
     catalog = Catalog(EngineClient(house.engine))
     try:
         with added(folder / "deeper" / "sd15.safetensors", source):

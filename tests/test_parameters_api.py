@@ -8,8 +8,8 @@ import pytest
 import requests
 from PIL import Image, ImageDraw
 
+from tests import tiny
 from tests.house import TIMEOUT, TestHouse, data_url, read_stream
-from tests.tiny import flux_transformer, half, write_safetensors
 
 PROMPT = "a red circle on a blue background"
 QUICK = {"prompt": PROMPT, "steps": 2, "width": 64, "height": 64}
@@ -233,9 +233,8 @@ def test_parameters_sent_again_make_the_picture_again(house: TestHouse) -> None:
 
 def test_a_model_in_parts_says_which_parts_it_misses(house: TestHouse) -> None:
     path = house.data_dir / "models" / "diffusion_models" / "tiny-flux.safetensors"
-    path.parent.mkdir(exist_ok=True)
     try:
-        write_safetensors(path, half(flux_transformer(guided=True)))
+        tiny.write(path, tiny.flux_transformer(guided=True))
         time.sleep(1.1)
         response = requests.post(
             f"{house.txt2img}/api/txt2img", json={"prompt": "x", "model_name": "tiny-flux"}, timeout=TIMEOUT

@@ -30,9 +30,10 @@ def write_safetensors(
     return path
 
 
-def half(shapes: Shapes) -> dict[str, tuple[str, Shape]]:
-    """All tensors in F16."""
-    return {name: ("F16", shape) for name, shape in shapes.items()}
+def write(path: Path, shapes: Shapes, metadata: Mapping[str, str] | None = None) -> Path:
+    """A file, and its folder, with all tensors in F16."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return write_safetensors(path, {name: ("F16", shape) for name, shape in shapes.items()}, metadata)
 
 
 def under(prefix: str, shapes: Shapes) -> Shapes:
@@ -110,6 +111,10 @@ def checkpoint(
     """An all-in-one file."""
     channels = 16 if vae == "vae." else 4
     return {**under(INSIDE, diffusion), **under(text, clip(0, 768)), **under(vae, autoencoder(channels))}
+
+
+def sdxl_checkpoint() -> Shapes:
+    return checkpoint(sdxl_unet(), "conditioner.embedders.0.transformer.")
 
 
 def clip(last_layer: int, width: int) -> Shapes:

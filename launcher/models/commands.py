@@ -3,12 +3,11 @@
 import argparse
 import difflib
 import os
-import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-from launcher.models.download import HEXADECIMAL_256, RESERVE, Fetch, copy_file, hash_file, remove_unfinished
+from launcher.models.download import HEXADECIMAL_256, Fetch, check_room, copy_file, hash_file, remove_unfinished
 from launcher.models.known import KNOWN
 from launcher.models.shelf import (
     DOWNLOADS,
@@ -130,12 +129,7 @@ def _link_or_copy(source: Path, aside: Path) -> None:
     try:
         os.link(source, aside)
     except OSError:
-        free = shutil.disk_usage(aside.parent).free - RESERVE
-        size = source.stat().st_size
-        if size > free:
-            raise SetupError(
-                STEP, f"{size_text(size)} are needed, and {size_text(max(0, free))} are free", hint="make room"
-            ) from None
+        check_room(aside.parent, source.stat().st_size)
         copy_file(source, aside)
 
 

@@ -22,7 +22,9 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from launcher.models.sources import STEP, Download
+from launcher.models.tables import size_text
 from launcher.terminal import say
+from shared.engine.storing import SPARE
 from shared.errors import SetupError
 
 CHUNK = 1024 * 1024
@@ -30,8 +32,6 @@ TIMEOUTS = (15, 60)
 # Tries in a row that brought nothing, and the seconds before each.
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)
 LONGEST_WAIT = 60.0
-# Left free on the disk, for the engine and the system write there too.
-RESERVE = 256 * 1024 * 1024
 TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 HEXADECIMAL_256 = re.compile(r"[0-9a-f]{64}")
 KEPT = "what was fetched is kept: the same command goes on from there"
@@ -185,15 +185,8 @@ class Fetch:
         self._sha256 = known or told
 
     def _check_room(self, size: object, have: int) -> None:
-        if not isinstance(size, int):
-            return
-        free = shutil.disk_usage(self.part.parent).free
-        if size - have > free - RESERVE:
-            raise SetupError(
-                STEP,
-                f"{(size - have) / 1e9:.1f} GB are needed, and {max(0, free - RESERVE) / 1e9:.1f} GB are free",
-                hint=f"make room in {self.part.parent}, or move the data with DREAM_LAYER_DATA_DIR",
-            )
+        if isinstance(size, int):
+            check_room(self.part.parent, size - have)
 
     def _peek(self, beginning: bytes) -> None:
         """Gives up at the first bytes on what is no model file, and not after the last."""
@@ -245,6 +238,17 @@ def hash_file(path: Path, title: str) -> str:
             digest.update(chunk)
             advance(len(chunk))
     return digest.hexdigest()
+
+
+def check_room(folder: Path, size: int) -> None:
+    """Raises SetupError if `size` more bytes do not fit on the disk of `folder`, beside what stays free."""
+    free = max(0, shutil.disk_usage(folder).free - SPARE)
+    if size > free:
+        raise SetupError(
+            STEP,
+            f"{size_text(size)} are needed, and {size_text(free)} can be taken",
+            hint=f"make room in {folder}, or move the data with DREAM_LAYER_DATA_DIR",
+        )
 
 
 def copy_file(source: Path, target: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.jobs.names import locate, save_prefixes
-from shared.jobs.recipes import OURS, with_recipe
+from shared.jobs.recipes import OURS, picture_parameters, with_recipe
 from shared.jobs.tables import JobRow
 from shared.png import has_text
 
@@ -41,6 +41,8 @@ class Pictures:
 
     def write_recipe(self, row: JobRow, name: str) -> None:
         """Puts the recipe into a job's picture, if its file is here without; whole or not at all. Raises OSError."""
+        if picture_parameters(row, name) is None:
+            return
         path = self.find(name)
         if path is None or _has_recipe(path):
             return

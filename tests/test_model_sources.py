@@ -1,0 +1,59 @@
+"""Where models come from, and which keys go there."""
+
+from pathlib import Path
+
+import pytest
+
+from launcher.models.known import KNOWN, find_known, markdown_table
+from launcher.models.sources import Download, read_source
+from shared.engine.kinds import KINDS
+from shared.keys import KeyRing
+from shared.settings import PROJECT_DIR
+
+
+def download(text: str, keys: KeyRing) -> Download:
+    found = read_source(text, keys)
+    assert isinstance(found, Download)
+    return found
+
+
+def test_the_token_goes_to_the_hub_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert download("sdxl", KeyRing(tmp_path)).headers == {"Authorization": "Bearer hf_secret"}
+    other = download("https://example.org/a/b/resolve/main/x.safetensors", KeyRing(tmp_path))
+    assert (other.headers, other.hub) == ({}, False)
+
+
+def test_a_kept_key_goes_to_its_own_host_alone_and_never_in_the_clear(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("launcher.models.sources.get_token", lambda: None)
+    keys = KeyRing(tmp_path)
+    assert download("sdxl", keys).headers == {}
+    keys.add("HF_TOKEN", "of the hub")
+    keys.add("Civitai API key", "of the other")
+    keys.add("OPENAI_API_KEY", "of nobody here")
+    address = "civitai.com/api/download/models/1"
+    sent = [download(text, keys).headers for text in ("sdxl", f"https://{address}", f"http://{address}")]
+    assert sent == [{"Authorization": "Bearer of the hub"}, {"Authorization": "Bearer of the other"}, {}]
+    for text in ("https://civitai.com.example.org/x", "https://example.org/civitai.com"):
+        assert download(text, keys).headers == {}
+    assert "of the" not in repr(download("sdxl", keys))
+
+
+@pytest.mark.parametrize(("text", "name"), [("SD 1.5", "sd15"), ("sdxl_base", "sdxl"), ("SDXL-Turbo", "sdxl-turbo")])
+def test_known_models_have_forgiving_names(text: str, name: str) -> None:
+    assert find_known(text) == KNOWN[name]
+
+
+def test_the_list_of_known_models_is_sound() -> None:
+    for model in KNOWN.values():
+        assert model.kind in KINDS
+        assert model.file.endswith(".safetensors")
+        assert model.licence
+        assert model.sha256 is None or len(model.sha256) == 64
+        assert len(model.repository.split("/")) == 2
+
+
+def test_the_readme_has_the_list() -> None:
+    assert markdown_table() in (PROJECT_DIR / "README.md").read_text(encoding="utf-8")

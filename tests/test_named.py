@@ -1,0 +1,96 @@
+"""Named workflows: their header, and the parameters that it declares."""
+
+from typing import Any
+
+import pytest
+
+from shared.errors import InvalidValue
+from tests.foreign_graphs import plain
+from workflows.named import read_workflow
+
+
+def named(**parameters: Any) -> dict[str, Any]:
+    return {"dream_layer": {"title": "Test", "parameters": parameters}, "prompt": plain()}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"dream_layer": {}}, "must be a graph"),
+        ({"dream_layer": {"parameter": {}}, "prompt": plain()}, "dream_layer.parameter: Extra inputs"),
+        (named(words={"type": "text"}), "dream_layer.parameters.words.type"),
+        (named(words={"type": "string", "minimum": 2}), "a string has no minimum"),
+        (named(words={"type": "string"}), "words has no targets"),
+        (named(words={"type": "string", "targets": ["nowhere.text"]}), "no such node"),
+        (named(words={"type": "string", "targets": ["good"]}), "no such node"),
+        (named(steps={"type": "integer", "minimum": 5, "default": 1}), "steps must be a whole number of at least 5"),
+        (named(denoising_strength={"type": "number"}), "starts from an empty latent"),
+    ],
+)
+def test_a_broken_workflow_says_what_is_wrong(content: Any, says: str) -> None:
+    with pytest.raises(InvalidValue, match=says):
+        read_workflow("test", content)
+
+
+def test_parameters_are_described_and_read() -> None:
+    workflow = read_workflow(
+        "test",
+        named(
+            words={"type": "string", "required": True, "description": "what to draw", "targets": ["good.text"]},
+            steps={"type": "integer", "minimum": 1, "maximum": 9, "default": 4},
+            seed={"type": "integer"},
+            look={"type": "string", "choices": ["karras", "normal"], "targets": ["sampler.scheduler"]},
+        ),
+    )
+    schema = workflow.schema()
+    assert schema["required"] == ["words"]
+    assert schema["properties"]["words"] == {"description": "what to draw", "type": "string"}
+    assert schema["properties"]["steps"] == {"type": "integer", "minimum": 1, "maximum": 9, "default": 4}
+    assert schema["properties"]["look"] == {"type": "string", "enum": ["karras", "normal"]}
+    assert workflow.targets["steps"] == (("sampler", "steps"),)
+    # A form has only text.
+    values, warnings = workflow.read({"words": "x", "steps": "9", "seed": -1, "stepz": 1}, random_seed=5)
+    assert values == {"words": "x", "steps": 9, "seed": 5}
+    assert warnings == ["ignored, because not known here: stepz (did you mean steps?)"]
+    assert workflow.read({"words": "x", "seed": 3, "steps": None}, 5)[0] == {"words": "x", "steps": 4, "seed": 3}
+
+
+@pytest.mark.parametrize(
+    ("values", "field", "says"),
+    [
+        ({}, "words", "words is missing"),
+        ({"words": 5}, "words", "must be text"),
+        ({"words": "x", "steps": 10}, "steps", "must be a whole number from 1 to 9, not 10"),
+        ({"words": "x", "steps": True}, "steps", "not True"),
+        ({"words": "x", "steps": 1.5}, "steps", "whole number"),
+        ({"words": "x", "cfg": float("nan")}, "cfg", "must be a number"),
+        ({"words": "x", "seed": -2}, "seed", "whole number from 0 to 18446744073709551615"),
+        ({"words": "x", "look": "karas"}, "look", "'karas' does not exist"),
+    ],
+)
+def test_wrong_parameters_are_named(values: dict[str, Any], field: str, says: str) -> None:
+    workflow = read_workflow(
+        "test",
+        named(
+            words={"type": "string", "required": True, "targets": ["good.text"]},
+            steps={"type": "integer", "minimum": 1, "maximum": 9},
+            cfg={"type": "number", "targets": ["sampler.cfg"]},
+            seed={"type": "integer"},
+            look={"type": "string", "choices": ["karras", "normal"], "targets": ["sampler.scheduler"]},
+        ),
+    )
+    with pytest.raises(InvalidValue, match=says) as wrong:
+        workflow.read(values, 5)
+    assert wrong.value.field == field
+
+
+def test_without_a_header_the_parameters_are_those_that_have_a_place() -> None:
+    workflow = read_workflow("test", plain())
+    properties = workflow.schema()["properties"]
+    assert set(properties) == {
+        *("prompt", "negative_prompt", "seed", "steps", "cfg_scale", "sampler_name", "scheduler"),
+        *("width", "height", "batch_size", "model_name"),
+    }
+    assert properties["steps"] == {"type": "integer", "default": 20}
+    assert properties["prompt"] == {"type": "string", "default": "old"}
+    assert workflow.read({}, random_seed=5)[0]["seed"] == 5

@@ -1,0 +1,273 @@
+"""Where the fields of a request go in graphs that others made."""
+
+import json
+from typing import Any
+
+import pytest
+
+from shared.jobs.names import job_prefixes, locate, with_prefix
+from shared.settings import PROJECT_DIR
+from tests.foreign_graphs import Short, api, plain, sampling
+from workflows.foreign import read_graph
+from workflows.placing import find_places, place
+
+
+def placed(graph: dict[str, Any], **values: Any) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The inputs of each node after `values` were placed, and the warnings."""
+    result, warnings = place(read_graph(graph), values)
+    return {name: node["inputs"] for name, node in result.items()}, warnings
+
+
+def test_the_fields_find_their_places() -> None:
+    inputs, warnings = placed(
+        plain(),
+        prompt="new",
+        negative_prompt="new bad",
+        seed=7,
+        steps=5,
+        cfg_scale=2.5,
+        sampler_name="heun",
+        scheduler="karras",
+        width=64,
+        height=128,
+        batch_size=2,
+        model_name="new.safetensors",
+    )
+    assert warnings == []
+    assert inputs["good"]["text"] == "new"
+    assert inputs["bad"]["text"] == "new bad"
+    assert inputs["empty"] == {"width": 64, "height": 128, "batch_size": 2}
+    assert inputs["ckpt"] == {"ckpt_name": "new.safetensors"}
+    changed = {"seed": 7, "steps": 5, "cfg": 2.5, "sampler_name": "heun", "scheduler": "karras"}
+    assert inputs["sampler"] == {**sampling("empty"), **changed}
+
+
+def test_what_was_not_sent_stays() -> None:
+    assert placed(plain(), prompt="new")[0]["sampler"] == sampling("empty")
+
+
+def test_a_size_is_raised_to_what_a_latent_can_have() -> None:
+    inputs, warnings = placed(plain(), width=60)
+    assert inputs["empty"]["width"] == 64
+    assert warnings == ["width 60 was raised to 64, a multiple of 8"]
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"input_image": "a.png"}, "input_image was not placed: the graph has no LoadImage node"),
+        ({"mask": "a.png"}, "mask was not placed: the graph has no LoadImageMask node"),
+        ({"denoising_strength": 0.5}, "denoising_strength was not placed: sampler starts from an empty latent"),
+    ],
+)
+def test_what_has_no_place_is_told(values: dict[str, Any], says: str) -> None:
+    inputs, warnings = placed(plain(), **values)
+    assert warnings == [says]
+    assert inputs == {name: node["inputs"] for name, node in plain().items()}
+
+
+def test_without_a_sampler_nothing_is_placed() -> None:
+    graph = api({"a": ("EmptyImage", {"width": 8}), "b": ("SaveImage", {"images": ["a", 0]})})
+    inputs, warnings = placed(graph, prompt="new", width=16)
+    assert inputs["a"] == {"width": 8}
+    assert [warning.split(":")[0] for warning in warnings] == ["prompt was not placed", "width was not placed"]
+    # The engine wants one, whatever the graph says.
+    assert inputs["b"]["filename_prefix"] == ""
+
+
+def test_one_text_for_both_never_gets_the_negative() -> None:
+    graph = plain(sampler=("KSampler", sampling("empty", negative=["good", 0])))
+    for values in ({"negative_prompt": "bad"}, {"negative_prompt": "bad", "prompt": "new"}):
+        inputs, warnings = placed(graph, **values)
+        assert inputs["good"]["text"] == values.get("prompt", "old")
+        assert warnings == ["negative_prompt was not placed: good.text is also where prompt comes from"]
+
+
+def test_a_negative_that_is_zeroed_takes_no_text() -> None:
+    graph = plain(
+        zero=("ConditioningZeroOut", {"conditioning": ["bad", 0]}),
+        sampler=("KSampler", sampling("empty", negative=["zero", 0])),
+    )
+    inputs, (warning,) = placed(graph, negative_prompt="new")
+    assert inputs["bad"]["text"] == "old bad"
+    assert "no text leads to the negative" in warning
+
+
+def test_prompts_are_found_behind_nodes_that_hand_them_on() -> None:
+    pair = {"positive": ["good", 0], "negative": ["bad", 0], "image": ["picture", 0]}
+    graph = plain(
+        picture=("LoadImage", {"image": "edges.png"}),
+        control=("ControlNetApplyAdvanced", pair),
+        guidance=("FluxGuidance", {"conditioning": ["control", 0], "guidance": 3.5}),
+        sampler=("KSampler", sampling("empty", positive=["guidance", 0], negative=["control", 1])),
+    )
+    inputs, warnings = placed(graph, prompt="new", negative_prompt="new bad", input_image="mine.png")
+    assert warnings == []
+    assert (inputs["good"]["text"], inputs["bad"]["text"]) == ("new", "new bad")
+    # The only picture that the graph loads.
+    assert inputs["picture"]["image"] == "mine.png"
+
+
+def test_encoders_with_several_texts_get_it_in_each() -> None:
+    graph = plain(good=("CLIPTextEncodeSDXL", {"text_g": "a", "text_l": "b", "width": 8, "clip": ["ckpt", 1]}))
+    inputs, _ = placed(graph, prompt="new")
+    assert (inputs["good"]["text_g"], inputs["good"]["text_l"]) == ("new", "new")
+
+
+def test_of_texts_that_are_combined_the_first_is_the_prompt() -> None:
+    graph = plain(
+        style=("CLIPTextEncode", {"text": "oil", "clip": ["ckpt", 1]}),
+        both=("ConditioningCombine", {"conditioning_1": ["good", 0], "conditioning_2": ["style", 0]}),
+        sampler=("KSampler", sampling("empty", positive=["both", 0])),
+    )
+    inputs, warnings = placed(graph, prompt="new")
+    assert (inputs["good"]["text"], inputs["style"]["text"]) == ("new", "oil")
+    assert warnings == ["prompt: both combines several texts; style keeps its own"]
+
+
+def test_texts_combined_over_and_over_cost_no_time() -> None:
+    more: Short = {"c0": ("ConditioningCombine", {"conditioning_1": ["good", 0], "conditioning_2": ["good", 0]})}
+    for i in range(1, 60):
+        link = [f"c{i - 1}", 0]
+        more[f"c{i}"] = ("ConditioningCombine", {"conditioning_1": link, "conditioning_2": link})
+    graph = plain(**more, sampler=("KSampler", sampling("empty", positive=["c59", 0])))
+    assert placed(graph, prompt="new")[0]["good"]["text"] == "new"
+
+
+def test_a_value_may_stand_in_a_node_of_its_own() -> None:
+    graph = plain(
+        words=("PrimitiveStringMultiline", {"value": "old"}),
+        number=("PrimitiveInt", {"value": 3}),
+        good=("CLIPTextEncode", {"text": ["words", 0], "clip": ["ckpt", 1]}),
+        sampler=("KSampler", sampling("empty", seed=["number", 0])),
+    )
+    inputs, warnings = placed(graph, prompt="new", seed=7)
+    assert warnings == []
+    assert (inputs["words"], inputs["number"]) == ({"value": "new"}, {"value": 7})
+    assert inputs["good"]["text"] == ["words", 0]
+
+
+def test_what_is_computed_is_left_alone() -> None:
+    graph = plain(
+        words=("StringConcatenate", {"string_a": "a", "string_b": "b", "delimiter": ""}),
+        good=("CLIPTextEncode", {"text": ["words", 0], "clip": ["ckpt", 1]}),
+    )
+    assert placed(graph, prompt="new")[1] == ["prompt was not placed: good.text is computed by words"]
+
+
+def test_a_second_pass_keeps_its_own_numbers_but_shares_prompt_and_seed() -> None:
+    graph = plain(
+        larger=("LatentUpscale", {"samples": ["sampler", 0], "width": 16, "height": 16}),
+        second=("KSampler", sampling("larger", steps=10, denoise=0.5, seed=2)),
+        decode=("VAEDecode", {"samples": ["second", 0], "vae": ["ckpt", 2]}),
+    )
+    # Whatever the order in which they were written down.
+    graph = dict(reversed(graph.items()))
+    inputs, warnings = placed(graph, seed=7, steps=5, cfg_scale=3.0, width=64)
+    assert warnings == []
+    assert (inputs["sampler"]["steps"], inputs["second"]["steps"]) == (5, 10)
+    assert (inputs["sampler"]["cfg"], inputs["second"]["cfg"]) == (3.0, 3.0)
+    assert (inputs["sampler"]["seed"], inputs["second"]["seed"]) == (7, 7)
+    assert (inputs["empty"]["width"], inputs["larger"]["width"]) == (64, 16)
+
+
+def test_a_refiner_is_told_the_steps_and_that_its_part_stays() -> None:
+    base = sampling("empty", noise_seed=1, start_at_step=0, end_at_step=16)
+    refiner = sampling("sampler", noise_seed=1, start_at_step=16, end_at_step=10000, model=["other", 0])
+    del base["seed"], refiner["seed"]
+    graph = plain(
+        other=("CheckpointLoaderSimple", {"ckpt_name": "refiner.safetensors"}),
+        sampler=("KSamplerAdvanced", base),
+        refine=("KSamplerAdvanced", refiner),
+        decode=("VAEDecode", {"samples": ["refine", 0], "vae": ["ckpt", 2]}),
+    )
+    inputs, warnings = placed(graph, steps=30, seed=7, model_name="new.safetensors")
+    assert [inputs[name]["steps"] for name in ("sampler", "refine")] == [30, 30]
+    assert [inputs[name]["noise_seed"] for name in ("sampler", "refine")] == [7, 7]
+    assert (inputs["ckpt"]["ckpt_name"], inputs["other"]["ckpt_name"]) == ("new.safetensors", "refiner.safetensors")
+    assert [warning.split(" does")[0].split(" still")[0] for warning in warnings] == ["steps: sampler", "steps: refine"]
+
+
+def test_a_sampler_in_parts() -> None:
+    parts = {
+        "noise": ["noise", 0],
+        "guider": ["guider", 0],
+        "sampler": ["which", 0],
+        "sigmas": ["sigmas", 0],
+        "latent_image": ["empty", 0],
+    }
+    graph = plain(
+        unet=("UNETLoader", {"unet_name": "old.safetensors", "weight_dtype": "default"}),
+        shift=("ModelSamplingFlux", {"model": ["unet", 0], "width": 8, "height": 8}),
+        noise=("RandomNoise", {"noise_seed": 1}),
+        guider=("BasicGuider", {"model": ["shift", 0], "conditioning": ["good", 0]}),
+        which=("KSamplerSelect", {"sampler_name": "euler"}),
+        sigmas=("BasicScheduler", {"model": ["shift", 0], "scheduler": "simple", "steps": 20, "denoise": 1.0}),
+        sampler=("SamplerCustomAdvanced", parts),
+    )
+    inputs, warnings = placed(
+        graph, prompt="new", seed=7, steps=4, sampler_name="heun", scheduler="beta", width=64, model_name="new"
+    )
+    assert warnings == []
+    assert inputs["good"]["text"] == "new"
+    assert inputs["noise"]["noise_seed"] == 7
+    assert inputs["which"]["sampler_name"] == "heun"
+    assert (inputs["sigmas"]["steps"], inputs["sigmas"]["scheduler"]) == (4, "beta")
+    assert (inputs["empty"]["width"], inputs["shift"]["width"]) == (64, 64)
+    assert inputs["unet"]["unet_name"] == "new"
+    assert placed(graph, negative_prompt="x", cfg_scale=3)[1] == [
+        "negative_prompt was not placed: no text leads to the negative input of sampler",
+        "cfg_scale was not placed: the graph has no place for it",
+    ]
+
+
+def picture_graph(**more: tuple[str, dict[str, Any]]) -> dict[str, Any]:
+    encode = {"pixels": ["source", 0], "vae": ["ckpt", 2], "mask": ["hole", 0], "grow_mask_by": 6}
+    return plain(
+        **{
+            "style": ("LoadImage", {"image": "style.png"}),
+            "source": ("LoadImage", {"image": "old.png"}),
+            "hole": ("LoadImageMask", {"image": "hole.png", "channel": "alpha"}),
+            "empty": ("VAEEncodeForInpaint", encode),
+            "show": ("PreviewImage", {"images": ["style", 0]}),
+            **more,
+        }
+    )
+
+
+def test_picture_and_mask_go_to_what_the_sampler_starts_from() -> None:
+    inputs, warnings = placed(picture_graph(), input_image="a.png", mask="b.png", denoising_strength=0.5, width=64)
+    assert warnings == []
+    assert inputs["style"]["image"] == "style.png"
+    assert inputs["source"]["image"] == "a.png"
+    # Ours is grey, and its alpha would be read upside down.
+    assert inputs["hole"] == {"image": "b.png", "channel": "red"}
+    assert inputs["sampler"]["denoise"] == 0.5
+
+
+def test_where_several_pictures_could_be_meant_none_is_replaced() -> None:
+    graph = picture_graph(
+        mix=("ImageBlend", {"image1": ["style", 0], "image2": ["source", 0]}),
+        empty=("VAEEncode", {"pixels": ["mix", 0], "vae": ["ckpt", 2]}),
+    )
+    inputs, (warning,) = placed(graph, input_image="a.png")
+    assert "several LoadImage nodes" in warning
+    assert (inputs["style"]["image"], inputs["source"]["image"]) == ("style.png", "old.png")
+
+
+def test_each_saving_node_has_a_prefix_of_its_own() -> None:
+    graph = read_graph(plain(also=("SaveImage", {"images": ["decode", 0]})))
+    prefix = "20261122/20261122-143210-3f2a9c1e0b7d"
+    saved = with_prefix(graph, prefix)
+    assert saved["save"]["inputs"]["filename_prefix"] == f"{prefix}-001"
+    assert saved["also"]["inputs"]["filename_prefix"] == f"{prefix}-002"
+    assert job_prefixes(prefix, 1) == [prefix]
+    image = locate("20261122-143210-3f2a9c1e0b7d-002_00001_.png")
+    assert image is not None
+    assert image.subfolder == "20261122"
+
+
+def test_our_own_graphs_have_a_place_for_every_field() -> None:
+    graph = read_graph(json.loads((PROJECT_DIR / "tests/golden/inpaint_batch.json").read_text(encoding="utf-8")))
+    places = find_places(graph)
+    assert set(places.reasons) == {"width", "height", "batch_size"}

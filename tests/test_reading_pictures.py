@@ -1,0 +1,126 @@
+"""Pictures and masks of a request: their sizes, their forms, what is drawn and what stays."""
+
+from typing import Any
+
+import pytest
+from PIL import Image, ImageDraw
+
+from shared.errors import InvalidPicture, InvalidValue
+from shared.web.body import Fields
+from shared.web.reading.pictures import upload_name
+from shared.web.reading.requests import read_img2img
+from tests.house import encoded, open_rgb
+from tests.readings import HALF_MASK, PICTURE, WHITE, context, picture, reread
+from tests.shelf import PAINTER
+
+
+def test_denoising_strength_depends_on_the_mask() -> None:
+    both = {"image": PICTURE, "mask": WHITE}
+    assert picture().sampling.denoise == 0.75
+    assert (picture(both).sampling.denoise, reread(both).warnings) == (1.0, [])
+    low = reread(both, denoising_strength=0.5)
+    assert low.request.sampling.denoise == 0.5
+    assert "leaves grey" in low.warnings[0]
+    refine = reread(both, denoising_strength=0.5, inpaint_mode="refine")
+    assert (refine.request.sampling.denoise, refine.warnings) == (0.5, [])
+    assert picture(both, inpaint_mode="refine").sampling.denoise == 0.75
+
+
+def test_the_mode_of_inpainting_follows_from_the_checkpoint() -> None:
+    both = {"image": PICTURE, "mask": WHITE}
+
+    def mode(**values: Any) -> str:
+        inpainting = picture(both, **values).inpainting
+        assert inpainting is not None
+        return inpainting.mode
+
+    assert mode() == "fill"
+    assert mode(model_name=PAINTER) == "model"
+    assert mode(model_name=PAINTER, inpaint_mode="refine") == "refine"
+    assert "is none" in reread(both, inpaint_mode="model").warnings[0]
+
+
+def test_picture_and_mask_have_the_size_of_the_request() -> None:
+    reading = reread({"image": PICTURE, "mask": encoded(Image.new("L", (9, 9), 255))}, width=100)
+    request = reading.request
+    assert request.inpainting is not None
+    assert request.size == request.source.size == request.inpainting.mask.size == (100, 50)
+    assert reading.warnings == ["mask has other proportions (9x9) than input_image and was stretched"]
+
+
+def test_masks_inverted_blurred_empty() -> None:
+    both = {"image": PICTURE, "mask": HALF_MASK}
+
+    def levels(**values: Any) -> tuple[int, int, int]:
+        inpainting = picture(both, **values).inpainting
+        assert inpainting is not None
+        blend = open_rgb(inpainting.blend.png).convert("L")
+        return tuple(blend.getpixel((x, 16)) for x in (2, 30, 60))  # type: ignore[return-value]
+
+    assert levels() == (0, 0, 255)
+    assert levels(invert_mask=True) == (255, 255, 0)
+    blurred = levels(mask_blur=8)
+    assert blurred[0] == 0
+    assert blurred[2] == 255
+    assert 0 < blurred[1] < 255
+    with pytest.raises(InvalidPicture, match="has no black in it"):
+        picture({"image": PICTURE, "mask": WHITE}, invert_mask=True)
+
+
+def test_only_masked_draws_the_surroundings_and_pastes_them_back() -> None:
+    big = Image.new("RGB", (400, 300), "red")
+    mask = Image.new("L", big.size)
+    ImageDraw.Draw(mask).rectangle((100, 100, 139, 119), fill=255)
+    files = {"image": encoded(big), "mask": encoded(mask)}
+    request = picture(files, only_masked=True, only_masked_padding=10, width=256, height=256)
+    assert request.inpainting is not None
+    paste = request.inpainting.paste
+    assert paste is not None
+    assert (paste.x, paste.y, paste.size, paste.picture.size) == (90, 80, (60, 60), (400, 300))
+    assert request.size == request.source.size == request.inpainting.mask.size == (256, 256)
+    assert request.inpainting.blend.size == (60, 60)
+    assert request.final_size == (400, 300)
+    enlarged = picture(files, only_masked=True, width=256, height=256, upscaler="Lanczos", upscale_factor=1.5)
+    assert enlarged.final_size == (600, 450)
+    with pytest.raises(InvalidValue, match="needs a mask"):
+        picture(only_masked=True)
+    with pytest.raises(InvalidValue, match="both at once"):
+        picture(files, only_masked=True, outpaint_top=8)
+
+
+def test_outpainting_grows_the_picture() -> None:
+    request = picture(outpaint_left=16, outpaint_bottom=9, outpaint_feathering=0)
+    assert request.size == request.source.size == request.final_size == (80, 41)
+    assert request.inpainting is not None
+    mask = open_rgb(request.inpainting.mask.png).convert("L")
+    assert [mask.getpixel(at) for at in ((0, 0), (15, 0), (16, 0), (40, 31), (40, 32))] == [255, 255, 0, 0, 255]
+    assert request.sampling.denoise == 1.0
+    with pytest.raises(InvalidValue) as wrong:
+        picture(width=4000, height=64, outpaint_right=2000)
+    assert wrong.value.field == "outpaint_right"
+
+
+def test_resize_modes() -> None:
+    stretched = reread(width=64, height=64)
+    assert "stretched" in stretched.warnings[0]
+    for mode in ("crop_and_resize", "fill"):
+        reading = reread(width=64, height=64, resize_mode=mode)
+        assert (reading.request.source.size, reading.warnings) == ((64, 64), [])
+
+
+def test_a_file_goes_before_a_field_and_either_name_will_do() -> None:
+    assert picture({"input_image": PICTURE}).size == (64, 32)
+    with pytest.raises(InvalidPicture, match="input_image is missing"):
+        picture({"picture": PICTURE})
+    with pytest.raises(InvalidPicture, match="must be text"):
+        read_img2img(Fields({"prompt": "x", "input_image": 5}, {}), context())
+
+
+def test_an_upload_can_be_named_and_nothing_else_can() -> None:
+    name = upload_name(PICTURE)
+    reading = read_img2img(Fields({"prompt": "x", "input_image": name}, {}), context(**{f"n{name}": PICTURE}))
+    assert reading.kept == {name: PICTURE}
+    with pytest.raises(InvalidPicture, match="not there"):
+        read_img2img(Fields({"prompt": "x", "input_image": "0" * 64}, {}), context())
+    with pytest.raises(InvalidPicture):
+        read_img2img(Fields({"prompt": "x", "input_image": "../" + name}, {}), context(**{f"n{name}": PICTURE}))
