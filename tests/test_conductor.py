@@ -195,6 +195,25 @@ def test_a_job_that_the_engine_dies_of_three_times_is_given_up(desk: Desk, engin
     assert engine.begun == [deadly] * 3 + [after] * 2
 
 
+def test_a_job_that_kills_the_engine_before_anybody_hears_of_it_is_given_up(
+    desk: Desk, engine: FakeEngine, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, deadly = desk.client.queue, []
+
+    def after_a_death() -> Any:
+        if engine.running is not None and engine.running.id in deadly:
+            engine.forget_everything()
+        return queue()
+
+    engine.silent, engine.seconds = True, 30
+    monkeypatch.setattr(desk.client, "queue", after_a_death)
+    deadly.append(desk.submit())
+    after = desk.submit()
+    assert desk.wait(*deadly).state is State.FAILED
+    assert engine.begun.count(*deadly) == 3
+    assert desk.row(after).attempts == 0
+
+
 def test_a_job_that_is_sent_as_the_engine_dies_is_not_suspected(
     desk: Desk, engine: FakeEngine, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

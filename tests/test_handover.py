@@ -136,6 +136,25 @@ def test_what_the_engine_lost_too_is_sent_again_by_the_heir_and_nobody_is_suspec
     assert engine.submitted == ids * 2
 
 
+def test_a_job_of_one_service_that_the_engine_dies_of_is_not_blamed_on_the_other(
+    desk: Desk, open_desk: Open, engine: FakeEngine
+) -> None:
+    other = open_desk()
+    other.start()
+    engine.seconds = 30
+    deadly, innocent = desk.submit(), other.submit()
+    for death in range(1, 4):
+        wait_for(lambda death=death: engine.submitted.count(innocent) == death, "it was not sent again")  # type: ignore[misc]
+        wait_until_drawn(engine, deadly)
+        # What runs is known to the service whose job it is.
+        wait_for(lambda: desk.row(deadly).state is State.RUNNING, "nobody heard of it")
+        engine.forget_everything()
+    assert desk.wait(deadly).state is State.FAILED
+    engine.seconds = 0.05
+    row = other.wait(innocent)
+    assert (row.state, row.attempts) == (State.COMPLETED, 0)
+
+
 def test_what_ended_while_nobody_looked_is_found_in_the_engines_history(open_desk: Open, engine: FakeEngine) -> None:
     vanished = open_desk()
     job_id = vanished.submit()

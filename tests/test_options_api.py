@@ -65,26 +65,18 @@ def test_every_service_tells_all_there_is(house: TestHouse) -> None:
     assert options(house.img2img) == options(house.control) == told
 
 
-def test_a_new_file_is_told_within_a_second_and_a_half(house: TestHouse) -> None:
+def test_a_new_file_is_told_to_all_who_ask_a_second_later(house: TestHouse) -> None:
     folder = house.data_dir / "models" / "checkpoints"
     name = "added-later.safetensors"
     options(house.txt2img)
     with added(folder / name, folder / CHECKPOINT_NAME):
-        deadline = time.monotonic() + 1.5
-        while name not in by_name(options(house.txt2img)["checkpoints"]):
-            assert time.monotonic() < deadline
+        there = time.monotonic()
+        while True:
+            asked = time.monotonic()
+            if name in by_name(options(house.txt2img)["checkpoints"]):
+                break
+            assert asked - there < 1.0
             time.sleep(0.05)
-
-
-def test_it_is_quick(house: TestHouse) -> None:
-    options(house.txt2img)
-    took = []
-    for _ in range(20):
-        begun = time.monotonic()
-        options(house.txt2img)
-        took.append(time.monotonic() - begun)
-        time.sleep(0.1)
-    assert sorted(took)[10] < 0.25, took
 
 
 def test_a_file_is_known_by_its_header_in_any_folder(house: TestHouse, tmp_path: Path) -> None:

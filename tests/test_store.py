@@ -259,6 +259,7 @@ def test_jobs_come_in_pages_by_state_and_by_kind(store: Store) -> None:
     assert [row.id for row in store.page(kind="img2img")] == [rows[4].id, rows[1].id]
     assert [work.started for work in store.in_front(rows[3].number)] == [None, 5.0]
     assert (store.count_unfinished(), store.count_unfinished(rows[3].number)) == (4, 2)
+    assert [store.stood_in_front(row.number, time.time() + 60) for row in rows] == [False, True, True, True, True]
     assert [each.id for each in store.finished_before(None, 9)] == [rows[2].id]
     assert store.finished_before(rows[2].number, 9) == []
 
@@ -272,6 +273,14 @@ def test_what_completed_jobs_took_is_known_the_newest_first(store: Store) -> Non
         ("m", 30.0, 3),
         ("m", 20.0, 2),
     ]
+
+
+def test_a_job_stood_in_front_until_its_end(store: Store) -> None:
+    first, second = add(store), add(store)
+    before = time.time()
+    store.finish(first, "me", State.COMPLETED)
+    assert store.stood_in_front(second.number, before - 1)
+    assert not store.stood_in_front(second.number, time.time() + 1)
 
 
 def test_a_removed_job_leaves_nothing_but_uploads_that_others_need(store: Store) -> None:

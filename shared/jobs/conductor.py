@@ -63,8 +63,8 @@ class Conductor:
         # By the wall clock, for other processes compare it with theirs.
         self._beaten = self._looked = 0.0
         self._adopt_from = 0.0
-        # When the engine was last found to have lost jobs, on the monotonic clock.
-        self._died = 0.0
+        # When the engine last told its queue, on the monotonic clock.
+        self._told = 0.0
         self._trouble = ""
 
     def start(self) -> None:
@@ -249,7 +249,6 @@ class Conductor:
                 self._disown(each)
         asked = time.monotonic()
         running, pending = self._engine.queue()
-        answered = time.monotonic()
         lost = []
         for each in active:
             job_id = each.row.id
@@ -266,18 +265,15 @@ class Conductor:
                 self._drop(each)
             else:
                 lost.append(each)
-        if lost:
-            self._recover(lost)
-            self._died = answered
+        self._recover(lost)
+        self._told = asked
 
     def _recover(self, lost: Sequence[Active]) -> None:
         """The engine knows nothing of these jobs that it had, in their order: it died, or was emptied by hand."""
         # Whoever was being drawn is under suspicion; if nobody was seen to be, the first in line was about to. What was
-        # adopted is not: then its service died too, and that is not a job's doing. Nor is what was being sent while the
-        # others were found lost, and is found to be so only now: it went with them, and that death is counted already.
+        # adopted is not: then its service died too, and that is not a job's doing.
         taken = [each for each in lost if each.taken]
-        in_line = [each for each in taken if each.sent is not None and each.sent > self._died]
-        suspects = [each for each in taken if each.running] or in_line[:1]
+        suspects = [each for each in taken if each.running] or [each for each in taken[:1] if self._was_first(each)]
         deaths = [(each, each.deaths + (each in suspects)) for each in lost]
         again = [(each, count) for each, count in deaths if count < MAX_DEATHS]
         # All in one transaction: if it fails, all of them are found lost once more, and nobody new is suspected.
@@ -294,6 +290,11 @@ class Conductor:
         for each, count in deaths:
             if count >= MAX_DEATHS:
                 self._finish(each, State.FAILED, error=_quarantined(each.row.id))
+
+    def _was_first(self, each: Active) -> bool:
+        """Whether no job of any service stood in front of this one, since it was sent or last seen in the queue."""
+        since = max(self._told, each.sent or 0.0)
+        return not self._store.stood_in_front(each.row.number, time.time() - (time.monotonic() - since))
 
     def _feed(self) -> None:
         """Sends what waits, in order, as far as the window allows; no more of it if the engine is away."""

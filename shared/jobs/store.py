@@ -141,6 +141,12 @@ class Store:
         with self._read() as connection:
             return [Work(*row) for row in connection.execute(query)]
 
+    def stood_in_front(self, number: int, since: float) -> bool:
+        """Whether a job of a lower number is unfinished, or was until after `since`, in seconds since 1970."""
+        waits_or_waited = sa.or_(jobs.c.state.in_(UNFINISHED), jobs.c.finished >= since)
+        with self._read() as connection:
+            return bool(connection.scalar(sa.select(sa.exists().where(jobs.c.number < number, waits_or_waited))))
+
     def count_unfinished(self, before: int | None = None) -> int:
         """How many jobs are not finished; with `before`, of those in front of that number."""
         with self._read() as connection:

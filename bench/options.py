@@ -1,0 +1,52 @@
+"""What a user interface waits for all there is to choose from: `python -m bench.options [ROUNDS]`.
+
+Each round asks, in turn, ComfyUI for what its own page is built from (GET /object_info), our service for GET
+/api/options while it knows everything, and again after a pause in which what it knows grew old, so that it asks the
+engine anew. What counts are the ratios, round by round. Run it in the project's environment, and nothing beside it.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+
+import requests
+
+from bench.front_house import running_house
+from shared.engine.catalog import FRESH
+
+
+def seconds(session: requests.Session, url: str) -> float:
+    """How long the whole answer takes."""
+    begun = time.perf_counter()
+    session.get(url, timeout=60).raise_for_status()
+    return time.perf_counter() - begun
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rounds", type=int, nargs="?", default=20)
+    rounds = parser.parse_args().rounds
+    rows: dict[str, list[float]] = {"engine": [], "ours, known": [], "ours, asked anew": []}
+    with running_house() as house, requests.Session() as session:
+        session.trust_env = False
+        engine, ours = f"{house.engine_url}/object_info", f"{house.service_url}/api/options"
+        for url in (engine, ours):
+            seconds(session, url)
+        for _ in range(rounds):
+            rows["engine"].append(seconds(session, engine))
+            time.sleep(1.5 * FRESH)
+            rows["ours, asked anew"].append(seconds(session, ours))
+            rows["ours, known"].append(seconds(session, ours))
+        house.check()
+    lines = [f"{'':18}{'median ms':>10}{'min':>8}{'max':>8}{'/ engine':>10}"]
+    for name, taken in rows.items():
+        ratio = statistics.median(mine / theirs for mine, theirs in zip(taken, rows["engine"], strict=True))
+        about = f"{statistics.median(taken) * 1000:10.1f}{min(taken) * 1000:8.1f}{max(taken) * 1000:8.1f}"
+        lines.append(f"{name:18}{about}{ratio:10.2f}")
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
