@@ -34,6 +34,8 @@ USUAL: Mapping[Family, Defaults] = {
     Family.FLUX_SCHNELL: Defaults(width=1024, height=1024, steps=4, cfg_scale=1.0, scheduler="simple"),
     Family.UNKNOWN: Defaults(),
 }
+# Of Stable Diffusion 2, those that predict the noise: 2.0 base, 2.1 base and the one for inpainting.
+SD2_BASE = Defaults()
 
 
 def choose_checkpoint(preferred: str | None, available: Sequence[str]) -> str | None:
@@ -49,7 +51,8 @@ def choose_checkpoint(preferred: str | None, available: Sequence[str]) -> str | 
 
 def defaults_for(file: ModelFile) -> Defaults:
     """Settings that suit `file`: its maker's, where its header has any, else those of its family."""
-    usual = USUAL[file.family]
+    is_base = file.family is Family.SD2 and file.prediction == "epsilon"
+    usual = SD2_BASE if is_base else USUAL[file.family]
     width, height = file.size or (usual.width, usual.height)
     return replace(
         usual,

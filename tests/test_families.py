@@ -1,10 +1,12 @@
 """A model file is known by its header, as the engine itself would know it."""
 
 import json
+import math
 import os
 import struct
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 
 from shared.defaults import defaults_for, usual_pixels
 from shared.engine.families import Family, ModelFile, Part, TextEncoder, classify
-from shared.engine.headers import LARGEST, read_header
+from shared.engine.headers import LARGEST, MOST_VALUES, TELLING, read_header
 from shared.engine.install import engine_dir
 from shared.settings import PREFIX, PROJECT_DIR
 from tests import tiny
@@ -49,7 +51,9 @@ ENCODERS = {
     "clip_h": (tiny.clip_h(), "CLIP_H", TextEncoder.CLIP_H),
     "t5xxl": (tiny.t5xxl(), "T5_XXL", TextEncoder.T5XXL),
 }
-# Reads {name: {key: shape}}, writes {name: what the engine takes it for}.
+# Values of that bias, and what a model of Stable Diffusion 2 with them predicts.
+SPREADS = {"v": (-0.1, 0.1), "epsilon": (-0.08, 0.08)}
+# Reads {name: {key: shape}}, writes {name: what the engine takes it for}; and for each file named, what it predicts.
 DETECTION = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
@@ -67,6 +71,10 @@ for name, shapes in json.load(sys.stdin).items():
     prefix = comfy.model_detection.unet_prefix_from_state_dict(weights)
     prefix = prefix if any(key.startswith(prefix) for key in weights) else ""
     known[name] = type(comfy.model_detection.model_config_from_unet(weights, prefix)).__name__
+for path in sys.argv[2:]:
+    weights = comfy.utils.load_torch_file(path)
+    prefix = comfy.model_detection.unet_prefix_from_state_dict(weights)
+    known[path] = comfy.model_detection.model_config_from_unet(weights, prefix).model_type(weights, prefix).name
 print(json.dumps(known))
 """
 
@@ -91,15 +99,60 @@ def test_a_text_encoder_is_known_by_its_header(tmp_path: Path, name: str) -> Non
     assert file.parts == {Part.TEXT_ENCODERS}
 
 
-def test_the_engine_takes_them_for_the_same() -> None:
+def sd2(path: Path, dtype: str, values: Sequence[float], inputs: int = 4) -> Path:
+    """A checkpoint of Stable Diffusion 2, with these values in the bias that tells of what kind it is."""
+    name = tiny.INSIDE + TELLING[0]
+    shapes = tiny.checkpoint(tiny.sd2_unet(inputs))
+    tensors = {key: ("F16", shape) for key, shape in shapes.items()} | {name: (dtype, (len(values),))}
+    whole = b"".join(struct.pack("<f", value) for value in values)
+    # The lower half of what a bfloat16 is the upper half of.
+    upper = b"".join(whole[i + 2 : i + 4] for i in range(0, len(whole), 4))
+    content = {"F32": whole, "BF16": upper, "F16": struct.pack(f"<{len(values)}e", *values)}
+    return tiny.write_safetensors(path, tensors, content={name: content[dtype]})
+
+
+@pytest.mark.parametrize("dtype", ["F16", "BF16", "F32"])
+@pytest.mark.parametrize("prediction", SPREADS)
+def test_stable_diffusion_2_is_told_by_a_bias(tmp_path: Path, dtype: str, prediction: str) -> None:
+    path = sd2(tmp_path / "x.safetensors", dtype, SPREADS[prediction] * 160)
+    file = classify("x", read_header(path))
+    assert (file.family, file.prediction) == (Family.SD2, prediction)
+    assert defaults_for(file).width == {"v": 768, "epsilon": 512}[prediction]
+
+
+def test_stable_diffusion_2_for_inpainting_predicts_the_noise(tmp_path: Path) -> None:
+    file = classify("x", read_header(sd2(tmp_path / "x.safetensors", "F16", SPREADS["v"], inputs=9)))
+    assert (file.prediction, defaults_for(file).width) == ("epsilon", 512)
+
+
+@pytest.mark.parametrize("values", [(), (math.nan, 0.1), (math.inf, 0.1)])
+def test_a_bias_that_tells_nothing_is_not_asked(tmp_path: Path, values: tuple[float, ...]) -> None:
+    assert classify("x", read_header(sd2(tmp_path / "x.safetensors", "F32", values))).prediction is None
+
+
+def test_values_of_other_types_and_of_endless_tensors_are_not_read(tmp_path: Path) -> None:
+    name = TELLING[0]
+    eight = tiny.write_safetensors(tmp_path / "8.safetensors", {name: ("F8_E4M3", (320,))})
+    large = tiny.write_safetensors(tmp_path / "large.safetensors", {name: ("F32", (10**9,))})
+    values = [header.values for path in (eight, large) if (header := read_header(path)) is not None]
+    assert values == [(), (0.0,) * MOST_VALUES]
+
+
+def test_the_engine_takes_them_for_the_same(tmp_path: Path) -> None:
     engine = os.environ.get(f"{PREFIX}COMFYUI_DIR") or str(engine_dir(PROJECT_DIR / "data"))
     shapes = {name: each[0] for name, each in {**MODELS, **ENCODERS}.items()}
+    files = {
+        **{each: sd2(tmp_path / f"{each}.safetensors", "F32", values * 160) for each, values in SPREADS.items()},
+        "inpainting": sd2(tmp_path / "inpainting.safetensors", "F32", SPREADS["v"] * 160, inputs=9),
+    }
     finished = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", DETECTION, engine],
+        [sys.executable, "-W", "ignore", "-c", DETECTION, engine, *map(str, files.values())],
         input=json.dumps(shapes), capture_output=True, text=True, cwd=engine, timeout=300,
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr
     known = json.loads(finished.stdout.splitlines()[-1])
+    predicts = {name: known.pop(str(path)) for name, path in files.items()}
+    assert predicts == {"v": "V_PREDICTION", "epsilon": "EPS", "inpainting": "EPS"}
     assert known == {name: each[1] for name, each in {**MODELS, **ENCODERS}.items()}
 
 

@@ -4,6 +4,7 @@ import json
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 Shape = tuple[int, ...]
 Shapes = dict[str, Shape]
@@ -12,10 +13,15 @@ BYTES = {"F16": 2, "BF16": 2, "F32": 4, "F8_E4M3": 1}
 
 
 def write_safetensors(
-    path: Path, tensors: Mapping[str, tuple[str, Shape]], metadata: Mapping[str, str] | None = None
+    path: Path,
+    tensors: Mapping[str, tuple[str, Shape]],
+    metadata: Mapping[str, str] | None = None,
+    content: Mapping[str, bytes] | None = None,
 ) -> Path:
-    """All weights are zero, and a hole in the file: whatever the shapes say, it takes no place on the disk."""
-    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    """All weights are zero, and a hole in the file: whatever the shapes say, it takes no place on the disk. Only those
+    that are in `content` have values."""
+    content = content or {}
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     for name, (dtype, shape) in tensors.items():
         start, size = end, BYTES[dtype]
@@ -27,6 +33,9 @@ def write_safetensors(
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         file.truncate(8 + len(text) + end)
+        for name, data in content.items():
+            file.seek(8 + len(text) + header[name]["data_offsets"][0])
+            file.write(data)
     return path
 
 

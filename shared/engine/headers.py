@@ -1,6 +1,7 @@
 """The header of a safetensors file: names, types and shapes of its tensors, and what its maker wrote about it.
 
-Read with the standard library alone, for services load no torch; the weights themselves are not touched.
+Read with the standard library alone, for services load no torch. The weights themselves are not touched, but for the
+values of one small tensor that tell what no shape does.
 """
 
 import json
@@ -9,11 +10,19 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 # Headers of real models have less than 5 MB. A service stays small, whatever lies in a folder.
 LARGEST = 16 * 1024 * 1024
 PREFIX = struct.Struct("<Q")
+# How the name of the tensor ends whose values are read: a bias of UNets, as the original code and as diffusers name it.
+TELLING = (
+    "output_blocks.11.1.transformer_blocks.0.norm1.bias",
+    "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias",
+)
+MOST_VALUES = 4096
+# A bfloat16 is the upper half of a float32.
+FORMATS = {"F32": (4, "<f", b""), "F16": (2, "<e", b""), "BF16": (2, "<f", b"\0\0")}
 
 
 @dataclass(frozen=True)
@@ -26,10 +35,11 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Header:
-    """The tensors of a file by their names, and its metadata."""
+    """The tensors of a file by their names, its metadata, and the values of the one that is `TELLING`, if any."""
 
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str]
+    values: tuple[float, ...] = ()
 
 
 def read_header(path: Path) -> Header | None:
@@ -43,22 +53,36 @@ def read_header(path: Path) -> Header | None:
             if length > LARGEST:
                 return None
             header = json.loads(file.read(length))
-            size = file.seek(0, 2)
-        return _parse(header, size - PREFIX.size - length)
+            start = PREFIX.size + length
+            return _parse(header, file, start, file.seek(0, 2) - start)
     # Whatever the bytes are: too few, no JSON, not of this form, or nested without end.
     except (OSError, struct.error, ValueError, ArithmeticError, TypeError, LookupError, AttributeError, RecursionError):
         return None
 
 
-def _parse(header: dict[str, Any], size: int) -> Header | None:
-    """`header` as JSON has it; None if the file ends before its weights, as when it is still being copied."""
+def _parse(header: dict[str, Any], file: BinaryIO, start: int, size: int) -> Header | None:
+    """`header` as JSON has it, of weights that begin at `start` and have `size` bytes; None if the file ends before its
+    weights, as when it is still being copied."""
     metadata = header.pop("__metadata__", None) or {}
     if max((int(entry["data_offsets"][1]) for entry in header.values()), default=0) > size:
         return None
+    telling = next((name for name in header if name.endswith(TELLING)), None)
     return Header(
         {
             name: Tensor(str(entry["dtype"]), tuple(int(side) for side in entry["shape"]))
             for name, entry in header.items()
         },
         {name: value for name, value in metadata.items() if isinstance(value, str)},
+        () if telling is None else _values(header[telling], file, start),
     )
+
+
+def _values(entry: dict[str, Any], file: BinaryIO, start: int) -> tuple[float, ...]:
+    """The first values of a tensor; none if they are of another type."""
+    if entry["dtype"] not in FORMATS:
+        return ()
+    width, code, lower = FORMATS[entry["dtype"]]
+    begin, end = (int(offset) for offset in entry["data_offsets"])
+    file.seek(start + begin)
+    data = file.read(min(max(0, end - begin), MOST_VALUES * width))
+    return tuple(struct.unpack(code, lower + data[i : i + width])[0] for i in range(0, len(data), width))
