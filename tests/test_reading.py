@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from shared.defaults import choose_checkpoint
+from shared.engine.families import ModelFile
 from shared.errors import EngineUnavailable, InvalidPicture, InvalidValue
 from shared.schema.request import Enlarging, Lora
 from shared.web.body import Fields
@@ -112,6 +113,26 @@ def test_the_checkpoint_of_a_request_that_names_none() -> None:
     assert choose_checkpoint(None, []) is None
     with pytest.raises(EngineUnavailable, match="no checkpoint"):
         read_txt2img(Fields({"prompt": "x"}, {}), Context(None, Shelf(checkpoints=()), {}.get))
+
+
+def test_a_checkpoint_that_was_deleted_a_moment_ago_is_not_chosen() -> None:
+    class Late(Shelf):
+        """Its list is a second old, unless a fresh one is asked for."""
+
+        def names(self, folder: str, max_age: float = 1.0) -> list[str]:
+            return [*(["a-deleted.safetensors"] if max_age else []), *super().names(folder)]
+
+        def model_file(self, folder: str, name: str) -> ModelFile:
+            return ModelFile(name) if name == "a-deleted.safetensors" else super().model_file(folder, name)
+
+    reading = read_txt2img(Fields({"prompt": "x"}, {}), Context(None, Late(checkpoints=(OWN,)), {}.get))
+    assert reading.request.models.checkpoint == OWN
+
+
+def test_what_the_client_decided_is_told_from_what_was_left_to_us() -> None:
+    assert read().said == {"prompt"}
+    assert read(sampler_name="dpm-2m-karras", random_seed=True).said == {"prompt", "sampler_name", "scheduler", "seed"}
+    assert read(sampler_name="dpmpp_2m", karras_sigmas=True).said == {"prompt", "sampler_name", "scheduler"}
 
 
 @pytest.mark.parametrize("name", [REFINER, "refiner", "REFINER.safetensors", "sdxl\\refiner.safetensors"])
@@ -266,6 +287,7 @@ def test_controlnet_units() -> None:
     by_type = words(controlnet={"units": [{"model": "canny", "input_image": URL, "control_type": "canny"}]}).controls[0]
     assert by_type.preprocessing is not None
     assert words(controlnet={"units": [{**unit, "preprocessor": "none"}]}).controls[0].preprocessing is None
+    assert (control.union_type, by_type.union_type) == (None, None)
     assert words(controlnet={"units": [{**unit, "model": "union"}]}).controls[0].union_type is not None
     for change, field in (
         ({"preprocessor": "magic"}, "preprocessor"),
