@@ -146,6 +146,7 @@ def test_why_a_node_failed_is_told_without_paths(kind: str, text: str, code: str
     assert (error.code, error.message) == (code, f"SaveImage failed: {message}")
     assert error.details["node"] == "Save"
     assert "/home" not in json.dumps(error.as_dict())
+    assert ("disk is full" in str(error.hint)) == ("No space" in message)
 
 
 def test_an_interrupted_job_is_no_success() -> None:

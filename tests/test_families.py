@@ -170,6 +170,22 @@ def test_a_controlnet_tells_its_family_and_whether_it_is_for_several_maps(tmp_pa
 
 
 @pytest.mark.parametrize(
+    ("key", "family"),
+    [
+        ("double_blocks.0.img_attn.norm.key_norm.scale", Family.FLUX_DEV),
+        ("controlnet_x_embedder.weight", Family.FLUX_DEV),
+        ("pos_embed_input.proj.weight", Family.SD3),
+    ],
+)
+def test_a_controlnet_for_a_transformer_tells_its_family(tmp_path: Path, key: str, family: Family) -> None:
+    shapes: tiny.Shapes = {"controlnet_blocks.0.weight": (8, 8), key: (8, 8)}
+    assert about(tmp_path, shapes).family is family
+    # Another family's begins with the same keys.
+    like_flux: tiny.Shapes = {**shapes, "transformer_blocks.0.img_mlp.net.0.proj.weight": (8, 8)}
+    assert (about(tmp_path, like_flux).family is Family.UNKNOWN) == (family is Family.FLUX_DEV)
+
+
+@pytest.mark.parametrize(
     "shapes",
     [
         {},

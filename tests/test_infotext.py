@@ -326,6 +326,10 @@ def test_values_with_commas_are_whole_with_and_without_quotes() -> None:
     assert recipe.warnings == ["not known here, and left out: Wildcards, Note, Odd"]
 
 
+def test_a_value_that_nobody_put_into_quotes_keeps_its_commas() -> None:
+    assert parameters("x\nSteps: 20, Seed: 1, Model: a, b,, c, Clip skip: 2")["model_name"] == "a, b, c"
+
+
 def test_what_is_not_understood_is_said() -> None:
     recipe = read("x\nSteps: 20, Seed: abc, CFG scale: nan, Size: large, Sampler: Mine")
     assert recipe is not None
