@@ -5,12 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from shared.engine.families import Family, ModelFile, TextEncoder
+from shared.engine.families import Family, ModelFile, Part, TextEncoder
 
 OWN, REFINER, PAINTER = "dreamshaper.safetensors", "sdxl/refiner.safetensors", "painter.safetensors"
 FLUX, SCHNELL = "flux-all.safetensors", "schnell.safetensors"
+# A checkpoint that holds a diffusion model and nothing else.
+PLAIN = "plain.safetensors"
 FILES: Mapping[str, Sequence[str]] = {
-    "checkpoints": (OWN, FLUX, PAINTER, SCHNELL, REFINER),
+    "checkpoints": (OWN, FLUX, PAINTER, SCHNELL, REFINER, PLAIN),
     "diffusion_models": ("flux-alone.safetensors", "sd1-alone.safetensors"),
     "loras": ("style/Ink.safetensors", "glow.safetensors"),
     "vae": ("ae.safetensors", "sd.safetensors"),
@@ -20,10 +22,14 @@ FILES: Mapping[str, Sequence[str]] = {
     "controlnet": ("canny.safetensors", "union.safetensors"),
 }
 KNOWN: Mapping[str, Mapping[str, Any]] = {
-    OWN: {"family": Family.SD1},
-    PAINTER: {"family": Family.SD1, "inpainting": True},
-    FLUX: {"family": Family.FLUX_DEV},
-    SCHNELL: {"family": Family.FLUX_SCHNELL},
+    OWN: {"family": Family.SD1, "parts": frozenset(Part)},
+    PAINTER: {"family": Family.SD1, "inpainting": True, "parts": frozenset(Part)},
+    FLUX: {"family": Family.FLUX_DEV, "parts": frozenset(Part)},
+    SCHNELL: {"family": Family.FLUX_SCHNELL, "parts": frozenset(Part)},
+    PLAIN: {"family": Family.SD1, "parts": frozenset({Part.DIFFUSION_MODEL})},
+    "for-sd1.safetensors": {"family": Family.SD1},
+    "for-xl.safetensors": {"family": Family.SDXL},
+    "for-flux.safetensors": {"family": Family.FLUX_DEV},
     "flux-alone.safetensors": {"family": Family.FLUX_DEV},
     "sd1-alone.safetensors": {"family": Family.SD1},
     "t5.safetensors": {"text_encoder": TextEncoder.T5XXL},

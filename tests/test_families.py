@@ -186,6 +186,31 @@ def test_a_controlnet_for_a_transformer_tells_its_family(tmp_path: Path, key: st
 
 
 @pytest.mark.parametrize(
+    ("key", "width", "family"),
+    [
+        ("lora_unet_input_blocks_3_1_transformer_blocks_0_attn2_to_k.lora_down.weight", 768, Family.SD1),
+        ("lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_v.lora_down.weight", 1024, Family.SD2),
+        ("unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.lora_A.weight", 2048, Family.SDXL),
+        ("unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.lora_A.default.weight", 2048, Family.SDXL),
+        ("unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.lora.down.weight", 768, Family.SD1),
+        ("down_blocks.0.attentions.0.transformer_blocks.0.attn2.processor.to_k_lora.down.weight", 768, Family.SD1),
+        ("lora_unet_output_blocks_3_1_transformer_blocks_0_attn2_to_k.hada_w1_b", 2048, Family.SDXL),
+        ("lora_unet_input_blocks_3_1_transformer_blocks_0_attn2_to_k.lora_down.weight", 99, Family.UNKNOWN),
+        ("lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight", 3072, Family.FLUX_DEV),
+        ("lora_unet_single_blocks_0_linear1.lora_down.weight", 3072, Family.FLUX_DEV),
+        ("transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight", 3072, Family.FLUX_DEV),
+        ("lora_unet_joint_blocks_0_context_block_attn_qkv.lora_down.weight", 1536, Family.SD3),
+        ("lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", 768, Family.UNKNOWN),
+    ],
+)
+def test_a_lora_tells_the_family_that_it_changes(tmp_path: Path, key: str, width: int, family: Family) -> None:
+    up = {".hada_w1_b": ".hada_w1_a", "lora_A": "lora_B", "down": "up"}
+    other = next(key.replace(mine, theirs) for mine, theirs in up.items() if mine in key)
+    file = about(tmp_path, {other: (320, 8), key: (8, width)})
+    assert (file.family, file.parts) == (family, frozenset())
+
+
+@pytest.mark.parametrize(
     "shapes",
     [
         {},

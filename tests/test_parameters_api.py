@@ -246,6 +246,22 @@ def test_a_model_in_parts_says_which_parts_it_misses(house: TestHouse) -> None:
         path.unlink(missing_ok=True)
 
 
+def test_a_lora_for_another_family_is_refused_before_anything_is_queued(house: TestHouse) -> None:
+    path = house.data_dir / "models" / "loras" / "tiny-xl.safetensors"
+    name = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k"
+    jobs = f"{house.txt2img}/api/jobs"
+    before = requests.get(jobs, timeout=TIMEOUT).json()["jobs"]
+    try:
+        tiny.write(path, {f"{name}.lora_up.weight": (640, 4), f"{name}.lora_down.weight": (4, 2048)})
+        response = requests.post(f"{house.txt2img}/api/txt2img", json={"prompt": "x <lora:tiny-xl:1>"}, timeout=TIMEOUT)
+        assert response.status_code == 422
+        assert "tiny-xl.safetensors is for SDXL, and " in response.json()["message"]
+        assert "dream-layer-outline.safetensors" in response.json()["error"]["hint"]
+        assert requests.get(jobs, timeout=TIMEOUT).json()["jobs"] == before
+    finally:
+        path.unlink(missing_ok=True)
+
+
 def test_a_user_interface_can_be_built_from_the_options(house: TestHouse) -> None:
     options = requests.get(f"{house.txt2img}/api/options", timeout=TIMEOUT).json()
     assert options["parameters"]["txt2img"]["properties"]["steps"]["anyOf"][0]["maximum"] == 1000

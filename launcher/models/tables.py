@@ -8,15 +8,6 @@ from launcher.models.shelf import Model
 from shared.engine.families import Family, TextEncoder
 
 NOTHING = "-"
-FAMILIES: Mapping[Family, str] = {
-    Family.SD1: "SD 1",
-    Family.SD2: "SD 2",
-    Family.SDXL: "SDXL",
-    Family.SDXL_REFINER: "SDXL refiner",
-    Family.SD3: "SD 3",
-    Family.FLUX_DEV: "Flux dev",
-    Family.FLUX_SCHNELL: "Flux schnell",
-}
 
 
 def size_text(size: int) -> str:
@@ -33,7 +24,7 @@ def describe(model: Model) -> str:
     about = model.about
     if not about.known:
         return "no header to read" if model.name.lower().endswith(".safetensors") else "not looked into"
-    words = [FAMILIES.get(about.family, "")]
+    words = [about.family.label] if about.family is not Family.UNKNOWN else []
     if model.kind == "text_encoders" and about.text_encoder is not TextEncoder.UNKNOWN:
         words.append(about.text_encoder.value)
     if model.kind == "vae" and about.latent_channels is not None:

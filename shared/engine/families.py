@@ -28,6 +28,22 @@ class Family(str, Enum):
     FLUX_SCHNELL = "flux_schnell"
     UNKNOWN = "unknown"
 
+    @property
+    def label(self) -> str:
+        """As people call it."""
+        return LABELS.get(self, "an unknown family")
+
+
+LABELS: Mapping[Family, str] = {
+    Family.SD1: "SD 1",
+    Family.SD2: "SD 2",
+    Family.SDXL: "SDXL",
+    Family.SDXL_REFINER: "SDXL refiner",
+    Family.SD3: "SD 3",
+    Family.FLUX_DEV: "Flux dev",
+    Family.FLUX_SCHNELL: "Flux schnell",
+}
+
 
 class Part(str, Enum):
     """What a picture takes; a checkpoint may hold all three."""
@@ -89,6 +105,13 @@ UNET_NAMES = (
     ("input_blocks.0.0.weight", "label_emb.0.0.weight", "input_blocks."),
     ("conv_in.weight", "add_embedding.linear_1.weight", "down_blocks."),
 )
+# Parts of the names that the factors of a low-rank change have, by whoever trained it.
+LORA_MARKS = (".lora_up.", ".lora_down.", ".lora_A.", ".lora_B.", ".lora.up.", "_lora.up.", ".hada_w1_a", ".lokr_w1")
+# The factor of such a change that reads the prompt.
+LORA_OF_PROMPT = re.compile(
+    r"attn2[._](?:processor[._])?to_[kv](?:[._]lora)?\.(?:lora_down|lora_A(?:\.\w+)?|lora\.down|down|hada_w1_b)(?:\.weight)?$"
+)
+FLUX_MARKS = ("double_blocks", "single_blocks", "single_transformer_blocks")
 INPAINTING_UNET = 9
 INPAINTING_FLUX = 384
 FLUX_TEXT_WIDTH = 4096
@@ -103,7 +126,7 @@ def classify(name: str, header: Header | None) -> ModelFile:
     if header is None:
         return ModelFile(name)
     tensors, metadata = header.tensors, header.metadata
-    family, inpainting = _control_family(tensors) if is_control(tensors) else _diffusion_family(tensors)
+    family, inpainting = _family(tensors)
     encoder = _text_encoder(tensors)
     channels = _latent_channels(tensors)
     return ModelFile(
@@ -121,6 +144,13 @@ def classify(name: str, header: Header | None) -> ModelFile:
         cfg_scale=_number(metadata.get("dream_layer.cfg_scale"), 0, 100),
         known=True,
     )
+
+
+def _family(tensors: Tensors) -> tuple[Family, bool]:
+    """The family of a model, or that which it was made to change; and whether it was made for inpainting."""
+    if is_lora(tensors):
+        return _lora_family(tensors), False
+    return _control_family(tensors) if is_control(tensors) else _diffusion_family(tensors)
 
 
 def _diffusion_family(tensors: Tensors) -> tuple[Family, bool]:
@@ -171,6 +201,21 @@ def _prediction(header: Header, family: Family, inpainting: bool) -> str | None:
     if not header.values or not all(map(math.isfinite, header.values)):
         return None
     return "v" if statistics.pstdev(header.values) > V_DEVIATION else "epsilon"
+
+
+def is_lora(tensors: Tensors) -> bool:
+    """Whether it is a low-rank change of a model."""
+    return any(mark in name for name in tensors for mark in LORA_MARKS)
+
+
+def _lora_family(tensors: Tensors) -> Family:
+    """The family that a LoRA changes: of UNets by the width of the prompts that the changed layers read."""
+    for name, tensor in tensors.items():
+        if LORA_OF_PROMPT.search(name) and len(tensor.shape) >= 2:
+            return {width: family for (width, _), (family, _) in UNETS.items()}.get(tensor.shape[1], Family.UNKNOWN)
+    if any(mark in name for name in tensors for mark in FLUX_MARKS):
+        return Family.FLUX_DEV
+    return Family.SD3 if any("joint_blocks" in name for name in tensors) else Family.UNKNOWN
 
 
 def is_control(tensors: Tensors) -> bool:

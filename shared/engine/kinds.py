@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from shared.engine.families import Part, classify, is_control
+from shared.engine.families import Part, classify, is_control, is_lora
 from shared.engine.headers import Header, Tensor
 
 # The engine's folders for models that a request can name, or that one of those needs.
@@ -19,8 +19,6 @@ KINDS = (
     "clip_vision",
     "vae_approx",
 )
-# Parts of the names that the factors of a low-rank change have, by whoever trained it.
-LORA_MARKS = (".lora_up.", ".lora_down.", ".lora_A.", ".lora_B.", ".lora.up.", ".hada_w1_a", ".lokr_w1")
 # The first layers of the usual upscalers: ESRGAN in two spellings, its small kin, SwinIR and its kin.
 UPSCALER_MARKS = ("model.1.sub.0.", "RRDB_trunk.0.", "body.0.rdb1.", "body.1.num_batches", "layers.0.residual_group.")
 
@@ -29,7 +27,7 @@ def kind_of(header: Header) -> str | None:
     """The folder for a file with this header; None if it cannot be told."""
     tensors = header.tensors
     # What changes a model has names like the model's own, so it is looked for first.
-    if any(mark in name for name in tensors for mark in LORA_MARKS):
+    if is_lora(tensors):
         return "loras"
     if is_control(tensors):
         return "controlnet"

@@ -7,7 +7,8 @@ from shared.errors import InvalidPicture, InvalidValue
 from shared.fitting import as_picture, fit
 from shared.schema.body import ControlNetBody, ControlUnitBody
 from shared.schema.request import ControlUnit, Preprocessing, Size
-from shared.web.reading.inventory import Inventory, find_file
+from shared.web.reading.inventory import Inventory
+from shared.web.reading.matching import find_fitting
 from shared.web.reading.pictures import SentPictures
 from workflows.preprocessors import PREPROCESSORS, UNION_TYPES
 
@@ -22,6 +23,7 @@ def read_controls(
     source: Image.Image | None,
     sent: SentPictures,
     inventory: Inventory,
+    chosen: ModelFile,
 ) -> tuple[tuple[ControlUnit, ...], dict[int, str]]:
     """The units that are on, and by the index of the unit the names of the pictures that were sent.
 
@@ -36,12 +38,17 @@ def read_controls(
             picture = source
             if unit.input_image is not None:
                 picture, names[index] = sent.decode(unit.input_image, f"{field}.input_image")
-            units.append(_unit(unit, field, size, picture, inventory))
+            units.append(_unit(unit, field, size, picture, inventory, chosen))
     return tuple(units), names
 
 
 def _unit(
-    unit: ControlUnitBody, field: str, size: Size, picture: Image.Image | None, inventory: Inventory
+    unit: ControlUnitBody,
+    field: str,
+    size: Size,
+    picture: Image.Image | None,
+    inventory: Inventory,
+    chosen: ModelFile,
 ) -> ControlUnit:
     if picture is None:
         raise InvalidPicture(
@@ -62,7 +69,7 @@ def _unit(
             field=f"{field}.guidance_start",
             hint="the unit acts between the two",
         )
-    model = find_file(unit.model, inventory, "controlnet", f"{field}.model", "ControlNet")
+    model = find_fitting(unit.model, inventory, "controlnet", f"{field}.model", "ControlNet", chosen)
     return ControlUnit(
         model=model,
         picture=as_picture(fit(picture, size, unit.resize_mode)),

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 
 from shared.defaults import Defaults, choose_checkpoint, defaults_for
-from shared.engine.families import Family, ModelFile, TextEncoder
+from shared.engine.families import Family, ModelFile, Part, TextEncoder
 from shared.errors import EngineUnavailable, InvalidValue
 from shared.schema.body import GenerationBody
 from shared.schema.request import Models
 from shared.web.reading.inventory import Inventory, find_file, find_in
+from shared.web.reading.matching import check_vae, latent_channels
 
 # What the loader of text encoders calls a family, and the encoders that it needs.
 ENCODERS: dict[Family, tuple[str, tuple[TextEncoder, ...]]] = {
@@ -20,7 +21,6 @@ ENCODERS: dict[Family, tuple[str, tuple[TextEncoder, ...]]] = {
 }
 # Used where it is there: the prompt is read better with it.
 WELCOME = {Family.SD3: TextEncoder.T5XXL}
-WIDE = {Family.SD3, Family.FLUX_DEV, Family.FLUX_SCHNELL}
 CHECKPOINTS_OWN = ("automatic", "none", "default")
 
 
@@ -48,18 +48,27 @@ def choose_models(body: GenerationBody, preferred: str | None, inventory: Invent
     folder, name = find_in(wanted, inventory, ("checkpoints", "diffusion_models"), "model_name", "model")
     file = inventory.model_file(folder, name)
     clip_type, needed = ENCODERS.get(file.family, ("stable_diffusion", ()))
-    encoders, vae, wide = _named_encoders(body, inventory), _vae(body, inventory), file.family in WIDE
-    if folder == "checkpoints":
-        models = Models(checkpoint=name, text_encoders=encoders, clip_type=clip_type, vae=vae, wide_latents=wide)
-    else:
-        models = Models(
-            diffusion_model=name,
-            text_encoders=encoders or _fitting_encoders(name, needed, WELCOME.get(file.family), inventory),
-            clip_type=clip_type,
-            vae=vae or _fitting_vae(name, file.family, inventory),
-            wide_latents=wide,
-        )
+    is_checkpoint = folder == "checkpoints"
+    holds = _usable_parts(file) if is_checkpoint else frozenset()
+    encoders, vae = _named_encoders(body, inventory), _named_vae(body, inventory, file)
+    if not encoders and Part.TEXT_ENCODERS not in holds:
+        encoders = _fitting_encoders(name, needed, WELCOME.get(file.family), inventory)
+    if vae is None and Part.VAE not in holds:
+        vae = _fitting_vae(name, file.family, inventory)
+    models = Models(
+        checkpoint=name if is_checkpoint else None,
+        diffusion_model=None if is_checkpoint else name,
+        text_encoders=encoders,
+        clip_type=clip_type,
+        vae=vae,
+        wide_latents=latent_channels(file.family) == 16,
+    )
     return Chosen(name, models, file, defaults_for(file))
+
+
+def _usable_parts(checkpoint: ModelFile) -> frozenset[Part]:
+    """What need not be sought elsewhere. Of a checkpoint of an unknown kind nobody knows where it holds what."""
+    return frozenset(Part) if checkpoint.family is Family.UNKNOWN else checkpoint.parts
 
 
 def _choose(preferred: str | None, inventory: Inventory) -> str | None:
@@ -70,10 +79,10 @@ def _choose(preferred: str | None, inventory: Inventory) -> str | None:
     return wanted
 
 
-def _vae(body: GenerationBody, inventory: Inventory) -> str | None:
+def _named_vae(body: GenerationBody, inventory: Inventory, model: ModelFile) -> str | None:
     if body.vae_name is None or body.vae_name.lower() in CHECKPOINTS_OWN:
         return None
-    return find_file(body.vae_name, inventory, "vae", "vae_name", "VAE")
+    return check_vae(find_file(body.vae_name, inventory, "vae", "vae_name", "VAE"), inventory, model)
 
 
 def _named_encoders(body: GenerationBody, inventory: Inventory) -> tuple[str, ...]:
@@ -92,9 +101,10 @@ def _fitting_encoders(
     }
     missing = [kind.value for kind in needed if kind not in by_kind]
     if missing or not needed:
+        verb = "is" if len(missing) == 1 else "are"
         raise InvalidValue(
-            f"{model} is a diffusion model alone, and its text encoder{'s' if len(missing) > 1 else ''} "
-            f"{' and '.join(missing) or 'must be named'}{' are not there' if missing else ''}",
+            f"{model} holds no text encoder, and "
+            + (f"{' and '.join(missing)} {verb} not there" if missing else "it is not known what it needs"),
             field="text_encoders",
             hint="put them into data/models/text_encoders, or name others in text_encoders",
         )
@@ -102,12 +112,12 @@ def _fitting_encoders(
 
 
 def _fitting_vae(model: str, family: Family, inventory: Inventory) -> str:
-    channels = 16 if family in WIDE else 4
+    channels = latent_channels(family) or 4
     for name in inventory.names("vae"):
         if inventory.model_file("vae", name).latent_channels == channels:
             return name
     raise InvalidValue(
-        f"{model} is a diffusion model alone, and no VAE with {channels} latent channels is there",
+        f"{model} holds no VAE, and there is none for latents of {channels} channels",
         field="vae_name",
         hint="put one into data/models/vae, or name one in vae_name",
     )

@@ -4,12 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from shared.engine.families import ModelFile
 from shared.schema.body import GenerationBody, Img2ImgBody, LoraBody, Txt2ImgBody
 from shared.schema.request import Common, Img2ImgRequest, Lora, Sampling, Tiles, Txt2ImgRequest
 from shared.web.body import Fields
 from shared.web.reading.control import read_controls
 from shared.web.reading.enlarging import choose_faces, choose_hires, choose_upscale
-from shared.web.reading.inventory import Inventory, find_file
+from shared.web.reading.inventory import Inventory
+from shared.web.reading.matching import find_fitting
 from shared.web.reading.models import Chosen, choose_models
 from shared.web.reading.pictures import SentPictures
 from shared.web.reading.prompts import read_embeddings, take_loras
@@ -129,7 +131,7 @@ def _common(
         )
     if "upscale_factor" in body.model_fields_set and body.upscaler is None:
         warnings.append("upscale_factor has no effect: upscaler names none")
-    controls, control_names = read_controls(body.controlnet, frame.size, frame.image, sent, inventory)
+    controls, control_names = read_controls(body.controlnet, frame.size, frame.image, sent, inventory, chosen.file)
     hires = choose_hires(body, frame.size, sampling, inventory, warnings)
     finished = frame.whole or (frame.size if hires is None else hires.size)
     seeds = choose_seeds(body)
@@ -143,9 +145,9 @@ def _common(
         "tiles": Tiles(body.tile_size, body.tile_overlap),
         "guidance": guidance,
         "clip_skip": body.clip_skip,
-        "loras": _loras(body, tagged, inventory),
+        "loras": _loras(body, tagged, inventory, chosen.file),
         "controls": controls,
-        "refiner": choose_refiner(body, sampling, inventory),
+        "refiner": choose_refiner(body, sampling, inventory, chosen.file),
         "hires": hires,
         "faces": choose_faces(body, warnings),
         "upscale": choose_upscale(body, finished, inventory),
@@ -199,7 +201,9 @@ def _parameters(
     return parameters
 
 
-def _loras(body: GenerationBody, tagged: Sequence[LoraBody], inventory: Inventory) -> tuple[Lora, ...]:
+def _loras(
+    body: GenerationBody, tagged: Sequence[LoraBody], inventory: Inventory, model: ModelFile
+) -> tuple[Lora, ...]:
     """The LoRAs of `lora`, of `loras`, and of the prompt's tags, in this order."""
     asked = [("lora.lora_name", body.lora)] if body.lora is not None else []
     asked += [(f"loras[{index}].lora_name", lora) for index, lora in enumerate(body.loras)]
@@ -207,7 +211,7 @@ def _loras(body: GenerationBody, tagged: Sequence[LoraBody], inventory: Inventor
     found = []
     for field, lora in asked:
         if lora.enabled and lora.lora_name.lower() not in ("", "none"):
-            name = find_file(lora.lora_name, inventory, "loras", field, "LoRA")
+            name = find_fitting(lora.lora_name, inventory, "loras", field, "LoRA", model)
             clip = lora.strength_model if lora.strength_clip is None else lora.strength_clip
             found.append(Lora(name, lora.strength_model, clip))
     return tuple(found)

@@ -5,12 +5,13 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shared.engine.families import Family
+from shared.engine.families import Family, ModelFile
 from shared.errors import InvalidValue
 from shared.schema.body import GenerationBody
 from shared.schema.request import Refiner, Sampling
 from shared.schema.units import MAX_SEED
-from shared.web.reading.inventory import Inventory, find_file
+from shared.web.reading.inventory import Inventory
+from shared.web.reading.matching import SAME_LATENTS, find_fitting
 from shared.web.reading.models import Chosen
 from shared.web.reading.samplers import read_sampler, read_scheduler
 
@@ -98,7 +99,7 @@ def choose_cfg(body: GenerationBody, chosen: Chosen, warnings: list[str]) -> tup
     return cfg, None
 
 
-def choose_refiner(body: GenerationBody, sampling: Sampling, inventory: Inventory) -> Refiner | None:
+def choose_refiner(body: GenerationBody, sampling: Sampling, inventory: Inventory, model: ModelFile) -> Refiner | None:
     """The second checkpoint, if there is to be one. Raises InvalidValue."""
     if not body.refiner_enabled:
         return None
@@ -114,5 +115,7 @@ def choose_refiner(body: GenerationBody, sampling: Sampling, inventory: Inventor
             field="sampler_name",
             hint="choose another sampler, or leave refiner_enabled out",
         )
-    name = find_file(body.refiner_model, inventory, "checkpoints", "refiner_model", "checkpoint")
+    name = find_fitting(
+        body.refiner_model, inventory, "checkpoints", "refiner_model", "checkpoint", model, alike=SAME_LATENTS
+    )
     return Refiner(name, body.refiner_switch_at)
