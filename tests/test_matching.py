@@ -74,5 +74,5 @@ def test_what_a_checkpoint_does_not_hold_is_taken_from_files_that_fit() -> None:
     assert (whole.text_encoders, whole.vae) == ((), None)
     with pytest.raises(InvalidValue, match="holds no VAE, and there is none for latents of 4 channels"):
         read(Shelf(vae=("ae.safetensors",)), model_name=PLAIN)
-    with pytest.raises(InvalidValue, match="holds no text encoder, and clip_l is not there"):
+    with pytest.raises(InvalidValue, match="holds no text encoder, and there is no file for clip_l"):
         read(Shelf(text_encoders=()), model_name=PLAIN)

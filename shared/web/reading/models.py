@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from shared.defaults import Defaults, choose_checkpoint, defaults_for
+from shared.engine.catalog import FRESH
 from shared.engine.families import Family, ModelFile, Part, TextEncoder
 from shared.errors import EngineUnavailable, InvalidValue
 from shared.schema.body import GenerationBody
@@ -96,26 +97,32 @@ def _fitting_encoders(
     model: str, needed: tuple[TextEncoder, ...], welcome: TextEncoder | None, inventory: Inventory
 ) -> tuple[str, ...]:
     """A file for each text encoder that the model needs, by what the files are."""
-    by_kind = {
-        inventory.model_file("text_encoders", name).text_encoder: name for name in inventory.names("text_encoders")
-    }
-    missing = [kind.value for kind in needed if kind not in by_kind]
+    found = _encoders(inventory, FRESH)
+    if not found.keys() >= {*needed}:
+        # A file may have been added a moment ago.
+        found = _encoders(inventory, 0.0)
+    missing = " and ".join(kind.value for kind in needed if kind not in found)
     if missing or not needed:
-        verb = "is" if len(missing) == 1 else "are"
+        lack = f"there is no file for {missing}" if missing else "it is not known which it needs"
         raise InvalidValue(
-            f"{model} holds no text encoder, and "
-            + (f"{' and '.join(missing)} {verb} not there" if missing else "it is not known what it needs"),
+            f"{model} holds no text encoder, and {lack}",
             field="text_encoders",
             hint="put them into data/models/text_encoders, or name others in text_encoders",
         )
-    return tuple(by_kind[kind] for kind in (*needed, welcome) if kind in by_kind)
+    return tuple(found[kind] for kind in (*needed, welcome) if kind in found)
+
+
+def _encoders(inventory: Inventory, max_age: float) -> dict[TextEncoder, str]:
+    names = inventory.names("text_encoders", max_age)
+    return {inventory.model_file("text_encoders", name).text_encoder: name for name in names}
 
 
 def _fitting_vae(model: str, family: Family, inventory: Inventory) -> str:
     channels = latent_channels(family) or 4
-    for name in inventory.names("vae"):
-        if inventory.model_file("vae", name).latent_channels == channels:
-            return name
+    for max_age in (FRESH, 0.0):
+        for name in inventory.names("vae", max_age):
+            if inventory.model_file("vae", name).latent_channels == channels:
+                return name
     raise InvalidValue(
         f"{model} holds no VAE, and there is none for latents of {channels} channels",
         field="vae_name",

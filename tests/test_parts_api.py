@@ -1,0 +1,49 @@
+"""The starter, taken apart: what its parts draw together is what it draws whole, on the real engine."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from starter import CHECKPOINT_NAME
+from tests.house import TestHouse
+
+INSIDE, TEXT, VAE = "model.diffusion_model.", "cond_stage_model.transformer.", "first_stage_model."
+# Each file, with what its keys begin with in the starter and in the file. Its VAE is the first in the list of all.
+PARTS = {
+    "diffusion_models/apart.safetensors": (INSIDE, ""),
+    "checkpoints/apart-model.safetensors": (INSIDE, INSIDE),
+    "text_encoders/apart-text.safetensors": (TEXT, ""),
+    "vae/apart-vae.safetensors": (VAE, ""),
+}
+QUICK = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 3, "seed": 5, "cfg_scale": 3}
+
+
+@pytest.fixture(scope="module")
+def _apart(house: TestHouse) -> Iterator[None]:
+    models = house.data_dir / "models"
+    weights = load_file(models / "checkpoints" / CHECKPOINT_NAME)
+    try:
+        for name, (before, after) in PARTS.items():
+            tensors = {
+                after + key.removeprefix(before): np.ascontiguousarray(tensor)
+                for key, tensor in weights.items()
+                if key.startswith(before)
+            }
+            (models / name).parent.mkdir(exist_ok=True)
+            save_file(tensors, models / name)
+        yield
+    finally:
+        for name in PARTS:
+            (models / name).unlink(missing_ok=True)
+
+
+@pytest.mark.usefixtures("_apart")
+@pytest.mark.parametrize("model", ["apart", "apart-model"])
+def test_the_parts_draw_what_the_whole_draws(house: TestHouse, model: str) -> None:
+    parts, whole = house.draw(**QUICK, model_name=model), house.draw(**QUICK, model_name=CHECKPOINT_NAME)
+    used = {node["class_type"] for node in parts["workflow"]["prompt"].values()}
+    assert {"CLIPLoader", "VAELoader"} <= used
+    assert ("UNETLoader" in used) == (model == "apart")
+    assert house.picture(parts).tobytes() == house.picture(whole).tobytes()
