@@ -100,6 +100,13 @@ def test_what_the_socket_does_not_tell_is_found_out(desk: Desk, engine: FakeEngi
     assert len(engine.submitted) == 1
 
 
+def test_that_a_job_is_drawn_is_found_out_without_the_socket(desk: Desk, engine: FakeEngine) -> None:
+    engine.silent, engine.seconds = True, 30
+    job_id = desk.submit()
+    assert desk.wait(job_id, State.RUNNING).started is not None
+    assert "started" in desk.told(job_id)
+
+
 def test_a_socket_that_breaks_off_in_the_middle_of_a_job_costs_little(desk: Desk, engine: FakeEngine) -> None:
     engine.seconds = 0.5
     job_id = desk.submit()
@@ -205,6 +212,8 @@ def test_a_job_that_kills_the_engine_before_anybody_hears_of_it_is_given_up(
             engine.forget_everything()
         return queue()
 
+    # What ended before it came stood never in front of it.
+    assert desk.wait(desk.submit()).state is State.COMPLETED
     engine.silent, engine.seconds = True, 30
     monkeypatch.setattr(desk.client, "queue", after_a_death)
     deadly.append(desk.submit())

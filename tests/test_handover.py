@@ -136,6 +136,22 @@ def test_what_the_engine_lost_too_is_sent_again_by_the_heir_and_nobody_is_suspec
     assert engine.submitted == ids * 2
 
 
+def test_what_was_told_before_the_engine_died_is_told_again_by_an_heir(open_desk: Open, engine: FakeEngine) -> None:
+    vanished, heir = open_desk(), open_desk()
+    vanished.start()
+    engine.seconds = 4
+    job_id = vanished.submit()
+    wait_for(lambda: "image" in vanished.told(job_id), "the first picture was not told")
+    engine.forget_everything()
+    wait_for(lambda: vanished.told(job_id).count("queued") == 2, "it was not sent again")
+    vanished.conductor.stop()
+    heir.start()
+    row = heir.wait(job_id)
+    told = heir.told(job_id)
+    since = told[len(told) - told[::-1].index("queued") :]
+    assert (row.state, since.count("image"), len(row.images)) == (State.COMPLETED, 2, 2)
+
+
 def test_a_job_of_one_service_that_the_engine_dies_of_is_not_blamed_on_the_other(
     desk: Desk, open_desk: Open, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
