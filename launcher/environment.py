@@ -100,7 +100,7 @@ def _make(requirements: list[str]) -> Path:
     if subprocess.run(command, check=False).returncode != 0:
         raise SetupIncompleteError(
             "pip could not install the packages; its messages stand above",
-            "check the network, the disk (6 GB are needed), and pip's index; then run the same command again",
+            "check the network, the disk (10 GB must be free), and pip's index; then run the same command again",
         )
     STAMP.write_text(json.dumps({**installed, **wanted}), encoding="utf-8")
     MARK.unlink()

@@ -75,8 +75,7 @@ def read_mask(data: bytes, field: str, *, invert: bool = False) -> Image.Image:
     mask = image.convert("L")
     if invert:
         mask = ImageOps.invert(mask)
-    _, brightest = mask.getextrema()
-    if not isinstance(brightest, int | float) or brightest < 128:
+    if is_empty(mask):
         colour, other = ("black", "white") if invert else ("white", "black")
         raise InvalidPicture(
             f"{field} has no {colour} in it, so nothing would be repainted",
@@ -84,6 +83,12 @@ def read_mask(data: bytes, field: str, *, invert: bool = False) -> Image.Image:
             hint=f"paint {colour} where the picture is to change, and leave the rest {other}",
         )
     return mask
+
+
+def is_empty(mask: Image.Image) -> bool:
+    """Whether nothing in a mask (8-bit grey) is more white than black."""
+    _, brightest = mask.getextrema()
+    return not isinstance(brightest, int | float) or brightest < 128
 
 
 def convert_png(png: bytes, output: OutputFormat, comment: str | None = None) -> bytes:

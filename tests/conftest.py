@@ -19,9 +19,15 @@ from shared.settings import PREFIX, PROJECT_DIR, Settings
 from shared.web.backend import Backend
 from shared.web.control.model_upload import ModelUploads
 from tests.control import Control, Managed
-from tests.house import TestHouse
+from tests.desk import Desk, OpenDesk
+from tests.fake_engine import FakeEngine
+from tests.house import TestHouse, wait_until_gone
 
 START_TIMEOUT = 240
+# As the user's shell says it; while a test runs, settings of the shell are out of sight.
+COMFYUI_DIR = os.environ.get(f"{PREFIX}COMFYUI_DIR") or str(
+    engine_dir(Path(os.environ.get(f"{PREFIX}DATA_DIR") or PROJECT_DIR / "data"))
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,6 +38,9 @@ def pytest_configure() -> None:
     # What a shell starts in the background ignores Ctrl-C, and hands that on; our children must not.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Where the way out leads through a proxy, the way to our own services does not.
+    for name in ("no_proxy", "NO_PROXY"):
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost"]))
 
 
 @pytest.fixture
@@ -64,12 +73,11 @@ def launcher_environment(data_dir: Path) -> dict[str, str]:
     # No window is to open on the desktop of who tests.
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         kept.pop(name, None)
-    engine = os.environ.get(f"{PREFIX}COMFYUI_DIR") or str(engine_dir(PROJECT_DIR / "data"))
     txt2img, img2img, control, engine_port, extras, runs, report = free_ports(7)
     return {
         **kept,
         f"{PREFIX}DATA_DIR": str(data_dir),
-        f"{PREFIX}COMFYUI_DIR": engine,
+        f"{PREFIX}COMFYUI_DIR": COMFYUI_DIR,
         f"{PREFIX}DEVICE": "cpu",
         f"{PREFIX}TXT2IMG_PORT": str(txt2img),
         f"{PREFIX}IMG2IMG_PORT": str(img2img),
@@ -106,7 +114,7 @@ def launched(folder: Path, environ: dict[str, str]) -> Iterator[TestHouse]:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)
-    assert psutil.wait_procs(children, timeout=10)[1] == []
+    wait_until_gone(children)
 
 
 @pytest.fixture(scope="session")
@@ -140,3 +148,34 @@ def control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Control
     monkeypatch.setattr(backend.catalog, "names", lambda folder, _age=1.0: made.files.get(folder, []))
     yield made
     backend.stop()
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[FakeEngine]:
+    """An engine that errs when a test wants it to. Where the real one can show it, tests take `house`."""
+    engine = FakeEngine(tmp_path / "output")
+    engine.start()
+    yield engine
+    engine.stop()
+
+
+@pytest.fixture
+def open_desk(tmp_path: Path, engine: FakeEngine) -> Iterator[OpenDesk]:
+    """Opens desks of one house, which do not follow their jobs yet."""
+    desks = []
+
+    def open_desk() -> Desk:
+        desks.append(Desk(tmp_path, engine))
+        return desks[-1]
+
+    yield open_desk
+    for desk in desks:
+        desk.close()
+
+
+@pytest.fixture
+def desk(open_desk: OpenDesk) -> Desk:
+    """A desk that follows its jobs."""
+    desk = open_desk()
+    desk.start()
+    return desk

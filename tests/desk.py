@@ -35,6 +35,10 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float = 20) ->
         time.sleep(0.01)
 
 
+def wait_until_drawn(engine: FakeEngine, job_id: str) -> None:
+    wait_for(lambda: engine.running is not None and engine.running.id == job_id, "the job does not run")
+
+
 class Desk:
     """A conductor with all that it needs. Desks in one folder are services of one house."""
 
@@ -82,3 +86,6 @@ class Desk:
     def close(self) -> None:
         self.conductor.stop()
         self.store.close()
+
+
+OpenDesk = Callable[[], Desk]

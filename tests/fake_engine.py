@@ -22,6 +22,9 @@ from PIL import Image
 DEFINITIONS = Path(__file__).parent / "data" / "object_info.json"
 CHECKPOINTS = ["model.safetensors"]
 PREVIEW_WITH_METADATA = 4
+# Seconds. A job that works for so long is still at it when the test has done what must be done meanwhile, however slow
+# the machine is.
+HELD = 300.0
 
 
 def tiny_png() -> bytes:
@@ -47,8 +50,8 @@ class Job:
 class FakeEngine:
     """An engine on a free port, from `start` to `stop`; started again, it is on the same port and knows nothing.
 
-    Everything below may be set at any time. `seconds` is how long a node with `steps` works; `preview` is sent after
-    each step of a job that wants previews.
+    Everything below may be set at any time, and counts at once. `seconds` is how long a node with `steps` works: with
+    `HELD`, until the test sets less. `preview` is sent after each step of a job that wants previews.
     """
 
     def __init__(self, output_dir: Path) -> None:
@@ -94,6 +97,10 @@ class FakeEngine:
             self._loop.call_soon_threadsafe(self._stopping.set)
             self._thread.join(timeout=10)
             self._thread = None
+
+    def saved(self) -> list[str]:
+        """The names of all pictures that it saved."""
+        return sorted(path.name for path in self.output_dir.rglob("*.png"))
 
     def forget_everything(self) -> None:
         """Queue, running job and history are gone, as after a restart too quick to be seen."""
@@ -277,7 +284,9 @@ class FakeEngine:
         client, place = job.extra["client_id"], {"node": node, "prompt_id": job.id}
         await self._tell(client, "executing", place)
         for step in range(1, inputs.get("steps", 0) + 1):
-            await asyncio.sleep(self.seconds / inputs["steps"])
+            begun = time.monotonic()
+            while (left := begun + self.seconds / inputs["steps"] - time.monotonic()) > 0:
+                await asyncio.sleep(min(left, 0.01))
             if job.interrupted.is_set():
                 return False
             await self._tell(client, "progress", {**place, "value": step, "max": inputs["steps"]})

@@ -5,11 +5,12 @@ import io
 import json
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import requests
 from PIL import Image
 
@@ -178,6 +179,24 @@ def read_stream(response: requests.Response) -> Iterator[Told]:
             number = int(fields["id"]) if "id" in fields else None
             yield Told(number, fields["event"], json.loads(fields["data"]))
             fields = {}
+
+
+def wait_until_gone(processes: Sequence[psutil.Process]) -> None:
+    """Returns once all of these have ended, and fails if one has not after 30 s.
+
+    One that nobody has collected has ended too: what lost its parent in a container without an init stays like that.
+    """
+
+    def runs(process: psutil.Process) -> bool:
+        try:
+            return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    deadline = time.monotonic() + 30
+    while left := [process for process in processes if runs(process)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
 
 
 def open_rgb(data: bytes) -> Image.Image:

@@ -42,7 +42,9 @@ NODES = json.loads((Path(__file__).parent / "data" / "object_info.json").read_te
 
 
 class Shelf:
-    """The files above, or others."""
+    """The files above, or others; `nodes` are those of custom nodes."""
+
+    nodes: Sequence[str] = ()
 
     def __init__(self, **files: Sequence[str]) -> None:
         self._files = {**FILES, **files}
@@ -52,6 +54,9 @@ class Shelf:
 
     def model_file(self, _folder: str, name: str) -> ModelFile:
         return ModelFile(name, known=True, **KNOWN.get(name, {}))
+
+    def has_node(self, class_type: str) -> bool:
+        return class_type in self.nodes
 
     def choices(self, class_type: str, name: str) -> list[str]:
         return list(NODES[class_type]["input"]["required"][name][0])

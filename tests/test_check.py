@@ -54,6 +54,7 @@ def test_a_good_graph_has_no_problems() -> None:
         ("cfg", -0.1, "out_of_range"),
         ("sampler_name", "Euler", "not_in_list"),
         ("label", 5, "wrong_type"),
+        ("label", "half \ud800 of a character", "wrong_type"),
         ("tiled", 1, "wrong_type"),
         ("model", "a.safetensors", "wrong_type"),
         ("model", ["Nowhere", 0], "bad_link"),
@@ -64,6 +65,25 @@ def test_a_good_graph_has_no_problems() -> None:
 )
 def test_each_kind_of_problem_is_found(name: str, value: Any, kind: str) -> None:
     assert check(**{name: value}) == [(name, kind)]
+
+
+@pytest.mark.parametrize("denoise", [1e-9, ["Little", 0]])
+def test_so_little_denoising_that_the_engine_would_be_held_is_found(denoise: Any) -> None:
+    numbers = {"steps": ["INT", {"min": 1, "max": 10000}], "denoise": ["FLOAT", {"min": 0, "max": 1}]}
+    schemas = {
+        "Sampler": {"input": {"required": numbers}, "output": []},
+        "Value": {"input": {"required": {"value": ["FLOAT", {}]}}, "output": ["FLOAT"]},
+    }
+
+    def found(value: Any, steps: Any = 20) -> list[str]:
+        graph = {
+            "Sampler": {"class_type": "Sampler", "inputs": {"steps": steps, "denoise": value}},
+            "Little": {"class_type": "Value", "inputs": {"value": 0.0019}},
+        }
+        return [f"{problem.input} {problem.kind}" for problem in check_graph(graph, schemas)]
+
+    assert found(denoise) == ["denoise out_of_range"]
+    assert found(0.002) == found(0) == found(1.0, 10000) == []
 
 
 def test_an_unknown_node_is_named() -> None:

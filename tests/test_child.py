@@ -10,6 +10,7 @@ import pytest
 
 from shared.child import LIFELINE, Child, Keeper
 from shared.errors import SetupError
+from tests.house import wait_until_gone
 
 
 def child(folder: Path, code: str) -> Child:
@@ -96,7 +97,7 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
         assert parent.stdout is not None
         orphan = psutil.Process(int(parent.stdout.readline()))
         parent.kill()
-    orphan.wait(timeout=10)
+    wait_until_gone([orphan])
 
 
 def test_a_large_log_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,15 @@ def test_a_suggestion_is_fetched(control: Control) -> None:
     assert control.client.get("/api/fetch-prompt?type=other").status_code == 422
 
 
+def test_a_seed_repeats_a_suggestion_and_without_one_they_differ(control: Control) -> None:
+    def fetch(query: str) -> str:
+        return str(body(control.client.get(f"/api/fetch-prompt?type=positive{query}"))["prompt"])
+
+    assert len({fetch("&seed=7") for _ in range(5)}) == 1
+    assert len({fetch(f"&seed={seed}") for seed in range(5)}) > 1
+    assert len({fetch("") for _ in range(5)}) > 1
+
+
 def test_a_picture_is_sent_on_and_served_at_both_addresses(control: Control) -> None:
     picture(control)
     for tab in ("img2img", "extras"):
@@ -97,6 +106,8 @@ def test_a_key_is_kept_for_its_owner_alone_and_never_shown(control: Control, cap
     answers.append(control.client.post("/api/add-api-key", json={**sent, "alias": "a/b"}))
     answers.append(control.client.post("/api/add-api-key", json={**sent, "api-key": "very secret\nwords"}))
     assert [answer.status_code for answer in answers] == [200, 200, 422, 422]
+    assert "in place of the earlier" not in body(answers[0])["message"]
+    assert "in place of the earlier" in body(answers[1])["message"]
     assert not any("secret" in answer.text for answer in answers)
     assert "secret" not in caplog.text
     file = control.backend.settings.data_dir / "api-keys.json"

@@ -54,6 +54,8 @@ CHAIN = {f"n{i}": ("ImageInvert", {"image": [f"n{i - 1}", 0]} if i else {}) for 
         (plain(y=("A", {"x": [1, 2, 3]})), "no link"),
         (plain(y=("A", {"x": float("nan")})), "no finite number"),
         (plain(y=("A", {"x": {"a": 1}})), "not an object"),
+        (plain(y=("A", {"x\ud800": 1})), "is no text"),
+        (plain(**{"y\ud800": ("A", {})}), "is no text"),
         (plain(y=("A", {"x": ["z", 0]}), z=("A", {"x": ["y", 0]})), "circle: y <- z <- y"),
         (plain(y=("A", {"x": ["y", 0]})), "circle: y <- y"),
         (plain(save=("PreviewImage", {"images": ["decode", 0]})), "saves no picture"),

@@ -2,9 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +14,8 @@ from shared.jobs import conductor as module
 from shared.jobs.active import Active
 from shared.jobs.sending import send
 from shared.jobs.tables import State
-from tests.desk import Desk, new_job, wait_for
-from tests.fake_engine import FakeEngine
-
-Open = Callable[[], Desk]
+from tests.desk import Desk, OpenDesk, new_job, wait_for, wait_until_drawn
+from tests.fake_engine import HELD, FakeEngine
 
 
 @pytest.fixture(autouse=True)
@@ -28,57 +25,29 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SURVEY_HEARD", 0.3)
 
 
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[FakeEngine]:
-    engine = FakeEngine(tmp_path / "output")
-    engine.start()
-    yield engine
-    engine.stop()
-
-
-@pytest.fixture
-def open_desk(tmp_path: Path, engine: FakeEngine) -> Iterator[Open]:
-    desks = []
-
-    def open_desk() -> Desk:
-        desks.append(Desk(tmp_path, engine))
-        return desks[-1]
-
-    yield open_desk
-    for desk in desks:
-        desk.close()
-
-
-@pytest.fixture
-def desk(open_desk: Open) -> Desk:
-    desk = open_desk()
-    desk.start()
-    return desk
-
-
-def wait_until_drawn(engine: FakeEngine, job_id: str) -> None:
-    wait_for(lambda: engine.running is not None and engine.running.id == job_id, "the job does not run")
-
-
-def hold_up(monkeypatch: pytest.MonkeyPatch, thing: Any, name: str, until: threading.Event) -> None:
-    """Calls of that method do not get through until then."""
+def hold_up(monkeypatch: pytest.MonkeyPatch, thing: Any, name: str, until: threading.Event) -> threading.Event:
+    """Calls of that method do not get through until then; the event that is returned says that one is held."""
     method: Callable[..., Any] = getattr(thing, name)
+    held = threading.Event()
 
     def late(*args: Any) -> Any:
-        until.wait(10)
+        held.set()
+        until.wait(30)
         return method(*args)
 
     monkeypatch.setattr(thing, name, late)
+    return held
 
 
-def test_jobs_of_a_service_that_vanished_are_followed_to_their_end(open_desk: Open, engine: FakeEngine) -> None:
+def test_jobs_of_a_service_that_vanished_are_followed_to_their_end(open_desk: OpenDesk, engine: FakeEngine) -> None:
     vanished, heir = open_desk(), open_desk()
-    engine.seconds = 0.25
+    engine.seconds = HELD
     ids = [vanished.submit() for _ in range(3)]
     heir.start()
     time.sleep(0.1)
     assert {heir.row(job_id).owner for job_id in ids} == {vanished.conductor.owner}
     heir.fall_silent()
+    engine.seconds = 0.25
     rows = [heir.wait(job_id) for job_id in ids]
     assert [(row.state, row.attempts) for row in rows] == [(State.COMPLETED, 0)] * 3
     assert {row.owner for row in rows} == {heir.conductor.owner}
@@ -86,7 +55,7 @@ def test_jobs_of_a_service_that_vanished_are_followed_to_their_end(open_desk: Op
 
 
 def test_a_service_that_stops_first_gives_the_engine_what_it_is_just_sending(
-    open_desk: Open, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+    open_desk: OpenDesk, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leaving, heir = open_desk(), open_desk()
     arrived = threading.Event()
@@ -111,7 +80,7 @@ def test_a_service_that_stops_first_gives_the_engine_what_it_is_just_sending(
 
 def test_a_job_that_is_sent_twice_is_never_the_same_item_of_the_engine_s_queue(desk: Desk, engine: FakeEngine) -> None:
     """ComfyUI's worker thread ends when its queue compares two items of equal number and id: graphs have no order."""
-    engine.seconds = 1
+    engine.seconds = HELD
     row = desk.row(desk.submit())
     for _ in range(3):
         assert send(Active(row), desk.client, desk.archive.uploads, "client") is None
@@ -122,13 +91,14 @@ def test_a_job_that_is_sent_twice_is_never_the_same_item_of_the_engine_s_queue(d
 
 
 def test_what_the_engine_lost_too_is_sent_again_by_the_heir_and_nobody_is_suspected(
-    open_desk: Open, engine: FakeEngine
+    open_desk: OpenDesk, engine: FakeEngine
 ) -> None:
     vanished, heir = open_desk(), open_desk()
-    engine.seconds = 0.2
+    engine.seconds = HELD
     ids = [vanished.submit() for _ in range(3)]
     wait_until_drawn(engine, ids[0])
     engine.forget_everything()
+    engine.seconds = 0.05
     vanished.fall_silent()
     heir.start()
     rows = [heir.wait(job_id) for job_id in ids]
@@ -136,28 +106,31 @@ def test_what_the_engine_lost_too_is_sent_again_by_the_heir_and_nobody_is_suspec
     assert engine.submitted == ids * 2
 
 
-def test_what_was_told_before_the_engine_died_is_told_again_by_an_heir(open_desk: Open, engine: FakeEngine) -> None:
-    vanished, heir = open_desk(), open_desk()
-    vanished.start()
-    engine.seconds = 4
-    job_id = vanished.submit()
-    wait_for(lambda: "image" in vanished.told(job_id), "the first picture was not told")
+@pytest.mark.parametrize("inherited", [False, True], ids=["by-the-same", "by-an-heir"])
+def test_what_was_told_before_the_engine_died_is_told_again(
+    desk: Desk, open_desk: OpenDesk, engine: FakeEngine, inherited: bool
+) -> None:
+    engine.seconds = HELD
+    job_id = desk.submit()
+    wait_for(lambda: "image" in desk.told(job_id), "the first picture was not told")
     engine.forget_everything()
-    wait_for(lambda: vanished.told(job_id).count("queued") == 2, "it was not sent again")
-    vanished.conductor.stop()
-    heir.start()
-    row = heir.wait(job_id)
-    told = heir.told(job_id)
+    wait_for(lambda: desk.told(job_id).count("queued") == 2, "it was not sent again")
+    if inherited:
+        desk.conductor.stop()
+        open_desk().start()
+    engine.seconds = 0.05
+    row = desk.wait(job_id)
+    told = desk.told(job_id)
     since = told[len(told) - told[::-1].index("queued") :]
     assert (row.state, since.count("image"), len(row.images)) == (State.COMPLETED, 2, 2)
 
 
 def test_a_job_of_one_service_that_the_engine_dies_of_is_not_blamed_on_the_other(
-    desk: Desk, open_desk: Open, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, open_desk: OpenDesk, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = open_desk()
     other.start()
-    engine.seconds = 30
+    engine.seconds = HELD
     deadly, queue = desk.submit(), other.client.queue
 
     def second() -> Any:
@@ -179,7 +152,9 @@ def test_a_job_of_one_service_that_the_engine_dies_of_is_not_blamed_on_the_other
     assert (row.state, row.attempts) == (State.COMPLETED, 0)
 
 
-def test_what_ended_while_nobody_looked_is_found_in_the_engines_history(open_desk: Open, engine: FakeEngine) -> None:
+def test_what_ended_while_nobody_looked_is_found_in_the_engines_history(
+    open_desk: OpenDesk, engine: FakeEngine
+) -> None:
     vanished = open_desk()
     job_id = vanished.submit()
     wait_for(lambda: job_id in engine.history, "it was not drawn")
@@ -191,33 +166,34 @@ def test_what_ended_while_nobody_looked_is_found_in_the_engines_history(open_des
     assert heir.told(job_id) == ["queued", "image", "image", "completed"]
 
 
-def test_a_service_that_stops_hands_over_at_once(desk: Desk, open_desk: Open, engine: FakeEngine) -> None:
+def test_a_service_that_stops_hands_over_at_once(desk: Desk, open_desk: OpenDesk, engine: FakeEngine) -> None:
     heir = open_desk()
     heir.start()
-    engine.seconds = 2
+    engine.seconds = HELD
     ids = [desk.submit() for _ in range(2)]
     desk.wait(ids[0], State.RUNNING)
     desk.conductor.stop()
-    wait_for(lambda: heir.row(ids[1]).owner == heir.conductor.owner, "it was not taken over", seconds=2.5)
+    # At once: long before it would count as dead.
+    wait_for(lambda: heir.row(ids[1]).owner == heir.conductor.owner, "it was not taken over", seconds=module.STALE - 2)
     engine.seconds = 0.1
     assert [heir.wait(job_id).state for job_id in ids] == [State.COMPLETED] * 2
     assert engine.submitted == ids
     assert heir.told(ids[0]).count("image") == 2
 
 
-def test_what_was_adopted_is_not_adopted_by_a_third_at_once(open_desk: Open, engine: FakeEngine) -> None:
+def test_what_was_adopted_is_not_adopted_by_a_third_at_once(open_desk: OpenDesk, engine: FakeEngine) -> None:
     vanished, heir, third = open_desk(), open_desk(), open_desk()
     job_id = vanished.submit()
     vanished.fall_silent()
     # The heir is busy with the engine just after it adopted the job.
-    engine.seconds, engine.delay = 1, 0.5
+    engine.seconds, engine.delay = HELD, 0.5
     heir.conductor.start()
     wait_for(lambda: heir.row(job_id).owner == heir.conductor.owner, "it was not adopted")
     assert third.store.adopt("third", time.time() - module.STALE) == []
 
 
 def test_a_job_is_not_accepted_under_a_heartbeat_that_is_not_written_yet(
-    open_desk: Open, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+    open_desk: OpenDesk, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, other = open_desk(), open_desk()
     written = threading.Event()
@@ -232,17 +208,19 @@ def test_a_job_is_not_accepted_under_a_heartbeat_that_is_not_written_yet(
 
 
 def test_a_job_that_was_taken_from_a_service_that_was_only_slow_is_drawn_once(
-    desk: Desk, open_desk: Open, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, open_desk: OpenDesk, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heir = open_desk()
     heir.start()
-    engine.seconds = 1
+    engine.seconds = HELD
     job_id = desk.submit()
     desk.wait(job_id, State.RUNNING)
     waking, looking = threading.Event(), threading.Event()
     # As with an engine that does not answer for a while, or a process that does not get to run.
-    hold_up(monkeypatch, desk.client, "queue", waking)
+    held = hold_up(monkeypatch, desk.client, "queue", waking)
     hold_up(monkeypatch, heir.client, "queue", looking)
+    assert held.wait(20)
+    engine.seconds = 0.05
     wait_for(lambda: job_id in engine.history, "it was not drawn")
     desk.fall_silent()
     wait_for(lambda: heir.row(job_id).owner == heir.conductor.owner, "it was not adopted")
@@ -272,7 +250,7 @@ def test_the_same_idempotency_key_at_the_same_moment_makes_one_job(desk: Desk, e
 
 
 def test_a_full_queue_takes_no_more(desk: Desk, engine: FakeEngine) -> None:
-    engine.seconds = 30
+    engine.seconds = HELD
     ids = [desk.submit() for _ in range(2)]
     with pytest.raises(QueueFull):
         desk.conductor.submit(new_job(), {}, limit=2)
@@ -281,15 +259,17 @@ def test_a_full_queue_takes_no_more(desk: Desk, engine: FakeEngine) -> None:
 
 
 def test_a_service_that_was_slow_does_not_touch_what_another_finished_meanwhile(
-    desk: Desk, open_desk: Open, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, open_desk: OpenDesk, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heir = open_desk()
     heir.start()
-    engine.seconds = 1
+    engine.seconds = HELD
     job_id = desk.submit()
     desk.wait(job_id, State.RUNNING)
     waking = threading.Event()
-    hold_up(monkeypatch, desk.client, "queue", waking)
+    held = hold_up(monkeypatch, desk.client, "queue", waking)
+    assert held.wait(20)
+    engine.seconds = 0.05
     wait_for(lambda: job_id in engine.history, "it was not drawn")
     desk.fall_silent()
     assert heir.wait(job_id).state is State.COMPLETED
@@ -320,9 +300,12 @@ def fails_once(monkeypatch: pytest.MonkeyPatch, thing: Any, name: str, error: Ex
 def test_a_database_that_fails_for_a_moment_loses_no_news(
     desk: Desk, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    engine.seconds = 0.8
+    engine.seconds = HELD
     job_id = desk.submit()
     failed = fails_once(monkeypatch, desk.store, method, StorageFailed("the disk is full"))
+    if method in ("unfinished", "beat"):
+        assert failed.wait(20)
+    engine.seconds = 0.8
     row = desk.wait(job_id)
     assert failed.is_set()
     assert row.state is State.COMPLETED
@@ -345,11 +328,12 @@ def test_a_database_that_fails_while_jobs_are_sent_holds_back_none_of_them(
 def test_a_job_that_is_lost_while_the_database_fails_is_counted_and_told_all_the_same(
     desk: Desk, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine.seconds = 0.4
+    engine.seconds = HELD
     ids = [desk.submit() for _ in range(2)]
     desk.wait(ids[0], State.RUNNING)
     failed = fails_once(monkeypatch, desk.store, "requeue", StorageFailed("the disk is full"))
     engine.forget_everything()
+    engine.seconds = 0.4
     rows = [desk.wait(job_id) for job_id in ids]
     assert failed.is_set()
     assert [(row.state, row.attempts) for row in rows] == [(State.COMPLETED, 1), (State.COMPLETED, 0)]

@@ -54,6 +54,26 @@ def test_in_each_mode_what_is_outside_stays_exactly(
     assert "mask" not in graph["KSampler"]["inputs"]
 
 
+@pytest.mark.parametrize("upscaler", ["Lanczos", "Latent"])
+@pytest.mark.parametrize(("size", "factor"), [((65, 67), 2.0), ((61, 70), 1.35), ((64, 72), 1.3)])
+def test_hires_fix_enlarges_what_is_outside_by_exactly_the_factor(
+    house: TestHouse, upscaler: str, size: tuple[int, int], factor: float
+) -> None:
+    """A latent has cells of 8 pixels: what fills the last ones is no part of the picture."""
+    ramps = [Image.linear_gradient("L").rotate(angle).resize(size) for angle in (0, 90, 180)]
+    source = Image.merge("RGB", ramps)
+    mask = Image.new("L", size)
+    mask.paste(255, (8, 8, 20, 20))
+    hires = {"hires_fix": True, "hires_fix_upscaler": upscaler, "hires_fix_upscale_factor": factor}
+    result = redraw(house, **hires, input_image=source, mask=mask, steps=1)
+    wanted = (round(size[0] * factor), round(size[1] * factor))
+    assert result.size == wanted
+    apart = np.abs(levels(result) - levels(source.resize(wanted, Image.Resampling.LANCZOS))).max(axis=-1)
+    far = np.asarray(mask.resize(wanted).filter(ImageFilter.MaxFilter(5))) == 0
+    # A shift by one pixel would be four levels and more.
+    assert apart[far].max() <= 3
+
+
 def test_an_inpainting_checkpoint_is_used_as_one_without_being_told(
     house: TestHouse, source: Image.Image, mask: Image.Image
 ) -> None:

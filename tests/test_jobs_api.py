@@ -84,6 +84,7 @@ def test_jobs_are_listed_by_state_and_kind_and_in_pages(house: TestHouse) -> Non
     ("query", "says"),
     [
         ("state=done", "one of queued, running, completed, failed, cancelled"),
+        ("kind=foo", "one of txt2img, img2img, workflow, upscale, extras"),
         ("limit=0", "limit must be a whole number from 1 to 500"),
         ("before=x", "before must be a whole number"),
     ],

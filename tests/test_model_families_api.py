@@ -111,12 +111,9 @@ def test_the_parts_are_found_by_what_they_are(context: Context) -> None:
 def test_sdxl_with_its_refiner(house: TestHouse, context: Context) -> None:
     graph = graph_for(context, model_name="tiny-xl", refiner_enabled=True, refiner_model="tiny-refiner")
     first, second = (node["inputs"] for node in graph.values() if node["class_type"] == "KSamplerAdvanced")
-    assert (first["start_at_step"], first["end_at_step"], second["start_at_step"], second["end_at_step"]) == (
-        0,
-        20,
-        20,
-        25,
-    )
+    assert (first["steps"], first["start_at_step"], first["end_at_step"]) == (25, 0, 20)
+    # To the end, wherever that is.
+    assert (second["steps"], second["start_at_step"], second["end_at_step"]) == (25, 20, 10_000)
     accepted(house, graph)
 
 

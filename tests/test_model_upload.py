@@ -122,6 +122,8 @@ def test_only_an_admitted_upload_may_be_large(control: Control) -> None:
     assert large[0] > 4 * 1024 * 1024
     assert control.uploads.large_body("/api/models", allowed) is None
     assert control.uploads.large_body("/api/upload-model", {**allowed, "ORIGIN": "http://evil.example"}) is None
+    # More than any disk holds.
+    assert control.uploads.large_body("/api/upload-model", {**allowed, "CONTENT_LENGTH": "9" * 17}) is None
 
 
 def test_the_server_takes_large_bodies_on_that_route_alone(

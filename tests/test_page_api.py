@@ -165,6 +165,27 @@ def test_controlnets_are_strings(house: TestHouse) -> None:
     assert "dream-layer-canny.safetensors" in get(f"{house.txt2img}/api/controlnet/models")["models"]
 
 
+@pytest.mark.parametrize(
+    ("route", "folder"),
+    [
+        ("models", "checkpoints"),
+        ("lora-models", "loras"),
+        ("upscaler-models", "upscale_models"),
+        ("controlnet/models", "controlnet"),
+    ],
+)
+def test_a_file_that_was_put_there_by_hand_shows_at_once(house: TestHouse, route: str, folder: str) -> None:
+    file = house.data_dir / "models" / folder / f"by-hand-{time.time_ns()}.safetensors"
+    address = f"{house.control}/api/{route}"
+    before = get(address)["models"]
+    write_safetensors(file, {"nothing": ("F16", (1,))})
+    try:
+        assert len(get(address)["models"]) == len(before) + 1
+    finally:
+        file.unlink()
+    assert get(address)["models"] == before
+
+
 def test_prompts_are_suggested(house: TestHouse) -> None:
     for kind in ("positive", "negative"):
         assert get(f"{house.control}/api/fetch-prompt", type=kind)["prompt"]
@@ -185,6 +206,8 @@ def test_an_uploaded_model_is_listed_at_once_and_can_be_used(house: TestHouse, t
     assert again.status_code == 409
     reply = house.draw(**SMALL, lora={"enabled": True, "lora_name": name, "strength_model": 1, "strength_clip": 1})
     assert house.picture(reply).size == (64, 64)
+    # Others count what there is.
+    (house.data_dir / "models" / "loras" / name).unlink()
 
 
 def test_a_model_over_the_limit_of_other_bodies_is_taken(house: TestHouse, tmp_path: Path) -> None:

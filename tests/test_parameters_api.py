@@ -60,11 +60,11 @@ def test_each_picture_is_told_as_soon_as_it_is_there(house: TestHouse) -> None:
     for told in read_stream(response):
         if told.name == "image":
             assert requests.get(told.data["url"], timeout=TIMEOUT).status_code == 200
-            seen.append((told.data["batch_index"], told.data["seed"], time.monotonic()))
-        ended = time.monotonic()
-    assert sorted(each[:2] for each in seen) == [(0, 3), (1, 4), (2, 5)]
-    # Drawing one takes more than a second; they did not come all at the end.
-    assert ended - seen[0][2] > ended - seen[-1][2] + 0.5
+            # They do not come all at the end: the first one is there while others are still drawn.
+            if not seen:
+                assert house.job(told.data["job_id"])["state"] == "running"
+            seen.append((told.data["batch_index"], told.data["seed"]))
+    assert sorted(seen) == [(0, 3), (1, 4), (2, 5)]
 
 
 def test_a_label_sets_sampler_and_scheduler(house: TestHouse) -> None:
@@ -197,7 +197,7 @@ def test_the_refiner_takes_over(house: TestHouse) -> None:
         ({"restore_faces": True}, "restore_faces", "FaceRestoreModelLoader"),
         (
             {"controlnet": {"units": [{"model": "dream-layer-canny", "preprocessor": "openpose"}]}},
-            "controlnet.units.preprocessor",
+            "controlnet.units[0].preprocessor",
             "OpenposePreprocessor",
         ),
     ],

@@ -23,6 +23,19 @@ def test_untouched_fields_of_the_page_mean_the_defaults(control: Control) -> Non
     assert control.backend.paths.read() == ChosenPaths()
 
 
+def test_an_engine_of_others_keeps_its_folders(control: Control, tmp_path: Path) -> None:
+    control.manager.ours = False
+    answer = control.client.post("/api/settings/paths", json={"filenameFormat": "[seed]"})
+    assert (answer.status_code, body(answer)["restart"]) == (200, False)
+    for sent in ({"outputDirectory": str(tmp_path)}, {"saveMetadata": False}):
+        answer = control.client.post("/api/settings/paths", json={**sent, "filenameFormat": "[date]"})
+        assert answer.status_code == 409
+        assert "saveMetadata" in body(answer)["message"]
+    # Refused as a whole.
+    assert control.backend.paths.read() == ChosenPaths(filename_format="[seed]")
+    assert control.manager.restarts == 0
+
+
 def test_folders_are_kept_and_the_engine_is_started_again(control: Control, tmp_path: Path) -> None:
     chosen = tmp_path / "pictures"
     chosen.mkdir()

@@ -157,6 +157,7 @@ def test_what_is_off_is_not_looked_at() -> None:
     reading = read(
         refiner_enabled=False,
         refiner_model="none",
+        hires_fix=False,
         hires_fix_upscaler="none such",
         lora={"enabled": False, "lora_name": "none such"},
         controlnet={"enabled": False, "units": [{"model": "none such"}]},
@@ -304,16 +305,37 @@ def test_controlnet_units() -> None:
     assert picture(controlnet={"units": [{"model": "canny"}]}).controls[0].picture.size == (64, 32)
 
 
+def test_preprocessors_of_custom_nodes_work_where_they_are_and_else_what_there_is_is_told() -> None:
+    def unit(**fields: Any) -> dict[str, Any]:
+        return {"units": [{"enabled": False}, {"model": "canny", "input_image": URL, **fields}]}
+
+    for wanted, says in (("openpose", "needs the node OpenposePreprocessor"), ("nonsense", "is not known")):
+        wrong = refused(controlnet=unit(preprocessor=wanted))
+        assert wrong.field == "controlnet.units[1].preprocessor"
+        assert says in wrong.message
+        assert wrong.hint is not None
+        assert wrong.hint.startswith("there is none, canny; ")
+    shelf = Shelf()
+    shelf.nodes = ("OpenposePreprocessor",)
+    # As large as the picture, if nothing else is said: its short side counts.
+    for said, resolution in (({}, 384), ({"resolution": 256}, 256), ({"resolution": 256, "pixel_perfect": True}, 384)):
+        request = read(shelf, controlnet=unit(preprocessor="openpose", **said), width=640, height=384).request
+        made = request.controls[0].preprocessing
+        assert made is not None
+        assert (made.node, made.inputs) == ("OpenposePreprocessor", (("resolution", resolution),))
+
+
 def test_what_is_not_known_is_named_at_any_depth() -> None:
     warnings = read(
         hires_fixx=False,
         Prompt="x",
-        controlnet={"units": [{"enabled": False, "unit_index": 0, "low_vram": True, "wieght": 1}]},
+        controlnet={"units": [{"enabled": False, "unit_index": 0, "low_vram": True, "wieght": 1}], "mode": "x"},
         lora={"lora_name": "glow", "trigger": "y"},
+        loras=[{"lora_name": "glow"}, {"lora_name": "glow", "weight": 1}],
     ).warnings
     assert warnings == [
         "ignored, because not known here: hires_fixx (did you mean hires_fix?), Prompt (did you mean prompt?), "
-        "controlnet.units[0].wieght (did you mean weight?), lora.trigger"
+        "controlnet.mode, controlnet.units[0].wieght (did you mean weight?), lora.trigger, loras[1].weight"
     ]
     assert reread({"image": PICTURE, "photo": b""}).warnings == ["ignored, because not known here: photo"]
 
@@ -329,8 +351,6 @@ def test_what_changes_nothing_is_told() -> None:
     assert "grow_mask_by" in reread(both, inpaint_mode="refine", grow_mask_by=9).warnings[0]
     masked = reread(both, only_masked=True, resize_mode="fill", only_masked_padding=8, width=64, height=64)
     assert masked.warnings == ["resize_mode has no effect: only_masked stretches the mask's surroundings"]
-    # The page sends what belongs to a switch along with the switch being off; that is no news.
-    assert read(hires_fix_hires_steps=9, refiner_switch_at=0.5, codeformer_weight=0.9, tile_size=256).warnings == []
 
 
 def test_a_picture_for_txt2img_is_not_ignored_in_silence() -> None:

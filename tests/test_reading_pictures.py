@@ -67,6 +67,18 @@ def test_masks_inverted_blurred_empty() -> None:
         picture({"image": PICTURE, "mask": WHITE}, invert_mask=True)
 
 
+def test_a_mask_of_which_nothing_is_left_is_refused() -> None:
+    wide, left = Image.new("RGB", (128, 64), "red"), Image.new("L", (128, 64))
+    left.paste(255, (0, 0, 6, 64))
+    files = {"image": encoded(wide), "mask": encoded(left)}
+    square = {"width": 64, "height": 64}
+    with pytest.raises(InvalidPicture, match="nothing of mask is left in the 64x64 pixels") as cut_off:
+        reread(files, **square, resize_mode="crop_and_resize")
+    assert cut_off.value.field == "mask"
+    for mode in ("just_resize", "fill"):
+        assert picture(files, **square, resize_mode=mode).inpainting is not None
+
+
 def test_only_masked_draws_the_surroundings_and_pastes_them_back() -> None:
     big = Image.new("RGB", (400, 300), "red")
     mask = Image.new("L", big.size)

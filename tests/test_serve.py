@@ -14,6 +14,9 @@ from shared.settings import PREFIX, PROJECT_DIR
 from tests.conftest import free_ports, launcher_environment
 from tests.house import TIMEOUT, TestHouse, wait_for_health
 
+# Seconds for an answer that nothing holds up: the engine works meanwhile, on all cores.
+PATIENCE = 15
+
 
 def test_without_waitress_it_serves_with_a_loud_warning(tmp_path: Path) -> None:
     environ = launcher_environment(tmp_path)
@@ -60,7 +63,10 @@ def test_health_answers_while_every_waiting_place_is_taken(tmp_path: Path, house
         deadline = time.monotonic() + TIMEOUT
         while len(answers) < 3:
             assert time.monotonic() < deadline
-            assert requests.get(f"{url}/health", timeout=2).ok
+            time.sleep(0.02)
+        for _ in range(10):
+            assert requests.get(f"{url}/health", timeout=PATIENCE).ok
+        assert len(answers) == 3, "a place was free again"
         for client in clients:
             client.join()
     finally:
@@ -87,14 +93,14 @@ def test_past_its_limits_a_service_says_so_and_everything_else_still_answers(tmp
     }
     url = f"http://127.0.0.1:{port}"
     service = subprocess.Popen([sys.executable, "txt2img_server.py"], cwd=PROJECT_DIR, env=environ)
-    slow = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 300}
+    slow = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1000}
     later = {"Prefer": "respond-async"}
 
     def post(headers: dict[str, str]) -> requests.Response:
         return requests.post(f"{url}/api/txt2img", json=slow, headers=headers, timeout=TIMEOUT)
 
     def jobs() -> list[str]:
-        return [job["job_id"] for job in requests.get(f"{url}/api/jobs", timeout=2).json()["jobs"]]
+        return [job["job_id"] for job in requests.get(f"{url}/api/jobs", timeout=PATIENCE).json()["jobs"]]
 
     try:
         wait_for_health(url)
@@ -118,16 +124,16 @@ def test_past_its_limits_a_service_says_so_and_everything_else_still_answers(tmp
             full = post(later)
             assert full.headers["Retry-After"] == "30"
             assert "DREAM_LAYER_QUEUE_LIMIT" in full.json()["error"]["hint"]
-            not_ready = requests.get(f"{url}/ready", timeout=2)
+            not_ready = requests.get(f"{url}/ready", timeout=PATIENCE)
             assert not_ready.status_code == 503
             assert "the queue is full" in not_ready.json()["reason"]
-            assert requests.get(f"{url}/health", timeout=2).ok
+            assert requests.get(f"{url}/health", timeout=PATIENCE).ok
             for job_id in jobs():
-                assert requests.get(f"{url}/api/jobs/{job_id}", timeout=2).json()["job_id"] == job_id
-                assert requests.delete(f"{url}/api/jobs/{job_id}", timeout=2).json()["done"] == "cancelled"
-            assert [request.result(timeout=10).status_code for request in waiting] == [409, 409]
+                assert requests.get(f"{url}/api/jobs/{job_id}", timeout=PATIENCE).json()["job_id"] == job_id
+                assert requests.delete(f"{url}/api/jobs/{job_id}", timeout=PATIENCE).json()["done"] == "cancelled"
+            assert [request.result(timeout=PATIENCE).status_code for request in waiting] == [409, 409]
             assert post(later).status_code == 202
-            requests.delete(f"{url}/api/jobs/{jobs()[0]}", timeout=2)
+            requests.delete(f"{url}/api/jobs/{jobs()[0]}", timeout=PATIENCE)
     finally:
         service.terminate()
         service.wait(timeout=15)
@@ -175,7 +181,7 @@ def test_a_request_that_takes_too_long_is_a_504_with_the_jobs_id(house: TestHous
         **house.environ,
         f"{PREFIX}TXT2IMG_PORT": str(port),
         f"{PREFIX}ENGINE_URL": house.engine,
-        f"{PREFIX}REQUEST_TIMEOUT": "0.5",
+        f"{PREFIX}REQUEST_TIMEOUT": "0.2",
     }
     service = subprocess.Popen([sys.executable, "txt2img_server.py"], cwd=PROJECT_DIR, env=environ)
     try:

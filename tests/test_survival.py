@@ -14,7 +14,7 @@ import requests
 from PIL import Image
 
 from tests.conftest import launched
-from tests.house import TIMEOUT, TestHouse, data_url, read_stream, wait_for_health
+from tests.house import TIMEOUT, TestHouse, data_url, read_stream, wait_for_health, wait_until_gone
 from tests.storm import storm
 
 SMALL = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1}
@@ -135,7 +135,7 @@ def test_twenty_queued_jobs_survive_a_power_cut_and_are_drawn_in_order_and_once(
     for process in everything[::-1]:
         process.kill()
     house.process.wait()
-    assert psutil.wait_procs(everything, timeout=10)[1] == []
+    wait_until_gone(everything)
     with launched(house.log.parent, house.environ) as again:
         jobs = [again.wait_for_job(job_id) for job_id in ids]
         pictures = list((house.data_dir / "output").rglob("*.png"))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import requests
-from PIL import Image, ImageChops, ImageDraw
+from PIL import Image, ImageChops, ImageDraw, ImageOps
 
 from tests.house import PNG, TIMEOUT, TestHouse, data_url, open_rgb
 
@@ -93,6 +93,33 @@ def test_picture_and_mask_are_placed(house: TestHouse) -> None:
     again = house.redraw(input_image=other, mask=mask, custom_workflow=first["workflow"])
     assert again["warnings"] == []
     assert same(house.picture(again), house.picture(house.redraw(**fields, input_image=other, mask=mask)))
+
+
+def test_a_graph_of_ones_own_gets_picture_and_mask_as_they_are(house: TestHouse) -> None:
+    """With more pixels than the model draws."""
+    source = Image.effect_noise((328, 200), 90).convert("RGB")
+    mask = Image.new("L", source.size)
+    mask.paste(255, (0, 0, 101, 200))
+    graph = {
+        "picture": {"class_type": "LoadImage", "inputs": {"image": "a.png"}},
+        "mask": {"class_type": "LoadImageMask", "inputs": {"image": "a.png", "channel": "red"}},
+        "inverted": {"class_type": "ImageInvert", "inputs": {"image": ["picture", 0]}},
+        "grey": {"class_type": "MaskToImage", "inputs": {"mask": ["mask", 0]}},
+        "save": {"class_type": "SaveImage", "inputs": {"images": ["inverted", 0]}},
+        "save mask": {"class_type": "SaveImage", "inputs": {"images": ["grey", 0]}},
+    }
+    reply = house.redraw(prompt="x", input_image=source, mask=mask, custom_workflow=graph)
+    found = [picture.convert("RGB") for picture in house.pictures(reply)]
+    assert {picture.size for picture in found} == {source.size}
+    # The engine computes with fractions, and cuts off what is behind the comma.
+    for wanted in (ImageOps.invert(source), mask.convert("RGB")):
+        assert any(alike(picture, wanted) for picture in found)
+    assert "input_image" not in " ".join(reply["warnings"])
+    # Unless another size is asked for.
+    small = {"width": 61, "height": 48}
+    reply = house.redraw(prompt="x", input_image=source, mask=mask, custom_workflow=graph, **small)
+    assert {picture.size for picture in house.pictures(reply)} == {(64, 48)}
+    assert "with 61x48, the edges are repeated" in " ".join(reply["warnings"])
 
 
 def test_a_graph_with_a_controlnet(house: TestHouse, graph: dict[str, Any]) -> None:

@@ -3,12 +3,9 @@
 from collections.abc import Iterator
 
 from shared.schema.request import Common, Enlarging, FaceRestoration, Size
-from shared.schema.units import aligned
+from shared.schema.units import LARGE
 from workflows import nodes
 from workflows.graph import Graph, Image, Latent, Vae
-
-# Above so many pixels a picture is decoded and encoded tile by tile: at once it takes more than 10 GB.
-LARGE = 2048 * 2048
 
 
 def encode(graph: Graph, image: Image, vae: Vae, request: Common, size: Size) -> Latent:
@@ -41,9 +38,16 @@ def restore_faces(graph: Graph, image: Image, faces: FaceRestoration | None) -> 
     return nodes.restore_faces(graph, nodes.load_face_model(graph, faces.model), image, faces.fidelity)
 
 
-def crop_to_size(graph: Graph, image: Image, size: Size) -> Image:
-    """Cuts off what was added to reach multiples of 8, so that the picture has the size asked for."""
-    return image if aligned(size) == size else nodes.crop(graph, image, *size)
+def to_scale(graph: Graph, image: Image, request: Common) -> Image:
+    """What the last pass drew, enlarged by exactly what was asked for: the sides of a latent are multiples of 8."""
+    size = request.padded_size
+    return image if request.latent_sizes[-1] == size else nodes.scale(graph, image, *size, "lanczos")
+
+
+def crop_to_size(graph: Graph, image: Image, request: Common) -> Image:
+    """Cuts off what was added to fill the latent's cells, so that the picture has the size asked for."""
+    size = request.drawn_size
+    return image if request.padded_size == size else nodes.crop(graph, image, *size)
 
 
 def finish(graph: Graph, image: Image, request: Common) -> Image:

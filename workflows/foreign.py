@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 from shared.errors import InvalidValue
+from shared.schema.units import is_text
 from workflows.graph import ApiGraph
 
 MAX_NODES = 1000
@@ -98,6 +99,8 @@ def _nodes(value: Any, field: str) -> dict[str, Any]:
 
 def _read_node(name: str, node: Any, field: str) -> dict[str, Any]:
     """A copy of the node with what a graph needs of it, and no more: the engine keeps notes of its own in nodes."""
+    if not is_text(name):
+        raise InvalidValue(f"a node of {field} has the id {name!a}, which is no text", field=field)
     class_type = node.get("class_type") if isinstance(node, dict) else None
     if not _is_class(class_type):
         raise InvalidValue(f"node {name} of {field} has no class_type", field=field, hint=HOW_TO_EXPORT)
@@ -109,6 +112,8 @@ def _read_node(name: str, node: Any, field: str) -> dict[str, Any]:
             hint='a node without any still needs "inputs": {}',
         )
     for key, value in inputs.items():
+        if not is_text(key):
+            raise InvalidValue(f"node {name} of {field} has an input {key!a}, which is no text", field=field)
         if isinstance(value, float) and not math.isfinite(value):
             raise InvalidValue(f"{name}.{key} of {field} is no finite number", field=field)
         if isinstance(value, dict):
@@ -118,7 +123,7 @@ def _read_node(name: str, node: Any, field: str) -> dict[str, Any]:
     return {
         "class_type": class_type,
         "inputs": {key: list(value) if is_link(value) else value for key, value in inputs.items()},
-        **({"_meta": {"title": title}} if isinstance(title, str) else {}),
+        **({"_meta": {"title": title}} if isinstance(title, str) and is_text(title) else {}),
     }
 
 

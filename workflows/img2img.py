@@ -2,7 +2,7 @@
 
 from shared.schema.request import Img2ImgRequest
 from workflows import nodes
-from workflows.finishing import crop_to_size, decode, encode, finish, pictures
+from workflows.finishing import crop_to_size, decode, encode, finish, pictures, to_scale
 from workflows.graph import Graph
 from workflows.inpainting import hole, lay_over
 from workflows.loading import encode_prompts, input_name, load_models, load_refiner
@@ -27,9 +27,9 @@ def img2img(request: Img2ImgRequest, filename_prefix: str) -> Graph:
     for seed, prefix in pictures(request, filename_prefix):
         latent = sample(graph, loaded, prompts, refiner, start, request, seed)
         latent = sample_hires(graph, loaded, prompts, latent, request, seed)
-        image = decode(graph, latent, loaded.vae, request, request.drawn_size)
+        image = to_scale(graph, decode(graph, latent, loaded.vae, request, request.latent_sizes[-1]), request)
         if request.inpainting is None:
-            image = crop_to_size(graph, image, request.drawn_size)
+            image = crop_to_size(graph, image, request)
         else:
             image = lay_over(graph, image, source, request, request.inpainting)
         nodes.save_image(graph, finish(graph, image, request), prefix)

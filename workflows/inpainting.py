@@ -1,7 +1,6 @@
 """A hole in a picture: the latent that it is filled from, and the result laid over the source."""
 
 from shared.schema.request import Img2ImgRequest, Inpainting
-from shared.schema.units import aligned
 from workflows import nodes
 from workflows.finishing import crop_to_size, encode
 from workflows.graph import Graph, Image, Latent
@@ -29,15 +28,15 @@ def lay_over(graph: Graph, image: Image, source: Image, request: Img2ImgRequest,
     blend = nodes.load_mask(graph, input_name(inpainting.blend))
     paste = inpainting.paste
     if paste is not None:
-        image = crop_to_size(graph, image, request.drawn_size)
+        image = crop_to_size(graph, image, request)
         if request.drawn_size != paste.size:
             image = nodes.scale(graph, image, *paste.size, "lanczos")
         whole = nodes.load_image(graph, input_name(paste.picture))
         return nodes.composite(graph, destination=whole, source=image, mask=blend, x=paste.x, y=paste.y)
     if request.hires is not None:
         # The picture has grown, so the source and the mask do too.
-        size = aligned(request.hires.size)
+        size = request.padded_size
         source = nodes.scale(graph, source, *size, "lanczos")
         blend = nodes.image_to_mask(graph, nodes.scale(graph, nodes.mask_to_image(graph, blend), *size, "bilinear"))
     image = nodes.composite(graph, destination=source, source=image, mask=blend)
-    return crop_to_size(graph, image, request.drawn_size)
+    return crop_to_size(graph, image, request)

@@ -1,7 +1,7 @@
 """How a latent is sampled: one pass, or base and refiner, or DPM adaptive in bounded steps; and the hires pass."""
 
 from shared.schema.request import Common, Sampling
-from shared.schema.units import aligned
+from shared.schema.units import MOST_STEPS
 from workflows import nodes, sampler_nodes
 from workflows.finishing import decode, encode, enlarge
 from workflows.graph import Graph, Latent, Model
@@ -9,8 +9,6 @@ from workflows.loading import Loaded, Prompts
 
 # The logarithm of the noise falls by about this much over all steps (Stable Diffusion: from 14.6 to 0.03).
 LOG_NOISE_RANGE = 6.2
-# The largest range that KSamplerAdvanced takes a part of.
-MOST_STEPS = 10_000
 # A step of DPM adaptive asks the model so often.
 ORDER = 3
 
@@ -29,13 +27,13 @@ def sample(
     sampling = request.sampling
     if refiner is None or request.refiner is None or sampling.denoise == 0:
         return _pass(graph, loaded.model, prompts, latent, sampling, seed)
-    of_base = round(sampling.steps * request.refiner.switch_at)
+    of_base = request.refiner.begins_at(sampling.steps)
     if of_base == 0:
         return _pass(graph, *refiner, latent, sampling, seed)
     if of_base == sampling.steps:
         return _pass(graph, loaded.model, prompts, latent, sampling, seed)
     # KSampler takes the last `steps` of so many, to denoise by a part; KSamplerAdvanced is told which.
-    total = sampling.steps if sampling.denoise >= 1 else min(MOST_STEPS, int(sampling.steps / sampling.denoise))
+    total = sampling.steps if sampling.denoise >= 1 else int(min(MOST_STEPS, sampling.steps / sampling.denoise))
     start = total - sampling.steps
     switch = start + of_base
     latent = _steps(graph, loaded.model, prompts, latent, sampling, seed, total, (start, switch), last=False)
@@ -47,7 +45,7 @@ def sample_hires(graph: Graph, loaded: Loaded, prompts: Prompts, latent: Latent,
     hires = request.hires
     if hires is None:
         return latent
-    width, height = aligned(hires.size)
+    width, height = request.latent_sizes[-1]
     if hires.latent_method is not None:
         latent = nodes.scale_latent(graph, latent, width, height, hires.latent_method)
     elif hires.enlarging is not None:
@@ -117,7 +115,8 @@ def _steps(
         sampler_name=sampling.sampler,
         scheduler=sampling.scheduler,
         start=span[0],
-        end=span[1],
+        # Some schedulers have more steps than they were asked for.
+        end=MOST_STEPS if last else span[1],
         first=not last,
         last=last,
     )

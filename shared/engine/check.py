@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from shared.schema.units import MOST_STEPS, is_text
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -52,6 +54,10 @@ def check_graph(graph: Mapping[str, Any], schemas: Mapping[str, Any]) -> list[Pr
                 continue  # it may stand there as `name.0`, `name.1`, ...
             problems.append(Problem(node_id, class_type, name, "missing_input", f"{class_type} needs the input {name}"))
         for name, value in inputs.items():
+            if isinstance(value, str) and not is_text(value):
+                message = f"{name} holds half of a character (a lone surrogate), so it is no text"
+                problems.append(Problem(node_id, class_type, name, "wrong_type", message))
+                continue
             if name not in declared and _is_dynamic(declared.get(name.partition(".")[0], ["*"])[0]):
                 continue
             if name not in declared:
@@ -63,7 +69,24 @@ def check_graph(graph: Mapping[str, Any], schemas: Mapping[str, Any]) -> list[Pr
                 problem = _check_input(graph, schemas, declared[name], options, name, value)
             if problem is not None:
                 problems.append(Problem(node_id, class_type, name, *problem, value=value, options=options))
+        steps, denoise = (_number(graph, inputs.get(name)) for name in ("steps", "denoise"))
+        if steps is not None and denoise is not None and denoise * MOST_STEPS < steps and denoise > 0:
+            # A sampler is divided into steps / denoise. That holds the engine for so long, and nothing cancels it.
+            message = (
+                f"denoise {denoise:g} is too little for {steps:g} steps: send 0, or {steps / MOST_STEPS:g} or more"
+            )
+            problems.append(Problem(node_id, class_type, "denoise", "out_of_range", message, value=denoise))
     return problems
+
+
+def _number(graph: Mapping[str, Any], value: Any) -> float | None:
+    """The number that an input has, itself or from a node with nothing but a value; None for anything else."""
+    if isinstance(value, list) and value and isinstance(value[0], str):
+        source = graph.get(value[0])
+        inputs = source.get("inputs") if isinstance(source, dict) else None
+        value = inputs.get("value") if isinstance(inputs, dict) else None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and abs(value) < 1e300 else None
 
 
 def class_of(node: Any) -> str | None:

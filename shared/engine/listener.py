@@ -14,7 +14,8 @@ from shared.engine.events import Connection, EngineEvent, parse_frame
 
 log = logging.getLogger(__name__)
 
-RECONNECT_DELAY = 1.0
+# Seconds. A job that is sent while the engine is not heard yet is drawn without a word about its progress.
+RECONNECT_DELAY = 0.2
 # The first message on a connection: previews then name their job.
 FEATURES = json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
 

@@ -247,13 +247,13 @@ class Conductor:
         for each in active:
             if each.row.id not in ours:
                 self._disown(each)
+        # What is still being sent may get there just after the answer: it is looked for next time.
+        sent = [each for each in active if not (each.gone or each.sending or each.sent is None)]
         asked = time.monotonic()
         running, pending = self._engine.queue()
         lost = []
-        for each in active:
+        for each in sent:
             job_id = each.row.id
-            if each.gone or each.sending or each.sent is None or each.sent > asked:
-                continue
             if job_id in running or job_id in pending:
                 if each.doomed:
                     self._engine.cancel(job_id)

@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 def send(each: Active, engine: EngineClient, uploads: Uploads, client_id: str) -> DreamLayerError | None:
     """Gives a job and its uploads to the engine, whose websocket `client_id` is to hear of it.
 
-    Returns the error if it cannot be drawn. If the engine is away the job stays unsent, or, when that is not sure,
-    counts as sent. Raises EngineError if it could not be found out whether the engine has it.
+    Returns the error if it cannot be drawn, whatever the reason. If the engine is away the job stays unsent, or, when
+    that is not sure, counts as sent. Raises EngineError if it could not be found out whether the engine has it.
     """
     spec = each.row.spec
     try:
@@ -42,6 +42,10 @@ def send(each: Active, engine: EngineClient, uploads: Uploads, client_id: str) -
     except (EngineError, StorageFailed) as error:
         if not _taken(engine, each.row.id, error):
             return error
+    except Exception:
+        # Whatever it is, it will not go better another time, and the others would wait behind it for ever.
+        log.exception("job %s cannot be sent", each.row.id)
+        return DreamLayerError("the job could not be handed to the engine", hint="the log of the service says why")
     return None
 
 

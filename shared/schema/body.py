@@ -177,9 +177,12 @@ class GenerationBody(Body):
     hires_fix_sampler_name: Annotated[Name | None, Field(description="its sampler; the first one if left out")] = None
     hires_fix_scheduler: Annotated[Name | None, Field(description="its scheduler; the first one if left out")] = None
     hires_fix_cfg_scale: Annotated[Scale | None, Field(description="its cfg; the first one if left out")] = None
-    refiner_enabled: Annotated[bool, Field(description="another checkpoint takes over (KSamplerAdvanced twice)")] = (
-        False
-    )
+    refiner_enabled: Annotated[
+        bool,
+        Field(
+            description="another checkpoint takes over (KSamplerAdvanced twice), without LoRA, ControlNet, clip_skip"
+        ),
+    ] = False
     refiner_model: Annotated[Name | None, Field(description="that checkpoint")] = None
     refiner_switch_at: Annotated[Fraction, Field(description="the part of the steps after which it does")] = 0.8
     upscaler: Annotated[
@@ -248,7 +251,13 @@ class Img2ImgBody(GenerationBody):
         NotBool,
     ] = 6
     mask_blur: Annotated[
-        int, Field(ge=0, le=64, description="pixels over which the result fades into the source"), NotBool
+        int,
+        Field(
+            ge=0,
+            le=64,
+            description="pixels to each side of the mask's edge over which the result fades into the source",
+        ),
+        NotBool,
     ] = 0
     invert_mask: Annotated[bool, Field(description="black is repainted, white stays")] = False
     only_masked: Annotated[

@@ -7,7 +7,7 @@ that is None or empty was not asked for, and adds nothing to the graph.
 from dataclasses import dataclass
 
 from shared.schema.body import ControlMode, InpaintMode
-from shared.schema.units import Picture, aligned
+from shared.schema.units import Picture, aligned, enlarged
 
 Size = tuple[int, int]
 
@@ -98,6 +98,10 @@ class Refiner:
     checkpoint: str
     switch_at: float
 
+    def begins_at(self, steps: int) -> int:
+        """The step, from 0, with which it takes over; `steps` if it never does."""
+        return round(steps * self.switch_at)
+
 
 @dataclass(frozen=True)
 class FaceRestoration:
@@ -156,10 +160,26 @@ class Common:
         return self.size if self.hires is None else self.hires.size
 
     @property
+    def passes(self) -> tuple[Sampling, ...]:
+        """How each pass samples."""
+        return (self.sampling, *([self.hires.sampling] if self.hires else []))
+
+    @property
+    def padded_size(self) -> Size:
+        """The size in pixels of what is drawn together with what fills the last cells of the first pass's latent."""
+        return self.latent_size if self.hires is None else enlarged(self.size, self.hires.size)
+
+    @property
+    def latent_sizes(self) -> tuple[Size, ...]:
+        """The size in pixels that each pass works with."""
+        return (self.latent_size, *([aligned(self.padded_size)] if self.hires else []))
+
+    @property
     def work(self) -> int:
         """How much there is to sample: pixels times steps, of all passes and pictures."""
-        passes = [(self.size, self.sampling)] + ([(self.hires.size, self.hires.sampling)] if self.hires else [])
-        return len(self.seeds) * sum(width * height * sampling.steps for (width, height), sampling in passes)
+        sizes = [self.size, *([self.hires.size] if self.hires else [])]
+        each = zip(sizes, self.passes, strict=True)
+        return len(self.seeds) * sum(width * height * sampling.steps for (width, height), sampling in each)
 
     @property
     def final_size(self) -> Size:

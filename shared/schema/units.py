@@ -15,6 +15,20 @@ MAX_SEED = 2**64 - 1
 MIN_SIDE = 16
 MAX_SIDE = 4096
 LATENT_CELL = 8
+# The most steps that a sampler of ComfyUI's is divided into.
+MOST_STEPS = 10_000
+# Above so many pixels a picture is decoded and encoded tile by tile: at once it takes more than 10 GB.
+LARGE = 2048 * 2048
+
+
+def is_text(value: str) -> bool:
+    """Whether it can be written down. JSON can spell half of a character (a lone surrogate, as "\\ud800"), and nothing
+    can hold it."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def align(side: int) -> int:
@@ -25,6 +39,13 @@ def align(side: int) -> int:
 def aligned(size: tuple[int, int]) -> tuple[int, int]:
     """Both sides brought up to the next multiple of 8 pixels."""
     return align(size[0]), align(size[1])
+
+
+def enlarged(size: tuple[int, int], to: tuple[int, int]) -> tuple[int, int]:
+    """The size that all of a latent's picture gets when the part of `size` that counts becomes as large as `to`: what
+    fills its last cells grows along."""
+    width, height = aligned(size)
+    return round(width * to[0] / size[0]), round(height * to[1] / size[1])
 
 
 @dataclass(frozen=True)

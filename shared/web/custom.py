@@ -63,6 +63,7 @@ def sent_values(reading: Reading[Any]) -> tuple[dict[str, Any], list[str]]:
         "upscaler": request.upscale,
         "restore_faces": request.faces,
         "tiling": request.seamless,
+        **{name: name in reading.parameters for name in ("tile_size", "tile_overlap")},
     }
     without_place = [name for name, there in asked.items() if there]
     warning = f"{', '.join(without_place)}: not used, for custom_workflow has its own nodes for that, or none"

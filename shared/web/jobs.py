@@ -19,6 +19,7 @@ from shared.web.waiting import accepted_reply, stream_reply
 
 PAGE = 50
 LARGEST_PAGE = 500
+KINDS = ("txt2img", "img2img", "workflow", "upscale", "extras")
 
 
 def job_routes(backend: Backend) -> Blueprint:
@@ -29,9 +30,10 @@ def job_routes(backend: Backend) -> Blueprint:
     def list_jobs() -> Response:
         states = [_state(name) for value in request.args.getlist("state") for name in value.split(",")]
         limit = number_argument("limit", LARGEST_PAGE) or PAGE
-        rows = backend.store.page(
-            states=states, kind=request.args.get("kind"), limit=limit, before=number_argument("before", 2**53)
-        )
+        kind = request.args.get("kind")
+        if kind is not None and kind not in KINDS:
+            raise InvalidValue(f"kind {kind!r} does not exist", field="kind", hint=f"one of {', '.join(KINDS)}")
+        rows = backend.store.page(states=states, kind=kind, limit=limit, before=number_argument("before", 2**53))
         jobs = [job_body(row, backend.base_url()) for row in rows]
         # Pages are cut by number, so that jobs that come meanwhile do not shift them.
         return jsonify({"status": "success", "jobs": jobs, "before": rows[-1].number if len(rows) == limit else None})

@@ -115,8 +115,9 @@ def generation_routes(
     def generate() -> Response:
         return draw(backend, name, draft)
 
-    def parse(fields: Fields) -> Reading[R]:
-        return read(fields, Context(backend.settings.checkpoint, backend.catalog, backend.archive.uploads.find))
+    def parse(fields: Fields, *, custom: bool = False) -> Reading[R]:
+        find = backend.archive.uploads.find
+        return read(fields, Context(backend.settings.checkpoint, backend.catalog, find, custom))
 
     def draft(fields: Fields, prefix: str) -> Draft:
         custom = fields.values.get(CUSTOM, fields.files.get(CUSTOM))
@@ -145,7 +146,7 @@ def generation_routes(
         """A graph of the client's own, with what it sent beside it placed in it."""
         rest = {"prompt": "", **{key: value for key, value in fields.values.items() if key != CUSTOM}}
         files = {key: content for key, content in fields.files.items() if key != CUSTOM}
-        reading = parse(Fields(rest, files))
+        reading = parse(Fields(rest, files), custom=True)
         values, without_place = sent_values(reading)
         if "prompt" not in fields.values:
             # Ours stood in for it; what stands in the graph stays.

@@ -6,7 +6,6 @@ from typing import Any
 from shared.engine.check import Problem
 from shared.errors import DreamLayerError, EngineRejected, InvalidValue
 from workflows.fields import FIELD_OF_INPUT, FIELD_OF_NODE
-from workflows.preprocessors import PREPROCESSORS
 
 
 def objection(problems: Sequence[Problem]) -> DreamLayerError:
@@ -31,8 +30,6 @@ def objection(problems: Sequence[Problem]) -> DreamLayerError:
 def _missing(problem: Problem) -> InvalidValue | None:
     """The error for a node that a field asks for and that only custom nodes bring; None for any other node."""
     field, source = FIELD_OF_NODE.get(problem.class_type, ("", ""))
-    if problem.class_type in PREPROCESSORS.values():
-        field, source = "controlnet.units.preprocessor", "the custom nodes comfyui_controlnet_aux"
     if not field:
         return None
     return InvalidValue(

@@ -12,6 +12,7 @@ from shared.web.accepting import Draft, draw
 from shared.web.backend import Backend
 from shared.web.body import Fields
 from shared.web.objections import objection
+from shared.web.reading.effect import idle, unswitched
 from shared.web.reading.enlarging import LARGEST_UPSCALE, choose_enlarging, choose_faces, scaled
 from shared.web.reading.pictures import SentPictures
 from shared.web.reading.validate import ignored, tidy, validate
@@ -32,7 +33,7 @@ def upscale_routes(backend: Backend) -> Blueprint:
         values = tidy(fields.values)
         # The picture is read from `fields`, for it may be a file.
         body = validate(UpscaleBody, values | {"image": ""})
-        warnings = ignored({**values, **fields.files}, UpscaleBody)
+        warnings = [*ignored({**values, **fields.files}, UpscaleBody), *unswitched(body)]
         sent = SentPictures(fields, backend.archive.uploads.find)
         found = sent.picture("image")
         if found is None:
@@ -52,7 +53,11 @@ def upscale_routes(backend: Backend) -> Blueprint:
         if problems:
             raise objection(problems)
         return Draft(
-            request={**body.model_dump(mode="json", exclude_defaults=True), "image": name, "upscaler": body.upscaler},
+            request={
+                **body.model_dump(mode="json", exclude_defaults=True, exclude=idle(body)),
+                "image": name,
+                "upscaler": body.upscaler,
+            },
             graph=graph,
             warnings=warnings,
             uploads={request.source.name: request.source.png},

@@ -46,8 +46,8 @@ def path_routes(file: PathsFile, manager: EngineManager) -> Blueprint:
         # An engine that was started elsewhere has folders of its own.
         if not manager.ours and chosen.of_engine != ChosenPaths().of_engine:
             raise NotPossible(
-                "the folders of an engine that was not started here cannot be set from here",
-                hint="leave them empty; filenameFormat can be set",
+                "the engine was not started here, so its folders and saveMetadata cannot be set here",
+                hint="leave the folders empty and saveMetadata true; filenameFormat can be set",
             )
         restart = manager.ours and chosen.of_engine != earlier.of_engine
         file.write(chosen)

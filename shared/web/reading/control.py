@@ -15,6 +15,8 @@ from workflows.preprocessors import PREPROCESSORS, UNION_TYPES
 NOTHING = ("none", "")
 # Canny's thresholds in the engine; those of the request go from 0 to 255.
 LOWEST, HIGHEST = 0.01, 0.99
+# Pixels; those custom nodes take no less.
+LEAST_RESOLUTION = 64
 
 
 def read_controls(
@@ -24,6 +26,7 @@ def read_controls(
     sent: SentPictures,
     inventory: Inventory,
     chosen: ModelFile,
+    warnings: list[str],
 ) -> tuple[tuple[ControlUnit, ...], dict[int, str]]:
     """The units that are on, and by the index of the unit the names of the pictures that were sent.
 
@@ -39,6 +42,7 @@ def read_controls(
             if unit.input_image is not None:
                 picture, names[index] = sent.decode(unit.input_image, f"{field}.input_image")
             units.append(_unit(unit, field, size, picture, inventory, chosen))
+            warnings += _without_effect(unit, field, units[-1])
     return tuple(units), names
 
 
@@ -73,7 +77,7 @@ def _unit(
     return ControlUnit(
         model=model,
         picture=as_picture(fit(picture, size, unit.resize_mode)),
-        preprocessing=_preprocessing(unit, field),
+        preprocessing=_preprocessing(unit, field, size, inventory),
         weight=unit.weight,
         start=unit.guidance_start,
         end=unit.guidance_end,
@@ -82,7 +86,22 @@ def _unit(
     )
 
 
-def _preprocessing(unit: ControlUnitBody, field: str) -> Preprocessing | None:
+def _without_effect(unit: ControlUnitBody, field: str, read: ControlUnit) -> list[str]:
+    """Warnings about what was sent for a unit and changes nothing."""
+    found = []
+    if read.start == read.end:
+        found.append(f"{field} has no effect: it begins and ends at {read.start:g}")
+    kind = (unit.control_type or "").lower()
+    understood = (*NOTHING, "canny", *PREPROCESSORS, *(UNION_TYPES if read.union_type else ()))
+    if unit.preprocessor is None and kind not in understood:
+        found.append(
+            f"{field}.control_type {unit.control_type!r} has no effect: it names no preprocessor, so the picture is "
+            "taken for a control map"
+        )
+    return found
+
+
+def _preprocessing(unit: ControlUnitBody, field: str, size: Size, inventory: Inventory) -> Preprocessing | None:
     wanted = _kind(unit)
     if wanted in NOTHING:
         return None
@@ -91,14 +110,20 @@ def _preprocessing(unit: ControlUnitBody, field: str) -> Preprocessing | None:
         low, high = sorted(min(max(value / 255, LOWEST), HIGHEST) for value in (unit.threshold_a, unit.threshold_b))
         inputs = (("low_threshold", round(low, 4)), ("high_threshold", round(high, 4)))
         return Preprocessing("Canny", inputs, resolution)
-    if wanted not in PREPROCESSORS:
-        raise InvalidValue(
-            f"{field}.preprocessor {wanted!r} is not known",
-            field=f"{field}.preprocessor",
-            hint=f"there is none, canny, and with custom nodes {', '.join(sorted(PREPROCESSORS))}",
-            value=wanted,
+    node = PREPROCESSORS.get(wanted)
+    if node is None or not inventory.has_node(node):
+        there = ", ".join(
+            ["none", "canny", *(name for name, each in PREPROCESSORS.items() if inventory.has_node(each))]
         )
-    return Preprocessing(PREPROCESSORS[wanted], (("resolution", resolution or 512),))
+        raise InvalidValue(
+            f"{field}.preprocessor {wanted!r} "
+            + ("is not known" if node is None else f"needs the node {node}, which this engine does not have"),
+            field=f"{field}.preprocessor",
+            hint=f"there is {there}; the custom nodes comfyui_controlnet_aux in data/custom_nodes bring more",
+            value=wanted,
+            node=node,
+        )
+    return Preprocessing(node, (("resolution", resolution or max(LEAST_RESOLUTION, min(size))),))
 
 
 def _kind(unit: ControlUnitBody) -> str:

@@ -3,9 +3,9 @@
 from shared.errors import InvalidValue
 from shared.schema.body import GenerationBody, UpscaleBody
 from shared.schema.request import Enlarging, FaceRestoration, Hires, Sampling, Size
-from shared.schema.units import MAX_SIDE, MIN_SIDE, aligned
+from shared.schema.units import MAX_SIDE, MIN_SIDE, aligned, enlarged
 from shared.web.reading.inventory import Inventory, find_file
-from shared.web.reading.sampling import choose_names
+from shared.web.reading.sampling import check_steps, choose_names
 
 LATENT_METHODS = {
     "latent": "bilinear",
@@ -43,10 +43,13 @@ def choose_hires(
         scheduler=names.scheduler,
         denoise=body.hires_fix_denoising_strength,
     )
+    check_steps(again, "hires_fix_hires_steps", "hires_fix_denoising_strength")
     method = LATENT_METHODS.get(body.hires_fix_upscaler.lower())
     if method is not None:
         return Hires(target, again, latent_method=method)
-    enlarging = choose_enlarging(body.hires_fix_upscaler, aligned(target), "hires_fix_upscaler", inventory)
+    # The second pass works with whole cells too.
+    whole = aligned(enlarged(size, target))
+    enlarging = choose_enlarging(body.hires_fix_upscaler, whole, "hires_fix_upscaler", inventory)
     return Hires(target, again, enlarging=enlarging)
 
 

@@ -22,6 +22,9 @@ class Inventory(Protocol):
     def choices(self, class_type: str, name: str) -> list[str]:
         """The values that an input of a node may have."""
 
+    def has_node(self, class_type: str) -> bool:
+        """Whether the engine has a node of that class."""
+
 
 def find_file(wanted: str, inventory: Inventory, folder: str, field: str, what: str) -> str:
     """The file of a kind that is meant: by its whole name, or without folder, extension and case.

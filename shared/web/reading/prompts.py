@@ -11,6 +11,12 @@ LORA = re.compile(r"<lora:([^:<>]+)((?::[^:<>]*)*)>", re.IGNORECASE)
 # A space in front, for ComfyUI does not see it without.
 EMBEDDING = re.compile(r"(?P<before>^|.)embedding:(?P<name>[^\s,()\[\]:<>]+)", re.IGNORECASE | re.DOTALL)
 STRONGEST = 10.0
+# Other networks, chunks, and words that change while it is drawn (`[from:to:when]`), as AUTOMATIC1111 writes them.
+FOREIGN = (
+    re.compile(r"<(?:lyco|hypernet):[^<>]*>", re.IGNORECASE),
+    re.compile(r"\bBREAK\b"),
+    re.compile(r"\[[^\[\]:]*:(?:[^\[\]:]*:)?\s*(?:\d+(?:\.\d+)?|\.\d+)\s*\]"),
+)
 
 
 def take_loras(prompt: str) -> tuple[str, list[LoraBody]]:
@@ -51,6 +57,18 @@ def read_embeddings(text: str, field: str, available: Sequence[str]) -> tuple[st
 
     found = EMBEDDING.sub(as_the_engine_finds_it, text)
     return found, list(dict.fromkeys(warnings))
+
+
+def misplaced_loras(negative_prompt: str) -> list[str]:
+    """A warning for each LoRA tag that stands where none counts."""
+    found = dict.fromkeys(match[0] for match in LORA.finditer(negative_prompt))
+    return [f"negative_prompt has {tag}, which has no effect there: a LoRA belongs into prompt" for tag in found]
+
+
+def misread(text: str, field: str) -> list[str]:
+    """A warning for each notation of other programs that ComfyUI takes for words."""
+    found = dict.fromkeys(match[0] for pattern in FOREIGN for match in pattern.finditer(text))
+    return [f"{field} has {each}, which is read as words" for each in found]
 
 
 def _strength(text: str, tag: str) -> float:

@@ -9,13 +9,14 @@ from shared.schema.body import GenerationBody, Img2ImgBody, LoraBody, Txt2ImgBod
 from shared.schema.request import Common, Img2ImgRequest, Lora, Sampling, Tiles, Txt2ImgRequest
 from shared.web.body import Fields
 from shared.web.reading.control import read_controls
+from shared.web.reading.effect import idle, unswitched, without_effect
 from shared.web.reading.enlarging import choose_faces, choose_hires, choose_upscale
 from shared.web.reading.inventory import Inventory
 from shared.web.reading.matching import find_fitting
 from shared.web.reading.models import Chosen, choose_models
 from shared.web.reading.pictures import SentPictures
-from shared.web.reading.prompts import read_embeddings, take_loras
-from shared.web.reading.sampling import choose_cfg, choose_names, choose_refiner, choose_seeds
+from shared.web.reading.prompts import misplaced_loras, misread, read_embeddings, take_loras
+from shared.web.reading.sampling import check_steps, choose_cfg, choose_names, choose_refiner, choose_seeds
 from shared.web.reading.sources import Frame, read_source
 from shared.web.reading.validate import ignored, tidy, validate
 
@@ -52,11 +53,13 @@ class Reading(Generic[R]):
 
 @dataclass(frozen=True)
 class Context:
-    """What reading needs to know besides the fields: the settings' checkpoint, the engine, and what was uploaded."""
+    """What reading needs to know besides the fields: the settings' checkpoint, the engine, what was uploaded, and
+    whether the graph is the client's own (`custom`): then its nodes decide what has an effect, and on which size."""
 
     preferred: str | None
     inventory: Inventory
     stored: Callable[[str], bytes | None]
+    custom: bool = False
 
 
 def read_txt2img(fields: Fields, context: Context) -> Reading[Txt2ImgRequest]:
@@ -69,11 +72,14 @@ def read_txt2img(fields: Fields, context: Context) -> Reading[Txt2ImgRequest]:
             "denoising_strength has no effect in txt2img, which starts from noise alone; the second pass of hires_fix "
             "has hires_fix_denoising_strength"
         )
+    warnings += unswitched(body)
     chosen = choose_models(body, context.preferred, context.inventory)
     size = (body.width or chosen.defaults.width, body.height or chosen.defaults.height)
     sent = SentPictures(fields, context.stored)
     parts, parameters = _common(body, chosen, Frame(size, asked=size), sent, context.inventory, warnings)
-    return Reading(Txt2ImgRequest(**parts), parameters, _said(body, parameters), warnings, sent.kept, body.preview)
+    request = Txt2ImgRequest(**parts)
+    warnings += [] if context.custom else without_effect(body, request)
+    return Reading(request, parameters, _said(body, parameters), warnings, sent.kept, body.preview)
 
 
 def read_img2img(fields: Fields, context: Context) -> Reading[Img2ImgRequest]:
@@ -83,15 +89,16 @@ def read_img2img(fields: Fields, context: Context) -> Reading[Img2ImgRequest]:
     body = validate(
         Img2ImgBody, {name: value for name, value in values.items() if name not in FROM_FIELDS} | NO_PICTURE
     )
-    warnings = ignored({**values, **fields.files}, Img2ImgBody, {"image"})
+    warnings = [*ignored({**values, **fields.files}, Img2ImgBody, {"image"}), *unswitched(body)]
     chosen = choose_models(body, context.preferred, context.inventory)
     sent = SentPictures(fields, context.stored)
-    source = read_source(body, chosen, sent, warnings)
+    source = read_source(body, chosen, sent, warnings, custom=context.custom)
     parts, parameters = _common(body, chosen, source.frame, sent, context.inventory, warnings)
     parameters |= {**source.names, "denoising_strength": source.frame.denoise}
     if source.inpainting is not None:
         parameters["inpaint_mode"] = source.inpainting.mode
     request = Img2ImgRequest(**parts, source=source.picture, inpainting=source.inpainting)
+    warnings += [] if context.custom else without_effect(body, request)
     return Reading(request, parameters, _said(body, parameters), warnings, sent.kept, body.preview)
 
 
@@ -108,13 +115,15 @@ def _common(
     prompt, tagged = take_loras(body.prompt)
     prompt, missing = read_embeddings(prompt, "prompt", embeddings)
     negative_prompt, missing_too = read_embeddings(body.negative_prompt, "negative_prompt", embeddings)
-    warnings += missing + missing_too
+    warnings += missing + missing_too + misplaced_loras(negative_prompt)
+    warnings += misread(prompt, "prompt") + misread(negative_prompt, "negative_prompt")
     names = choose_names(
         body.sampler_name,
-        "karras" if body.karras_sigmas else body.scheduler,
+        body.scheduler,
         chosen.defaults.scheduler,
         inventory,
         warnings,
+        karras=body.karras_sigmas,
     )
     cfg, guidance = choose_cfg(body, chosen, warnings)
     sampling = Sampling(
@@ -124,14 +133,15 @@ def _common(
         scheduler=names.scheduler,
         denoise=frame.denoise,
     )
+    check_steps(sampling, "steps", "denoising_strength")
     if sampling.sampler == "dpm_adaptive":
         warnings.append(
             "dpm_adaptive chooses its steps itself, and may never come to an end; here they are even, and as many as "
             "steps allows (each asks the model three times)"
         )
-    if "upscale_factor" in body.model_fields_set and body.upscaler is None:
-        warnings.append("upscale_factor has no effect: upscaler names none")
-    controls, control_names = read_controls(body.controlnet, frame.size, frame.image, sent, inventory, chosen.file)
+    controls, control_names = read_controls(
+        body.controlnet, frame.size, frame.image, sent, inventory, chosen.file, warnings
+    )
     hires = choose_hires(body, frame.size, sampling, inventory, warnings)
     finished = frame.whole or (frame.size if hires is None else hires.size)
     seeds = choose_seeds(body)
@@ -184,8 +194,9 @@ def _spells(label: str, scheduler: str) -> bool:
 def _parameters(
     body: GenerationBody, resolved: Mapping[str, Any], guidance: float | None, control_names: Mapping[int, str]
 ) -> dict[str, Any]:
-    """The fields that were chosen, or sent and differ from their defaults."""
-    told = body.model_dump(mode="json", exclude_defaults=True, exclude={*LEFT_OUT, "karras_sigmas", "random_seed"})
+    """The fields that were chosen, or sent and differ from their defaults, without those of parts that are off."""
+    left_out = {*LEFT_OUT, *idle(body), "karras_sigmas", "random_seed"}
+    told = body.model_dump(mode="json", exclude_defaults=True, exclude=left_out)
     parameters = {name: getattr(body, name) for name in ALWAYS} | told | dict(resolved)
     if guidance is not None:
         parameters["guidance"] = guidance

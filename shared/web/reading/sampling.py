@@ -9,13 +9,17 @@ from shared.engine.families import Family, ModelFile
 from shared.errors import InvalidValue
 from shared.schema.body import GenerationBody
 from shared.schema.request import Refiner, Sampling
-from shared.schema.units import MAX_SEED
+from shared.schema.units import MAX_SEED, MOST_STEPS
 from shared.web.reading.inventory import Inventory
 from shared.web.reading.matching import SAME_LATENTS, find_fitting
 from shared.web.reading.models import Chosen
 from shared.web.reading.samplers import read_sampler, read_scheduler
 
 NOT_CHOSEN = ("none", "automatic")
+# The scheduler that the web page sends beside every sampler.
+UNDECIDED = "normal"
+# Schedulers that divide by one step less than they make.
+LEAST_STEPS = {"kl_optimal": 2}
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,11 @@ def choose_names(
     inventory: Inventory,
     warnings: list[str],
     prefix: str = "",
+    *,
+    karras: bool = False,
 ) -> Names:
-    """Sampler and scheduler; a scheduler that is part of the sampler's name goes before one beside it.
+    """Sampler and scheduler; a scheduler that is part of the sampler's name goes before `karras`, and that before one
+    of its own.
 
     Raises InvalidValue that names the field, `prefix` before it, and the nearest there are.
     """
@@ -58,10 +65,39 @@ def choose_names(
     if warning is not None:
         warnings.append(warning)
     named = None if scheduler is None else read_scheduler(scheduler, schedulers)
+    decided = ending or ("karras" if karras else None)
+    by = f"{prefix}sampler_name" if ending else "karras_sigmas"
+    if decided is not None and named not in (None, UNDECIDED, decided):
+        warnings.append(f"{prefix}scheduler {scheduler} has no effect: {by} says {decided}")
+    if karras and decided != "karras":
+        warnings.append(f"karras_sigmas has no effect: {by} says {decided}")
     return Names(
         _one_of(samplers, sampler, f"{prefix}sampler_name"),
-        _one_of(schedulers, ending or named or default, f"{prefix}scheduler"),
+        _one_of(schedulers, decided or named or default, f"{prefix}scheduler"),
     )
+
+
+def check_steps(sampling: Sampling, steps_field: str, denoise_field: str) -> None:
+    """Raises InvalidValue for fewer steps than the scheduler can do with, and for more than the engine can bear."""
+    if sampling.denoise == 0:
+        return
+    if sampling.denoise * MOST_STEPS < sampling.steps:
+        raise InvalidValue(
+            f"{denoise_field} {sampling.denoise:g} is too little for {sampling.steps} steps",
+            field=denoise_field,
+            hint=f"send 0, which changes nothing, or {sampling.steps / MOST_STEPS:g} or more",
+            value=sampling.denoise,
+        )
+    # KSampler is divided into so many, and runs the last of them, to denoise by a part.
+    total = int(sampling.steps / sampling.denoise)
+    least = LEAST_STEPS.get(sampling.scheduler, 1)
+    if total < least:
+        raise InvalidValue(
+            f"the scheduler {sampling.scheduler} needs at least {least} steps, and {steps_field} is {sampling.steps}",
+            field=steps_field,
+            hint=f"send {steps_field} {least}, or another scheduler",
+            value=sampling.steps,
+        )
 
 
 def _one_of(available: Sequence[str], name: str, field: str) -> str:
@@ -87,8 +123,7 @@ def choose_cfg(body: GenerationBody, chosen: Chosen, warnings: list[str]) -> tup
         if body.cfg_scale is None:
             return cfg, chosen.defaults.guidance
         warnings.append(
-            f"cfg_scale {cfg:g} is given to this model as its guidance, with cfg 1 and no use of negative_prompt; "
-            "send guidance too to set both"
+            f"cfg_scale {cfg:g} is given to this model as its guidance, with cfg 1; send guidance too to set both"
         )
         return 1.0, cfg
     if body.guidance is not None:

@@ -7,9 +7,10 @@ from PIL import Image, ImageChops
 from shared.defaults import usual_pixels
 from shared.errors import InvalidPicture, InvalidValue
 from shared.fitting import as_mask, as_picture, blur, choose_size, extend, fit, outpaint_mask, region
-from shared.schema.body import Img2ImgBody, InpaintMode
+from shared.images import is_empty
+from shared.schema.body import Img2ImgBody, InpaintMode, ResizeMode
 from shared.schema.request import Inpainting, Paste, Size
-from shared.schema.units import MAX_SIDE, Picture
+from shared.schema.units import MAX_SIDE, Picture, aligned
 from shared.web.reading.models import Chosen
 from shared.web.reading.pictures import SentPictures
 
@@ -43,8 +44,13 @@ class Source:
     names: dict[str, str]
 
 
-def read_source(body: Img2ImgBody, chosen: Chosen, sent: SentPictures, warnings: list[str]) -> Source:
-    """Source and mask. Raises InvalidPicture and InvalidValue."""
+def read_source(
+    body: Img2ImgBody, chosen: Chosen, sent: SentPictures, warnings: list[str], *, custom: bool = False
+) -> Source:
+    """Source and mask; for a graph of the client's own (`custom`) in their own size, unless another was asked for.
+
+    Raises InvalidPicture and InvalidValue.
+    """
     found = sent.picture("input_image", "image")
     if found is None:
         raise InvalidPicture(
@@ -65,7 +71,13 @@ def read_source(body: Img2ImgBody, chosen: Chosen, sent: SentPictures, warnings:
         mask = fit(mask, image.size, "just_resize")
     mode = _mode(body, chosen, warnings)
     if not body.only_masked:
-        source = _whole(body, chosen, image, mask, mode, names, warnings)
+        usual = image.width * image.height if custom else usual_pixels(chosen.file)
+        source = _whole(body, usual, image, mask, mode, names, warnings)
+        if custom and aligned(source.frame.size) != source.frame.size:
+            warnings.append(
+                "LoadImage takes multiples of 8 pixels: of input_image, with "
+                f"{'x'.join(map(str, source.frame.size))}, the edges are repeated"
+            )
     elif mask is None:
         raise InvalidValue(
             "only_masked needs a mask", field="only_masked", hint="send a mask, or leave only_masked out"
@@ -78,15 +90,15 @@ def read_source(body: Img2ImgBody, chosen: Chosen, sent: SentPictures, warnings:
 
 def _whole(
     body: Img2ImgBody,
-    chosen: Chosen,
+    usual: int,
     image: Image.Image,
     mask: Image.Image | None,
     mode: InpaintMode,
     names: dict[str, str],
     warnings: list[str],
 ) -> Source:
-    """All of the source, and what is added around it."""
-    size = choose_size(image.size, body.width, body.height, usual_pixels(chosen.file))
+    """All of the source, with no more than about `usual` pixels if no size was asked for; and what is added to it."""
+    size = choose_size(image.size, body.width, body.height, usual)
     if body.width is None and body.height is None and size != image.size:
         warnings.append(
             f"input_image has {image.width}x{image.height} pixels and was scaled to {size[0]}x{size[1]}; "
@@ -98,7 +110,7 @@ def _whole(
             "resize_mode crop_and_resize or fill keeps its proportions"
         )
     image = fit(image, size, body.resize_mode)
-    mask = None if mask is None else fit(mask, size, body.resize_mode)
+    mask = None if mask is None else _fit_mask(mask, size, body.resize_mode)
     blend = None if mask is None else blur(mask, body.mask_blur)
 
     asked = size
@@ -153,6 +165,17 @@ def _surroundings(
     )
     frame = Frame(size, size, _denoise(body, inpainting, warnings), part, whole=image.size)
     return Source(as_picture(part), frame, inpainting, names)
+
+
+def _fit_mask(mask: Image.Image, size: Size, mode: ResizeMode) -> Image.Image:
+    fitted = fit(mask, size, mode)
+    if is_empty(fitted):
+        raise InvalidPicture(
+            f"nothing of mask is left in the {size[0]}x{size[1]} pixels that are drawn",
+            field="mask",
+            hint="send a larger width and height, another resize_mode, or only_masked",
+        )
+    return fitted
 
 
 def _without_effect(body: Img2ImgBody, *, masked: bool, inpainting: Inpainting | None) -> list[str]:

@@ -8,13 +8,15 @@ from typing import Any, TypeVar
 from pydantic import AliasChoices, BaseModel, ValidationError
 
 from shared.errors import InvalidValue
-from shared.schema.body import Body, ControlUnitBody, LoraBody
+from shared.schema.body import Body, ControlNetBody, ControlUnitBody, LoraBody
 
 B = TypeVar("B", bound=BaseModel)
 
 TEXTS = ("prompt", "negative_prompt")
 # What a form can only hold as text.
 STRUCTURED = ("lora", "loras", "controlnet", "custom_workflow", "text_encoders")
+# What asks for nothing, in JSON or in a form.
+NOTHING = (False, "false", "none", "automatic")
 # Sent by the web page, and of no meaning for the result: the order of units is theirs, a unit has one picture, and the
 # engine looks after its memory itself.
 OF_NO_MEANING = {"unit_index", "input_mode", "low_vram"}
@@ -27,12 +29,18 @@ def validate(model: type[B], values: Mapping[str, Any]) -> B:
     except ValidationError as error:
         problems = [_problem(model, item) for item in error.errors(include_url=False)]
         field = problems[0]["field"]
+        needed = "is missing" in problems[0]["message"] or _is_required(model, field)
         raise InvalidValue(
             problems[0]["message"],
             field=field,
-            hint=None if "is missing" in problems[0]["message"] else "leave it out, or send null, for the default",
+            hint=None if needed else "leave it out, or send null, for the default",
             problems=problems if len(problems) > 1 else None,
         ) from error
+
+
+def _is_required(model: type[BaseModel], field: str) -> bool:
+    declared = model.model_fields.get(field)
+    return declared is not None and declared.is_required()
 
 
 def tidy(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,13 +65,29 @@ def known_names(model: type[BaseModel]) -> set[str]:
 def ignored(values: Mapping[str, Any], model: type[Body], elsewhere: Collection[str] = ()) -> list[str]:
     """One warning that names every field that was not used, at any depth, and what may have been meant."""
     said = _unknown(values, {*known_names(model), *elsewhere})
+    said += _unknown(values.get("controlnet"), known_names(ControlNetBody), "controlnet.")
     units = (values.get("controlnet") or {}).get("units") if isinstance(values.get("controlnet"), Mapping) else None
     for index, unit in enumerate(units if isinstance(units, list) else []):
         said += _unknown(unit, {*known_names(ControlUnitBody), *OF_NO_MEANING}, f"controlnet.units[{index}].")
-    loras = [values.get("lora"), *(values["loras"] if isinstance(values.get("loras"), list) else [])]
-    for lora in loras:
-        said += _unknown(lora, known_names(LoraBody), "lora.")
-    return [f"ignored, because not known here: {', '.join(said)}"] if said else []
+    said += _unknown(values.get("lora"), known_names(LoraBody), "lora.")
+    for index, lora in enumerate(values["loras"] if isinstance(values.get("loras"), list) else []):
+        said += _unknown(lora, known_names(LoraBody), f"loras[{index}].")
+    unknown = [f"ignored, because not known here: {', '.join(said)}"] if said else []
+    return unknown + _said_twice(values, model)
+
+
+def _said_twice(values: Mapping[str, Any], model: type[Body]) -> list[str]:
+    """A warning for each further name of a field that asks for something, and for something else than the first."""
+    warnings = []
+    for field in model.model_fields.values():
+        names = field.validation_alias.choices if isinstance(field.validation_alias, AliasChoices) else ()
+        first, *others = [str(name) for name in names if name in values] or [""]
+        warnings += [
+            f"{other} has no effect: {first} says {values[first]!r}"
+            for other in others
+            if values[other] not in NOTHING and values[other] != values[first]
+        ]
+    return warnings
 
 
 def _unknown(values: Any, known: Collection[str], prefix: str = "") -> list[str]:

@@ -1,0 +1,227 @@
+"""What was sent and changes nothing is named; what the web page sends out of habit is not."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from shared.errors import InvalidValue
+from shared.schema.body import Txt2ImgBody
+from shared.web.body import Fields
+from shared.web.reading.effect import PARTS
+from shared.web.reading.requests import read_txt2img
+from tests.page import generation
+from tests.readings import URL, context, read, refused, reread
+from tests.shelf import OWN, REFINER, SCHNELL
+
+PART_FIELDS = {name: switch for switch, names in PARTS.items() for name in names}
+VALUES = {
+    "hires_fix_upscaler": "Lanczos",
+    "hires_fix_upscale_method": "resize-to",
+    "hires_fix_resize_width": 512,
+    "hires_fix_resize_height": 512,
+    "hires_fix_sampler_name": "ddim",
+    "hires_fix_scheduler": "karras",
+    "refiner_model": "none such",
+    "face_restoration_model": "gfpgan",
+}
+
+
+def without_effect(**values: Any) -> set[str]:
+    """The fields that a request is told to have no effect."""
+    return {warning.split()[0] for warning in read(**values).warnings if "no effect" in warning}
+
+
+def test_every_field_of_a_part_is_known_by_its_name() -> None:
+    assert set(Txt2ImgBody.model_fields) >= {*PARTS, *PART_FIELDS}
+    named = {name for name in Txt2ImgBody.model_fields if name.startswith(("hires_fix_", "refiner_"))}
+    assert named - {*PARTS} <= {*PART_FIELDS}
+
+
+@pytest.mark.parametrize("name", PART_FIELDS)
+def test_a_field_of_a_part_that_nobody_switched_on_is_named(name: str) -> None:
+    sent = {name: VALUES.get(name, 1)}
+    switch = PART_FIELDS[name]
+    assert read(**sent).warnings == [f"{name} has no effect without {switch}"]
+    assert reread(**sent).warnings == [f"{name} has no effect without {switch}"]
+    # Switched off, it is meant to have none.
+    off = "none" if switch == "upscaler" else False
+    assert read(**sent, **{switch: off}).warnings == []
+
+
+def test_a_part_that_is_on_is_not_complained_about() -> None:
+    assert without_effect(hires_fix=True, hires_fix_hires_steps=3, hires_fix_upscale_factor=3) == set()
+    assert without_effect(hires_fix_enabled=True, hires_fix_hires_steps=3) == set()
+    assert without_effect(refiner_enabled=True, refiner_model=REFINER, refiner_switch_at=0.5) == set()
+    assert without_effect(restore_faces=True, codeformer_weight=0.9) == set()
+    assert without_effect(upscaler="Lanczos", upscale_factor=3) == set()
+
+
+def test_what_is_off_is_no_part_of_the_parameters_and_those_sent_again_say_nothing_new() -> None:
+    parts = {"hires_fix_hires_steps": 9, "refiner_model": "x", "face_restoration_model": "gfpgan"}
+    first = read(**generation(**parts, denoising_strength=None))
+    assert first.warnings == []
+    assert not first.parameters.keys() & PART_FIELDS.keys()
+    again = read(**first.parameters)
+    assert (again.request, again.warnings, again.parameters) == (first.request, [], first.parameters)
+    enlarged = read(
+        **generation(hires_fix_enabled=True, hires_fix=True, hires_fix_upscaler="Latent", denoising_strength=None)
+    )
+    assert enlarged.warnings == []
+    assert read(**enlarged.parameters).warnings == []
+    assert read(**enlarged.parameters).request == enlarged.request
+
+
+@pytest.mark.parametrize(
+    ("values", "fields"),
+    [
+        ({"sampler_name": "DPM++ 2M Karras", "scheduler": "exponential"}, {"scheduler"}),
+        ({"sampler_name": "dpm-2m-karras", "scheduler": "normal"}, set()),
+        ({"sampler_name": "DPM++ 2M Karras", "scheduler": "karras", "karras_sigmas": True}, set()),
+        ({"sampler_name": "euler", "scheduler": "simple", "karras_sigmas": True}, {"scheduler"}),
+        ({"sampler_name": "euler", "scheduler": "automatic", "karras_sigmas": True}, set()),
+        ({"sampler_name": "DPM++ 2M Exponential", "karras_sigmas": True}, {"karras_sigmas"}),
+        (
+            {
+                "hires_fix": True,
+                "hires_fix_sampler_name": "DPM++ 2M Karras",
+                "hires_fix_scheduler": "simple",
+                "scheduler": "exponential",
+            },
+            {"hires_fix_scheduler"},
+        ),
+    ],
+)
+def test_a_scheduler_that_is_overruled_is_named(values: dict[str, Any], fields: set[str]) -> None:
+    assert without_effect(**values) == fields
+
+
+def test_the_overruled_scheduler_is_told_by_whom() -> None:
+    (warning,) = read(sampler_name="DPM++ 2M Karras", scheduler="exponential").warnings
+    assert warning == "scheduler exponential has no effect: sampler_name says karras"
+    (warning,) = read(scheduler="simple", karras_sigmas=True).warnings
+    assert warning == "scheduler simple has no effect: karras_sigmas says karras"
+
+
+def test_a_refiner_that_gets_no_step_is_named() -> None:
+    refined = {"refiner_enabled": True, "refiner_model": REFINER}
+    (warning,) = read(**refined, steps=2, refiner_switch_at=0.8).warnings
+    assert warning == "refiner_model has no effect: refiner_switch_at 0.8 leaves it none of 2 steps"
+    assert without_effect(**refined, steps=3, refiner_switch_at=0.8) == set()
+    assert without_effect(**refined, refiner_switch_at=0) == set()
+    of_base = {"clip_skip": 2, "loras": [{"lora_name": "glow"}], "controlnet": {"units": []}}
+    assert without_effect(**refined, **of_base, refiner_switch_at=0) == set(of_base)
+    assert without_effect(**refined, **of_base, refiner_switch_at=0, hires_fix=True) == set()
+    assert without_effect(**refined, **of_base) == set()
+    assert without_effect(**refined, refiner_switch_at=1) == {"refiner_model"}
+
+
+def test_a_field_that_is_sent_under_two_names_is_told_which_one_counts() -> None:
+    (warning,) = read(hires_fix=True, hires_fix_enabled=False).warnings
+    assert warning == "hires_fix has no effect: hires_fix_enabled says False"
+    # The page sends both.
+    assert read(hires_fix=False, hires_fix_enabled=True).warnings == []
+    assert without_effect(vae_name="automatic", vae="none such") == {"vae"}
+    assert without_effect(vae="automatic") == set()
+
+
+@pytest.mark.parametrize(
+    "notation", ["<hypernet:ink:0.5>", "<LYCO:ink>", "BREAK", "[red:blue:0.5]", "[red:10]", "[:blue: .25]"]
+)
+def test_notations_of_other_programs_are_named(notation: str) -> None:
+    text = f"a circle {notation} on white"
+    for field in ("prompt", "negative_prompt"):
+        assert read(**{field: text}).warnings == [f"{field} has {notation}, which is read as words"]
+
+
+def test_words_that_only_look_like_a_notation_are_not() -> None:
+    text = "(red:1.2), [blue], ((green)), a break, [a, b], <lora:glow:0.8> \\[a:b:0.5\\] 16:9"
+    assert read(prompt=text).warnings == []
+
+
+def test_a_lora_in_the_negative_prompt_is_named() -> None:
+    (warning,) = read(negative_prompt="blur <lora:glow:1>").warnings
+    assert warning == "negative_prompt has <lora:glow:1>, which has no effect there: a LoRA belongs into prompt"
+
+
+def test_a_negative_prompt_that_no_pass_looks_at_is_named() -> None:
+    blur = {"negative_prompt": "blur", "model_name": OWN}
+    (warning,) = read(**blur, cfg_scale=1).warnings
+    assert warning == "negative_prompt has no effect: with cfg_scale 1 the prompt alone counts"
+    assert without_effect(**blur, cfg_scale=1.5) == set()
+    assert without_effect(negative_prompt=" ", cfg_scale=1) == set()
+    assert without_effect(**blur, cfg_scale=1, hires_fix=True, hires_fix_cfg_scale=4) == set()
+    assert without_effect(**blur, cfg_scale=1, hires_fix=True) == {"negative_prompt"}
+    # Some models are drawn so without having been asked.
+    assert without_effect(negative_prompt="blur", model_name=SCHNELL) == {"negative_prompt"}
+
+
+def test_tiles_of_a_picture_that_is_drawn_at_once_are_named() -> None:
+    tiles = {"tile_size": 256, "tile_overlap": 32}
+    assert without_effect(**tiles, width=2048, height=2048) == set(tiles)
+    assert without_effect(**tiles, width=2048, height=2056) == set()
+    assert without_effect(**tiles, width=1024, height=1032, hires_fix=True) == set()
+    assert without_effect(tile_size=512, tile_overlap=64) == set()
+
+
+def test_the_way_in_which_hires_fix_does_not_choose_its_size_is_named_unless_it_was_chosen() -> None:
+    sides = {"hires_fix_resize_width": 1024, "hires_fix_resize_height": 1024}
+    assert without_effect(hires_fix=True, **sides) == set(sides)
+    assert without_effect(hires_fix=True, **sides, hires_fix_upscale_method="upscale-by") == set()
+    assert without_effect(hires_fix=True, **sides, hires_fix_upscale_method="resize-to") == set()
+
+
+def test_a_controlnet_that_begins_as_it_ends_is_named() -> None:
+    unit = {"model": "canny", "input_image": URL, "preprocessor": "canny"}
+    warnings = read(controlnet={"units": [{**unit, "guidance_start": 0.5, "guidance_end": 0.5}, unit]}).warnings
+    assert warnings == ["controlnet.units[0] has no effect: it begins and ends at 0.5"]
+
+
+def test_a_control_type_that_stands_for_no_preprocessor_is_named() -> None:
+    unit = {"model": "canny", "input_image": URL}
+    (warning,) = read(controlnet={"units": [{**unit, "control_type": "sketch"}]}).warnings
+    assert warning.startswith("controlnet.units[0].control_type 'sketch' has no effect")
+    for understood in (
+        {"control_type": "canny"},
+        {"control_type": "None"},
+        {"control_type": "x", "preprocessor": "none"},
+    ):
+        assert read(controlnet={"units": [{**unit, **understood}]}).warnings == []
+
+
+def test_what_a_graph_of_ones_own_makes_of_it_is_not_guessed() -> None:
+    fields = Fields({"prompt": "x", "negative_prompt": "blur", "cfg_scale": 1, "tile_size": 256}, {})
+    assert read_txt2img(fields, replace(context(), custom=True)).warnings == []
+    assert len(read_txt2img(fields, context()).warnings) == 2
+
+
+def test_the_hint_for_what_is_needed_does_not_say_to_leave_it_out() -> None:
+    assert refused(prompt="x" * 20001).hint is None
+    assert refused(steps=0).hint is not None
+
+
+def test_a_denoising_strength_that_would_hold_the_engine_is_refused() -> None:
+    with pytest.raises(InvalidValue) as wrong:
+        reread(denoising_strength=1e-5, steps=2)
+    assert (wrong.value.field, wrong.value.hint) == (
+        "denoising_strength",
+        "send 0, which changes nothing, or 0.0002 or more",
+    )
+    for enough in (0, 0.0002, 1):
+        assert reread(denoising_strength=enough, steps=2).request.sampling.denoise == enough
+    again = {"hires_fix": True, "hires_fix_hires_steps": 1000}
+    assert refused(**again, hires_fix_denoising_strength=0.09).field == "hires_fix_denoising_strength"
+    assert without_effect(**again, hires_fix_denoising_strength=0.1) == set()
+    # The steps divided by this are more than a number can hold.
+    assert refused(denoising_strength=5e-324).field == "denoising_strength"
+
+
+def test_a_scheduler_that_cannot_make_so_few_steps_is_refused() -> None:
+    few = refused(scheduler="kl_optimal", steps=1)
+    assert (few.field, few.hint) == ("steps", "send steps 2, or another scheduler")
+    assert without_effect(scheduler="kl_optimal", steps=2) == set()
+    again = {"scheduler": "kl_optimal", "hires_fix": True, "hires_fix_hires_steps": 1}
+    assert refused(**again, hires_fix_denoising_strength=0.6).field == "hires_fix_hires_steps"
+    # Of two steps the last one is taken.
+    assert without_effect(**again, hires_fix_denoising_strength=0.5) == set()
+    assert without_effect(**again, hires_fix_denoising_strength=0) == set()
