@@ -83,7 +83,7 @@ def test_so_little_denoising_that_the_engine_would_be_held_is_found(denoise: Any
         return [f"{problem.input} {problem.kind}" for problem in check_graph(graph, schemas)]
 
     assert found(denoise) == ["denoise out_of_range"]
-    assert found(0.002) == found(0) == found(1.0, 10000) == []
+    assert found(0.002) == found(0.0003, 3) == found(0) == found(1.0, 10000) == []
 
 
 def test_an_unknown_node_is_named() -> None:

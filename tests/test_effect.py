@@ -126,7 +126,7 @@ def test_a_field_that_is_sent_under_two_names_is_told_which_one_counts() -> None
 
 
 @pytest.mark.parametrize(
-    "notation", ["<hypernet:ink:0.5>", "<LYCO:ink>", "BREAK", "[red:blue:0.5]", "[red:10]", "[:blue: .25]"]
+    "notation", ["<hypernet:ink:0.5>", "<LYCO:ink>", "BREAK", "AND", "[red:blue:0.5]", "[red:10]", "[:blue: .25]"]
 )
 def test_notations_of_other_programs_are_named(notation: str) -> None:
     text = f"a circle {notation} on white"
@@ -135,7 +135,7 @@ def test_notations_of_other_programs_are_named(notation: str) -> None:
 
 
 def test_words_that_only_look_like_a_notation_are_not() -> None:
-    text = "(red:1.2), [blue], ((green)), a break, [a, b], <lora:glow:0.8> \\[a:b:0.5\\] 16:9"
+    text = "(red:1.2), [blue], ((green)), a break and BRAND, [a, b], <lora:glow:0.8> \\[a:b:0.5\\] 16:9"
     assert read(prompt=text).warnings == []
 
 
@@ -209,11 +209,13 @@ def test_a_denoising_strength_that_would_hold_the_engine_is_refused() -> None:
     )
     for enough in (0, 0.0002, 1):
         assert reread(denoising_strength=enough, steps=2).request.sampling.denoise == enough
+    # 0.0003 * 10000 is a little less than 3.
+    assert reread(denoising_strength=0.0003, steps=3).request.sampling.denoise == 0.0003
     again = {"hires_fix": True, "hires_fix_hires_steps": 1000}
     assert refused(**again, hires_fix_denoising_strength=0.09).field == "hires_fix_denoising_strength"
     assert without_effect(**again, hires_fix_denoising_strength=0.1) == set()
     # The steps divided by this are more than a number can hold.
-    assert refused(denoising_strength=5e-324).field == "denoising_strength"
+    assert refused(**again, hires_fix_denoising_strength=5e-324).field == "hires_fix_denoising_strength"
 
 
 def test_a_scheduler_that_cannot_make_so_few_steps_is_refused() -> None:

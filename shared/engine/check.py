@@ -70,7 +70,7 @@ def check_graph(graph: Mapping[str, Any], schemas: Mapping[str, Any]) -> list[Pr
             if problem is not None:
                 problems.append(Problem(node_id, class_type, name, *problem, value=value, options=options))
         steps, denoise = (_number(graph, inputs.get(name)) for name in ("steps", "denoise"))
-        if steps is not None and denoise is not None and denoise * MOST_STEPS < steps and denoise > 0:
+        if steps is not None and denoise is not None and 0 < denoise < steps / MOST_STEPS:
             # A sampler is divided into steps / denoise. That holds the engine for so long, and nothing cancels it.
             message = (
                 f"denoise {denoise:g} is too little for {steps:g} steps: send 0, or {steps / MOST_STEPS:g} or more"

@@ -11,10 +11,11 @@ LORA = re.compile(r"<lora:([^:<>]+)((?::[^:<>]*)*)>", re.IGNORECASE)
 # A space in front, for ComfyUI does not see it without.
 EMBEDDING = re.compile(r"(?P<before>^|.)embedding:(?P<name>[^\s,()\[\]:<>]+)", re.IGNORECASE | re.DOTALL)
 STRONGEST = 10.0
-# Other networks, chunks, and words that change while it is drawn (`[from:to:when]`), as AUTOMATIC1111 writes them.
+# Other networks, chunks, several prompts in one, and words that change while it is drawn (`[from:to:when]`), as
+# AUTOMATIC1111 writes them.
 FOREIGN = (
     re.compile(r"<(?:lyco|hypernet):[^<>]*>", re.IGNORECASE),
-    re.compile(r"\bBREAK\b"),
+    re.compile(r"\b(?:BREAK|AND)\b"),
     re.compile(r"\[[^\[\]:]*:(?:[^\[\]:]*:)?\s*(?:\d+(?:\.\d+)?|\.\d+)\s*\]"),
 )
 

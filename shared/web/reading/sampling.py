@@ -81,11 +81,12 @@ def check_steps(sampling: Sampling, steps_field: str, denoise_field: str) -> Non
     """Raises InvalidValue for fewer steps than the scheduler can do with, and for more than the engine can bear."""
     if sampling.denoise == 0:
         return
-    if sampling.denoise * MOST_STEPS < sampling.steps:
+    enough = sampling.steps / MOST_STEPS
+    if sampling.denoise < enough:
         raise InvalidValue(
             f"{denoise_field} {sampling.denoise:g} is too little for {sampling.steps} steps",
             field=denoise_field,
-            hint=f"send 0, which changes nothing, or {sampling.steps / MOST_STEPS:g} or more",
+            hint=f"send 0, which changes nothing, or {enough:g} or more",
             value=sampling.denoise,
         )
     # KSampler is divided into so many, and runs the last of them, to denoise by a part.
