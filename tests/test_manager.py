@@ -85,6 +85,8 @@ def test_a_restart_that_waits_comes_when_the_engine_is_idle(tmp_path: Path, monk
 def test_the_flag_of_a_restart_is_read(control: Control) -> None:
     assert control.client.post("/api/engine/restart").status_code == 202
     assert body(control.client.post("/api/engine/restart", json={"when_idle": True}))["when_idle"] is True
+    assert body(control.client.post("/api/engine/restart?when_idle=true"))["when_idle"] is True
     assert control.client.post("/api/engine/restart", json={"when_idle": "maybe"}).status_code == 422
+    assert control.client.post("/api/engine/restart?when_idle=maybe").status_code == 422
     assert control.client.post("/api/engine/free").status_code == 503
     assert control.client.get("/api/engine").status_code == 200

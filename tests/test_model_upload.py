@@ -90,6 +90,8 @@ def test_a_cut_model_and_a_form_without_one_are_refused(control: Control, tmp_pa
     assert control.client.post("/api/upload-model", data={"model_type": "loras"}).status_code in (415, 422)
     wrong = control.client.post("/api/upload-model", data={"file": "text"}, content_type="multipart/form-data")
     assert body(wrong)["error"]["field"] == "file"
+    form = {"file": (io.BytesIO(a_model(tmp_path)), "a.safetensors")}
+    assert body(control.client.post("/api/upload-model", data=form))["message"] == "model_type is missing"
 
 
 def test_names_of_other_kinds_are_a_setting() -> None:

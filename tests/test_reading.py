@@ -145,7 +145,9 @@ def test_a_file_that_is_not_there_is_answered_with_the_nearest() -> None:
     assert (error.field, error.details["nearest"]) == ("model_name", [OWN])
     assert refused(vae_name="none such").field == "vae_name"
     assert refused(lora={"lora_name": "glew"}).details["nearest"] == ["glow.safetensors"]
-    assert refused(hires_fix=True, hires_fix_upscaler="2x").field == "hires_fix_upscaler"
+    wrong = refused(hires_fix=True, hires_fix_upscaler="2x")
+    assert (wrong.field, wrong.hint is not None) == ("hires_fix_upscaler", True)
+    assert {"4x-UltraSharp.pth", "Latent (bicubic)", "Lanczos"} <= set(str(wrong.hint)[9:].split(", "))
     assert refused(upscaler="2x").field == "upscaler"
     assert refused(refiner_enabled=True, refiner_model="x").field == "refiner_model"
     assert refused(refiner_enabled=True, refiner_model="none").field == "refiner_model"

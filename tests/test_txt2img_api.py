@@ -133,6 +133,12 @@ def test_unknown_fields_are_named(house: TestHouse) -> None:
     assert reply["warnings"] == ["ignored, because not known here: negativ_prompt (did you mean negative_prompt?)"]
 
 
+def test_fields_in_the_address_are_named(house: TestHouse) -> None:
+    small = {"prompt": PROMPT, "steps": 1, "width": 64, "height": 64}
+    sent = requests.post(f"{house.txt2img}/api/txt2img?steps=5&seed=1", json=small, timeout=TIMEOUT)
+    assert sent.json()["warnings"] == ["ignored, because fields belong into the body: steps, seed"]
+
+
 @pytest.mark.parametrize(
     ("fields", "field", "says"),
     [

@@ -1,6 +1,7 @@
 """What every service does with any request: health, errors, CORS, who may call, limits."""
 
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,29 @@ def test_hostile_json_is_a_400(client: MakeClient, body: bytes) -> None:
     assert response.status_code == 400
     assert response.json is not None
     assert response.json["message"] == "the body is not valid JSON"
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "field"),
+    [
+        (b'{"prompt": "x", "steps": 3, "steps": 4}', "application/json", "steps"),
+        (b'{"prompt": "x", "lora": {"lora_name": "a", "lora_name": "b"}}', "application/json", "lora_name"),
+        (b"prompt=x&prompt=y", "application/x-www-form-urlencoded", "prompt"),
+    ],
+)
+def test_a_field_that_is_sent_twice_is_refused(client: MakeClient, body: bytes, content_type: str, field: str) -> None:
+    response = client().post("/api/txt2img", data=body, content_type=content_type)
+    assert response.status_code == 400
+    assert response.json is not None
+    assert response.json["error"]["field"] == field
+
+
+def test_a_file_that_is_sent_beside_a_field_of_its_name_is_refused(client: MakeClient) -> None:
+    picture = (BytesIO(b"x"), "a.png")
+    response = client().post("/api/img2img", data={"prompt": "x", "image": [picture, "data:image/png;base64,eA=="]})
+    assert response.status_code == 400
+    assert response.json is not None
+    assert response.json["error"]["field"] == "image"
 
 
 @pytest.mark.parametrize(

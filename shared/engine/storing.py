@@ -24,9 +24,10 @@ SPARE = 512 * 1024 * 1024
 
 
 def checked_kind(kind: object) -> str:
-    """The folder for a kind of models; raises InvalidValue for one that there is not."""
+    """The folder for a kind of models; raises InvalidValue for None, and for one that there is not."""
     if kind not in KINDS:
-        raise InvalidValue(f"model_type {kind!r} does not exist", field="model_type", hint=f"one of {', '.join(KINDS)}")
+        wrong = "model_type is missing" if kind is None else f"model_type {kind!r} does not exist"
+        raise InvalidValue(wrong, field="model_type", hint=f"one of {', '.join(KINDS)}")
     return str(kind)
 
 

@@ -87,7 +87,7 @@ def _accept(backend: Backend, kind: str, draft: Callable[[Fields, str], Draft], 
         spec={
             "request": dict(drafted.request),
             "graph": dict(drafted.graph),
-            "warnings": list(drafted.warnings),
+            "warnings": [*drafted.warnings, *_in_the_address()],
             "uploads": [*([name, UPLOAD_FOLDER] for name in drafted.uploads), *([name, None] for name in drafted.kept)],
             "seeds": list(drafted.seeds),
             "size": drafted.size,
@@ -103,6 +103,11 @@ def _accept(backend: Backend, kind: str, draft: Callable[[Fields, str], Draft], 
     row, new = backend.accept(job, {**drafted.kept, **drafted.uploads})
     # Another request with the same key may have been quicker.
     return row if new else _same(row, body_hash)
+
+
+def _in_the_address() -> list[str]:
+    """A warning about fields that stand where none is read."""
+    return [f"ignored, because fields belong into the body: {', '.join(request.args)}"] if request.args else []
 
 
 def _checked(key: str) -> str:

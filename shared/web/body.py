@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from shared.errors import InvalidPicture, RequestError, UnsupportedBody
 from shared.images import decode_base64
 
 DEEPEST = 50
-EXAMPLE = 'it should look like {"prompt": "a red circle"}'
+EXAMPLE = "it should be a JSON object or a form; /docs has an example for each route"
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ def read_fields(request: Request) -> Fields:
     if request.is_json or request.mimetype == "text/plain" or forgotten:
         return Fields(values=_read_json(request), files={})
     if request.mimetype in ("multipart/form-data", "application/x-www-form-urlencoded"):
+        _refuse_twice(name for part in (request.form, request.files) for name, _ in part.items(multi=True))
         files = {name: file.read() for name, file in request.files.items() if file.filename or file.content_length}
         return Fields(values=dict(request.form.items()), files=files)
     if not request.get_data():
@@ -78,9 +80,23 @@ def _is_deep(body: Any) -> bool:
     return bool(level)
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    _refuse_twice(name for name, _ in pairs)
+    return dict(pairs)
+
+
+def _refuse_twice(names: Iterable[str]) -> None:
+    """Raises RequestError for a name that is there twice, for one of its values would be lost."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise RequestError(f"{name[:100]!r} is there twice", field=name[:100], hint="send it once")
+        seen.add(name)
+
+
 def _read_json(request: Request) -> dict[str, Any]:
     try:
-        body = json.loads(request.get_data())
+        body = json.loads(request.get_data(), object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise RequestError("the body is not valid JSON", hint=EXAMPLE) from error
     if not isinstance(body, dict):

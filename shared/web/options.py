@@ -11,7 +11,7 @@ from shared.defaults import choose_checkpoint, defaults_for
 from shared.engine.options import engine_options
 from shared.schema.body import Img2ImgBody, Txt2ImgBody
 from shared.web.backend import Backend
-from shared.web.reading.enlarging import LATENT_METHODS, PICTURE_METHODS
+from shared.web.reading.enlarging import LATENT_UPSCALERS, PLAIN_UPSCALERS
 from workflows.preprocessors import PREPROCESSORS
 
 
@@ -22,13 +22,12 @@ def option_routes(backend: Backend) -> Blueprint:
     @routes.get("/api/options")
     def get_options() -> Response:
         choices = engine_options(backend.catalog, PREPROCESSORS)
-        plain = [name.capitalize() for name in PICTURE_METHODS]
         return jsonify(
             {
                 "status": "success",
                 **choices,
-                "upscalers": [*choices["upscalers"], *plain],
-                "hires_upscalers": [*map(str.capitalize, LATENT_METHODS), *choices["upscalers"], *plain],
+                "upscalers": [*choices["upscalers"], *PLAIN_UPSCALERS],
+                "hires_upscalers": [*LATENT_UPSCALERS, *choices["upscalers"], *PLAIN_UPSCALERS],
                 "defaults": _defaults(backend),
                 "limits": {
                     "max_body_mb": backend.settings.max_body_mb,

@@ -37,8 +37,9 @@ def engine_routes(manager: EngineManager) -> Blueprint:
 
 
 def _flag(name: str) -> bool:
-    """A field of the body, which may be left out, as a whole."""
-    value = read_fields(request).values.get(name, False) if request.get_data() else False
+    """A field of the body, which may be left out as a whole, or of the address."""
+    sent = read_fields(request).values if request.get_data() else {}
+    value = sent.get(name, request.args.get(name, False))
     if value in (True, "true", "1", 1):
         return True
     if value in (False, "false", "0", 0):

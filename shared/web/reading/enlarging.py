@@ -1,5 +1,7 @@
 """Hires fix, upscaling and face restoration."""
 
+from collections.abc import Sequence
+
 from shared.errors import InvalidValue
 from shared.schema.body import GenerationBody, UpscaleBody
 from shared.schema.request import Enlarging, FaceRestoration, Hires, Sampling, Size
@@ -17,6 +19,9 @@ LATENT_METHODS = {
     "latent (area)": "area",
 }
 PICTURE_METHODS = {"lanczos": "lanczos", "nearest": "nearest-exact", "bicubic": "bicubic", "bilinear": "bilinear"}
+# As they are told to people.
+LATENT_UPSCALERS = [name.capitalize() for name in LATENT_METHODS]
+PLAIN_UPSCALERS = [name.capitalize() for name in PICTURE_METHODS]
 LARGEST_UPSCALE = 16384
 NOT_CHOSEN = ("none",)
 
@@ -49,7 +54,7 @@ def choose_hires(
         return Hires(target, again, latent_method=method)
     # The second pass works with whole cells too.
     whole = aligned(enlarged(size, target))
-    enlarging = choose_enlarging(body.hires_fix_upscaler, whole, "hires_fix_upscaler", inventory)
+    enlarging = choose_enlarging(body.hires_fix_upscaler, whole, "hires_fix_upscaler", inventory, LATENT_UPSCALERS)
     return Hires(target, again, enlarging=enlarging)
 
 
@@ -62,12 +67,16 @@ def choose_upscale(body: GenerationBody, size: Size, inventory: Inventory) -> En
     )
 
 
-def choose_enlarging(upscaler: str, size: Size, field: str, inventory: Inventory) -> Enlarging:
-    """By the upscale model, or the plain method, of that name. Raises InvalidValue that names `field`."""
+def choose_enlarging(
+    upscaler: str, size: Size, field: str, inventory: Inventory, besides: Sequence[str] = ()
+) -> Enlarging:
+    """By the upscale model, or the plain method, of that name. Raises InvalidValue that names `field`, and all that it
+    takes: those, and `besides`."""
     method = PICTURE_METHODS.get(upscaler.lower())
     if method is not None:
         return Enlarging(size, method=method)
-    return Enlarging(size, model=find_file(upscaler, inventory, "upscale_models", field, "upscale model"))
+    besides = [*besides, *PLAIN_UPSCALERS]
+    return Enlarging(size, model=find_file(upscaler, inventory, "upscale_models", field, "upscale model", besides))
 
 
 def scaled(size: Size, factor: float, field: str, largest: int) -> Size:

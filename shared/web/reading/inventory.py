@@ -26,15 +26,20 @@ class Inventory(Protocol):
         """Whether the engine has a node of that class."""
 
 
-def find_file(wanted: str, inventory: Inventory, folder: str, field: str, what: str) -> str:
+def find_file(
+    wanted: str, inventory: Inventory, folder: str, field: str, what: str, besides: Sequence[str] = ()
+) -> str:
     """The file of a kind that is meant: by its whole name, or without folder, extension and case.
 
-    Raises InvalidValue that names `field` and the nearest there are; `what` says in words what is sought.
+    Raises InvalidValue that names `field`, the nearest there are, and what else it takes `besides` files; `what` says
+    in words what is sought.
     """
-    return find_in(wanted, inventory, (folder,), field, what)[1]
+    return find_in(wanted, inventory, (folder,), field, what, besides)[1]
 
 
-def find_in(wanted: str, inventory: Inventory, folders: Sequence[str], field: str, what: str) -> tuple[str, str]:
+def find_in(
+    wanted: str, inventory: Inventory, folders: Sequence[str], field: str, what: str, besides: Sequence[str] = ()
+) -> tuple[str, str]:
     """Like `find_file`, in the first of several folders that has it; which one, and the name."""
     found = look_for(wanted, inventory, folders)
     if found is not None:
@@ -43,7 +48,7 @@ def find_in(wanted: str, inventory: Inventory, folders: Sequence[str], field: st
     raise InvalidValue(
         f"the {what} {wanted!r} does not exist",
         field=field,
-        hint=f"there is {', '.join(nearest)}" if nearest else f"the engine has no {what} yet",
+        hint=f"there is {', '.join([*nearest, *besides])}" if nearest or besides else f"the engine has no {what} yet",
         value=wanted,
         nearest=nearest,
     )
