@@ -21,6 +21,7 @@ from shared.engine.manager import EngineManager
 from shared.engine.process import engine_command, find_engine, make_keeper, use_cpu
 from shared.engine.proof import prove
 from shared.errors import EngineError, SetupError
+from shared.files import files_below
 from shared.keys import KeyRing
 from shared.settings import PREFIX, Settings, load_settings
 from shared.web.app import create_app
@@ -246,7 +247,7 @@ def _own_checkpoint(models_dirs: list[Path], ours: frozenset[str]) -> Path | Non
     found = (
         path
         for folder in models_dirs
-        for path in sorted((folder / "checkpoints").rglob("*"))
+        for path in files_below(folder / "checkpoints")
         if path.suffix in (".safetensors", ".ckpt") and path.name not in ours
     )
     return next(found, None)

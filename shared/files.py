@@ -1,12 +1,27 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and folders that may be out of reach or linked."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from shared.errors import StorageFailed
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder; False also where nobody may look, and `Path.is_dir` raises."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """The files in a folder and all below it, linked folders too: where the engine looks for models."""
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(place))
+        folders[:] = [each for each in sorted(folders) if os.path.realpath(Path(place, each)) not in seen]
+        yield from (Path(place, name) for name in sorted(names))
 
 
 def write_whole(path: Path, content: bytes, what: str) -> None:

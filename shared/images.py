@@ -22,6 +22,8 @@ FORMATS_TEXT = "PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF"
 MAX_SOURCE_PIXELS = 64_000_000
 
 OutputFormat = Literal["png", "webp", "jpeg"]
+# What a picture's name may end in: all are saved as PNG, and converted when they are asked for.
+ENDINGS: dict[str, OutputFormat] = {"png": "png", "webp": "webp", "jpg": "jpeg", "jpeg": "jpeg"}
 DATA_URL = re.compile(r"data:[^,]*?(;base64)?,", re.IGNORECASE)
 
 

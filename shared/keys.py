@@ -51,8 +51,13 @@ class KeyRing:
         return known
 
     def for_host(self, host: str) -> str | None:
-        """The key for a host of models, by what its alias begins with: `civitai`, `HF_TOKEN`; None if there is none."""
-        beginnings = HOSTS.get(host, ())
+        """The key for a host of models, by what its alias begins with: `civitai`, `HF_TOKEN`; None if there is none.
+
+        Raises StorageFailed if the file of keys is damaged.
+        """
+        beginnings = HOSTS.get(host)
+        if beginnings is None:
+            return None
         return next((key for alias, key in self._read().items() if _plain(alias).startswith(beginnings)), None)
 
     def _read(self) -> dict[str, str]:

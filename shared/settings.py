@@ -175,6 +175,8 @@ class Settings(BaseSettings):
                 f"waiters ({self.waiters}) and streams ({self.streams}) must leave {FREE_THREADS} of the threads "
                 f"({self.threads}) free: those keep /health, job status and cancel answering"
             )
+        if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable()):
+            raise ValueError(f"{PREFIX}API_KEY must be printable ASCII: in others, no two clients write a header alike")
         if not is_loopback(self.host) and self.api_key is None:
             raise ValueError(
                 f"host {self.host} is open to other machines, so {PREFIX}API_KEY must be set "

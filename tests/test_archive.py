@@ -132,6 +132,20 @@ def test_a_forgotten_job_takes_its_own_files_with_it(open_cellar: Open) -> None:
     assert list(cellar.uploads.iterdir()) == []
 
 
+def test_a_picture_that_was_sent_alone_outlives_its_jobs(open_cellar: Open) -> None:
+    cellar = open_cellar(days=2)
+    cellar.archive.uploads.keep("mine.png", b"png")
+    cellar.archive.uploads.keep("used.png", b"png")
+    job, _ = cellar.finished("mine.png")
+    assert cellar.archive.forget(job)
+    assert cellar.archive.uploads.find("mine.png") == b"png"
+    cellar.add("used.png")
+    cellar.archive.expire(time.time() + DAY)
+    assert cellar.archive.uploads.find("mine.png") == b"png"
+    cellar.archive.expire(time.time() + 3 * DAY)
+    assert [path.name for path in cellar.uploads.iterdir()] == ["used.png"]
+
+
 def test_an_unfinished_job_is_not_forgotten(open_cellar: Open) -> None:
     cellar = open_cellar()
     job = cellar.add("mine.png")

@@ -67,6 +67,10 @@ def test_a_picture_is_sent_on_and_served_at_both_addresses(control: Control) -> 
         answer = control.client.post(f"/api/send-to-{tab}", json={"filename": PICTURE})
         assert body(answer)["status"] == "success"
         assert body(answer)["url"].endswith(f"/api/images/{PICTURE}")
+    # The page knows it by the name in the format that it asked for.
+    webp = PICTURE.replace(".png", ".webp")
+    answer = control.client.post("/api/send-to-img2img", json={"filename": webp})
+    assert body(answer)["url"].endswith(f"/api/images/{webp}")
     for address in ("/images/", "/api/images/"):
         served = control.client.get(address + PICTURE, headers={"Origin": ORIGIN})
         assert served.data == b"png"

@@ -99,6 +99,14 @@ def test_a_server_without_ranges_sends_it_all_again(server: FileServer, tmp_path
     assert fetch(server, tmp_path).run().read_bytes() == content
 
 
+def test_patience_ends_with_a_server_that_always_begins_anew(
+    server: FileServer, tmp_path: Path, content: bytes
+) -> None:
+    server.files[f"/{NAME}"] = File(content, breaks=[2000, 500, 1000, 700] * 5, ranges=False)
+    with pytest.raises(SetupError, match=r"6 times in a row"):
+        fetch(server, tmp_path).run()
+
+
 def test_a_part_that_nothing_vouches_for_is_begun_anew(server: FileServer, tmp_path: Path, content: bytes) -> None:
     server.files[f"/{NAME}"] = File(content)
     one = fetch(server, tmp_path)

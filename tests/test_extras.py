@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 from PIL import Image, ImageDraw
 
 from shared.engine.check import Problem, check_graph
-from shared.errors import InvalidValue
+from shared.errors import InvalidValue, RequestError
 from shared.jobs.tables import JobRow, NewJob, State
 from shared.schema.body import ExtrasBody
 from shared.schema.request import EnlargedLayer, Enlarging, ExtrasRequest, FaceRestoration, FacesLayer
@@ -88,6 +88,7 @@ def test_two_upscalers_have_one_size_and_a_visibility_each() -> None:
         ({"upscaler_model": "nearest", "upscale_factor": 1.5}, (150, 92)),
         ({"upscaler_visibility": 0, "upscaler_model_2": "2x_soft", "upscaler_visibility_2": 1}, (200, 122)),
         ({"upscaler_model": "none", "upscale_factor": 2}, (200, 122)),
+        ({"upscaler_model": "none", "upscale_factor": 2, "source": Picture(b"x", 100, 4)}, (200, 8)),
     ],
 )
 def test_sizes(params: dict[str, Any], size: tuple[int, int]) -> None:
@@ -116,6 +117,17 @@ def test_what_gets_too_large_is_refused(source: tuple[int, int], params: dict[st
     with pytest.raises(InvalidValue) as wrong:
         read(source=Picture(b"x", *source), **params)
     assert wrong.value.field == field
+
+
+def test_the_largest_factor_is_told_and_taken() -> None:
+    wide, huge = Picture(b"x", 5000, 100), Picture(b"x", 20000, 3000)
+    with pytest.raises(InvalidValue) as wrong:
+        read(source=wide)
+    assert wrong.value.hint == "use 3.27 or less"
+    assert read(source=wide, upscale_factor=3.27)[0].ground.size == (16350, 327)
+    with pytest.raises(InvalidValue) as wrong:
+        read(source=huge, upscaler_model="none")
+    assert wrong.value.hint == "send a smaller picture"
 
 
 def test_faces_are_restored_where_the_engine_can() -> None:
@@ -148,10 +160,12 @@ def test_the_parameters_are_in_params_or_beside_it() -> None:
         "output_format": "webp",
     }
     assert extras_values({"image": "x"}) == {}
-    for params in ("{", "[1]", 5, "[" * 100_000):
+    for params in ("{", "[1]", 5, "[" * 100_000, "[" * 900 + "]" * 900):
         with pytest.raises(InvalidValue) as wrong:
             extras_values({"params": params})
         assert wrong.value.field == "params"
+    with pytest.raises(RequestError, match="'upscale_factor' is there twice"):
+        extras_values({"params": '{"upscale_factor": 2, "upscale_factor": 3}'})
 
 
 class StockCatalog(Shelf):

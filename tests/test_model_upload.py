@@ -2,6 +2,7 @@
 
 import io
 import json
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import requests
 
 from launcher.house import build_control
-from shared.engine.storing import checked_name, put
+from shared.engine.storing import SPARE, checked_name, put
 from shared.errors import AlreadyThere, InvalidValue
 from shared.settings import Settings
 from shared.web.serve import serve_waitress
@@ -94,6 +95,17 @@ def test_a_cut_model_and_a_form_without_one_are_refused(control: Control, tmp_pa
     assert body(control.client.post("/api/upload-model", data=form))["message"] == "model_type is missing"
 
 
+def test_a_form_with_more_than_a_model_is_refused(control: Control, tmp_path: Path) -> None:
+    two = [(io.BytesIO(a_model(tmp_path)), f"{name}.safetensors") for name in ("one", "two")]
+    wrong = control.client.post("/api/upload-model", data={"file": two, "model_type": "loras"})
+    assert (wrong.status_code, body(wrong)["error"]["field"]) == (400, "file")
+    fields = {f"field{number}": "x" for number in range(20)}
+    many = control.client.post("/api/upload-model", data=fields, content_type="multipart/form-data")
+    assert (many.status_code, body(many)["message"]) == (400, "the form has more than a model")
+    assert left_over(control) == []
+    assert not (control.models / "loras").exists()
+
+
 def test_names_of_other_kinds_are_a_setting() -> None:
     assert Settings(model_suffixes="ckpt, .PTH").model_suffixes == (".ckpt", ".pth")
     assert checked_name("C:\\models\\Größe_1.ckpt", (".ckpt",)) == "Größe_1.ckpt"
@@ -158,3 +170,44 @@ def test_the_server_takes_large_bodies_on_that_route_alone(
         assert refused.status_code == 413
         assert refused.json()["error"]["code"] == "body_too_large"
         assert refused.headers["Access-Control-Allow-Origin"] == ORIGIN
+    # There is room for it once, and not for the two that it takes while it arrives.
+    monkeypatch.setattr("shared.engine.storing.free_bytes", lambda _folder: SPARE + 6_000_000)
+    head = f"POST /api/upload-model HTTP/1.1\r\nHost: localhost:{port}\r\nContent-Length: 4500000\r\n"
+    head += "Content-Type: multipart/form-data; boundary=x\r\n\r\n"
+    assert talk(port, head.encode()).startswith(b"HTTP/1.1 507 ")
+
+
+@pytest.mark.parametrize("route", ["/api/models", "/api/upload-model"])
+def test_a_body_that_is_refused_is_never_read_as_requests(control: Control, route: str) -> None:
+    """A strange page may send any body to any address, so nothing in it must be carried out."""
+    (port,) = free_ports(1)
+    app = build_control(control.backend, control.manager, control.uploads)
+    threading.Thread(
+        target=serve_waitress,
+        args=(app, control.backend.settings, port),
+        kwargs={"large": control.uploads.large_body},
+        daemon=True,
+    ).start()
+    wait_for_health(f"http://127.0.0.1:{port}")
+    key = b'{"alias": "HF_TOKEN", "api-key": "of somebody else"}'
+    hidden = f"POST /api/add-api-key HTTP/1.1\r\nHost: localhost:{port}\r\nContent-Type: application/json\r\n"
+    hidden += f"Content-Length: {len(key)}\r\n\r\n"
+    head = f"POST {route} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: keep-alive\r\n"
+    head += "Origin: https://evil.example\r\nContent-Length: 270000000\r\n\r\n"
+    answers = talk(port, head.encode() + hidden.encode() + key + bytes(10_000))
+    assert answers.startswith(b"HTTP/1.1 403 ")
+    assert answers.count(b"HTTP/1.1 ") == 1
+    assert not (control.backend.settings.data_dir / "api-keys.json").exists()
+
+
+def talk(port: int, sent: bytes) -> bytes:
+    """What a service answers to these bytes, until it ends the connection."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(sent)
+        answers = b""
+        try:
+            while piece := connection.recv(65536):
+                answers += piece
+        except ConnectionResetError:
+            pass
+        return answers

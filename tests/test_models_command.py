@@ -18,11 +18,14 @@ from filelock import FileLock
 from launcher.models import shelf
 from launcher.models.arguments import add_arguments
 from launcher.models.commands import run_models
+from launcher.models.download import remove_unfinished
 from launcher.models.known import KNOWN
 from launcher.models.shelf import check_name, list_models, place
+from launcher.models.sources import Download, read_source
 from launcher.models.tables import size_text
 from shared.engine.storing import SPARE
 from shared.errors import SetupError
+from shared.keys import KeyRing
 from shared.settings import PREFIX, PROJECT_DIR
 from tests import tiny
 from tests.file_server import File, FileServer, file_server
@@ -82,7 +85,14 @@ def test_a_file_on_a_disk_of_another_kind_is_copied(
     def no_links(*_: object, **__: object) -> None:
         raise OSError(reason, os.strerror(reason))
 
+    def copy(source: Path, target: Path) -> None:
+        shutil.copyfile(source, target)
+        # It would be found if this ended here, and is left alone while it goes on.
+        assert [path.suffix for path in (models / shelf.DOWNLOADS).glob("*.part")] == [".part"]
+        assert remove_unfinished(models / shelf.DOWNLOADS) == []
+
     monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr("launcher.models.commands.copy_file", copy)
     assert command("add", str(source)) == 0
     assert (models / "embeddings" / source.name).read_bytes() == source.read_bytes()
     assert files(models) == {"embeddings/mine.safetensors"}
@@ -321,6 +331,36 @@ def test_removing(models: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
     assert "nothing was removed" in refused(capsys, "remove", "ink")
     assert command("remove", "ink") == 0
     assert list_models(models) == []
+
+
+def test_a_name_in_its_own_letters_goes_first(models: Path) -> None:
+    for name in ("loras/Ink.safetensors", "loras/ink.safetensors"):
+        small(models, name)
+    assert command("remove", "loras/ink.safetensors", "--yes") == 0
+    assert files(models) == {"loras/Ink.safetensors"}
+
+
+def test_linked_folders_are_looked_into_and_none_twice(models: Path, tmp_path: Path) -> None:
+    small(tmp_path, "large/one.safetensors")
+    small(models, "loras/two.safetensors")
+    (models / "loras" / "linked").symlink_to(tmp_path / "large", target_is_directory=True)
+    (tmp_path / "large" / "back").symlink_to(models / "loras", target_is_directory=True)
+    assert [model.name for model in list_models(models)] == ["linked/one.safetensors", "two.safetensors"]
+    assert command("remove", "one", "--yes") == 0
+    assert files(tmp_path / "large") == set()
+
+
+@pytest.mark.parametrize("source", ["~nobody-of-that-name/x.safetensors", "https://a..b/x.safetensors"])
+def test_what_leads_nowhere_is_said_in_a_line(source: str, models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "models" in refused(capsys, "add", source)
+    assert list_models(models) == []
+
+
+def test_a_damaged_file_of_keys_is_said_where_a_key_is_needed(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    models.parent.mkdir(parents=True)
+    (models.parent / "api-keys.json").write_text('{"civitai": "x",}')
+    assert "api-keys.json cannot be read" in refused(capsys, "add", "https://civitai.com/x.safetensors")
+    assert isinstance(read_source("https://example.org/x.safetensors", KeyRing(models.parent)), Download)
 
 
 @pytest.mark.parametrize(

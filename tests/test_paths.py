@@ -63,6 +63,8 @@ def test_folders_are_kept_and_the_engine_is_started_again(control: Control, tmp_
         ({"modelsDirectory": "/a\nloras: /b"}, "modelsDirectory"),
         ({"saveMetadata": "perhaps"}, "saveMetadata"),
         ({"filenameFormat": 7}, "filenameFormat"),
+        ({"filenameFormat": "a\ud800"}, "filenameFormat"),
+        ({"modelsDirectory": f"/{'x' * 300}"}, "modelsDirectory"),
     ],
 )
 def test_wrong_folders_are_named(control: Control, sent: dict[str, Any], field: str) -> None:

@@ -158,6 +158,14 @@ def test_only_the_newest_reports_stay(tmp_path: Path) -> None:
     assert bundles.find("notes.txt") is None
 
 
+def test_a_report_is_the_newest_also_after_the_clock_was_set_back(tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / f"report-{9 * 10**18 + number}.zip").write_bytes(b"of the future")
+    bundles = Bundles(tmp_path)
+    made = bundles.make(lambda archive: archive.writestr("a", "b"))
+    assert bundles.newest() == made
+
+
 def test_a_report_that_fails_leaves_nothing(tmp_path: Path) -> None:
     def full(_archive: zipfile.ZipFile) -> None:
         raise OSError(28, "No space left on device")

@@ -102,13 +102,24 @@ def test_a_strange_name_for_this_machine_is_refused(client: MakeClient) -> None:
     )
 
 
+@pytest.mark.parametrize("origin", ["http://[", "null", "https://dream.example.evil"])
+def test_addresses_that_are_none_are_kept_out(client: MakeClient, origin: str) -> None:
+    behind = client(public_url="https://dream.example/pictures")
+    assert behind.get("/health", headers={"Origin": origin}).status_code == 403
+    assert behind.get("/health", headers={"Host": "["}).status_code == 403
+    # A page of the service itself, behind a proxy that calls it by its address.
+    assert behind.get("/health", headers={"Origin": "https://dream.example"}).status_code == 200
+
+
 def test_with_a_key_only_health_answers_without_it(client: MakeClient) -> None:
     guarded = client(api_key="correct horse")
     assert guarded.get("/health").status_code == 200
     assert guarded.get("/nowhere").status_code == 401
     assert guarded.get("/nowhere", headers={"X-API-Key": "wrong horse!"}).status_code == 401
     assert guarded.get("/nowhere", headers={"X-API-Key": "correct horse"}).status_code == 404
-    assert guarded.get("/nowhere", headers={"Authorization": "Bearer correct horse"}).status_code == 404
+    for scheme in ("Bearer", "bearer"):
+        assert guarded.get("/nowhere", headers={"Authorization": f"{scheme} correct horse"}).status_code == 404
+    assert guarded.get("/nowhere", headers={"Authorization": "Basic correct horse"}).status_code == 401
 
 
 def test_without_an_engine_the_answer_is_503_and_says_what_to_do(client: MakeClient) -> None:

@@ -7,7 +7,17 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from launcher.models.download import HEXADECIMAL_256, Fetch, check_room, copy_file, hash_file, remove_unfinished
+from filelock import FileLock
+
+from launcher.models.download import (
+    HEXADECIMAL_256,
+    Fetch,
+    check_room,
+    copy_file,
+    hash_file,
+    lock_of,
+    remove_unfinished,
+)
 from launcher.models.known import KNOWN
 from launcher.models.shelf import (
     DOWNLOADS,
@@ -26,7 +36,7 @@ from launcher.models.tables import NOTHING, describe, known_table, shelf_table, 
 from launcher.terminal import complain, say
 from shared.engine.families import classify
 from shared.engine.headers import read_header
-from shared.errors import SetupError
+from shared.errors import DreamLayerError, SetupError
 from shared.keys import KeyRing
 from shared.settings import load_settings
 
@@ -43,8 +53,8 @@ def run_models(options: argparse.Namespace) -> int:
         else:
             _list(models_dir)
         sys.stdout.flush()
-    except SetupError as error:
-        complain(error.step, error.message, error.hint)
+    except DreamLayerError as error:
+        complain(error.step if isinstance(error, SetupError) else STEP, error.message, error.hint)
         return 1
     except BrokenPipeError:
         # `| head` has read enough; what is still to be written at exit goes nowhere.
@@ -63,7 +73,8 @@ def _list(models_dir: Path) -> None:
     parts = sorted((models_dir / DOWNLOADS).glob("*.part"))
     if parts:
         size = size_text(sum(part.stat().st_size for part in parts))
-        sys.stdout.write(f"\n  unfinished: {_files(len(parts))}, {size}; the same `models add` goes on with it\n")
+        told = f"unfinished: {_files(len(parts))}, {size}; the same `models add` goes on with a download"
+        sys.stdout.write(f"\n  {told}\n")
     sys.stdout.write("\n  `models add` knows these by name:\n\n")
     sys.stdout.write(known_table(KNOWN, (Path(model.name).name for model in models)) + "\n\n")
 
@@ -88,13 +99,17 @@ def _add_file(models_dir: Path, source: Path, sha256: str | None, options: argpa
         raise SetupError(STEP, f"{source} is that file already")
     if sha256 is not None and hash_file(source, "checking") != sha256:
         raise SetupError(STEP, f"{source.name} has another sha256")
-    aside = models_dir / DOWNLOADS / f"{os.getpid()}-{name}"
+    # What a kill leaves of it is found and removed as that of a download is; until then the lock keeps it.
+    aside = models_dir / DOWNLOADS / f"{os.getpid()}-{name}.part"
     aside.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(lock_of(aside), timeout=0)
     try:
-        _link_or_copy(source, aside)
-        _shelve(aside, target, kind, name, force=options.force)
+        with lock:
+            _link_or_copy(source, aside)
+            _shelve(aside, target, kind, name, force=options.force)
     finally:
-        aside.unlink(missing_ok=True)
+        for path in (aside, lock_of(aside)):
+            path.unlink(missing_ok=True)
 
 
 def _add_download(models_dir: Path, source: Download, sha256: str | None, options: argparse.Namespace) -> None:

@@ -63,7 +63,7 @@ class Fetch:
     def run(self) -> Path:
         """Fetches what is missing, and returns the checked file. Raises SetupError; a Ctrl-C leaves the part."""
         self.part.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.part.with_suffix(".lock"), timeout=0)
+        lock = FileLock(lock_of(self.part), timeout=0)
         try:
             with lock:
                 self._fetch_with_patience()
@@ -78,19 +78,21 @@ class Fetch:
 
     def discard(self) -> None:
         """Removes all that is left of it."""
-        for path in (self.part, self._record_path, self.part.with_suffix(".lock")):
+        for path in (self.part, self._record_path, lock_of(self.part)):
             path.unlink(missing_ok=True)
 
     def _fetch_with_patience(self) -> None:
         failures = 0
+        most = self._have()
         while True:
-            before = self._have()
             try:
                 with requests.Session() as session:
                     self._fetch(session)
                 return
             except (BrokenOffError, requests.ConnectionError, requests.Timeout) as error:
-                failures = 0 if self._have() > before else failures + 1
+                # A server that begins anew each time brings something, and yet never the end.
+                failures = 0 if self._have() > most else failures + 1
+                most = max(most, self._have())
                 known = isinstance(error, BrokenOffError)
                 reason = f"{self._download.host}: {error if known else 'no connection, or a broken one'}"
                 if failures > len(WAITS):
@@ -99,7 +101,7 @@ class Fetch:
                 wait = min(LONGEST_WAIT, max(asked, WAITS[max(0, failures - 1)]))
                 say("again", f"in {wait:.0f} s; {reason}")
                 self._sleep(wait)
-            except requests.RequestException as error:
+            except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
                 # Its text may hold the address, and that a token.
                 raise SetupError(STEP, f"that address cannot be fetched ({type(error).__name__})") from error
 
@@ -215,17 +217,22 @@ class Fetch:
         raise SetupError(STEP, f"the file is not what it should be: {wrong}", hint="it was removed; try again")
 
 
+def lock_of(part: Path) -> Path:
+    """The file whose lock is held by who writes `part`."""
+    return part.with_suffix(".lock")
+
+
 def remove_unfinished(folder: Path) -> list[Path]:
     """Removes what broken-off downloads left in `folder`, without those that go on right now; returns what went."""
     removed = []
     for part in folder.glob("*.part"):
         try:
-            with FileLock(part.with_suffix(".lock"), timeout=0):
+            with FileLock(lock_of(part), timeout=0):
                 part.unlink()
                 part.with_suffix(".json").unlink(missing_ok=True)
         except Timeout:
             continue
-        part.with_suffix(".lock").unlink(missing_ok=True)
+        lock_of(part).unlink(missing_ok=True)
         removed.append(part)
     return removed
 

@@ -11,6 +11,7 @@ from shared.engine.headers import read_header
 from shared.engine.kinds import KINDS, kind_of
 from shared.engine.storing import is_name, put
 from shared.errors import AlreadyThere, SetupError, StorageFailed
+from shared.files import files_below
 
 SAFE = ".safetensors"
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
@@ -38,7 +39,7 @@ def list_models(models_dir: Path) -> list[Model]:
     for folder in models_dir.iterdir() if models_dir.is_dir() else ():
         if not folder.is_dir() or folder.name.startswith("."):
             continue
-        for path in folder.rglob("*"):
+        for path in files_below(folder):
             if path.suffix.lower() in (SAFE, *PICKLES) and not path.name.startswith(".") and path.is_file():
                 name = path.relative_to(folder).as_posix()
                 about = classify(name, read_header(path))
@@ -50,13 +51,18 @@ def list_models(models_dir: Path) -> list[Model]:
 def find_models(models: Sequence[Model], text: str) -> list[Model]:
     """Those that `text` may mean: a name, with or without kind, folders and ending. An exact one is the only one."""
     wanted = text.replace("\\", "/").lower().strip("/")
+    written = [model for model in models if text in (model.name, f"{model.kind}/{model.name}")]
     exact = [model for model in models if wanted in (model.name.lower(), f"{model.kind}/{model.name}".lower())]
-    return exact or [
-        model
-        for model in models
-        for name in (f"{model.kind}/{model.name}".lower(),)
-        if f"/{name}".endswith(f"/{wanted}") or f"/{name}".rpartition(".")[0].endswith(f"/{wanted}")
-    ]
+    return (
+        written
+        or exact
+        or [
+            model
+            for model in models
+            for name in (f"{model.kind}/{model.name}".lower(),)
+            if f"/{name}".endswith(f"/{wanted}") or f"/{name}".rpartition(".")[0].endswith(f"/{wanted}")
+        ]
+    )
 
 
 def check_name(name: str, *, pickle: bool) -> str:

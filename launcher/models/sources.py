@@ -45,7 +45,10 @@ def read_source(text: str, keys: KeyRing) -> Path | Download:
     """
     if re.match(r"https?://", text, re.IGNORECASE):
         return _from_url(text, keys)
-    path = Path(text).expanduser()
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError as error:
+        raise SetupError(STEP, f"{text} is in the home of nobody here") from error
     if path.is_file():
         return path.resolve()
     known = find_known(text)

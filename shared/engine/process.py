@@ -10,6 +10,7 @@ from shared.engine.device import has_usable_gpu
 from shared.engine.install import comfyui_version, install_engine
 from shared.engine.kinds import KINDS
 from shared.errors import EngineError, SetupError
+from shared.files import is_folder
 from shared.paths import ChosenPaths, PathsFile
 from shared.settings import Settings
 
@@ -87,7 +88,7 @@ def _chosen(data_dir: Path) -> list[str]:
     """The arguments for what a user chose on the web page; folders that are gone are left out."""
     paths = PathsFile(data_dir).read()
     command = [] if paths.save_metadata else ["--disable-metadata"]
-    if paths.output is not None and paths.output.is_dir():
+    if paths.output is not None and is_folder(paths.output):
         command += ["--output-directory", str(paths.output)]
     folders = model_folders(paths)
     if folders:
@@ -105,16 +106,16 @@ def model_folders(paths: ChosenPaths) -> dict[str, str]:
     holds both, or has a subfolder for each.
     """
     found: list[tuple[str, Path]] = []
-    if paths.models is not None and paths.models.is_dir():
-        kinds = [(kind, paths.models / kind) for kind in KINDS if (paths.models / kind).is_dir()]
+    if paths.models is not None and is_folder(paths.models):
+        kinds = [(kind, paths.models / kind) for kind in KINDS if is_folder(paths.models / kind)]
         found += kinds or [("checkpoints", paths.models)]
     for kind in ("controlnet", "upscale_models", "vae"):
         folder: Path | None = getattr(paths, kind)
-        if folder is not None and folder.is_dir():
+        if folder is not None and is_folder(folder):
             found.append((kind, folder))
-    if paths.loras is not None and paths.loras.is_dir():
+    if paths.loras is not None and is_folder(paths.loras):
         found += [
-            (kind, paths.loras / kind if (paths.loras / kind).is_dir() else paths.loras)
+            (kind, paths.loras / kind if is_folder(paths.loras / kind) else paths.loras)
             for kind in ("loras", "embeddings")
         ]
     lines: dict[str, list[str]] = {}

@@ -50,7 +50,8 @@ class Archive:
         folders = dict(row.spec.get("uploads", ()))
 
         def discard(name: str) -> None:
-            _tolerate(self.uploads.remove, name)
+            if not self.uploads.is_kept(name):
+                _tolerate(self.uploads.remove, name)
             if folders[name] is not None:
                 _tolerate(self.pictures.remove_upload, folders[name], name)
 
@@ -76,6 +77,8 @@ class Archive:
         limits = self._retention
         if limits == Retention():
             return 0
+        if limits.days is not None:
+            self._release(now - limits.days * DAY)
         kept = size = forgotten = 0
         before: int | None = None
         while page := self._store.finished_before(before, PAGE):
@@ -93,6 +96,13 @@ class Archive:
         if forgotten:
             log.info("%d finished jobs were past their time and are removed", forgotten)
         return forgotten
+
+    def _release(self, before: float) -> None:
+        """Removes uploads that were sent alone before that time, but for those that jobs need."""
+        for name in self.uploads.kept_before(before):
+            _tolerate(self.uploads.release, name)
+            if not self._store.needs(name):
+                _tolerate(self.uploads.remove, name)
 
 
 def _tolerate(removal: Callable[..., None], *arguments: Any) -> None:

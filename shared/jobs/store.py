@@ -287,6 +287,12 @@ class Store:
                     discard(name)
             return True
 
+    def needs(self, upload: str) -> bool:
+        """Whether a job names that upload."""
+        query = sa.select(uploads.c.name).where(uploads.c.name == upload).limit(1)
+        with self._read() as connection:
+            return connection.execute(query).first() is not None
+
     def events_after(self, job_id: str, number: int) -> list[Event]:
         """What happened to a job after event `number` (0: all), in order."""
         with self._read() as connection:

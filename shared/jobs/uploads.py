@@ -1,4 +1,7 @@
-"""The pictures that jobs start from, kept as long as their jobs: a restarted engine, or a retry, needs them again."""
+"""The pictures that jobs start from, kept as long as their jobs: a restarted engine, or a retry, needs them again.
+
+Those that were sent alone, to be named by later requests, stay without a job too.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,9 @@ from pathlib import Path
 
 from shared.errors import StorageFailed
 from shared.files import write_whole
+
+# The ending of an empty file beside an upload that stays without a job.
+MARK = ".kept"
 
 
 class Uploads:
@@ -31,6 +37,30 @@ class Uploads:
         """The content of `name`, a name from outside that was checked to be a hash; None if it is not here."""
         return self.read(name) if (self._folder / name).is_file() else None
 
+    def keep(self, name: str, content: bytes) -> None:
+        """Keeps `content` without a job: who sent it knows its name, and may send that with any later request.
+
+        Raises StorageFailed.
+        """
+        self.write(name, content)
+        write_whole(self._mark(name), b"", "the picture")
+
+    def is_kept(self, name: str) -> bool:
+        """Whether it stays without a job."""
+        return self._mark(name).is_file()
+
+    def kept_before(self, time: float) -> list[str]:
+        """The names of all that are kept without a job since before `time`, in seconds since 1970."""
+        marks = self._folder.glob(f"*{MARK}")
+        return [mark.name.removesuffix(MARK) for mark in marks if mark.stat().st_mtime < time]
+
+    def release(self, name: str) -> None:
+        """From now on it stays only as long as its jobs. Raises OSError."""
+        self._mark(name).unlink(missing_ok=True)
+
     def remove(self, name: str) -> None:
         """Deletes a file that no job needs any more. Raises OSError."""
         (self._folder / name).unlink(missing_ok=True)
+
+    def _mark(self, name: str) -> Path:
+        return self._folder / f"{name}{MARK}"

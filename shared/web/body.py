@@ -56,7 +56,7 @@ def read_fields(request: Request) -> Fields:
     if request.is_json or request.mimetype == "text/plain" or forgotten:
         return Fields(values=_read_json(request), files={})
     if request.mimetype in ("multipart/form-data", "application/x-www-form-urlencoded"):
-        _refuse_twice(name for part in (request.form, request.files) for name, _ in part.items(multi=True))
+        refuse_twice(name for part in (request.form, request.files) for name, _ in part.items(multi=True))
         files = {name: file.read() for name, file in request.files.items() if file.filename or file.content_length}
         return Fields(values=dict(request.form.items()), files=files)
     if not request.get_data():
@@ -67,9 +67,20 @@ def read_fields(request: Request) -> Fields:
     )
 
 
-def _is_deep(body: Any) -> bool:
-    """Whether the body has more levels than any request needs, so that whoever walks through it may recurse."""
-    level = [body]
+def parse_json(text: str | bytes) -> Any:
+    """The value in a client's JSON. Raises ValueError if it is none, or has more levels than any request needs, so that
+    whoever walks through it may recurse; RequestError for an object with a name that is there twice."""
+    try:
+        value = json.loads(text, object_pairs_hook=_object)
+    except RecursionError as error:
+        raise ValueError("too many levels") from error
+    if _is_deep(value):
+        raise ValueError(f"more than {DEEPEST} levels")
+    return value
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
     for _ in range(DEEPEST):
         level = [
             inner
@@ -81,11 +92,11 @@ def _is_deep(body: Any) -> bool:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    _refuse_twice(name for name, _ in pairs)
+    refuse_twice(name for name, _ in pairs)
     return dict(pairs)
 
 
-def _refuse_twice(names: Iterable[str]) -> None:
+def refuse_twice(names: Iterable[str]) -> None:
     """Raises RequestError for a name that is there twice, for one of its values would be lost."""
     seen: set[str] = set()
     for name in names:
@@ -96,11 +107,9 @@ def _refuse_twice(names: Iterable[str]) -> None:
 
 def _read_json(request: Request) -> dict[str, Any]:
     try:
-        body = json.loads(request.get_data(), object_pairs_hook=_object)
-    except (ValueError, RecursionError) as error:
+        body = parse_json(request.get_data())
+    except ValueError as error:
         raise RequestError("the body is not valid JSON", hint=EXAMPLE) from error
     if not isinstance(body, dict):
         raise RequestError("the body must be a JSON object", hint=EXAMPLE)
-    if _is_deep(body):
-        raise RequestError(f"the body has more than {DEEPEST} levels", hint=EXAMPLE)
     return {name: value for name, value in body.items() if value is not None}

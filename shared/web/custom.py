@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from shared.jobs.names import with_prefix
 from shared.schema.request import Common, Img2ImgRequest
 from shared.settings import PREFIX
 from shared.web.backend import Backend
+from shared.web.body import parse_json
 from shared.web.reading.requests import Reading
 from workflows.foreign import read_graph
 from workflows.graph import ApiGraph
@@ -38,8 +38,8 @@ def _from_text(value: Any) -> Any:
     if not isinstance(value, str | bytes):
         return value
     try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
+        return parse_json(value)
+    except ValueError:
         return value
 
 

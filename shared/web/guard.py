@@ -1,7 +1,7 @@
 """Who may call: hosts, origins and keys. Pure."""
 
 import hmac
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from werkzeug.datastructures import Headers
 
@@ -19,8 +19,8 @@ def admit(settings: Settings, path: str, host: str, headers: Headers) -> None:
     using the GPU; its Origin header does tell on it. And a strange name that resolves to 127.0.0.1 would make such a
     page look like our own, so a service that listens on loopback answers to loopback names alone.
     """
-    hostname = urlsplit(f"//{host}").hostname or ""
-    public = urlsplit(settings.public_url or "").hostname
+    hostname = _split(f"//{host}").hostname or ""
+    public = _split(settings.public_url or "").hostname
     if is_loopback(settings.host) and not is_loopback(hostname) and hostname != public:
         raise OriginNotAllowed(
             f"this service does not answer to the name {hostname!r}",
@@ -33,10 +33,22 @@ def admit(settings: Settings, path: str, host: str, headers: Headers) -> None:
             hint="add it to DREAM_LAYER_ALLOWED_ORIGINS",
         )
     if settings.api_key is not None and path not in OPEN:
-        given = headers.get("X-API-Key") or headers.get("Authorization", "").removeprefix("Bearer ")
+        scheme, _, token = headers.get("Authorization", "").partition(" ")
+        given = headers.get("X-API-Key") or (token.strip() if scheme.lower() == "bearer" else "")
         if not hmac.compare_digest(given.encode(), settings.api_key.encode()):
             raise Unauthorized("an API key is needed", hint="send it as X-API-Key, or as Authorization: Bearer")
 
 
 def _allowed(settings: Settings, origin: str, host: str) -> bool:
-    return "*" in settings.allowed_origins or origin in settings.allowed_origins or urlsplit(origin).netloc == host
+    if "*" in settings.allowed_origins or origin in settings.allowed_origins:
+        return True
+    # A page of the service itself, at the name that it was called by or that a proxy gives it.
+    return _split(origin).netloc in (host, _split(settings.public_url or "").netloc or host)
+
+
+def _split(address: str) -> SplitResult:
+    try:
+        return urlsplit(address)
+    except ValueError:
+        # Such as "http://[": an address of nobody.
+        return SplitResult("", "", "", "", "")

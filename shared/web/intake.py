@@ -43,6 +43,7 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
     # As waitress declares them, without types.
     body_rcv: Any
     content_length: int
+    headers: dict[str, str]
     adj: Adjustments
 
     def parse_header(self, header_plus: bytes) -> None:
@@ -57,7 +58,8 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
             self.content_length = 0
             self.body_rcv = None
             self.expect_continue = False
-            self.connection_close = True
+            # What follows is that body. Read on, it would be requests that a strange page wrote, headers and all.
+            self.headers["CONNECTION"] = "close"
         elif large is not None and self.body_rcv is not None:
             self.body_rcv.buf = _Spool(large[1])
 

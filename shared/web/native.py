@@ -9,7 +9,7 @@ from flask import Blueprint, Response, send_file
 from PIL import Image
 
 from shared.errors import InvalidValue, NotFound
-from shared.images import OutputFormat, convert_png
+from shared.images import ENDINGS, OutputFormat, convert_png
 from shared.jobs.names import job_beginning, locate
 from shared.jobs.recipes import infotext, with_recipe
 from shared.jobs.tables import JobRow
@@ -29,8 +29,6 @@ from workflows.txt2img import txt2img
 
 R = TypeVar("R", bound=Common)
 
-# What a picture's name may end in: all are saved as PNG, and converted when they are asked for.
-ENDINGS: dict[str, OutputFormat] = {"png": "png", "webp": "webp", "jpg": "jpeg", "jpeg": "jpeg"}
 ONE_YEAR = 365 * 24 * 3600
 
 

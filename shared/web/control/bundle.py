@@ -30,7 +30,7 @@ class Bundles:
         """The new report that `fill` writes. Raises StorageFailed, and what `fill` raises; then nothing is left."""
         with self._turn, _translated():
             self._folder.mkdir(parents=True, exist_ok=True)
-            path = self._folder / f"report-{time.time_ns():019}.zip"
+            path = self._folder / f"report-{max(time.time_ns(), self._number() + 1):019}.zip"
             aside = path.with_suffix(".part")
             try:
                 # PNGs are packed already.
@@ -49,6 +49,11 @@ class Bundles:
     def find(self, name: str) -> Path | None:
         """The report of that name, which may come from outside."""
         return next((path for path in self._reports() if path.name == name), None)
+
+    def _number(self) -> int:
+        """That of the newest report: the clock may have been set back since."""
+        newest = self.newest()
+        return 0 if newest is None else int(newest.stem.removeprefix("report-"))
 
     def _reports(self) -> list[Path]:
         if not self._folder.is_dir():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +15,7 @@ from shared.jobs.tables import JobRow
 from shared.schema.body import ExtrasBody
 from shared.web.accepting import Draft, draw
 from shared.web.backend import Backend
-from shared.web.body import Fields
+from shared.web.body import Fields, parse_json
 from shared.web.objections import objection
 from shared.web.reading.extras import read_extras
 from shared.web.reading.pictures import SentPictures
@@ -78,8 +77,8 @@ def extras_values(values: Mapping[str, Any]) -> dict[str, Any]:
     params = values.get(PARAMS) or {}
     if isinstance(params, str):
         try:
-            params = json.loads(params)
-        except (ValueError, RecursionError) as error:
+            params = parse_json(params)
+        except ValueError as error:
             raise InvalidValue(
                 f"{PARAMS} is not valid JSON", field=PARAMS, hint="send a JSON object as text"
             ) from error

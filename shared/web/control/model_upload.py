@@ -9,6 +9,7 @@ from typing import IO
 
 from flask import Blueprint, Response, jsonify, request
 from werkzeug.datastructures import FileStorage, Headers
+from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
 from shared.engine.catalog import Catalog
@@ -23,6 +24,7 @@ from shared.errors import (
     UnsupportedBody,
 )
 from shared.settings import Settings
+from shared.web.body import refuse_twice
 from shared.web.guard import admit
 
 ROUTE = "/api/upload-model"
@@ -99,12 +101,17 @@ class ModelUploads:
             _, form, sent = parser.parse(
                 request.stream, request.mimetype, request.content_length, request.mimetype_params
             )
+            refuse_twice(name for part in (form, sent) for name, _ in part.items(multi=True))
             file = sent.get("file")
             path = next((path for path, stream in written if file is not None and stream is file.stream), None)
             if file is None or path is None or not file.filename:
                 raise InvalidValue("file is missing", field="file", hint="send a form with a file named file")
             return self._keep(path, file, form.get("model_type"))
+        except RequestEntityTooLarge as error:
+            raise RequestError("the form has more than a model", hint="send only file and model_type") from error
         except ValueError as error:
+            # The server takes in no large body that has not room twice, and there is nothing to be read then.
+            check_space(self._incoming, 2 * size)
             raise RequestError("the form cannot be read", hint="send it with file and model_type") from error
         except OSError as error:
             raise StorageFailed(f"the model could not be kept: {error.strerror}", hint="is the disk full?") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from flask import Blueprint, Response, jsonify, request
 
 from shared.engine.manager import EngineManager
 from shared.errors import InvalidValue, NotPossible
+from shared.files import is_folder
 from shared.paths import ChosenPaths, PathsFile
+from shared.schema.units import is_text
 from shared.web.body import read_fields
 from shared.web.titles import LONGEST_FORMAT, TOKENS, UNSAFE, unknown_tokens
 
@@ -32,6 +35,7 @@ LONGEST_PATH = 1000
 def path_routes(file: PathsFile, manager: EngineManager) -> Blueprint:
     """GET and POST /api/settings/paths."""
     routes = Blueprint("paths", __name__)
+    turn = threading.Lock()
 
     @routes.get("/api/settings/paths")
     def get_paths() -> Response:
@@ -39,18 +43,20 @@ def path_routes(file: PathsFile, manager: EngineManager) -> Blueprint:
 
     @routes.post("/api/settings/paths")
     def set_paths() -> Response:
-        earlier = file.read()
         chosen, warnings = read_paths(read_fields(request).values)
         check_folders(chosen)
-        chosen = chosen.after(earlier)
         # An engine that was started elsewhere has folders of its own.
         if not manager.ours and chosen.of_engine != ChosenPaths().of_engine:
             raise NotPossible(
                 "the engine was not started here, so its folders and saveMetadata cannot be set here",
                 hint="leave the folders empty and saveMetadata true; filenameFormat can be set",
             )
+        # Of two at once, the second has to remember the first's folder.
+        with turn:
+            earlier = file.read()
+            chosen = chosen.after(earlier)
+            file.write(chosen)
         restart = manager.ours and chosen.of_engine != earlier.of_engine
-        file.write(chosen)
         if restart:
             manager.restart(when_idle=True)
         message = "kept; the engine uses it after a restart, as soon as no job is left" if restart else "kept"
@@ -88,7 +94,7 @@ def check_folders(chosen: ChosenPaths) -> None:
         folder: Path | None = getattr(chosen, ours)
         if folder is None:
             continue
-        if not folder.is_dir():
+        if not is_folder(folder):
             raise InvalidValue(f"{theirs} is not a folder on this machine", field=theirs, hint="make it first")
         rights = os.R_OK | os.X_OK | (os.W_OK if ours == "output" else 0)
         if not os.access(folder, rights):
@@ -120,7 +126,7 @@ def _text(field: str, value: Any, longest: int) -> str | None:
     """A text field; None if it was left empty, or as the page had it."""
     if value is None:
         return None
-    if not isinstance(value, str) or len(value) > longest:
+    if not isinstance(value, str) or len(value) > longest or not is_text(value):
         raise InvalidValue(f"{field} must be text of at most {longest} characters", field=field)
     text = value.strip()
     return None if not text or text == PLACEHOLDER or text.startswith(f"{PLACEHOLDER}/") else text

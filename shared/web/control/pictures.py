@@ -8,6 +8,7 @@ from pathlib import Path
 from flask import Blueprint, Response, jsonify, request
 
 from shared.errors import InvalidValue, NotFound, NotPossible
+from shared.images import ENDINGS
 from shared.jobs.names import locate
 from shared.settings import is_loopback
 from shared.web.backend import Backend
@@ -24,7 +25,7 @@ def sending_routes(backend: Backend, show: Callable[[Path], None] = show) -> Blu
 
     @routes.post("/api/show-in-folder")
     def show_in_folder() -> Response:
-        name = _filename()
+        name = _saved(_filename())
         path = backend.archive.pictures.find(name)
         if path is None:
             _check_there(backend, name)
@@ -50,13 +51,19 @@ def _filename() -> str:
     name = read_fields(request).values.get("filename")
     if not isinstance(name, str) or not name:
         raise InvalidValue("filename is missing", field="filename", hint="send the name of a picture of ours")
-    if locate(name) is None:
+    if locate(_saved(name)) is None:
         raise NotFound("filename is not the name of a picture of ours", field="filename")
     return name
 
 
+def _saved(name: str) -> str:
+    """The name that a picture is saved under; the one that the page has of it may end in the format that it chose."""
+    stem, _, ending = name.rpartition(".")
+    return f"{stem}.png" if ending in ENDINGS else name
+
+
 def _check_there(backend: Backend, name: str) -> None:
     """Raises NotFound for a picture that is gone."""
-    image = locate(name)
-    if image is None or (backend.archive.pictures.find(name) is None and backend.engine.view(image) is None):
+    image = locate(_saved(name))
+    if image is None or (backend.archive.pictures.find(image.filename) is None and backend.engine.view(image) is None):
         raise NotFound(f"there is no picture {name}", field="filename", hint="it may have been deleted")

@@ -1,5 +1,6 @@
 """Hires fix, upscaling and face restoration."""
 
+import math
 from collections.abc import Sequence
 
 from shared.errors import InvalidValue
@@ -79,14 +80,16 @@ def choose_enlarging(
     return Enlarging(size, model=find_file(upscaler, inventory, "upscale_models", field, "upscale model", besides))
 
 
-def scaled(size: Size, factor: float, field: str, largest: int) -> Size:
-    """Both sides times `factor`. Raises InvalidValue that names `field` if one gets larger than `largest`."""
-    width, height = (max(MIN_SIDE, round(side * factor)) for side in size)
+def scaled(size: Size, factor: float, field: str, largest: int, smallest: int = 1) -> Size:
+    """Both sides times `factor`, `smallest` pixels at least. Raises InvalidValue that names `field` if one gets larger
+    than `largest`."""
+    width, height = (max(smallest, round(side * factor)) for side in size)
     if max(width, height) > largest:
+        most = math.floor(100 * largest / max(size)) / 100
         raise InvalidValue(
             f"{field} {factor:g} makes {width}x{height} of {size[0]}x{size[1]}, more than {largest} pixels a side",
             field=field,
-            hint=f"use {largest / max(size):.2f} or less",
+            hint=f"use {most:.2f} or less" if most >= 1 else "send a smaller picture",
             value=factor,
         )
     return width, height
@@ -105,7 +108,7 @@ def choose_faces(body: GenerationBody | UpscaleBody, warnings: list[str]) -> Fac
 
 def _hires_size(body: GenerationBody, size: Size) -> Size:
     if body.hires_fix_upscale_method == "upscale-by":
-        return scaled(size, body.hires_fix_upscale_factor, "hires_fix_upscale_factor", MAX_SIDE)
+        return scaled(size, body.hires_fix_upscale_factor, "hires_fix_upscale_factor", MAX_SIDE, MIN_SIDE)
     width, height = body.hires_fix_resize_width, body.hires_fix_resize_height
     if width is None and height is None:
         raise InvalidValue(
@@ -117,5 +120,5 @@ def _hires_size(body: GenerationBody, size: Size) -> Size:
         # The other side follows the proportions.
         factor = width / size[0] if width is not None else (height or 0) / size[1]
         field = "hires_fix_resize_width" if width is not None else "hires_fix_resize_height"
-        return scaled(size, factor, field, MAX_SIDE)
+        return scaled(size, factor, field, MAX_SIDE, MIN_SIDE)
     return width, height

@@ -1,7 +1,6 @@
 """Plain values against the models of `shared.schema.body`; objections in words, with field, value and range."""
 
 import difflib
-import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -9,6 +8,7 @@ from pydantic import AliasChoices, BaseModel, ValidationError
 
 from shared.errors import InvalidValue
 from shared.schema.body import Body, ControlNetBody, ControlUnitBody, LoraBody
+from shared.web.body import parse_json
 
 B = TypeVar("B", bound=BaseModel)
 
@@ -105,8 +105,8 @@ def _structured(name: str, value: Any) -> Any:
     if name == "text_encoders" and not value.lstrip().startswith("["):
         return [part.strip() for part in value.split(",") if part.strip()]
     try:
-        return json.loads(value)
-    except (ValueError, RecursionError) as error:
+        return parse_json(value)
+    except ValueError as error:
         raise InvalidValue(
             f"{name} is text, and not JSON", field=name, hint="in a form, send this field as JSON text"
         ) from error
