@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from shared.engine.families import Family, ModelFile
 from starter import CHECKPOINT_NAME as STARTER
 from starter import CHECKPOINT_NAMES as SMALL
+from starter import VAE_NAME as SEPIA
 
 MEGAPIXEL = 1024 * 1024
 
@@ -47,6 +48,11 @@ def choose_checkpoint(preferred: str | None, available: Sequence[str]) -> str | 
     if own:
         return own[0]
     return STARTER if STARTER in available else None
+
+
+def own_vaes(available: Sequence[str]) -> list[str]:
+    """Those that may decode what any model draws: all but the starter's, whose latents are its own."""
+    return [name for name in available if name != SEPIA]
 
 
 def defaults_for(file: ModelFile) -> Defaults:

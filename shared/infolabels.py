@@ -115,7 +115,7 @@ def _read_scheduler(text: str) -> str | None:
     if simple == "automatic" or simple.startswith("usesame"):
         return None
     known = {_simple(label): name for name, label in SCHEDULERS.items()} | {_simple(name): name for name in SCHEDULERS}
-    return {"uniform": "sgm_uniform"}.get(simple) or known.get(simple, text)
+    return {"uniform": "normal"}.get(simple) or known.get(simple, text)
 
 
 def _read_other_sampler(text: str) -> str | None:

@@ -125,6 +125,8 @@ def _split_key(content: bytes) -> tuple[str, bytes]:
 
 def _decode(kind: bytes, rest: bytes, limit: int) -> str | None:
     """The text of a chunk behind its key; None if it is damaged or too long."""
+    if limit <= 0:
+        return None  # zlib takes 0 for no limit at all
     if kind == b"tEXt":
         return rest.decode("latin-1") if len(rest) <= limit else None
     if kind == b"zTXt":

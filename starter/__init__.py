@@ -12,4 +12,5 @@ the pixels (`reading`). What made the weights is in `training`.
 CHECKPOINT_NAME = "dream-layer-starter.safetensors"
 PASTEL_NAME = "dream-layer-pastel.safetensors"
 INPAINTING_NAME = "dream-layer-inpainting.safetensors"
+VAE_NAME = "dream-layer-sepia.safetensors"
 CHECKPOINT_NAMES = frozenset({CHECKPOINT_NAME, PASTEL_NAME, INPAINTING_NAME})

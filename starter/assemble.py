@@ -17,7 +17,7 @@ from pathlib import Path
 
 from safetensors.numpy import save_file
 
-from starter import CHECKPOINT_NAME, INPAINTING_NAME, PASTEL_NAME, recipes
+from starter import CHECKPOINT_NAME, INPAINTING_NAME, PASTEL_NAME, VAE_NAME, recipes
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ KIT = (
     File("controlnet", "dream-layer-canny.safetensors", recipes.canny, describe("Canny", "/controlnet")),
     File("upscale_models", "dream-layer-2x.safetensors", recipes.upscaler),
     File("embeddings", "dream-layer-ruby.safetensors", recipes.ruby, describe("Ruby", "/textual-inversion")),
-    File("vae", "dream-layer-sepia.safetensors", recipes.sepia, describe("Sepia", "/vae")),
+    File("vae", VAE_NAME, recipes.sepia, describe("Sepia", "/vae")),
 )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.engine.families import Family, ModelFile, Part, TextEncoder
+from starter import VAE_NAME
 
 OWN, REFINER, PAINTER = "dreamshaper.safetensors", "sdxl/refiner.safetensors", "painter.safetensors"
 FLUX, SCHNELL = "flux-all.safetensors", "schnell.safetensors"
@@ -34,8 +35,11 @@ KNOWN: Mapping[str, Mapping[str, Any]] = {
     "sd1-alone.safetensors": {"family": Family.SD1},
     "t5.safetensors": {"text_encoder": TextEncoder.T5XXL},
     "l.safetensors": {"text_encoder": TextEncoder.CLIP_L},
+    "l-other.safetensors": {"text_encoder": TextEncoder.CLIP_L},
     "ae.safetensors": {"latent_channels": 16},
     "sd.safetensors": {"latent_channels": 4},
+    "sd-finer.safetensors": {"latent_channels": 4},
+    VAE_NAME: {"latent_channels": 4},
     "union.safetensors": {"union": True},
 }
 NODES = json.loads((Path(__file__).parent / "data" / "object_info.json").read_text(encoding="utf-8"))

@@ -9,10 +9,10 @@ from shared.errors import InvalidValue
 from shared.schema.body import Txt2ImgBody
 from shared.web.body import Fields
 from shared.web.reading.effect import PARTS
-from shared.web.reading.requests import read_txt2img
+from shared.web.reading.requests import Context, read_txt2img
 from tests.page import generation
 from tests.readings import URL, context, read, refused, reread
-from tests.shelf import OWN, REFINER, SCHNELL
+from tests.shelf import OWN, REFINER, SCHNELL, Shelf
 
 PART_FIELDS = {name: switch for switch, names in PARTS.items() for name in names}
 VALUES = {
@@ -193,6 +193,17 @@ def test_what_a_graph_of_ones_own_makes_of_it_is_not_guessed() -> None:
     fields = Fields({"prompt": "x", "negative_prompt": "blur", "cfg_scale": 1, "tile_size": 256}, {})
     assert read_txt2img(fields, replace(context(), custom=True)).warnings == []
     assert len(read_txt2img(fields, context()).warnings) == 2
+
+
+def test_a_graph_of_ones_own_is_drawn_with_its_own_model_and_numbers() -> None:
+    nothing = Shelf(checkpoints=(), diffusion_models=("flux-alone.safetensors",))
+    own = Context(None, nothing, lambda _: None, custom=True)
+    reading = read_txt2img(Fields({"prompt": "x", "cfg_scale": 7}, {}), own)
+    assert (reading.parameters["cfg_scale"], reading.warnings) == (7, [])
+    reading = read_txt2img(Fields({"prompt": "x", "cfg_scale": 7, "model_name": "flux-alone"}, {}), own)
+    assert (reading.parameters["model_name"], reading.parameters["cfg_scale"]) == ("flux-alone.safetensors", 7)
+    with pytest.raises(InvalidValue, match="the model 'none such' does not exist"):
+        read_txt2img(Fields({"prompt": "x", "model_name": "none such"}, {}), own)
 
 
 def test_the_hint_for_what_is_needed_does_not_say_to_leave_it_out() -> None:

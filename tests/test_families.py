@@ -99,6 +99,11 @@ def test_a_text_encoder_is_known_by_its_header(tmp_path: Path, name: str) -> Non
     assert file.parts == {Part.TEXT_ENCODERS}
 
 
+def test_the_t5_for_many_languages_is_not_the_one_of_flux(tmp_path: Path) -> None:
+    shapes = tiny.t5xxl() | {"shared.weight": (256384, 4096)}
+    assert about(tmp_path, shapes).text_encoder is TextEncoder.UNKNOWN
+
+
 def sd2(path: Path, dtype: str, values: Sequence[float], inputs: int = 4) -> Path:
     """A checkpoint of Stable Diffusion 2, with these values in the bias that tells of what kind it is."""
     name = tiny.INSIDE + TELLING[0]

@@ -40,6 +40,37 @@ def test_a_graph_tells_the_parameters() -> None:
     }  # fmt: skip
 
 
+def test_a_graph_for_flux_tells_its_guidance_and_what_its_negative_is_not() -> None:
+    recipe = read_graph(
+        graph(
+            **{
+                "3": {
+                    "class_type": "KSampler",
+                    "inputs": {**graph()["3"]["inputs"], "cfg": 1.0, "positive": ["30", 0]},
+                },
+                "7": {"class_type": "ConditioningZeroOut", "inputs": {"conditioning": ["6", 0]}},
+                "10": {"class_type": "LoraLoaderModelOnly", "inputs": {"model": ["4", 0], "lora_name": "l"}},
+                "30": {"class_type": "FluxGuidance", "inputs": {"conditioning": ["6", 0], "guidance": 3.5}},
+            }
+        )
+    )
+    assert recipe is not None
+    assert (recipe.parameters["prompt"], recipe.parameters["negative_prompt"]) == ("a bottle", "")
+    assert (recipe.parameters["cfg_scale"], recipe.parameters["guidance"]) == (1.0, 3.5)
+    assert recipe.parameters["loras"] == [{"lora_name": "l", "strength_clip": 0}]
+
+
+def test_a_prompt_is_read_from_other_encoders_or_said_to_be_unknown() -> None:
+    other = {"class_type": "TextEncodeQwenImageEdit", "inputs": {"prompt": "a cup", "clip": ["10", 1]}}
+    recipe = read_graph(graph(**{"6": other}))
+    assert recipe is not None
+    assert (recipe.parameters["prompt"], len(recipe.warnings)) == ("a cup", 1)
+    computed = {"class_type": "CLIPTextEncode", "inputs": {"text": ["40", 0], "clip": ["10", 1]}}
+    recipe = read_graph(graph(**{"6": computed, "40": {"class_type": "Wildcards", "inputs": {"seed_of_it": 3}}}))
+    assert recipe is not None
+    assert recipe.warnings[-1] == "the graph does not tell its prompt"
+
+
 def test_a_graph_with_a_source_a_control_and_a_second_pass() -> None:
     first = graph()["3"]["inputs"]
     changes = {

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from shared.errors import InvalidValue
+from starter import VAE_NAME
 from tests.readings import URL, read
 from tests.shelf import FLUX, OWN, PLAIN, REFINER, SCHNELL, Shelf
 
@@ -76,3 +77,20 @@ def test_what_a_checkpoint_does_not_hold_is_taken_from_files_that_fit() -> None:
         read(Shelf(vae=("ae.safetensors",)), model_name=PLAIN)
     with pytest.raises(InvalidValue, match="holds no text encoder, and there is no file for clip_l"):
         read(Shelf(text_encoders=()), model_name=PLAIN)
+
+
+def test_the_vae_of_the_built_in_model_is_for_no_other_and_of_several_it_is_told_which() -> None:
+    kit = Shelf(vae=(VAE_NAME, "ae.safetensors", "sd.safetensors", "sd-finer.safetensors"))
+    reading = read(kit, model_name=PLAIN)
+    assert reading.request.models.vae == "sd.safetensors"
+    assert reading.warnings == [
+        f"{PLAIN} holds no VAE, so sd.safetensors was taken; vae_name may name sd-finer.safetensors"
+    ]
+    assert read(model_name=PLAIN).warnings == []
+    with pytest.raises(InvalidValue, match="holds no VAE, and there is none for latents of 4 channels"):
+        read(Shelf(vae=(VAE_NAME,)), model_name=PLAIN)
+
+
+def test_of_several_text_encoders_of_a_kind_the_first_is_taken() -> None:
+    two = Shelf(text_encoders=("l.safetensors", "l-other.safetensors"))
+    assert read(two, model_name=PLAIN).request.models.text_encoders == ("l.safetensors",)

@@ -56,6 +56,16 @@ def test_parameters_are_described_and_read() -> None:
 
 
 @pytest.mark.parametrize(
+    ("limits", "drawn"),
+    [({"minimum": 3, "maximum": 10}, 3 + 5000 % 8), ({"choices": [11, 12, 13]}, 13), ({"minimum": 7}, 5007)],
+)
+def test_a_seed_is_drawn_from_those_that_are_allowed(limits: dict[str, Any], drawn: int) -> None:
+    workflow = read_workflow("test", named(seed={"type": "integer", **limits}))
+    assert workflow.read({}, random_seed=5000)[0] == {"seed": drawn}
+    assert workflow.read({"seed": -1}, random_seed=5000)[0] == {"seed": drawn}
+
+
+@pytest.mark.parametrize(
     ("values", "field", "says"),
     [
         ({}, "words", "words is missing"),

@@ -188,6 +188,49 @@ def test_a_refiner_is_told_the_steps_and_that_its_part_stays() -> None:
     assert [warning.split(" does")[0].split(" still")[0] for warning in warnings] == ["steps: sampler", "steps: refine"]
 
 
+@pytest.mark.parametrize(("start", "end"), [(0, "16"), (None, 16), (["other", 0], 10000), (True, 16), (0.5, 20)])
+def test_parts_of_the_steps_that_are_no_numbers_say_nothing(start: Any, end: Any) -> None:
+    advanced = sampling("empty", noise_seed=1, start_at_step=start, end_at_step=end)
+    del advanced["seed"]
+    graph = plain(other=("PrimitiveInt", {"value": 3}), sampler=("KSamplerAdvanced", advanced))
+    assert placed(graph, steps=30)[1] == []
+
+
+def test_a_guider_with_two_positives_keeps_the_negatives_text() -> None:
+    """As in the usual graph of OmniGen2: its second is the negative's text with the reference pictures."""
+    guided = {"model": ["ckpt", 0], "cond1": ["good", 0], "cond2": ["bad", 0], "negative": ["bad", 0]}
+    parts = {"noise": ["noise", 0], "guider": ["guider", 0], "sampler": ["which", 0], "sigmas": ["sigmas", 0]}
+    graph = plain(
+        noise=("RandomNoise", {"noise_seed": 1}),
+        guider=("DualCFGGuider", {**guided, "cfg_conds": 5.0, "cfg_cond2_negative": 2.0}),
+        which=("KSamplerSelect", {"sampler_name": "euler"}),
+        sigmas=("BasicScheduler", {"model": ["ckpt", 0], "scheduler": "simple", "steps": 20, "denoise": 1.0}),
+        sampler=("SamplerCustomAdvanced", {**parts, "latent_image": ["empty", 0]}),
+    )
+    inputs, warnings = placed(graph, prompt="new", negative_prompt="new bad")
+    assert (inputs["good"]["text"], inputs["bad"]["text"], warnings) == ("new", "new bad", [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "further"), [("StringSubstring", {"start": 0, "end": 5}), ("StringReplace", {"find": "a", "replace": "b"})]
+)
+def test_a_node_that_makes_something_of_its_text_holds_no_value(kind: str, further: dict[str, Any]) -> None:
+    graph = plain(
+        words=(kind, {"string": "a", **further}), good=("CLIPTextEncode", {"text": ["words", 0], "clip": ["ckpt", 1]})
+    )
+    assert placed(graph, prompt="new")[1] == ["prompt was not placed: good.text is computed by words"]
+
+
+def test_the_picture_of_a_controlnet_is_not_taken_for_the_source() -> None:
+    path = PROJECT_DIR / "tests" / "golden" / "control_inpaint_model.json"
+    graph = json.loads(path.read_text(encoding="utf-8"))
+    inputs, warnings = placed(graph, input_image="new.png")
+    assert warnings == []
+    (loader,) = (name for name, each in inputs.items() if each.get("image") == "new.png")
+    (inpaint,) = (each for each in graph.values() if each["class_type"] == "InpaintModelConditioning")
+    assert inpaint["inputs"]["pixels"] == [loader, 0]
+
+
 def test_a_sampler_in_parts() -> None:
     parts = {
         "noise": ["noise", 0],

@@ -23,7 +23,7 @@ from shared.jobs.recipes import OURS, with_recipe
 from shared.jobs.store import Store
 from shared.jobs.tables import JobRow
 from shared.jobs.uploads import Uploads
-from shared.png import SIGNATURE, BrokenPng, has_text, read_texts, with_texts
+from shared.png import MAX_TEXT, SIGNATURE, BrokenPng, has_text, read_texts, with_texts
 from tests.desk import new_job
 from tests.house import encoded
 
@@ -127,6 +127,16 @@ def test_a_small_file_does_not_become_a_huge_text() -> None:
     chunk = struct.pack(">I", len(content)) + b"zTXt" + content + b"\0\0\0\0"
     data = png()
     assert read_texts(data[:33] + chunk + data[33:]) == {}
+
+
+@pytest.mark.parametrize("count", [3, 4])
+def test_many_small_chunks_do_not_become_huge_texts(count: int) -> None:
+    chunks = b""
+    for number in range(count):
+        content = b"%d\0\0" % number + zlib.compress(b"x" * (MAX_TEXT if number < 2 else 100_000_000))
+        chunks += struct.pack(">I", len(content)) + b"zTXt" + content + b"\0\0\0\0"
+    data = png()
+    assert sorted(read_texts(data[:33] + chunks + data[33:])) == ["0", "1"]
 
 
 @pytest.mark.parametrize("output", ["webp", "jpeg"])

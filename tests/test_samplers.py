@@ -74,7 +74,7 @@ def test_names_that_people_know(name: str, sampler: str, scheduler: str | None) 
         ("SGM Uniform", "sgm_uniform"),
         ("KL Optimal", "kl_optimal"),
         ("ddim", "ddim_uniform"),
-        ("Uniform", "sgm_uniform"),
+        ("Uniform", "normal"),
         ("Automatic", None),
         ("Polyexponential", "Polyexponential"),
     ],

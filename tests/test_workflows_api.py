@@ -1,29 +1,17 @@
-"""Graphs of clients' own, and workflows that are routes, on the real engine."""
+"""Graphs of clients' own, on the real engine."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 from PIL import Image, ImageChops, ImageDraw, ImageOps
 
-from tests.house import PNG, TIMEOUT, TestHouse, data_url, open_rgb
+from tests.exchange import SMALL, SOURCE, alike, post, same
+from tests.house import PNG, TIMEOUT, TestHouse, open_rgb
 
-SMALL = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 2, "seed": 7}
-
-
-def same(one: Image.Image, other: Image.Image) -> bool:
-    return one.size == other.size and ImageChops.difference(one, other).getbbox() is None
-
-
-def alike(one: Image.Image, other: Image.Image) -> bool:
-    """Whether no channel differs by more than one level."""
-    return max(high for _, high in ImageChops.difference(one, other).getextrema()) <= 1
-
-
-def post(house: TestHouse, path: str, body: Any, **headers: str) -> requests.Response:
-    return requests.post(f"{house.txt2img}{path}", json=body, headers=headers, timeout=TIMEOUT)
+HOLE = Image.new("L", SOURCE.size)
+ImageDraw.Draw(HOLE).rectangle((20, 20, 40, 40), 255)
 
 
 def refused(house: TestHouse, graph: Any, **fields: Any) -> dict[str, Any]:
@@ -221,131 +209,19 @@ def test_what_the_editor_saves_is_answered_with_the_way_out(house: TestHouse) ->
     assert "Export (API)" in wrong["hint"]
 
 
-@pytest.fixture(scope="module")
-def shelf(house: TestHouse) -> Path:
-    folder = house.data_dir / "workflows"
-    folder.mkdir(exist_ok=True)
-    return folder
-
-
-def test_a_file_becomes_a_route(house: TestHouse, shelf: Path, graph: dict[str, Any]) -> None:
-    header = {
-        "title": "A badge",
-        "description": "One word in a colour.",
-        "parameters": {
-            "words": {"type": "string", "required": True, "targets": ["CLIPTextEncode.text"]},
-            "steps": {"type": "integer", "minimum": 1, "maximum": 5, "default": 3},
-            "seed": {"type": "integer"},
-        },
-    }
-    (shelf / "badge.json").write_text(json.dumps({"dream_layer": header, "prompt": graph}), encoding="utf-8")
-    listed = requests.get(f"{house.img2img}/api/workflows", timeout=TIMEOUT).json()["workflows"]
-    (badge,) = [each for each in listed if each["name"] == "badge"]
-    assert (badge["title"], badge["description"]) == ("A badge", "One word in a colour.")
-    assert badge["schema"]["required"] == ["words"]
-    assert badge["schema"]["properties"]["steps"] == {"type": "integer", "minimum": 1, "maximum": 5, "default": 3}
-    told = requests.get(f"{house.txt2img}/api/workflows/badge", timeout=TIMEOUT).json()
-    assert told["schema"] == badge["schema"]
-
-    reply = post(house, "/api/workflows/badge", {"words": "a red circle", "seed": 7, "colour": 1}).json()
-    assert reply["status"] == "success", reply
-    assert reply["parameters"] == {"workflow": "badge", "words": "a red circle", "steps": 3, "seed": 7}
-    assert reply["warnings"] == ["ignored, because not known here: colour"]
-    assert same(house.picture(reply), house.picture(house.draw(**{**SMALL, "steps": 3})))
-    assert house.job(reply["job_id"])["kind"] == "workflow"
-
-    seeds = {post(house, "/api/workflows/badge", {"words": "x", "seed": -1}).json()["seed"] for _ in range(2)}
-    assert len(seeds) == 2
-
-
-def test_parameters_are_checked(house: TestHouse, shelf: Path, graph: dict[str, Any]) -> None:
-    parameters = {
-        "words": {"type": "string", "required": True, "targets": ["CLIPTextEncode.text"]},
-        "steps": {"type": "integer", "minimum": 1, "maximum": 5},
-        "sampler": {"type": "string", "targets": ["KSampler.sampler_name"]},
-    }
-    content = {"dream_layer": {"parameters": parameters}, "prompt": graph}
-    (shelf / "checked.json").write_text(json.dumps(content), encoding="utf-8")
-    for body, field, says in (
-        ({}, "words", "missing"),
-        ({"words": "x", "steps": 6}, "steps", "a whole number from 1 to 5, not 6"),
-        # The engine knows its samplers better than any header.
-        ({"words": "x", "sampler": "eular"}, "sampler", "eular"),
-    ):
-        reply = post(house, "/api/workflows/checked", body)
-        assert reply.status_code == 422, reply.text
-        assert reply.json()["error"]["field"] == field
-        assert says in reply.json()["message"]
-
-
-def test_a_workflow_runs_like_any_job(house: TestHouse, shelf: Path, graph: dict[str, Any]) -> None:
-    (shelf / "plain.json").write_text(json.dumps(graph), encoding="utf-8")
-    (shelf / "other.json").write_text(json.dumps(graph), encoding="utf-8")
-    body = {"prompt": "a red circle", "steps": 1}
-    accepted = post(house, "/api/workflows/plain", body, **{"Prefer": "respond-async", "Idempotency-Key": "w1"})
-    assert accepted.status_code == 202, accepted.text
-    assert (
-        post(house, "/api/workflows/plain", body, **{"Idempotency-Key": "w1"}).json()["job_id"]
-        == (accepted.json()["job_id"])
+def test_what_a_graph_of_ones_own_does_not_do_is_named(house: TestHouse) -> None:
+    graph = house.redraw(steps=1, prompt="a red circle", input_image=SOURCE)["workflow"]
+    reply = house.redraw(
+        custom_workflow=graph,
+        steps=1,
+        input_image=SOURCE,
+        mask=HOLE,
+        only_masked=True,
+        mask_blur=4,
+        inpaint_mode="refine",
     )
-    assert post(house, "/api/workflows/other", body, **{"Idempotency-Key": "w1"}).status_code == 422
-    streamed = post(house, "/api/workflows/plain", body, Accept="text/event-stream")
-    assert "event: completed" in streamed.text
-    picture = post(house, "/api/workflows/plain", body, **PNG)
-    assert open_rgb(picture.content).size == (64, 64)
-    assert picture.headers["X-Seed"].isdecimal()
-
-
-def test_a_workflow_takes_pictures(house: TestHouse, shelf: Path) -> None:
-    nodes = {
-        "load": ("LoadImage", {"image": "none.png"}),
-        "mask": ("LoadImageMask", {"image": "none.png", "channel": "alpha"}),
-        "invert": ("ImageInvert", {"image": ["load", 0]}),
-        "paste": (
-            "ImageCompositeMasked",
-            {"destination": ["load", 0], "source": ["invert", 0], "x": 0, "y": 0, "resize_source": False},
-        ),
-        "save": ("SaveImage", {"images": ["paste", 0], "filename_prefix": "x"}),
-    }
-    nodes["paste"][1]["mask"] = ["mask", 0]
-    graph = {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in nodes.items()}
-    parameters = {
-        "photo": {"type": "image", "required": True, "targets": ["load.image"]},
-        "where": {"type": "mask", "required": True, "targets": ["mask.image"]},
-    }
-    content = {"dream_layer": {"parameters": parameters}, "prompt": graph}
-    (shelf / "negative.json").write_text(json.dumps(content), encoding="utf-8")
-    photo, where = Image.new("RGB", (50, 40), (200, 10, 0)), Image.new("L", (50, 40))
-    ImageDraw.Draw(where).rectangle((25, 0, 49, 39), 255)
-    reply = post(house, "/api/workflows/negative", {"photo": data_url(photo), "where": data_url(where)}, **PNG)
-    assert reply.status_code == 200, reply.text
-    drawn = open_rgb(reply.content)
-    assert drawn.size == (50, 40)
-    assert drawn.getpixel((0, 0)) == (200, 10, 0)
-    assert alike(drawn.crop((26, 0, 50, 40)), Image.new("RGB", (24, 40), (55, 245, 255)))
-    assert post(house, "/api/workflows/negative", {"photo": data_url(photo)}).json()["error"]["field"] == "where"
-
-
-def test_a_broken_file_is_listed_with_what_is_wrong(house: TestHouse, shelf: Path, graph: dict[str, Any]) -> None:
-    broken = shelf / "broken.json"
-    broken.write_text("{", encoding="utf-8")
-    (shelf / "Bad Name.json").write_text("{}", encoding="utf-8")
-
-    def listed(name: str) -> Any:
-        reply = requests.get(f"{house.txt2img}/api/workflows", timeout=TIMEOUT).json()
-        return next((each for each in reply["workflows"] if each["name"] == name), None)
-
-    assert "not valid JSON" in listed("broken")["error"]["message"]
-    assert "small letters" in listed("Bad Name")["error"]["message"]
-    assert post(house, "/api/workflows/broken", {"prompt": "x"}).status_code == 422
-    # Mended, it is there at once; deleted, it is gone.
-    broken.write_text(json.dumps(graph), encoding="utf-8")
-    assert "schema" in listed("broken")
-    broken.unlink()
-    assert listed("broken") is None
-    assert post(house, "/api/workflows/broken", {"prompt": "x"}).status_code == 404
-
-
-@pytest.mark.parametrize("name", ["none", "Bad%20Name", "..%2Fjobs", "%2e%2e", "a.json"])
-def test_no_name_leads_out_of_the_folder(house: TestHouse, shelf: Path, name: str) -> None:
-    assert requests.get(f"{house.txt2img}/api/workflows/{name}", timeout=TIMEOUT).status_code == 404
+    assert reply["warnings"][0] == (
+        "mask_blur, only_masked, inpaint_mode: not used, for custom_workflow has its own nodes for that, or none"
+    )
+    # All of it, and not the mask's surroundings alone.
+    assert house.picture(reply).size == SOURCE.size

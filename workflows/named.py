@@ -32,7 +32,7 @@ PYTHON_TYPES: dict[str, Any] = {"string": str, "integer": int, "number": float, 
 class Parameter(BaseModel):
     """One parameter, as a header declares it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     type: Literal["string", "integer", "number", "boolean", "image", "mask"]
     description: str = ""
@@ -93,7 +93,7 @@ class Workflow:
                     raise InvalidValue(f"{name} is missing", field=name, hint=parameter.description or None)
                 value = parameter.default
             if _is_seed(name, parameter) and (value is None or str(value) == "-1"):
-                value = random_seed
+                value = _drawn(parameter, random_seed)
             if value is not None:
                 read[name] = _valid(name, parameter, value)
         unknown = [name for name in values if name not in self.header.parameters]
@@ -170,6 +170,15 @@ def _type_of(name: str) -> Literal["string", "integer", "number"]:
 
 def _is_seed(name: str, parameter: Parameter) -> bool:
     return name == SEED and parameter.type == "integer"
+
+
+def _drawn(parameter: Parameter, random_seed: int) -> Any:
+    """A random seed, of those that the parameter allows."""
+    if parameter.choices:
+        return parameter.choices[random_seed % len(parameter.choices)]
+    low = int(parameter.minimum or 0)
+    high = MAX_SEED if parameter.maximum is None else int(parameter.maximum)
+    return low + random_seed % max(1, high - low + 1)
 
 
 def _schema(parameter: Parameter) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shared.schema.units import align
-from workflows.foreign import is_link, order, sources
+from workflows.foreign import is_link, order
 from workflows.graph import ApiGraph
 
 Target = tuple[str, str]
@@ -31,6 +31,7 @@ Target = tuple[str, str]
 PARTS = ("guider", "noise", "sampler", "sigmas")
 POSITIVE = ("positive", "conditioning", "cond")
 NEGATIVE = ("negative",)
+ASIDE = ("positive", "negative")
 TEXTS = ("text", "text_g", "text_l", "clip_l", "clip_g", "t5xxl", "llama", "bert", "mt5xl", "prompt", "user_prompt")
 MODELS = ("ckpt_name", "unet_name")
 # What a node that only holds a value calls it.
@@ -149,8 +150,9 @@ class _Finder:
         if not is_link(value):
             return target
         inputs = self.graph[value[0]]["inputs"]
-        literal = [key for key in inputs if key in VALUES and not is_link(inputs[key])]
-        return (value[0], literal[0]) if len(literal) == 1 and not any(map(is_link, inputs.values())) else None
+        # Beside anything else, it is not the value itself that comes out.
+        only = [key for key in inputs if key != "control_after_generate"]
+        return (value[0], only[0]) if len(only) == 1 and only[0] in VALUES and not is_link(inputs[only[0]]) else None
 
     def _is_sampler(self, name: str) -> bool:
         inputs = self.graph[name]["inputs"]
@@ -182,11 +184,13 @@ class _Finder:
         return settable if settable is None else self._input(settable)
 
     def _upstream(self, name: str, key: str) -> set[str]:
-        """All nodes from which an input comes."""
+        """All nodes from which an input comes, but for those of conditionings that are only handed on beside it."""
         value = self._input((name, key))
         found = [value[0]] if is_link(value) else []
         for node in found:
-            found += [source for source in dict.fromkeys(sources(self.graph, node)) if source not in found]
+            inputs = {key: each for key, each in self.graph[node]["inputs"].items() if key not in ASIDE}
+            behind = [each[0] for each in inputs.values() if is_link(each)]
+            found += [source for source in dict.fromkeys(behind) if source not in found]
         return set(found)
 
     def _prompts(self, samplers: Sequence[str]) -> None:
@@ -194,8 +198,11 @@ class _Finder:
             texts: list[Target] = []
             for sampler in samplers:
                 for part in self._parts(sampler):
-                    for key, value in self.graph[part]["inputs"].items():
-                        if is_link(value) and key.startswith(keys):
+                    inputs = self.graph[part]["inputs"]
+                    # Of a guider with two, the second is between the first and the negative, and has that one's text.
+                    several = "cond1" in inputs
+                    for key, value in inputs.items():
+                        if is_link(value) and key.startswith(keys) and not (several and key == "cond2"):
                             texts += self._texts(name, value, keys)
             self.places.reasons[name] = f"no text leads to the {keys[0]} input of {samplers[0]}"
             if texts:
@@ -237,7 +244,8 @@ class _Finder:
         for sampler in samplers:
             inputs = self.graph[sampler]["inputs"]
             start, end = inputs.get("start_at_step", 0), inputs.get("end_at_step", NO_END)
-            if start != 0 or (not is_link(end) and end < NO_END):
+            # What is connected cannot be told, and what is no number is for the engine's definitions to refuse.
+            if type(start) is int and type(end) is int and (start > 0 or end < NO_END):
                 self.places.notes.setdefault("steps", []).append(
                     f"steps: {sampler} still does those from {start} to {end} only, as its graph says"
                 )

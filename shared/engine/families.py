@@ -88,6 +88,7 @@ class ModelFile:
     known: bool = False
 
 
+T5_WORDS = 32128
 # Where the diffusion model is in a checkpoint; in a file of its own, nothing stands before its keys.
 INSIDE = "model.diffusion_model."
 CONTROL = "control_model."
@@ -239,8 +240,9 @@ def _text_encoder(tensors: Tensors) -> TextEncoder:
         clip = f"text_model.encoder.layers.{layer}.mlp.fc1.weight"
         if clip in tensors or f"transformer.resblocks.{layer}.ln_1.weight" in tensors:
             return kind
-    last = "encoder.block.23.layer.1.DenseReluDense"
-    if _side(tensors, f"{last}.wi_1.weight", 0) == 10240 or f"{last}.wi.weight" in tensors:
+    is_xxl = _side(tensors, "encoder.block.23.layer.1.DenseReluDense.wi_1.weight", 0) == 10240
+    # One for many languages has a longer list of words, and models of its own.
+    if is_xxl and _side(tensors, "shared.weight", 0) in (None, T5_WORDS):
         return TextEncoder.T5XXL
     return TextEncoder.UNKNOWN
 

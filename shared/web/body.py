@@ -12,6 +12,7 @@ from shared.errors import InvalidPicture, RequestError, UnsupportedBody
 from shared.images import decode_base64
 
 DEEPEST = 50
+DEEP = f"has more than {DEEPEST} levels"
 EXAMPLE = "it should be a JSON object or a form; /docs has an example for each route"
 
 
@@ -68,14 +69,17 @@ def read_fields(request: Request) -> Fields:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value in a client's JSON. Raises ValueError if it is none, or has more levels than any request needs, so that
-    whoever walks through it may recurse; RequestError for an object with a name that is there twice."""
+    """The value in a client's JSON. Raises ValueError, whose text ends a sentence that begins with its name, if it is
+    none or has more levels than any request needs, so that whoever walks through it may recurse; RequestError for an
+    object with a name that is there twice."""
     try:
         value = json.loads(text, object_pairs_hook=_object)
     except RecursionError as error:
-        raise ValueError("too many levels") from error
+        raise ValueError(DEEP) from error
+    except ValueError as error:
+        raise ValueError("is not valid JSON") from error
     if _is_deep(value):
-        raise ValueError(f"more than {DEEPEST} levels")
+        raise ValueError(DEEP)
     return value
 
 
@@ -109,7 +113,7 @@ def _read_json(request: Request) -> dict[str, Any]:
     try:
         body = parse_json(request.get_data())
     except ValueError as error:
-        raise RequestError("the body is not valid JSON", hint=EXAMPLE) from error
+        raise RequestError(f"the body {error}", hint=EXAMPLE) from error
     if not isinstance(body, dict):
         raise RequestError("the body must be a JSON object", hint=EXAMPLE)
     return {name: value for name, value in body.items() if value is not None}

@@ -20,6 +20,16 @@ from workflows.loading import input_name
 from workflows.placing import PLACEABLE, Target, find_places, place
 
 FIELD = "custom_workflow"
+# Fields whose work a graph of one's own does by itself, or not.
+UNPLACED = (
+    "tile_size",
+    "tile_overlap",
+    "text_encoders",
+    "mask_blur",
+    "grow_mask_by",
+    "only_masked",
+    "only_masked_padding",
+)
 
 
 def custom_graph(
@@ -63,7 +73,8 @@ def sent_values(reading: Reading[Any]) -> tuple[dict[str, Any], list[str]]:
         "upscaler": request.upscale,
         "restore_faces": request.faces,
         "tiling": request.seamless,
-        **{name: name in reading.parameters for name in ("tile_size", "tile_overlap")},
+        **{name: name in reading.parameters for name in UNPLACED},
+        "inpaint_mode": "inpaint_mode" in reading.said,
     }
     without_place = [name for name, there in asked.items() if there]
     warning = f"{', '.join(without_place)}: not used, for custom_workflow has its own nodes for that, or none"

@@ -12,6 +12,7 @@ from shared.engine.options import engine_options
 from shared.schema.body import Img2ImgBody, Txt2ImgBody
 from shared.web.backend import Backend
 from shared.web.reading.enlarging import LATENT_UPSCALERS, PLAIN_UPSCALERS
+from shared.web.reading.inventory import match_file
 from workflows.preprocessors import PREPROCESSORS
 
 
@@ -47,7 +48,9 @@ def option_routes(backend: Backend) -> Blueprint:
 
 def _defaults(backend: Backend) -> dict[str, Any]:
     """What a request gets that names nothing but a prompt."""
-    chosen = choose_checkpoint(backend.settings.checkpoint, backend.catalog.names("checkpoints"))
+    wanted = choose_checkpoint(backend.settings.checkpoint, backend.catalog.names("checkpoints"))
+    # The setting may leave out its folder and ending.
+    chosen = None if wanted is None else match_file(wanted, backend.catalog.names("checkpoints"))
     if chosen is None:
-        return {"model_name": None}
+        return {"model_name": wanted}
     return {"model_name": chosen, **asdict(defaults_for(backend.catalog.model_file("checkpoints", chosen)))}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import secrets
@@ -12,19 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from flask import Blueprint, Response, jsonify
-from PIL import Image
+from pydantic import TypeAdapter, ValidationError
 
 from shared.errors import DreamLayerError, InvalidPicture, InvalidValue, NotFound
-from shared.images import read_mask, read_picture
+from shared.fitting import as_mask, as_picture
 from shared.jobs.names import with_prefix
-from shared.schema.units import Picture
+from shared.schema.units import Picture, align
 from shared.web.accepting import Draft, draw
 from shared.web.backend import Backend
 from shared.web.body import Fields
 from shared.web.custom import check
+from shared.web.reading.pictures import SentPictures
 from workflows.loading import input_name
 from workflows.named import FIELD, PICTURE_TYPES, Parameter, Workflow, read_workflow
-from workflows.placing import fill
+from workflows.placing import SIDES, fill
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}", re.ASCII)
 LARGEST_FILE = 10_000_000
@@ -122,12 +122,23 @@ def _ask(shelf: Shelf, name: str) -> Workflow:
 def _draft(backend: Backend, workflow: Workflow, fields: Fields, prefix: str) -> Draft:
     parameters = workflow.header.parameters
     sent = {**dict.fromkeys(fields.files), **fields.values}
-    own = {key: value for key, value in sent.items() if key != "preview" or key in parameters}
+    # As with every request, unless the workflow gives these names another meaning.
+    further = {name for name in ("preview", "image") if name not in parameters}
+    if "input_image" not in parameters:
+        further.discard("image")
+    own = {key: value for key, value in sent.items() if key not in further}
     values, warnings = workflow.read(own, secrets.randbelow(2**32))
+    for side in SIDES:
+        asked = values.get(side)
+        if type(asked) is int and not parameters[side].targets and align(asked) != asked:
+            warnings.append(f"{side} {asked} was raised to {align(asked)}, a multiple of 8")
+            values[side] = align(asked)
+    reader = SentPictures(fields, backend.archive.uploads.find)
     pictures = {
         key: picture
         for key, parameter in parameters.items()
-        if parameter.type in PICTURE_TYPES and (picture := _picture(key, parameter, fields)) is not None
+        if parameter.type in PICTURE_TYPES
+        and (picture := _picture(key, parameter, reader, also="image" in further)) is not None
     }
     names = {key: input_name(picture) for key, picture in pictures.items()}
     settings = {target: value for key, value in {**values, **names}.items() for target in workflow.targets[key]}
@@ -138,21 +149,30 @@ def _draft(backend: Backend, workflow: Workflow, fields: Fields, prefix: str) ->
         graph=with_prefix(graph, prefix),
         warnings=[*warnings, *ignored],
         uploads={picture.name: picture.png for picture in pictures.values()},
+        kept=reader.kept,
         # Its own earlier jobs tell how long it takes.
         model=f"{KIND} {workflow.name}",
-        previews=fields.values.get("preview") in (True, "true"),
+        previews="preview" in further and _preview(fields.values.get("preview", False)),
     )
 
 
-def _picture(name: str, parameter: Parameter, fields: Fields) -> Picture | None:
-    data = fields.picture(name)
-    if data is None:
+def _preview(value: Any) -> bool:
+    try:
+        return TypeAdapter(bool).validate_python(value)
+    except ValidationError as error:
+        raise InvalidValue(f"preview must be true or false, not {value!r}", field="preview") from error
+
+
+def _picture(name: str, parameter: Parameter, sent: SentPictures, *, also: bool) -> Picture | None:
+    """The picture of a parameter; `also`: that of `input_image` may be called `image`."""
+    names = (name, "image") if also and name == "input_image" else (name,)
+    found = sent.mask(name, invert=False) if parameter.type == "mask" else sent.picture(*names)
+    if found is None:
         if parameter.required:
             raise InvalidPicture(
                 f"{name} is missing", field=name, hint=f"send a data URL, base64, or a file of a form named {name}"
             )
         return None
-    image: Image.Image = read_mask(data, name) if parameter.type == "mask" else read_picture(data, name)
-    buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, "PNG", compress_level=1)
-    return Picture(buffer.getvalue(), image.width, image.height)
+    # What a picture of the workflow's own is for, and whether it may be padded for it, only its graph knows.
+    ready = as_mask if parameter.type == "mask" else as_picture
+    return ready(found[0], align=not parameter.targets)

@@ -10,7 +10,7 @@ SAMPLERS = ("KSampler", "KSamplerAdvanced")
 TO_WORDS = ("conditioning", "conditioning_1", "conditioning_to")
 TO_MODEL = ("model",)
 TO_LATENT = ("latent_image", "samples", "pixels", "image")
-TEXTS = ("text", "text_g", "t5xxl", "clip_l")
+TEXTS = ("text", "text_g", "t5xxl", "clip_l", "prompt", "user_prompt")
 # Where a value stands in the nodes that hold nothing else.
 VALUES = ("value", "seed", "int", "float", "string", "text")
 
@@ -35,6 +35,7 @@ def read_graph(graph: Mapping[str, Any]) -> Recipe | None:
         "seed": _number(nodes, sampler, "seed", "noise_seed"),
         "steps": _number(nodes, sampler, "steps"),
         "cfg_scale": _number(nodes, sampler, "cfg"),
+        "guidance": _guidance(nodes, sampler),
         "sampler_name": _value(nodes, sampler, "sampler_name"),
         "scheduler": _value(nodes, sampler, "scheduler"),
         **_models(nodes, sampler),
@@ -47,6 +48,8 @@ def read_graph(graph: Mapping[str, Any]) -> Recipe | None:
     else:
         found["denoising_strength"] = _number(nodes, sampler, "denoise")
     warnings = ["these parameters were read off the graph, which may hold more"]
+    if not found["prompt"]:
+        warnings.append("the graph does not tell its prompt")
     if len(samplers) > 1:
         warnings.append(f"the graph has {len(samplers)} samplers; the parameters are those of the first")
     return Recipe(kind, {name: value for name, value in found.items() if value is not None}, warnings)
@@ -58,11 +61,18 @@ def _between(nodes: Mapping[str, Node], sampler: Node) -> bool:
 
 def _words(nodes: Mapping[str, Node], sampler: Node, side: str) -> str | None:
     for node in _walk(nodes, sampler, (side, *TO_WORDS)):
+        if node.get("class_type") == "ConditioningZeroOut":
+            return None
         for name in TEXTS:
             text = _value(nodes, node, name)
             if isinstance(text, str):
                 return text
     return None
+
+
+def _guidance(nodes: Mapping[str, Node], sampler: Node) -> float | None:
+    way = _walk(nodes, sampler, ("positive", *TO_WORDS))
+    return next((_number(nodes, node, "guidance") for node in way if node.get("class_type") == "FluxGuidance"), None)
 
 
 def _models(nodes: Mapping[str, Node], sampler: Node) -> dict[str, Any]:
@@ -79,6 +89,8 @@ def _models(nodes: Mapping[str, Node], sampler: Node) -> dict[str, Any]:
                 for field in ("strength_model", "strength_clip")
                 if (strength := _number(nodes, node, field)) is not None
             }
+            if node.get("class_type") == "LoraLoaderModelOnly":
+                strengths["strength_clip"] = 0
             loras.append({"lora_name": inputs["lora_name"], **strengths})
     if loras:
         # The last to be applied was met first.

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from shared.defaults import Defaults, choose_checkpoint, defaults_for
+from shared.defaults import Defaults, choose_checkpoint, defaults_for, own_vaes
 from shared.engine.catalog import FRESH
 from shared.engine.families import Family, ModelFile, Part, TextEncoder
 from shared.errors import EngineUnavailable, InvalidValue
@@ -27,12 +27,16 @@ CHECKPOINTS_OWN = ("automatic", "none", "default")
 
 @dataclass(frozen=True)
 class Chosen:
-    """The files, what the diffusion model's file is, and the settings that suit it. `name` is the engine's."""
+    """The files, what the diffusion model's file is, and the settings that suit it. `name` is the engine's.
+
+    `warnings`: what was taken where more than one file would do.
+    """
 
     name: str
     models: Models
     file: ModelFile
     defaults: Defaults
+    warnings: tuple[str, ...] = ()
 
 
 def choose_models(body: GenerationBody, preferred: str | None, inventory: Inventory) -> Chosen:
@@ -54,8 +58,11 @@ def choose_models(body: GenerationBody, preferred: str | None, inventory: Invent
     encoders, vae = _named_encoders(body, inventory), _named_vae(body, inventory, file)
     if not encoders and Part.TEXT_ENCODERS not in holds:
         encoders = _fitting_encoders(name, needed, WELCOME.get(file.family), inventory)
+    warnings: tuple[str, ...] = ()
     if vae is None and Part.VAE not in holds:
-        vae = _fitting_vae(name, file.family, inventory)
+        vae, *others = _fitting_vaes(name, file.family, inventory)
+        if others:
+            warnings = (f"{name} holds no VAE, so {vae} was taken; vae_name may name {' or '.join(others[:5])}",)
     models = Models(
         checkpoint=name if is_checkpoint else None,
         diffusion_model=None if is_checkpoint else name,
@@ -64,7 +71,19 @@ def choose_models(body: GenerationBody, preferred: str | None, inventory: Invent
         vae=vae,
         wide_latents=latent_channels(file.family) == 16,
     )
-    return Chosen(name, models, file, defaults_for(file))
+    return Chosen(name, models, file, defaults_for(file), warnings)
+
+
+def models_of_a_graph(body: GenerationBody, inventory: Inventory) -> Chosen:
+    """What is chosen for a graph of the client's own, which has loaders of its own: a name to place, if one was sent.
+
+    Raises InvalidValue for one that does not exist.
+    """
+    name = ""
+    if body.model_name is not None:
+        name = find_in(body.model_name, inventory, ("checkpoints", "diffusion_models"), "model_name", "model")[1]
+    unknown = ModelFile(name)
+    return Chosen(name, Models(checkpoint=name), unknown, defaults_for(unknown))
 
 
 def _usable_parts(checkpoint: ModelFile) -> frozenset[Part]:
@@ -113,16 +132,18 @@ def _fitting_encoders(
 
 
 def _encoders(inventory: Inventory, max_age: float) -> dict[TextEncoder, str]:
-    names = inventory.names("text_encoders", max_age)
+    # Of several of a kind, the first.
+    names = reversed(inventory.names("text_encoders", max_age))
     return {inventory.model_file("text_encoders", name).text_encoder: name for name in names}
 
 
-def _fitting_vae(model: str, family: Family, inventory: Inventory) -> str:
+def _fitting_vaes(model: str, family: Family, inventory: Inventory) -> list[str]:
     channels = latent_channels(family) or 4
     for max_age in (FRESH, 0.0):
-        for name in inventory.names("vae", max_age):
-            if inventory.model_file("vae", name).latent_channels == channels:
-                return name
+        names = own_vaes(inventory.names("vae", max_age))
+        found = [name for name in names if inventory.model_file("vae", name).latent_channels == channels]
+        if found:
+            return found
     raise InvalidValue(
         f"{model} holds no VAE, and there is none for latents of {channels} channels",
         field="vae_name",

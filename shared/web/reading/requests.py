@@ -13,7 +13,7 @@ from shared.web.reading.effect import idle, unswitched, without_effect
 from shared.web.reading.enlarging import choose_faces, choose_hires, choose_upscale
 from shared.web.reading.inventory import Inventory
 from shared.web.reading.matching import find_fitting
-from shared.web.reading.models import Chosen, choose_models
+from shared.web.reading.models import Chosen, choose_models, models_of_a_graph
 from shared.web.reading.pictures import SentPictures
 from shared.web.reading.prompts import misplaced_loras, misread, read_embeddings, take_loras
 from shared.web.reading.sampling import check_steps, choose_cfg, choose_names, choose_refiner, choose_seeds
@@ -73,7 +73,8 @@ def read_txt2img(fields: Fields, context: Context) -> Reading[Txt2ImgRequest]:
             "has hires_fix_denoising_strength"
         )
     warnings += unswitched(body)
-    chosen = choose_models(body, context.preferred, context.inventory)
+    chosen = _choose_models(body, context)
+    warnings += chosen.warnings
     size = (body.width or chosen.defaults.width, body.height or chosen.defaults.height)
     sent = SentPictures(fields, context.stored)
     parts, parameters = _common(body, chosen, Frame(size, asked=size), sent, context.inventory, warnings)
@@ -90,7 +91,8 @@ def read_img2img(fields: Fields, context: Context) -> Reading[Img2ImgRequest]:
         Img2ImgBody, {name: value for name, value in values.items() if name not in FROM_FIELDS} | NO_PICTURE
     )
     warnings = [*ignored({**values, **fields.files}, Img2ImgBody, {"image"}), *unswitched(body)]
-    chosen = choose_models(body, context.preferred, context.inventory)
+    chosen = _choose_models(body, context)
+    warnings += chosen.warnings
     sent = SentPictures(fields, context.stored)
     source = read_source(body, chosen, sent, warnings, custom=context.custom)
     parts, parameters = _common(body, chosen, source.frame, sent, context.inventory, warnings)
@@ -100,6 +102,12 @@ def read_img2img(fields: Fields, context: Context) -> Reading[Img2ImgRequest]:
     request = Img2ImgRequest(**parts, source=source.picture, inpainting=source.inpainting)
     warnings += [] if context.custom else without_effect(body, request)
     return Reading(request, parameters, _said(body, parameters), warnings, sent.kept, body.preview)
+
+
+def _choose_models(body: GenerationBody, context: Context) -> Chosen:
+    if context.custom:
+        return models_of_a_graph(body, context.inventory)
+    return choose_models(body, context.preferred, context.inventory)
 
 
 def _common(

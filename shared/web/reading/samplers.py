@@ -21,7 +21,7 @@ SAMPLERS = {
     "heunpp": "heunpp2",
     "plms": "ipndm",
 }
-SCHEDULERS = {"uniform": "sgm_uniform", "ddim": "ddim_uniform", "automatic": None}
+SCHEDULERS = {"uniform": "normal", "ddim": "ddim_uniform", "automatic": None}
 REPLACED = {"plms": "PLMS runs as ipndm, its improved form"}
 
 

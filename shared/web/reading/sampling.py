@@ -128,7 +128,7 @@ def choose_cfg(body: GenerationBody, chosen: Chosen, warnings: list[str]) -> tup
         )
         return 1.0, cfg
     if body.guidance is not None:
-        warnings.append("guidance has no effect: this model is driven by cfg_scale")
+        warnings.append("guidance has no effect: it is for models that were distilled with it, as Flux dev")
     if family is Family.FLUX_SCHNELL and cfg != 1:
         warnings.append(f"cfg_scale {cfg:g} is not used: this model was made to be drawn with cfg 1")
         return 1.0, None

@@ -70,7 +70,7 @@ def read_source(
             )
         mask = fit(mask, image.size, "just_resize")
     mode = _mode(body, chosen, warnings)
-    if not body.only_masked:
+    if custom or not body.only_masked:
         usual = image.width * image.height if custom else usual_pixels(chosen.file)
         source = _whole(body, usual, image, mask, mode, names, warnings)
         if custom and aligned(source.frame.size) != source.frame.size:
