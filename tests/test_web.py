@@ -154,14 +154,20 @@ def test_a_body_over_the_limit_is_a_413_in_json(client: MakeClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "body",
-    [b"[" * 200_000, b'{"seed":' + b"9" * 5000 + b"}", b"\xff\xfe{", b'{"a":' * 100_000, b'{"prompt": NaN'],
+    ("body", "says"),
+    [
+        (b"[" * 200_000, "has more than 50 levels"),
+        (b'{"a":' * 100_000, "has more than 50 levels"),
+        (b'{"seed":' + b"9" * 5000 + b"}", "is not valid JSON"),
+        (b"\xff\xfe{", "is not valid JSON"),
+        (b'{"prompt": NaN', "is not valid JSON"),
+    ],
 )
-def test_hostile_json_is_a_400(client: MakeClient, body: bytes) -> None:
+def test_hostile_json_is_a_400(client: MakeClient, body: bytes, says: str) -> None:
     response = client().post("/api/txt2img", data=body, content_type="application/json")
     assert response.status_code == 400
     assert response.json is not None
-    assert response.json["message"] == "the body is not valid JSON"
+    assert response.json["message"] == f"the body {says}"
 
 
 @pytest.mark.parametrize(
