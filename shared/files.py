@@ -16,12 +16,16 @@ def is_folder(path: Path) -> bool:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """The files in a folder and all below it, linked folders too: where the engine looks for models."""
-    seen = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        seen.add(os.path.realpath(place))
-        folders[:] = [each for each in sorted(folders) if os.path.realpath(Path(place, each)) not in seen]
-        yield from (Path(place, name) for name in sorted(names))
+    """The files in a folder and all below it, linked folders too: where the engine looks for models.
+
+    A link to a folder that it lies in itself is passed over, for its way has no end.
+    """
+    above: dict[Path, frozenset[str]] = {}
+    for name, folders, names in os.walk(folder, followlinks=True):
+        place = Path(name)
+        above[place] = above.get(place.parent, frozenset()) | {os.path.realpath(place)}
+        folders[:] = [each for each in sorted(folders) if os.path.realpath(place / each) not in above[place]]
+        yield from (place / name for name in sorted(names))
 
 
 def write_whole(path: Path, content: bytes, what: str) -> None:

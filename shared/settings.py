@@ -124,7 +124,10 @@ class Settings(BaseSettings):
         default=None, ge=0, description="Finished jobs that are kept; older ones go, with their pictures. Default: all."
     )
     keep_days: OptionalFloat = Field(
-        default=None, ge=0, description="Days that finished jobs and their pictures are kept. Default: for ever."
+        default=None,
+        ge=0,
+        description="Days that finished jobs and their pictures are kept, and pictures that were "
+        "uploaded alone. Default: for ever.",
     )
     keep_mb: OptionalInt = Field(
         default=None, ge=0, description="Megabytes of pictures that are kept; the oldest go first. Default: all."
@@ -177,6 +180,8 @@ class Settings(BaseSettings):
             )
         if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable()):
             raise ValueError(f"{PREFIX}API_KEY must be printable ASCII: in others, no two clients write a header alike")
+        if self.api_key is not None and self.api_key != self.api_key.strip():
+            raise ValueError(f"{PREFIX}API_KEY must not begin or end with a blank: in a header, those are lost")
         if not is_loopback(self.host) and self.api_key is None:
             raise ValueError(
                 f"host {self.host} is open to other machines, so {PREFIX}API_KEY must be set "

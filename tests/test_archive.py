@@ -1,5 +1,7 @@
 """What jobs leave on disk, and how it goes: by hand, by number, by age, by size; and nothing that others need."""
 
+import os
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,7 +17,7 @@ from shared.jobs.names import filename_prefix
 from shared.jobs.pictures import Pictures
 from shared.jobs.store import Store
 from shared.jobs.tables import JobRow, NewJob, State
-from shared.jobs.uploads import Uploads
+from shared.jobs.uploads import MARK, Uploads
 
 FOLDER = "dream-layer"
 
@@ -134,8 +136,8 @@ def test_a_forgotten_job_takes_its_own_files_with_it(open_cellar: Open) -> None:
 
 def test_a_picture_that_was_sent_alone_outlives_its_jobs(open_cellar: Open) -> None:
     cellar = open_cellar(days=2)
-    cellar.archive.uploads.keep("mine.png", b"png")
-    cellar.archive.uploads.keep("used.png", b"png")
+    cellar.archive.keep_alone("mine.png", b"png")
+    cellar.archive.keep_alone("used.png", b"png")
     job, _ = cellar.finished("mine.png")
     assert cellar.archive.forget(job)
     assert cellar.archive.uploads.find("mine.png") == b"png"
@@ -144,6 +146,51 @@ def test_a_picture_that_was_sent_alone_outlives_its_jobs(open_cellar: Open) -> N
     assert cellar.archive.uploads.find("mine.png") == b"png"
     cellar.archive.expire(time.time() + 3 * DAY)
     assert [path.name for path in cellar.uploads.iterdir()] == ["used.png"]
+
+
+def test_what_is_sent_alone_again_during_a_sweep_stays(open_cellar: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    cellar = open_cellar(days=2)
+    cellar.archive.keep_alone("mine.png", b"png")
+    os.utime(cellar.uploads / f"mine.png{MARK}", (0, 0))
+    find = cellar.archive.uploads.kept_before
+
+    def slow(before: float) -> list[str]:
+        found = find(before)
+        cellar.archive.keep_alone("mine.png", b"png")
+        return found
+
+    monkeypatch.setattr(cellar.archive.uploads, "kept_before", slow)
+    cellar.archive.expire(time.time())
+    assert cellar.archive.uploads.find("mine.png") == b"png"
+    assert cellar.archive.uploads.is_kept("mine.png")
+
+
+def test_a_job_that_is_accepted_during_a_sweep_has_its_picture(
+    open_cellar: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cellar = open_cellar(days=2)
+    cellar.archive.keep_alone("mine.png", b"png")
+    remove = cellar.archive.uploads.remove
+
+    def submit() -> None:
+        cellar.add("mine.png")
+        cellar.archive.keep({"mine.png": b"png"})
+
+    submitting = threading.Thread(target=submit)
+
+    def slow(name: str) -> None:
+        submitting.start()
+        submitting.join(0.3)
+        remove(name)
+
+    monkeypatch.setattr(cellar.archive.uploads, "remove", slow)
+    cellar.archive.expire(time.time() + 3 * DAY)
+    submitting.join()
+    assert cellar.archive.uploads.find("mine.png") == b"png"
+
+
+def test_a_mark_that_another_sweep_removed_is_no_error(tmp_path: Path) -> None:
+    assert not Uploads(tmp_path).is_kept_before("mine.png", time.time())
 
 
 def test_an_unfinished_job_is_not_forgotten(open_cellar: Open) -> None:

@@ -267,7 +267,7 @@ def test_previews_become_small_jpegs(desk: Desk, engine: FakeEngine, monkeypatch
 
 
 def test_a_job_that_wants_no_previews_gets_none(desk: Desk, engine: FakeEngine) -> None:
-    engine.seconds = 2
+    engine.seconds = 6
     plain = desk.submit()
     # Previews come after the progress of their step.
     wait_for(lambda: desk.told(plain).count("progress") >= 2, "no progress")

@@ -107,6 +107,19 @@ def test_patience_ends_with_a_server_that_always_begins_anew(
         fetch(server, tmp_path).run()
 
 
+def test_patience_does_not_end_while_a_changed_file_comes_in_pieces(
+    server: FileServer, tmp_path: Path, content: bytes
+) -> None:
+    source = Download(f"{server.url}/{NAME}", NAME)
+    server.files[f"/{NAME}"] = File(content, breaks=[len(content) // 2])
+    with pytest.raises(SetupError, match="answered 404"):
+        Fetch(source, tmp_path, lambda _seconds: server.files.clear()).run()
+    pieces = [len(content) // 20] * 19
+    other = content[:-1] + b"x"
+    server.files[f"/{NAME}"] = File(other, etag='"two"', breaks=pieces)
+    assert fetch(server, tmp_path).run().read_bytes() == other
+
+
 def test_a_part_that_nothing_vouches_for_is_begun_anew(server: FileServer, tmp_path: Path, content: bytes) -> None:
     server.files[f"/{NAME}"] = File(content)
     one = fetch(server, tmp_path)

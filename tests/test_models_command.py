@@ -333,6 +333,16 @@ def test_removing(models: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
     assert list_models(models) == []
 
 
+def test_what_a_kill_left_of_a_second_name_is_never_written_through(models: Path, tmp_path: Path) -> None:
+    source = small(tmp_path)
+    content = source.read_bytes()
+    left = models / shelf.DOWNLOADS / f"{os.getpid()}-{source.name}.part"
+    left.parent.mkdir(parents=True)
+    os.link(source, left)
+    assert command("add", str(source)) == 0
+    assert source.read_bytes() == (models / "embeddings" / source.name).read_bytes() == content
+
+
 def test_a_name_in_its_own_letters_goes_first(models: Path) -> None:
     for name in ("loras/Ink.safetensors", "loras/ink.safetensors"):
         small(models, name)
@@ -348,6 +358,19 @@ def test_linked_folders_are_looked_into_and_none_twice(models: Path, tmp_path: P
     assert [model.name for model in list_models(models)] == ["linked/one.safetensors", "two.safetensors"]
     assert command("remove", "one", "--yes") == 0
     assert files(tmp_path / "large") == set()
+
+
+@pytest.mark.parametrize("link", ["a/sub", "z/sub"])
+def test_a_folder_that_is_linked_beside_itself_is_looked_into_under_both_names(
+    models: Path, tmp_path: Path, link: str
+) -> None:
+    other = {"a/sub": "z", "z/sub": "a"}[link]
+    for name in ("a", "z"):
+        (models / "loras" / name).mkdir(parents=True)
+    small(models, f"loras/{other}/one.safetensors")
+    (models / "loras" / link).symlink_to(models / "loras" / other, target_is_directory=True)
+    names = {model.name for model in list_models(models)}
+    assert names == {f"{other}/one.safetensors", f"{link}/one.safetensors"}
 
 
 @pytest.mark.parametrize("source", ["~nobody-of-that-name/x.safetensors", "https://a..b/x.safetensors"])

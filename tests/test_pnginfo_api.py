@@ -122,6 +122,8 @@ def test_what_must_be_added_is_said(client: FlaskClient) -> None:
     assert ask(client, picture(dream_layer=ours("img2img", input_image=kept, mask=kept)))["warnings"] == []
     told = ask(client, picture(dream_layer=ours("img2img", input_image=kept, mask=gone)))
     assert [warning.split()[0] for warning in told["warnings"]] == ["mask"]
+    told = ask(client, picture(dream_layer=ours("upscale", image=gone)))
+    assert [warning.split()[0] for warning in told["warnings"]] == ["image"]
 
 
 @pytest.mark.parametrize("odd", [[], None, {"units": 3}, {"units": [None, 1]}, "x"])

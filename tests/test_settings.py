@@ -37,6 +37,7 @@ def test_values_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
         ({"DATABASE_URL": "jobs.sqlite"}, "DREAM_LAYER_DATABASE_URL"),
         ({"HOST": "0.0.0.0"}, "API_KEY must be set"),
         ({"HOST": "192.168.1.5", "API_KEY": "short"}, "DREAM_LAYER_API_KEY"),
+        ({"API_KEY": "correct horse "}, "must not begin or end with a blank"),
         ({"ENGINE_URL": "localhost:8188"}, "DREAM_LAYER_ENGINE_URL"),
         ({"TXT2IMGPORT": "6001"}, "DREAM_LAYER_TXT2IMGPORT is not a setting"),
     ],

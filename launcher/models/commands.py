@@ -105,6 +105,8 @@ def _add_file(models_dir: Path, source: Path, sha256: str | None, options: argpa
     lock = FileLock(lock_of(aside), timeout=0)
     try:
         with lock:
+            # After a kill it may be a second name of the source, and would be written over.
+            aside.unlink(missing_ok=True)
             _link_or_copy(source, aside)
             _shelve(aside, target, kind, name, force=options.force)
     finally:

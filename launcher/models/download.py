@@ -57,6 +57,9 @@ class Fetch:
         self._sleep = sleep
         self._record_path = folder / f"{key}.json"
         self._sha256 = download.sha256
+        # The most that was here of any beginning; what lay here before the first one counts until then.
+        self._most = 0
+        self._begun = False
         self.part = folder / f"{key}.part"
         self.name = download.name
 
@@ -83,7 +86,7 @@ class Fetch:
 
     def _fetch_with_patience(self) -> None:
         failures = 0
-        most = self._have()
+        self._most = self._have()
         while True:
             try:
                 with requests.Session() as session:
@@ -91,8 +94,8 @@ class Fetch:
                 return
             except (BrokenOffError, requests.ConnectionError, requests.Timeout) as error:
                 # A server that begins anew each time brings something, and yet never the end.
-                failures = 0 if self._have() > most else failures + 1
-                most = max(most, self._have())
+                failures = 0 if self._have() > self._most else failures + 1
+                self._most = max(self._most, self._have())
                 known = isinstance(error, BrokenOffError)
                 reason = f"{self._download.host}: {error if known else 'no connection, or a broken one'}"
                 if failures > len(WAITS):
@@ -119,6 +122,9 @@ class Fetch:
             # A part that no record vouches for is begun anew.
             if start == 0:
                 record = self._note(response)
+                # A part of an older file is no measure for the new one.
+                self._most = self._most if self._begun else 0
+                self._begun = True
             self._take_over(record)
             size = record.get("size")
             self._check_room(size, start)
@@ -228,7 +234,7 @@ def remove_unfinished(folder: Path) -> list[Path]:
     for part in folder.glob("*.part"):
         try:
             with FileLock(lock_of(part), timeout=0):
-                part.unlink()
+                part.unlink(missing_ok=True)
                 part.with_suffix(".json").unlink(missing_ok=True)
         except Timeout:
             continue

@@ -45,6 +45,11 @@ class Archive:
         for name, content in uploads.items():
             self.uploads.write(name, content)
 
+    def keep_alone(self, name: str, content: bytes) -> None:
+        """Writes an upload that stays without a job, for as many days as finished jobs. Raises StorageFailed."""
+        with self._store.hold():
+            self.uploads.keep(name, content)
+
     def forget(self, row: JobRow) -> bool:
         """Removes a finished job and its files; False if it is gone already, or not finished."""
         folders = dict(row.spec.get("uploads", ()))
@@ -100,9 +105,13 @@ class Archive:
     def _release(self, before: float) -> None:
         """Removes uploads that were sent alone before that time, but for those that jobs need."""
         for name in self.uploads.kept_before(before):
-            _tolerate(self.uploads.release, name)
-            if not self._store.needs(name):
-                _tolerate(self.uploads.remove, name)
+            # Meanwhile it may be sent again, or a job that names it accepted.
+            with self._store.hold() as is_needed:
+                if not self.uploads.is_kept_before(name, before):
+                    continue
+                _tolerate(self.uploads.release, name)
+                if not is_needed(name):
+                    _tolerate(self.uploads.remove, name)
 
 
 def _tolerate(removal: Callable[..., None], *arguments: Any) -> None:

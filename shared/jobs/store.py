@@ -287,11 +287,12 @@ class Store:
                     discard(name)
             return True
 
-    def needs(self, upload: str) -> bool:
-        """Whether a job names that upload."""
-        query = sa.select(uploads.c.name).where(uploads.c.name == upload).limit(1)
-        with self._read() as connection:
-            return connection.execute(query).first() is not None
+    @contextmanager
+    def hold(self) -> Iterator[Callable[[str], bool]]:
+        """While inside, no job is accepted or removed; gives what tells whether a job names an upload."""
+        query = sa.select(uploads.c.name).limit(1)
+        with self._write() as connection:
+            yield lambda upload: connection.execute(query.where(uploads.c.name == upload)).first() is not None
 
     def events_after(self, job_id: str, number: int) -> list[Event]:
         """What happened to a job after event `number` (0: all), in order."""

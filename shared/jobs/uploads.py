@@ -51,8 +51,15 @@ class Uploads:
 
     def kept_before(self, time: float) -> list[str]:
         """The names of all that are kept without a job since before `time`, in seconds since 1970."""
-        marks = self._folder.glob(f"*{MARK}")
-        return [mark.name.removesuffix(MARK) for mark in marks if mark.stat().st_mtime < time]
+        names = [mark.name.removesuffix(MARK) for mark in self._folder.glob(f"*{MARK}")]
+        return [name for name in names if self.is_kept_before(name, time)]
+
+    def is_kept_before(self, name: str, time: float) -> bool:
+        """Whether it is kept without a job, and since before `time`."""
+        try:
+            return self._mark(name).stat().st_mtime < time
+        except FileNotFoundError:
+            return False
 
     def release(self, name: str) -> None:
         """From now on it stays only as long as its jobs. Raises OSError."""

@@ -90,7 +90,7 @@ def _recipe(texts: Mapping[str, str], graph: Mapping[str, Any]) -> Recipe | None
 
 def _missing(recipe: Recipe, kept: Callable[[str], bool]) -> Iterator[str]:
     """What must be added before the parameters can be sent."""
-    names = {"input_image": recipe.parameters.get("input_image"), "mask": recipe.parameters.get("mask")}
+    names = {name: recipe.parameters.get(name) for name in ("input_image", "mask", "image")}
     controlnet = recipe.parameters.get("controlnet")
     units = controlnet.get("units") if isinstance(controlnet, dict) else None
     for index, unit in enumerate(units if isinstance(units, list) else []):
