@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from shared.model_names import without_extension
+
 SAMPLERS = {
     "euler": "Euler",
     "euler_ancestral": "Euler a",
@@ -70,7 +72,6 @@ IGNORED = frozenset(
         *("vae decoder", "user", "date", "created date"),
     )
 )
-EXTENSION = re.compile(r"\.(safetensors|sft|ckpt|pt|pth|bin|gguf)$", re.IGNORECASE)
 HASH = re.compile(r"\[[0-9a-f]{6,64}\]$", re.IGNORECASE)
 
 
@@ -89,7 +90,7 @@ def read_float(text: str) -> float:
 
 def write_file(name: str) -> str:
     """A model as it is called: without folder and extension."""
-    return EXTENSION.sub("", name.replace("\\", "/").rpartition("/")[2])
+    return without_extension(name.replace("\\", "/").rpartition("/")[2])
 
 
 def read_file(text: str) -> str:

@@ -91,6 +91,10 @@ def test_the_vae_of_the_built_in_model_is_for_no_other_and_of_several_it_is_told
         read(Shelf(vae=(VAE_NAME,)), model_name=PLAIN)
 
 
-def test_of_several_text_encoders_of_a_kind_the_first_is_taken() -> None:
+def test_of_several_text_encoders_of_a_kind_the_first_is_taken_and_the_others_are_told() -> None:
     two = Shelf(text_encoders=("l.safetensors", "l-other.safetensors"))
-    assert read(two, model_name=PLAIN).request.models.text_encoders == ("l.safetensors",)
+    reading = read(two, model_name=PLAIN)
+    assert reading.request.models.text_encoders == ("l.safetensors",)
+    assert reading.warnings == [
+        f"{PLAIN} holds no text encoder, so l.safetensors was taken; text_encoders may name l-other.safetensors"
+    ]

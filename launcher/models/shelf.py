@@ -12,6 +12,7 @@ from shared.engine.kinds import KINDS, kind_of
 from shared.engine.storing import is_name, put
 from shared.errors import AlreadyThere, SetupError, StorageFailed
 from shared.files import files_below
+from shared.model_names import meant
 
 SAFE = ".safetensors"
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
@@ -49,20 +50,8 @@ def list_models(models_dir: Path) -> list[Model]:
 
 
 def find_models(models: Sequence[Model], text: str) -> list[Model]:
-    """Those that `text` may mean: a name, with or without kind, folders and ending. An exact one is the only one."""
-    wanted = text.replace("\\", "/").lower().strip("/")
-    written = [model for model in models if text in (model.name, f"{model.kind}/{model.name}")]
-    exact = [model for model in models if wanted in (model.name.lower(), f"{model.kind}/{model.name}".lower())]
-    return (
-        written
-        or exact
-        or [
-            model
-            for model in models
-            for name in (f"{model.kind}/{model.name}".lower(),)
-            if f"/{name}".endswith(f"/{wanted}") or f"/{name}".rpartition(".")[0].endswith(f"/{wanted}")
-        ]
-    )
+    """Those that `text` may mean, by the rule for all requests (`shared.model_names`); the kind may stand in front."""
+    return meant(text, models, lambda model: (model.name, f"{model.kind}/{model.name}"))
 
 
 def check_name(name: str, *, pickle: bool) -> str:

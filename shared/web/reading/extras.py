@@ -4,11 +4,12 @@ import re
 from collections.abc import Sequence
 
 from shared.errors import InvalidValue
+from shared.model_names import nearest
 from shared.schema.body import ExtrasBody
 from shared.schema.request import EnlargedLayer, Enlarging, ExtrasRequest, FaceRestoration, FacesLayer, Size
 from shared.schema.units import Picture
 from shared.web.reading.enlarging import LARGEST_UPSCALE, NOT_CHOSEN, PICTURE_METHODS, scaled
-from shared.web.reading.inventory import Inventory, look_for, match_file, near_files
+from shared.web.reading.inventory import Inventory, look_for, match_file
 
 # As in "4x-UltraSharp", "RealESRGAN_x4plus".
 FACTOR_IN_NAME = re.compile(r"(?<!\d)([1-8])x|(?<![a-z\d])x([1-8])(?!\d)", re.IGNORECASE)
@@ -74,10 +75,10 @@ def _enlarging(name: str, size: Size, field: str, inventory: Inventory, warnings
     method = PICTURE_METHODS.get(name.lower())
     if method is not None:
         return Enlarging(size, method=method)
-    found = look_for(name, inventory, ("upscale_models",))
+    found = look_for(name, inventory, ("upscale_models",), field, "upscale model")
     if found is not None:
         return Enlarging(size, model=found[1])
-    there = ", ".join(near_files(name, inventory.names("upscale_models"))) or "no upscale model yet"
+    there = ", ".join(nearest(name, inventory.names("upscale_models"))) or "no upscale model yet"
     warnings.append(f"{field} {name!r} does not exist, so Lanczos was used; there is {there}")
     return Enlarging(size)
 

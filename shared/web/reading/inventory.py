@@ -1,13 +1,12 @@
 """What reading asks of the engine, and how a file that a client names is found."""
 
-import difflib
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 from typing import Protocol
 
 from shared.engine.catalog import FRESH
 from shared.engine.families import ModelFile
 from shared.errors import InvalidValue
+from shared.model_names import match, meant, nearest
 
 
 class Inventory(Protocol):
@@ -29,10 +28,10 @@ class Inventory(Protocol):
 def find_file(
     wanted: str, inventory: Inventory, folder: str, field: str, what: str, besides: Sequence[str] = ()
 ) -> str:
-    """The file of a kind that is meant: by its whole name, or without folder, extension and case.
+    """The file of a kind that is meant (see `shared.model_names`).
 
-    Raises InvalidValue that names `field`, the nearest there are, and what else it takes `besides` files; `what` says
-    in words what is sought.
+    Raises InvalidValue that names `field`, the files that could be meant or the nearest there are, and what else it
+    takes `besides` files; `what` says in words what is sought.
     """
     return find_in(wanted, inventory, (folder,), field, what, besides)[1]
 
@@ -40,54 +39,59 @@ def find_file(
 def find_in(
     wanted: str, inventory: Inventory, folders: Sequence[str], field: str, what: str, besides: Sequence[str] = ()
 ) -> tuple[str, str]:
-    """Like `find_file`, in the first of several folders that has it; which one, and the name."""
-    found = look_for(wanted, inventory, folders)
+    """Like `find_file`, in several folders, whose names may stand in front of the file's; which one, and the name."""
+    found = look_for(wanted, inventory, folders, field, what)
     if found is not None:
         return found
-    nearest = near_files(wanted, [name for folder in folders for name in inventory.names(folder)])
+    near = nearest(wanted, [name for folder in folders for name in inventory.names(folder)])
     raise InvalidValue(
         f"the {what} {wanted!r} does not exist",
         field=field,
-        hint=f"there is {', '.join([*nearest, *besides])}" if nearest or besides else f"the engine has no {what} yet",
+        hint=f"there is {', '.join([*near, *besides])}" if near or besides else f"the engine has no {what} yet",
         value=wanted,
-        nearest=nearest,
+        nearest=near,
     )
 
 
-def look_for(wanted: str, inventory: Inventory, folders: Sequence[str]) -> tuple[str, str] | None:
-    """The first of the folders that has the file that is meant, and its name there; None if none has."""
-    # A file may have been added a moment ago.
+def look_for(
+    wanted: str, inventory: Inventory, folders: Sequence[str], field: str, what: str
+) -> tuple[str, str] | None:
+    """The folder that has the file that is meant, and its name there; None if none has.
+
+    Raises InvalidValue with all that could be meant if that is not clear.
+    """
+    found: list[tuple[str, str]] = []
+    # A file may have been added, or removed, a moment ago.
     for max_age in (FRESH, 0.0):
-        for folder in folders:
-            found = match_file(wanted, inventory.names(folder, max_age))
-            if found is not None:
-                return folder, found
-    return None
+        files = [(folder, name) for folder in folders for name in inventory.names(folder, max_age)]
+        # Its own path goes before that of a file whose kind's name stands in front: replies name files by it.
+        found = [file for file in files if file[1] == wanted] or meant(wanted, files, _spellings)
+        if len(found) == 1:
+            return found[0]
+    if not found:
+        return None
+    several = len({folder for folder, _ in found}) > 1
+    candidates = [f"{folder}/{name}" if several else name for folder, name in found]
+    raise ambiguous(wanted, candidates, field, what)
+
+
+def ambiguous(wanted: str, candidates: Sequence[str], field: str, what: str) -> InvalidValue:
+    """The error for a name that may mean several files."""
+    return InvalidValue(
+        f"the {what} {wanted!r} may be any of {', '.join(candidates[:10])}",
+        field=field,
+        hint="say which, with its folder and extension",
+        value=wanted,
+        nearest=list(candidates[:10]),
+    )
 
 
 def match_file(wanted: str, available: Sequence[str]) -> str | None:
-    """The one of `available` that is meant, or None."""
-    if wanted in available:
-        return wanted
-    for simple in (_posix, _stem):
-        found = [name for name in available if simple(name) == simple(wanted)]
-        if found:
-            return found[0]
-    return None
+    """The one of `available` that is meant; None if there is none, or if it is not clear which."""
+    found = match(wanted, available)
+    return found[0] if len(found) == 1 else None
 
 
-def near_files(wanted: str, available: Sequence[str]) -> list[str]:
-    """Up to three names that resemble `wanted`; if none does, the first ten there are."""
-    by_stem = {_stem(name): name for name in reversed(available)}
-    near = difflib.get_close_matches(_stem(wanted), by_stem, n=3, cutoff=0.4)
-    return [by_stem[stem] for stem in near] or list(available[:10])
-
-
-def _posix(name: str) -> str:
-    return name.replace("\\", "/").casefold()
-
-
-def _stem(name: str) -> str:
-    path = PurePosixPath(_posix(name))
-    known = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
-    return path.stem if path.suffix in known else path.name
+def _spellings(file: tuple[str, str]) -> tuple[str, str]:
+    folder, name = file
+    return name, f"{folder}/{name}"

@@ -1,5 +1,6 @@
 """Which files a request is drawn with, and the settings that suit them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shared.defaults import Defaults, choose_checkpoint, defaults_for, own_vaes
@@ -22,12 +23,14 @@ ENCODERS: dict[Family, tuple[str, tuple[TextEncoder, ...]]] = {
 }
 # Used where it is there: the prompt is read better with it.
 WELCOME = {Family.SD3: TextEncoder.T5XXL}
+# Where the file that draws may lie.
+MAIN = ("checkpoints", "diffusion_models")
 CHECKPOINTS_OWN = ("automatic", "none", "default")
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The files, what the diffusion model's file is, and the settings that suit it. `name` is the engine's.
+    """The files, what the diffusion model's file is, and the settings that suit it. `name` finds that file again.
 
     `warnings`: what was taken where more than one file would do.
     """
@@ -44,25 +47,22 @@ def choose_models(body: GenerationBody, preferred: str | None, inventory: Invent
 
     Raises InvalidValue for what does not exist, EngineUnavailable if there is nothing to draw with.
     """
-    wanted = body.model_name or _choose(preferred, inventory)
-    if wanted is None:
-        raise EngineUnavailable(
-            "the engine has no checkpoint to draw with",
-            hint="put a .safetensors file into data/models/checkpoints",
-        )
-    folder, name = find_in(wanted, inventory, ("checkpoints", "diffusion_models"), "model_name", "model")
+    folder, name = _main_model(body, preferred, inventory)
     file = inventory.model_file(folder, name)
     clip_type, needed = ENCODERS.get(file.family, ("stable_diffusion", ()))
     is_checkpoint = folder == "checkpoints"
     holds = _usable_parts(file) if is_checkpoint else frozenset()
     encoders, vae = _named_encoders(body, inventory), _named_vae(body, inventory, file)
+    warnings: list[str] = []
     if not encoders and Part.TEXT_ENCODERS not in holds:
-        encoders = _fitting_encoders(name, needed, WELCOME.get(file.family), inventory)
-    warnings: tuple[str, ...] = ()
+        fitting = _fitting_encoders(name, needed, WELCOME.get(file.family), inventory)
+        encoders = tuple(names[0] for names in fitting)
+        warnings += [_also_fitting(name, names, "text encoder", "text_encoders") for names in fitting if len(names) > 1]
     if vae is None and Part.VAE not in holds:
-        vae, *others = _fitting_vaes(name, file.family, inventory)
-        if others:
-            warnings = (f"{name} holds no VAE, so {vae} was taken; vae_name may name {' or '.join(others[:5])}",)
+        vaes = _fitting_vaes(name, file.family, inventory)
+        vae = vaes[0]
+        if len(vaes) > 1:
+            warnings.append(_also_fitting(name, vaes, "VAE", "vae_name"))
     models = Models(
         checkpoint=name if is_checkpoint else None,
         diffusion_model=None if is_checkpoint else name,
@@ -71,7 +71,7 @@ def choose_models(body: GenerationBody, preferred: str | None, inventory: Invent
         vae=vae,
         wide_latents=latent_channels(file.family) == 16,
     )
-    return Chosen(name, models, file, defaults_for(file), warnings)
+    return Chosen(_unmistakable(folder, name, inventory), models, file, defaults_for(file), tuple(warnings))
 
 
 def models_of_a_graph(body: GenerationBody, inventory: Inventory) -> Chosen:
@@ -81,9 +81,39 @@ def models_of_a_graph(body: GenerationBody, inventory: Inventory) -> Chosen:
     """
     name = ""
     if body.model_name is not None:
-        name = find_in(body.model_name, inventory, ("checkpoints", "diffusion_models"), "model_name", "model")[1]
+        # Of which kind it is, the graph's loader says.
+        both = [file for folder in MAIN for file in inventory.names(folder)]
+        if body.model_name in both:
+            name = body.model_name
+        else:
+            name = find_in(body.model_name, inventory, MAIN, "model_name", "model")[1]
     unknown = ModelFile(name)
     return Chosen(name, Models(checkpoint=name), unknown, defaults_for(unknown))
+
+
+def _main_model(body: GenerationBody, preferred: str | None, inventory: Inventory) -> tuple[str, str]:
+    """The folder and the name of the checkpoint, or diffusion model. Raises InvalidValue, EngineUnavailable."""
+    if body.model_name:
+        return find_in(body.model_name, inventory, MAIN, "model_name", "model")
+    wanted = _choose(preferred, inventory)
+    if wanted is None:
+        raise EngineUnavailable(
+            "the engine has no checkpoint to draw with",
+            hint="put a .safetensors file into data/models/checkpoints",
+        )
+    # What was chosen of the checkpoints is one, even if a diffusion model has the same name.
+    return find_in(wanted, inventory, MAIN if preferred else MAIN[:1], "model_name", "model")
+
+
+def _unmistakable(folder: str, name: str, inventory: Inventory) -> str:
+    """The name, with its kind in front if another kind has a file of the same name."""
+    elsewhere = any(name in inventory.names(other) for other in MAIN if other != folder)
+    return f"{folder}/{name}" if elsewhere else name
+
+
+def _also_fitting(model: str, names: Sequence[str], what: str, field: str) -> str:
+    """The warning that another of these files would fit as well as the first, which was taken."""
+    return f"{model} holds no {what}, so {names[0]} was taken; {field} may name {' or '.join(names[1:6])}"
 
 
 def _usable_parts(checkpoint: ModelFile) -> frozenset[Part]:
@@ -114,8 +144,8 @@ def _named_encoders(body: GenerationBody, inventory: Inventory) -> tuple[str, ..
 
 def _fitting_encoders(
     model: str, needed: tuple[TextEncoder, ...], welcome: TextEncoder | None, inventory: Inventory
-) -> tuple[str, ...]:
-    """A file for each text encoder that the model needs, by what the files are."""
+) -> list[list[str]]:
+    """The files for each text encoder that the model needs, by what the files are."""
     found = _encoders(inventory, FRESH)
     if not found.keys() >= {*needed}:
         # A file may have been added a moment ago.
@@ -128,13 +158,14 @@ def _fitting_encoders(
             field="text_encoders",
             hint="put them into data/models/text_encoders, or name others in text_encoders",
         )
-    return tuple(found[kind] for kind in (*needed, welcome) if kind in found)
+    return [found[kind] for kind in (*needed, welcome) if kind in found]
 
 
-def _encoders(inventory: Inventory, max_age: float) -> dict[TextEncoder, str]:
-    # Of several of a kind, the first.
-    names = reversed(inventory.names("text_encoders", max_age))
-    return {inventory.model_file("text_encoders", name).text_encoder: name for name in names}
+def _encoders(inventory: Inventory, max_age: float) -> dict[TextEncoder, list[str]]:
+    found: dict[TextEncoder, list[str]] = {}
+    for name in inventory.names("text_encoders", max_age):
+        found.setdefault(inventory.model_file("text_encoders", name).text_encoder, []).append(name)
+    return found
 
 
 def _fitting_vaes(model: str, family: Family, inventory: Inventory) -> list[str]:

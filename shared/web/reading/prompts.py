@@ -4,8 +4,9 @@ import re
 from collections.abc import Sequence
 
 from shared.errors import InvalidValue
+from shared.model_names import nearest
 from shared.schema.body import LoraBody
-from shared.web.reading.inventory import match_file, near_files
+from shared.web.reading.inventory import match_file
 
 LORA = re.compile(r"<lora:([^:<>]+)((?::[^:<>]*)*)>", re.IGNORECASE)
 # A space in front, for ComfyUI does not see it without.
@@ -50,7 +51,7 @@ def read_embeddings(text: str, field: str, available: Sequence[str]) -> tuple[st
         wanted, before = match["name"], match["before"]
         name = match_file(wanted, available)
         if name is None:
-            near = near_files(wanted, available)
+            near = nearest(wanted, available)
             hint = f"there is {', '.join(near)}" if near else "there is none"
             warnings.append(f"{field} names the embedding {wanted!r}, which does not exist, so it does nothing; {hint}")
         gap = "" if not before or before.isspace() else " "

@@ -35,28 +35,37 @@ def read_sampler(wanted: str, samplers: Sequence[str], schedulers: Sequence[str]
     simple = _simple(wanted)
     sampler = _match(simple, SAMPLERS, samplers)
     if sampler is not None:
-        return sampler, None, REPLACED.get(simple)
+        return sampler, None, _replaced(simple, sampler)
     for ending in sorted(map(_simple, schedulers), key=len, reverse=True):
         if simple.endswith(ending) and simple != ending:
             start = simple.removesuffix(ending)
-            sampler = _match(start, SAMPLERS, samplers)
-            if sampler is not None:
-                return sampler, _match(ending, {}, schedulers), REPLACED.get(start)
+            sampler, scheduler = _match(start, SAMPLERS, samplers), _match(ending, {}, schedulers)
+            if sampler is not None and scheduler is not None:
+                return sampler, scheduler, _replaced(start, sampler)
     return wanted, None, None
 
 
 def read_scheduler(wanted: str, schedulers: Sequence[str]) -> str | None:
     """The engine's scheduler that `wanted` means; None for "automatic"; what is not understood as it is."""
+    if wanted in schedulers:
+        return wanted
     simple = _simple(wanted)
     if simple in SCHEDULERS and _match(simple, {}, schedulers) is None:
         return SCHEDULERS[simple]
     return _match(simple, {}, schedulers) or wanted
 
 
+def _replaced(simple: str, sampler: str) -> str | None:
+    """The warning for a sampler that stands in for another; an engine may have that one itself."""
+    return REPLACED.get(simple) if sampler == SAMPLERS.get(simple) else None
+
+
 def _match(simple: str, known: dict[str, str], names: Sequence[str]) -> str | None:
-    if simple in known and known[simple] in names:
-        return known[simple]
-    return next((name for name in names if _simple(name) == simple), None)
+    """The engine's name that is spelt so, else the one that is known by this one; None also if two are spelt so."""
+    found = [name for name in names if _simple(name) == simple]
+    if found:
+        return found[0] if len(found) == 1 else None
+    return known[simple] if known.get(simple) in names else None
 
 
 def _simple(name: str) -> str:

@@ -1,0 +1,184 @@
+"""Which file a name means: the strictest rule that finds one, and never a guess."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from launcher.models.shelf import Model, find_models
+from shared.engine.families import ModelFile
+from shared.errors import InvalidValue
+from shared.model_names import EXTENSIONS, match, nearest
+from shared.schema.body import ExtrasBody
+from shared.schema.units import Picture
+from shared.web.body import Fields
+from shared.web.reading.extras import read_extras
+from shared.web.reading.requests import Context, read_txt2img
+from shared.web.reading.samplers import read_sampler, read_scheduler
+from tests.conftest import COMFYUI_DIR
+from tests.house import data_url
+from tests.shelf import OWN, Shelf
+
+TWO_FOLDERS = ("a/ink.safetensors", "b/ink.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "available", "found"),
+    [
+        # The whole path, in its own letters first, with either separator on either system.
+        ("ink.safetensors", ["a/ink.safetensors", "ink.safetensors"], ["ink.safetensors"]),
+        ("Ink.safetensors", ["ink.safetensors", "Ink.safetensors"], ["Ink.safetensors"]),
+        ("a\\ink.safetensors", TWO_FOLDERS, ["a/ink.safetensors"]),
+        ("a/ink.safetensors", ["a\\ink.safetensors", "b\\ink.safetensors"], ["a\\ink.safetensors"]),
+        # Folder and stem.
+        ("b/ink", TWO_FOLDERS, ["b/ink.safetensors"]),
+        ("b\\INK", TWO_FOLDERS, ["b/ink.safetensors"]),
+        ("ink", ["a/ink.safetensors", "ink.safetensors"], ["ink.safetensors"]),
+        ("INK", ["a/ink.safetensors", "ink.safetensors"], ["ink.safetensors"]),
+        ("model.v1.5", ["model.v1.5.safetensors", "model.v1.safetensors"], ["model.v1.5.safetensors"]),
+        ("ink.pt", ["ink.pt.safetensors"], ["ink.pt.safetensors"]),
+        ("e\u0301te\u0301", ["\u00e9t\u00e9.safetensors"], ["\u00e9t\u00e9.safetensors"]),
+        # The name alone.
+        ("ink", ["a/ink.safetensors", "b/pen.safetensors"], ["a/ink.safetensors"]),
+        ("INK.SafeTensors", ["a/ink.safetensors"], ["a/ink.safetensors"]),
+        # Not clear.
+        ("ink", TWO_FOLDERS, list(TWO_FOLDERS)),
+        ("ink.safetensors", TWO_FOLDERS, list(TWO_FOLDERS)),
+        ("ink", ["ink.ckpt", "ink.safetensors"], ["ink.ckpt", "ink.safetensors"]),
+        ("INK.ckpt", ["Ink.ckpt", "ink.ckpt"], ["Ink.ckpt", "ink.ckpt"]),
+        ("a/ink", ["a/ink.pt", "a\\ink.bin"], ["a/ink.pt", "a\\ink.bin"]),
+        # A folder, an extension or a part of a name that is wrong.
+        ("c/ink.safetensors", TWO_FOLDERS, []),
+        ("c/ink", ["a/ink.safetensors"], []),
+        ("ink/", ["a/ink.safetensors"], []),
+        ("/ink", ["ink.safetensors"], []),
+        ("sub/a/ink", ["a/ink.safetensors"], []),
+        ("../ink", ["ink.safetensors"], []),
+        ("ink.ckpt", ["ink.safetensors"], []),
+        ("in", ["ink.safetensors"], []),
+        ("", ["ink.safetensors", ".safetensors"], []),
+    ],
+)
+def test_the_strictest_rule_decides(wanted: str, available: Sequence[str], found: list[str]) -> None:
+    assert match(wanted, available) == found
+
+
+def test_the_same_name_elsewhere_is_told_before_what_only_resembles_it() -> None:
+    assert nearest("c/ink", ["inks.pt", *TWO_FOLDERS]) == list(TWO_FOLDERS)
+    assert nearest("ink.ckpt", ["ink.pt", "inky.pt"]) == ["ink.pt"]
+    assert nearest("imk", ["ink.pt", "sepia.pt"]) == ["ink.pt"]
+    assert nearest("quite another", ["x.pt", "y.pt"]) == ["x.pt", "y.pt"]
+
+
+def test_every_extension_of_the_engine_is_known() -> None:
+    source = (Path(COMFYUI_DIR) / "folder_paths.py").read_text(encoding="utf-8")
+    line = next(line for line in source.splitlines() if line.startswith("supported_pt_extensions"))
+    assert {".safetensors", ".ckpt"} < set(line.split("'")[1::2]) <= set(EXTENSIONS)
+
+
+UNIT = {"input_image": data_url(Image.new("RGB", (64, 64)))}
+# By the kind of the file: the field that names it, and a request that does.
+REQUESTS: dict[str, tuple[str, Any]] = {
+    "checkpoints": ("model_name", lambda name: {"model_name": name}),
+    "diffusion_models": ("model_name", lambda name: {"model_name": name}),
+    "vae": ("vae_name", lambda name: {"vae_name": name}),
+    "text_encoders": ("text_encoders", lambda name: {"text_encoders": [name]}),
+    "loras": ("lora.lora_name", lambda name: {"lora": {"lora_name": name}}),
+    "controlnet": ("controlnet.units[0].model", lambda name: {"controlnet": {"units": [{**UNIT, "model": name}]}}),
+    "upscale_models": ("upscaler", lambda name: {"upscaler": name}),
+}
+MORE: list[tuple[str, str, Any]] = [
+    ("checkpoints", "refiner_model", lambda name: {"refiner_enabled": True, "refiner_model": name}),
+    ("loras", "loras[0].lora_name", lambda name: {"loras": [{"lora_name": name}]}),
+    ("loras", "prompt", lambda name: {"prompt": f"a <lora:{name}:1>"}),
+    ("upscale_models", "hires_fix_upscaler", lambda name: {"hires_fix": True, "hires_fix_upscaler": name}),
+]
+
+
+def refused(shelf: Shelf, **values: Any) -> InvalidValue:
+    with pytest.raises(InvalidValue) as wrong:
+        read_txt2img(Fields({"prompt": "x", "model_name": OWN, **values}, {}), Context(OWN, shelf, {}.get))
+    return wrong.value
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "request_of"),
+    [*((kind, field, request_of) for kind, (field, request_of) in REQUESTS.items()), *MORE],
+)
+def test_no_kind_of_file_is_guessed(kind: str, field: str, request_of: Any) -> None:
+    kept = (OWN,) if kind == "checkpoints" else ()
+    for files, wanted in (
+        (TWO_FOLDERS, "ink"),
+        (TWO_FOLDERS, "ink.safetensors"),
+        (TWO_FOLDERS, "c/ink.safetensors"),
+        (("ink.pt", "ink.safetensors"), "ink"),
+        (("ink.pt", "a/ink.safetensors"), "b/ink"),
+    ):
+        error = refused(Shelf(**{kind: (*kept, *files)}), **request_of(wanted))
+        assert (error.status, error.field) == (422, field)
+        assert error.details["nearest"] == list(files)
+        assert all(file in str(error.hint) + error.message for file in files)
+
+
+def test_a_checkpoint_and_a_diffusion_model_of_one_name() -> None:
+    shelf = Shelf(checkpoints=(OWN, "both.safetensors"), diffusion_models=("both.safetensors", "own/both.safetensors"))
+    error = refused(shelf, model_name="both")
+    assert error.details["nearest"] == ["checkpoints/both.safetensors", "diffusion_models/both.safetensors"]
+    context = Context(OWN, shelf, {}.get)
+    for kind in ("checkpoints", "diffusion_models"):
+        values = {"prompt": "x", "model_name": f"{kind}/both.safetensors", "text_encoders": ["l"], "vae_name": "sd"}
+        reading = read_txt2img(Fields(values, {}), context)
+        models = reading.request.models
+        assert (models.checkpoint or models.diffusion_model) == "both.safetensors"
+        assert (models.checkpoint is not None) == (kind == "checkpoints")
+        # What the reply tells finds the same file again.
+        assert read_txt2img(Fields(reading.parameters, {}), context).request == reading.request
+    # Where the choice is ours, it is of the checkpoints.
+    shelf = Shelf(checkpoints=("both.safetensors",), diffusion_models=("both.safetensors",))
+    reading = read_txt2img(Fields({"prompt": "x"}, {}), Context(None, shelf, {}.get))
+    assert reading.request.models.checkpoint == "both.safetensors"
+    # In a graph of one's own, the loader says which of them it is.
+    custom = read_txt2img(
+        Fields({"prompt": "x", "model_name": "both.safetensors"}, {}), Context(None, shelf, {}.get, custom=True)
+    )
+    assert custom.parameters["model_name"] == "both.safetensors"
+
+
+def test_extras_do_not_guess_either() -> None:
+    source = Picture(b"", 8, 8)
+    body = ExtrasBody(upscaler_model="ink")
+    with pytest.raises(InvalidValue) as wrong:
+        read_extras(body, source, Shelf(upscale_models=TWO_FOLDERS), None, [])
+    assert (wrong.value.field, wrong.value.details["nearest"]) == ("upscaler_model", list(TWO_FOLDERS))
+
+
+def test_models_of_the_command_line_are_named_by_the_same_rule() -> None:
+    def found(text: str, *paths: str) -> list[str]:
+        models = [
+            Model(kind, name, 1, Path(path), ModelFile(name))
+            for path in paths
+            for kind, _, name in (path.partition("/"),)
+        ]
+        return [f"{model.kind}/{model.name}" for model in find_models(models, text)]
+
+    assert found("ink", "loras/ink.safetensors", "loras/a/ink.safetensors") == ["loras/ink.safetensors"]
+    assert found("loras\\A\\ink", "loras/a/ink.safetensors", "vae/ink.pt") == ["loras/a/ink.safetensors"]
+    assert found("loras/b/ink", "loras/a/ink.safetensors") == []
+    assert found("b/ink", "loras/a/b/ink.safetensors") == []
+    assert found("ink.ckpt", "loras/ink.safetensors") == []
+    both = ["loras/ink.pt", "vae/ink.safetensors"]
+    assert found("ink", *both) == both
+
+
+def test_samplers_and_schedulers_of_custom_nodes() -> None:
+    stock = ["euler", "dpmpp_2m", "ipndm"]
+    assert read_sampler("PLMS", stock, ["karras"])[0] == "ipndm"
+    # What the engine itself has goes before what would stand in for it.
+    assert read_sampler("PLMS", [*stock, "plms"], ["karras"]) == ("plms", None, None)
+    assert read_sampler("res 2s", [*stock, "res_2s", "res-2s"], ["karras"])[0] == "res 2s"
+    assert read_sampler("res_2s", [*stock, "res_2s", "res-2s"], ["karras"])[0] == "res_2s"
+    assert read_sampler("Euler beta 57", stock, ["beta_57", "beta57"])[:2] == ("Euler beta 57", None)
+    assert read_scheduler("Beta 57", ["beta_57", "beta57"]) == "Beta 57"
+    assert read_scheduler("uniform", ["normal", "uniform"]) == "uniform"
