@@ -1,7 +1,7 @@
 """Pictures and masks brought to the size and shape that a graph needs. Pure.
 
-All take and give 8-bit RGB pictures and 8-bit grey masks; sizes are (width, height) in pixels. `as_picture` and
-`as_mask` make of them what the engine reads.
+All take and give 8-bit RGB pictures and 8-bit grey masks; sizes are (width, height) in pixels. `as_picture`,
+`as_mask` and `as_drawn_mask` make of them what the engine reads.
 """
 
 import io
@@ -9,7 +9,7 @@ import io
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 from shared.schema.body import ResizeMode
-from shared.schema.units import MAX_SIDE, MIN_SIDE, Picture, aligned
+from shared.schema.units import LATENT_CELL, MAX_SIDE, MIN_SIDE, Picture, aligned
 
 Size = tuple[int, int]
 Box = tuple[int, int, int, int]
@@ -118,6 +118,21 @@ def as_mask(mask: Image.Image, *, align: bool = True) -> Picture:
     """A mask as the engine reads it exactly: an RGB PNG, black up to multiples of 8 pixels, unless not `align`."""
     padded = extend(mask, _to_alignment(mask.size)) if align else mask
     return _as_png(padded.convert("RGB"), mask.size)
+
+
+def as_drawn_mask(blend: Image.Image) -> Picture:
+    """The mask of what must be drawn anew for `blend` (8-bit grey) to have a result to show wherever it is above 0.
+
+    All black or white: white are the latent cells (8 x 8 pixels) that hold a pixel above 0. The engine rounds masks
+    where it greys a hole, and reads them at the middle of each cell; a mask of whole cells loses nothing to either.
+    """
+    padded = extend(blend, _to_alignment(blend.size)).point(_touched)
+    cells = padded.reduce(LATENT_CELL).point(_touched)
+    return _as_png(cells.resize(padded.size, Image.Resampling.NEAREST).convert("RGB"), blend.size)
+
+
+def _touched(level: int) -> int:
+    return 255 if level else 0
 
 
 def _resampling(image: Image.Image) -> Image.Resampling:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from shared.fitting import as_mask, as_picture, blur, choose_size, extend, fit, outpaint_mask, region
+from shared.fitting import as_drawn_mask, as_mask, as_picture, blur, choose_size, extend, fit, outpaint_mask, region
 from tests.house import open_rgb
 
 NOISE = Image.effect_noise((40, 20), 90).convert("RGB")
@@ -123,3 +123,16 @@ def test_the_part_around_a_mask(
     mask = Image.new("L", (100, 100))
     ImageDraw.Draw(mask).rectangle(box, fill=255)
     assert region(mask, padding, proportions) == expected
+
+
+@pytest.mark.parametrize("at", [(0, 0), (7, 7), (19, 11), (20, 12)])
+def test_one_pixel_above_black_has_its_whole_cell_drawn(at: tuple[int, int]) -> None:
+    blend = Image.new("L", (21, 13))
+    blend.putpixel(at, 1)
+    drawn = as_drawn_mask(blend)
+    assert drawn.size == (21, 13)
+    levels_drawn = np.asarray(open_rgb(drawn.png))[:, :, 0]
+    left, top = at[0] // 8 * 8, at[1] // 8 * 8
+    assert levels_drawn.shape == (16, 24)
+    assert (levels_drawn[top : top + 8, left : left + 8] == 255).all()
+    assert levels_drawn.sum() == 255 * 64

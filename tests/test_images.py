@@ -177,7 +177,7 @@ def test_white_is_repainted_in_a_mask_of_any_mode(image: Image.Image, inside: ob
 
 def test_a_mask_without_white_is_refused() -> None:
     with pytest.raises(InvalidPicture, match="nothing would be repainted"):
-        read_mask(encoded(Image.new("L", (8, 8), 100)), "mask")
+        read_mask(encoded(Image.new("L", (8, 8), 0)), "mask")
 
 
 def test_equal_pictures_have_equal_names() -> None:

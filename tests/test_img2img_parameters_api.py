@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from tests.house import TIMEOUT, TestHouse, data_url, encoded
 
@@ -106,6 +106,70 @@ def test_a_soft_mask_blends(house: TestHouse, mask: Image.Image) -> None:
     full = levels(redraw(house, mask=mask, **fields))[64, 88]
     half = levels(redraw(house, mask=soft, **fields))[64, 88]
     assert abs(half - (full + np.array([0, 0, 255])) / 2).max() < 12
+
+
+def ramp(size: tuple[int, int], start: int, end: int) -> Image.Image:
+    """A mask that fades from black at column `start` to white at column `end`."""
+    levels = [min(max(round(255 * (x - start) / (end - start)), 0), 255) for x in range(size[0])]
+    row = Image.new("L", (size[0], 1))
+    row.putdata(levels)
+    return row.resize(size)
+
+
+HALF = ramp((128, 128), 63, 64)
+HIRES = {"hires_fix": True, "hires_fix_upscale_factor": 1.5}
+SOFT = ramp((128, 128), 16, 112)
+
+
+@pytest.mark.parametrize(
+    ("mask", "fields"),
+    [
+        (SOFT, {"inpaint_mode": "fill"}),
+        (SOFT, {"inpaint_mode": "refine", "denoising_strength": 0.9}),
+        (SOFT, {"model_name": "dream-layer-inpainting"}),
+        (ImageOps.invert(SOFT), {"invert_mask": True}),
+        (SOFT, {"only_masked": True, "width": 128, "height": 128}),
+        (HALF, {"mask_blur": 48}),
+        (None, {"outpaint_right": 32, "outpaint_feathering": 80}),
+        (SOFT, {**HIRES, "hires_fix_upscaler": "Latent"}),
+        (SOFT, {**HIRES, "hires_fix_upscaler": "Lanczos"}),
+    ],
+    ids=[
+        "fill",
+        "refine",
+        "model",
+        "inverted",
+        "only-masked",
+        "blurred",
+        "outpainted",
+        "hires-latent",
+        "hires-picture",
+    ],
+)
+def test_a_soft_edge_has_no_seam(house: TestHouse, mask: Image.Image | None, fields: dict[str, Any]) -> None:
+    """What is drawn reaches as far as it shows, so that nothing ends where the mask is half white."""
+    plain = Image.new("RGB", (128, 128), (0, 0, 255))
+    words = {"prompt": "a yellow square on a yellow background", "steps": 6, "input_image": plain}
+    rows = levels(redraw(house, **words, **({} if mask is None else {"mask": mask}), **fields))
+    # What one row has by chance, the middle one of all has not.
+    steps = np.median(np.abs(np.diff(rows, axis=1)), axis=0).max(axis=-1)
+    # It fades over 80 columns and more: a smooth way from one colour to the other takes about 3 levels a column.
+    assert steps.max() <= 24
+    # And it was drawn: at the white end it is no longer blue.
+    assert np.median(rows[:, -8:, 2]) < 160
+
+
+def test_thin_lines_are_drawn_in_every_mode(house: TestHouse) -> None:
+    """The engine reads a mask at the middle of each cell of 8 pixels, and there is nothing of these lines there."""
+    plain = Image.new("RGB", (128, 128), (0, 0, 255))
+    mask = Image.new("L", (128, 128))
+    for x in range(32, 96, 16):
+        mask.paste(255, (x, 16, x + 2, 112))
+    words = {"prompt": "a yellow square on a yellow background", "steps": 6, "input_image": plain, "mask": mask}
+    for fields in ({"inpaint_mode": "fill", "grow_mask_by": 0}, {"inpaint_mode": "refine", "denoising_strength": 1}):
+        rows = levels(redraw(house, **words, **fields))
+        assert np.median(rows[levels(mask) > 0][:, 2]) < 160
+        assert (rows[levels(mask) == 0] == (0, 0, 255)).all()
 
 
 def test_a_mask_of_another_size_or_with_alpha_will_do(house: TestHouse, source: Image.Image, mask: Image.Image) -> None:

@@ -8,10 +8,10 @@ from PIL import Image, ImageDraw
 from shared.errors import InvalidPicture, InvalidValue
 from shared.web.body import Fields
 from shared.web.reading.pictures import upload_name
-from shared.web.reading.requests import read_img2img
+from shared.web.reading.requests import Context, read_img2img
 from tests.house import encoded, open_rgb
 from tests.readings import HALF_MASK, PICTURE, WHITE, context, picture, reread
-from tests.shelf import PAINTER
+from tests.shelf import OWN, PAINTER, Shelf
 
 
 def test_denoising_strength_depends_on_the_mask() -> None:
@@ -65,6 +65,38 @@ def test_masks_inverted_blurred_empty() -> None:
     assert 0 < blurred[1] < 255
     with pytest.raises(InvalidPicture, match="has no black in it"):
         picture({"image": PICTURE, "mask": WHITE}, invert_mask=True)
+
+
+@pytest.mark.parametrize("mode", ["fill", "refine", "model"])
+@pytest.mark.parametrize("values", [{}, {"mask_blur": 20}, {"invert_mask": True}, {"only_masked": True}])
+def test_what_is_drawn_covers_all_that_shows(mode: str, values: dict[str, Any]) -> None:
+    """Grey shows a part of the result, so the result must be there; the engine rounds masks at their middle."""
+    plain = Image.new("RGB", (64, 32), "blue")
+    soft = Image.new("L", (64, 32), 0)
+    soft.putdata([max(0, x - 20) * 4 for x in range(64)] * 32)
+    sizes = {"width": 64, "height": 32} if "only_masked" in values else {}
+    request = picture({"image": encoded(plain), "mask": encoded(soft)}, inpaint_mode=mode, **values, **sizes)
+    assert request.inpainting is not None
+    drawn = open_rgb(request.inpainting.mask.png).convert("L")
+    shown = open_rgb(request.inpainting.blend.png).convert("L").resize(drawn.size, Image.Resampling.NEAREST)
+    assert {level for _, level in drawn.getcolors() or ()} <= {0, 255}
+    for x in range(0, 64, 8):
+        visible = shown.crop((x, 0, x + 8, 32)).getbbox() is not None
+        assert drawn.crop((x, 0, x + 8, 32)).getextrema() == ((255, 255) if visible else (0, 0))
+
+
+def test_a_graph_of_ones_own_gets_the_mask_with_its_greys() -> None:
+    soft = encoded(Image.new("L", (64, 32), 90))
+    own = Context(OWN, Shelf(), {}.get, custom=True)
+    request = read_img2img(Fields({"prompt": "x"}, {"image": PICTURE, "mask": soft}), own).request
+    assert request.inpainting is not None
+    assert open_rgb(request.inpainting.mask.png).getpixel((9, 9)) == (90, 90, 90)
+
+
+def test_a_faint_mask_says_how_much_will_show() -> None:
+    reading = reread({"image": PICTURE, "mask": encoded(Image.new("L", (64, 32), 102))})
+    (warning,) = reading.warnings
+    assert warning.startswith("mask is nowhere brighter than 102 of 255, so the result shows by 40% at most")
 
 
 def test_a_mask_of_which_nothing_is_left_is_refused() -> None:

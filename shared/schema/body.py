@@ -224,7 +224,8 @@ class Img2ImgBody(GenerationBody):
         Field(description="data URL, base64, the file `image` of a form, or the name that an upload was given"),
     ]
     mask: Annotated[
-        str | None, Field(description="likewise, or the file `mask`; white is repainted, black stays exactly")
+        str | None,
+        Field(description="likewise, or the file `mask`; white is repainted, black stays exactly, grey blends the two"),
     ] = None
     denoising_strength: Annotated[
         Fraction | None,

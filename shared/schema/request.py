@@ -206,8 +206,9 @@ class Paste:
 class Inpainting:
     """What is repainted, and how it is laid over the source.
 
-    `mask` has the source's size: white is drawn anew. `blend` (where the result shows; soft edges blend) has that size
-    too, or with `paste` the size of the pasted part.
+    `blend` tells how much of the result shows, from black (nothing) to white; it has the source's size, or with `paste`
+    the size of the pasted part. `mask` has the source's size: white is drawn anew, which is so wherever `blend` is not
+    black. In graphs of the client's own it is the mask that was sent, with its greys.
     """
 
     mode: InpaintMode

@@ -6,7 +6,7 @@ from PIL import Image, ImageChops
 
 from shared.defaults import usual_pixels
 from shared.errors import InvalidPicture, InvalidValue
-from shared.fitting import as_mask, as_picture, blur, choose_size, extend, fit, outpaint_mask, region
+from shared.fitting import as_drawn_mask, as_mask, as_picture, blur, choose_size, extend, fit, outpaint_mask, region
 from shared.images import is_empty
 from shared.schema.body import Img2ImgBody, InpaintMode, ResizeMode
 from shared.schema.request import Inpainting, Paste, Size
@@ -16,6 +16,8 @@ from shared.web.reading.pictures import SentPictures
 
 # Below this, a hole that VAEEncodeForInpaint greyed keeps visible grey.
 FULL_REPAINT = 0.9
+# The level from which a mask's brightest part looks repainted in full.
+FULLY_REPAINTED = 250
 OUTPAINT_FIELDS = ("outpaint_left", "outpaint_top", "outpaint_right", "outpaint_bottom")
 
 
@@ -69,10 +71,11 @@ def read_source(
                 f"mask has other proportions ({mask.width}x{mask.height}) than input_image and was stretched"
             )
         mask = fit(mask, image.size, "just_resize")
+        warnings += _faint(mask)
     mode = _mode(body, chosen, warnings)
     if custom or not body.only_masked:
         usual = image.width * image.height if custom else usual_pixels(chosen.file)
-        source = _whole(body, usual, image, mask, mode, names, warnings)
+        source = _whole(body, usual, image, mask, mode, names, warnings, custom=custom)
         if custom and aligned(source.frame.size) != source.frame.size:
             warnings.append(
                 "LoadImage takes multiples of 8 pixels: of input_image, with "
@@ -96,6 +99,8 @@ def _whole(
     mode: InpaintMode,
     names: dict[str, str],
     warnings: list[str],
+    *,
+    custom: bool,
 ) -> Source:
     """All of the source, with no more than about `usual` pixels if no size was asked for; and what is added to it."""
     size = choose_size(image.size, body.width, body.height, usual)
@@ -130,7 +135,9 @@ def _whole(
 
     inpainting = None
     if mask is not None and blend is not None:
-        inpainting = Inpainting(mode, as_mask(mask), as_mask(blend), body.grow_mask_by)
+        # The nodes of a client's own graph do with grey what they do; ours draw whatever the result shows.
+        drawn = as_mask(mask) if custom else as_drawn_mask(blend)
+        inpainting = Inpainting(mode, drawn, as_mask(blend), body.grow_mask_by)
     frame = Frame(size, asked, _denoise(body, inpainting, warnings), image)
     return Source(as_picture(image), frame, inpainting, names)
 
@@ -158,7 +165,7 @@ def _surroundings(
     part = fit(image.crop(box), size, "just_resize")
     inpainting = Inpainting(
         mode,
-        mask=as_mask(fit(mask.crop(box), size, "just_resize")),
+        mask=as_drawn_mask(fit(blend.crop(box), size, "just_resize")),
         blend=as_mask(blend.crop(box), align=False),
         grow_mask_by=body.grow_mask_by,
         paste=Paste(as_picture(image, align=False), box[0], box[1], place),
@@ -176,6 +183,17 @@ def _fit_mask(mask: Image.Image, size: Size, mode: ResizeMode) -> Image.Image:
             hint="send a larger width and height, another resize_mode, or only_masked",
         )
     return fitted
+
+
+def _faint(mask: Image.Image) -> list[str]:
+    """A warning about a mask that repaints nothing in full."""
+    brightest = max(level for level, count in enumerate(mask.histogram()) if count)
+    if brightest >= FULLY_REPAINTED:
+        return []
+    return [
+        f"mask is nowhere brighter than {brightest} of 255, so the result shows by {brightest / 255:.0%} at most; "
+        "white shows it in full"
+    ]
 
 
 def _without_effect(body: Img2ImgBody, *, masked: bool, inpainting: Inpainting | None) -> list[str]:
