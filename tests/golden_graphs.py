@@ -112,6 +112,7 @@ GRAPHS: dict[str, ApiGraph] = {
     "refiner_control": draw(refiner=REFINER, controls=(UNIT,)),
     "hires_latent": draw(hires=HIRES_LATENT),
     "hires_model_odd_size": draw(hires=HIRES_MODEL),
+    "hires_lanczos": draw(hires=replace(HIRES_LATENT, latent_method=None, enlarging=PLAIN)),
     "hires_large_tiled": draw(hires=replace(HIRES_LATENT, size=(4096, 4096))),
     "hires_of_an_odd_size": draw(size=(65, 67), hires=Hires((100, 134), AGAIN, latent_method="bilinear")),
     "hires_refiner": draw(hires=HIRES_LATENT, refiner=REFINER),

@@ -46,6 +46,16 @@ def test_unknown_words_do_no_harm(house: TestHouse) -> None:
     assert seen(house.picture(house.draw(prompt=prompt, seed=3))).shows("green", "triangle")
 
 
+@pytest.mark.parametrize(("colour", "shape"), [("red", "heart"), ("yellow", "triangle")])
+def test_a_picture_of_four_times_the_side_shows_one_shape(house: TestHouse, colour: str, shape: str) -> None:
+    reply = house.draw(prompt=f"a {colour} {shape} on a blue background", width=512, height=512, seed=9)
+    assert any("drawn at 128x128, then enlarged" in warning for warning in reply["warnings"])
+    picture = house.picture(reply)
+    assert picture.size == (512, 512)
+    assert seen(picture).background == "blue"
+    assert [(thing.colour, thing.shape) for thing in seen(picture).things] == [(colour, shape)]
+
+
 def test_two_shapes_keep_their_own_colours(house: TestHouse) -> None:
     prompt = "a yellow circle left of a red square on a blue background"
     things = seen(house.picture(house.draw(prompt=prompt, seed=4))).things

@@ -148,7 +148,8 @@ def test_a_request_within_the_ranges_is_a_graph_that_fits_the_live_engine(contex
 # Fields whose values may be right, and wrong beside others.
 TOGETHER = {
     *("denoising_strength", "hires_fix_denoising_strength"),
-    *("seed", "only_masked", "refiner_model", "hires_fix_resize_width", "hires_fix_upscale_factor"),
+    *("seed", "only_masked", "refiner_model", "hires_fix_upscale_factor"),
+    *("hires_fix_resize_width", "hires_fix_resize_height"),
     *("outpaint_left", "outpaint_top", "outpaint_right", "outpaint_bottom"),
     *(f"controlnet.units[{index}].{name}" for index in (0, 1) for name in ("model", "input_image")),
 }

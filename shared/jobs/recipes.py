@@ -24,7 +24,7 @@ def with_recipe(png: bytes, row: JobRow, filename: str) -> bytes:
         return png
     texts = {OURS: json.dumps({"version": __version__, "kind": row.kind, "parameters": parameters})}
     if row.kind in GENERATIONS:
-        texts[THEIRS] = write(parameters, row.kind)
+        texts[THEIRS] = _infotext(row, parameters)
     try:
         return with_texts(png, texts)
     except BrokenPng:
@@ -34,7 +34,11 @@ def with_recipe(png: bytes, row: JobRow, filename: str) -> bytes:
 def infotext(row: JobRow, filename: str) -> str | None:
     """The text that the Stable Diffusion world reads, for formats other than PNG."""
     parameters = picture_parameters(row, filename) if row.kind in GENERATIONS else None
-    return None if parameters is None else write(parameters, row.kind)
+    return None if parameters is None else _infotext(row, parameters)
+
+
+def _infotext(row: JobRow, parameters: dict[str, Any]) -> str:
+    return write(parameters | row.spec.get("spelled_out", {}), row.kind)
 
 
 def picture_parameters(row: JobRow, filename: str) -> dict[str, Any] | None:

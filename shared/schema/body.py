@@ -24,6 +24,7 @@ from shared.schema.units import (
 
 InpaintMode = Literal["fill", "refine", "model"]
 ResizeMode = Literal["just_resize", "crop_and_resize", "fill"]
+LargeSizes = Literal["two_passes", "direct"]
 ControlMode = Literal["balanced", "prompt", "control"]
 
 
@@ -214,6 +215,14 @@ class GenerationBody(Body):
 
 class Txt2ImgBody(GenerationBody):
     """A picture from words alone."""
+
+    large_sizes: Annotated[
+        LargeSizes,
+        Field(
+            description="sizes far beyond the model's own: `two_passes` draws at its own size first, then enlarges and "
+            "refines; `direct` draws in one pass"
+        ),
+    ] = "two_passes"
 
 
 class Img2ImgBody(GenerationBody):

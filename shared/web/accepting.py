@@ -26,9 +26,9 @@ class Draft:
     """What a request asks to be drawn: checked, and ready to become a job.
 
     `request` is what the reply repeats as parameters; `uploads` are the pictures that the graph loads, `kept` those
-    that the client sent, by name; `seeds` and `size` (in pixels) are those of the pictures to come, as far as they are
-    known; `model` and `work` serve the estimate of how long it will take. Only what is `repeatable` is told by its
-    parameters alone.
+    that the client sent, by name; `spelled_out` replaces some of `request` for programs that lack our fields; `seeds`
+    and `size` (in pixels) are those of the pictures to come, as far as they are known; `model` and `work` serve the
+    estimate of how long it will take. Only what is `repeatable` is told by its parameters alone.
     """
 
     request: Mapping[str, Any]
@@ -36,6 +36,7 @@ class Draft:
     warnings: Sequence[str] = ()
     uploads: Mapping[str, bytes] = field(default_factory=dict)
     kept: Mapping[str, bytes] = field(default_factory=dict)
+    spelled_out: Mapping[str, Any] = field(default_factory=dict)
     seeds: Sequence[int] = ()
     size: tuple[int, int] | None = None
     model: str = ""
@@ -93,6 +94,7 @@ def _accept(backend: Backend, kind: str, draft: Callable[[Fields, str], Draft], 
             "size": drafted.size,
             "previews": drafted.previews,
             "repeatable": drafted.repeatable,
+            "spelled_out": dict(drafted.spelled_out),
             "recipe": backend.paths.read().save_metadata,
         },
         model=drafted.model,

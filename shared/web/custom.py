@@ -29,6 +29,7 @@ UNPLACED = (
     "grow_mask_by",
     "only_masked",
     "only_masked_padding",
+    "large_sizes",
 )
 
 

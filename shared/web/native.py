@@ -133,6 +133,7 @@ def generation_routes(
             warnings=reading.warnings,
             uploads={picture.name: picture.png for picture in parsed.pictures},
             kept=reading.kept,
+            spelled_out=reading.spelled_out,
             seeds=parsed.seeds,
             size=parsed.final_size,
             model=reading.parameters["model_name"],

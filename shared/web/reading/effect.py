@@ -61,7 +61,7 @@ def _reasons(body: GenerationBody, request: Common) -> dict[str, str]:
             reasons |= dict.fromkeys(
                 OF_BASE, f"{at} leaves all of {steps} steps to the refiner, which is drawn without"
             )
-    if request.hires is not None and "hires_fix_upscale_method" not in body.model_fields_set:
+    if body.hires_fix and "hires_fix_upscale_method" not in body.model_fields_set:
         by = "hires_fix_upscale_method is upscale-by; resize-to is for this"
         reasons |= dict.fromkeys(HIRES_SIZE, by)
     return reasons

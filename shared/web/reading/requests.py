@@ -12,6 +12,7 @@ from shared.web.reading.control import read_controls
 from shared.web.reading.effect import idle, unswitched, without_effect
 from shared.web.reading.enlarging import choose_faces, choose_hires, choose_upscale
 from shared.web.reading.inventory import Inventory
+from shared.web.reading.large_sizes import as_hires_fix, first_pass_size, second_pass, size_warning
 from shared.web.reading.matching import find_fitting
 from shared.web.reading.models import Chosen, choose_models, models_of_a_graph
 from shared.web.reading.pictures import SentPictures
@@ -40,7 +41,7 @@ class Reading(Generic[R]):
 
     `parameters` say the same as `request`, in the fields of the API: sent again, they make the same pictures. `said`
     are those that the client decided. `kept` are the pictures as they were sent, by the names that stand for
-    them in `parameters`.
+    them in `parameters`. `spelled_out` replaces some of `parameters` for programs that know no `large_sizes`.
     """
 
     request: R
@@ -49,6 +50,7 @@ class Reading(Generic[R]):
     warnings: list[str]
     kept: dict[str, bytes]
     preview: bool
+    spelled_out: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,17 @@ def read_txt2img(fields: Fields, context: Context) -> Reading[Txt2ImgRequest]:
     warnings += chosen.warnings
     size = (body.width or chosen.defaults.width, body.height or chosen.defaults.height)
     sent = SentPictures(fields, context.stored)
-    parts, parameters = _common(body, chosen, Frame(size, asked=size), sent, context.inventory, warnings)
+    first = None if context.custom else first_pass_size(size, chosen)
+    if (warning := size_warning(body, chosen, size, first)) is not None:
+        warnings.append(warning)
+    frame = Frame(size, asked=size)
+    if first is not None and body.large_sizes == "two_passes" and not body.hires_fix:
+        frame = Frame(first, asked=size, enlarged=size)
+    parts, parameters = _common(body, chosen, frame, sent, context.inventory, warnings)
     request = Txt2ImgRequest(**parts)
     warnings += [] if context.custom else without_effect(body, request)
-    return Reading(request, parameters, _said(body, parameters), warnings, sent.kept, body.preview)
+    spelled_out = as_hires_fix(request.size, request.hires) if frame.enlarged and request.hires else {}
+    return Reading(request, parameters, _said(body, parameters), warnings, sent.kept, body.preview, spelled_out)
 
 
 def read_img2img(fields: Fields, context: Context) -> Reading[Img2ImgRequest]:
@@ -101,7 +110,7 @@ def read_img2img(fields: Fields, context: Context) -> Reading[Img2ImgRequest]:
         parameters["inpaint_mode"] = source.inpainting.mode
     request = Img2ImgRequest(**parts, source=source.picture, inpainting=source.inpainting)
     warnings += [] if context.custom else without_effect(body, request)
-    return Reading(request, parameters, _said(body, parameters), warnings, sent.kept, body.preview)
+    return Reading(request, parameters, _said(body, parameters), warnings, sent.kept, body.preview, {})
 
 
 def _choose_models(body: GenerationBody, context: Context) -> Chosen:
@@ -150,7 +159,10 @@ def _common(
     controls, control_names = read_controls(
         body.controlnet, frame.size, frame.image, sent, inventory, chosen.file, warnings
     )
-    hires = choose_hires(body, frame.size, sampling, inventory, warnings)
+    if frame.enlarged is None:
+        hires = choose_hires(body, frame.size, sampling, inventory, warnings)
+    else:
+        hires = second_pass(frame.size, frame.enlarged, sampling)
     finished = frame.whole or (frame.size if hires is None else hires.size)
     seeds = choose_seeds(body)
     parts = {

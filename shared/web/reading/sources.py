@@ -26,7 +26,8 @@ class Frame:
     """What the first pass draws: of what `size`, and from how much noise (`denoise`, 0 to 1).
 
     `asked` is the size before anything was added to it. `whole` is that of the finished picture, where only a part of
-    it is drawn. `image` is the source at this size, for ControlNets without a picture of their own.
+    it is drawn. `enlarged` is the size that a second pass brings it to, where the model cannot draw that at once.
+    `image` is the source at this size, for ControlNets without a picture of their own.
     """
 
     size: Size
@@ -34,6 +35,7 @@ class Frame:
     denoise: float = 1.0
     image: Image.Image | None = None
     whole: Size | None = None
+    enlarged: Size | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,160 @@
+"""Sizes beyond a model's own are drawn in two passes, unless the client says otherwise; the reply says which."""
+
+import pytest
+
+from shared.defaults import defaults_for
+from shared.engine.families import Family, ModelFile
+from shared.infotext import read as read_infotext
+from shared.jobs.recipes import infotext
+from shared.schema.request import Models, Size
+from shared.web.backend import Backend
+from shared.web.reading.large_sizes import DENOISE, first_pass_size
+from shared.web.reading.models import Chosen
+from tests.control import Control
+from tests.finished import finish
+from tests.readings import read, reread, words
+from tests.shelf import FLUX, OWN
+
+STARTER = ModelFile("starter", Family.SD1, size=(128, 128))
+
+
+def first(size: Size, file: ModelFile) -> Size | None:
+    return first_pass_size(size, Chosen(file.name, Models(checkpoint=file.name), file, defaults_for(file)))
+
+
+@pytest.mark.parametrize(
+    ("family", "size"),
+    [
+        (Family.SD1, (512, 512)),
+        (Family.SD1, (512, 768)),
+        (Family.SD1, (640, 640)),
+        (Family.SD2, (768, 1024)),
+        (Family.SDXL, (1536, 640)),
+        (Family.SDXL, (1216, 832)),
+        (Family.FLUX_DEV, (1920, 1080)),
+        (Family.FLUX_SCHNELL, (1440, 1440)),
+        (Family.UNKNOWN, (4096, 4096)),
+    ],
+)
+def test_sizes_that_a_model_draws_at_once(family: Family, size: Size) -> None:
+    assert first(size, ModelFile("model", family)) is None
+    assert first((size[1], size[0]), ModelFile("model", family)) is None
+
+
+@pytest.mark.parametrize(
+    ("family", "size", "expected"),
+    [
+        (Family.SD1, (1024, 1024), (512, 512)),
+        (Family.SD1, (768, 768), (512, 512)),
+        (Family.SD1, (1920, 1080), (683, 384)),
+        (Family.SDXL, (2048, 2048), (1024, 1024)),
+        (Family.FLUX_DEV, (2048, 2048), (1024, 1024)),
+        # A short side stays at half of the model's own: there, the whole area comes out larger than that.
+        (Family.SD1, (4096, 512), (2048, 256)),
+    ],
+)
+def test_sizes_that_take_two_passes(family: Family, size: Size, expected: Size) -> None:
+    assert first(size, ModelFile("model", family)) == expected
+    assert first((size[1], size[0]), ModelFile("model", family)) == (expected[1], expected[0])
+
+
+def test_a_model_whose_file_names_its_size_goes_by_that() -> None:
+    assert first((512, 512), STARTER) == (128, 128)
+    assert first((256, 256), STARTER) == (128, 128)
+    assert first((160, 144), STARTER) is None
+
+
+@pytest.mark.parametrize("size", [(1000, 700), (1111, 769), (4096, 1234)])
+def test_the_proportions_stay(size: Size) -> None:
+    width, height = first(size, ModelFile("model", Family.SD1)) or (0, 0)
+    assert abs(width / height - size[0] / size[1]) < 0.01 * size[0] / size[1]
+
+
+def test_the_second_pass_enlarges_and_refines() -> None:
+    request = words(width=1000, height=1000, steps=20, sampler_name="DPM++ 2M Karras", cfg_scale=5)
+    assert request.size == (512, 512)
+    assert request.hires is not None
+    assert request.hires.size == request.final_size == (1000, 1000)
+    assert request.hires.enlarging is not None
+    assert request.hires.enlarging.model is None
+    again = request.hires.sampling
+    assert (again.steps, again.denoise) == (round(20 * DENOISE), DENOISE)
+    assert (again.sampler, again.scheduler, again.cfg) == ("dpmpp_2m", "karras", 5)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 1000])
+def test_the_second_pass_has_a_step_at_least(steps: int) -> None:
+    for scheduler in ("normal", "kl_optimal") if steps > 1 else ("normal",):
+        request = words(width=1024, height=1024, steps=steps, scheduler=scheduler)
+        assert request.hires is not None
+        assert request.hires.sampling.steps >= 1
+
+
+def test_the_reply_says_so() -> None:
+    (warning,) = read(width=1024, height=1024).warnings
+    assert warning.startswith(
+        "1024x1024 is beyond the 512x512 of this model: drawn at 512x512, then enlarged and refined"
+    )
+    assert "large_sizes direct" in warning
+    assert read(width=640, height=512).warnings == []
+    assert read(model_name=FLUX, width=1440, height=1440).warnings == []
+
+
+def test_direct_draws_in_one_pass_and_says_what_may_come_of_it() -> None:
+    reading = read(width=1024, height=1024, large_sizes="direct")
+    assert reading.request.hires is None
+    assert reading.request.size == (1024, 1024)
+    (warning,) = reading.warnings
+    assert "in one pass" in warning
+    assert reading.spelled_out == {}
+
+
+def test_hires_fix_is_the_clients_own_second_pass() -> None:
+    reading = read(width=1024, height=1024, hires_fix=True)
+    assert reading.request.size == (1024, 1024)
+    assert reading.request.hires is not None
+    assert reading.request.hires.size == (2048, 2048)
+    (warning,) = reading.warnings
+    assert "start from 512x512" in warning
+
+
+def test_fields_of_hires_fix_have_no_effect_on_it() -> None:
+    sent = {"width": 1024, "height": 1024, "hires_fix_resize_width": 2000}
+    assert "hires_fix_resize_width has no effect without hires_fix" in read(**sent).warnings
+    assert words(**sent).final_size == (1024, 1024)
+
+
+@pytest.mark.parametrize("large_sizes", ["two_passes", "direct"])
+def test_the_parameters_sent_again_make_the_same_request(large_sizes: str) -> None:
+    reading = read(width=1024, height=700, large_sizes=large_sizes, seed=3)
+    assert (reading.parameters["width"], reading.parameters["height"]) == (1024, 700)
+    assert read(**reading.parameters).request == reading.request
+
+
+def test_what_is_spelled_out_makes_the_same_request() -> None:
+    reading = read(width=1024, height=700, steps=20, seed=3)
+    assert read(**reading.parameters | reading.spelled_out).request == reading.request
+
+
+def test_other_programs_are_told_both_passes(control: Control) -> None:
+    backend: Backend = control.backend
+    reading = read(width=1024, height=1024, steps=20, seed=3)
+    row = finish(backend, reading.parameters, spelled_out=reading.spelled_out)
+    text = infotext(row, row.images[0]["filename"])
+    assert text is not None
+    assert "Size: 512x512" in text
+    assert "Hires resize: 1024x1024" in text
+    recipe = read_infotext(text)
+    assert recipe is not None
+    assert words(**recipe.parameters).hires == reading.request.hires
+
+
+def test_img2img_has_its_composition_already() -> None:
+    request = reread(width=1024, height=512).request
+    assert request.hires is None
+    assert reread(large_sizes="direct").warnings != []
+
+
+def test_work_counts_both_passes() -> None:
+    request = words(width=1024, height=1024, steps=20, model_name=OWN)
+    assert request.work == 512 * 512 * 20 + 1024 * 1024 * 6
