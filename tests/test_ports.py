@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from shared.settings import PREFIX, PROJECT_DIR, Settings
-from shared.web.serve import _listen_addresses, open_ports
+from shared.web.serve import open_ports
 from tests.conftest import free_ports, launched, launcher_environment
 from tests.house import TIMEOUT, TestHouse, wait_for_health
 
@@ -49,14 +49,6 @@ def test_free_ports_are_told_from_taken_ones() -> None:
     assert found == [free]
     (problem,) = problems
     assert (problem.step, problem.hint) == (f"port {other}", "stop it, or set B to a free port")
-
-
-@pytest.mark.parametrize(
-    ("host", "addresses"),
-    [("127.0.0.1", ["127.0.0.1:1", "127.0.0.1:2"]), ("::1", ["[::1]:1", "[::1]:2"]), ("a.b", ["a.b:1", "a.b:2"])],
-)
-def test_each_address_is_listened_on_once(host: str, addresses: list[str]) -> None:
-    assert _listen_addresses(host, [1, 2, 1]) == addresses
 
 
 def test_one_application_answers_on_many_ports() -> None:

@@ -11,7 +11,7 @@ from werkzeug.exceptions import NotFound as NoSuchRoute
 import shared
 from shared.errors import BodyTooLarge, DreamLayerError, NotFound, RequestError
 from shared.settings import Settings
-from shared.web.guard import admit
+from shared.web.guard import REFUSAL, admit, check_encoding
 from shared.web.openapi.routes import openapi_routes
 from shared.web.reply import base_address, error_reply
 
@@ -30,6 +30,10 @@ def create_app(service: str, settings: Settings, routes: Sequence[Blueprint]) ->
     def check_caller() -> None:
         if request.method != "OPTIONS":
             admit(settings, request.path, request.host, request.headers)
+            check_encoding(request.headers)
+        refusal = request.environ.get(REFUSAL)
+        if isinstance(refusal, DreamLayerError):
+            raise refusal
 
     @app.get("/health")
     def health() -> Response:

@@ -5,11 +5,13 @@ from urllib.parse import SplitResult, urlsplit
 
 from werkzeug.datastructures import Headers
 
-from shared.errors import OriginNotAllowed, Unauthorized
+from shared.errors import OriginNotAllowed, Unauthorized, UnsupportedBody
 from shared.settings import Settings, is_loopback
 
 # What needs no key: whether the service lives, and the page that asks for one.
 OPEN = ("/health", "/docs")
+# Where the server leaves an error that it found in a request's head, in the WSGI environment.
+REFUSAL = "dream_layer.refusal"
 
 
 def admit(settings: Settings, path: str, host: str, headers: Headers) -> None:
@@ -37,6 +39,24 @@ def admit(settings: Settings, path: str, host: str, headers: Headers) -> None:
         given = headers.get("X-API-Key") or (token.strip() if scheme.lower() == "bearer" else "")
         if not hmac.compare_digest(given.encode(), settings.api_key.encode()):
             raise Unauthorized("an API key is needed", hint="send it as X-API-Key, or as Authorization: Bearer")
+
+
+def admit_body(settings: Settings, path: str, headers: Headers) -> None:
+    """As `admit`, for the server, before it takes in a body; raises UnsupportedBody too."""
+    admit(settings, path, headers.get("Host", ""), headers)
+    check_encoding(headers)
+
+
+def check_encoding(headers: Headers) -> None:
+    """Raises UnsupportedBody for a compressed body: its size, once unpacked, would be known too late."""
+    encodings = [each.strip().lower() for each in headers.get("Content-Encoding", "").split(",")]
+    strange = [each for each in encodings if each not in ("", "identity")]
+    if strange:
+        raise UnsupportedBody(
+            f"a body in the encoding {', '.join(strange)[:100]} is not understood",
+            hint="send it as it is, without Content-Encoding",
+            field="Content-Encoding",
+        )
 
 
 def _allowed(settings: Settings, origin: str, host: str) -> bool:

@@ -1,7 +1,8 @@
-"""How waitress takes in bodies: one route's may be as large as a model, and everything refused is refused by the app.
+"""What waitress takes in of a request, decided from its head: nothing of a body that the application will refuse.
 
-Waitress writes a body to a temporary file before the application hears of the request. So a limit has to hold there
-already, or any request could fill the disk; and what is known of the request by then, its path and headers, decides.
+Waitress writes a body to a temporary file before the application hears of the request. So who may not call, and what is
+too large, has to be known before: without a key nothing is written. What is refused here is answered by the
+application (`shared.web.app`), in its JSON and with the headers that let a page read it.
 """
 
 from __future__ import annotations
@@ -9,59 +10,169 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from waitress.adjustments import Adjustments
 from waitress.buffers import TempfileBasedBuffer
-from waitress.channel import HTTPChannel
-from waitress.parser import HTTPRequestParser
-from waitress.server import BaseWSGIServer
+from waitress.parser import HTTPRequestParser, ParsingError
+from waitress.utilities import BadRequest
+from werkzeug.datastructures import Headers
+
+from shared.errors import BodyTooLarge, Busy, DreamLayerError
 
 # The largest body of a request, in bytes, and the folder for its file: of a path and its headers (upper case, with
 # underscores). None stands for what the server does with all others.
 Large = Callable[[str, Mapping[str, str]], "tuple[int, Path] | None"]
+# Raises the error with which the application would refuse a request: of its method, path, query and headers.
+Admit = Callable[[str, str, str, Headers], None]
+
+# Bytes of what frames a chunked body: of the line before a chunk, of what follows the last one, and of all of it
+# beyond as many as the body itself has.
+LONGEST_LINE = 4096
+LONGEST_TRAILER = 16 * 1024
+FRAMING = 64 * 1024
 
 
-def admit_large_bodies(server: Any, large: Large) -> None:
-    """Makes a waitress server ask `large` of each request; to be called before it runs."""
+@dataclass(frozen=True)
+class Intake:
+    """What a server asks before it takes in a body; `has_room` whether one of so many bytes fits beside all others."""
 
-    class Parser(_Parser):
-        limits = staticmethod(large)
-
-    class Channel(HTTPChannel):  # type: ignore[misc]
-        parser_class = Parser
-
-    sockets = getattr(server, "map", None) or server._map
-    for each in sockets.values():
-        if isinstance(each, BaseWSGIServer):
-            each.channel_class = Channel
+    large: Large
+    admit: Admit
+    has_room: Callable[[int], bool]
 
 
-class _Parser(HTTPRequestParser):  # type: ignore[misc]
-    limits: Large
+class Parser(HTTPRequestParser):  # type: ignore[misc]
+    """A request on its way in."""
+
     # As waitress declares them, without types.
     body_rcv: Any
+    body_bytes_received: int
+    chunked: bool
+    completed: bool
     content_length: int
+    error: Any
     headers: dict[str, str]
     adj: Adjustments
 
+    refusal: DreamLayerError | None = None
+    """What the application is to answer."""
+    refused_body = False
+    """Whether a body is on its way that nobody will read."""
+    counted = True
+    """Whether its body counts among those that share a bound."""
+
+    def __init__(self, adj: Adjustments, intake: Intake) -> None:
+        super().__init__(adj)
+        self.intake = intake
+
     def parse_header(self, header_plus: bytes) -> None:
-        super().parse_header(header_plus)
-        large = self.limits(self.path, self.headers)
+        """Waitress's own, and then whether to take in a body."""
+        try:
+            super().parse_header(header_plus)
+        except ValueError as error:
+            # Such as a length of 5,000 digits, or the address "http://[".
+            raise ParsingError("the first line or a header cannot be read") from error
+        self._check_framing(header_plus)
+        if self.body_rcv is None:
+            return
+        large = self.intake.large(self.path, self.headers)
         if large is not None:
             self.adj = copy.copy(self.adj)
             self.adj.max_request_body_size = large[0]
-        if self.content_length >= self.adj.max_request_body_size:
+        self.refusal = self._refusal(counted=large is None)
+        if self.refusal is not None:
+            self._drop_body()
+        elif self.content_length >= self.adj.max_request_body_size:
             # Waitress would answer in plain text, without the headers that let a page read it. The application sees
             # the same Content-Length, refuses it, and needs no body for that.
-            self.content_length = 0
-            self.body_rcv = None
-            self.expect_continue = False
-            # What follows is that body. Read on, it would be requests that a strange page wrote, headers and all.
-            self.headers["CONNECTION"] = "close"
-        elif large is not None and self.body_rcv is not None:
+            self._drop_body()
+        elif large is not None:
+            self.counted = False
             self.body_rcv.buf = _Spool(large[1])
+
+    def received(self, data: bytes) -> int:
+        """Waitress's own, with bounds for what a chunked body may consist of."""
+        consumed: int = super().received(data)
+        if self.chunked and self.body_rcv is not None and self.error is None:
+            receiver = self.body_rcv
+            framing = self.body_bytes_received - len(receiver)
+            if (
+                len(receiver.control_line) > LONGEST_LINE
+                or len(receiver.trailer) > LONGEST_TRAILER
+                or framing > len(receiver) + FRAMING
+            ):
+                self.refusal = None
+                self._fail("the chunks of the body are out of proportion")
+        elif self.chunked and self.error is not None and self.body_bytes_received >= self.adj.max_request_body_size:
+            self.error = None
+            self.refusal = BodyTooLarge(
+                "the body is too large", hint="scale the picture down, or raise DREAM_LAYER_MAX_BODY_MB"
+            )
+            self._drop_body()
+        if self.error is not None:
+            self.refused_body = True
+        return consumed
+
+    def _check_framing(self, header_plus: bytes) -> None:
+        """Raises ParsingError for a request of which two servers could read two different ones (RFC 9112, 6.1)."""
+        names = [line.partition(b":")[0].strip().lower() for line in header_plus.split(b"\r\n")[1:]]
+        encodings = names.count(b"transfer-encoding")
+        if encodings and b"content-length" in names:
+            raise ParsingError("Content-Length and Transfer-Encoding exclude each other")
+        if encodings and (self.version != "1.1" or encodings > 1):
+            raise ParsingError("Transfer-Encoding must be there once, and in HTTP/1.1")
+        if names.count(b"content-length") > 1 or names.count(b"host") > 1:
+            raise ParsingError("Content-Length and Host must be there once")
+
+    def _refusal(self, *, counted: bool) -> DreamLayerError | None:
+        sent = Headers([(name.replace("_", "-"), value) for name, value in self.headers.items()])
+        try:
+            self.intake.admit(self.command, self.path, self.query, sent)
+        except DreamLayerError as error:
+            return error
+        if counted and not self.intake.has_room(self.content_length):
+            return Busy(
+                "the server takes in as many bodies as it can hold already", hint="try again soon", retry_after=5
+            )
+        return None
+
+    def _drop_body(self) -> None:
+        if self.body_rcv is not None:
+            self.body_rcv.getbuf().close()
+        self.content_length = 0
+        self.body_rcv = None
+        self.expect_continue = False
+        self.completed = True
+        self.refused_body = True
+        # What follows is that body. Read on, it would be requests that a strange page wrote, headers and all.
+        self.headers["CONNECTION"] = "close"
+
+    def _fail(self, reason: str) -> None:
+        self.error = BadRequest(reason)
+        self.completed = True
+
+
+class Ahead(Parser):
+    """What a client sent before it was answered: kept as it is, and read as a request when that has happened."""
+
+    limit = 64 * 1024
+
+    def __init__(self, adj: Adjustments, intake: Intake) -> None:
+        super().__init__(adj, intake)
+        self.data = b""
+
+    @property
+    def full(self) -> bool:
+        """Whether no more should be read."""
+        return len(self.data) >= self.limit
+
+    def received(self, data: bytes) -> int:
+        """Keeps all of it."""
+        self.data += data
+        return len(data)
 
 
 class _Spool(TempfileBasedBuffer):  # type: ignore[misc]

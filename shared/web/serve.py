@@ -1,22 +1,39 @@
 """Serves an application with waitress until SIGTERM or Ctrl-C."""
 
+from __future__ import annotations
+
+import errno
 import importlib.util
 import logging
 import signal
 import socket
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from flask import Flask
+from werkzeug.datastructures import Headers
 
 from shared.errors import SetupError
-from shared.settings import Settings
+from shared.settings import PREFIX, Settings
+from shared.web.capacity import connections_for
+from shared.web.connections import Limits
+from shared.web.guard import admit_body
+
+if TYPE_CHECKING:
+    from shared.web.serving import WebServer
 
 log = logging.getLogger(__name__)
+
+# Threads for requests that are answered at once, beside the others.
+SHORT_THREADS = 4
+# Bytes of the largest head of a request: browsers send the cookies of all programs on localhost along.
+LARGEST_HEAD = 64 * 1024
+# Bytes of a body, and of an answer that waits for its client, that are kept in memory; more goes to a file.
+IN_MEMORY = 256 * 1024
 
 # See `shared.web.intake`, which cannot be imported without waitress.
 Large = Callable[[str, Mapping[str, str]], "tuple[int, Path] | None"]
@@ -43,31 +60,107 @@ def run_service(app: Flask, settings: Settings, port: int) -> None:
 def serve_waitress(app: Flask, settings: Settings, *ports: int, large: Large = _none_is_large) -> None:
     """Serves on all of `ports`, with the same threads, until SystemExit or KeyboardInterrupt is raised in this thread.
 
-    `large` tells which requests may be larger than others (see `shared.web.intake`).
-
-    A request that waits for pictures holds a thread, however long it takes: waitress never cuts a request that runs,
-    so `channel_timeout` (for idle connections) stays at its default, and the wait is bounded by `shared.web.waiting`.
+    `large` tells which requests may be larger than others (see `shared.web.intake`). Raises SetupError for a port that
+    cannot be had.
     """
-    from waitress.server import create_server
+    make_server(app, settings, *ports, large=large).run()
 
-    from shared.web.intake import admit_large_bodies
 
-    body_limit = settings.max_body_mb * 1024 * 1024
-    server = create_server(
-        app,
-        listen=" ".join(_listen_addresses(settings.host, ports)),
-        threads=settings.threads,
-        # Idle keep-alive connections count too; the default of 100 would turn new clients away.
-        connection_limit=1000,
+def make_server(
+    app: Flask, settings: Settings, *ports: int, large: Large = _none_is_large, limits: Limits | None = None
+) -> WebServer:
+    """A server that listens on all of `ports`, and serves when it is run. As `serve_waitress`.
+
+    A request that waits for pictures holds a thread, however long it takes: none of the server's deadlines is for a
+    request that runs, and the wait is bounded by `shared.web.waiting`.
+    """
+    from shared.web.intake import Intake
+    from shared.web.serving import WebServer
+
+    # It has a line for each request that must wait for a thread.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    sockets = [each for port in dict.fromkeys(ports) for each in bind(settings.host, port)]
+    if limits is None:
+        most = Limits()
+        count = connections_for(most.connections + most.spare, settings.threads + SHORT_THREADS, len(sockets))
+        limits = most.for_connections(count - most.spare)
+    server = WebServer(limits, settings.threads, SHORT_THREADS, is_short)
+    options = {
         # With this, waitress looks at connections whose request is being answered, and sees when a client hangs up.
-        channel_request_lookahead=1,
-        # Flask answers bodies over its limit with our JSON error; absurd ones are not even taken in.
-        max_request_body_size=4 * body_limit,
-        ident=None,
-        clear_untrusted_proxy_headers=True,
-    )
-    admit_large_bodies(server, large)
-    server.run()
+        "channel_request_lookahead": 1,
+        # What is larger is not even taken in; the application says so. Waitress counts the limit itself as too large.
+        "max_request_body_size": settings.max_body_mb * 1024 * 1024 + 1,
+        "max_request_header_size": LARGEST_HEAD,
+        "inbuf_overflow": IN_MEMORY,
+        "outbuf_overflow": IN_MEMORY,
+        "ident": None,
+        "clear_untrusted_proxy_headers": True,
+    }
+
+    def admitted(_method: str, path: str, _query: str, headers: Headers) -> None:
+        admit_body(settings, path, headers)
+
+    server.listen(app, sockets, options, Intake(large, admitted, server.connections.has_room_for_body))
+    return server
+
+
+def is_short(method: str, path: str) -> bool:
+    """Whether a request is answered at once, whatever else goes on: health, the state of jobs, and cancelling them."""
+    if path in ("/health", "/ready"):
+        return True
+    if path == "/api/jobs" or path.startswith("/api/jobs/"):
+        return not path.endswith("/events")
+    return method == "POST" and path.endswith("/interrupt")
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Sockets that are bound to `port` of `host`: for this machine's IPv4 name to its IPv6 name, too, if it has one.
+
+    Browsers try the one or the other for `localhost`. Raises SetupError if the port is taken, or there is no such host.
+    """
+    bound: list[socket.socket] = []
+    for name in addresses(host):
+        try:
+            # Port 0 stands for a free one, which is the same on all.
+            number = bound[0].getsockname()[1] if bound else port
+            bound += [_bound(*found) for found in _resolved(name, number)]
+        except OSError as error:
+            if not bound:
+                taken = error.errno == errno.EADDRINUSE
+                reason = "another program listens there" if taken else f"it cannot be had on {host}: {error}"
+                hint = "stop it, or choose another port" if taken else f"does {PREFIX}HOST name this machine?"
+                raise SetupError(f"port {port}", reason, hint=hint) from error
+            if error.errno == errno.EADDRINUSE:
+                log.warning("another program listens on port %d of [::1]: call this one as 127.0.0.1", port)
+    return bound
+
+
+def addresses(host: str) -> list[str]:
+    """The names of this machine that a server for `host` listens on."""
+    return ["127.0.0.1", "::1"] if host in ("127.0.0.1", "localhost") else [host]
+
+
+def _resolved(name: str, port: int) -> list[tuple[socket.AddressFamily, Any]]:
+    found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE)
+    # Each once: some systems tell an address again for each network.
+    return [(family, address) for family, address in {each[4][0]: (each[0], each[4]) for each in found}.values()]
+
+
+def _bound(family: socket.AddressFamily, address: Any) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if sys.platform == "win32":
+            # There, the option of other systems would let another program take the port as well.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def open_ports(host: str, ports: Mapping[str, int]) -> tuple[list[int], list[SetupError]]:
@@ -93,12 +186,6 @@ def check_port(host: str, port: int, setting: str) -> None:
         raise SetupError(
             f"port {port}", "another program listens there", hint=f"stop it, or set {setting} to a free port"
         )
-
-
-def _listen_addresses(host: str, ports: Iterable[int]) -> list[str]:
-    """What waitress listens on, each address once: two settings may name the same port."""
-    name = f"[{host}]" if ":" in host else host
-    return [f"{name}:{port}" for port in dict.fromkeys(ports)]
 
 
 def _serve_development(app: Flask, settings: Settings, port: int) -> None:

@@ -1,0 +1,543 @@
+"""The server under clients that bring nothing, take nothing, or send what no client should."""
+
+import errno
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from waitress import wasyncore
+
+from shared.errors import SetupError
+from shared.settings import Settings
+from shared.web.connections import Limits, Phase
+from shared.web.serve import addresses, bind, is_short, make_server
+from shared.web.serving import MOST_FAULTS
+from tests.page import ORIGIN
+from tests.served import PATIENCE, Served, needs_ipv6, read_all, serving, wait_until
+
+# So short that whatever they wrongly apply to is cut within a test.
+HASTY = Limits(
+    head_s=0.5, idle_s=0.5, idle_crowded_s=0.2, window_s=0.5, body_floor=1000, reader_window_s=0.5, reader_floor=1000
+)
+KEY = "a key that nobody guesses"
+
+
+@pytest.fixture
+def server() -> Iterator[Served]:
+    with serving() as served:
+        yield served
+
+
+def closed(client: socket.socket) -> bool:
+    """Whether the server has ended the connection."""
+    client.setblocking(False)
+    try:
+        return client.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
+    finally:
+        client.settimeout(PATIENCE)
+
+
+# -- descriptors
+
+
+def test_descriptors_beyond_1024_are_served(server: Served) -> None:
+    """`select` ends there, and the server's thread with it."""
+    with ExitStack() as stack:
+        null = stack.enter_context(Path(os.devnull).open())
+        for _ in range(1100):
+            stack.callback(os.close, os.dup(null.fileno()))
+        client = server.connect()
+        assert client.fileno() > 1024
+        assert server.get("/health").ok
+
+
+def test_many_half_sent_bodies_leave_everything_answering(tmp_path: Path) -> None:
+    limits = Limits(connections=60, per_loopback=60)
+    body = bytes(600_000)
+    with serving(limits=limits) as server:
+        for _ in range(80):
+            head = server.head("POST", "/quick", "Content-Length: 2000000")
+            server.connect(head + body[:300_000])
+        assert server.get("/health").ok
+        assert server.get("/quick").ok
+        assert len(server.connections) <= 60
+
+
+def test_who_cannot_be_accepted_for_want_of_descriptors_comes_later(
+    server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    idle = server.connect()
+    wait_until(lambda: len(server.connections) == 1)
+    listener = server.server._listeners[0]
+    accept, failed = listener.accept, []
+
+    def scarce() -> Any:
+        if len(failed) < 3:
+            failed.append(1)
+            raise OSError(errno.EMFILE, "Too many open files")
+        return accept()
+
+    monkeypatch.setattr(listener, "accept", scarce)
+    assert server.get("/health").ok
+    assert len(failed) == 3
+    # Room was made for it, too.
+    assert closed(idle)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ECONNABORTED, "gone"), OSError(errno.EPERM, "no"), ValueError("odd")])
+def test_no_fault_of_one_connection_closes_the_listener(
+    server: Served, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    listener = server.server._listeners[0]
+    take, failed = listener._take, []
+
+    def faulty(*pair: Any) -> None:
+        if not failed:
+            failed.append(pair[0].close())
+            raise error
+        take(*pair)
+
+    monkeypatch.setattr(listener, "_take", faulty)
+    with pytest.raises(requests.ConnectionError):
+        server.get("/health")
+    assert server.get("/health").ok
+
+
+# -- the loop
+
+
+def test_the_loop_outlives_a_fault(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, failed = wasyncore.loop, []
+
+    def faulty(**more: Any) -> None:
+        if len(failed) < MOST_FAULTS - 1:
+            failed.append(1)
+            raise ValueError("filedescriptor out of range in select()")
+        loop(**more)
+
+    monkeypatch.setattr(wasyncore, "loop", faulty)
+    assert server.get("/health").ok
+    assert len(failed) == MOST_FAULTS - 1
+
+
+def test_a_connection_that_breaks_the_loop_is_closed(server: Served) -> None:
+    broken, fine = server.connect(), server.connect()
+    wait_until(lambda: len(server.connections) == 2)
+    ours = broken.getsockname()[1]
+    channel = next(each for each in server.connections._copy() if each.addr[1] == ours)  # type: ignore[attr-defined]
+    channel.readable = lambda: 1 / 0  # type: ignore[attr-defined]
+    assert server.get("/health").ok
+    assert closed(broken)
+    assert not closed(fine)
+
+
+def test_a_loop_that_cannot_go_on_ends_with_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = make_server(application(), Settings(), 0)
+
+    def faulty(**_more: Any) -> None:
+        raise ValueError("as often as it is tried")
+
+    monkeypatch.setattr(wasyncore, "loop", faulty)
+    with pytest.raises(ValueError, match="as often as it is tried"):
+        server.run()
+
+
+def test_a_broken_listener_ends_the_loop() -> None:
+    """For then whoever watches it starts it again, and a port that nobody listens on is not left behind."""
+    server = make_server(application(), Settings(), 0)
+    server._listeners[0].close()
+    with pytest.raises(RuntimeError, match="a listening socket is broken"):
+        server.run()
+
+
+def application() -> Any:
+    from shared.web.app import create_app
+
+    return create_app("test", Settings(), [])
+
+
+# -- deadlines
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /health HTTP/1.1\r\nHost: loc", b"\r\n"])
+def test_a_head_that_never_ends_is_given_up(sent: bytes) -> None:
+    with serving(limits=HASTY) as server:
+        answer = server.answer(sent)
+        assert answer.startswith(b"HTTP/1.1 408 ") is bool(sent)
+
+
+@pytest.mark.parametrize("line", ["Content-Length: 50000", "Transfer-Encoding: chunked"])
+def test_a_body_that_does_not_come_is_a_408(line: str) -> None:
+    with serving(limits=HASTY) as server:
+        answer = server.answer(server.head("POST", "/quick", line) + b"5\r\nhello")
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 408 ")
+        assert json.loads(body)["error"]["code"] == "request_timeout"
+        assert server.calls == []
+
+
+def test_a_body_that_comes_slowly_is_taken() -> None:
+    with serving(limits=HASTY) as server:
+        client = server.connect(server.head("POST", "/quick", "Content-Length: 20000", "Connection: close"))
+        for _ in range(20):
+            client.sendall(bytes(1000))
+            time.sleep(0.1)
+        assert b'"size":20000' in read_all(client).replace(b" ", b"")
+
+
+def test_no_deadline_is_for_a_request_that_runs_or_a_stream() -> None:
+    limits = Limits(**{**HASTY.__dict__, "connections": 10, "per_loopback": 10})
+    with serving(limits=limits) as server, ThreadPoolExecutor() as pool:
+        waiting = [pool.submit(server.get, path) for path in ("/wait", "/stream", "/wait")]
+        wait_until(lambda: len(server.calls) == 3)
+        deadline = time.monotonic() + 3
+        while time.monotonic() < deadline:
+            # A crowd, too, is no reason.
+            server.connect()
+            time.sleep(0.05)
+        server.go_on.set()
+        answers = [each.result(PATIENCE) for each in waiting]
+        assert [answer.status_code for answer in answers] == [200, 200, 200]
+        assert answers[1].text == "data: first\n\ndata: last\n\n"
+
+
+# -- crowds
+
+
+def test_idle_connections_make_room_for_who_comes() -> None:
+    with serving(limits=Limits(connections=20, per_loopback=15)) as server:
+        idle = [server.connect() for _ in range(100)]
+        for _ in range(5):
+            assert server.get("/health").ok
+        assert len(server.connections) <= 20
+        wait_until(lambda: sum(closed(each) for each in idle) >= 85)
+
+
+def test_slow_heads_make_room_for_who_comes() -> None:
+    with serving(limits=Limits(connections=20, per_loopback=15)) as server:
+        for _ in range(60):
+            server.connect(b"GET /health HTTP/1.1\r\nX-")
+        assert server.get("/health").ok
+
+
+def test_when_all_connections_are_at_work_short_requests_are_answered_and_others_refused() -> None:
+    with serving(limits=Limits(connections=3, spare=3, per_loopback=3)) as server:
+        wait = server.head("GET", "/wait")
+        for _ in range(3):
+            server.connect(wait)
+        wait_until(lambda: len(server.calls) == 3)
+        assert server.get("/health").ok
+        busy = server.get("/quick", headers={"Origin": ORIGIN})
+        assert (busy.status_code, busy.json()["error"]["code"]) == (503, "busy")
+        assert busy.headers["Retry-After"] == "5"
+        assert busy.headers["Access-Control-Allow-Origin"] == ORIGIN
+        server.go_on.set()
+        wait_until(lambda: server.get("/quick").status_code == 200)
+
+
+def test_short_requests_are_answered_when_all_threads_are_at_work(server: Served) -> None:
+    for _ in range(20):
+        server.connect(server.head("GET", "/wait"))
+    wait_until(lambda: len(server.calls) == 8)
+    assert server.get("/health").ok
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "short"),
+    [
+        ("GET", "/health", True),
+        ("GET", "/ready", True),
+        ("GET", "/api/jobs", True),
+        ("GET", "/api/jobs/1", True),
+        ("DELETE", "/api/jobs/1", True),
+        ("POST", "/api/txt2img/interrupt", True),
+        ("GET", "/api/jobs/1/events", False),
+        ("POST", "/api/txt2img", False),
+        ("GET", "/api/images/1.png", False),
+    ],
+)
+def test_what_is_answered_at_once(method: str, path: str, short: bool) -> None:
+    assert is_short(method, path) is short
+
+
+# -- readers
+
+
+def test_readers_that_take_nothing_hold_neither_memory_nor_threads() -> None:
+    limits = Limits(held_output=20_000_000)
+    with serving(limits=limits) as server:
+        for _ in range(12):
+            server.connect(server.head("GET", "/picture"), buffer=4096)
+        wait_until(lambda: len(server.calls) == 12)
+        assert server.get("/quick").ok
+        wait_until(lambda: sum(each.output_bytes for each in server.connections._copy()) <= limits.held_output)
+
+
+def test_a_reader_that_stops_is_cut_and_one_that_reads_gets_all() -> None:
+    with serving(limits=HASTY) as server:
+        deaf = server.connect(server.head("GET", "/picture"), buffer=4096)
+        assert len(server.get("/picture").content) == server.size
+        wait_until(lambda: len(server.connections) == 0)
+        assert len(read_all_of(deaf)) < server.size
+
+
+def read_all_of(client: socket.socket) -> bytes:
+    try:
+        return read_all(client)
+    except ConnectionError:
+        return b""
+
+
+def test_a_stream_to_who_takes_nothing_is_ended(server: Served) -> None:
+    with serving(limits=HASTY) as server:
+        server.connect(server.head("GET", "/endless"), buffer=4096)
+        wait_until(lambda: server.calls == ["/endless", "the end of /endless"])
+
+
+def test_requests_in_a_row_are_answered_in_their_order_one_at_a_time(server: Served) -> None:
+    """Many in one packet, behind answers that nobody takes, would hold a thread each."""
+    row = b"".join(server.head("GET", "/picture") for _ in range(3))
+    for _ in range(10):
+        server.connect(row, buffer=4096)
+    wait_until(lambda: len(server.calls) == 10)
+    assert server.get("/quick").ok
+    assert server.calls.count("/picture") == 10
+    server.size = 1000
+    answer = server.answer(row + server.head("POST", "/quick", "Content-Length: 5", "Connection: close") + b"hello")
+    assert answer.count(b"HTTP/1.1 200 OK") == 4
+    assert b'"size":5' in answer.replace(b" ", b"")
+
+
+def test_urgent_data_ends_the_connection(server: Served) -> None:
+    client = server.connect()
+    client.send(b"!", socket.MSG_OOB)
+    wait_until(lambda: len(server.connections) == 0)
+    assert server.get("/health").ok
+
+
+# -- bodies
+
+
+class Spools:
+    """Counts temporary files."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import tempfile
+
+        self.made, usual = 0, tempfile.TemporaryFile
+
+        def counted(*arguments: Any, **more: Any) -> Any:
+            self.made += 1
+            return usual(*arguments, **more)
+
+        monkeypatch.setattr(tempfile, "TemporaryFile", counted)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 401),
+        ({"X-API-Key": "wrong"}, 401),
+        ({"X-API-Key": KEY, "Origin": "https://evil.example"}, 403),
+        ({"X-API-Key": KEY, "Host": "evil.example"}, 403),
+        ({"X-API-Key": KEY, "Content-Encoding": "gzip"}, 415),
+    ],
+)
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_that_is_refused_is_not_taken_in(
+    monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], status: int, chunked: bool
+) -> None:
+    spools = Spools(monkeypatch)
+    body = bytes(3_000_000)
+    with serving(Settings(api_key=KEY, threads=8, waiters=1, streams=1)) as server:
+        sent: Any = iter([body[:1_000_000]] * 3) if chunked else body
+        # The whole body is sent, as most clients do before they look for an answer.
+        refused = requests.post(f"{server.url}/quick", data=sent, headers=headers, timeout=PATIENCE)
+        assert refused.status_code == status
+        assert refused.json()["status"] == "error"
+        assert refused.headers["Connection"] == "close"
+        assert spools.made == 0
+        assert server.calls == []
+        taken = requests.post(f"{server.url}/quick", data=body, headers={"X-API-Key": KEY}, timeout=PATIENCE)
+        assert taken.json()["size"] == len(body)
+        assert spools.made == 1
+
+
+def test_a_client_that_asks_first_is_told_before_it_sends(server: Served) -> None:
+    head = ("Content-Length: 2000", "Expect: 100-continue")
+    answer = server.answer(server.head("POST", "/quick", *head, "Origin: https://evil.example"))
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    client = server.connect(server.head("POST", "/quick", *head, "Connection: close"))
+    assert client.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    client.sendall(bytes(2000))
+    assert b'"size":2000' in read_all(client).replace(b" ", b"")
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_over_the_limit_is_refused_in_json(chunked: bool) -> None:
+    with serving(Settings(max_body_mb=1, threads=8, waiters=1, streams=1)) as server:
+        piece = bytes(300_000)
+        sent: Any = iter([piece] * 10) if chunked else piece * 10
+        refused = requests.post(f"{server.url}/quick", data=sent, headers={"Origin": ORIGIN}, timeout=PATIENCE)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (413, "body_too_large")
+        assert refused.headers["Access-Control-Allow-Origin"] == ORIGIN
+        exact = requests.post(f"{server.url}/quick", data=bytes(1024 * 1024), timeout=PATIENCE)
+        assert exact.json()["size"] == 1024 * 1024
+
+
+def test_bodies_of_all_clients_together_have_a_bound() -> None:
+    with serving(limits=Limits(held_bodies=1_000_000)) as server:
+        client = server.connect(server.head("POST", "/quick", "Content-Length: 900000") + bytes(500_000))
+        wait_until(lambda: sum(each.body_bytes for each in server.connections._copy()) == 500_000)
+        busy = requests.post(f"{server.url}/quick", data=bytes(600_000), timeout=PATIENCE)
+        assert (busy.status_code, busy.headers["Retry-After"]) == (503, "5")
+        client.close()
+        wait_until(lambda: requests.post(f"{server.url}/quick", data=bytes(600_000), timeout=PATIENCE).ok)
+
+
+HIDDEN = b"0\r\n\r\nGET /quick HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["Content-Length: 5", "Transfer-Encoding: chunked"],
+        ["Transfer-Encoding: chunked", "Content-Length: 0"],
+        ["transfer-encoding: CHUNKED", "CONTENT-LENGTH: 50"],
+        ["Transfer-Encoding: chunked", "Transfer-Encoding: chunked"],
+        ["Content-Length: 5", "Content-Length: 5"],
+        ["Content-Length: 5", "Content-Length: 6"],
+        ["Content-Length: +5"],
+        ["Content-Length: 5, 5"],
+        ["Content-Length: " + "9" * 5000],
+        ["Host: localhost", "Content-Length: 5"],
+    ],
+)
+def test_what_two_servers_could_read_differently_is_refused(server: Served, lines: list[str]) -> None:
+    answer = server.answer(server.head("POST", "/quick", *lines) + HIDDEN)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "malformed_request"
+    assert server.calls == []
+
+
+def test_a_chunked_body_of_an_old_client_is_refused(server: Served) -> None:
+    head = server.head("POST", "/quick", "Transfer-Encoding: chunked").replace(b"HTTP/1.1", b"HTTP/1.0")
+    assert b" 400 " in server.answer(head + HIDDEN).partition(b"\r\n")[0]
+    assert server.calls == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"5;" + b"x" * 100_000,
+        b"0\r\n" + b"X: y\r\n" * 50_000,
+        b"1\r\nx\r\n" * 100_000,
+    ],
+    ids=["extension", "trailer", "tiny chunks"],
+)
+def test_chunks_of_framing_alone_are_refused(server: Served, body: bytes) -> None:
+    head = server.head("POST", "/quick", "Transfer-Encoding: chunked")
+    assert server.answer(head + body).startswith(b"HTTP/1.1 400 ")
+    assert server.calls == []
+
+
+def test_a_chunked_body_in_small_pieces_is_taken(server: Served) -> None:
+    sent = requests.post(f"{server.url}/quick", data=iter([bytes(100)] * 5000), timeout=PATIENCE)
+    assert sent.json()["size"] == 500_000
+
+
+@pytest.mark.parametrize(
+    ("first", "status"),
+    [(b"GET http://[ HTTP/1.1", 400), (b"nonsense", 400), (b"GET / HTTP/1.1\r\nX: " + b"a" * 70_000, 431)],
+)
+def test_what_is_no_request_is_told_in_json(server: Served, first: bytes, status: int) -> None:
+    answer = server.answer(first + b"\r\nHost: localhost\r\n\r\n")
+    assert int(answer.split(b" ", 2)[1]) == status
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["status"] == "error"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "br, identity", "identity, deflate", "x-unknown"])
+def test_a_compressed_body_is_refused_by_its_encoding(server: Served, encoding: str) -> None:
+    headers = {"Content-Encoding": encoding, "Origin": ORIGIN}
+    refused = requests.post(f"{server.url}/quick", data=b"\x1f\x8b" * 100, headers=headers, timeout=PATIENCE)
+    assert refused.status_code == 415
+    assert encoding.replace("identity", "").strip(", ").lower() in refused.json()["message"]
+    assert refused.headers["Access-Control-Allow-Origin"] == ORIGIN
+    plain = requests.post(f"{server.url}/quick", data=b"x", headers={"Content-Encoding": "identity"}, timeout=PATIENCE)
+    assert plain.json()["size"] == 1
+
+
+# -- addresses
+
+
+@needs_ipv6
+def test_both_names_of_this_machine_are_served_and_are_one_caller(server: Served) -> None:
+    told = [requests.get(f"http://{name}:{server.port}/quick", timeout=PATIENCE) for name in ("127.0.0.1", "[::1]")]
+    assert [answer.json()["address"] for answer in told] == ["127.0.0.1", "127.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    ("host", "names"),
+    [
+        ("127.0.0.1", ["127.0.0.1", "::1"]),
+        ("localhost", ["127.0.0.1", "::1"]),
+        ("::1", ["::1"]),
+        ("0.0.0.0", ["0.0.0.0"]),
+        ("127.0.0.2", ["127.0.0.2"]),
+    ],
+)
+def test_a_server_for_this_machine_listens_on_both_of_its_names(host: str, names: list[str]) -> None:
+    assert addresses(host) == names
+
+
+def test_a_machine_without_ipv6_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = socket.socket
+
+    def without(family: int = socket.AF_INET, *more: Any, **named: Any) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return usual(family, *more, **named)
+
+    monkeypatch.setattr("shared.web.serve.socket.socket", without)
+    (sock,) = bind("127.0.0.1", 0)
+    assert sock.getsockname()[0] == "127.0.0.1"
+    sock.close()
+
+
+def test_a_taken_port_is_told_before_anything_is_served() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(SetupError, match="another program listens there"):
+            bind("127.0.0.1", other.getsockname()[1])
+    with pytest.raises(SetupError, match="cannot be had"):
+        bind("no-such-host.invalid", 0)
+
+
+def test_phases_follow_what_a_client_does(server: Served) -> None:
+    def phases() -> list[Phase]:
+        return [each.phase for each in server.connections._copy()]
+
+    client = server.connect()
+    wait_until(lambda: phases() == [Phase.IDLE])
+    client.sendall(b"POST /quick HTTP/1.1\r\n")
+    wait_until(lambda: phases() == [Phase.HEAD])
+    client.sendall(b"Host: localhost\r\nContent-Length: 5\r\n\r\n")
+    wait_until(lambda: phases() == [Phase.BODY])
+    client.sendall(b"hello" + server.head("GET", "/wait"))
+    wait_until(lambda: phases() == [Phase.RUNNING])
+    server.go_on.set()
+    wait_until(lambda: phases() == [Phase.IDLE])
