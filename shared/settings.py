@@ -97,6 +97,11 @@ class Settings(BaseSettings):
         default=(),
         description="Further ComfyUI arguments, separated by commas, such as `--lowvram,--fp16-vae`.",
     )
+    engine_env: Words = Field(
+        default=(),
+        description="Environment variables that the engine gets beyond those that Python and torch need, separated by "
+        "commas. Nodes can read what it gets.",
+    )
     engine_page: bool = Field(
         default=False,
         description="Install and serve ComfyUI's own web page too (0.5 GB), on the engine's port.",

@@ -24,6 +24,8 @@ from tests.fake_engine import FakeEngine
 from tests.house import TestHouse, wait_until_gone
 
 START_TIMEOUT = 240
+# Secrets in the user's shell, which are not for the engine.
+PLANTED = {"EXAMPLE_TOKEN": "planted-example-token", "HTTPS_PROXY_PASSWORD": "planted-password"}
 # As the user's shell says it; while a test runs, settings of the shell are out of sight.
 COMFYUI_DIR = os.environ.get(f"{PREFIX}COMFYUI_DIR") or str(
     engine_dir(Path(os.environ.get(f"{PREFIX}DATA_DIR") or PROJECT_DIR / "data"))
@@ -76,6 +78,7 @@ def launcher_environment(data_dir: Path) -> dict[str, str]:
     txt2img, img2img, control, engine_port, extras, runs, report = free_ports(7)
     return {
         **kept,
+        **PLANTED,
         f"{PREFIX}DATA_DIR": str(data_dir),
         f"{PREFIX}COMFYUI_DIR": COMFYUI_DIR,
         f"{PREFIX}DEVICE": "cpu",

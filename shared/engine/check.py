@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from shared.engine.declared import CHOICE, Declaration, declared_inputs, is_dynamic
 from shared.schema.units import MOST_STEPS, is_text
 
 
@@ -46,11 +47,10 @@ def check_graph(graph: Mapping[str, Any], schemas: Mapping[str, Any]) -> list[Pr
         if schema is None:
             problems.append(Problem(node_id, class_type, None, "unknown_node", f"the engine has no node {class_type}"))
             continue
-        required = schema["input"].get("required", {})
-        declared = {**required, **schema["input"].get("optional", {})}
-        inputs = node["inputs"]
+        required, inputs = schema["input"].get("required", {}), node["inputs"]
+        declared = declared_inputs(schema, inputs)
         for name in required.keys() - inputs.keys():
-            if _is_dynamic(required[name][0]):
+            if is_dynamic(required[name][0]) and required[name][0] != CHOICE:
                 continue  # it may stand there as `name.0`, `name.1`, ...
             problems.append(Problem(node_id, class_type, name, "missing_input", f"{class_type} needs the input {name}"))
         for name, value in inputs.items():
@@ -58,7 +58,7 @@ def check_graph(graph: Mapping[str, Any], schemas: Mapping[str, Any]) -> list[Pr
                 message = f"{name} holds half of a character (a lone surrogate), so it is no text"
                 problems.append(Problem(node_id, class_type, name, "wrong_type", message))
                 continue
-            if name not in declared and _is_dynamic(declared.get(name.partition(".")[0], ["*"])[0]):
+            if name not in declared and _is_unknown(declared.get(name.partition(".")[0])):
                 continue
             if name not in declared:
                 problem: tuple[str, str] | None = ("unknown_input", f"{class_type} has no input {name}")
@@ -95,9 +95,12 @@ def class_of(node: Any) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _is_dynamic(kind: Any) -> bool:
-    """Whether the engine makes up an input's type, or how many of it there are, when it sees the graph."""
-    return isinstance(kind, str) and kind.startswith("COMFY_")
+def _is_unknown(declaration: Declaration | None) -> bool:
+    """Whether a dynamic input is of a form that is not known here, so that whatever is below its name may be right."""
+    if declaration is None or not is_dynamic(declaration[0]):
+        return False
+    extra = declaration[1] if len(declaration) > 1 else {}
+    return not ({"template", "options"} & extra.keys())
 
 
 def choices(declaration: list[Any]) -> tuple[Any, ...]:
@@ -107,6 +110,8 @@ def choices(declaration: list[Any]) -> tuple[Any, ...]:
         return ()  # it lists the input folder's top level only, while names below it are valid too
     if isinstance(kind, list):
         return tuple(kind)
+    if kind == CHOICE:
+        return tuple(each.get("key") for each in extra.get("options") or ())
     return tuple(extra.get("options") or ()) if kind == "COMBO" else ()
 
 
@@ -123,19 +128,27 @@ def _check_input(
         return _check_link(graph, schemas, kind, name, value)
     if isinstance(value, dict) or value is None:
         return "wrong_type", f"{name} must be a value or a link, not {value!r}"
-    if _is_dynamic(kind):
-        return None
-    if isinstance(kind, list) or kind == "COMBO":
+    if isinstance(kind, list) or kind == "COMBO" or (kind == CHOICE and options):
         if extra.get("image_upload"):
             return None
         return None if value in options else ("not_in_list", f"{name} has no option {value!r}")
+    if is_dynamic(kind):
+        return None
+    # An input may take values of several types: the first objection is told if none of them will do.
+    objections = [_check_value(each, extra, name, value) for each in str(kind).split(",")]
+    return None if None in objections else objections[0]
+
+
+def _check_value(kind: str, extra: Mapping[str, Any], name: str, value: Any) -> tuple[str, str] | None:
+    """What is wrong with a value for an input of one type."""
     if kind in ("INT", "FLOAT"):
         # A whole number may be too large for math.isfinite.
         is_whole = isinstance(value, int) and not isinstance(value, bool)
         is_number = is_whole or (isinstance(value, float) and math.isfinite(value))
         if not is_number or (kind == "INT" and value != int(value)):
             return "wrong_type", f"{name} must be {'a whole' if kind == 'INT' else 'a'} number, not {value!r}"
-        low, high = extra.get("min", -math.inf), extra.get("max", math.inf)
+        low, high = (extra.get(end) for end in ("min", "max"))
+        low, high = -math.inf if low is None else low, math.inf if high is None else high
         if not low <= value <= high:
             return "out_of_range", f"{name} must be from {low} to {high}, not {value}"
         return None
@@ -159,6 +172,10 @@ def _check_link(
     if not 0 <= link[1] < len(outputs):
         return "bad_link", f"{name} is connected to output {link[1]} of {link[0]}, which has {len(outputs)}"
     given = outputs[link[1]]
+    if (isinstance(kind, list) or kind in ("COMBO", CHOICE)) and not (isinstance(given, list) or given == "COMBO"):
+        # The engine compares values with the choices, and links with nothing: a text that was put together in the
+        # graph would name any file.
+        return "bad_link", f"{name} takes one of its choices, and no link to a {given}"
     if isinstance(kind, str) and not _fits(given, kind):
         return "bad_link", f"{name} takes {kind}, but output {link[1]} of {link[0]} is {given}"
     return None
@@ -166,6 +183,6 @@ def _check_link(
 
 def _fits(given: Any, wanted: str) -> bool:
     """Whether an output of one type may feed an input of the other. Lists of choices are left to the engine."""
-    if not isinstance(given, str) or "*" in (given, wanted) or _is_dynamic(given) or _is_dynamic(wanted):
+    if not isinstance(given, str) or "*" in (given, wanted) or is_dynamic(given) or is_dynamic(wanted):
         return True
     return bool(set(given.split(",")) & set(wanted.split(",")))

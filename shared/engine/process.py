@@ -1,12 +1,14 @@
 """ComfyUI as a child process: its folders, its command line, its readiness."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
 from shared.child import Child, Keeper
 from shared.engine.client import EngineClient
 from shared.engine.device import has_usable_gpu
+from shared.engine.environment import engine_environ
 from shared.engine.install import comfyui_version, install_engine
 from shared.engine.kinds import KINDS
 from shared.errors import EngineError, SetupError
@@ -49,6 +51,7 @@ def make_keeper(settings: Settings, engine: EngineClient, comfyui_dir: Path, *, 
         folder=data_dir,
         log_path=data_dir / "logs" / "engine.log",
         vital=WORKER,
+        environ=engine_environ(os.environ, settings.engine_env),
     )
     return Keeper(child, lambda: _answers(engine), START_TIMEOUT)
 

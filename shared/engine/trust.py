@@ -1,8 +1,8 @@
 """Which nodes a graph of somebody else may use. Pure.
 
-ComfyUI's own nodes are let in by the module they come from, custom nodes only by name. Of its own, those stay out that
-write anything but pictures, read what other clients made, train, or let a client's text run as a program: a regular
-expression can be written so that it never ends, and holds the whole engine meanwhile.
+ComfyUI's own nodes are let in when somebody has looked through them (`reviewed.py`) and found no harm
+(`node_policy.py`), custom nodes only by name. Of its own, those stay out that write anything but pictures, read what
+other clients made, train, or let a client's text run as a program.
 """
 
 import re
@@ -10,27 +10,12 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from shared.engine.check import Problem
+from shared.engine.declared import declared_inputs
+from shared.engine.node_policy import HARMLESS_ENDS, REFUSED
+from shared.engine.reviewed import REVIEWED
 
 STOCK_MODULES = ("nodes", "comfy_extras")
 ALL = "*"
-# Nodes that end a graph show or save something; these do no more than show, or save pictures.
-HARMLESS_ENDS = {"SaveImage", "PreviewImage", "MaskPreview", "PreviewAny", "ImageCompare"}
-# By class, why it stays out. What ends a graph and is not above needs no mention.
-HARMFUL = {
-    "LoadImageOutput": "reads pictures of others",
-    "LoadImageDataSetFromFolder": "reads whole folders",
-    "LoadImageTextDataSetFromFolder": "reads whole folders",
-    "LoadVideoDataSetFromFolder": "reads whole folders",
-    "LoadVideoTextDataSetFromFolder": "reads whole folders",
-    "LoadTrainingDataset": "reads whole folders",
-    "MakeTrainingDataset": "trains",
-    "TrainLoraNode": "trains",
-    "TorchCompileModel": "runs a compiler",
-    "GLSLShader": "runs a program of the client's",
-    "RegexMatch": "runs a pattern that may never end",
-    "RegexExtract": "runs a pattern that may never end",
-    "RegexReplace": "runs a pattern that may never end",
-}
 # What the services upload themselves; other names below the top of the input folder are not to be guessed.
 OWN_UPLOAD = re.compile(r"dream_layer/[0-9a-f]{64}\.png", re.ASCII)
 
@@ -42,10 +27,12 @@ def why_refused(class_type: str, definition: Mapping[str, Any], allowed: Collect
     module = str(definition.get("python_module", ""))
     if module.partition(".")[0] not in STOCK_MODULES:
         return "is a custom node"
-    if class_type in HARMFUL:
-        return HARMFUL[class_type]
+    if class_type in REFUSED:
+        return REFUSED[class_type]
     if definition.get("output_node") and class_type not in HARMLESS_ENDS:
         return "writes other files than pictures, or what it writes is not kept"
+    if class_type not in REVIEWED:
+        return "is newer than this program, and nobody has looked yet at what it may do"
     return None
 
 
@@ -56,8 +43,7 @@ def check_files(graph: Mapping[str, Any], definitions: Mapping[str, Any]) -> lis
     """
     problems = []
     for node_id, node in graph.items():
-        inputs = definitions[node["class_type"]]["input"]
-        for name, declaration in {**inputs.get("required", {}), **inputs.get("optional", {})}.items():
+        for name, declaration in declared_inputs(definitions[node["class_type"]], node["inputs"]).items():
             extra = declaration[1] if len(declaration) > 1 else {}
             value = node["inputs"].get(name)
             if not extra.get("image_upload") or not value:

@@ -1,0 +1,87 @@
+"""What came of looking through ComfyUI's own nodes: which are refused to graphs of others, what is limited, and why.
+
+The classes that were looked through are in `reviewed.py`. How large a node's outputs become is in `sizes.py`, for that
+follows from the whole graph.
+"""
+
+from typing import NamedTuple
+
+# Nodes that end a graph show or save something; these do no more than show, or save pictures.
+HARMLESS_ENDS = {"SaveImage", "PreviewImage", "MaskPreview", "PreviewAny", "ImageCompare"}
+
+_REFUSED_BY_REASON = {
+    "reads pictures of others": ("LoadImageOutput",),
+    "reads whole folders": (
+        "LoadImageDataSetFromFolder",
+        "LoadImageTextDataSetFromFolder",
+        "LoadVideoDataSetFromFolder",
+        "LoadVideoTextDataSetFromFolder",
+        "LoadTrainingDataset",
+    ),
+    "trains": ("MakeTrainingDataset", "TrainLoraNode"),
+    "runs a compiler": ("TorchCompileModel",),
+    "runs a program of the client's": ("GLSLShader",),
+    # Python's str.format follows attributes of what it is given, to the memory of the whole process: `{a.__class__}`.
+    # And `{a:>2000000000}` is two gigabytes of fifteen characters.
+    "formats text by a program of the client's": ("StringFormat",),
+    "runs a pattern that may never end": ("RegexMatch", "RegexExtract", "RegexReplace"),
+    "works on 3D models, which are not kept, and whose size nothing bounds": (
+        "DA3GeometryToMesh",
+        "File3DToSplat",
+        "Load3D",
+        "Load3DAdvanced",
+        "MergeSplat",
+        "MoGePointMapToMesh",
+        "SplatToFile3D",
+        "SplatToMesh",
+        "VAEDecodeHunyuan3D",
+        "VoxelToMesh",
+        "VoxelToMeshBasic",
+    ),
+}
+REFUSED = {name: reason for reason, names in _REFUSED_BY_REASON.items() for name in names}
+"""By class, why it stays out, as the end of a sentence that begins with its name. What ends a graph and is not in
+HARMLESS_ENDS needs no mention."""
+
+
+class Limit(NamedTuple):
+    """The range of a number, where the engine's own is too wide, and why, as the end of "... for it"."""
+
+    low: float
+    high: float
+    why: str
+
+
+_PASSES = "goes over the whole picture that often, and cannot be cancelled meanwhile"
+_KERNEL = "compares each pixel with so many around it, and cannot be cancelled meanwhile"
+_TOKENS = "makes the text encoder read that many tokens at once"
+LIMITS = {
+    ("GrowMask", "expand"): Limit(-512, 512, _PASSES),
+    ("Morphology", "kernel_size"): Limit(3, 63, _KERNEL),
+    ("T5TokenizerOptions", "min_padding"): Limit(0, 1024, _TOKENS),
+    ("T5TokenizerOptions", "min_length"): Limit(0, 1024, _TOKENS),
+    ("PatchModelAddDownscale", "downscale_factor"): Limit(0.5, 9, "makes the model's layers larger below 1"),
+    ("SamplerLCMUpscale", "scale_ratio"): Limit(0.1, 4, "enlarges what is being drawn, at each step"),
+    ("SamplerLMS", "order"): Limit(1, 20, "solves as many integrals at each step"),
+    ("EmptyAudio", "duration"): Limit(0, 3600, "makes that many seconds of sound"),
+    ("ContextWindowsManual", "context_stride"): Limit(1, 64, "makes windows of each power of two up to it"),
+    ("WanContextWindowsManual", "context_stride"): Limit(1, 64, "makes windows of each power of two up to it"),
+    ("LTXVContextWindows", "context_stride"): Limit(1, 64, "makes windows of each power of two up to it"),
+}
+"""By class and input, the numbers that are let in."""
+
+# Characters of a text: as long as a prompt may be. What is computed of texts is held to it as well.
+LONGEST_TEXT = 20_000
+TEXT_LIMITS = {
+    # Found with a pattern, whose work grows with the square of the length.
+    ("ManualSigmas", "sigmas"): 2_000,
+    # Wrapped by measuring each beginning of each word, at each size of the font.
+    ("TextOverlay", "text"): 2_000,
+    # JSON with coordinates of each picture of a video.
+    ("WanTrackToVideo", "tracks"): 200_000,
+    ("WanMoveTracksFromCoords", "track_coords"): 200_000,
+}
+"""By class and input, the characters of a text where LONGEST_TEXT does not fit."""
+
+# A formula is a value of its node, for a text that is put together elsewhere cannot be looked at beforehand.
+FORMULAS = {("ComfyMathExpression", "expression")}

@@ -1,0 +1,62 @@
+"""ComfyUI's own node classes as they were when they were looked through, in short."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from shared.engine.trust import STOCK_MODULES
+
+SNAPSHOT = Path(__file__).parent / "data" / "engine_nodes.json"
+
+
+def in_short(definitions: dict[str, Any]) -> dict[str, Any]:
+    """Of /object_info, what a graph can set or connect, class by class; lists of files are left out."""
+    stock = {
+        name: each for name, each in definitions.items() if each["python_module"].partition(".")[0] in STOCK_MODULES
+    }
+    return {
+        name: {
+            "python_module": each["python_module"],
+            "output_node": bool(each.get("output_node")),
+            "input": {
+                group: {key: _in_short(declaration) for key, declaration in each["input"][group].items()}
+                for group in ("required", "optional")
+                if group in each["input"]
+            },
+            "output": each["output"],
+        }
+        for name, each in sorted(stock.items())
+    }
+
+
+def _in_short(declaration: list[Any]) -> list[Any]:
+    kind, extra = declaration[0], declaration[1] if len(declaration) > 1 else {}
+    if isinstance(kind, list) or kind == "COMBO":
+        uploads = {key: True for key in extra if key.endswith("_upload")}
+        return ["COMBO", uploads] if uploads else ["COMBO"]
+    kept: dict[str, Any] = {key: extra[key] for key in ("min", "max", "image_upload") if key in extra}
+    if kind == "COMFY_DYNAMICCOMBO_V3":
+        kept["options"] = [
+            {
+                "key": option["key"],
+                "inputs": {
+                    group: {key: _in_short(each) for key, each in inputs.items()}
+                    for group, inputs in option["inputs"].items()
+                },
+            }
+            for option in extra["options"]
+        ]
+    elif kind == "COMFY_AUTOGROW_V3":
+        template = {key: each for key, each in extra["template"].items() if key != "input"}
+        groups = extra["template"]["input"]
+        template["input"] = {
+            group: {key: _in_short(each) for key, each in inputs.items()} for group, inputs in groups.items()
+        }
+        kept["template"] = template
+    return [kind, kept] if kept else [kind]
+
+
+def reviewed() -> dict[str, Any]:
+    """The snapshot."""
+    nodes: dict[str, Any] = json.loads(SNAPSHOT.read_text(encoding="utf-8"))
+    return nodes
