@@ -7,13 +7,15 @@
     │   ├── NotFound                 404  not_found
     │   ├── Cancelled                409  cancelled             the job was cancelled before it was done
     │   ├── NotFinished              409  not_finished          only a finished job can be retried
+    │   ├── CallerUnclear            409  caller_unclear        the job may be another caller's
     │   ├── AlreadyThere             409  already_there         a file of that name exists, and is not overwritten
     │   ├── NotPossible              409  not_possible          not on this machine, or not with this engine
     │   ├── BodyTooLarge             413  body_too_large
     │   ├── UnsupportedBody          415  unsupported_body
     │   ├── InvalidValue             422  invalid_value         one field of the request is wrong
     │   ├── InvalidPicture           422  invalid_picture       an uploaded picture or mask cannot be used
-    │   └── QueueFull                429  queue_full            too many jobs are waiting
+    │   ├── QueueFull                429  queue_full            too many jobs are waiting
+    │   └── TooManyTries             429  too_many_tries        too many wrong API keys from one address
     ├── Busy                         503  busy                  every waiting place is taken
     ├── StorageFailed                507  storage_failed        the disk is full, or a folder cannot be written
     ├── EngineError                  502  engine_error          ComfyUI did not do what was asked
@@ -120,6 +122,20 @@ class QueueFull(RequestError):
 
     status = 429
     code = "queue_full"
+
+
+class TooManyTries(RequestError):
+    """Too many wrong API keys came from the caller's address."""
+
+    status = 429
+    code = "too_many_tries"
+
+
+class CallerUnclear(RequestError):
+    """The jobs that were meant may be those of another caller."""
+
+    status = 409
+    code = "caller_unclear"
 
 
 class NotFinished(RequestError):

@@ -45,6 +45,8 @@ def _absolute(path: Path) -> Path:
 Port = Annotated[int, Field(ge=1, le=65535)]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
 Suffixes = Annotated[Words, AfterValidator(_as_suffixes)]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_split_commas)]
 OptionalInt = Annotated[int | None, BeforeValidator(_empty_to_none)]
 OptionalFloat = Annotated[float | None, BeforeValidator(_empty_to_none)]
 OptionalText = Annotated[str | None, BeforeValidator(_empty_to_none)]
@@ -166,7 +168,13 @@ class Settings(BaseSettings):
     public_url: OptionalText = Field(
         default=None,
         pattern=r"^https?://",
-        description="Base of the picture addresses in replies, behind a proxy. Default: as the client called.",
+        description="Base of the addresses in replies, behind a proxy; it may have a path. Default: as the client "
+        "called.",
+    )
+    trusted_proxies: Networks = Field(
+        default=(),
+        description="Addresses or networks of reverse proxies, separated by commas, whose `X-Forwarded-For`, `-Host`, "
+        "`-Proto`, `-Port` and `-Prefix` are believed.",
     )
     api_key: OptionalText = Field(
         default=None,
@@ -174,6 +182,13 @@ class Settings(BaseSettings):
         repr=False,
         description="If set, every request but /health and /docs must bring it as `X-API-Key` or "
         "`Authorization: Bearer`.",
+    )
+
+    signature_lifetime: int = Field(
+        default=3600,
+        ge=10,
+        le=604_800,
+        description="Seconds for which the signed addresses in replies are good, where an API key is set.",
     )
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ from flask.testing import FlaskClient
 
 from shared.jobs.tables import State
 from shared.settings import Settings
+from shared.web.addresses import Addresses
 from shared.web.app import create_app
 from shared.web.backend import Backend
 from shared.web.control.run_form import run_body
@@ -57,7 +58,7 @@ def test_a_run_says_what_its_request_said(backend: Backend) -> None:
     graph = draw(loras=LORAS, controls=(UNIT,))
     units = [{"model": "canny", "weight": 0.9}, {"model": "depth", "enabled": False}]
     row = finish(backend, {**REQUEST, "vae_name": "v", "controlnet": {"units": units}}, graph, pictures=2)
-    run = run_body(row, BASE)
+    run = run_body(row, Addresses(BASE))
     has_every_key(run)
     assert (run["run_id"], run["generation_type"], run["model"], run["vae"]) == (
         row.id,
@@ -78,7 +79,7 @@ def test_a_run_says_what_its_request_said(backend: Backend) -> None:
 
 
 def test_what_the_request_does_not_say_is_read_out_of_the_graph(backend: Backend) -> None:
-    run = run_body(finish(backend, {"steps": 3}, draw(controls=(UNIT,)), kind="workflow"), BASE)
+    run = run_body(finish(backend, {"steps": 3}, draw(controls=(UNIT,)), kind="workflow"), Addresses(BASE))
     has_every_key(run)
     assert (run["prompt"], run["negative_prompt"], run["seed"], run["steps"]) == ("a red circle", "blue", 42, 3)
     assert (run["width"], run["cfg_scale"], run["model"]) == (512, 6.5, "model.safetensors")
@@ -89,7 +90,7 @@ def test_what_a_graph_holds_in_another_type_does_not_reach_the_page(backend: Bac
     graph = draw()
     graph["KSampler"]["inputs"] |= {"steps": 12.0, "seed": True, "sampler_name": 5}
     graph["EmptyLatentImage"]["inputs"]["width"] = "512"
-    run = run_body(finish(backend, {}, graph, kind="workflow"), BASE)
+    run = run_body(finish(backend, {}, graph, kind="workflow"), Addresses(BASE))
     has_every_key(run)
     assert (run["steps"], run["seed"], run["sampler"], run["width"]) == (12, 0, "", 0)
 
@@ -97,7 +98,7 @@ def test_what_a_graph_holds_in_another_type_does_not_reach_the_page(backend: Bac
 @pytest.mark.parametrize("kind", ["txt2img", "img2img", "workflow", "upscale", "extras"])
 @pytest.mark.parametrize("uploads", [[], [["a.png", "dream_layer"]]])
 def test_every_key_is_there_whatever_the_job_was(backend: Backend, kind: str, uploads: list[Any]) -> None:
-    run = run_body(finish(backend, {}, FOREIGN, kind=kind, uploads=uploads, size=[64, 32], pictures=0), BASE)
+    run = run_body(finish(backend, {}, FOREIGN, kind=kind, uploads=uploads, size=[64, 32], pictures=0), Addresses(BASE))
     has_every_key(run)
     assert (run["kind"], run["width"], run["height"], run["generated_images"]) == (kind, 64, 32, [])
     assert run["controlnets"] == [{"model": "", "strength": 1.0, "enabled": True}]

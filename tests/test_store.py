@@ -236,15 +236,16 @@ def test_only_the_newest_preview_is_kept_and_none_at_the_end(store: Store) -> No
     assert names(store, other) == ["queued", "cancelled"]
 
 
-def test_the_newest_unfinished_job_of_a_client(store: Store) -> None:
-    mine, newer = add(store), add(store)
-    add(store, client="192.0.2.7")
+def test_whose_jobs_are_unfinished_the_newest_first(store: Store) -> None:
+    mine, newer = add(store, client="me"), add(store, client="me")
+    other = add(store, client="another")
     add(store, service="img2img")
-    assert store.newest_unfinished("127.0.0.1", "txt2img") == newer
+    assert store.unfinished_marks("txt2img") == [(other.id, "another"), (newer.id, "me"), (mine.id, "me")]
     store.cancel(newer.id, ERROR)
-    assert store.newest_unfinished("127.0.0.1", "txt2img") == mine
+    assert store.unfinished_marks("txt2img") == [(other.id, "another"), (mine.id, "me")]
     store.finish(mine, "me", State.COMPLETED)
-    assert store.newest_unfinished("127.0.0.1", "txt2img") is None
+    store.cancel(other.id, ERROR)
+    assert store.unfinished_marks("txt2img") == []
 
 
 def test_jobs_come_in_pages_by_state_and_by_kind(store: Store) -> None:

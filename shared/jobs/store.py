@@ -112,10 +112,11 @@ class Store:
         """The job that was accepted under that idempotency key."""
         return self._first(sa.select(jobs).where(jobs.c.idempotency_key == idempotency_key))
 
-    def newest_unfinished(self, client: str, service: str) -> JobRow | None:
-        """What an interrupt without an id means: the client's newest job at that service that is not finished."""
-        query = sa.select(jobs).where(jobs.c.client == client, jobs.c.service == service, jobs.c.state.in_(UNFINISHED))
-        return self._first(query.order_by(jobs.c.number.desc()).limit(1))
+    def unfinished_marks(self, service: str) -> list[tuple[str, str]]:
+        """Id and caller's mark of that service's jobs that are not finished, the newest first."""
+        query = sa.select(jobs.c.id, jobs.c.client).where(jobs.c.service == service, jobs.c.state.in_(UNFINISHED))
+        with self._read() as connection:
+            return [(row.id, row.client) for row in connection.execute(query.order_by(jobs.c.number.desc()))]
 
     def page(
         self, *, states: Sequence[State] = (), kind: str | None = None, limit: int = 50, before: int | None = None

@@ -12,8 +12,10 @@ from shared.engine.client import SavedImage
 from shared.errors import GenerationFailed, InvalidValue
 from shared.jobs.names import filename_prefix
 from shared.jobs.tables import JobRow, NewJob
+from shared.web.addresses import Addresses
 from shared.web.backend import Backend
 from shared.web.body import Fields, read_fields
+from shared.web.callers import caller_of
 from shared.web.reply import picture_reply, result_body, wanted_format
 from shared.web.waiting import accepted_reply, stream_reply, take_place, wait_for, wants_stream
 from workflows.loading import UPLOAD_FOLDER
@@ -50,12 +52,12 @@ def draw(
     kind: str,
     draft: Callable[[Fields, str], Draft],
     salt: str | None = None,
-    write: Callable[[JobRow, str], dict[str, Any]] = result_body,
+    write: Callable[[JobRow, Addresses], dict[str, Any]] = result_body,
 ) -> Response:
     """Answers the request at hand: `draft` makes of its fields what is drawn, saving under the prefix that it is given.
 
     `salt` tells apart routes of one kind, so that an idempotency key used for one is not taken for the other's.
-    `write` makes of a completed job, and the base of its addresses, the JSON for who waited.
+    `write` makes of a completed job the JSON for who waited.
     """
     place = take_place(backend, request)
     try:
@@ -83,7 +85,7 @@ def _accept(backend: Backend, kind: str, draft: Callable[[Fields, str], Draft], 
     job = NewJob(
         id=job_id,
         kind=kind,
-        client=request.remote_addr or "",
+        client=caller_of(request).mark,
         service=kind,
         spec={
             "request": dict(drafted.request),
@@ -130,11 +132,11 @@ def _same(earlier: JobRow, body_hash: str | None) -> JobRow:
     return earlier
 
 
-def _result(backend: Backend, row: JobRow, write: Callable[[JobRow, str], dict[str, Any]]) -> Response:
+def _result(backend: Backend, row: JobRow, write: Callable[[JobRow, Addresses], dict[str, Any]]) -> Response:
     output = wanted_format(request)
     if output is None:
-        return jsonify(write(row, backend.base_url()))
-    return picture_reply(row, backend.base_url(), _read(backend, row), output)
+        return jsonify(write(row, backend.addresses()))
+    return picture_reply(row, backend.addresses(), _read(backend, row), output)
 
 
 def _read(backend: Backend, row: JobRow) -> bytes:

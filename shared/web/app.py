@@ -11,8 +11,10 @@ from werkzeug.exceptions import NotFound as NoSuchRoute
 import shared
 from shared.errors import BodyTooLarge, DreamLayerError, NotFound, RequestError
 from shared.settings import Settings
-from shared.web.guard import REFUSAL, admit, check_encoding
+from shared.web.body import StrictRequest
+from shared.web.guard import REFUSAL, Guard, check_encoding
 from shared.web.openapi.routes import openapi_routes
+from shared.web.proxies import ForwardedRequests
 from shared.web.reply import base_address, error_reply
 
 log = logging.getLogger(__name__)
@@ -26,10 +28,14 @@ def create_app(service: str, settings: Settings, routes: Sequence[Blueprint]) ->
     # Flask refuses text fields of a form over 500 kB by default; a picture as base64 is larger.
     app.config["MAX_FORM_MEMORY_SIZE"] = app.config["MAX_CONTENT_LENGTH"]
 
+    app.request_class = StrictRequest
+    app.wsgi_app = ForwardedRequests(app.wsgi_app, settings)  # type: ignore[method-assign]
+    guard = Guard(settings)
+
     @app.before_request
     def check_caller() -> None:
         if request.method != "OPTIONS":
-            admit(settings, request.path, request.host, request.headers)
+            guard.check(request)
             check_encoding(request.headers)
         refusal = request.environ.get(REFUSAL)
         if isinstance(refusal, DreamLayerError):

@@ -19,8 +19,10 @@ from shared.jobs.tables import JobRow, NewJob, Work
 from shared.jobs.uploads import Uploads
 from shared.paths import PathsFile
 from shared.settings import PREFIX, Settings
+from shared.web.addresses import Addresses
 from shared.web.places import Places
 from shared.web.reply import base_address
+from shared.web.signing import signer_of
 
 
 class Backend:
@@ -28,6 +30,7 @@ class Backend:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._signer = signer_of(settings)
         self.engine = EngineClient(settings.engine_address)
         self.catalog = Catalog(self.engine)
         self.paths = PathsFile(settings.data_dir)
@@ -72,9 +75,9 @@ class Backend:
         path = self.archive.pictures.find(image.filename)
         return self.engine.view(image) if path is None else path.read_bytes()
 
-    def base_url(self) -> str:
-        """What addresses in a reply begin with."""
-        return base_address(self.settings)
+    def addresses(self) -> Addresses:
+        """The addresses in the reply to the request at hand."""
+        return Addresses(base_address(self.settings), self._signer)
 
 
 def _open_store(settings: Settings) -> Store:

@@ -1,5 +1,6 @@
 """The body of a request, JSON or form, as plain fields."""
 
+import difflib
 import hashlib
 import json
 from collections.abc import Iterable
@@ -7,13 +8,28 @@ from dataclasses import dataclass
 from typing import Any
 
 from flask import Request
+from werkzeug.formparser import FormDataParser
 
-from shared.errors import InvalidPicture, RequestError, UnsupportedBody
+from shared.errors import InvalidPicture, InvalidValue, RequestError, UnsupportedBody
 from shared.images import decode_base64
 
 DEEPEST = 50
 DEEP = f"has more than {DEEPEST} levels"
 EXAMPLE = "it should be a JSON object or a form; /docs has an example for each route"
+
+
+# What stands for bytes that could not be read as text.
+LOST = "\ufffd"
+
+
+class StrictRequest(Request):
+    """A request whose form is read whole or is an error: by default, what cannot be read is left out in silence."""
+
+    def make_form_data_parser(self) -> FormDataParser:
+        """As werkzeug makes it, but not silent."""
+        parser = super().make_form_data_parser()
+        parser.silent = False
+        return parser
 
 
 @dataclass(frozen=True)
@@ -57,7 +73,7 @@ def read_fields(request: Request) -> Fields:
     if request.is_json or request.mimetype == "text/plain" or forgotten:
         return Fields(values=_read_json(request), files={})
     if request.mimetype in ("multipart/form-data", "application/x-www-form-urlencoded"):
-        refuse_twice(name for part in (request.form, request.files) for name, _ in part.items(multi=True))
+        _check_form(request)
         files = {name: file.read() for name, file in request.files.items() if file.filename or file.content_length}
         return Fields(values=dict(request.form.items()), files=files)
     if not request.get_data():
@@ -66,6 +82,38 @@ def read_fields(request: Request) -> Fields:
         f"a body of type {request.mimetype or 'unknown'} is not understood",
         hint="send application/json or multipart/form-data; with curl: -H 'content-type: application/json'",
     )
+
+
+def _check_form(request: Request) -> None:
+    """Raises RequestError for a form that is broken, or has a part that cannot be told or read."""
+    try:
+        names = [name for part in (request.form, request.files) for name, _ in part.items(multi=True)]
+    except ValueError as error:
+        raise RequestError(f"the form cannot be read: {error}", hint=EXAMPLE) from error
+    if None in names:
+        raise RequestError("a part of the form has no name", hint='name it: content-disposition: form-data; name="..."')
+    refuse_twice(names)
+    for name, text in request.form.items():
+        if LOST in name or LOST in text:
+            raise RequestError(
+                f"{name[:100]} has bytes that are no UTF-8", field=name[:100], hint="send text as UTF-8, or as JSON"
+            )
+
+
+def read_optional_fields(request: Request, *known: str) -> Fields:
+    """The fields of a body that may be left out as a whole, as `read_fields` reads them.
+
+    Raises InvalidValue for a field that is not `known`: ignored, it would make a narrow order a sweeping one.
+    """
+    fields = read_fields(request) if request.get_data() else Fields({}, {})
+    # Here alone, fields in the address count as well: without them, too, the order would be another.
+    fields = Fields({**request.args, **fields.values}, fields.files)
+    for name in (*fields.values, *fields.files):
+        if name not in known:
+            near = difflib.get_close_matches(name[:100].lower(), known, n=1, cutoff=0.5)
+            meant = f"did you mean {near[0]}?" if near else f"it may have {', '.join(known)}, or no body"
+            raise InvalidValue(f"{name[:100]} is not a field here", field=name[:100], hint=meant)
+    return fields
 
 
 def parse_json(text: str | bytes) -> Any:

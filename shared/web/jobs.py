@@ -12,7 +12,8 @@ from shared.errors import InvalidValue, NotFinished, NotFound
 from shared.jobs.names import filename_prefix, with_prefix
 from shared.jobs.tables import JobRow, NewJob, State
 from shared.web.backend import Backend
-from shared.web.body import read_fields
+from shared.web.body import Fields, read_optional_fields
+from shared.web.callers import caller_of, newest_job_of
 from shared.web.paging import number_argument
 from shared.web.reply import job_body, result_body
 from shared.web.waiting import accepted_reply, stream_reply
@@ -34,7 +35,8 @@ def job_routes(backend: Backend) -> Blueprint:
         if kind is not None and kind not in KINDS:
             raise InvalidValue(f"kind {kind!r} does not exist", field="kind", hint=f"one of {', '.join(KINDS)}")
         rows = backend.store.page(states=states, kind=kind, limit=limit, before=number_argument("before", 2**53))
-        jobs = [job_body(row, backend.base_url()) for row in rows]
+        addresses = backend.addresses()
+        jobs = [job_body(row, addresses) for row in rows]
         # Pages are cut by number, so that jobs that come meanwhile do not shift them.
         return jsonify({"status": "success", "jobs": jobs, "before": rows[-1].number if len(rows) == limit else None})
 
@@ -59,7 +61,9 @@ def job_routes(backend: Backend) -> Blueprint:
             raise NotFinished(f"the job is {row.state.value}", hint="wait for its end, or cancel it first")
         new_id = str(uuid.uuid4())
         spec = {**row.spec, "graph": with_prefix(row.spec["graph"], filename_prefix(new_id, datetime.now()))}
-        new, _ = backend.accept(NewJob(new_id, row.kind, _client(), row.service, spec, row.model, row.work), {})
+        new, _ = backend.accept(
+            NewJob(new_id, row.kind, caller_of(request).mark, row.service, spec, row.model, row.work), {}
+        )
         return accepted_reply(backend, new)
 
     @routes.get("/api/jobs/<job_id>/events")
@@ -79,19 +83,34 @@ def interrupt_routes(backend: Backend, service: str) -> Blueprint:
 
     @routes.post(f"/api/{service}/interrupt")
     def interrupt() -> Response:
-        values = read_fields(request).values if request.get_data() else {}
-        job_id = values.get("job_id")
-        row = backend.store.newest_unfinished(_client(), service) if job_id is None else _find(backend, str(job_id))
-        if row is None or not backend.conductor.cancel(row.id):
-            return jsonify({"status": "success", "message": "nothing of yours is being drawn", "cancelled": False})
-        return jsonify({"status": "success", "message": "the job is cancelled", "cancelled": True, "job_id": row.id})
+        job_id = _sent_id(read_optional_fields(request, "job_id"))
+        if job_id is None:
+            marks = backend.store.unfinished_marks(service)
+            job_id = newest_job_of(caller_of(request), marks)
+            message = f"nothing of yours is being drawn{_others(len(marks))}"
+        else:
+            job_id, message = _find(backend, job_id).id, "the job has ended already"
+        if job_id is None or not backend.conductor.cancel(job_id):
+            return jsonify({"status": "success", "message": message, "cancelled": False})
+        return jsonify({"status": "success", "message": "the job is cancelled", "cancelled": True, "job_id": job_id})
 
     return routes
 
 
+def _sent_id(fields: Fields) -> str | None:
+    job_id = fields.values.get("job_id")
+    if job_id is not None and not isinstance(job_id, str):
+        raise InvalidValue("job_id must be text", field="job_id", hint="GET /api/jobs lists the ids")
+    return job_id
+
+
+def _others(count: int) -> str:
+    return f"; {count} unfinished of other callers: send a job_id to cancel one of them" if count else ""
+
+
 def _whole(backend: Backend, row: JobRow) -> dict[str, Any]:
     """A job with all that is known of it."""
-    body = job_body(row, backend.base_url())
+    body = job_body(row, backend.addresses())
     if not row.state.finished:
         progress = backend.store.last_event(row.id, "progress") if row.state is State.RUNNING else None
         body |= {
@@ -100,7 +119,7 @@ def _whole(backend: Backend, row: JobRow) -> dict[str, Any]:
             "progress": None if progress is None else progress.data,
         }
     if row.state is State.COMPLETED:
-        body["result"] = result_body(row, backend.base_url())
+        body["result"] = result_body(row, backend.addresses())
     return body
 
 
@@ -109,10 +128,6 @@ def _find(backend: Backend, job_id: str) -> JobRow:
     if row is None:
         raise NotFound(f"there is no job {job_id}", hint="GET /api/jobs lists them")
     return row
-
-
-def _client() -> str:
-    return request.remote_addr or ""
 
 
 def _state(name: str) -> State:

@@ -12,23 +12,14 @@ from shared.jobs.names import picture_number
 from shared.jobs.recipes import infotext, with_recipe
 from shared.jobs.tables import JobRow
 from shared.settings import Settings
+from shared.web.addresses import Addresses
 
 FORMATS: dict[str, OutputFormat] = {"image/png": "png", "image/webp": "webp", "image/jpeg": "jpeg"}
 
 
 def base_address(settings: Settings) -> str:
     """What addresses in the reply to the request at hand begin with."""
-    return (settings.public_url or request.host_url).rstrip("/")
-
-
-def image_url(base_url: str, filename: str) -> str:
-    """The absolute address of a picture."""
-    return f"{base_url}/api/images/{filename}"
-
-
-def job_url(base_url: str, job_id: str) -> str:
-    """The absolute address of a job."""
-    return f"{base_url}/api/jobs/{job_id}"
+    return (settings.public_url or request.root_url).rstrip("/")
 
 
 def wanted_format(request: Request) -> OutputFormat | None:
@@ -37,11 +28,11 @@ def wanted_format(request: Request) -> OutputFormat | None:
     return FORMATS.get(best or "")
 
 
-def result_body(row: JobRow, base_url: str) -> dict[str, Any]:
+def result_body(row: JobRow, addresses: Addresses) -> dict[str, Any]:
     """Everything about a completed job, with the field names that the web page reads."""
     request = row.spec["request"]
     images = [
-        {"url": image_url(base_url, image["filename"]), **image, **picture_facts(row, image["filename"])}
+        {"url": addresses.image(image["filename"]), **image, **picture_facts(row, image["filename"])}
         for image in row.images
     ]
     times = timings(row)
@@ -74,12 +65,12 @@ def picture_facts(row: JobRow, filename: str) -> dict[str, Any]:
     return {"batch_index": index, **facts}
 
 
-def job_body(row: JobRow, base_url: str) -> dict[str, Any]:
+def job_body(row: JobRow, addresses: Addresses) -> dict[str, Any]:
     """A job as a list of jobs tells it: without its graph."""
     body = {
         "job_id": row.id,
-        "url": job_url(base_url, row.id),
-        "events_url": f"{job_url(base_url, row.id)}/events",
+        "url": addresses.job(row.id),
+        "events_url": addresses.events(row.id),
         "kind": row.kind,
         "state": row.state.value,
         "created": row.created,
@@ -88,7 +79,7 @@ def job_body(row: JobRow, base_url: str) -> dict[str, Any]:
         "timings": timings(row),
         "seed": row.spec["request"].get("seed"),
         "parameters": row.spec["request"],
-        "images": [image_url(base_url, image["filename"]) for image in row.images],
+        "images": [addresses.image(image["filename"]) for image in row.images],
         "error": None if row.error is None else {"message": row.error["message"], **row.error["error"]},
     }
     return {name: value for name, value in body.items() if value is not None}
@@ -102,12 +93,12 @@ def timings(row: JobRow) -> dict[str, float | int]:
     return {"waited_s": round(waited, 3), "ran_s": round(ran, 3), "attempts": row.attempts + 1}
 
 
-def picture_reply(row: JobRow, base_url: str, png: bytes, output: OutputFormat) -> Response:
+def picture_reply(row: JobRow, addresses: Addresses, png: bytes, output: OutputFormat) -> Response:
     """The first picture itself; what JSON would have told of it stands in headers."""
     name = row.images[0]["filename"]
     whole = with_recipe(png, row, name) if output == "png" else convert_png(png, output, infotext(row, name))
     response = Response(whole, mimetype=f"image/{output}")
-    urls = [image_url(base_url, image["filename"]) for image in row.images]
+    urls = [addresses.image(image["filename"]) for image in row.images]
     response.headers["Content-Location"] = urls[0]
     response.headers["X-Job-Id"] = row.id
     if row.spec["request"].get("seed") is not None:

@@ -94,7 +94,8 @@ def make_server(
         "inbuf_overflow": IN_MEMORY,
         "outbuf_overflow": IN_MEMORY,
         "ident": None,
-        "clear_untrusted_proxy_headers": True,
+        # They are read in `shared.web.proxies`.
+        "clear_untrusted_proxy_headers": False,
     }
 
     def admitted(_method: str, path: str, _query: str, headers: Headers) -> None:

@@ -10,9 +10,10 @@ from flask import Request, Response, jsonify, request
 
 from shared.errors import Cancelled, DreamLayerError, WaitExpired
 from shared.jobs.tables import Event, JobRow, State
+from shared.web.addresses import Addresses
 from shared.web.backend import Backend
 from shared.web.places import Place
-from shared.web.reply import image_url, job_url, picture_facts, result_body
+from shared.web.reply import picture_facts, result_body
 from shared.web.stream import event_stream
 
 # Seconds between two looks at the job and at the client: a news that got lost costs no more.
@@ -44,8 +45,9 @@ def take_place(backend: Backend, asked: Request) -> Place | None:
 
 def accepted_reply(backend: Backend, row: JobRow) -> Response:
     """202: the job's id, where it can be looked at and watched, and when it will be done."""
-    url = job_url(backend.base_url(), row.id)
-    body: dict[str, Any] = {"status": "accepted", "job_id": row.id, "url": url, "events_url": f"{url}/events"}
+    addresses = backend.addresses()
+    url, events_url = addresses.job(row.id), addresses.events(row.id)
+    body: dict[str, Any] = {"status": "accepted", "job_id": row.id, "url": url, "events_url": events_url}
     response = jsonify(body | {"position": backend.position(row), "eta_s": backend.eta(row)})
     response.status_code = 202
     response.headers["Location"] = url
@@ -74,7 +76,7 @@ def wait_for(backend: Backend, row: JobRow) -> JobRow:
     if now.state is not State.COMPLETED:
         if gone() and CANCEL_ON_DISCONNECT in preferences(request):
             backend.conductor.cancel(row.id)
-        url = job_url(backend.base_url(), row.id)
+        url = backend.addresses().job(row.id)
         raise WaitExpired(
             "the pictures were not ready in time; the job goes on", hint=f"GET {url}", job_id=row.id, url=url
         )
@@ -83,12 +85,12 @@ def wait_for(backend: Backend, row: JobRow) -> JobRow:
 
 def stream_reply(backend: Backend, row: JobRow, place: Place, after: int = 0) -> Response:
     """The job's events from number `after` on. The stream gives the place back when it ends."""
-    base_url, gone = backend.base_url(), _client_gone()
+    addresses, gone = backend.addresses(), _client_gone()
     cancels = CANCEL_ON_DISCONNECT in preferences(request)
     deadline = time.monotonic() + backend.settings.request_timeout
 
     def dress(event: Event) -> dict[str, Any]:
-        return {"job_id": row.id, **event.data, **_more(backend, row, event, base_url)}
+        return {"job_id": row.id, **event.data, **_more(backend, row, event, addresses)}
 
     def waiting() -> dict[str, Any] | None:
         now = backend.store.get(row.id)
@@ -117,17 +119,17 @@ def stream_reply(backend: Backend, row: JobRow, place: Place, after: int = 0) ->
     return response
 
 
-def _more(backend: Backend, job: JobRow, event: Event, base_url: str) -> dict[str, Any]:
+def _more(backend: Backend, job: JobRow, event: Event, addresses: Addresses) -> dict[str, Any]:
     """What an event's data lacks in the table: addresses, for they depend on who asks, and what the job's row holds."""
     if event.name == "image":
         name = event.data["filename"]
-        return {"url": image_url(base_url, name), **picture_facts(job, name)}
+        return {"url": addresses.image(name), **picture_facts(job, name)}
     if event.name == "queued":
         row = backend.store.get(job.id)
         return {} if row is None else {"eta_s": backend.eta(row)}
     if event.name == State.COMPLETED.value:
         row = backend.store.get(job.id)
-        return {} if row is None else result_body(row, base_url)
+        return {} if row is None else result_body(row, addresses)
     if event.name in (State.FAILED.value, State.CANCELLED.value):
         row = backend.store.get(job.id)
         return {} if row is None or row.error is None else row.error

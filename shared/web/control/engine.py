@@ -6,7 +6,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from shared.engine.manager import EngineManager
 from shared.errors import InvalidValue
-from shared.web.body import read_fields
+from shared.web.body import read_optional_fields
 
 
 def engine_routes(manager: EngineManager) -> Blueprint:
@@ -38,7 +38,7 @@ def engine_routes(manager: EngineManager) -> Blueprint:
 
 def _flag(name: str) -> bool:
     """A field of the body, which may be left out as a whole, or of the address."""
-    sent = read_fields(request).values if request.get_data() else {}
+    sent = read_optional_fields(request, name).values
     value = sent.get(name, request.args.get(name, False))
     if value in (True, "true", "1", 1):
         return True

@@ -14,13 +14,14 @@ from shared.fitting import as_picture
 from shared.jobs.tables import JobRow
 from shared.schema.body import ExtrasBody
 from shared.web.accepting import Draft, draw
+from shared.web.addresses import Addresses
 from shared.web.backend import Backend
 from shared.web.body import Fields, parse_json
 from shared.web.objections import objection
 from shared.web.reading.extras import read_extras
 from shared.web.reading.pictures import SentPictures
 from shared.web.reading.validate import ignored, tidy, validate
-from shared.web.reply import image_url, result_body
+from shared.web.reply import result_body
 from workflows.extras import extras
 
 KIND = "extras"
@@ -85,11 +86,11 @@ def extras_values(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**{name: value for name, value in values.items() if name not in (PARAMS, "image")}, **params}
 
 
-def extras_body(row: JobRow, base_url: str) -> dict[str, Any]:
+def extras_body(row: JobRow, addresses: Addresses) -> dict[str, Any]:
     """The reply, with the address where the page looks for it: that of the picture in the format that it chose."""
     ending = row.spec["request"]["output_format"]
-    urls = [image_url(base_url, f"{image['filename'].removesuffix('.png')}.{ending}") for image in row.images]
-    return {**result_body(row, base_url), "data": {"output_image": urls[0] if urls else None}}
+    urls = [addresses.image(f"{image['filename'].removesuffix('.png')}.{ending}") for image in row.images]
+    return {**result_body(row, addresses), "data": {"output_image": urls[0] if urls else None}}
 
 
 def _face_models(catalog: Catalog) -> list[str] | None:

@@ -10,11 +10,10 @@ from flask import Blueprint, Response, jsonify, request
 from shared.errors import InvalidValue, NotFound, NotPossible
 from shared.images import ENDINGS
 from shared.jobs.names import locate
-from shared.settings import is_loopback
 from shared.web.backend import Backend
 from shared.web.body import read_fields
+from shared.web.callers import is_local
 from shared.web.control.desktop import show
-from shared.web.reply import image_url
 
 TABS = ("img2img", "extras")
 
@@ -30,7 +29,7 @@ def sending_routes(backend: Backend, show: Callable[[Path], None] = show) -> Blu
         if path is None:
             _check_there(backend, name)
             raise NotPossible("the picture is on another machine, with the engine")
-        if not is_loopback(request.remote_addr or ""):
+        if not is_local(request):
             raise NotPossible("a file manager would open on the machine of the service, not on yours")
         show(path)
         return jsonify({"status": "success", "message": "the folder is open", "filename": name})
@@ -38,7 +37,7 @@ def sending_routes(backend: Backend, show: Callable[[Path], None] = show) -> Blu
     def send(tab: str) -> Response:
         name = _filename()
         _check_there(backend, name)
-        url = image_url(backend.base_url(), name)
+        url = backend.addresses().image(name)
         return jsonify({"status": "success", "message": f"sent to {tab}", "filename": name, "url": url})
 
     for tab in TABS:

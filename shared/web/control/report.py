@@ -6,15 +6,15 @@ import zipfile
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
-from urllib.parse import quote
 
 from flask import Blueprint, Response, jsonify, request, send_file
 
 from shared.engine.client import SavedImage
 from shared.errors import InvalidValue, NotFound
 from shared.jobs.tables import JobRow, State
+from shared.web.addresses import REPORT
 from shared.web.backend import Backend
-from shared.web.body import read_fields
+from shared.web.body import read_optional_fields
 from shared.web.control.bundle import Bundles
 from shared.web.control.report_text import readme, runs_csv
 from shared.web.control.run_form import run_body
@@ -33,7 +33,7 @@ def report_routes(backend: Backend) -> Blueprint:
 
     @routes.post(PATH)
     def make() -> Response:
-        values = read_fields(request).values if request.get_data() else {}
+        values = read_optional_fields(request, "run_ids").values
         rows = _chosen(backend, run_ids(values.get("run_ids")))
         if sum(backend.archive.pictures.size(row.images) for row in rows) > LARGEST:
             raise _too_large()
@@ -48,11 +48,11 @@ def report_routes(backend: Backend) -> Blueprint:
                 "runs": len(rows),
                 "missing": report.missing,
                 "size": path.stat().st_size,
-                "download_url": f"{backend.base_url()}{PATH}/download?bundle={quote(path.name)}",
+                "download_url": backend.addresses().report(path.name),
             }
         )
 
-    @routes.get(f"{PATH}/download")
+    @routes.get(REPORT)
     def download() -> Response:
         name = request.args.get("bundle")
         path = bundles.newest() if name is None else bundles.find(name)
@@ -87,7 +87,8 @@ class Report:
         self.missing: list[str] = []
         self._backend = backend
         self._rows = rows
-        self._base_url = backend.base_url()
+        # The report is kept and handed on: an address in it is no way in.
+        self._addresses = backend.addresses().unsigned()
 
     def write(self, archive: zipfile.ZipFile) -> None:
         """Pictures first, for only then it is known which are missing. Raises InvalidValue if they are too large."""
@@ -97,7 +98,7 @@ class Report:
                 size += self._write_picture(archive, SavedImage(**image))
                 if size > LARGEST:
                     raise _too_large()
-        runs = [run_body(row, self._base_url) for row in self._rows]
+        runs = [run_body(row, self._addresses) for row in self._rows]
         archive.writestr("runs.csv", runs_csv(runs), zipfile.ZIP_DEFLATED)
         archive.writestr("README.md", readme(runs, self.missing, datetime.now()))
 

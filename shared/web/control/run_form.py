@@ -11,7 +11,7 @@ from typing import Any
 
 from shared import __version__
 from shared.jobs.tables import JobRow
-from shared.web.reply import image_url
+from shared.web.addresses import Addresses
 from workflows.foreign import is_link
 from workflows.placing import find_places
 
@@ -34,7 +34,7 @@ FIELDS: Mapping[str, tuple[str, Any]] = {
 }
 
 
-def run_body(row: JobRow, base_url: str) -> dict[str, Any]:
+def run_body(row: JobRow, addresses: Addresses) -> dict[str, Any]:
     """The run that `row` is."""
     request, graph = row.spec["request"], row.spec["graph"]
     told = {key: request.get(name) for key, (name, _) in FIELDS.items()}
@@ -57,7 +57,7 @@ def run_body(row: JobRow, base_url: str) -> dict[str, Any]:
         "generation_type": row.kind if row.kind in TYPES else TYPES[bool(row.spec.get("uploads"))],
         # Beyond what the page reads.
         "kind": row.kind,
-        "image_urls": [image_url(base_url, image["filename"]) for image in row.images],
+        "image_urls": [addresses.image(image["filename"]) for image in row.images],
     }
 
 

@@ -27,13 +27,14 @@ def run_routes(backend: Backend) -> Blueprint:
     def list_runs() -> Response:
         limit = number_argument("limit", LARGEST_PAGE) or PAGE
         rows = backend.store.page(states=[State.COMPLETED], limit=limit, before=number_argument("before", 2**53))
-        runs = [run_body(row, backend.base_url()) for row in rows]
+        addresses = backend.addresses()
+        runs = [run_body(row, addresses) for row in rows]
         return jsonify({"status": "success", "runs": runs, "before": rows[-1].number if len(rows) == limit else None})
 
     @routes.get("/api/runs/<run_id>")
     def get_run(run_id: str) -> Response:
         row = find_run(backend, run_id)
-        return jsonify({"status": "success", "run": run_body(row, backend.base_url())})
+        return jsonify({"status": "success", "run": run_body(row, backend.addresses())})
 
     @routes.delete("/api/runs/<run_id>")
     def delete_run(run_id: str) -> Response:

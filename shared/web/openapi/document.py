@@ -14,7 +14,7 @@ from pydantic.json_schema import models_json_schema
 from werkzeug.routing import Map
 
 from shared import __version__
-from shared.errors import DreamLayerError, OriginNotAllowed, Unauthorized
+from shared.errors import DreamLayerError, OriginNotAllowed, TooManyTries, Unauthorized
 from shared.schema.replies import ErrorReply
 from shared.web.openapi import control, drawing, extras, house, jobs, workflows
 from shared.web.openapi.operation import FORM, HEADERS, JSON, Body, Example, Operation, Parameter, Reply
@@ -73,7 +73,7 @@ def openapi_document(service: str, url_map: Map, base_url: str, *, keyed: bool) 
 
 
 def _operation(operation: Operation, keyed: bool) -> Document:
-    errors = (*operation.errors, *USUAL_ERRORS, *((Unauthorized,) if keyed and not operation.open else ()))
+    errors = (*operation.errors, *USUAL_ERRORS, *((Unauthorized, TooManyTries) if keyed and not operation.open else ()))
     document: Document = {
         "operationId": re.sub(r"\W+", "_", f"{operation.method.lower()}{operation.path}").strip("_"),
         "tags": [operation.tag],
