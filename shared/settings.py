@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.errors import SetupError
+from shared.schema.words import AnySpelling
 
 PROJECT_DIR = Path(__file__).resolve().parents[1]
 PREFIX = "DREAM_LAYER_"
@@ -108,7 +109,7 @@ class Settings(BaseSettings):
         default=False,
         description="Install and serve ComfyUI's own web page too (0.5 GB), on the engine's port.",
     )
-    device: Literal["auto", "cpu", "gpu"] = Field(
+    device: Annotated[Literal["auto", "cpu", "gpu"], AnySpelling({"automatic": "auto", "cuda": "gpu"})] = Field(
         default="auto", description="`auto` uses a GPU when there is a usable one, else the CPU."
     )
     checkpoint: OptionalText = Field(

@@ -7,7 +7,7 @@ ORIGIN = "http://localhost:8080"
 UNIT: dict[str, Any] = {
     "unit_index": 0, "enabled": True, "input_mode": "simple", "input_image": None, "control_type": "canny",
     "preprocessor": "canny", "model": "canny.safetensors", "weight": 1, "guidance_start": 0, "guidance_end": 1,
-    "resolution": 512, "control_mode": "balanced", "resize_mode": "just_resize", "threshold_a": 100, "threshold_b": 200,
+    "resolution": 512, "control_mode": "balanced", "resize_mode": "crop_resize", "threshold_a": 100, "threshold_b": 200,
     "pixel_perfect": False, "low_vram": False,
 }  # fmt: skip
 

@@ -117,10 +117,6 @@ def test_a_refiner_that_gets_no_step_is_named() -> None:
 
 
 def test_a_field_that_is_sent_under_two_names_is_told_which_one_counts() -> None:
-    (warning,) = read(hires_fix=True, hires_fix_enabled=False).warnings
-    assert warning == "hires_fix has no effect: hires_fix_enabled says False"
-    # The page sends both.
-    assert read(hires_fix=False, hires_fix_enabled=True).warnings == []
     assert without_effect(vae_name="automatic", vae="none such") == {"vae"}
     assert without_effect(vae="automatic") == set()
 

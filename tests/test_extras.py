@@ -23,7 +23,8 @@ from shared.web.app import create_app
 from shared.web.backend import Backend
 from shared.web.control.extras import extras_routes, extras_values
 from shared.web.jobs import job_routes
-from shared.web.reading.extras import CODEFORMER, GFPGAN, factor_in_name, read_extras
+from shared.web.reading.enlarging import factor_in_name
+from shared.web.reading.extras import CODEFORMER, GFPGAN, read_extras
 from tests.house import TIMEOUT, TestHouse, encoded, open_rgb
 from tests.shelf import NODES, Shelf
 from workflows.extras import extras

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from shared.errors import InvalidValue
 from shared.schema.units import MAX_SEED
+from shared.schema.words import find_word
 from workflows.foreign import is_link, read_graph
 from workflows.graph import ApiGraph
 from workflows.placing import PICTURES, PLACEABLE, Places, Target, find_places
@@ -211,6 +212,8 @@ def _valid(name: str, parameter: Parameter, value: Any) -> Any:
             field=name,
             hint="leave it out, or send null, for the default" if not parameter.required else None,
         ) from error
+    if parameter.type == "string" and parameter.choices:
+        valid = find_word(valid, map(str, parameter.choices)) or valid
     if parameter.choices and valid not in parameter.choices:
         options = [str(choice) for choice in parameter.choices]
         nearest = difflib.get_close_matches(str(valid), options, n=3, cutoff=0.4)

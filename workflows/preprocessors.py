@@ -4,6 +4,10 @@ They come with the custom nodes comfyui_controlnet_aux; each takes `image` and `
 rest. The engine itself has Canny alone.
 """
 
+from shared.schema.words import find_word
+
+PACKAGE = "comfyui_controlnet_aux"
+
 PREPROCESSORS = {
     "openpose": "OpenposePreprocessor",
     "dwpose": "DWPreprocessor",
@@ -25,6 +29,14 @@ PREPROCESSORS = {
     "tile": "TilePreprocessor",
     "shuffle": "ShufflePreprocessor",
     "color": "ColorPreprocessor",
+    "lineart_standard": "LineartStandardPreprocessor",
+    "scribble_hed": "FakeScribblePreprocessor",
+    "scribble_xdog": "Scribble_XDoG_Preprocessor",
+    "teed": "TEEDPreprocessor",
+    "seg_coco": "OneFormer-COCO-SemSegPreprocessor",
+    "seg_uniformer": "UniFormer-SemSegPreprocessor",
+    "densepose": "DensePosePreprocessor",
+    "animal_openpose": "AnimalPosePreprocessor",
 }
 
 # What a ControlNet for several kinds of maps calls each kind (the node SetUnionControlNetType).
@@ -40,15 +52,53 @@ UNION_TYPES = {
     "hed": "hed/pidi/scribble/ted",
     "pidinet": "hed/pidi/scribble/ted",
     "scribble": "hed/pidi/scribble/ted",
+    "scribble_hed": "hed/pidi/scribble/ted",
+    "scribble_xdog": "hed/pidi/scribble/ted",
+    "teed": "hed/pidi/scribble/ted",
     "canny": "canny/lineart/anime_lineart/mlsd",
     "lineart": "canny/lineart/anime_lineart/mlsd",
     "lineart_anime": "canny/lineart/anime_lineart/mlsd",
+    "lineart_standard": "canny/lineart/anime_lineart/mlsd",
     "mlsd": "canny/lineart/anime_lineart/mlsd",
     "normal": "normal",
     "normalbae": "normal",
     "seg": "segment",
+    "seg_coco": "segment",
+    "seg_uniformer": "segment",
     "segment": "segment",
     "tile": "tile",
     "inpaint": "repaint",
     "repaint": "repaint",
 }
+
+# What the web page and AUTOMATIC1111's ControlNet call the same; preprocessors and types of control alike.
+ALSO = {
+    "dw_openpose_full": "dwpose",
+    "dw_openpose": "dwpose",
+    "openpose_full": "openpose",
+    "pose": "openpose",
+    "depth_anything": "depth",
+    "midas": "depth_midas",
+    "zoe": "depth_zoe",
+    "leres": "depth_leres",
+    "normal_bae": "normalbae",
+    "normal_map": "normalbae",
+    "lineart_realistic": "lineart",
+    "softedge_hed": "hed",
+    "softedge_hedsafe": "hed",
+    "softedge_pidinet": "pidinet",
+    "softedge_pidisafe": "pidinet",
+    "softedge_teed": "teed",
+    "scribble/sketch": "scribble",
+    "segmentation": "seg",
+    "seg_ofade20k": "seg",
+    "seg_ofcoco": "seg_coco",
+    "seg_ufade20k": "seg_uniformer",
+    "tile_resample": "tile",
+    "t2ia_color_grid": "color",
+}
+
+
+def preprocessor_name(text: str) -> str:
+    """Our name for a preprocessor, or a type of control, in any spelling; small letters of what is not known."""
+    return find_word(text, ("none", "canny", *PREPROCESSORS, *UNION_TYPES), ALSO) or text.lower()

@@ -4,9 +4,10 @@ The names are those that the web page sends. `None` as a default means that it f
 description says. The tables of README.md and the OpenAPI document are made from these models.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from shared.schema.units import (
     MAX_SEED,
@@ -21,17 +22,59 @@ from shared.schema.units import (
     Text,
     Weight,
 )
+from shared.schema.words import AnySpelling
 
-InpaintMode = Literal["fill", "refine", "model"]
-ResizeMode = Literal["just_resize", "crop_and_resize", "fill"]
-LargeSizes = Literal["two_passes", "direct"]
-ControlMode = Literal["balanced", "prompt", "control"]
+LargeSizes = Annotated[Literal["two_passes", "direct"], AnySpelling()]
+# How forms write that a switch is off; what pydantic takes for false, and no value at all.
+OFF = ("false", "0", "0.0", "off", "no", "n", "f", "none", "null", "undefined", "")
+# Beside each choice, how the web page and AUTOMATIC1111 (also by number) write it.
+InpaintMode = Annotated[Literal["fill", "refine", "model"], AnySpelling({"original": "refine"})]
+ResizeMode = Annotated[
+    Literal["just_resize", "crop_and_resize", "fill"],
+    AnySpelling(
+        {
+            **dict.fromkeys(("0", "resize", "stretch"), "just_resize"),
+            **dict.fromkeys(("1", "crop_resize", "crop", "outer fit (shrink to fit)"), "crop_and_resize"),
+            **dict.fromkeys(("2", "resize_fill", "resize_and_fill", "inner fit (scale to fit)"), "fill"),
+        }
+    ),
+]
+ControlMode = Annotated[
+    Literal["balanced", "prompt", "control"],
+    AnySpelling(
+        {
+            "0": "balanced",
+            **dict.fromkeys(("1", "my prompt is more important", "prompt is more important", "my_prompt"), "prompt"),
+            **dict.fromkeys(("2", "controlnet is more important", "controlnet"), "control"),
+            "more_prompt": "prompt",
+            "more_control": "control",
+        }
+    ),
+]
+
+
+def _is_off(value: Any) -> bool:
+    return value in (None, False) or (isinstance(value, str) and value.strip().lower() in OFF)
 
 
 class Body(BaseModel):
     """Unknown fields are left out here, and named in the reply's warnings."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=(), populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _on_if_either_says_so(cls, values: Any) -> Any:
+        """Of a switch that was sent under several names, one that switches it on counts: the web page sends both."""
+        if not isinstance(values, Mapping):
+            return values
+        passed_over: set[str] = set()
+        for field in cls.model_fields.values():
+            if field.annotation is bool and isinstance(field.validation_alias, AliasChoices):
+                sent = [str(name) for name in field.validation_alias.choices if name in values]
+                on = [name for name in sent if not _is_off(values[name])]
+                passed_over |= set(sent) - set((on or sent)[:1])
+        return {name: value for name, value in values.items() if name not in passed_over}
 
 
 class LoraBody(Body):
@@ -156,17 +199,25 @@ class GenerationBody(Body):
         bool,
         Field(
             validation_alias=AliasChoices("hires_fix_enabled", "hires_fix"),
-            description="draw, enlarge, and draw the details anew (a second KSampler)",
+            description="draw, enlarge, and draw the details anew (a second KSampler); on if either name says so",
         ),
     ] = False
     hires_fix_upscaler: Annotated[
         Name,
         Field(
-            description="`Latent`, `Latent (nearest)`, `Latent (bicubic)`; `Lanczos`, `Nearest`; or an upscale model"
+            description="`Latent`, `Latent (nearest)`, `Latent (bicubic)`; `Lanczos`, `Nearest`; or an upscale model: "
+            "Lanczos stands in for one that is not installed"
         ),
     ] = "Latent"
     hires_fix_upscale_method: Annotated[
-        Literal["upscale-by", "resize-to"], Field(description="which of the next three counts")
+        Literal["upscale-by", "resize-to"],
+        AnySpelling(
+            {
+                **dict.fromkeys(("scale_by", "by", "factor"), "upscale-by"),
+                **dict.fromkeys(("scale_to", "upscale_to", "to"), "resize-to"),
+            }
+        ),
+        Field(description="which of the next three counts"),
     ] = "upscale-by"
     hires_fix_upscale_factor: Annotated[Factor, Field(description="times the size")] = 2.0
     hires_fix_resize_width: Annotated[Side | None, Field(description="pixels, for `resize-to`")] = None
@@ -184,7 +235,7 @@ class GenerationBody(Body):
             description="another checkpoint takes over (KSamplerAdvanced twice), without LoRA, ControlNet, clip_skip"
         ),
     ] = False
-    refiner_model: Annotated[Name | None, Field(description="that checkpoint")] = None
+    refiner_model: Annotated[Name | None, Field(description="that checkpoint; `none` is as if it were off")] = None
     refiner_switch_at: Annotated[Fraction, Field(description="the part of the steps after which it does")] = 0.8
     upscaler: Annotated[
         Name | None,
@@ -320,5 +371,7 @@ class ExtrasBody(Body):
     ] = 0.0
     codeformer_weight: Annotated[Fraction, Field(description="fidelity of the faces that CodeFormer restores")] = 0.5
     output_format: Annotated[
-        Literal["png", "jpg", "jpeg", "webp"], Field(description="of the picture that `output_image` leads to")
+        Literal["png", "jpg", "jpeg", "webp"],
+        AnySpelling({f"image/{name}": name for name in ("png", "jpg", "jpeg", "webp")}),
+        Field(description="of the picture that `output_image` leads to"),
     ] = "png"

@@ -11,6 +11,7 @@ from flask import Blueprint, Response, jsonify, request
 from shared.errors import InvalidValue, NotFinished, NotFound
 from shared.jobs.names import filename_prefix, with_prefix
 from shared.jobs.tables import JobRow, NewJob, State
+from shared.schema.words import find_word
 from shared.web.backend import Backend
 from shared.web.body import Fields, read_optional_fields
 from shared.web.callers import caller_of, newest_job_of
@@ -31,9 +32,10 @@ def job_routes(backend: Backend) -> Blueprint:
     def list_jobs() -> Response:
         states = [_state(name) for value in request.args.getlist("state") for name in value.split(",")]
         limit = number_argument("limit", LARGEST_PAGE) or PAGE
-        kind = request.args.get("kind")
-        if kind is not None and kind not in KINDS:
-            raise InvalidValue(f"kind {kind!r} does not exist", field="kind", hint=f"one of {', '.join(KINDS)}")
+        asked = request.args.get("kind")
+        kind = None if asked is None else find_word(asked, KINDS)
+        if asked is not None and kind is None:
+            raise InvalidValue(f"kind {asked!r} does not exist", field="kind", hint=f"one of {', '.join(KINDS)}")
         rows = backend.store.page(states=states, kind=kind, limit=limit, before=number_argument("before", 2**53))
         addresses = backend.addresses()
         jobs = [job_body(row, addresses) for row in rows]
@@ -131,11 +133,11 @@ def _find(backend: Backend, job_id: str) -> JobRow:
 
 
 def _state(name: str) -> State:
-    try:
-        return State(name)
-    except ValueError as error:
-        names = ", ".join(state.value for state in State)
-        raise InvalidValue(f"state {name!r} does not exist", field="state", hint=f"one of {names}") from error
+    names = [state.value for state in State]
+    found = find_word(name, names, {"canceled": State.CANCELLED.value})
+    if found is None:
+        raise InvalidValue(f"state {name!r} does not exist", field="state", hint=f"one of {', '.join(names)}")
+    return State(found)
 
 
 def _last_event_id() -> int:

@@ -12,7 +12,7 @@ from shared.web.accepting import Draft, draw
 from shared.web.backend import Backend
 from shared.web.body import Fields
 from shared.web.objections import objection
-from shared.web.reading.effect import idle, unswitched
+from shared.web.reading.effect import idle, unchosen_parts_off, unswitched
 from shared.web.reading.enlarging import LARGEST_UPSCALE, choose_enlarging, choose_faces, scaled
 from shared.web.reading.pictures import SentPictures
 from shared.web.reading.validate import ignored, tidy, validate
@@ -32,8 +32,8 @@ def upscale_routes(backend: Backend) -> Blueprint:
     def draft(fields: Fields, prefix: str) -> Draft:
         values = tidy(fields.values)
         # The picture is read from `fields`, for it may be a file.
-        body = validate(UpscaleBody, values | {"image": ""})
-        warnings = [*ignored({**values, **fields.files}, UpscaleBody), *unswitched(body)]
+        body, without_choice = unchosen_parts_off(validate(UpscaleBody, values | {"image": ""}))
+        warnings = [*without_choice, *ignored({**values, **fields.files}, UpscaleBody), *unswitched(body)]
         sent = SentPictures(fields, backend.archive.uploads.find)
         found = sent.picture("image")
         if found is None:

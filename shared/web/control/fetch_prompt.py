@@ -7,6 +7,7 @@ import random
 from flask import Blueprint, Response, jsonify, request
 
 from shared.errors import InvalidValue
+from shared.schema.words import find_word
 from shared.web.control.prompts import KINDS, suggest
 
 
@@ -17,7 +18,7 @@ def suggestion_routes() -> Blueprint:
     @routes.get("/api/fetch-prompt")
     def fetch_prompt() -> Response:
         asked = request.args.get("type", "positive")
-        kind = next((each for each in KINDS if each == asked), None)
+        kind = next((each for each in KINDS if each == find_word(asked, KINDS)), None)
         if kind is None:
             raise InvalidValue(f"type {asked!r} does not exist", field="type", hint=f"one of {', '.join(KINDS)}")
         answer = jsonify({"status": "success", "type": kind, "prompt": suggest(kind, _source())})

@@ -1,5 +1,7 @@
 """ControlNet units: which network, which picture, and what makes a control map of it."""
 
+import difflib
+
 from PIL import Image
 
 from shared.engine.families import ModelFile
@@ -7,12 +9,12 @@ from shared.errors import InvalidPicture, InvalidValue
 from shared.fitting import as_picture, fit
 from shared.schema.body import ControlNetBody, ControlUnitBody
 from shared.schema.request import ControlUnit, Preprocessing, Size
+from shared.schema.words import is_nothing
 from shared.web.reading.inventory import Inventory
 from shared.web.reading.matching import find_fitting
 from shared.web.reading.pictures import SentPictures
-from workflows.preprocessors import PREPROCESSORS, UNION_TYPES
+from workflows.preprocessors import PACKAGE, PREPROCESSORS, UNION_TYPES, preprocessor_name
 
-NOTHING = ("none", "")
 # Canny's thresholds in the engine; those of the request go from 0 to 255.
 LOWEST, HIGHEST = 0.01, 0.99
 # Pixels; those custom nodes take no less.
@@ -35,15 +37,22 @@ def read_controls(
     units, names = [], {}
     if body is not None and body.enabled:
         for index, unit in enumerate(body.units):
-            if not unit.enabled:
-                continue
             field = f"controlnet.units[{index}]"
+            if not is_on(unit):
+                if unit.enabled:
+                    warnings.append(f"{field} is off, because its model is {unit.model!r}")
+                continue
             picture = source
             if unit.input_image is not None:
                 picture, names[index] = sent.decode(unit.input_image, f"{field}.input_image")
             units.append(_unit(unit, field, size, picture, inventory, chosen))
             warnings += _without_effect(unit, field, units[-1])
     return tuple(units), names
+
+
+def is_on(unit: ControlUnitBody) -> bool:
+    """Whether a unit is to act: a menu in which no model was chosen switches it off."""
+    return unit.enabled and not (unit.model is not None and is_nothing(unit.model))
 
 
 def _unit(
@@ -61,7 +70,7 @@ def _unit(
             hint="send a data URL, base64, or the name that an upload was given; or set the unit's enabled to false",
         )
     available = inventory.names("controlnet")
-    if unit.model is None or unit.model.lower() in NOTHING:
+    if not unit.model:
         raise InvalidValue(
             f"{field}.model is missing",
             field=f"{field}.model",
@@ -91,9 +100,9 @@ def _without_effect(unit: ControlUnitBody, field: str, read: ControlUnit) -> lis
     found = []
     if read.start == read.end:
         found.append(f"{field} has no effect: it begins and ends at {read.start:g}")
-    kind = (unit.control_type or "").lower()
-    understood = (*NOTHING, "canny", *PREPROCESSORS, *(UNION_TYPES if read.union_type else ()))
-    if unit.preprocessor is None and kind not in understood:
+    kind = preprocessor_name(unit.control_type or "none")
+    understood = ("canny", *PREPROCESSORS, *(UNION_TYPES if read.union_type else ()))
+    if unit.preprocessor is None and kind not in understood and not is_nothing(kind):
         found.append(
             f"{field}.control_type {unit.control_type!r} has no effect: it names no preprocessor, so the picture is "
             "taken for a control map"
@@ -103,7 +112,7 @@ def _without_effect(unit: ControlUnitBody, field: str, read: ControlUnit) -> lis
 
 def _preprocessing(unit: ControlUnitBody, field: str, size: Size, inventory: Inventory) -> Preprocessing | None:
     wanted = _kind(unit)
-    if wanted in NOTHING:
+    if wanted == "none":
         return None
     resolution = None if unit.pixel_perfect else unit.resolution
     if wanted == "canny":
@@ -112,25 +121,39 @@ def _preprocessing(unit: ControlUnitBody, field: str, size: Size, inventory: Inv
         return Preprocessing("Canny", inputs, resolution)
     node = PREPROCESSORS.get(wanted)
     if node is None or not inventory.has_node(node):
-        there = ", ".join(
-            ["none", "canny", *(name for name, each in PREPROCESSORS.items() if inventory.has_node(each))]
-        )
-        raise InvalidValue(
-            f"{field}.preprocessor {wanted!r} "
-            + ("is not known" if node is None else f"needs the node {node}, which this engine does not have"),
-            field=f"{field}.preprocessor",
-            hint=f"there is {there}; the custom nodes comfyui_controlnet_aux in data/custom_nodes bring more",
-            value=wanted,
-            node=node,
-        )
+        raise _no_preprocessor(unit, field, wanted, node, inventory)
     return Preprocessing(node, (("resolution", resolution or max(LEAST_RESOLUTION, min(size))),))
+
+
+def _no_preprocessor(
+    unit: ControlUnitBody, field: str, wanted: str, node: str | None, inventory: Inventory
+) -> InvalidValue:
+    """The error for a preprocessor that is not known, or whose node is not installed: then it names what to install."""
+    there = ", ".join(["none", "canny", *(name for name, each in PREPROCESSORS.items() if inventory.has_node(each))])
+    named = "preprocessor" if unit.preprocessor is not None else "control_type"
+    if node is None:
+        near = difflib.get_close_matches(wanted, PREPROCESSORS, n=1)
+        why, package = "is not known", None
+        more = f"did you mean {near[0]}?" if near else f"the custom nodes {PACKAGE} in data/custom_nodes bring more"
+    else:
+        why, package = f"needs the node {node}, which this engine does not have", PACKAGE
+        more = f"install the custom nodes {PACKAGE}: put them into data/custom_nodes and start again"
+    sent = getattr(unit, named)
+    return InvalidValue(
+        f"{field}.{named} {sent!r} {why}",
+        field=f"{field}.{named}",
+        hint=f"there is {there}; {more}",
+        value=sent,
+        node=node,
+        package=package,
+    )
 
 
 def _kind(unit: ControlUnitBody) -> str:
     """The preprocessor asked for; the control type where none is, if that is one."""
     if unit.preprocessor is not None:
-        return unit.preprocessor.lower()
-    kind = (unit.control_type or "none").lower()
+        return "none" if is_nothing(unit.preprocessor) else preprocessor_name(unit.preprocessor)
+    kind = preprocessor_name(unit.control_type or "none")
     return kind if kind == "canny" or kind in PREPROCESSORS else "none"
 
 
@@ -138,4 +161,4 @@ def _union_type(unit: ControlUnitBody, file: ModelFile) -> str | None:
     """What a ControlNet for several kinds of maps is told; None for those made for one."""
     if not file.union:
         return None
-    return UNION_TYPES.get((unit.control_type or unit.preprocessor or "").lower(), "auto")
+    return UNION_TYPES.get(preprocessor_name(unit.control_type or unit.preprocessor or ""), "auto")

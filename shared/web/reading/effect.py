@@ -1,11 +1,16 @@
 """What was sent and changes nothing: found out, and said. Pure."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from shared.schema.body import GenerationBody, UpscaleBody
 from shared.schema.request import Common
 from shared.schema.units import LARGE
+from shared.schema.words import is_nothing
+
+B = TypeVar("B", bound=BaseModel)
 
 # Switches, and the fields that mean something only where they are on.
 PARTS: Mapping[str, tuple[str, ...]] = {
@@ -14,10 +19,24 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "restore_faces": ("face_restoration_model", "codeformer_weight", "gfpgan_weight"),
     "upscaler": ("upscale_factor",),
 }
+# Switches of parts that need a model, and the field that names it.
+CHOICES: Mapping[str, str] = {"refiner_enabled": "refiner_model", "restore_faces": "face_restoration_model"}
 HIRES_SIZE = {"hires_fix_resize_width", "hires_fix_resize_height"}
 # What the refiner's own part of the steps is drawn without.
 OF_BASE = ("clip_skip", "lora", "loras", "controlnet")
-OFF = (None, False, "none")
+OFF = (None, False)
+
+
+def unchosen_parts_off(body: B) -> tuple[B, list[str]]:
+    """The body without the parts that were switched on, but whose model says that none was chosen ("none", as the web
+    page sends it); and a warning for each. Pure."""
+    off = [
+        (switch, name, str(model))
+        for switch, name in CHOICES.items()
+        if getattr(body, switch, False) and (model := getattr(body, name)) is not None and is_nothing(model)
+    ]
+    warnings = [f"{switch} has no effect: {name} is {model!r}, so it is off" for switch, name, model in off]
+    return body.model_copy(update={switch: False for switch, _, _ in off}), warnings
 
 
 def idle(body: GenerationBody | UpscaleBody) -> set[str]:
@@ -69,4 +88,6 @@ def _reasons(body: GenerationBody, request: Common) -> dict[str, str]:
 
 def _off(body: GenerationBody | UpscaleBody) -> list[str]:
     values: dict[str, Any] = {switch: getattr(body, switch, True) for switch in PARTS}
-    return [switch for switch, value in values.items() if (value.lower() if isinstance(value, str) else value) in OFF]
+    return [
+        switch for switch, value in values.items() if value in OFF or (isinstance(value, str) and is_nothing(value))
+    ]

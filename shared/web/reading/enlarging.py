@@ -1,13 +1,18 @@
 """Hires fix, upscaling and face restoration."""
 
+import difflib
 import math
+import re
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 from shared.errors import InvalidValue
+from shared.model_names import nearest
 from shared.schema.body import GenerationBody, UpscaleBody
 from shared.schema.request import Enlarging, FaceRestoration, Hires, Sampling, Size
 from shared.schema.units import MAX_SIDE, MIN_SIDE, aligned, enlarged
-from shared.web.reading.inventory import Inventory, find_file
+from shared.schema.words import find_word, is_default, is_nothing, plain
+from shared.web.reading.inventory import Inventory, find_file, look_for
 from shared.web.reading.sampling import check_steps, choose_names
 
 LATENT_METHODS = {
@@ -23,8 +28,15 @@ PICTURE_METHODS = {"lanczos": "lanczos", "nearest": "nearest-exact", "bicubic": 
 # As they are told to people.
 LATENT_UPSCALERS = [name.capitalize() for name in LATENT_METHODS]
 PLAIN_UPSCALERS = [name.capitalize() for name in PICTURE_METHODS]
+FACE_MODELS = {"codeformer": "codeformer.pth", "gfpgan": "GFPGANv1.4.pth"}
+# Weights of GFPGAN: what the nodes do, and what the web page sends when nobody moved it.
+FULL, UNTOUCHED = 1.0, 0.5
 LARGEST_UPSCALE = 16384
-NOT_CHOSEN = ("none",)
+# As in "4x-UltraSharp", "RealESRGAN_x4plus".
+FACTOR_IN_NAME = re.compile(r"(?<!\d)([1-8])x|(?<![a-z\d])x([1-8])(?!\d)", re.IGNORECASE)
+# Fewer letters are no name of an upscale model, and from this likeness on a name is a misspelt one.
+LETTERS, LIKENESS = 4, 0.8
+STANDS_IN = "Lanczos"
 
 
 def choose_hires(
@@ -50,18 +62,64 @@ def choose_hires(
         denoise=body.hires_fix_denoising_strength,
     )
     check_steps(again, "hires_fix_hires_steps", "hires_fix_denoising_strength")
-    method = LATENT_METHODS.get(body.hires_fix_upscaler.lower())
-    if method is not None:
-        return Hires(target, again, latent_method=method)
+    upscaler = body.hires_fix_upscaler
+    latent = find_word("latent" if is_default(upscaler) and not is_nothing(upscaler) else upscaler, LATENT_METHODS)
+    if latent is not None:
+        return Hires(target, again, latent_method=LATENT_METHODS[latent])
     # The second pass works with whole cells too.
     whole = aligned(enlarged(size, target))
-    enlarging = choose_enlarging(body.hires_fix_upscaler, whole, "hires_fix_upscaler", inventory, LATENT_UPSCALERS)
+    if is_nothing(upscaler):
+        warnings.append(f"hires_fix_upscaler is {upscaler!r}, so {STANDS_IN} was used")
+        return Hires(target, again, enlarging=Enlarging(whole))
+    if _is_not_installed(upscaler, inventory):
+        warnings.append(not_there("hires_fix_upscaler", upscaler, inventory))
+        return Hires(target, again, enlarging=Enlarging(whole))
+    enlarging = choose_enlarging(upscaler, whole, "hires_fix_upscaler", inventory, LATENT_UPSCALERS)
     return Hires(target, again, enlarging=enlarging)
+
+
+def hires_upscaler(body: GenerationBody, hires: Hires | None) -> str | None:
+    """The name of what stood in for the upscaler of hires fix; None if that was there."""
+    if hires is None or hires.enlarging is None or hires.enlarging.model is not None:
+        return None
+    return None if plain_method(body.hires_fix_upscaler) is not None else STANDS_IN
+
+
+def not_there(field: str, upscaler: str, inventory: Inventory) -> str:
+    """The warning that Lanczos stands in for an upscale model that is not installed."""
+    there = ", ".join(nearest(upscaler, inventory.names("upscale_models"))) or "no upscale model yet"
+    return f"{field} {upscaler!r} does not exist, so {STANDS_IN} was used; there is {there}"
+
+
+def factor_in_name(name: str) -> float | None:
+    """By how much an upscale model of that name enlarges, if the name tells."""
+    match = FACTOR_IN_NAME.search(name)
+    return float(match[1] or match[2]) if match else None
+
+
+def plain_method(name: str) -> str | None:
+    """The method of ImageScale that `name` means; None if it means none."""
+    found = find_word(name, PICTURE_METHODS, {"nearest-exact": "nearest"})
+    return None if found is None else PICTURE_METHODS[found]
+
+
+def _is_not_installed(name: str, inventory: Inventory) -> bool:
+    """Whether it is the name of an upscale model that the engine lacks, and no misspelt one of those that it has.
+
+    The web page sends "4x-ultrasharp" whatever is installed; but who misspells a name wants to hear of it.
+    """
+    if plain_method(name) or look_for(name, inventory, ("upscale_models",), "hires_fix_upscaler", "upscale model"):
+        return False
+    letters = sum(letter.isalpha() for letter in name)
+    if factor_in_name(name) is None or letters < LETTERS:
+        return False
+    there = [plain(PurePosixPath(each).stem) for each in inventory.names("upscale_models")]
+    return not difflib.get_close_matches(plain(name), there, n=1, cutoff=LIKENESS)
 
 
 def choose_upscale(body: GenerationBody, size: Size, inventory: Inventory) -> Enlarging | None:
     """What enlarges the finished picture of `size`, if it is to be enlarged. Raises InvalidValue."""
-    if body.upscaler is None or body.upscaler.lower() in NOT_CHOSEN:
+    if body.upscaler is None or is_nothing(body.upscaler):
         return None
     return choose_enlarging(
         body.upscaler, scaled(size, body.upscale_factor, "upscale_factor", LARGEST_UPSCALE), "upscaler", inventory
@@ -71,9 +129,9 @@ def choose_upscale(body: GenerationBody, size: Size, inventory: Inventory) -> En
 def choose_enlarging(
     upscaler: str, size: Size, field: str, inventory: Inventory, besides: Sequence[str] = ()
 ) -> Enlarging:
-    """By the upscale model, or the plain method, of that name. Raises InvalidValue that names `field`, and all that it
-    takes: those, and `besides`."""
-    method = PICTURE_METHODS.get(upscaler.lower())
+    """By the upscale model, or the plain method, of that name; by Lanczos if it says that no model was chosen. Raises
+    InvalidValue that names `field`, and all that it takes: those, and `besides`."""
+    method = "lanczos" if is_nothing(upscaler) else plain_method(upscaler)
     if method is not None:
         return Enlarging(size, method=method)
     besides = [*besides, *PLAIN_UPSCALERS]
@@ -100,10 +158,10 @@ def choose_faces(body: GenerationBody | UpscaleBody, warnings: list[str]) -> Fac
     if not body.restore_faces:
         return None
     model = body.face_restoration_model
-    known = {"codeformer": "codeformer.pth", "gfpgan": "GFPGANv1.4.pth"}
-    if model.lower() == "gfpgan":
+    known = find_word("codeformer" if is_default(model) else model, FACE_MODELS)
+    if known == "gfpgan" and getattr(body, "gfpgan_weight", FULL) not in (FULL, UNTOUCHED):
         warnings.append("gfpgan_weight has no effect: the engine's nodes restore faces with GFPGAN in full")
-    return FaceRestoration(known.get(model.lower(), model), body.codeformer_weight)
+    return FaceRestoration(model if known is None else FACE_MODELS[known], body.codeformer_weight)
 
 
 def _hires_size(body: GenerationBody, size: Size) -> Size:

@@ -1,18 +1,15 @@
 """The web page's extras: which of the upscalers and face restorers that it names there are, and how large it gets."""
 
-import re
 from collections.abc import Sequence
 
 from shared.errors import InvalidValue
-from shared.model_names import nearest
 from shared.schema.body import ExtrasBody
 from shared.schema.request import EnlargedLayer, Enlarging, ExtrasRequest, FaceRestoration, FacesLayer, Size
 from shared.schema.units import Picture
-from shared.web.reading.enlarging import LARGEST_UPSCALE, NOT_CHOSEN, PICTURE_METHODS, scaled
+from shared.schema.words import is_nothing
+from shared.web.reading.enlarging import LARGEST_UPSCALE, factor_in_name, not_there, plain_method, scaled
 from shared.web.reading.inventory import Inventory, look_for, match_file
 
-# As in "4x-UltraSharp", "RealESRGAN_x4plus".
-FACTOR_IN_NAME = re.compile(r"(?<!\d)([1-8])x|(?<![a-z\d])x([1-8])(?!\d)", re.IGNORECASE)
 USUAL_FACTOR = 2.0
 # The encoder of WebP takes no larger side; and what is written in another format than the engine's is decoded whole.
 LARGEST_WEBP = 16383
@@ -33,7 +30,7 @@ def read_extras(
             (body.upscaler_model, body.upscaler_visibility, "upscaler_model"),
             (body.upscaler_model_2, body.upscaler_visibility_2, "upscaler_model_2"),
         )
-        if name.lower() not in NOT_CHOSEN and visibility > 0
+        if not is_nothing(name) and visibility > 0
     ]
     if len(wanted) == 2 and wanted[1][1] >= 1:
         warnings.append("upscaler_visibility_2 is 1: nothing is to be seen of the first upscaler")
@@ -43,12 +40,6 @@ def read_extras(
         for name, visibility, field in wanted
     ]
     return ExtrasRequest(source, Enlarging(size), tuple(layers), _faces(body, face_models, warnings))
-
-
-def factor_in_name(name: str) -> float | None:
-    """By how much an upscale model of that name enlarges, if the name tells."""
-    match = FACTOR_IN_NAME.search(name)
-    return float(match[1] or match[2]) if match else None
 
 
 def _size(body: ExtrasBody, source: Size, upscaler: str | None, warnings: list[str]) -> Size:
@@ -72,14 +63,13 @@ def _size(body: ExtrasBody, source: Size, upscaler: str | None, warnings: list[s
 
 
 def _enlarging(name: str, size: Size, field: str, inventory: Inventory, warnings: list[str]) -> Enlarging:
-    method = PICTURE_METHODS.get(name.lower())
+    method = plain_method(name)
     if method is not None:
         return Enlarging(size, method=method)
     found = look_for(name, inventory, ("upscale_models",), field, "upscale model")
     if found is not None:
         return Enlarging(size, model=found[1])
-    there = ", ".join(nearest(name, inventory.names("upscale_models"))) or "no upscale model yet"
-    warnings.append(f"{field} {name!r} does not exist, so Lanczos was used; there is {there}")
+    warnings.append(not_there(field, name, inventory))
     return Enlarging(size)
 
 

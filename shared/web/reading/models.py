@@ -9,6 +9,7 @@ from shared.engine.families import Family, ModelFile, Part, TextEncoder
 from shared.errors import EngineUnavailable, InvalidValue
 from shared.schema.body import GenerationBody
 from shared.schema.request import Models
+from shared.schema.words import is_default
 from shared.web.reading.inventory import Inventory, find_file, find_in
 from shared.web.reading.matching import check_vae, latent_channels
 
@@ -25,7 +26,6 @@ ENCODERS: dict[Family, tuple[str, tuple[TextEncoder, ...]]] = {
 WELCOME = {Family.SD3: TextEncoder.T5XXL}
 # Where the file that draws may lie.
 MAIN = ("checkpoints", "diffusion_models")
-CHECKPOINTS_OWN = ("automatic", "none", "default")
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _choose(preferred: str | None, inventory: Inventory) -> str | None:
 
 
 def _named_vae(body: GenerationBody, inventory: Inventory, model: ModelFile) -> str | None:
-    if body.vae_name is None or body.vae_name.lower() in CHECKPOINTS_OWN:
+    if body.vae_name is None or is_default(body.vae_name):
         return None
     return check_vae(find_file(body.vae_name, inventory, "vae", "vae_name", "VAE"), inventory, model)
 
@@ -139,6 +139,7 @@ def _named_encoders(body: GenerationBody, inventory: Inventory) -> tuple[str, ..
     return tuple(
         find_file(name, inventory, "text_encoders", "text_encoders", "text encoder")
         for name in body.text_encoders or ()
+        if not is_default(name)
     )
 
 

@@ -7,10 +7,11 @@ from typing import Any, Generic, TypeVar
 from shared.engine.families import ModelFile
 from shared.schema.body import GenerationBody, Img2ImgBody, LoraBody, Txt2ImgBody
 from shared.schema.request import Common, Img2ImgRequest, Lora, Sampling, Tiles, Txt2ImgRequest
+from shared.schema.words import is_nothing
 from shared.web.body import Fields
-from shared.web.reading.control import read_controls
-from shared.web.reading.effect import idle, unswitched, without_effect
-from shared.web.reading.enlarging import choose_faces, choose_hires, choose_upscale
+from shared.web.reading.control import is_on, read_controls
+from shared.web.reading.effect import idle, unchosen_parts_off, unswitched, without_effect
+from shared.web.reading.enlarging import choose_faces, choose_hires, choose_upscale, hires_upscaler
 from shared.web.reading.inventory import Inventory
 from shared.web.reading.large_sizes import as_hires_fix, first_pass_size, second_pass, size_warning
 from shared.web.reading.matching import find_fitting
@@ -67,9 +68,9 @@ class Context:
 def read_txt2img(fields: Fields, context: Context) -> Reading[Txt2ImgRequest]:
     """The request in `fields`. Raises InvalidValue, InvalidPicture, EngineUnavailable."""
     values = tidy(fields.values)
-    body = validate(Txt2ImgBody, values)
-    warnings = ignored({**values, **fields.files}, Txt2ImgBody, {"denoising_strength"})
-    if "denoising_strength" in values:
+    body, without_choice = unchosen_parts_off(validate(Txt2ImgBody, values))
+    warnings = without_choice + ignored({**values, **fields.files}, Txt2ImgBody, {"denoising_strength"})
+    if "denoising_strength" in values and not _sends_all_parts(values):
         warnings.append(
             "denoising_strength has no effect in txt2img, which starts from noise alone; the second pass of hires_fix "
             "has hires_fix_denoising_strength"
@@ -92,14 +93,19 @@ def read_txt2img(fields: Fields, context: Context) -> Reading[Txt2ImgRequest]:
     return Reading(request, parameters, _said(body, parameters), warnings, sent.kept, body.preview, spelled_out)
 
 
+def _sends_all_parts(values: Mapping[str, Any]) -> bool:
+    """Whether the client sends the fields of all parts each time, as the web page does, and means nothing by it."""
+    return "hires_fix_denoising_strength" in values or {"hires_fix", "hires_fix_enabled"} <= values.keys()
+
+
 def read_img2img(fields: Fields, context: Context) -> Reading[Img2ImgRequest]:
     """Like `read_txt2img`, with the picture and the mask."""
     values = tidy(fields.values)
     # The pictures are read from `fields`, for they may be files.
-    body = validate(
-        Img2ImgBody, {name: value for name, value in values.items() if name not in FROM_FIELDS} | NO_PICTURE
+    body, without_choice = unchosen_parts_off(
+        validate(Img2ImgBody, {name: value for name, value in values.items() if name not in FROM_FIELDS} | NO_PICTURE)
     )
-    warnings = [*ignored({**values, **fields.files}, Img2ImgBody, {"image"}), *unswitched(body)]
+    warnings = [*without_choice, *ignored({**values, **fields.files}, Img2ImgBody, {"image"}), *unswitched(body)]
     chosen = _choose_models(body, context)
     warnings += chosen.warnings
     sent = SentPictures(fields, context.stored)
@@ -163,6 +169,7 @@ def _common(
         hires = choose_hires(body, frame.size, sampling, inventory, warnings)
     else:
         hires = second_pass(frame.size, frame.enlarged, sampling)
+    upscaler = None if frame.enlarged else hires_upscaler(body, hires)
     finished = frame.whole or (frame.size if hires is None else hires.size)
     seeds = choose_seeds(body)
     parts = {
@@ -192,6 +199,7 @@ def _common(
         "sampler_name": sampling.sampler,
         "scheduler": sampling.scheduler,
         "seed": seeds[0],
+        **({} if upscaler is None else {"hires_fix_upscaler": upscaler}),
     }
     return parts, _parameters(body, resolved, guidance, control_names)
 
@@ -224,7 +232,7 @@ def _parameters(
         units = {
             index: unit.model_dump(mode="json", exclude_defaults=True)
             for index, unit in enumerate(body.controlnet.units)
-            if unit.enabled
+            if is_on(unit)
         }
         for index, name in control_names.items():
             units[index]["input_image"] = name
@@ -241,7 +249,7 @@ def _loras(
     asked += [("prompt", lora) for lora in tagged]
     found = []
     for field, lora in asked:
-        if lora.enabled and lora.lora_name.lower() not in ("", "none"):
+        if lora.enabled and lora.lora_name and not is_nothing(lora.lora_name):
             name = find_fitting(lora.lora_name, inventory, "loras", field, "LoRA", model)
             clip = lora.strength_model if lora.strength_clip is None else lora.strength_clip
             found.append(Lora(name, lora.strength_model, clip))

@@ -8,6 +8,7 @@ from pydantic import AliasChoices, BaseModel, ValidationError
 
 from shared.errors import InvalidValue
 from shared.schema.body import Body, ControlNetBody, ControlUnitBody, LoraBody
+from shared.schema.words import is_default
 from shared.web.body import parse_json
 
 B = TypeVar("B", bound=BaseModel)
@@ -15,6 +16,11 @@ B = TypeVar("B", bound=BaseModel)
 TEXTS = ("prompt", "negative_prompt")
 # What a form can only hold as text.
 STRUCTURED = ("lora", "loras", "controlnet", "custom_workflow", "text_encoders")
+# Names that may be left to us: a menu's own words for that are as if nothing was sent.
+LEFT_TO_US = (
+    *("model_name", "text_encoders", "sampler_name", "scheduler"),
+    *("hires_fix_sampler_name", "hires_fix_scheduler"),
+)
 # What asks for nothing, in JSON or in a form.
 NOTHING = (False, "false", "none", "automatic")
 # Sent by the web page, and of no meaning for the result: the order of units is theirs, a unit has one picture, and the
@@ -44,13 +50,20 @@ def _is_required(model: type[BaseModel], field: str) -> bool:
 
 
 def tidy(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values as they are meant: null and an empty text where no text belongs are left out, at any depth; what a
-    form holds as JSON is read. Raises InvalidValue for JSON that is none."""
+    """The values as they are meant: null and an empty text where no text belongs are left out, at any depth, and so is
+    a name that leaves the choice to us; what a form holds as JSON is read.
+
+    Raises InvalidValue for JSON that is none.
+    """
     return {
         name: _tidy(_structured(name, value))
         for name, value in values.items()
-        if value is not None and (value != "" or name in TEXTS)
+        if value is not None and (value != "" or name in TEXTS) and not _is_left_to_us(name, value)
     }
+
+
+def _is_left_to_us(name: str, value: Any) -> bool:
+    return name in LEFT_TO_US and isinstance(value, str) and is_default(value)
 
 
 def known_names(model: type[BaseModel]) -> set[str]:
@@ -80,7 +93,9 @@ def _said_twice(values: Mapping[str, Any], model: type[Body]) -> list[str]:
     """A warning for each further name of a field that asks for something, and for something else than the first."""
     warnings = []
     for field in model.model_fields.values():
-        names = field.validation_alias.choices if isinstance(field.validation_alias, AliasChoices) else ()
+        # A switch is on if either says so.
+        alias = None if field.annotation is bool else field.validation_alias
+        names = alias.choices if isinstance(alias, AliasChoices) else ()
         first, *others = [str(name) for name in names if name in values] or [""]
         warnings += [
             f"{other} has no effect: {first} says {values[first]!r}"

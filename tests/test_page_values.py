@@ -1,0 +1,300 @@
+"""The values that the web page's menus and boxes really send, and all the spellings that mean the same."""
+
+import io
+import itertools
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+from pydantic import AliasChoices, ValidationError
+
+from shared.errors import InvalidValue
+from shared.schema.body import (
+    Body,
+    ControlUnitBody,
+    ExtrasBody,
+    Img2ImgBody,
+    LoraBody,
+    Txt2ImgBody,
+    UpscaleBody,
+)
+from shared.schema.request import Enlarging
+from shared.schema.words import find_word, is_default, is_nothing, is_placeholder
+from shared.web.reading.effect import unchosen_parts_off
+from tests.control import Control, body
+from tests.page import UNIT, generation
+from tests.readings import URL, read, refused, reread
+from tests.shelf import OWN, REFINER, Shelf
+from workflows.preprocessors import ALSO, PREPROCESSORS, UNION_TYPES, preprocessor_name
+
+BODIES = (Txt2ImgBody, Img2ImgBody, UpscaleBody, ExtrasBody, ControlUnitBody, LoraBody)
+# What stands in a menu when nothing was chosen, in several programs.
+NO_CHOICE = ("none", "None", "NONE", "Select a model...", "-- Select model --", "No models found", "undefined")
+
+
+def fixed(model: type[Body]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The fields of a body that take one of some fixed words."""
+    for name, field in model.model_fields.items():
+        for each in (field.annotation, *get_args(field.annotation)):
+            while get_origin(each) not in (Literal, None) and hasattr(each, "__origin__"):
+                each = each.__origin__
+            if get_origin(each) is Literal:
+                yield name, get_args(each)
+
+
+FIXED = [(model, name, words) for model in BODIES for name, words in fixed(model)]
+
+
+def test_the_fixed_words_are_found() -> None:
+    assert {name for _, name, _ in FIXED} == {
+        *("hires_fix_upscale_method", "resize_mode", "inpaint_mode", "control_mode", "output_format"),
+        "large_sizes",
+    }
+
+
+@pytest.mark.parametrize(("model", "name", "words"), FIXED, ids=lambda each: getattr(each, "__name__", None))
+def test_a_fixed_word_is_taken_in_any_spelling(model: type[Body], name: str, words: tuple[str, ...]) -> None:
+    needed = {"prompt": "x", "input_image": "", "image": "", "lora_name": "x"}
+    for word in words:
+        spelled = {word, word.upper(), word.title(), f" {word} "}
+        spelled |= {each.replace("_", gap).replace("-", gap) for each in spelled for gap in (" ", "-", "_", "")}
+        for each in spelled:
+            assert getattr(model(**{**needed, name: each}), name) == word
+    for wrong in ("something else", "", 7.5, True, 17):
+        with pytest.raises(ValidationError):
+            model(**{**needed, name: wrong})
+
+
+@pytest.mark.parametrize(
+    ("field", "sent", "meant"),
+    [
+        ("resize_mode", "crop_resize", "crop_and_resize"),
+        ("resize_mode", "resize_fill", "fill"),
+        ("resize_mode", "just_resize", "just_resize"),
+        ("resize_mode", "Crop and Resize", "crop_and_resize"),
+        ("resize_mode", "Crop & Resize", "crop_and_resize"),
+        ("resize_mode", "Resize and Fill", "fill"),
+        ("resize_mode", 1, "crop_and_resize"),
+        ("resize_mode", "2", "fill"),
+        ("control_mode", "Balanced", "balanced"),
+        ("control_mode", "My prompt is more important", "prompt"),
+        ("control_mode", "ControlNet is more important", "control"),
+        ("control_mode", 0, "balanced"),
+    ],
+)
+def test_the_words_of_the_page_and_of_others(field: str, sent: Any, meant: str) -> None:
+    unit = {**UNIT, "input_image": URL, field: sent}
+    parameters = read(controlnet={"enabled": True, "units": [unit]}).parameters
+    assert ControlUnitBody(**parameters["controlnet"]["units"][0]).model_dump()[field] == meant
+    if field == "resize_mode":
+        assert Img2ImgBody(prompt="x", input_image="", resize_mode=sent).resize_mode == meant
+
+
+@pytest.mark.parametrize("sent", ["PNG", "JPEG", "WEBP", "image/jpeg", "Png"])
+def test_the_pages_format_of_extras(sent: str) -> None:
+    assert ExtrasBody(output_format=sent).output_format == sent.lower().removeprefix("image/")
+
+
+def test_words_in_addresses_and_forms_of_other_routes(control: Control) -> None:
+    assert control.client.get("/api/jobs?kind=Txt2Img&state=Running,COMPLETED,canceled").status_code == 200
+    assert control.client.get("/api/jobs?kind=txt2vid").status_code == 422
+    assert control.client.get("/api/jobs?state=lost").status_code == 422
+    assert body(control.client.get("/api/fetch-prompt?type=Negative"))["type"] == "negative"
+    for sent, meant in (("LoRA", "loras"), ("Checkpoints", "checkpoints"), ("Upscale Models", "upscale_models")):
+        form = {"model_type": sent, "file": (io.BytesIO(b"no model"), "a.safetensors")}
+        refused = control.client.post("/api/upload-model", data=form, content_type="multipart/form-data")
+        # The type is understood, so it is the file that is refused.
+        assert body(refused)["error"]["field"] == "file", (sent, meant)
+
+
+def test_a_word_that_may_be_several_is_none() -> None:
+    assert find_word("a b", ["A-B", "a_b"]) is None
+    assert find_word("a_b", ["A-B", "a_b"]) == "a_b"
+    assert find_word("+", ["-"]) is None
+
+
+def test_the_pages_default_preprocessor_names_what_to_install() -> None:
+    unit = {**UNIT, "input_image": URL, "preprocessor": "dw_openpose_full", "control_type": "openpose"}
+    wrong = refused(controlnet={"enabled": True, "units": [unit]})
+    assert wrong.field == "controlnet.units[0].preprocessor"
+    assert wrong.message == (
+        "controlnet.units[0].preprocessor 'dw_openpose_full' needs the node DWPreprocessor, "
+        "which this engine does not have"
+    )
+    assert wrong.hint is not None
+    assert "comfyui_controlnet_aux" in wrong.hint
+    assert "data/custom_nodes" in wrong.hint
+    assert (wrong.details["package"], wrong.details["node"]) == ("comfyui_controlnet_aux", "DWPreprocessor")
+    shelf = Shelf()
+    shelf.nodes = ("DWPreprocessor",)
+    (control,) = read(shelf, controlnet={"units": [unit]}).request.controls
+    assert control.preprocessing is not None
+    assert control.preprocessing.node == "DWPreprocessor"
+
+
+def test_preprocessors_by_any_of_their_names() -> None:
+    assert set(ALSO.values()) <= {*PREPROCESSORS, *UNION_TYPES}
+    for sent, meant in (
+        ("DWPose", "dwpose"), ("OpenPose", "openpose"), ("Soft Edge", "softedge"), ("softedge_hed", "hed"),
+        ("Line-Art", "lineart"), ("Depth Anything", "depth"), ("M-LSD", "mlsd"), ("Canny", "canny"), ("None", "none"),
+        ("NormalMap", "normalbae"), ("Scribble/Sketch", "scribble"), ("Segmentation", "seg"),
+    ):  # fmt: skip
+        assert preprocessor_name(sent) == meant
+    near = refused(controlnet={"units": [{**UNIT, "input_image": URL, "preprocessor": "opnpose"}]})
+    assert "did you mean openpose?" in str(near.hint)
+
+
+def test_hires_fix_is_on_if_either_name_says_so() -> None:
+    for values in itertools.product((True, False, "true", "false", None), repeat=2):
+        sent = dict(zip(("hires_fix", "hires_fix_enabled"), values, strict=True))
+        reading = read(**{name: value for name, value in sent.items() if value is not None})
+        assert (reading.request.hires is not None) is any(value in (True, "true") for value in values), sent
+        assert reading.warnings == []
+    reading = read(**generation(model_name=OWN, hires_fix=True, hires_fix_enabled=False))
+    assert (reading.request.hires is not None, reading.warnings) == (True, [])
+    assert refused(hires_fix="perhaps", hires_fix_enabled=False).field == "hires_fix"
+
+
+def test_every_switch_with_two_names_is_on_if_either_says_so() -> None:
+    pairs = [
+        (model, name, [str(each) for each in field.validation_alias.choices])
+        for model in BODIES
+        for name, field in model.model_fields.items()
+        if field.annotation is bool and isinstance(field.validation_alias, AliasChoices)
+    ]
+    assert pairs
+    for model, name, names in pairs:
+        for on in names:
+            sent = {each: each == on for each in names}
+            assert getattr(model(prompt="x", input_image="", image="", **sent), name) is True
+
+
+def test_the_pages_upscaler_of_hires_fix_stands_in_a_list_that_lacks_it() -> None:
+    sent = generation(model_name=OWN, hires_fix=True, random_seed=False, seed=1)
+    bare = Shelf(upscale_models=())
+    reading = read(bare, **sent)
+    assert reading.request.hires is not None
+    assert reading.request.hires.enlarging == Enlarging((1280, 1280))
+    assert reading.warnings == [
+        "hires_fix_upscaler '4x-ultrasharp' does not exist, so Lanczos was used; there is no upscale model yet"
+    ]
+    # Sent again, they say what was done, and make the same pictures.
+    again = read(bare, **reading.parameters)
+    assert (again.request, again.warnings) == (reading.request, [])
+    there = read(**sent)
+    assert there.request.hires is not None
+    assert there.request.hires.enlarging == Enlarging((1280, 1280), model="4x-UltraSharp.pth")
+    assert there.warnings == []
+    # One that is misspelt is no other one that is missing.
+    assert refused(hires_fix=True, hires_fix_upscaler="4x-ultrashrap").field == "hires_fix_upscaler"
+    assert refused(hires_fix=True, hires_fix_upscaler="Latnet").field == "hires_fix_upscaler"
+
+
+@pytest.mark.parametrize("sent", ["Latent (Nearest)", "latent_nearest", "Latent-Bicubic", "automatic"])
+def test_methods_of_enlarging_in_any_spelling(sent: str) -> None:
+    hires = read(hires_fix=True, hires_fix_upscaler=sent).request.hires
+    assert hires is not None
+    assert hires.latent_method is not None
+    assert read(upscaler="LANCZOS").request.upscale == Enlarging((1024, 1024))
+    assert read(upscaler="nearest-exact").request.upscale == Enlarging((1024, 1024), method="nearest-exact")
+
+
+def test_a_refiner_without_a_choice_is_off() -> None:
+    plain = read(**generation(model_name=OWN, seed=1, random_seed=False))
+    reading = read(**generation(model_name=OWN, refiner_enabled=True, seed=1, random_seed=False))
+    assert reading.warnings == ["refiner_enabled has no effect: refiner_model is 'none', so it is off"]
+    assert (reading.request, reading.parameters) == (plain.request, plain.parameters)
+    assert read(refiner_enabled=True, refiner_model=REFINER).request.refiner is not None
+
+
+@pytest.mark.parametrize("sent", NO_CHOICE)
+def test_no_choice_in_a_field_of_names_is_never_taken_for_a_name(sent: str) -> None:
+    assert is_nothing(sent)
+    plain = read(seed=1)
+    for model in (Txt2ImgBody, Img2ImgBody):
+        for name, field in model.model_fields.items():
+            if field.annotation not in (str, str | None) or name in (
+                "prompt",
+                "negative_prompt",
+                "input_image",
+                "mask",
+            ):
+                continue
+            on = {"hires_fix": True} if name.startswith("hires_fix") else {}
+            on = {"refiner_enabled": True} if name == "refiner_model" else on
+            on = {"restore_faces": True} if name == "face_restoration_model" else on
+            # None of these is an error, and without a part that was switched on all is as if nothing was sent.
+            reading = read(seed=1, **on, **{name: sent})
+            reread(seed=1, **on, **{name: sent})
+            if not on.get("hires_fix"):
+                assert reading.request == plain.request, name
+    assert read(seed=1, lora={"lora_name": sent}, loras=[{"lora_name": sent}]).request == plain.request
+    assert read(seed=1, text_encoders=[sent]).request == plain.request
+    off = read(seed=1, controlnet={"units": [{**UNIT, "model": sent, "input_image": URL}]})
+    assert (off.request, off.parameters["controlnet"]) == (plain.request, {"units": []})
+    assert off.warnings == [f"controlnet.units[0] is off, because its model is {sent!r}"]
+    for field in ("preprocessor", "control_type"):
+        unit = {"model": "canny", "input_image": URL, field: sent}
+        assert read(controlnet={"units": [unit]}).request.controls[0].preprocessing is None
+
+
+def test_a_choice_that_is_left_to_us() -> None:
+    for sent in ("Automatic", "auto", "default", "Use same sampler", "Use same scheduler", "None"):
+        assert is_default(sent)
+        reading = read(sampler_name=sent, scheduler=sent, model_name=sent, vae_name=sent, hires_fix_sampler_name=sent)
+        assert (reading.request.sampling.sampler, reading.request.models.checkpoint) == ("euler", OWN)
+        assert reading.warnings == []
+        assert reading.said <= {"prompt", "vae_name"}
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "Selected Works", "selection", "nonesuch", "No Mans Land v2", "auto-photo", "chooser"]
+)
+def test_a_name_that_only_looks_like_no_choice_is_one(name: str) -> None:
+    assert not is_default(name)
+    assert refused(model_name=name).field == "model_name"
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("/path/to/outputs", True),
+        ("/path/to", True),
+        ("C:\\path\\to\\models", True),
+        ("path/to/models/Lora", True),
+        ("/your/path/here", True),
+        ("paste the path if it is outside project root", True),
+        ("Enter a folder name", True),
+        ("<path to the models>", True),
+        ("none", True),
+        ("/home/me/path/to/outputs", False),
+        ("/pathology/to", False),
+        ("paste-[seed]", False),
+        ("paste the [seed] here", False),
+        ("my pictures", False),
+        ("[date]-[seed]", False),
+    ],
+)
+def test_a_text_that_a_form_shows_until_somebody_types(text: str, meant: bool) -> None:
+    assert is_placeholder(text) is meant
+
+
+def test_a_part_is_off_only_if_it_was_on() -> None:
+    made, warnings = unchosen_parts_off(Txt2ImgBody(prompt="x", refiner_model="none"))
+    assert (made, warnings) == (Txt2ImgBody(prompt="x", refiner_model="none"), [])
+    _, warnings = unchosen_parts_off(UpscaleBody(image="", restore_faces=True, face_restoration_model="None"))
+    assert warnings == ["restore_faces has no effect: face_restoration_model is 'None', so it is off"]
+
+
+def test_what_the_page_sends_out_of_habit_is_no_news() -> None:
+    assert read(**generation(model_name=OWN)).warnings == []
+    assert read(**generation(model_name=OWN, restore_faces=True, face_restoration_model="gfpgan")).warnings == []
+    moved = read(**generation(model_name=OWN, restore_faces=True, face_restoration_model="GFPGAN", gfpgan_weight=0.7))
+    assert [warning.split()[0] for warning in moved.warnings] == ["gfpgan_weight"]
+    # Who sends nothing but this has not been told that it means nothing here.
+    assert "no effect" in read(denoising_strength=0.3).warnings[0]
+
+
+def test_a_wrong_word_is_told_what_would_be_right() -> None:
+    with pytest.raises(InvalidValue, match="one of just_resize, crop_and_resize, fill, not 'squeeze'"):
+        reread(resize_mode="squeeze")
