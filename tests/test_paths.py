@@ -15,7 +15,8 @@ from tests.control import PICTURE, Control, body, picture
 
 def test_untouched_fields_of_the_page_mean_the_defaults(control: Control) -> None:
     names = ("outputDirectory", "modelsDirectory", "controlNetModelsPath", "upscalerModelsPath", "vaeModelsPath")
-    sent = {**dict.fromkeys(names, "/path/to/some/folder"), "loraEmbeddingsPath": "", "filenameFormat": None}
+    sent = {**dict.fromkeys(names, "/path/to/some/folder"), "loraEmbeddingsPath": ""}
+    sent["filenameFormat"] = "paste the path if it is outside project root"
     answer = control.client.post("/api/settings/paths", json={**sent, "saveMetadata": True})
     assert body(answer)["status"] == "success"
     assert body(answer)["restart"] is False

@@ -15,6 +15,7 @@ from shared.errors import InvalidValue, NotPossible
 from shared.files import is_folder
 from shared.paths import ChosenPaths, PathsFile
 from shared.schema.units import is_text
+from shared.schema.words import is_placeholder
 from shared.web.body import read_fields
 from shared.web.titles import LONGEST_FORMAT, TOKENS, UNSAFE, unknown_tokens
 
@@ -27,8 +28,6 @@ FOLDERS = {
     "vaeModelsPath": "vae",
     "loraEmbeddingsPath": "loras",
 }
-# What the page sends for a field that nobody has filled in.
-PLACEHOLDER = "/path/to"
 LONGEST_PATH = 1000
 
 
@@ -129,4 +128,4 @@ def _text(field: str, value: Any, longest: int) -> str | None:
     if not isinstance(value, str) or len(value) > longest or not is_text(value):
         raise InvalidValue(f"{field} must be text of at most {longest} characters", field=field)
     text = value.strip()
-    return None if not text or text == PLACEHOLDER or text.startswith(f"{PLACEHOLDER}/") else text
+    return None if not text or is_placeholder(text) else text
