@@ -181,7 +181,7 @@ def build_control(backend: Backend, manager: EngineManager, uploads: ModelUpload
     """The control service's application."""
     routes = [
         engine_routes(manager),
-        model_routes(backend.catalog),
+        model_routes(backend.catalog, backend.settings.checkpoint),
         controlnet_routes(backend.catalog),
         suggestion_routes(),
         model_upload_routes(uploads),

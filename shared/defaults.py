@@ -1,6 +1,6 @@
 """What a request means when it leaves something out: the checkpoint, and settings that suit that checkpoint. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from shared.engine.families import Family, ModelFile
@@ -39,15 +39,19 @@ USUAL: Mapping[Family, Defaults] = {
 SD2_BASE = Defaults()
 
 
-def choose_checkpoint(preferred: str | None, available: Sequence[str]) -> str | None:
+def choose_checkpoint(
+    preferred: str | None, available: Sequence[str], draws_alone: Callable[[str], bool] = lambda _name: True
+) -> str | None:
     """The checkpoint for a request that names none: the preferred one (a setting), else the first of the user's own,
-    else the starter; None when there is nothing to choose from."""
+    else the starter; None when there is nothing to choose from.
+
+    Those that do not draw well from a prompt alone (`draws_alone`) come last.
+    """
     if preferred is not None:
         return preferred
     own = sorted(name for name in available if name not in SMALL)
-    if own:
-        return own[0]
-    return STARTER if STARTER in available else None
+    candidates = [*own, *(name for name in available if name == STARTER)]
+    return next((name for name in candidates if draws_alone(name)), candidates[0] if candidates else None)
 
 
 def own_vaes(available: Sequence[str]) -> list[str]:

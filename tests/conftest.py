@@ -14,6 +14,7 @@ import psutil
 import pytest
 import requests
 
+from shared.engine.families import ModelFile
 from shared.engine.install import engine_dir
 from shared.settings import PREFIX, PROJECT_DIR, Settings
 from shared.web.backend import Backend
@@ -149,6 +150,7 @@ def control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Control
     manager = Managed(backend.engine, None, list, backend.store.count_unfinished)
     made = Control(backend, ModelUploads(settings, backend.catalog), manager)
     monkeypatch.setattr(backend.catalog, "names", lambda folder, _age=1.0: made.files.get(folder, []))
+    monkeypatch.setattr(backend.catalog, "model_file", lambda _folder, name: made.known.get(name, ModelFile(name)))
     yield made
     backend.stop()
 

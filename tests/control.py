@@ -7,6 +7,7 @@ from typing import Any
 from flask.testing import FlaskClient
 
 from launcher.house import build_control
+from shared.engine.families import ModelFile
 from shared.engine.manager import EngineManager
 from shared.web.backend import Backend
 from shared.web.control.model_upload import ModelUploads
@@ -16,12 +17,14 @@ PICTURE = "20261122-143210-3f2a9c1e0b7d_00001_.png"
 
 @dataclass
 class Control:
-    """The control service, its engine's files by folder, and whether its engine was asked to start again."""
+    """The control service, its engine's files by folder, what is known of them, and whether its engine was asked to
+    start again."""
 
     backend: Backend
     uploads: ModelUploads
     manager: "Managed"
     files: dict[str, list[str]] = field(default_factory=dict)
+    known: dict[str, ModelFile] = field(default_factory=dict)
 
     @property
     def client(self) -> FlaskClient:

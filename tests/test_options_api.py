@@ -61,6 +61,7 @@ def test_every_service_tells_all_there_is(house: TestHouse) -> None:
     assert told["face_restoration"] == {"available": False, "models": []}
     assert told["seamless_tiling"] == {"available": False}
     assert told["defaults"] == {"model_name": CHECKPOINT_NAME, **usual}
+    assert told["checkpoints"][0]["name"] == CHECKPOINT_NAME
     assert told["limits"]["queue_limit"] == 1000
     assert options(house.img2img) == options(house.control) == told
 

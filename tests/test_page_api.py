@@ -13,6 +13,7 @@ import pytest
 import requests
 from PIL import Image
 
+from starter import CHECKPOINT_NAME
 from tests.house import TIMEOUT, TestHouse, data_url, encoded, open_rgb
 from tests.page import ORIGIN, UNIT, generation
 from tests.tiny import write_safetensors
@@ -159,6 +160,10 @@ def test_interrupt(house: TestHouse, service: str) -> None:
 def test_the_menus_are_filled(house: TestHouse, route: str, name: str) -> None:
     models = get(f"{house.control}/api/{route}")["models"]
     assert {"id": name, "name": Path(name).stem, "filename": name} in models
+
+
+def test_the_menu_of_models_begins_with_the_default(house: TestHouse) -> None:
+    assert get(f"{house.control}/api/models")["models"][0]["filename"] == CHECKPOINT_NAME
 
 
 def test_controlnets_are_strings(house: TestHouse) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify
 
-from shared.defaults import choose_checkpoint, defaults_for
+from shared.defaults import defaults_for
 from shared.engine.options import engine_options
 from shared.schema.body import Img2ImgBody, Txt2ImgBody
 from shared.web.backend import Backend
+from shared.web.reading.default_checkpoint import default_checkpoint, default_first
 from shared.web.reading.enlarging import LATENT_UPSCALERS, PLAIN_UPSCALERS
 from shared.web.reading.inventory import match_file
 from workflows.preprocessors import PREPROCESSORS
@@ -27,6 +28,7 @@ def option_routes(backend: Backend) -> Blueprint:
             {
                 "status": "success",
                 **choices,
+                "checkpoints": _checkpoints(choices["checkpoints"], backend),
                 "upscalers": [*choices["upscalers"], *PLAIN_UPSCALERS],
                 "hires_upscalers": [*LATENT_UPSCALERS, *choices["upscalers"], *PLAIN_UPSCALERS],
                 "defaults": _defaults(backend),
@@ -46,9 +48,13 @@ def option_routes(backend: Backend) -> Blueprint:
     return routes
 
 
+def _checkpoints(files: list[dict[str, Any]], backend: Backend) -> list[dict[str, Any]]:
+    return default_first(files, backend.settings.checkpoint, backend.catalog, lambda file: str(file["name"]))
+
+
 def _defaults(backend: Backend) -> dict[str, Any]:
     """What a request gets that names nothing but a prompt."""
-    wanted = choose_checkpoint(backend.settings.checkpoint, backend.catalog.names("checkpoints"))
+    wanted = default_checkpoint(backend.settings.checkpoint, backend.catalog)
     # The setting may leave out its folder and ending.
     chosen = None if wanted is None else match_file(wanted, backend.catalog.names("checkpoints"))
     if chosen is None:

@@ -7,17 +7,21 @@ from pathlib import PurePath
 from flask import Blueprint, Response, jsonify
 
 from shared.engine.catalog import Catalog
+from shared.web.reading.default_checkpoint import default_first
 
 # The engine's folders, by the names that the page's routes have.
 LISTS = {"models": "checkpoints", "lora-models": "loras", "upscaler-models": "upscale_models"}
 
 
-def model_routes(catalog: Catalog) -> Blueprint:
-    """GET /api/models, /api/lora-models and /api/upscaler-models."""
+def model_routes(catalog: Catalog, preferred: str | None) -> Blueprint:
+    """GET /api/models, /api/lora-models and /api/upscaler-models; `preferred` is the checkpoint of the settings."""
     routes = Blueprint("models", __name__)
 
     def lister(folder: str) -> Response:
         names = catalog.names(folder, 0.0)
+        if folder == "checkpoints":
+            # The page preselects the first.
+            names = default_first(names, preferred, catalog, str)
         models = [{"id": name, "name": PurePath(name).stem, "filename": name} for name in names]
         return jsonify({"status": "success", "models": models})
 

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shared.defaults import Defaults, choose_checkpoint, defaults_for, own_vaes
+from shared.defaults import Defaults, defaults_for, own_vaes
 from shared.engine.catalog import FRESH
 from shared.engine.families import Family, ModelFile, Part, TextEncoder
 from shared.errors import EngineUnavailable, InvalidValue
 from shared.schema.body import GenerationBody
 from shared.schema.request import Models
 from shared.schema.words import is_default
+from shared.web.reading.default_checkpoint import default_checkpoint
 from shared.web.reading.inventory import Inventory, find_file, find_in
 from shared.web.reading.matching import check_vae, latent_channels
 
@@ -123,9 +124,9 @@ def _usable_parts(checkpoint: ModelFile) -> frozenset[Part]:
 
 def _choose(preferred: str | None, inventory: Inventory) -> str | None:
     """The checkpoint for a request that leaves the choice to us: never a file that was deleted a moment ago."""
-    wanted = choose_checkpoint(preferred, inventory.names("checkpoints"))
+    wanted = default_checkpoint(preferred, inventory)
     if wanted is None or not inventory.model_file("checkpoints", wanted).known:
-        wanted = choose_checkpoint(preferred, inventory.names("checkpoints", 0.0))
+        wanted = default_checkpoint(preferred, inventory, 0.0)
     return wanted
 
 

@@ -1,0 +1,69 @@
+"""The checkpoint of a request that names none, and that the lists begin with it."""
+
+import pytest
+
+from shared.engine.families import Family, ModelFile
+from shared.web.body import Fields
+from shared.web.reading.default_checkpoint import default_checkpoint, default_first
+from shared.web.reading.requests import Context, read_txt2img
+from starter import CHECKPOINT_NAME, INPAINTING_NAME, PASTEL_NAME
+from tests.control import Control, body
+from tests.shelf import OWN, PAINTER, Shelf
+
+PAINT, REFINE, DRAW = "a-paint.safetensors", "b-refine.safetensors", "z/draw.safetensors"
+KNOWN = {
+    PAINT: ModelFile(PAINT, Family.SD1, inpainting=True, known=True),
+    REFINE: ModelFile(REFINE, Family.SDXL_REFINER, known=True),
+    DRAW: ModelFile(DRAW, Family.SDXL, known=True),
+    INPAINTING_NAME: ModelFile(INPAINTING_NAME, Family.SD1, inpainting=True, known=True),
+}
+
+
+class Known(Shelf):
+    """Files of which it is known what they are."""
+
+    def model_file(self, _folder: str, name: str) -> ModelFile:
+        return KNOWN.get(name, ModelFile(name))
+
+
+@pytest.mark.parametrize(
+    ("files", "chosen"),
+    [
+        ((PAINT, REFINE, DRAW), DRAW),
+        ((PAINT, REFINE, CHECKPOINT_NAME), CHECKPOINT_NAME),
+        ((PAINT, REFINE), PAINT),
+        ((INPAINTING_NAME, PASTEL_NAME, CHECKPOINT_NAME), CHECKPOINT_NAME),
+        # Where the files cannot be read, their names have to do.
+        (("sd-Inpainting.ckpt", "sd_xl_refiner_1.0.ckpt", "v1-5.ckpt"), "v1-5.ckpt"),
+        (("sd-inpainting.ckpt",), "sd-inpainting.ckpt"),
+        ((), None),
+    ],
+)
+def test_no_special_checkpoint_while_there_is_another(files: tuple[str, ...], chosen: str | None) -> None:
+    shelf = Known(checkpoints=files)
+    assert default_checkpoint(None, shelf) == chosen
+    if chosen is not None:
+        others = [file for file in files if file != chosen]
+        assert default_first(files, None, shelf, str) == [chosen, *others]
+
+
+def test_a_request_gets_the_checkpoint_that_the_lists_begin_with() -> None:
+    reading = read_txt2img(
+        Fields({"prompt": "x"}, {}), Context(None, Shelf(checkpoints=(PAINTER, "x.safetensors")), {}.get)
+    )
+    assert reading.request.models.checkpoint == "x.safetensors"
+    shelf = Shelf(checkpoints=(PAINTER, OWN))
+    # What the settings name is wanted, whatever it is.
+    assert default_checkpoint(PAINTER, shelf) == PAINTER
+    assert default_first([OWN, PAINTER], "painter", shelf, str) == [PAINTER, OWN]
+    assert default_first([PAINTER, OWN], "not there", shelf, str)[0] == OWN
+
+
+def test_the_pages_menu_begins_with_it(control: Control) -> None:
+    control.files["checkpoints"] = [PAINT, REFINE, DRAW]
+    control.known = KNOWN
+    models = body(control.client.get("/api/models"))["models"]
+    assert [model["filename"] for model in models] == [DRAW, PAINT, REFINE]
+    control.files["loras"] = ["b.safetensors", "a.safetensors"]
+    loras = body(control.client.get("/api/lora-models"))["models"]
+    assert [model["id"] for model in loras] == ["b.safetensors", "a.safetensors"]
