@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from shared.decoding import decode
 from shared.errors import InvalidPicture
-from shared.images import convert_png, decode_base64, read_mask, read_picture
+from shared.images import convert_png, decode_base64, read_picture
+from shared.masks import read_mask
 from shared.schema.units import Picture
 from tests.house import encoded
+from tests.profiles import grey, grey_ink, swapped_rgb
 
 RED = (200, 16, 32)
 
@@ -81,6 +84,115 @@ def test_of_an_animation_the_first_frame_is_taken() -> None:
     assert read_picture(data, "input_image").getpixel((0, 0)) == RED
 
 
+BLUE = (RED[2], RED[1], RED[0])
+
+
+@pytest.mark.parametrize(
+    ("image", "output", "profile", "expected"),
+    [
+        (solid("RGB", BLUE), "PNG", swapped_rgb(), (*RED, 255)),
+        (solid("RGB", BLUE), "JPEG", swapped_rgb(), (*RED, 255)),
+        (solid("RGB", BLUE), "TIFF", swapped_rgb(), (*RED, 255)),
+        (solid("RGB", BLUE), "WEBP", swapped_rgb(), (*RED, 255)),
+        (solid("RGB", BLUE).quantize(4), "PNG", swapped_rgb(), (*RED, 255)),
+        (solid("RGBA", (*BLUE, 77)), "PNG", swapped_rgb(), (*RED, 77)),
+        (solid("RGBA", (*BLUE, 77)), "TIFF", swapped_rgb(), (*RED, 77)),
+        (solid("L", 100), "PNG", grey(1.0), (168, 168, 168, 255)),
+        (solid("L", 100), "JPEG", grey(1.0), (168, 168, 168, 255)),
+        (solid("LA", (100, 77)), "PNG", grey(1.0), (168, 168, 168, 77)),
+        (solid("I;16", 100 * 257), "PNG", grey(1.0), (168, 168, 168, 255)),
+        # Grey with a profile of three colours, as some programs write it.
+        (solid("L", 100), "PNG", swapped_rgb(), (100, 100, 100, 255)),
+        (solid("CMYK", (255, 0, 0, 0)), "JPEG", grey_ink(), (119, 119, 119, 255)),
+        (solid("CMYK", (255, 0, 0, 0)), "TIFF", grey_ink(), (119, 119, 119, 255)),
+        # For other pictures than this one: as if it were not there.
+        (solid("RGB", RED), "PNG", grey(1.0), (*RED, 255)),
+        (solid("RGB", RED), "PNG", grey_ink(), (*RED, 255)),
+        (solid("CMYK", (255, 0, 0, 0)), "JPEG", swapped_rgb(), (0, 255, 255, 255)),
+        (solid("L", 100), "PNG", grey_ink(), (100, 100, 100, 255)),
+        (solid("LA", (100, 77)), "PNG", b"broken", (100, 100, 100, 77)),
+        (solid("CMYK", (255, 0, 0, 0)), "JPEG", grey_ink()[:200], (0, 255, 255, 255)),
+    ],
+)
+def test_the_profile_of_every_mode_is_applied(
+    image: Image.Image, output: str, profile: bytes, expected: tuple[int, int, int, int]
+) -> None:
+    options = {"quality": 100} if output in ("JPEG", "WEBP") else {}
+    picture = decode(encoded(image, output, icc_profile=profile, **options), "input_image").image.convert("RGBA")
+    # A gamma of 2.2 is not quite the curve of sRGB, least of all in dark colours.
+    assert np.abs(np.subtract(picture.getpixel((3, 3)), expected)).max() <= 10
+
+
+def test_a_lab_picture_has_its_colours() -> None:
+    picture = read_picture(encoded(solid("LAB", (255, 128, 128)), "TIFF"), "input_image")
+    assert picture.mode == "RGB"
+    assert np.asarray(picture).min() >= 253
+
+
+@pytest.mark.parametrize(
+    ("level", "expected"), [(0.0, 0), (0.25, 64), (0.5, 128), (1.0, 255)], ids=["black", "dark", "middle", "white"]
+)
+def test_floating_point_numbers_from_0_to_1_are_read(level: float, expected: int) -> None:
+    image = solid("F", level)
+    assert read_picture(encoded(image, "TIFF"), "x").getpixel((3, 3)) == (expected,) * 3
+    if expected:
+        assert read_mask(encoded(image, "TIFF"), "mask").getpixel((3, 3)) == expected
+
+
+def test_16_bits_in_which_0_is_white_are_turned_round() -> None:
+    data = encoded(solid("I;16", 257 * 55), "TIFF")
+    tag = struct.pack("<HHIHH", 262, 3, 1, 1, 0)
+    assert data.count(tag) == 1
+    turned = data.replace(tag, struct.pack("<HHIHH", 262, 3, 1, 0, 0))
+    assert read_picture(turned, "x").getpixel((3, 3)) == (200, 200, 200)
+
+
+def bare_png(bits: int, kind: int, row: bytes, key: bytes) -> bytes:
+    """A PNG of 4 x 4 pixels with a transparent colour."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, bits, kind, 0, 0, 0))
+    body = chunk(b"IDAT", zlib.compress((b"\0" + row) * 4))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"tRNS", key) + body + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        bare_png(1, 0, bytes([0b01010000]), b"\0\1"),
+        bare_png(2, 0, bytes([0b00010001]), b"\0\1"),
+        bare_png(4, 0, bytes([0x05, 0x05]), b"\0\5"),
+        bare_png(8, 0, bytes([9, 7, 9, 7]), b"\0\7"),
+        bare_png(16, 0, struct.pack(">4H", 500, 501, 500, 501), struct.pack(">H", 501)),
+        bare_png(8, 2, bytes([1, 2, 3, 1, 2, 4] * 2), struct.pack(">3H", 1, 2, 4)),
+    ],
+    ids=["1-bit", "2-bit", "4-bit", "8-bit", "16-bit", "rgb"],
+)
+def test_a_transparent_colour_is_transparent_at_every_depth(data: bytes) -> None:
+    alpha = decode(data, "x").image.getchannel("A")
+    assert [alpha.getpixel((x, 2)) for x in range(4)] == [255, 0, 255, 0]
+
+
+@pytest.mark.parametrize(
+    ("output", "says"),
+    [("GIF", "an animation"), ("PNG", "an animation"), ("WEBP", "an animation"), ("TIFF", "a file of several pages")],
+)
+def test_of_several_pictures_the_first_is_used_and_told(output: str, says: str) -> None:
+    one, other = solid("RGB", RED), solid("RGB", (0, 90, 0))
+    data = encoded(one, output, save_all=True, append_images=[other, one], lossless=True)
+    warnings: list[str] = []
+    assert read_picture(data, "input_image", warnings).getpixel((3, 3)) == RED
+    assert warnings == [f"input_image is {says}: the first picture of it is used"]
+    told: list[str] = []
+    read_mask(data, "mask", told)
+    assert f"mask is {says}: the first picture of it is used" in told
+    alone: list[str] = []
+    read_picture(encoded(one, output), "input_image", alone)
+    assert alone == []
+
+
 def test_an_embedded_profile_is_applied_and_a_broken_one_ignored() -> None:
     lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     assert read_picture(encoded(solid("RGB", RED), icc_profile=lab), "x").getpixel((0, 0)) == RED
@@ -89,7 +201,30 @@ def test_an_embedded_profile_is_applied_and_a_broken_one_ignored() -> None:
 
 def test_the_two_pictures_in_one_jpeg_of_a_phone() -> None:
     data = encoded(solid("RGB", RED), "MPO", save_all=True, append_images=[solid("RGB", (0, 0, 0))])
-    assert np.abs(np.subtract(read_picture(data, "input_image").getpixel((0, 0)), RED)).max() <= 6
+    warnings: list[str] = []
+    assert np.abs(np.subtract(read_picture(data, "input_image", warnings).getpixel((0, 0)), RED)).max() <= 6
+    # The second one is no picture that anybody would miss.
+    assert warnings == []
+
+
+def test_what_is_lost_of_transparency_is_told() -> None:
+    image = solid("RGBA", (*RED, 255), (20, 10))
+    image.paste((0, 0, 0, 0), (0, 0, 5, 10))
+    warnings: list[str] = []
+    assert read_picture(encoded(image), "image", warnings).getpixel((2, 2)) == (255, 255, 255)
+    assert read_picture(encoded(image), "image", backdrop="black").getpixel((2, 2)) == (0, 0, 0)
+    assert warnings == ["image is transparent (25.0% of it): there it was taken as white"]
+    opaque: list[str] = []
+    read_picture(encoded(solid("RGBA", (*RED, 255))), "image", opaque)
+    assert opaque == []
+
+
+def test_pictures_higher_than_a_band_are_whole() -> None:
+    ramp = Image.linear_gradient("L").resize((3, 700))
+    palette = Image.merge("RGB", [ramp, ramp.transpose(Image.Transpose.FLIP_TOP_BOTTOM), ramp]).quantize(256)
+    deep = Image.fromarray(np.asarray(ramp).astype(np.uint16) * 257)
+    for given, expected in ((palette, palette.convert("RGB")), (deep, ramp.convert("RGB"))):
+        assert np.array_equal(np.asarray(read_picture(encoded(given), "x")), np.asarray(expected))
 
 
 def huge_png() -> bytes:
@@ -116,7 +251,12 @@ NOISE = Image.effect_noise((64, 64), 90).convert("RGB")
         (encoded(NOISE, "WEBP")[:900], "can be read|damaged or cut short"),
         (encoded(NOISE).replace(b"IDAT", b"IDAX"), "can be read|damaged or cut short"),
         (huge_png(), "10000x8000 pixels, more than 64 megapixels"),
-        (encoded(Image.new("F", (4, 4)), "TIFF"), "floating-point"),
+        (encoded(Image.new("F", (4, 4), 1.5), "TIFF"), "floating-point numbers from 1.5 to 1.5"),
+        (encoded(Image.new("F", (4, 4), -0.1), "TIFF"), "floating-point"),
+        (encoded(Image.new("F", (4, 4), float("nan")), "TIFF"), "floating-point"),
+        (encoded(Image.new("F", (4, 4), float("inf")), "TIFF"), "floating-point"),
+        (encoded(Image.new("I", (4, 4), 200), "TIFF"), "whole numbers of 32 bits"),
+        (encoded(Image.new("I", (4, 4), -1), "TIFF"), "whole numbers of 32 bits"),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_the_reason(data: bytes, says: str) -> None:
@@ -191,3 +331,26 @@ def test_a_png_converts_and_png_stays_as_it_is() -> None:
         with Image.open(io.BytesIO(convert_png(png, output))) as picture:  # type: ignore[arg-type]
             assert picture.format == output.upper()
             assert picture.size == NOISE.size
+
+
+def erased(picture: Image.Image) -> bytes:
+    """A picture with a hole in its middle."""
+    copy = picture.convert("RGBA")
+    copy.paste((0, 0, 0, 0), (16, 16, 48, 48))
+    return encoded(copy)
+
+
+def test_an_erased_picture_is_a_mask_by_its_hole_and_says_so() -> None:
+    warnings: list[str] = []
+    photo = Image.merge("RGB", [Image.linear_gradient("L").rotate(at).resize((64, 64)) for at in (0, 90, 180)])
+    plain = Image.new("RGB", (64, 64), RED)
+    grey = NOISE.convert("L").resize((64, 64))
+    for data, source in ((erased(photo), None), (erased(plain), plain), (erased(grey), grey)):
+        mask = read_mask(data, "mask", warnings, source=source)
+        assert (mask.getpixel((32, 32)), mask.getpixel((2, 2))) == (255, 0)
+        assert "read by its transparency" in warnings.pop()
+
+
+def test_a_transparent_mask_that_may_mean_either_is_refused() -> None:
+    with pytest.raises(InvalidPicture, match="may mean either"):
+        read_mask(erased(Image.new("RGB", (64, 64), RED)), "mask")

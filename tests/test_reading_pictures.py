@@ -1,16 +1,17 @@
 """Pictures and masks of a request: their sizes, their forms, what is drawn and what stays."""
 
+import base64
 from typing import Any
 
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageColor, ImageDraw
 
 from shared.errors import InvalidPicture, InvalidValue
 from shared.web.body import Fields
 from shared.web.reading.pictures import upload_name
 from shared.web.reading.requests import Context, read_img2img
 from tests.house import encoded, open_rgb
-from tests.readings import HALF_MASK, PICTURE, WHITE, context, picture, reread
+from tests.readings import HALF_MASK, PICTURE, WHITE, context, picture, read, reread
 from tests.shelf import OWN, PAINTER, Shelf
 
 
@@ -168,3 +169,41 @@ def test_an_upload_can_be_named_and_nothing_else_can() -> None:
         read_img2img(Fields({"prompt": "x", "input_image": "0" * 64}, {}), context())
     with pytest.raises(InvalidPicture):
         read_img2img(Fields({"prompt": "x", "input_image": "../" + name}, {}), context(**{f"n{name}": PICTURE}))
+
+
+def erased(colour: tuple[int, int, int] = (200, 16, 32)) -> bytes:
+    """A picture of one colour with its right half erased."""
+    image = Image.new("RGBA", (64, 32), (*colour, 255))
+    image.paste((0, 0, 0, 0), (32, 0, 64, 32))
+    return encoded(image)
+
+
+def test_an_erased_source_is_white_there_and_says_how_to_repaint_it() -> None:
+    reading = reread({"image": erased()})
+    (warning,) = reading.warnings
+    assert "input_image is transparent (50.0% of it): there it was taken as white" in warning
+    assert "send the same picture as mask too" in warning
+    assert open_rgb(reading.request.source.png).getpixel((60, 9)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("invert", [False, True])
+def test_the_erased_source_as_its_own_mask_repaints_the_hole(invert: bool) -> None:
+    reading = reread({"image": erased(), "mask": erased()}, invert_mask=invert)
+    assert reading.request.inpainting is not None
+    blend = open_rgb(reading.request.inpainting.blend.png).convert("L")
+    assert (blend.getpixel((60, 9)), blend.getpixel((9, 9))) == ((0, 255) if invert else (255, 0))
+    assert any("mask was read by its transparency" in warning for warning in reading.warnings)
+
+
+@pytest.mark.parametrize(
+    ("unit", "expected"),
+    [({}, "black"), ({"control_type": "inpaint"}, "white"), ({"preprocessor": "canny"}, "white")],
+)
+def test_a_transparent_control_map_has_a_black_ground(unit: dict[str, Any], expected: str) -> None:
+    url = f"data:image/png;base64,{base64.b64encode(erased()).decode()}"
+    reading = read(controlnet={"units": [{"model": "canny", **unit, "input_image": url}]}, width=64, height=32)
+    assert f"controlnet.units[0].input_image is transparent (50.0% of it): there it was taken as {expected}" in (
+        reading.warnings
+    )
+    (control,) = reading.request.controls
+    assert open_rgb(control.picture.png).getpixel((60, 9)) == ImageColor.getrgb(expected)

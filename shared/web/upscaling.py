@@ -41,6 +41,7 @@ def upscale_routes(backend: Backend) -> Blueprint:
                 "image is missing", field="image", hint="send a data URL, base64, or a form with a file named image"
             )
         image, name = found
+        warnings += sent.warnings
         size = scaled(image.size, body.upscale_factor, "upscale_factor", LARGEST_UPSCALE)
         request = UpscaleRequest(
             # Nothing of it goes through an autoencoder, so its sides may be any.

@@ -147,7 +147,7 @@ def _draft(backend: Backend, workflow: Workflow, fields: Fields, prefix: str) ->
     return Draft(
         request={"workflow": workflow.name, **values},
         graph=with_prefix(graph, prefix),
-        warnings=[*warnings, *ignored],
+        warnings=[*warnings, *reader.warnings, *ignored],
         uploads={picture.name: picture.png for picture in pictures.values()},
         kept=reader.kept,
         # Its own earlier jobs tell how long it takes.

@@ -46,6 +46,7 @@ def extras_routes(backend: Backend) -> Blueprint:
         if found is None:
             raise InvalidPicture("image is missing", field="image", hint="send a form with a file named image")
         image, name = found
+        warnings += sent.warnings
         request = read_extras(
             body,
             # Nothing of it goes through an autoencoder, so its sides may be any.

@@ -15,6 +15,19 @@ from shared.web.reading.matching import find_fitting
 from shared.web.reading.pictures import SentPictures
 from workflows.preprocessors import PACKAGE, PREPROCESSORS, UNION_TYPES, preprocessor_name
 
+# Kinds of control that are shown a picture, not a map of it.
+OF_PICTURES = (
+    "tile",
+    "blur",
+    "inpaint",
+    "repaint",
+    "ip2p",
+    "pix2pix",
+    "instruct",
+    "reference",
+    "recolor",
+    "ip-adapter",
+)
 # Canny's thresholds in the engine; those of the request go from 0 to 255.
 LOWEST, HIGHEST = 0.01, 0.99
 # Pixels; those custom nodes take no less.
@@ -44,7 +57,7 @@ def read_controls(
                 continue
             picture = source
             if unit.input_image is not None:
-                picture, names[index] = sent.decode(unit.input_image, f"{field}.input_image")
+                picture, names[index] = sent.decode(unit.input_image, f"{field}.input_image", backdrop=_backdrop(unit))
             units.append(_unit(unit, field, size, picture, inventory, chosen))
             warnings += _without_effect(unit, field, units[-1])
     return tuple(units), names
@@ -147,6 +160,13 @@ def _no_preprocessor(
         node=node,
         package=package,
     )
+
+
+def _backdrop(unit: ControlUnitBody) -> str:
+    """What shows where a unit's picture is transparent: the ground of a control map is black, a picture's is white."""
+    kind = (unit.control_type or "").lower()
+    is_map = _kind(unit) == "none" and not kind.startswith(OF_PICTURES)
+    return "black" if is_map else "white"
 
 
 def _kind(unit: ControlUnitBody) -> str:

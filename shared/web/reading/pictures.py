@@ -7,7 +7,8 @@ from collections.abc import Callable
 from PIL import Image
 
 from shared.errors import InvalidPicture
-from shared.images import decode_base64, read_mask, read_picture
+from shared.images import decode_base64, read_picture, read_with_alpha
+from shared.masks import read_mask
 from shared.web.body import Fields
 
 UPLOAD_NAME = re.compile(r"[0-9a-f]{64}")
@@ -19,25 +20,36 @@ def upload_name(content: bytes) -> str:
 
 
 class SentPictures:
-    """Reads the pictures of one request; `kept` holds those read so far by the names under which they are kept."""
+    """Reads the pictures of one request; `kept` holds those read so far by the names under which they are kept,
+    `warnings` what of them could not be used, and how they were understood."""
 
     def __init__(self, fields: Fields, stored: Callable[[str], bytes | None]) -> None:
         self.kept: dict[str, bytes] = {}
+        self.warnings: list[str] = []
         self._fields = fields
         self._stored = stored
 
     def picture(self, *names: str) -> tuple[Image.Image, str] | None:
         """The picture in the first of these fields that is there, and its name. Raises InvalidPicture."""
-        return self._read(names, read_picture)
+        return self._read(names, lambda content, field: read_picture(content, field, self.warnings))
 
-    def mask(self, name: str, *, invert: bool) -> tuple[Image.Image, str] | None:
-        """The mask in that field, and its name. Raises InvalidPicture."""
-        return self._read((name,), lambda content, field: read_mask(content, field, invert=invert))
+    def with_alpha(self, *names: str) -> tuple[Image.Image, str] | None:
+        """Like `picture`, with its transparency: RGBA if any pixel is not opaque, else RGB."""
+        return self._read(names, lambda content, field: read_with_alpha(content, field, self.warnings))
 
-    def decode(self, value: str, field: str) -> tuple[Image.Image, str]:
-        """The picture that a nested field holds, and its name. Raises InvalidPicture."""
+    def mask(self, name: str, *, invert: bool, source: Image.Image | None = None) -> tuple[Image.Image, str] | None:
+        """The mask in that field, for the picture `source`, and its name. Raises InvalidPicture."""
+        return self._read(
+            (name,), lambda content, field: read_mask(content, field, self.warnings, invert=invert, source=source)
+        )
+
+    def decode(self, value: str, field: str, *, backdrop: str) -> tuple[Image.Image, str]:
+        """The picture that a nested field holds, with `backdrop` where it is transparent, and its name.
+
+        Raises InvalidPicture.
+        """
         content = self._content(value, field)
-        return read_picture(content, field), self._keep(content)
+        return read_picture(content, field, self.warnings, backdrop=backdrop), self._keep(content)
 
     def _read(
         self, names: tuple[str, ...], read: Callable[[bytes, str], Image.Image]

@@ -87,6 +87,7 @@ def read_txt2img(fields: Fields, context: Context) -> Reading[Txt2ImgRequest]:
     if first is not None and body.large_sizes == "two_passes" and not body.hires_fix:
         frame = Frame(first, asked=size, enlarged=size)
     parts, parameters = _common(body, chosen, frame, sent, context.inventory, warnings)
+    warnings += sent.warnings
     request = Txt2ImgRequest(**parts)
     warnings += [] if context.custom else without_effect(body, request)
     spelled_out = as_hires_fix(request.size, request.hires) if frame.enlarged and request.hires else {}
@@ -111,6 +112,7 @@ def read_img2img(fields: Fields, context: Context) -> Reading[Img2ImgRequest]:
     sent = SentPictures(fields, context.stored)
     source = read_source(body, chosen, sent, warnings, custom=context.custom)
     parts, parameters = _common(body, chosen, source.frame, sent, context.inventory, warnings)
+    warnings += sent.warnings
     parameters |= {**source.names, "denoising_strength": source.frame.denoise}
     if source.inpainting is not None:
         parameters["inpaint_mode"] = source.inpainting.mode

@@ -7,7 +7,8 @@ from PIL import Image, ImageChops
 from shared.defaults import usual_pixels
 from shared.errors import InvalidPicture, InvalidValue
 from shared.fitting import as_drawn_mask, as_mask, as_picture, blur, choose_size, extend, fit, outpaint_mask, region
-from shared.images import is_empty
+from shared.images import on_backdrop, transparency_left
+from shared.masks import is_empty
 from shared.schema.body import Img2ImgBody, InpaintMode, ResizeMode
 from shared.schema.request import Inpainting, Paste, Size
 from shared.schema.units import MAX_SIDE, Picture, aligned
@@ -55,17 +56,18 @@ def read_source(
 
     Raises InvalidPicture and InvalidValue.
     """
-    found = sent.picture("input_image", "image")
+    found = sent.with_alpha("input_image", "image")
     if found is None:
         raise InvalidPicture(
             "input_image is missing",
             field="input_image",
             hint="send input_image as a data URL or base64, or a form with a file named image",
         )
-    image, name = found
+    sent_image, name = found
+    image = on_backdrop(sent_image, "white")
     names = {"input_image": name}
     mask: Image.Image | None = None
-    found = sent.mask("mask", invert=body.invert_mask)
+    found = sent.mask("mask", invert=body.invert_mask, source=image)
     if found is not None:
         mask, names["mask"] = found
         if _stretched(mask.size, image.size):
@@ -74,6 +76,10 @@ def read_source(
             )
         mask = fit(mask, image.size, "just_resize")
         warnings += _faint(mask)
+    warnings += [
+        note if mask is not None else f"{note}; to repaint just that, send the same picture as mask too"
+        for note in transparency_left(sent_image, "input_image", "white")
+    ]
     mode = _mode(body, chosen, warnings)
     if custom or not body.only_masked:
         usual = image.width * image.height if custom else usual_pixels(chosen.file)

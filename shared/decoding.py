@@ -1,0 +1,207 @@
+"""Encoded pictures from outside, decoded: upright, 8 bits a channel, in sRGB colours, with their transparency.
+
+What cannot be done rightly is refused, never guessed: a picture that is too large, damaged, or whose numbers have no
+known range. Pixels are converted in bands of rows, so that no more than two whole pictures are held at a time.
+"""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from PIL import Image, ImageCms, ImageOps
+
+from shared.errors import InvalidPicture
+
+# What cameras, phones, browsers and painting programs write (JPEG includes the MPO of phones). Other decoders of
+# Pillow stay unreachable from outside.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+FORMATS_TEXT = "PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF"
+MAX_SOURCE_PIXELS = 64_000_000
+# Rows that are converted at a time.
+BAND = 256
+WITH_ALPHA = ("LA", "RGBA")
+# TIFF's tag PhotometricInterpretation, and its value for pictures in which 0 is white.
+PHOTOMETRIC, MIN_IS_WHITE = 262, 0
+# The modes of pictures that a colour profile of each space is for.
+SPACES = {"RGB ": ("RGB", "L"), "GRAY": ("L",), "CMYK": ("CMYK",), "Lab ": ("LAB",)}
+TO_8_BIT = [round(level / 257) for level in range(65536)]
+TO_8_BIT_INVERTED = TO_8_BIT[::-1]
+
+
+class _Unusable(Exception):
+    """A picture that was read and cannot be used: its argument says why, the second what would be right."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A picture of mode L, LA, RGB or RGBA; `lossy` if its format changes levels a little; `several` says what it is
+    of which only the first picture was decoded ("an animation", "a file of several pages"), if it is that."""
+
+    image: Image.Image
+    lossy: bool
+    several: str | None
+
+
+def decode(data: bytes, field: str, *, colours: bool = True) -> Decoded:
+    """The picture in `data`, all of it: a truncated file is an error here. Of several, the first.
+
+    Without `colours` its numbers stay as they are, whatever its profile says: so for masks.
+    Raises InvalidPicture with the reason and `field`.
+    """
+    image = _open(data, field)
+    try:
+        image.load()
+        several = _several(image)
+        lossy = image.format in ("JPEG", "MPO", "AVIF") or (image.format == "WEBP" and data[12:16] != b"VP8L")
+        _mend_transparency(image, data)
+        ImageOps.exif_transpose(image, in_place=True)
+        return Decoded(_by_bands(image, _conversion(image, colours=colours)), lossy, several)
+    except _Unusable as error:
+        reason, hint = error.args
+        raise InvalidPicture(f"{field} {reason}", field=field, hint=hint) from error
+    # Pillow's decoders report damaged data through many types (OSError, SyntaxError, ValueError, struct.error,
+    # zlib.error, ...); whichever it is, the picture is at fault and not the server.
+    except Exception as error:
+        raise InvalidPicture(
+            f"{field} is damaged or cut short: {error}", field=field, hint="save it again and send it whole"
+        ) from error
+
+
+def is_transparent(image: Image.Image) -> bool:
+    """Whether any pixel is not opaque."""
+    return image.mode in WITH_ALPHA and image.getchannel("A").getextrema() != (255, 255)
+
+
+def _open(data: bytes, field: str) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    # As in `decode`, a damaged head is reported through many types.
+    except Exception as error:
+        raise InvalidPicture(
+            f"{field} is not a picture that can be read", field=field, hint=f"send {FORMATS_TEXT}"
+        ) from error
+    width, height = image.size
+    if width * height > MAX_SOURCE_PIXELS:
+        raise InvalidPicture(
+            f"{field} has {width}x{height} pixels, more than {MAX_SOURCE_PIXELS // 1_000_000} megapixels",
+            field=field,
+            hint="scale it down first",
+        )
+    return image
+
+
+def _several(image: Image.Image) -> str | None:
+    # The second picture in a phone's JPEG (MPO) is a preview or a depth map of the first.
+    if image.format == "MPO" or not getattr(image, "is_animated", False):
+        return None
+    return "a file of several pages" if image.format == "TIFF" else "an animation"
+
+
+def _mend_transparency(image: Image.Image, data: bytes) -> None:
+    """Scales a transparent level of a PNG with 2 or 4 bits as Pillow scales its pixels."""
+    key = image.info.get("transparency")
+    if image.format == "PNG" and image.mode == "L" and isinstance(key, int) and data[24] in (2, 4):
+        image.info["transparency"] = key * 255 // (2 ** data[24] - 1)
+
+
+def _by_bands(image: Image.Image, convert: Callable[[Image.Image], Image.Image] | None) -> Image.Image:
+    if convert is None:
+        return image
+    width, height = image.size
+    converted = Image.new(convert(image.crop((0, 0, 1, 1))).mode, image.size)
+    for top in range(0, height, BAND):
+        converted.paste(convert(image.crop((0, top, width, min(top + BAND, height)))), (0, top))
+    return converted
+
+
+def _conversion(image: Image.Image, *, colours: bool) -> Callable[[Image.Image], Image.Image] | None:
+    """What makes of each band one of mode L, LA, RGB or RGBA in sRGB; None if the picture is that already."""
+    if image.mode in ("I", "F"):
+        _check_range(image)
+    grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I;16")
+    base = image.mode if image.mode in ("CMYK", "LAB") else "L" if grey else "RGB"
+    transform = _transform(image, base) if colours or base == "LAB" else None
+    transparent = image.has_transparency_data
+    if transform is None and not transparent and image.mode in ("L", "RGB"):
+        return None
+    inverted = image.format == "TIFF" and _is_min_white(image)
+
+    def convert(band: Image.Image) -> Image.Image:
+        if band.mode.startswith("I;16"):
+            band = _from_16_bit(band, inverted=inverted)
+        elif band.mode == "F":
+            band = band.point(lambda level: level * 255 + 0.5).convert("L")
+        alpha = band.convert("LA" if grey else "RGBA").getchannel("A") if transparent else None
+        if band.mode != base:
+            band = band.convert("RGBA").convert("RGB") if base == "RGB" else band.convert("LA").convert("L")
+        if transform is not None:
+            band = transform(band)
+        elif base == "CMYK":
+            band = band.convert("RGB")
+        if alpha is not None:
+            band.putalpha(alpha)
+        return band
+
+    return convert
+
+
+def _check_range(image: Image.Image) -> None:
+    if image.mode == "I":
+        raise _Unusable(
+            "has whole numbers of 32 bits, or signed ones, and which of them is white cannot be told",
+            "save it with 8 or 16 bits for each channel, unsigned",
+        )
+    low, high = image.getextrema()
+    # Not a number is in no range either.
+    if not (isinstance(low, float) and isinstance(high, float) and low >= 0 and high <= 1):
+        raise _Unusable(
+            f"has floating-point numbers from {low} to {high}; read are those from 0 (black) to 1 (white)",
+            "scale them to 0 to 1, or save it with 8 or 16 bits for each channel",
+        )
+
+
+def _is_min_white(image: Image.Image) -> bool:
+    # For other depths Pillow turns the levels round itself.
+    return image.mode.startswith("I;16") and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == MIN_IS_WHITE
+
+
+def _from_16_bit(band: Image.Image, *, inverted: bool) -> Image.Image:
+    levels = band.convert("I")
+    grey = levels.point(TO_8_BIT_INVERTED if inverted else TO_8_BIT, "L")
+    key = band.info.get("transparency")
+    if isinstance(key, int):
+        opaque = [255] * 65536
+        opaque[min(max(key, 0), 65535)] = 0
+        grey.info.pop("transparency", None)
+        grey.putalpha(levels.point(opaque, "L"))
+    return grey
+
+
+def _transform(image: Image.Image, base: str) -> Callable[[Image.Image], Image.Image] | None:
+    """From pictures of mode `base` with the embedded profile to sRGB, so that a wide-gamut photo keeps its looks.
+
+    None without a profile for such pictures, or with a broken one: the numbers as they stand are the best that is
+    known.
+    """
+    embedded = image.info.get("icc_profile")
+    try:
+        if base == "LAB":
+            profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+        elif embedded:
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(embedded))
+        else:
+            return None
+        space = profile.profile.xcolor_space
+        if base not in SPACES.get(space, ()):
+            return None
+        # Some programs put an RGB profile into grey pictures too.
+        mode = "RGB" if space == "RGB " else base
+        transform = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None
+
+    def to_srgb(band: Image.Image) -> Image.Image:
+        converted = ImageCms.applyTransform(band.convert(mode) if band.mode != mode else band, transform)
+        return band if converted is None else converted
+
+    return to_srgb
