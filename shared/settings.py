@@ -6,6 +6,7 @@ environment wins. The table in README.md is printed by `python -m shared.setting
 
 import difflib
 import ipaddress
+import itertools
 import os
 import sys
 from collections.abc import Mapping
@@ -179,10 +180,10 @@ class Settings(BaseSettings):
     )
     api_key: OptionalText = Field(
         default=None,
-        min_length=8,
+        min_length=16,
         repr=False,
-        description="If set, every request but /health and /docs must bring it as `X-API-Key` or "
-        "`Authorization: Bearer`.",
+        description="If set, every request but /, /health and /docs must bring it as `X-API-Key` or "
+        "`Authorization: Bearer`. 16 characters or more; `openssl rand -hex 32` makes a good one.",
     )
 
     signature_lifetime: int = Field(
@@ -201,12 +202,16 @@ class Settings(BaseSettings):
             )
         if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable()):
             raise ValueError(f"{PREFIX}API_KEY must be printable ASCII: in others, no two clients write a header alike")
+        if self.api_key is not None and is_guessable(self.api_key):
+            raise ValueError(
+                f"{PREFIX}API_KEY is too easy to guess: it repeats itself; `openssl rand -hex 32` makes a good one"
+            )
         if self.api_key is not None and self.api_key != self.api_key.strip():
             raise ValueError(f"{PREFIX}API_KEY must not begin or end with a blank: in a header, those are lost")
         if not is_loopback(self.host) and self.api_key is None:
             raise ValueError(
                 f"host {self.host} is open to other machines, so {PREFIX}API_KEY must be set "
-                "(8 characters or more), or the host be 127.0.0.1"
+                "(16 characters or more), or the host be 127.0.0.1"
             )
         return self
 
@@ -255,6 +260,12 @@ class Settings(BaseSettings):
     def log_dir(self) -> Path:
         """Logs of the engine and of services that the launcher started."""
         return self.data_dir / "logs"
+
+
+def is_guessable(key: str) -> bool:
+    """Whether a key has few characters again and again, or in their order, such as `1234567890123456`."""
+    steps = {ord(after) - ord(before) for before, after in itertools.pairwise(key)}
+    return len(set(key)) < 6 or len(steps) < 4 or key in (key + key)[1:-1]
 
 
 def is_loopback(host: str) -> bool:

@@ -37,7 +37,12 @@ def test_values_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
         ({"DATABASE_URL": "jobs.sqlite"}, "DREAM_LAYER_DATABASE_URL"),
         ({"HOST": "0.0.0.0"}, "API_KEY must be set"),
         ({"HOST": "192.168.1.5", "API_KEY": "short"}, "DREAM_LAYER_API_KEY"),
-        ({"API_KEY": "correct horse "}, "must not begin or end with a blank"),
+        ({"API_KEY": "correct horse battery "}, "must not begin or end with a blank"),
+        ({"API_KEY": "fifteen letters"}, "DREAM_LAYER_API_KEY: String should have at least 16 characters"),
+        ({"API_KEY": "x" * 40}, "too easy to guess"),
+        ({"API_KEY": "1234567890123456"}, "too easy to guess"),
+        ({"API_KEY": "passwordpassword"}, "too easy to guess"),
+        ({"TRUSTED_PROXIES": "localhost"}, "DREAM_LAYER_TRUSTED_PROXIES"),
         ({"ENGINE_URL": "localhost:8188"}, "DREAM_LAYER_ENGINE_URL"),
         ({"TXT2IMGPORT": "6001"}, "DREAM_LAYER_TXT2IMGPORT is not a setting"),
     ],
@@ -61,11 +66,11 @@ def test_relative_folders_start_at_the_project(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_an_open_address_with_a_key_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert load(monkeypatch, HOST="0.0.0.0", API_KEY="correct horse").host == "0.0.0.0"
+    assert load(monkeypatch, HOST="0.0.0.0", API_KEY="correct horse battery").host == "0.0.0.0"
 
 
 def test_the_key_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "correct horse" not in repr(load(monkeypatch, API_KEY="correct horse"))
+    assert "correct horse battery" not in repr(load(monkeypatch, API_KEY="correct horse battery"))
 
 
 @pytest.mark.parametrize(

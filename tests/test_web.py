@@ -112,14 +112,14 @@ def test_addresses_that_are_none_are_kept_out(client: MakeClient, origin: str) -
 
 
 def test_with_a_key_only_health_answers_without_it(client: MakeClient) -> None:
-    guarded = client(api_key="correct horse")
+    guarded = client(api_key="correct horse battery")
     assert guarded.get("/health").status_code == 200
     assert guarded.get("/nowhere").status_code == 401
     assert guarded.get("/nowhere", headers={"X-API-Key": "wrong horse!"}).status_code == 401
-    assert guarded.get("/nowhere", headers={"X-API-Key": "correct horse"}).status_code == 404
+    assert guarded.get("/nowhere", headers={"X-API-Key": "correct horse battery"}).status_code == 404
     for scheme in ("Bearer", "bearer"):
-        assert guarded.get("/nowhere", headers={"Authorization": f"{scheme} correct horse"}).status_code == 404
-    assert guarded.get("/nowhere", headers={"Authorization": "Basic correct horse"}).status_code == 401
+        assert guarded.get("/nowhere", headers={"Authorization": f"{scheme} correct horse battery"}).status_code == 404
+    assert guarded.get("/nowhere", headers={"Authorization": "Basic correct horse battery"}).status_code == 401
 
 
 def test_without_an_engine_the_answer_is_503_and_says_what_to_do(client: MakeClient) -> None:

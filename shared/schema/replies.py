@@ -182,6 +182,13 @@ class HealthReply(Reply):
     version: str
 
 
+class IndexReply(HealthReply):
+    """What answers here, and where it is described."""
+
+    docs: Annotated[str, Field(description="the address of the page to try it on")]
+    openapi: Annotated[str, Field(description="the address of the OpenAPI document")]
+
+
 class ReadyReply(Reply):
     """Whether a picture can be made now."""
 

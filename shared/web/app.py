@@ -3,7 +3,8 @@
 import logging
 from collections.abc import Sequence
 
-from flask import Blueprint, Flask, Response, jsonify, request
+from flask import Blueprint, Flask, Response, jsonify, redirect, request
+from flask.typing import ResponseReturnValue
 from flask_cors import CORS
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 from werkzeug.exceptions import NotFound as NoSuchRoute
@@ -46,10 +47,18 @@ def create_app(service: str, settings: Settings, routes: Sequence[Blueprint]) ->
         """Liveness: answers whatever the engine does."""
         return jsonify({"status": "ok", "service": service, "version": shared.__version__})
 
+    @app.get("/")
+    def index() -> ResponseReturnValue:
+        """A browser's way to /docs; for programs, what this is."""
+        if "text/html" in request.accept_mimetypes.values():
+            return redirect(f"{settings.public_url.rstrip('/') if settings.public_url else request.script_root}/docs")
+        base = base_address(settings)
+        about = {"service": service, "version": shared.__version__, "docs": f"{base}/docs"}
+        return jsonify({"status": "ok", **about, "openapi": f"{base}/openapi.json"})
+
     @app.after_request
-    def never_guess_types(response: Response) -> Response:
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        return response
+    def restrict_browsers(response: Response) -> Response:
+        return restrict(response, keyed=settings.api_key is not None)
 
     app.register_error_handler(DreamLayerError, error_reply)
     app.register_error_handler(HTTPException, _http_error)
@@ -74,6 +83,22 @@ def create_app(service: str, settings: Settings, routes: Sequence[Blueprint]) ->
         max_age=3600,
     )
     return app
+
+
+def restrict(response: Response, *, keyed: bool) -> Response:
+    """What pages of others, and caches between us and the client, must not do with a response. Pure."""
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["X-Frame-Options"] = "DENY"
+    response.headers["Content-Security-Policy"] = "frame-ancestors 'none'"
+    # Signed addresses are secrets.
+    response.headers["Referrer-Policy"] = "no-referrer"
+    # The web page shows pictures by <img> and may be at any address that is allowed; their names cannot be guessed.
+    shown = (response.mimetype or "").startswith("image/")
+    response.headers["Cross-Origin-Resource-Policy"] = "cross-origin" if shown else "same-origin"
+    if keyed and response.cache_control.public:
+        response.cache_control.public = False
+        response.cache_control.private = True
+    return response
 
 
 def _http_error(error: HTTPException) -> Response:

@@ -15,12 +15,14 @@ from shared.schema.words import find_word
 from shared.web.backend import Backend
 from shared.web.body import Fields, read_optional_fields
 from shared.web.callers import caller_of, newest_job_of
-from shared.web.paging import number_argument
+from shared.web.paging import number_argument, whole_number
 from shared.web.reply import job_body, result_body
 from shared.web.waiting import accepted_reply, stream_reply
 
 PAGE = 50
 LARGEST_PAGE = 500
+# Of jobs and events: JavaScript has no larger whole ones.
+LARGEST_NUMBER = 2**53
 KINDS = ("txt2img", "img2img", "workflow", "upscale", "extras")
 
 
@@ -36,7 +38,9 @@ def job_routes(backend: Backend) -> Blueprint:
         kind = None if asked is None else find_word(asked, KINDS)
         if asked is not None and kind is None:
             raise InvalidValue(f"kind {asked!r} does not exist", field="kind", hint=f"one of {', '.join(KINDS)}")
-        rows = backend.store.page(states=states, kind=kind, limit=limit, before=number_argument("before", 2**53))
+        rows = backend.store.page(
+            states=states, kind=kind, limit=limit, before=number_argument("before", LARGEST_NUMBER)
+        )
         addresses = backend.addresses()
         jobs = [job_body(row, addresses) for row in rows]
         # Pages are cut by number, so that jobs that come meanwhile do not shift them.
@@ -142,5 +146,7 @@ def _state(name: str) -> State:
 
 def _last_event_id() -> int:
     """The header that browsers send when they come back; `after` is for those who cannot set headers."""
-    text = request.headers.get("Last-Event-ID") or request.args.get("after") or "0"
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 16 else 0
+    header, argument = request.headers.get("Last-Event-ID"), request.args.get("after")
+    if header:
+        return whole_number("Last-Event-ID", header, 0, LARGEST_NUMBER)
+    return 0 if argument is None else whole_number("after", argument, 0, LARGEST_NUMBER)

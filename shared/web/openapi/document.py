@@ -17,7 +17,7 @@ from shared import __version__
 from shared.errors import DreamLayerError, OriginNotAllowed, TooManyTries, Unauthorized
 from shared.schema.replies import ErrorReply
 from shared.web.openapi import control, drawing, extras, house, jobs, workflows
-from shared.web.openapi.operation import FORM, HEADERS, JSON, Body, Example, Operation, Parameter, Reply
+from shared.web.openapi.operation import FORM, HEADERS, JSON, REF, Body, Example, Operation, Parameter, Reply
 
 OPERATIONS = (
     *drawing.OPERATIONS,
@@ -29,7 +29,6 @@ OPERATIONS = (
 )
 # Any route may answer with these.
 USUAL_ERRORS = (DreamLayerError, OriginNotAllowed)
-REF = "#/components/schemas/{model}"
 KEYS = {
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     "bearer": {"type": "http", "scheme": "bearer"},
@@ -184,6 +183,7 @@ def _schemas(operations: Iterable[Operation]) -> Document:
         if operation.body is not None:
             bodies |= dict.fromkeys((operation.body.json, operation.body.form or operation.body.json))
         replies |= dict.fromkeys(reply.model for reply in operation.replies if reply.model is not None)
+        replies |= dict.fromkeys(part for reply in operation.replies for part in reply.parts)
     # Fields of a body go by their own names; their aliases are other names that are understood too.
     return {**_json_schemas(bodies, by_alias=False), **_json_schemas(replies, by_alias=True)}
 

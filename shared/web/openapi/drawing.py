@@ -27,25 +27,48 @@ from shared.errors import (
 )
 from shared.schema.body import Body as Fields
 from shared.schema.body import Img2ImgBody, Txt2ImgBody, UpscaleBody
+from shared.schema.events import EVENTS
 from shared.schema.replies import AcceptedReply, PngInfoReply, ResultReply, UploadReply
-from shared.web.openapi.operation import Body, Example, Operation, Parameter, Reply
+from shared.web.openapi.operation import JSON, REF, Body, Example, Operation, Parameter, Reply
 from shared.web.reply import FORMATS
 
 File = Annotated[str, WithJsonSchema({"type": "string", "format": "binary"})]
 SMALL = {"prompt": "a red circle on a blue background", "width": 64, "height": 64, "steps": 2, "seed": 7}
 
 BINARY = {"type": "string", "format": "binary"}
+# Before OpenAPI 3.2 has its `itemSchema`, the schema of a stream is that of each event, by convention.
+EVENT = {
+    "oneOf": [
+        {
+            "type": "object",
+            "title": name,
+            "properties": {
+                "event": {"const": name},
+                "id": {"type": "string", "pattern": "^[0-9]+$", "description": "for `Last-Event-ID`"},
+                "data": {
+                    "type": "string",
+                    "contentMediaType": JSON,
+                    "contentSchema": {"$ref": REF.format(model=model.__name__)},
+                },
+            },
+            "required": ["event", "data"],
+        }
+        for name, model in EVENTS.items()
+    ]
+}
 STREAM = Reply(
     "the job's events until its last one (`queued`, `started`, `progress`, `preview`, `image`, then `completed`, "
     "`failed` or `cancelled`), each with JSON as its data",
-    types={"text/event-stream": {"type": "string"}},
+    types={"text/event-stream": EVENT},
     headers=("X-Job-Id",),
+    parts=tuple(EVENTS.values()),
 )
 RESULT = Reply(
     "the result; its first picture itself, or its events, if `Accept` asks for that",
     ResultReply,
     {**dict.fromkeys(FORMATS, BINARY), **STREAM.types},
     ("X-Job-Id", "X-Seed", "X-Warnings", "Content-Location", "Link"),
+    parts=STREAM.parts,
 )
 ACCEPTED = Reply("accepted, with `Prefer: respond-async`", AcceptedReply, headers=("Location", "X-Job-Id"), status=202)
 BODY_ERRORS = (RequestError, BodyTooLarge, UnsupportedBody, InvalidValue, InvalidPicture)

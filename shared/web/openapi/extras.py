@@ -54,7 +54,7 @@ OPERATIONS = (
         "Web page",
         "Enlarge a picture with one or two upscalers, and restore faces",
         (
-            Reply(RESULT.description, ExtrasReply, RESULT.types, RESULT.headers),
+            Reply(RESULT.description, ExtrasReply, RESULT.types, RESULT.headers, parts=RESULT.parts),
             ACCEPTED,
         ),
         (Example("Twice as large", {"image": PICTURE, "upscaler_model": "Lanczos", "output_format": "webp"}),),

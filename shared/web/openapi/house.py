@@ -1,10 +1,22 @@
 """The routes that tell how things stand, and what there is."""
 
 from shared.errors import EngineUnavailable
-from shared.schema.replies import HealthReply, OptionsReply, ReadyReply
+from shared.schema.replies import HealthReply, IndexReply, OptionsReply, ReadyReply
 from shared.web.openapi.operation import JSON, Example, Operation, Reply
 
 OPERATIONS = (
+    Operation(
+        "GET",
+        "/",
+        "House",
+        "What this is; for a browser, the way to /docs",
+        (
+            Reply("where it is described", IndexReply),
+            Reply("for `Accept: text/html`", status=302, headers=("Location",)),
+        ),
+        (Example("Ask"),),
+        open=True,
+    ),
     Operation(
         "GET",
         "/health",

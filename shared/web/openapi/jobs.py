@@ -4,7 +4,17 @@ from typing import Annotated
 
 from pydantic import Field
 
-from shared.errors import Busy, InvalidValue, NotFinished, NotFound, QueueFull, RequestError, StorageFailed
+from shared.errors import (
+    Busy,
+    CallerUnclear,
+    InvalidValue,
+    NotFinished,
+    NotFound,
+    QueueFull,
+    RequestError,
+    StorageFailed,
+    UnsupportedBody,
+)
 from shared.jobs.tables import State
 from shared.schema.body import Body as Fields
 from shared.schema.replies import DeletedReply, InterruptReply, JobReply, JobsReply
@@ -20,7 +30,10 @@ NUMBER = {"type": "integer", "minimum": 1}
 class InterruptBody(Fields):
     """Which job to cancel."""
 
-    job_id: Annotated[str | None, Field(description="the caller's newest unfinished one if left out")] = None
+    job_id: Annotated[
+        str | None,
+        Field(description="the caller's newest unfinished one if left out; a 409 where that would be a guess"),
+    ] = None
 
 
 def _interrupt(kind: str) -> Operation:
@@ -32,7 +45,7 @@ def _interrupt(kind: str) -> Operation:
         (Reply("whether there was one", InterruptReply),),
         (Example("The newest", {}),),
         body=Body(InterruptBody, required=False),
-        errors=(RequestError, NotFound, StorageFailed),
+        errors=(RequestError, UnsupportedBody, NotFound, CallerUnclear, InvalidValue, StorageFailed),
     )
 
 
@@ -74,7 +87,7 @@ OPERATIONS = (
             Parameter("Last-Event-ID", "header", "the last event that was seen", {"type": "integer", "minimum": 0}),
             Parameter("after", "query", "the same, for who cannot set headers", {"type": "integer", "minimum": 0}),
         ),
-        errors=(NotFound, Busy, StorageFailed),
+        errors=(NotFound, InvalidValue, Busy, StorageFailed),
     ),
     Operation(
         "POST",

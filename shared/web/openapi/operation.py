@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from shared.errors import DreamLayerError
 
 JSON = "application/json"
+REF = "#/components/schemas/{model}"
 FORM = "multipart/form-data"
 
 
@@ -47,6 +48,8 @@ class Reply:
     types: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     headers: tuple[str, ...] = ()
     status: int = 200
+    parts: tuple[type[BaseModel], ...] = ()
+    """Models that the schemas of `types` refer to."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,6 @@ HEADERS: Mapping[str, str] = {
     "X-Warnings": "what was ignored, rounded or unusual, as a JSON list",
     "Content-Location": "the picture's address",
     "Link": 'the other pictures\' addresses, with `rel="alternate"`',
-    "Location": "the job's address",
+    "Location": "the job's address, or the page's",
     "Retry-After": "seconds after which it is worth another try",
 }

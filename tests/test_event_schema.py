@@ -1,0 +1,140 @@
+"""The events that streams really send, held against the OpenAPI document's schemas of them."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from jsonschema import Draft202012Validator
+
+import txt2img_server
+from shared.jobs.tables import JobRow, State
+from shared.schema.events import EVENTS
+from shared.settings import Settings
+from shared.web.backend import Backend
+from shared.web.stream import LAST_EVENTS
+from tests.desk import new_job, wait_for
+from tests.fake_engine import FakeEngine
+from tests.finished import REQUEST, finish
+
+SPEC = {"request": REQUEST, "warnings": ["steps was rounded"], "seeds": [42, 43], "size": [8, 8], "previews": True}
+
+
+class Service:
+    """The txt2img service, with a fake engine that it hears."""
+
+    def __init__(self, folder: Path, engine: FakeEngine) -> None:
+        self.backend = Backend(Settings(engine_url=engine.address, data_dir=folder))
+        self.client: FlaskClient = txt2img_server.build(self.backend).test_client()
+        self.backend.start()
+        wait_for(lambda: self.backend.conductor._listener.connected, "the engine is not heard")
+
+    def submit(self) -> JobRow:
+        return self.backend.accept(new_job(spec=SPEC), {})[0]
+
+    def watch(self, job_id: str) -> Iterator[dict[str, Any]]:
+        """The events of a job from its first to its last one, as the wire's fields, as they come."""
+        for frame in self.client.get(f"/api/jobs/{job_id}/events").iter_encoded():
+            if frame.startswith((b"id: ", b"event: ")):
+                yield dict(line.split(": ", 1) for line in frame.decode().strip().split("\n"))
+
+    def events(self, job_id: str) -> list[dict[str, Any]]:
+        """The same, once the job has ended."""
+        return list(self.watch(job_id))
+
+    def validate(self, event: dict[str, Any]) -> None:
+        """Raises ValidationError for an event, or data of one, that the document does not describe."""
+        document = self.client.get("/openapi.json").json
+        assert document is not None
+        answer = document["paths"]["/api/jobs/{job_id}/events"]["get"]["responses"]["200"]
+        variants = answer["content"]["text/event-stream"]["schema"]["oneOf"]
+        variant = next(each for each in variants if each["properties"]["event"]["const"] == event["event"])
+        Draft202012Validator({**variant, "components": document["components"]}).validate(event)
+        data = variant["properties"]["data"]["contentSchema"]
+        Draft202012Validator({**data, "components": document["components"]}).validate(json.loads(event["data"]))
+        # Whatever a stream tells has a field in the model, so nothing is sent that is not described.
+        model = EVENTS[event["event"]]
+        known = {field.alias or name for name, field in model.model_fields.items()}
+        assert set(json.loads(event["data"])) <= known, event
+
+
+@pytest.fixture
+def service(tmp_path: Path, engine: FakeEngine) -> Iterator[Service]:
+    made = Service(tmp_path, engine)
+    yield made
+    made.backend.stop()
+
+
+def test_the_events_of_a_completed_job_fit(service: Service, engine: FakeEngine) -> None:
+    # Previews are only kept while the job runs.
+    engine.seconds = 6
+    told = []
+    for event in service.watch(service.submit().id):
+        told.append(event)
+        if event["event"] == "preview":
+            engine.seconds = 0
+    assert {event["event"] for event in told} >= {"queued", "started", "progress", "preview", "image", "completed"}
+    for event in told:
+        service.validate(event)
+
+
+def test_the_events_of_a_cancelled_job_fit(service: Service, engine: FakeEngine) -> None:
+    engine.seconds = 60
+    job = service.submit()
+    wait_for(lambda: service.backend.store.state(job.id) is State.RUNNING, "the job does not run")
+    service.backend.conductor.cancel(job.id)
+    told = service.events(job.id)
+    assert told[-1]["event"] == "cancelled"
+    for event in told:
+        service.validate(event)
+
+
+def test_the_last_event_of_a_failed_job_fits(service: Service, engine: FakeEngine) -> None:
+    engine.node_errors = {"KSampler": {"errors": [{"message": "no", "details": "steps"}], "class_type": "KSampler"}}
+    told = service.events(service.submit().id)
+    assert told[-1]["event"] == "failed"
+    for event in told:
+        service.validate(event)
+
+
+def test_an_event_that_does_not_fit_is_found(service: Service) -> None:
+    event = service.events(finish(service.backend).id)[-1]
+    service.validate(event)
+    data = json.loads(event["data"])
+    for wrong in ({**data, "timings": None}, {**data, "unknown": 1}, {}):
+        with pytest.raises(Exception, match=r"None|unknown|required"):
+            service.validate({**event, "data": json.dumps(wrong)})
+
+
+def test_every_event_that_ends_a_stream_is_described() -> None:
+    assert set(LAST_EVENTS) < set(EVENTS)
+
+
+@pytest.mark.parametrize("text", ["-1", "1.5", "x", "1e3", "٣", "9" * 30, " "])
+def test_a_number_to_go_on_from_that_is_none_is_refused(service: Service, text: str) -> None:
+    job = finish(service.backend)
+    for field, sent in (
+        ("after", {"query_string": {"after": text}}),
+        ("Last-Event-ID", {"headers": {"Last-Event-ID": text}} if text.isascii() else {}),
+    ):
+        if sent and text.strip():
+            refused = service.client.get(f"/api/jobs/{job.id}/events", **sent)
+            assert (refused.status_code, refused.json["error"]["field"]) == (422, field), refused.text
+
+
+@pytest.mark.parametrize("text", ["-1", "0", "x", "9" * 30])
+@pytest.mark.parametrize("name", ["limit", "before"])
+def test_pages_of_jobs_that_are_none_are_refused(service: Service, name: str, text: str) -> None:
+    refused = service.client.get("/api/jobs", query_string={name: text})
+    assert (refused.status_code, refused.json["error"]["field"]) == (422, name)
+
+
+def test_a_stream_goes_on_after_the_number_that_was_seen(service: Service) -> None:
+    job = finish(service.backend)
+    told = service.events(job.id)
+    url = f"/api/jobs/{job.id}/events"
+    assert "event: queued" not in service.client.get(url, query_string={"after": told[0]["id"]}).text
+    assert "event: queued" in service.client.get(url, query_string={"after": "0"}).text
+    assert service.client.get(url, headers={"Last-Event-ID": told[-1]["id"]}).status_code == 204
