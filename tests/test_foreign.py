@@ -21,6 +21,11 @@ def test_the_graph_may_come_as_the_page_sends_it_and_is_not_changed() -> None:
     assert json.dumps(graph) == before
 
 
+def test_texts_as_long_as_prompts_may_be_are_let_in() -> None:
+    graph = plain(**{f"n{i}": ("CLIPTextEncode", {"text": "a" * 20_000}) for i in range(40)})
+    assert read_graph(graph) == graph
+
+
 def test_only_what_a_graph_needs_is_handed_on() -> None:
     graph = plain()
     graph["good"] |= {"_meta": {"title": "Prompt", "more": {}}, "is_changed": {"a": 1}}
@@ -60,6 +65,10 @@ CHAIN = {f"n{i}": ("ImageInvert", {"image": [f"n{i - 1}", 0]} if i else {}) for 
         (plain(y=("A", {"x": ["y", 0]})), "circle: y <- y"),
         (plain(save=("PreviewImage", {"images": ["decode", 0]})), "saves no picture"),
         (plain(**{f"n{i}": ("A", {}) for i in range(MAX_NODES)}), "1 to 1000 nodes"),
+        (plain(y=("A", {"x": "a" * 20_001})), r"x of node y \(A\) of custom_workflow has 20001 characters; 20000 are"),
+        (plain() | {"y": {"class_type": "A", "inputs": {}, "_meta": {"title": "a" * 20_001}}}, "title of node y"),
+        (plain(**{f"n{i}": ("A", {"x": "a" * 20_000}) for i in range(50)}), "the texts of custom_workflow have 1000"),
+        (plain(y=("A", {"a" * 1_000_000: 1})), "the texts of custom_workflow have 1000"),
         (plain(**CHAIN), "chain of more than"),
         (plain(**dict(reversed(CHAIN.items()))), "chain of more than"),
     ],

@@ -1,18 +1,24 @@
 """What graphs of others may use of ComfyUI's own nodes, and what the engine can tell them of its surroundings."""
 
 import json
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import psutil
 import pytest
 import requests
 
+from shared.engine.catalog import Catalog
 from shared.engine.check import check_graph
 from shared.engine.environment import engine_environ
+from shared.engine.formula import why_no_formula
+from shared.engine.limits import check_limits
 from shared.engine.node_policy import FORMULAS, LIMITS, REFUSED, TEXT_LIMITS
 from shared.engine.reviewed import REVIEWED
 from shared.engine.trust import why_refused
+from shared.errors import InvalidValue
 from shared.settings import PREFIX
+from shared.web.custom import check
 from tests.conftest import PLANTED
 from tests.foreign_graphs import Short, api
 from tests.house import TIMEOUT, TestHouse
@@ -134,3 +140,132 @@ def test_the_running_engine_has_no_variable_that_is_not_for_it(house: TestHouse)
     assert not [name for name in environ if name.upper().startswith(PREFIX)]
     assert not PLANTED.keys() & environ.keys()
     assert not [value for value in environ.values() if value in PLANTED.values()]
+
+
+def limited(nodes: Short) -> list[tuple[str, str | None, str]]:
+    graph = api(nodes)
+    assert not [each for each in check_graph(graph, NODES) if each.kind != "not_in_list"]
+    return [(each.node, each.input, each.kind) for each in check_limits(graph, NODES)]
+
+
+GROWN = {"e": EMPTY, "mask": ("ImageToMask", {"image": ["e", 0], "channel": "red"})}
+
+
+def grown(expand: Any, **more: tuple[str, dict[str, Any]]) -> Short:
+    return {**GROWN, **more, "g": ("GrowMask", {"mask": ["mask", 0], "expand": expand, "tapered_corners": True})}
+
+
+@pytest.mark.parametrize("value", [64, -512, 512])
+def test_a_number_within_its_limit_is_let_in_by_itself_or_from_a_primitive(value: int) -> None:
+    assert limited(grown(value)) == limited(grown(["n", 0], n=("PrimitiveInt", {"value": value}))) == []
+
+
+@pytest.mark.parametrize("value", [513, 16384, -16384])
+def test_a_number_beyond_its_limit_is_refused_by_itself_or_from_a_primitive(value: int) -> None:
+    assert limited(grown(value)) == [("g", "expand", "out_of_range")]
+    assert limited(grown(["n", 0], n=("PrimitiveInt", {"value": value}))) == [("g", "expand", "out_of_range")]
+
+
+def test_a_limited_number_is_not_computed() -> None:
+    computed = ("ComfyMathExpression", {"expression": "a * a", "values.a": 128})
+    assert limited(grown(["n", 1], n=computed)) == [("g", "expand", "bad_link")]
+    # A value that the node does not have is no value.
+    assert limited(grown(["n", 0], n=("SeedNode", {"seed": 9000}))) == [("g", "expand", "bad_link")]
+    several = {"n": ("PrimitiveInt", {"value": ["m", 0]}), "m": ("PrimitiveInt", {"value": 16384})}
+    assert limited(grown(["n", 0], **several)) == [("g", "expand", "out_of_range")]
+
+
+def test_each_limit_is_held_and_says_node_input_and_range() -> None:
+    for (name, key), limit in LIMITS.items():
+        for value in (limit.low, limit.high):
+            assert check_limits(api({"n": (name, {key: value})}), NODES) == []
+        for value in (limit.low - 1, limit.high + 1):
+            [problem] = check_limits(api({"n": (name, {key: value})}), NODES)
+            assert (problem.node, problem.class_type, problem.input) == ("n", name, key)
+            assert f"{key} must be from {limit.low:g} to {limit.high:g}" in problem.message
+    for (name, key), longest in TEXT_LIMITS.items():
+        assert check_limits(api({"n": (name, {key: "1" * longest})}), NODES) == []
+        [problem] = check_limits(api({"n": (name, {key: "1" * (longest + 1)})}), NODES)
+        assert (problem.input, problem.kind) == (key, "too_long")
+
+
+def test_a_text_with_a_limit_is_not_computed() -> None:
+    joined = ("StringConcatenate", {"string_a": "1", "string_b": "0", "delimiter": ","})
+    graph: Short = {"t": joined, "s": ("ManualSigmas", {"sigmas": ["t", 0]})}
+    assert limited(graph) == [("s", "sigmas", "bad_link")]
+    assert limited({**graph, "t": ("PrimitiveString", {"value": "1, 0.5, 0"})}) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a + b", "(a + 2) * 3.5 // b % 7 - -1", "a ** 2", "pow(a, 8)", "a ** -0.5", "min(a, b, 1024)", "sum(values)",
+        "round(a / 8) * 8", "round(a, 2)", "a if a > b else b", "int(sqrt(a * b))", " floor(log2(a)) ", "max(values)",
+    ],
+)  # fmt: skip
+def test_formulas_that_graphs_use_are_let_in(text: str) -> None:
+    assert why_no_formula(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("9 ** 9 ** 9", "exponent"),
+        ("9 ** a", "exponent"),
+        ("a ** 9", "exponent"),
+        ("pow(9, 4000)", "exponent"),
+        ("pow(2, a)", "exponent"),
+        ("((((((a ** 8) ** 8) ** 8) ** 8) ** 8) ** 8)", "bits"),
+        ("pow(pow(pow(a, 8), 8), 8)", "bits"),
+        ("round(5, -1000000000)", "rounds"),
+        ("round(5, a)", "digits"),
+        ("'x' * 2000000000", "more than numbers"),
+        ("'%2000000000d' % 1", "more than numbers"),
+        ("values * 1000000000", "more than numbers"),
+        ("max(values, values) * 1000000000", "more than numbers"),
+        ("[0] * 1000000000", "more than numbers"),
+        ("a.__class__", "more than numbers"),
+        ("a << 1000000", "more than numbers"),
+        ("sum(x for x in values)", "more than numbers"),
+        ("exec(1)", "more than numbers"),
+        ("sum(*values)", "more than numbers"),
+        ("round(5, ndigits=-1000000000)", "more than numbers"),
+        ("", "is no formula"),
+        ("a +", "is no formula"),
+        ("a\x00", "is no formula"),
+        ("(" * 490 + "a" + ")" * 490, ""),
+        ("-" * 999 + "a", ""),
+        ("a+" * 500 + "a", "characters"),
+    ],
+)
+def test_formulas_that_would_not_end_are_refused(text: str, says: str) -> None:
+    assert says in str(why_no_formula(text))
+    assert limited({"f": ("ComfyMathExpression", {"expression": text, "values.a": 5})}) == [
+        ("f", "expression", "bad_formula")
+    ]
+
+
+def backend() -> Any:
+    """With an engine that has the nodes of the snapshot."""
+    engine = SimpleNamespace(node_schema=NODES.get, models=lambda _: [], model_folders=dict)
+    return SimpleNamespace(catalog=Catalog(cast(Any, engine)), settings=SimpleNamespace(allow_nodes=()))
+
+
+def test_a_graph_beyond_a_limit_is_an_invalid_value_that_names_node_input_and_limit() -> None:
+    graph = api({"f": ("ComfyMathExpression", {"expression": "a ** 99", "values.a": 5})})
+    with pytest.raises(InvalidValue, match=r"expression is not allowed.*up to 8 is allowed.*node f") as refused:
+        check(backend(), graph, "custom_workflow", {})
+    assert (refused.value.status, refused.value.field) == (422, "custom_workflow")
+    check(backend(), api({"f": ("ComfyMathExpression", {"expression": "9 ** 2", "values.a": 5})}), "x", {})
+
+
+def test_a_formula_is_written_and_works_on_numbers() -> None:
+    text = ("PrimitiveString", {"value": "9 ** 9 ** 9"})
+    assert limited({"t": text, "f": ("ComfyMathExpression", {"expression": ["t", 0], "values.a": 5})}) == [
+        ("f", "expression", "bad_link")
+    ]
+    switch = ("ComfySwitchNode", {"switch": True, "on_true": ["t", 0], "on_false": ["t", 0]})
+    product = {"expression": "a * 2000000000", "values.a": ["s", 0]}
+    assert limited({"t": text, "s": switch, "f": ("ComfyMathExpression", product)}) == [("f", "values.a", "bad_link")]
+    size = ("GetImageSize", {"image": ["e", 0]})
+    assert limited({"e": EMPTY, "s": size, "f": ("ComfyMathExpression", {**product, "expression": "a * 2"})}) == []

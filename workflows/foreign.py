@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 from shared.errors import InvalidValue
-from shared.schema.units import is_text
+from shared.schema.units import LONGEST_TEXT, is_text
 from workflows.graph import ApiGraph
 
 MAX_NODES = 1000
 LONGEST_NAME = 200
+# Characters of all names, titles and texts of a graph together.
+MOST_TEXT = 1_000_000
 # ComfyUI follows links by recursion, which has an end.
 MAX_DEPTH = 200
 SAVING_CLASS = "SaveImage"
@@ -31,6 +33,7 @@ def read_graph(value: Any, field: str = "custom_workflow") -> ApiGraph:
     """
     graph = _nodes(value, field)
     copy = {name: _read_node(name, node, field) for name, node in graph.items()}
+    _check_text(copy, field)
     for name, node in copy.items():
         for key, value in node["inputs"].items():
             if is_link(value):
@@ -125,6 +128,22 @@ def _read_node(name: str, node: Any, field: str) -> dict[str, Any]:
         "inputs": {key: list(value) if is_link(value) else value for key, value in inputs.items()},
         **({"_meta": {"title": title}} if isinstance(title, str) and is_text(title) else {}),
     }
+
+
+def _check_text(graph: ApiGraph, field: str) -> None:
+    """Graphs are kept with their jobs, and texts are worked on by nodes that cannot be cancelled."""
+    total = 0
+    for name, node in graph.items():
+        title = node.get("_meta", {}).get("title", "")
+        total += len(name) + len(node["class_type"]) + len(title)
+        for key, value in {"title": title, **node["inputs"]}.items():
+            length = len(value) if isinstance(value, str) else 0
+            if length > LONGEST_TEXT:
+                message = f"{key} of node {name:.100} ({node['class_type']}) of {field} has {length} characters"
+                raise InvalidValue(f"{message}; {LONGEST_TEXT} are allowed", field=field, node=name[:LONGEST_NAME])
+            total += len(key) + length
+    if total > MOST_TEXT:
+        raise InvalidValue(f"the texts of {field} have {total} characters; {MOST_TEXT} are allowed", field=field)
 
 
 def _is_class(name: Any) -> TypeGuard[str]:

@@ -23,7 +23,8 @@ class Problem:
     class_type: str
     input: str | None
     kind: str
-    """bad_node, unknown_node, unknown_input, missing_input, wrong_type, not_in_list, out_of_range, or bad_link."""
+    """bad_node, unknown_node, unknown_input, missing_input, wrong_type, not_in_list, out_of_range, bad_link, too_long,
+    or bad_formula."""
     message: str
     value: Any = None
     options: tuple[Any, ...] = ()

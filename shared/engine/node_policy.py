@@ -1,7 +1,7 @@
 """What came of looking through ComfyUI's own nodes: which are refused to graphs of others, what is limited, and why.
 
-The classes that were looked through are in `reviewed.py`. How large a node's outputs become is in `sizes.py`, for that
-follows from the whole graph.
+The classes that were looked through are in `reviewed.py`. `trust.py` keeps the refused ones out, and `limits.py` holds
+graphs to the limits.
 """
 
 from typing import NamedTuple
@@ -70,18 +70,16 @@ LIMITS = {
 }
 """By class and input, the numbers that are let in."""
 
-# Characters of a text: as long as a prompt may be. What is computed of texts is held to it as well.
-LONGEST_TEXT = 20_000
 TEXT_LIMITS = {
     # Found with a pattern, whose work grows with the square of the length.
     ("ManualSigmas", "sigmas"): 2_000,
     # Wrapped by measuring each beginning of each word, at each size of the font.
     ("TextOverlay", "text"): 2_000,
-    # JSON with coordinates of each picture of a video.
-    ("WanTrackToVideo", "tracks"): 200_000,
-    ("WanMoveTracksFromCoords", "track_coords"): 200_000,
 }
-"""By class and input, the characters of a text where LONGEST_TEXT does not fit."""
+"""By class and input, the characters of a text that must be shorter than all texts of a graph."""
+
+# Nodes that hand on their one value, so that what is linked to them is known.
+LITERALS = {"PrimitiveInt", "PrimitiveFloat", "PrimitiveBoolean", "PrimitiveString", "PrimitiveStringMultiline"}
 
 # A formula is a value of its node, for a text that is put together elsewhere cannot be looked at beforehand.
 FORMULAS = {("ComfyMathExpression", "expression")}

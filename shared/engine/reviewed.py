@@ -1,8 +1,8 @@
 """The node classes of ComfyUI 0.30 that were looked through, by the module that they come from.
 
-Each was read with these questions: does it run, format or evaluate a text of the client's; does it read or write files
-that the graph names; how does what it returns grow with its inputs; can its work go on for hours without a word. What
-came of it stands in `node_policy.py` (refused, limited) and in `sizes.py` (how large its outputs are).
+Each was looked through with these questions: does it run, format or evaluate a text of the client's; does it read or
+write files that the graph names; can one number make its work go on for hours without a word. What was found stands in
+`node_policy.py` (refused, limited). That is one reading by people, and no proof that nothing was missed.
 
 A class that is not here is not let in until somebody has read it: a test compares this list with the running engine.
 """

@@ -82,7 +82,8 @@ def _refuse_bool(value: Any) -> Any:
 # Last in an annotation, so that it sees the value first.
 NotBool = BeforeValidator(_refuse_bool)
 Side = Annotated[int, Field(ge=MIN_SIDE, le=MAX_SIDE), NotBool]
-Text = Annotated[str, Field(max_length=20_000)]
+LONGEST_TEXT = 20_000
+Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
 Name = Annotated[str, Field(max_length=500)]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), NotBool]
 Strength = Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False), NotBool]

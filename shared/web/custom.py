@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from shared.engine.check import Problem
+from shared.engine.limits import check_limits
 from shared.engine.trust import check_files, why_refused
 from shared.errors import InvalidValue
 from shared.jobs.names import with_prefix
@@ -108,7 +109,8 @@ def check(backend: Backend, graph: ApiGraph, field: str, fields: Mapping[Target,
     unused = [each for each in problems if each.kind == "unknown_input" and not _is_linked(graph, each)]
     serious = [each for each in problems if each not in unused]
     if not serious:
-        serious = check_files(graph, backend.catalog.definitions({node["class_type"] for node in graph.values()}))
+        definitions = backend.catalog.definitions({node["class_type"] for node in graph.values()})
+        serious = check_files(graph, definitions) or check_limits(graph, definitions)
     if serious:
         raise _objection(serious, field, fields)
     cleaned = {name: {**node, "inputs": dict(node["inputs"])} for name, node in graph.items()}
