@@ -13,6 +13,7 @@ import requests
 from flask import Flask
 
 from launcher.environment import PROJECT_DIR
+from launcher.serving import ServedHere
 from launcher.terminal import complain, say, stop_signals
 from shared import __version__
 from shared.child import Child, Keeper
@@ -26,6 +27,7 @@ from shared.keys import KeyRing
 from shared.settings import PREFIX, Settings, load_settings
 from shared.web.app import create_app
 from shared.web.backend import Backend
+from shared.web.capacity import raise_descriptors
 from shared.web.control.engine import engine_routes
 from shared.web.control.extras import extras_routes
 from shared.web.control.fetch_prompt import suggestion_routes
@@ -41,11 +43,13 @@ from shared.web.memory import return_freed_memory
 from shared.web.native import image_routes
 from shared.web.options import option_routes
 from shared.web.pnginfo import pnginfo_routes
+from shared.web.probe import probe
 from shared.web.ready import ready_routes
-from shared.web.serve import check_port, open_ports, reachable, serve_waitress
+from shared.web.serve import check_port, make_server, open_ports, reachable
 from shared.web.uploading import upload_routes
 
 SERVICE_START_TIMEOUT = 60.0
+DESCRIPTORS = 8192
 
 
 def run_house(*, services: bool, starter: bool) -> int:
@@ -53,6 +57,8 @@ def run_house(*, services: bool, starter: bool) -> int:
     logging.basicConfig(level=logging.INFO, format="  %(asctime)s     %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("waitress").setLevel(logging.WARNING)
     return_freed_memory()
+    # Children inherit it: the engine, too, is to bear a crowd before its port.
+    raise_descriptors(DESCRIPTORS)
     house = House()
     try:
         sys.stdout.write(f"\nDream Layer {__version__}\n\n")
@@ -83,6 +89,7 @@ class House:
         self._keepers: list[Keeper] = []
         self._manager: EngineManager | None = None
         self._backend: Backend | None = None
+        self._control: ServedHere | None = None
 
     def start(self, settings: Settings, *, services: bool, starter: bool) -> None:
         """Starts all there is to start, in an order that lets slow things overlap. Raises SetupError."""
@@ -125,6 +132,8 @@ class House:
 
     def stop(self) -> None:
         """Stops every child, all at once."""
+        if self._control is not None:
+            self._control.stop()
         if self._manager is not None:
             self._manager.close()
         if self._backend is not None:
@@ -144,14 +153,16 @@ class House:
     def _start_services(self, settings: Settings) -> None:
         keepers = []
         for name, port in (("txt2img", settings.txt2img_port), ("img2img", settings.img2img_port)):
+            probe_file = settings.data_dir.resolve() / "run" / f"{name}.probe"
+            probe_file.unlink(missing_ok=True)
             child = Child(
                 name,
-                [PROJECT_DIR / f"{name}_server.py"],
+                [PROJECT_DIR / f"{name}_server.py", "--probe-file", probe_file],
                 python=sys.executable,
                 folder=PROJECT_DIR,
                 log_path=settings.log_dir.resolve() / f"{name}.log",
             )
-            keepers.append(Keeper(child, _health_check(settings, port), SERVICE_START_TIMEOUT))
+            keepers.append(Keeper(child, _service_lives(settings, port, probe_file), SERVICE_START_TIMEOUT))
             self._start(keepers[-1])
         for keeper in keepers:
             keeper.wait_ready()
@@ -162,19 +173,8 @@ class House:
         uploads.sweep()
         app = build_control(backend, manager, uploads)
         ports = [settings.control_port, *_page_ports(settings)]
-        server = threading.Thread(
-            target=serve_waitress,
-            args=(app, settings, *ports),
-            kwargs={"large": uploads.large_body},
-            name="control",
-            daemon=True,
-        )
-        server.start()
-        healthy = _health_check(settings, settings.control_port)
-        while not healthy():
-            if not server.is_alive():
-                raise SetupError("control", f"it could not listen on port {settings.control_port}")
-            time.sleep(0.02)
+        self._control = ServedHere("control", lambda: make_server(app, settings, *ports, large=uploads.large_body))
+        self._control.start()
 
 
 def build_control(backend: Backend, manager: EngineManager, uploads: ModelUploads) -> Flask:
@@ -253,14 +253,20 @@ def _own_checkpoint(models_dirs: list[Path], ours: frozenset[str]) -> Path | Non
     return next(found, None)
 
 
-def _health_check(settings: Settings, port: int) -> Callable[[], bool]:
-    def healthy() -> bool:
+def _service_lives(settings: Settings, port: int, probe_file: Path) -> Callable[[], bool]:
+    """Whether a service answers: where no stranger reaches it, for a crowd before its own port is no fault of it."""
+
+    def lives() -> bool:
+        told = probe(probe_file)
+        if told is not None:
+            return told
+        # Without waitress it has its own port alone.
         try:
             return requests.get(f"http://{reachable(settings.host)}:{port}/health", timeout=2, proxies={"http": ""}).ok
         except requests.RequestException:
             return False
 
-    return healthy
+    return lives
 
 
 def _greet(settings: Settings, *, services: bool) -> None:

@@ -22,6 +22,7 @@ from shared.settings import PREFIX, Settings
 from shared.web.capacity import connections_for
 from shared.web.connections import Limits
 from shared.web.guard import admit_body
+from shared.web.probe import listen_for_probes
 
 if TYPE_CHECKING:
     from shared.web.serving import WebServer
@@ -43,15 +44,18 @@ def _none_is_large(_path: str, _headers: Mapping[str, str]) -> None:
     return None
 
 
-def run_service(app: Flask, settings: Settings, port: int) -> None:
-    """Serves `app` on `port` in this thread, until SIGTERM or Ctrl-C."""
+def run_service(app: Flask, settings: Settings, port: int, probe_file: Path | None = None) -> None:
+    """Serves `app` on `port` in this thread, until SIGTERM or Ctrl-C; `probe_file` is for a supervisor (`probe`)."""
     signal.signal(signal.SIGTERM, _stop)
     log.info("%s listens on http://%s:%d", app.name, reachable(settings.host), port)
     try:
         if importlib.util.find_spec("waitress") is None:
             _serve_development(app, settings, port)
         else:
-            serve_waitress(app, settings, port)
+            server = make_server(app, settings, port)
+            if probe_file is not None:
+                listen_for_probes(server, probe_file)
+            server.run()
     except KeyboardInterrupt:
         pass
     log.info("%s stopped", app.name)

@@ -1,12 +1,14 @@
 """What the scripts of the services have in common: logging, settings, and errors that a person can read."""
 
+import argparse
 import logging
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from flask import Flask
 
-from shared.errors import SetupError
+from shared.errors import SetupError, StorageFailed
 from shared.settings import Settings, load_settings
 from shared.web.backend import Backend
 from shared.web.memory import return_freed_memory
@@ -15,6 +17,9 @@ from shared.web.serve import check_port, run_service
 
 def main(build: Callable[[Backend], Flask], port: Callable[[Settings], int], port_setting: str) -> int:
     """Runs the service that `build` makes; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Settings are environment variables; README.md lists them.")
+    parser.add_argument("--probe-file", type=Path, help="write here where a supervisor can ask whether it lives")
+    probe_file = parser.parse_args().probe_file
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
     return_freed_memory()
     try:
@@ -23,9 +28,12 @@ def main(build: Callable[[Backend], Flask], port: Callable[[Settings], int], por
         backend = Backend(settings)
         backend.start()
         try:
-            run_service(build(backend), settings, port(settings))
+            run_service(build(backend), settings, port(settings), probe_file)
         finally:
             backend.stop()
+    except StorageFailed as error:
+        sys.stderr.write(f"files: {error.message} ({error.hint})\n")
+        return 1
     except SetupError as error:
         hint = f" ({error.hint})" if error.hint else ""
         sys.stderr.write(f"{error.step}: {error.message}{hint}\n")

@@ -68,7 +68,9 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]
     @property
     def works(self) -> bool:
         """Whether clients can still connect."""
-        return bool(self.accepting and self.socket is not None and not self.trigger._closed)
+        return bool(
+            self.accepting and self.socket is not None and self.socket.fileno() >= 0 and not self.trigger._closed
+        )
 
     def readable(self) -> bool:
         """Whether to accept connections; their number is bounded by `connections`."""
@@ -151,6 +153,7 @@ class WebServer:
         self._threads = _threads(threads)
         self._short_threads = _threads(short_threads)
         self._swept = 0.0
+        self._beat = time.monotonic()
         self._stopping = False
 
     def listen(
@@ -211,6 +214,18 @@ class WebServer:
         finally:
             self.close()
 
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the loop last looked at its connections: a few at most, unless it hangs."""
+        return time.monotonic() - self._beat
+
+    def abandon(self) -> None:
+        """Frees the ports of a server whose loop hangs, so that another can listen there; from any thread."""
+        self._stopping = True
+        for each in self._listeners:
+            if each.socket is not None:
+                each.socket.close()
+
     def stop(self) -> None:
         """Makes `run` return; from any thread."""
         self._stopping = True
@@ -231,7 +246,7 @@ class WebServer:
         wasyncore.loop(timeout=1, use_poll=True, map=self._sockets, count=1)
         for pool in self._pools:
             pool.end_doomed()
-        now = time.monotonic()
+        now = self._beat = time.monotonic()
         if now - self._swept >= SWEEP:
             self._swept = now
             for pool in self._pools:
