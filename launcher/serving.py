@@ -11,9 +11,10 @@ from shared.web.serving import WebServer
 
 log = logging.getLogger(__name__)
 
-# Seconds between two looks, of silence after which a server is taken for dead, and before another takes its place: at
-# first, and at the most.
-CHECK, DEAF = 1.0, 120.0
+# Seconds between two looks, and looks in a row that find it in the same place, after which a server is taken for dead.
+# Not seconds: after a computer's sleep much time has passed.
+CHECK, DEAF = 1.0, 120
+# Seconds before another takes its place: at first, and at the most.
 FIRST_DELAY, MAX_DELAY = 0.5, 30.0
 
 
@@ -24,6 +25,7 @@ class ServedHere:
         self.name = name
         self.restarts = 0
         self._make = make
+        self._turns, self._deaf = 0, 0
         self._server: WebServer | None = None
         self._thread: threading.Thread | None = None
         self._keeper = threading.Thread(target=self._keep, name=f"keeper-{name}", daemon=True)
@@ -80,8 +82,10 @@ class ServedHere:
     def _is_well(self) -> bool:
         if self._server is None or not self.serves:
             return False
-        if self._server.silent_s <= DEAF:
+        self._deaf = self._deaf + 1 if self._server.turns == self._turns else 0
+        self._turns = self._server.turns
+        if self._deaf < DEAF:
             return True
-        log.error("%s: the server has done nothing for %.0f s", self.name, DEAF)
+        log.error("%s: the server hangs", self.name)
         self._server.abandon()
         return False

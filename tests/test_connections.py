@@ -198,6 +198,21 @@ def test_when_all_are_at_work_a_few_more_are_taken_for_short_requests() -> None:
     assert told == [False, False, None]
 
 
+def test_an_idle_connection_in_the_spare_room_is_no_way_into_the_other() -> None:
+    running = [Fake(Phase.RUNNING, address=f"192.0.2.{number}") for number in range(6)]
+    idle = Fake(address="198.51.100.7", turn=1)
+    room = Room(*running, idle)
+    assert room.connections.admit("198.51.100.7") is False
+    assert idle.doomed
+
+
+def test_no_more_are_closed_than_need_be() -> None:
+    each = [Fake(address=LOOPBACK, moved_at=at) for at in range(6)]
+    limits = Limits(connections=6, spare=2, per_loopback=6)
+    assert Room(*each, limits=limits).connections.admit(LOOPBACK) is True
+    assert [one.doomed for one in each] == [True, False, False, False, False, False]
+
+
 def test_one_address_cannot_have_all_of_the_spare_connections() -> None:
     limits = Limits(connections=20, spare=4, per_address=3, per_loopback=15)
     room = Room(*(Fake(Phase.RUNNING, address="192.0.2.1") for _ in range(3)), limits=limits)

@@ -1,11 +1,20 @@
 """A supervisor tells a crowded service from one that hangs, and a server that ends in the launcher is started again."""
 
+import os
+import socket
+import sys
+import threading
+from contextlib import ExitStack
 from pathlib import Path
 
+import psutil
+import pytest
 import requests
 
+from launcher.house import _service_lives
 from launcher.serving import ServedHere
-from shared.settings import Settings
+from shared.child import Child, Keeper
+from shared.settings import PROJECT_DIR, Settings
 from shared.web.app import create_app
 from shared.web.connections import Limits
 from shared.web.probe import listen_for_probes, probe
@@ -13,6 +22,38 @@ from shared.web.serve import make_server
 from shared.web.serving import WebServer
 from tests.conftest import free_ports
 from tests.served import PATIENCE, wait_until
+
+# A service with room for four connections.
+SERVICE = """
+import sys, threading
+from pathlib import Path
+from flask import Blueprint
+from shared.settings import Settings
+from shared.web.app import create_app
+from shared.web.connections import Limits
+from shared.web.probe import listen_for_probes
+from shared.web.serve import make_server
+
+routes = Blueprint("routes", __name__)
+
+@routes.get("/wait")
+def wait():
+    threading.Event().wait(120)
+    return ""
+
+settings = Settings(threads=8, waiters=1, streams=1)
+app = create_app("test", settings, [routes])
+server = make_server(app, settings, int(sys.argv[1]), limits=Limits(connections=4, spare=0, per_loopback=4))
+listen_for_probes(server, Path(sys.argv[2]))
+server.run()
+"""
+
+
+def answers(port: int) -> bool:
+    try:
+        return requests.get(f"http://127.0.0.1:{port}/health", timeout=PATIENCE).ok
+    except requests.RequestException:
+        return False
 
 
 def test_a_probe_is_answered_where_no_stranger_is(tmp_path: Path) -> None:
@@ -39,17 +80,79 @@ def test_a_server_that_fails_in_the_launcher_is_started_again() -> None:
         made.append(make_server(create_app("test", Settings(), []), Settings(), port))
         return made[-1]
 
-    def lives() -> bool:
-        try:
-            return requests.get(f"http://127.0.0.1:{port}/health", timeout=PATIENCE).ok
-        except requests.RequestException:
-            return False
-
     served = ServedHere("test", make)
     served.start()
     try:
-        wait_until(lives)
+        wait_until(lambda: answers(port))
         made[0]._listeners[0].socket.close()
-        wait_until(lambda: len(made) == 2 and lives())
+        wait_until(lambda: len(made) == 2 and answers(port))
     finally:
         served.stop()
+
+
+def test_a_server_that_hangs_in_the_launcher_gives_its_port_to_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("launcher.serving.CHECK", 0.1)
+    monkeypatch.setattr("launcher.serving.DEAF", 50)
+    (port,) = free_ports(1)
+    made: list[WebServer] = []
+
+    def make() -> WebServer:
+        made.append(make_server(create_app("test", Settings(), []), Settings(), port))
+        return made[-1]
+
+    go_on = threading.Event()
+    served = ServedHere("test", make)
+    served.start()
+    try:
+        wait_until(lambda: answers(port))
+        monkeypatch.setattr(made[0], "_step", go_on.wait)
+        wait_until(lambda: len(made) == 2 and answers(port))
+    finally:
+        go_on.set()
+        served.stop()
+
+
+def test_a_service_is_kept_while_it_is_crowded_and_started_again_when_it_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.child.CHECK", 0.05)
+    (port,) = free_ports(1)
+    probe_file, script = tmp_path / "test.probe", tmp_path / "service.py"
+    script.write_text(SERVICE)
+    child = Child(
+        "test",
+        [script, str(port), probe_file],
+        python=sys.executable,
+        folder=tmp_path,
+        log_path=tmp_path / "test.log",
+        environ={**os.environ, "PYTHONPATH": str(PROJECT_DIR)},
+    )
+    lives = _service_lives(Settings(), port, probe_file)
+    looks: list[bool] = []
+
+    def look() -> bool:
+        looks.append(lives())
+        return looks[-1]
+
+    keeper = Keeper(child, look, PATIENCE)
+    keeper.start()
+    try:
+        keeper.wait_ready()
+        first = child.pid
+        assert first is not None
+        with ExitStack() as stack:
+            while answers(port):
+                client = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
+                client.sendall(b"GET /wait HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            seen = len(looks)
+            wait_until(lambda: len(looks) > seen + 10)
+            assert not answers(port)
+            assert all(looks[seen:])
+            assert child.pid == first
+        monkeypatch.setattr("shared.child.DEAF", 1.0)
+        monkeypatch.setattr("shared.web.probe.TIMEOUT", 0.5)
+        psutil.Process(first).suspend()
+        wait_until(lambda: keeper.restarts >= 1 and keeper.state == "ready")
+        assert child.pid != first
+    finally:
+        keeper.stop()

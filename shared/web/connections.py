@@ -144,19 +144,14 @@ class Connections:
 
         True: as all others; False: for short requests alone; None: not at all. The address is one of `client_address`.
         """
-        alive = [each for each in self._copy() if not each.doomed]
-        own = [each for each in alive if each.address == address]
         most = self.limits.per_loopback if address == LOOPBACK else self.limits.per_address
-        if len(own) >= most and not self._close_one(own, own):
-            return self._spare(alive, own)
-        if len(alive) >= self.limits.connections and not self._close_one(alive, alive):
-            return self._spare(alive, own)
-        return True
+        if self._make_room(self._alive(address), most) and self._make_room(self._alive(), self.limits.connections):
+            return True
+        return self._spare(self._alive(), self._alive(address))
 
     def make_room(self) -> bool:
         """Closes one connection, for descriptors are scarce; False if all are at work."""
-        alive = [each for each in self._copy() if not each.doomed]
-        return self._close_one(alive, alive)
+        return self._close_one(self._alive()) is not None
 
     def sweep(self) -> None:
         """Closes what is overdue. To be called every second or so, when no event is being handled."""
@@ -213,15 +208,28 @@ class Connections:
         most = self.limits.per_loopback if own and own[0].address == LOOPBACK else self.limits.per_address
         return most + self.limits.spare // 2
 
-    def _close_one(self, candidates: list[Connection], alive: list[Connection]) -> bool:
+    def _alive(self, address: str | None = None) -> list[Connection]:
+        """Those that are not about to be closed: all, or of one address."""
+        return [each for each in self._copy() if not each.doomed and address in (None, each.address)]
+
+    def _make_room(self, candidates: list[Connection], most: int) -> bool:
+        """Chooses connections to close until fewer than `most` are left; whether they are."""
+        while len(candidates) >= most:
+            chosen = self._close_one(candidates)
+            if chosen is None:
+                return False
+            candidates.remove(chosen)
+        return True
+
+    def _close_one(self, candidates: list[Connection]) -> Connection | None:
         """Chooses one to close: of the address that has most, what does least, and that for longest."""
-        count = Counter(each.address for each in alive)
+        count = Counter(each.address for each in candidates)
         idle = [(each, phase) for each in candidates if (phase := each.phase) is not Phase.RUNNING]
         if not idle:
-            return False
+            return None
         chosen, _ = min(idle, key=lambda each: (-count[each[0].address], each[1], each[0].moved_at))
         chosen.doomed = True
-        return True
+        return chosen
 
     def _overdue(self, each: Connection, now: float, *, crowded: bool) -> bool:
         phase, turn = each.phase, each.turn

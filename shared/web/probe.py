@@ -37,7 +37,8 @@ def listen_for_probes(server: WebServer, file: Path) -> None:
     connections = Connections(LIMITS)
     nothing = Intake(large=lambda _path, _headers: None, admit=_admit, has_room=connections.has_room_for_body)
     options = {"channel_request_lookahead": 1, "max_request_header_size": 4096, "ident": None}
-    server.listen(_application(path), [sock], options, nothing, connections)
+    # By the threads that no long request takes.
+    server.listen(_application(path), [sock], options, nothing, connections, is_short=lambda _method, _path: True)
     name, port = sock.getsockname()
     write_whole(file, f"http://{name}:{port}{path}\n".encode(), "where the service answers its supervisor")
 

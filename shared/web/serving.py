@@ -153,7 +153,8 @@ class WebServer:
         self._threads = _threads(threads)
         self._short_threads = _threads(short_threads)
         self._swept = 0.0
-        self._beat = time.monotonic()
+        self.turns = 0
+        """How often the loop has looked at its connections: about once a second at the least, unless it hangs."""
         self._stopping = False
 
     def listen(
@@ -163,8 +164,9 @@ class WebServer:
         options: Mapping[str, Any],
         intake: Intake,
         connections: Connections | None = None,
+        is_short: Callable[[str, str], bool] | None = None,
     ) -> None:
-        """Serves `application` on bound sockets, with waitress's options; with connections of their own, if given."""
+        """Serves `application` on bound sockets, with waitress's options; what is given is in place of the server's."""
         if connections is not None:
             self._pools.append(connections)
         adj = Adjustments(sockets=list(sockets), **options)
@@ -177,8 +179,8 @@ class WebServer:
                 adj,
                 threads=self._threads,
                 short_threads=self._short_threads,
-                is_short=self._is_short,
-                connections=connections or self.connections,
+                is_short=is_short or self._is_short,
+                connections=self.connections if connections is None else connections,
                 intake=intake,
             )
             for each in sockets
@@ -207,17 +209,12 @@ class WebServer:
                         raise
                     log.exception("the server's loop failed and goes on")
                     self._drop_broken()
-                if not all(each.works for each in self._listeners):
+                if not self._stopping and not all(each.works for each in self._listeners):
                     raise RuntimeError("a listening socket is broken")
         except (SystemExit, KeyboardInterrupt):
             pass
         finally:
             self.close()
-
-    @property
-    def silent_s(self) -> float:
-        """Seconds since the loop last looked at its connections: a few at most, unless it hangs."""
-        return time.monotonic() - self._beat
 
     def abandon(self) -> None:
         """Frees the ports of a server whose loop hangs, so that another can listen there; from any thread."""
@@ -246,7 +243,8 @@ class WebServer:
         wasyncore.loop(timeout=1, use_poll=True, map=self._sockets, count=1)
         for pool in self._pools:
             pool.end_doomed()
-        now = self._beat = time.monotonic()
+        self.turns += 1
+        now = time.monotonic()
         if now - self._swept >= SWEEP:
             self._swept = now
             for pool in self._pools:
