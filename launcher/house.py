@@ -132,13 +132,11 @@ class House:
 
     def stop(self) -> None:
         """Stops every child, all at once."""
-        if self._control is not None:
-            self._control.stop()
         if self._manager is not None:
             self._manager.close()
         if self._backend is not None:
             self._backend.stop()
-        stopping = [threading.Thread(target=keeper.stop) for keeper in self._keepers]
+        stopping = [threading.Thread(target=each.stop) for each in (*self._keepers, self._control) if each is not None]
         for thread in stopping:
             thread.start()
         for thread in stopping:
