@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from shared.files import write_whole
+from shared.schema.words import is_placeholder
 
 log = logging.getLogger(__name__)
 
 FILE = "paths.json"
+# Those of the fields below that are texts.
+CHOICES = ("output", "models", "controlnet", "upscale_models", "vae", "loras", "filename_format")
 
 
 class ChosenPaths(BaseModel):
@@ -31,6 +34,14 @@ class ChosenPaths(BaseModel):
     filename_format: str | None = None
     save_metadata: bool = True
     earlier_outputs: tuple[Path, ...] = ()
+
+    @field_validator(*CHOICES, mode="before")
+    @classmethod
+    def _not_a_placeholder(cls, value: object) -> object:
+        """Files that were written earlier may hold the texts of fields that nobody touched."""
+        if isinstance(value, str) and (not value.strip() or is_placeholder(value)):
+            return None
+        return value
 
     @property
     def of_engine(self) -> dict[str, object]:

@@ -1,12 +1,13 @@
 """The folders and habits that are chosen on the web page, and names for downloads."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shared.engine.process import engine_command, model_folders
-from shared.paths import ChosenPaths, PathsFile
+from shared.paths import FILE, ChosenPaths, PathsFile
 from shared.settings import Settings
 from shared.web.control.paths import read_paths
 from shared.web.titles import title
@@ -22,6 +23,44 @@ def test_untouched_fields_of_the_page_mean_the_defaults(control: Control) -> Non
     assert body(answer)["restart"] is False
     assert control.manager.restarts == 0
     assert control.backend.paths.read() == ChosenPaths()
+
+
+def test_placeholders_that_were_kept_earlier_mean_the_defaults(control: Control, tmp_path: Path) -> None:
+    kept = {
+        "output": "/path/to/outputs", "models": "/path/to/parent/models", "controlnet": "", "vae": "path/to/vae",
+        "filename_format": "paste the path if it is outside project root", "save_metadata": True,
+    }  # fmt: skip
+    (tmp_path / FILE).write_text(json.dumps(kept), "utf-8")
+    assert control.backend.paths.read() == ChosenPaths()
+    told = body(control.client.get("/api/settings/paths"))["paths"]
+    assert {name for name, value in told.items() if value is not None} == {"saveMetadata"}
+    path = picture(control)
+    assert "Content-Disposition" not in control.client.get(f"/api/images/{path.name}").headers
+    # What somebody did choose stays, beside them.
+    (tmp_path / FILE).write_text(json.dumps({**kept, "loras": str(tmp_path), "filename_format": "[seed]"}), "utf-8")
+    assert PathsFile(tmp_path).read() == ChosenPaths(loras=tmp_path, filename_format="[seed]")
+
+
+@pytest.mark.parametrize("chosen", [None, "mine-[time]"])
+def test_a_picture_can_be_asked_for_as_a_file_to_save(control: Control, chosen: str | None) -> None:
+    control.backend.paths.write(ChosenPaths(filename_format=chosen))
+    path = picture(control)
+    stem = path.stem if chosen is None else "mine-143210"
+
+    def disposition(address: str) -> str | None:
+        answer = control.client.get(address)
+        assert (answer.status_code, answer.content_type) == (200, "image/png")
+        return answer.headers.get("Content-Disposition")
+
+    for folder in ("/images", "/api/images"):
+        for word in ("=1", "=true", "", "="):
+            told = disposition(f"{folder}/{path.name}?download{word}")
+            assert told == f"attachment; filename*=UTF-8''{stem}.png"
+        for shown in ("", "?download=0"):
+            told = disposition(f"{folder}/{path.name}{shown}")
+            assert told == (None if chosen is None else f"inline; filename*=UTF-8''{stem}.png")
+    wrong = control.client.get(f"/api/images/{path.name}?download=perhaps")
+    assert (wrong.status_code, body(wrong)["error"]["field"]) == (422, "download")
 
 
 def test_an_engine_of_others_keeps_its_folders(control: Control, tmp_path: Path) -> None:

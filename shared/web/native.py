@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from flask import Blueprint, Response, send_file
+from flask import Blueprint, Response, request, send_file
 from PIL import Image
 
 from shared.errors import InvalidValue, NotFound
@@ -14,6 +14,7 @@ from shared.jobs.names import job_beginning, locate
 from shared.jobs.recipes import infotext, with_recipe
 from shared.jobs.tables import JobRow
 from shared.schema.request import Common
+from shared.schema.words import find_word
 from shared.web.accepting import Draft, draw
 from shared.web.backend import Backend
 from shared.web.body import Fields
@@ -30,6 +31,8 @@ from workflows.txt2img import txt2img
 R = TypeVar("R", bound=Common)
 
 ONE_YEAR = 365 * 24 * 3600
+# The words of `?download=`.
+DOWNLOAD = {"": True, "1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
 def txt2img_routes(backend: Backend) -> Blueprint:
@@ -65,13 +68,19 @@ def image_routes(backend: Backend) -> Blueprint:
         return named(send_file(content, mimetype=f"image/{output}", max_age=ONE_YEAR), image.filename, ending)
 
     def named(response: Response, filename: str, ending: str) -> Response:
-        """The picture, with the name to save it under, if a format for that was chosen."""
-        chosen = backend.paths.read().filename_format
+        """The picture, with the name to save it under: if a format for that was chosen, or it is to be saved."""
+        chosen, download = backend.paths.read().filename_format, wants_download()
         if chosen is not None:
             row = job_of(filename)
             facts = {} if row is None else {**row.spec["request"], **picture_facts(row, filename)}
-            offered = quote(f"{title(chosen, filename, facts)}.{ending}", safe="")
-            response.headers["Content-Disposition"] = f"inline; filename*=UTF-8''{offered}"
+            stem = title(chosen, filename, facts)
+        elif download:
+            stem = filename.removesuffix(".png")
+        else:
+            return response
+        offered = quote(f"{stem}.{ending}", safe="")
+        kind = "attachment" if download else "inline"
+        response.headers["Content-Disposition"] = f"{kind}; filename*=UTF-8''{offered}"
         return response
 
     def job_of(filename: str) -> JobRow | None:
@@ -79,6 +88,17 @@ def image_routes(backend: Backend) -> Blueprint:
         return backend.store.by_beginning(job_beginning(filename) or filename)
 
     return routes
+
+
+def wants_download() -> bool:
+    """Whether the address asks for a file to save (`?download=1`), in place of one to show. Raises InvalidValue."""
+    asked = request.args.get("download")
+    if asked is None:
+        return False
+    wants = DOWNLOAD.get(find_word(asked, DOWNLOAD) or asked)
+    if wants is None:
+        raise InvalidValue(f"download {asked!r} is neither 1 nor 0", field="download", hint="?download=1")
+    return wants
 
 
 def _content(png: bytes, output: OutputFormat, name: str, row: JobRow | None) -> bytes:

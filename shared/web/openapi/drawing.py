@@ -238,7 +238,12 @@ OPERATIONS = (
             summary,
             (Reply("the picture", types=dict.fromkeys(FORMATS, BINARY)),),
             (Example("A picture of a reply", path={"name": "20261122-143210-3f2a9c1e0b7d_00001_.png"}),),
-            parameters=(Parameter("name", "path", "`filename` of a picture in a reply; it may end in .webp or .jpg"),),
+            parameters=(
+                Parameter("name", "path", "`filename` of a picture in a reply; it may end in .webp or .jpg"),
+                Parameter(
+                    "download", "query", "1: a file to save, in place of a picture to show", {"enum": ["1", "0"]}
+                ),
+            ),
             errors=(NotFound, InvalidValue, EngineUnavailable),
         )
         for folder, summary in (("/api/images", "A picture"), ("/images", "The same, where the web page looks for it"))

@@ -1,0 +1,100 @@
+"""When a running job will be done, from its own progress. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+SAMPLERS = frozenset(("KSampler", "KSamplerAdvanced", "SamplerCustom", "SamplerCustomAdvanced"))
+# The inputs by which a sampler gets the latent that it works on.
+LATENTS = ("latent_image", "latent")
+# For a sampler of which it is not known how many steps it takes.
+USUAL_STEPS = 20
+
+
+class Pace:
+    """How fast a job gets on. `graph` is what the engine runs; `pixels` is the usual size of a picture of the job.
+
+    Work is counted in pixels times steps, over all samplers of the graph.
+    """
+
+    def __init__(self, graph: Mapping[str, Any], pixels: float | None) -> None:
+        self._work = sampler_work(graph, pixels)
+        self._done: dict[str, float] = {}
+        self._first: tuple[float, float] | None = None
+
+    def step(self, node: str, step: int, steps: int, now: float) -> float | None:
+        """Takes notice of a step of `node`; when the job will be done, in seconds on the clock of `now`.
+
+        None for a node that does not sample, and until two steps were seen.
+        """
+        if node not in self._work or steps < 1:
+            return None
+        # A sampler begins when those before it are done.
+        self._done = {each: self._work[each] for each in self._done}
+        self._done[node] = self._work[node] * min(1.0, step / steps)
+        done = sum(self._done.values())
+        if self._first is None:
+            self._first = (now, done)
+        begun, done_then = self._first
+        if done <= done_then:
+            return None
+        return now + (now - begun) / (done - done_then) * (sum(self._work.values()) - done)
+
+
+def sampler_work(graph: Mapping[str, Any], pixels: float | None) -> dict[str, float]:
+    """Pixels times steps of each sampler in the graph, by the name of its node.
+
+    A sampler whose size does not follow from the graph has `pixels`, else as many as the smallest of the others.
+    """
+    samplers = [name for name in graph if _class(graph, name) in SAMPLERS]
+    sizes = {name: _pixels(graph, name) for name in samplers}
+    usual = pixels or min((size for size in sizes.values() if size is not None), default=1.0)
+    return {name: (sizes[name] or usual) * _steps(graph, name) for name in samplers}
+
+
+def _pixels(graph: Mapping[str, Any], sampler: str) -> float | None:
+    links = [_inputs(graph, sampler).get(name) for name in LATENTS]
+    found = _nearest(graph, [link[0] for link in links if _is_link(link)], ("width", "height"))
+    return None if found is None else float(found["width"] * found["height"])
+
+
+def _steps(graph: Mapping[str, Any], sampler: str) -> float:
+    found = _nearest(graph, [sampler], ("steps",))
+    if found is None:
+        return USUAL_STEPS
+    # KSamplerAdvanced may take a part of the steps.
+    first, last = found.get("start_at_step", 0), found.get("end_at_step", found["steps"])
+    if not isinstance(first, int) or not isinstance(last, int):
+        return float(found["steps"])
+    return float(max(1, min(last, found["steps"]) - first))
+
+
+def _nearest(graph: Mapping[str, Any], starts: list[Any], names: tuple[str, ...]) -> Mapping[str, Any] | None:
+    """The inputs of the nearest node, from `starts` against the links, that has positive whole numbers for `names`."""
+    waiting, seen = deque(starts), set(starts)
+    while waiting:
+        inputs = _inputs(graph, waiting.popleft())
+        if all(type(inputs.get(name)) is int and inputs[name] > 0 for name in names):
+            return inputs
+        for value in inputs.values():
+            if _is_link(value) and value[0] not in seen:
+                seen.add(value[0])
+                waiting.append(value[0])
+    return None
+
+
+def _class(graph: Mapping[str, Any], name: str) -> Any:
+    node = graph[name]
+    return node.get("class_type") if isinstance(node, Mapping) else None
+
+
+def _inputs(graph: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    node = graph.get(name)
+    inputs = node.get("inputs") if isinstance(node, Mapping) else None
+    return inputs if isinstance(inputs, Mapping) else {}
+
+
+def _is_link(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)
