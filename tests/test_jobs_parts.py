@@ -22,7 +22,7 @@ from shared.web.places import Places
 
 
 def row(**known: Any) -> JobRow:
-    return JobRow(**{**{field.name: None for field in dataclasses.fields(JobRow)}, "id": "j", **known})
+    return JobRow(**{**{field.name: None for field in dataclasses.fields(JobRow)}, "id": "j", "spec": {}, **known})
 
 
 def encoded(output: str, size: tuple[int, int] = (600, 300)) -> bytes:

@@ -13,6 +13,7 @@ from shared.engine.client import SavedImage
 from shared.engine.events import ImagesSaved, JobProgress, JobStarted, Preview
 from shared.errors import InvalidPicture
 from shared.images import read_picture
+from shared.jobs.pace import Pace
 from shared.jobs.tables import JobRow, Note, Report
 
 PREVIEW_SIDE = 256
@@ -42,6 +43,8 @@ class Active:
     _started: float | None = None
     _progress: Note | None = None
     _preview: bytes | None = None
+    _pace: Pace | None = None
+    _ends_at: float | None = None
 
     @property
     def waits(self) -> bool:
@@ -54,7 +57,7 @@ class Active:
             self.start()
         if isinstance(event, JobProgress):
             # Only where it stands now is told: of steps that came and went since the last report, nobody needs to know.
-            self._progress = ("progress", _progress(event))
+            self._progress = ("progress", self._measured(event))
         elif isinstance(event, Preview):
             self._preview = event.picture
         elif isinstance(event, ImagesSaved):
@@ -71,6 +74,7 @@ class Active:
         """The engine has it no more, and died of it so often; what was not told yet is void."""
         self.deaths, self.row = deaths, replace(self.row, attempts=deaths)
         self.sent, self.taken, self.running = None, False, False
+        self._pace, self._ends_at = None, None
         self.shown.clear()
         self.reported()
 
@@ -78,6 +82,17 @@ class Active:
         """What is to be told before its end, with all of its pictures. Where it stood a moment ago is no news then."""
         self._show(images)
         return list(self._notes)
+
+    def _measured(self, event: JobProgress) -> dict[str, Any]:
+        """Where the job stands and, once that can be told, when it will be done, in seconds since 1970."""
+        if self._pace is None:
+            asked = self.row.spec.get("request", {})
+            width, height = asked.get("width"), asked.get("height")
+            pixels = float(width * height) if type(width) is int and type(height) is int else None
+            self._pace = Pace(self.row.spec.get("graph", {}), pixels)
+        self._ends_at = self._pace.step(event.node, event.step, event.steps, time.time()) or self._ends_at
+        ends = {} if self._ends_at is None else {"ends_at": round(self._ends_at, 1)}
+        return _progress(event) | ends
 
     def _show(self, images: Sequence[SavedImage]) -> None:
         for image in images:

@@ -55,8 +55,8 @@ def sampler_work(graph: Mapping[str, Any], pixels: float | None) -> dict[str, fl
 
 
 def _pixels(graph: Mapping[str, Any], sampler: str) -> float | None:
-    links = [_inputs(graph, sampler).get(name) for name in LATENTS]
-    found = _nearest(graph, [link[0] for link in links if _is_link(link)], ("width", "height"))
+    inputs = _inputs(graph, sampler)
+    found = _nearest(graph, [inputs[name][0] for name in LATENTS if _is_link(inputs.get(name))], ("width", "height"))
     return None if found is None else float(found["width"] * found["height"])
 
 

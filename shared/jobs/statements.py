@@ -27,6 +27,13 @@ TOLD = (
     .where(events.c.job_id == sa.bindparam("the_id"), events.c.number > sa.bindparam("the_number"))
     .order_by(events.c.number)
 )
+# What was told of an earlier attempt stands before the newest start, which tells nothing of progress.
+NEWEST_PROGRESS = (
+    sa.select(events.c.data)
+    .where(events.c.job_id == sa.bindparam("the_id"), events.c.name.in_(("started", "progress")))
+    .order_by(events.c.number.desc())
+    .limit(1)
+)
 UNTELL = events.delete().where(events.c.job_id == sa.bindparam("the_id"), events.c.name == sa.bindparam("the_name"))
 
 BEAT = owners.update().where(owners.c.id == sa.bindparam("the_owner"))

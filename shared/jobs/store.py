@@ -135,12 +135,19 @@ class Store:
     def in_front(self, number: int) -> list[Work]:
         """The unfinished jobs that were accepted before that number, in order."""
         query = (
-            sa.select(jobs.c.model, jobs.c.work, jobs.c.started)
+            sa.select(jobs.c.id, jobs.c.model, jobs.c.work, jobs.c.started)
             .where(jobs.c.state.in_(UNFINISHED), jobs.c.number < number)
             .order_by(jobs.c.number)
         )
         with self._read() as connection:
-            return [Work(*row) for row in connection.execute(query)]
+            rows = connection.execute(query).all()
+            # Few of them run.
+            return [Work(*row[1:], ends_at=row.started and _ends_at(connection, row.id)) for row in rows]
+
+    def ends_at(self, job_id: str) -> float | None:
+        """When a running job will be done by its own progress, in seconds since 1970; None if that cannot be told."""
+        with self._read() as connection:
+            return _ends_at(connection, job_id)
 
     def stood_in_front(self, number: int, since: float) -> bool:
         """Whether a job of a lower number is unfinished, or was until after `since`, in seconds since 1970."""
@@ -382,6 +389,11 @@ def _tell(connection: Connection, job_id: str, notes: Sequence[Note]) -> None:
 def _count_unfinished(connection: Connection, before: int | None = None) -> int:
     query, parameters = (statements.COUNT, {}) if before is None else (statements.COUNT_BEFORE, {"the_number": before})
     return int(connection.scalar(query, parameters) or 0)
+
+
+def _ends_at(connection: Connection, job_id: str) -> float | None:
+    data = connection.scalar(statements.NEWEST_PROGRESS, {"the_id": job_id})
+    return None if data is None else data.get("ends_at")
 
 
 def _row(row: RowMapping) -> JobRow:

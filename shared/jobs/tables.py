@@ -144,11 +144,15 @@ class JobRow:
 
 @dataclass(frozen=True)
 class Work:
-    """The little that must be known of an unfinished job to tell how long it will take."""
+    """The little that must be known of an unfinished job to tell how long it will take.
+
+    `ends_at`: when it will be done by its own progress, in seconds since 1970; None while that cannot be told.
+    """
 
     model: str
     work: float
     started: float | None
+    ends_at: float | None = None
 
 
 @dataclass(frozen=True)

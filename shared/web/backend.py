@@ -15,7 +15,7 @@ from shared.jobs.conductor import Conductor
 from shared.jobs.estimate import MEASURED, seconds_left
 from shared.jobs.pictures import Pictures
 from shared.jobs.store import Store
-from shared.jobs.tables import JobRow, NewJob, Work
+from shared.jobs.tables import JobRow, NewJob, State, Work
 from shared.jobs.uploads import Uploads
 from shared.paths import PathsFile
 from shared.settings import PREFIX, Settings
@@ -63,10 +63,11 @@ class Backend:
         return None if row.state.finished else self.store.count_unfinished(row.number)
 
     def eta(self, row: JobRow) -> float | None:
-        """Seconds until the job will be done, as far as earlier jobs tell; None when it has ended."""
+        """Seconds until the job will be done, as far as its progress and other jobs tell; None when it has ended."""
         if row.state.finished:
             return None
-        job = Work(row.model, row.work, row.started)
+        ends_at = self.store.ends_at(row.id) if row.state is State.RUNNING else None
+        job = Work(row.model, row.work, row.started, ends_at)
         left = seconds_left(self.store.in_front(row.number), job, self.store.measured(MEASURED), time.time())
         return None if left is None else round(left, 1)
 

@@ -127,6 +127,8 @@ def _more(backend: Backend, job: JobRow, event: Event, addresses: Addresses) -> 
     if event.name == "queued":
         row = backend.store.get(job.id)
         return {} if row is None else {"eta_s": backend.eta(row)}
+    if event.name == "progress" and "ends_at" in event.data:
+        return {"eta_s": round(max(0.0, event.data["ends_at"] - time.time()), 1)}
     if event.name == State.COMPLETED.value:
         row = backend.store.get(job.id)
         return {} if row is None else result_body(row, addresses)

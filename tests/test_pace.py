@@ -1,0 +1,158 @@
+"""When a running job will be done, by its own progress: the measure, and what clients are told of it."""
+
+import json
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.engine.events import JobProgress
+from shared.jobs.active import Active
+from shared.jobs.estimate import seconds_left
+from shared.jobs.pace import Pace, sampler_work
+from shared.jobs.tables import NewJob, Report, State, Work
+from tests.control import Control, body
+from tests.desk import OpenDesk, new_job, wait_for
+from tests.fake_engine import FakeEngine
+
+GOLDEN = Path(__file__).parent / "golden"
+# 538 s after its start it is at its last step; jobs before it took ten times as long for as much.
+STEPS, RAN, SLOW = 20, 538.0, 5866.0
+
+
+def golden(name: str) -> dict[str, Any]:
+    graph: dict[str, Any] = json.loads((GOLDEN / f"{name}.json").read_text("utf-8"))
+    return graph
+
+
+def test_the_work_of_a_sampler_is_its_pixels_times_its_steps() -> None:
+    small, large = 512 * 512 * 12.0, 1024 * 1024 * 6.0
+    of_two = {"KSampler": small, "KSampler_2": large, "KSampler_3": small, "KSampler_4": large}
+    assert sampler_work(golden("hires_batch"), None) == of_two
+    # The size of a picture that was sent does not stand in the graph.
+    assert set(sampler_work(golden("img2img"), 100.0).values()) == {
+        100.0 * golden("img2img")["KSampler"]["inputs"]["steps"]
+    }
+    assert sampler_work(golden("extras_one"), None) == {}
+
+
+def test_base_and_refiner_share_the_steps() -> None:
+    graph = golden("refiner")
+    shares = [node["inputs"] for node in graph.values() if node["class_type"] == "KSamplerAdvanced"]
+    total = shares[0]["steps"] * 512 * 512
+    assert sum(sampler_work(graph, None).values()) == total
+    assert len(shares) == 2
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        {}, {"a": None}, {"a": {"class_type": "KSampler"}}, {"a": {"class_type": "KSampler", "inputs": None}},
+        {"a": {"class_type": "KSampler", "inputs": {"steps": ["a", 0], "latent_image": ["a", 0], "width": "x"}}},
+        {"a": {"class_type": "SamplerCustom", "inputs": {"sigmas": ["lost", 0], "latent_image": ["lost", 0]}}},
+    ],
+)  # fmt: skip
+def test_odd_graphs_are_measured_too(graph: dict[str, Any]) -> None:
+    pace = Pace(graph, None)
+    assert pace.step("a", 1, 4, 10.0) is None
+    assert pace.step("b", 2, 4, 20.0) is None
+    assert pace.step("a", 2, 4, 20.0) == (pytest.approx(40.0) if graph.get("a") else None)
+
+
+def test_the_pace_is_measured_from_the_first_step_on() -> None:
+    sampler = {"class_type": "KSampler", "inputs": {"steps": 10, "latent_image": ["Size", 0]}}
+    graph = {"Size": {"inputs": {"width": 64, "height": 64}}, "A": sampler, "B": sampler}
+    pace = Pace(graph, None)
+    # Loading took 100 s, and is no measure of what is to come.
+    assert pace.step("A", 1, 10, 100.0) is None
+    assert pace.step("A", 2, 10, 102.0) == pytest.approx(102.0 + 2 * 18)
+    assert pace.step("Decode", 1, 2, 103.0) is None
+    assert pace.step("A", 10, 10, 118.0) == pytest.approx(118.0 + 2 * 10)
+    # The second sampler has begun, so the first is done.
+    assert pace.step("B", 10, 10, 138.0) == pytest.approx(138.0)
+
+
+def test_own_progress_goes_before_what_others_took() -> None:
+    measured = [("m", 1.0, 100.0)]
+    running = Work("m", 1.0, 0.0, ends_at=12.0)
+    assert seconds_left([], running, measured, now=10.0) == 2.0
+    assert seconds_left([], running, measured, now=20.0) == 0.0
+    assert seconds_left([], running, [], now=10.0) == 2.0
+    # Where nothing else was measured, it tells of those behind it too.
+    assert seconds_left([running], Work("m", 2.0, None), [], now=10.0) == 2.0 + 24.0
+    assert seconds_left([running], Work("m", 1.0, None), [("m", 1.0, 12.0)], now=10.0) == 2.0 + 12.0
+
+
+def running_job(control: Control, ends_in: float) -> tuple[str, str]:
+    """The ids of a job at its last step and of one behind it; an earlier one took far longer."""
+    store = control.backend.store
+    ids = [str(uuid.uuid4()) for _ in range(3)]
+    spec = {"request": {"seed": 1}, "graph": {}, "warnings": []}
+    rows = [store.add(NewJob(each, "txt2img", "", "txt2img", spec, "m", 1.0), "me", 9)[0] for each in ids]
+    store.finish(rows[0], "me", State.COMPLETED, started=time.time() - SLOW)
+    started = time.time() - RAN
+    stands = {"stage": "KSampler", "step": STEPS, "steps": STEPS, "ends_at": time.time() + ends_in}
+    store.save("me", [Report(ids[1], started, [("started", {"attempt": 1}), ("progress", stands)])])
+    return ids[1], ids[2]
+
+
+def test_a_job_at_its_last_step_is_nearly_done(control: Control) -> None:
+    job, behind = running_job(control, ends_in=30.0)
+    told = body(control.client.get(f"/api/jobs/{job}"))
+    assert told["position"] == 0
+    assert 0 <= told["eta_s"] <= 30
+    waits = body(control.client.get(f"/api/jobs/{behind}"))
+    assert waits["position"] == 1
+    # The slow one and this one: the median of both, after what is left of this one.
+    assert waits["eta_s"] < (SLOW + RAN + 30) / 2 + 31
+
+
+def test_a_stream_tells_when_the_job_will_be_done(control: Control) -> None:
+    job, _ = running_job(control, ends_in=600.0)
+    control.backend.store.cancel(job, {"message": "x", "error": {"code": "cancelled"}})
+    stream = control.client.get(f"/api/jobs/{job}/events").text
+    (progress,) = [part for part in stream.split("\n\n") if "event: progress" in part]
+    told = json.loads(progress.partition("data: ")[2])
+    assert 0 < told["eta_s"] <= 600
+
+
+def test_an_attempt_that_was_lost_tells_nothing_of_the_next(control: Control) -> None:
+    job, _ = running_job(control, ends_in=600.0)
+    store = control.backend.store
+    row = store.get(job)
+    assert row is not None
+    assert store.ends_at(job) is not None
+    store.requeue("me", [(row, 1)])
+    assert 4000 < body(control.client.get(f"/api/jobs/{job}"))["eta_s"] < SLOW + 1
+    store.save("me", [Report(job, time.time(), [("started", {"attempt": 2})])])
+    assert store.ends_at(job) is None
+    sampler = {"K": {"class_type": "KSampler", "inputs": {"steps": 4}}}
+    active = Active(row)
+    row.spec["graph"] = sampler
+    for step in (1, 2):
+        active.heed(JobProgress(job, "K", step, 4))
+    report = active.report()
+    assert report is not None
+    assert "ends_at" in report.notes[-1][1]
+    active.lose(2)
+    active.heed(JobProgress(job, "K", 1, 4))
+    again = active.report()
+    assert again is not None
+    assert "ends_at" not in again.notes[-1][1]
+
+
+def test_the_engines_steps_are_measured(engine: FakeEngine, open_desk: OpenDesk) -> None:
+    desk, engine.seconds = open_desk(), 3.0
+    earlier, _ = desk.store.add(new_job(), "another", 9)
+    desk.store.finish(earlier, "another", State.COMPLETED, started=time.time() - SLOW)
+    desk.start()
+    job = desk.submit()
+    wait_for(lambda: desk.store.ends_at(job) is not None, "the pace is not measured")
+    row = desk.row(job)
+    own = Work(row.model, row.work, row.started, desk.store.ends_at(job))
+    left = seconds_left([], own, desk.store.measured(9), time.time())
+    assert left is not None
+    assert left < 60
+    desk.wait(job)
