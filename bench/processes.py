@@ -12,7 +12,7 @@ from shared.settings import PREFIX, Settings, load_settings
 
 PORTS = (
     *("TXT2IMG_PORT", "IMG2IMG_PORT", "CONTROL_PORT", "ENGINE_PORT"),
-    *("EXTRAS_PORT", "RUNS_PORT", "REPORT_PORT"),
+    *("EXTRAS_PORT", "RUNS_PORT", "REPORT_PORT", "IMG2TXT_PORT"),
 )
 
 

@@ -31,6 +31,7 @@ from shared.web.capacity import raise_descriptors
 from shared.web.control.engine import engine_routes
 from shared.web.control.extras import extras_routes
 from shared.web.control.fetch_prompt import suggestion_routes
+from shared.web.control.img2txt import img2txt_routes
 from shared.web.control.keys import key_routes
 from shared.web.control.model_upload import ModelUploads, model_upload_routes
 from shared.web.control.models import controlnet_routes, model_routes
@@ -195,6 +196,7 @@ def build_control(backend: Backend, manager: EngineManager, uploads: ModelUpload
         extras_routes(backend),
         run_routes(backend),
         report_routes(backend),
+        img2txt_routes(),
     ]
     return create_app("control", backend.settings, routes)
 

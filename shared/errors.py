@@ -16,6 +16,7 @@
     │   ├── InvalidPicture           422  invalid_picture       an uploaded picture or mask cannot be used
     │   ├── QueueFull                429  queue_full            too many jobs are waiting
     │   └── TooManyTries             429  too_many_tries        too many wrong API keys from one address
+    ├── NotSupported                 501  not_supported         the page asks for what this backend does not do
     ├── Busy                         503  busy                  every waiting place is taken
     ├── StorageFailed                507  storage_failed        the disk is full, or a folder cannot be written
     ├── EngineError                  502  engine_error          ComfyUI did not do what was asked
@@ -157,6 +158,13 @@ class NotPossible(RequestError):
 
     status = 409
     code = "not_possible"
+
+
+class NotSupported(DreamLayerError):
+    """The web page has a button for it, and this backend does not do it."""
+
+    status = 501
+    code = "not_supported"
 
 
 class BodyTooLarge(RequestError):

@@ -83,6 +83,9 @@ class Settings(BaseSettings):
     )
     runs_port: Port = Field(default=5005, description="Port on which it asks the control service for past runs.")
     report_port: Port = Field(default=5006, description="Port on which it asks the control service for reports.")
+    img2txt_port: Port = Field(
+        default=5007, description="Port on which a newer web page asks for Img2Txt, and is told that there is none."
+    )
     engine_port: Port = Field(default=8188, description="Port of the engine that the launcher starts (loopback only).")
     engine_url: OptionalText = Field(
         default=None,
@@ -223,7 +226,7 @@ class Settings(BaseSettings):
     @property
     def page_ports(self) -> dict[str, int]:
         """The ports that only the web page knows, by the names of their settings."""
-        names = ("extras_port", "runs_port", "report_port")
+        names = ("extras_port", "runs_port", "report_port", "img2txt_port")
         return {f"{PREFIX}{name.upper()}": getattr(self, name) for name in names}
 
     @property

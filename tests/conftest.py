@@ -76,7 +76,7 @@ def launcher_environment(data_dir: Path) -> dict[str, str]:
     # No window is to open on the desktop of who tests.
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         kept.pop(name, None)
-    txt2img, img2img, control, engine_port, extras, runs, report = free_ports(7)
+    txt2img, img2img, control, engine_port, extras, runs, report, img2txt = free_ports(8)
     return {
         **kept,
         **PLANTED,
@@ -89,6 +89,7 @@ def launcher_environment(data_dir: Path) -> dict[str, str]:
         f"{PREFIX}EXTRAS_PORT": str(extras),
         f"{PREFIX}RUNS_PORT": str(runs),
         f"{PREFIX}REPORT_PORT": str(report),
+        f"{PREFIX}IMG2TXT_PORT": str(img2txt),
         f"{PREFIX}ENGINE_PORT": str(engine_port),
     }
 

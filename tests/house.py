@@ -66,6 +66,10 @@ class TestHouse:
         return self._url("REPORT")
 
     @property
+    def img2txt(self) -> str:
+        return self._url("IMG2TXT")
+
+    @property
     def engine(self) -> str:
         return self._url("ENGINE")
 

@@ -61,6 +61,15 @@ def test_a_seed_repeats_a_suggestion_and_without_one_they_differ(control: Contro
     assert len({fetch("") for _ in range(5)}) > 1
 
 
+def test_img2txt_is_answered_that_there_is_none(control: Control) -> None:
+    sent = {"input_image": "data:image/png;base64,AAAA", "prompt": "what is this?", "model": "blip", "seed": 42}
+    answer = control.client.post("/api/img2txt", json=sent, headers={"Origin": ORIGIN})
+    assert (answer.status_code, body(answer)["status"]) == (501, "error")
+    assert body(answer)["error"]["code"] == "not_supported"
+    assert "Img2Txt is not available" in body(answer)["message"]
+    assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
+
+
 def test_a_picture_is_sent_on_and_served_at_both_addresses(control: Control) -> None:
     picture(control)
     for tab in ("img2img", "extras"):

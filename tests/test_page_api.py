@@ -309,6 +309,14 @@ def test_extras(house: TestHouse) -> None:
     assert fetch(reply.json()["data"]["output_image"]).size == (256, 256)
 
 
+def test_img2txt_of_the_newer_page_says_that_there_is_none(house: TestHouse) -> None:
+    sent = {"input_image": data_url(SOURCE), "prompt": "describe this image", "model": "blip", "seed": -1}
+    answer = press(f"{house.img2txt}/api/img2txt", sent)
+    # It shows the message of whatever is no success.
+    assert (answer.status_code, answer.json()["status"]) == (501, "error")
+    assert "no model that describes pictures" in answer.json()["message"]
+
+
 def test_runs_are_listed_and_deleted(house: TestHouse) -> None:
     body = generation(prompt="a red circle", steps=1, width=64, height=64, batch_size=1)
     reply = press(f"{house.txt2img}/api/txt2img", body).json()
@@ -354,7 +362,7 @@ def test_a_folder_is_shown_where_there_is_a_desktop(house: TestHouse) -> None:
     assert Path(shown.json()["error"]["path"]).name == name
 
 
-@pytest.mark.parametrize("service", ["txt2img", "img2img", "control", "extras", "runs", "report"])
+@pytest.mark.parametrize("service", ["txt2img", "img2img", "control", "extras", "runs", "report", "img2txt"])
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", "/nowhere"), ("PUT", "/health"), ("POST", "/api/upload-controlnet-image")]
 )

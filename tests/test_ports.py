@@ -39,6 +39,7 @@ def test_the_ports_of_the_page_are_settings() -> None:
         f"{PREFIX}EXTRAS_PORT": 5003,
         f"{PREFIX}RUNS_PORT": 6000,
         f"{PREFIX}REPORT_PORT": 5006,
+        f"{PREFIX}IMG2TXT_PORT": 5007,
     }
 
 
@@ -63,12 +64,12 @@ def test_one_application_answers_on_many_ports() -> None:
 
 
 def test_every_port_of_the_launcher_has_every_route(house: TestHouse) -> None:
-    for url in (house.control, house.extras, house.runs, house.report):
+    for url in (house.control, house.extras, house.runs, house.report, house.img2txt):
         assert requests.get(f"{url}/health", timeout=TIMEOUT).json()["service"] == "control"
         assert requests.get(f"{url}/api/runs", timeout=TIMEOUT).json()["status"] == "success"
 
 
-@pytest.mark.parametrize("name", ["extras", "runs", "report"])
+@pytest.mark.parametrize("name", ["extras", "runs", "report", "img2txt"])
 def test_the_page_may_call_and_read_errors(house: TestHouse, name: str) -> None:
     url, origin = getattr(house, name), {"Origin": "http://localhost:8080"}
     asked = {"Access-Control-Request-Method": "DELETE", "Access-Control-Request-Headers": "content-type"}
@@ -92,5 +93,5 @@ def test_a_taken_port_of_the_page_is_said_and_stops_nothing(house: TestHouse, tm
         running = stack.enter_context(launched(tmp_path, environ))
         assert f"without port {port}: another program listens there" in running.output()
         assert f"set {PREFIX}RUNS_PORT to a free port" in running.output()
-        for url in (running.control, running.extras, running.report):
+        for url in (running.control, running.extras, running.report, running.img2txt):
             assert requests.get(f"{url}/api/runs", timeout=TIMEOUT).ok

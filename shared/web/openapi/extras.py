@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from shared.errors import EngineUnavailable, InvalidValue, NotFinished, NotFound, StorageFailed
+from shared.errors import EngineUnavailable, InvalidValue, NotFinished, NotFound, NotSupported, StorageFailed
 from shared.schema.body import Body as Fields
 from shared.schema.body import ExtrasBody
 from shared.schema.page_replies import ExtrasReply, ReportReply, RunRemovedReply, RunReply, RunsReply
@@ -45,6 +45,15 @@ class ReportBody(Fields):
     run_ids: Annotated[
         list[str], Field(default_factory=list, description="the newest 500 if left out or empty", max_length=500)
     ]
+
+
+class Img2TxtBody(Fields):
+    """A picture to describe, as the web page sends it."""
+
+    input_image: Annotated[str, Field(description="data URL")] = ""
+    prompt: str = ""
+    model: str = ""
+    seed: int = -1
 
 
 OPERATIONS = (
@@ -114,5 +123,15 @@ OPERATIONS = (
         (Example("The newest"),),
         parameters=(Parameter("bundle", "query", "the name of another that is still there"),),
         errors=(NotFound,),
+    ),
+    Operation(
+        "POST",
+        "/api/img2txt",
+        "Web page",
+        "Describe a picture: there is no model for that",
+        (),
+        (Example("A picture", {"input_image": PICTURE, "prompt": "what is this?"}, status=501),),
+        body=Body(Img2TxtBody, required=False),
+        errors=(NotSupported,),
     ),
 )
