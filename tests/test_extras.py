@@ -35,6 +35,11 @@ PAGE = {
     "upscaler_model": "4x-ultrasharp", "upscaler_visibility": 1, "upscaler_model_2": "none", "upscaler_visibility_2": 0,
     "gfpgan_visibility": 0, "codeformer_visibility": 0, "codeformer_weight": 0, "output_format": "png",
 }  # fmt: skip
+# What its boxes have before anybody touches them.
+DEFAULTS = {
+    "upscaler_model": "Real_ESRGAN_x4plus", "upscaler_model_2": "4x-ultrasharp", "upscaler_visibility_2": 0.25,
+    "gfpgan_visibility": 0.8, "codeformer_visibility": 0.7, "codeformer_weight": 0.2,
+}  # fmt: skip
 SHELF = Shelf(upscale_models=("4x-UltraSharp.pth", "anime/2x_Soft.safetensors"))
 
 
@@ -216,6 +221,34 @@ def test_the_answer_has_the_address_where_the_page_looks_for_it(client: FlaskCli
     assert reply["data"] == {"output_image": f"http://localhost/api/images/{image['filename'][:-4]}.webp"}
     assert [warning.split()[0] for warning in reply["warnings"]] == ["upscaler_model", "gfpgan_visibility"]
     assert client.get(f"/api/jobs/{reply['job_id']}").get_json()["kind"] == "extras"
+
+
+@pytest.mark.parametrize(("sent", "ending"), [("PNG", "png"), ("JPEG", "jpeg"), ("WEBP", "webp")])
+def test_the_pages_own_defaults_are_taken(client: FlaskClient, sent: str, ending: str) -> None:
+    answer = client.post("/api/extras/upscale", data=form(**DEFAULTS, output_format=sent))
+    assert answer.status_code == 200, answer.text
+    reply = answer.get_json()
+    (image,) = reply["comfy_response"]["generated_images"]
+    # Both names say four times, though neither is installed.
+    assert (image["width"], image["height"]) == (360, 244)
+    assert reply["data"]["output_image"].endswith(f".{ending}")
+    assert reply["parameters"]["output_format"] == ending
+    # One for each of the page's choices that a stock engine lacks.
+    assert [warning.split()[0] for warning in reply["warnings"]] == [
+        *("upscaler_model", "upscaler_model_2", "gfpgan_visibility", "codeformer_visibility"),
+    ]
+
+
+def test_the_pages_own_defaults_with_all_that_they_name() -> None:
+    shelf = Shelf(upscale_models=("RealESRGAN_x4plus.pth", "4x-UltraSharp.pth"))
+    request, warnings = read(shelf=shelf, faces=[GFPGAN, CODEFORMER], **DEFAULTS, output_format="PNG")
+    assert [(layer.how.model, layer.visibility) for layer in request.layers] == [
+        ("RealESRGAN_x4plus.pth", 1.0),
+        ("4x-UltraSharp.pth", 0.25),
+    ]
+    assert [layer.visibility for layer in request.faces] == [0.8, 0.7]
+    assert request.faces[1].how == FaceRestoration(CODEFORMER, 0.2)
+    assert warnings == []
 
 
 @pytest.mark.parametrize(

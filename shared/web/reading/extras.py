@@ -6,7 +6,7 @@ from shared.errors import InvalidValue
 from shared.schema.body import ExtrasBody
 from shared.schema.request import EnlargedLayer, Enlarging, ExtrasRequest, FaceRestoration, FacesLayer, Size
 from shared.schema.units import Picture
-from shared.schema.words import is_nothing
+from shared.schema.words import is_nothing, plain
 from shared.web.reading.enlarging import LARGEST_UPSCALE, factor_in_name, not_there, plain_method, scaled
 from shared.web.reading.inventory import Inventory, look_for, match_file
 
@@ -14,6 +14,8 @@ USUAL_FACTOR = 2.0
 # The encoder of WebP takes no larger side; and what is written in another format than the engine's is decoded whole.
 LARGEST_WEBP = 16383
 LARGEST_CONVERTED = 80_000_000
+# What the web page calls a well-known upscaler, in plain letters, and the name that its file has.
+ALSO_CALLED = {"realesrganx4plus": ("RealESRGAN_x4plus",)}
 GFPGAN, CODEFORMER = "GFPGANv1.4.pth", "codeformer.pth"
 
 
@@ -66,9 +68,10 @@ def _enlarging(name: str, size: Size, field: str, inventory: Inventory, warnings
     method = plain_method(name)
     if method is not None:
         return Enlarging(size, method=method)
-    found = look_for(name, inventory, ("upscale_models",), field, "upscale model")
-    if found is not None:
-        return Enlarging(size, model=found[1])
+    for each in (name, *ALSO_CALLED.get(plain(name), ())):
+        found = look_for(each, inventory, ("upscale_models",), field, "upscale model")
+        if found is not None:
+            return Enlarging(size, model=found[1])
     warnings.append(not_there(field, name, inventory))
     return Enlarging(size)
 
