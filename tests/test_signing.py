@@ -1,0 +1,168 @@
+"""Signed addresses: what <img> and EventSource fetch without a key, and nothing else."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from flask.testing import FlaskClient
+
+from shared.jobs.tables import JobRow
+from shared.settings import Settings
+from shared.web.addresses import Addresses
+from shared.web.backend import Backend
+from shared.web.signing import Signer, signer_of
+from tests.finished import finish
+from tests.test_openapi import SERVICES
+
+KEY = "correct horse battery"
+WITH_KEY = {"X-API-Key": KEY}
+
+
+@dataclass
+class Keyed:
+    """All services with an API key, beside one another, and a job that is done."""
+
+    clients: dict[str, FlaskClient]
+    row: JobRow
+
+    def addresses(self) -> dict[str, str]:
+        """The addresses of the picture and the stream, as a reply tells them to who has the key."""
+        told = self.clients["txt2img"].get(f"/api/jobs/{self.row.id}", headers=WITH_KEY).json
+        assert told is not None
+        return {"picture": told["images"][0], "stream": told["events_url"]}
+
+
+@pytest.fixture
+def keyed(tmp_path: Path) -> Iterator[Keyed]:
+    settings = Settings(engine_url="http://127.0.0.1:9", data_dir=tmp_path, api_key=KEY)
+    backends = {name: Backend(settings) for name in SERVICES}
+    row = finish(backends["txt2img"])
+    yield Keyed({name: SERVICES[name](backend).test_client() for name, backend in backends.items()}, row)
+    for backend in backends.values():
+        backend.stop()
+
+
+def signed_long_ago(path: str) -> str:
+    """An address of that path whose time was over an hour ago."""
+    return Addresses("", Signer(KEY, 600, lambda: time.time() - 4200))._fetched(path)
+
+
+def test_every_service_takes_the_signed_addresses_of_each(keyed: Keyed) -> None:
+    for kind, address in keyed.addresses().items():
+        for name, client in keyed.clients.items():
+            fetched = client.get(address)
+            assert fetched.status_code == 200, (kind, name, fetched.text)
+            assert client.head(address).status_code == 200
+            assert fetched.mimetype == {"picture": "image/png", "stream": "text/event-stream"}[kind]
+
+
+def test_a_stream_that_was_fetched_by_signature_tells_signed_pictures(keyed: Keyed) -> None:
+    client = keyed.clients["img2img"]
+    stream = client.get(keyed.addresses()["stream"]).text
+    address = stream.partition('"url": "')[2].partition('"')[0]
+    assert client.get(address).status_code == 200
+
+
+def test_arguments_that_a_browser_adds_do_no_harm(keyed: Keyed) -> None:
+    told = keyed.addresses()
+    client = keyed.clients["control"]
+    assert client.get(f"{told['picture']}&download=1").status_code == 200
+    assert client.get(f"{told['stream']}&after=0").status_code == 200
+
+
+def test_every_address_in_a_result_is_signed(keyed: Keyed) -> None:
+    client = keyed.clients["txt2img"]
+    listed = client.get("/api/jobs", headers=WITH_KEY).json
+    whole = client.get(f"/api/jobs/{keyed.row.id}", headers=WITH_KEY).json
+    assert listed is not None
+    assert whole is not None
+    found = [listed["jobs"][0]["events_url"], *listed["jobs"][0]["images"]]
+    found += [image["url"] for image in whole["result"]["comfy_response"]["generated_images"]]
+    again = client.post(f"/api/jobs/{keyed.row.id}/retry", headers=WITH_KEY).json
+    assert again is not None
+    for address in (*found, again["events_url"]):
+        assert {"expires", "signature"} <= set(parse_qs(urlsplit(address).query)), address
+    assert client.get(found[1]).status_code == 200
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_nothing_else_is_let_in(keyed: Keyed, service: str) -> None:
+    client, told = keyed.clients[service], keyed.addresses()
+    picture, stream = (urlsplit(address) for address in told.values())
+    late = str(int(parse_qs(picture.query)["expires"][0]) + 1)
+    wrong = {
+        "unsigned": picture.path,
+        "another path": f"/api/jobs?{picture.query}",
+        "the stream's signature": f"{picture.path}?{stream.query}",
+        "the job itself": f"/api/jobs/{keyed.row.id}?{stream.query}",
+        "longer": f"{picture.path}?{picture.query.replace(parse_qs(picture.query)['expires'][0], late)}",
+        "no time": f"{picture.path}?signature={parse_qs(picture.query)['signature'][0]}",
+        "no signature": f"{picture.path}?expires={late}&signature=",
+        "no base64": f"{picture.path}?expires={late}&signature=%ff%00+é",
+        "no number": f"{picture.path}?expires=x&signature=x",
+        "covered": f"{told['picture']}&bundle=x",
+        "twice": f"{picture.path}?expires={late}&{picture.query}",
+    }
+    for kind, address in wrong.items():
+        refused = client.get(address)
+        assert (refused.status_code, refused.json["error"]["code"]) == (401, "unauthorized"), kind
+    for method in ("POST", "DELETE", "PUT"):
+        path = f"/api/jobs/{keyed.row.id}"
+        assert client.open(f"{path}?{Signer(KEY, 600).sign(path, {})}", method=method).status_code == 401
+        signed = Addresses("", Signer(KEY, 600))._fetched(path)
+        assert client.open(signed, method=method).status_code == 401
+    assert client.get(told["picture"]).status_code == 200
+
+
+def test_an_address_ends_and_says_so(keyed: Keyed) -> None:
+    path = urlsplit(keyed.addresses()["picture"]).path
+    client = keyed.clients["txt2img"]
+    refused = client.get(signed_long_ago(path))
+    assert (refused.status_code, refused.json["message"]) == (401, "this signed address has expired")
+    # Who has the key does not need the signature.
+    assert client.get(signed_long_ago(path), headers=WITH_KEY).status_code == 200
+
+
+def test_an_address_of_another_key_is_none(keyed: Keyed) -> None:
+    path = urlsplit(keyed.addresses()["picture"]).path
+    other = Addresses("", Signer("another horse battery", 600))._fetched(path)
+    assert keyed.clients["txt2img"].get(other).status_code == 401
+
+
+def test_a_signature_opens_no_door_to_strange_pages(keyed: Keyed) -> None:
+    address = urlsplit(keyed.addresses()["picture"])
+    client, url = keyed.clients["txt2img"], f"{address.path}?{address.query}"
+    assert client.get(url, headers={"Origin": "https://evil.example"}).status_code == 403
+    assert client.get(url, headers={"Host": "evil.example"}).status_code == 403
+
+
+def test_a_report_is_signed_with_its_name() -> None:
+    signer = Signer(KEY, 600)
+    query = parse_qs(urlsplit(Addresses("", signer).report("a b.zip")).query)
+    arguments = {name: values[0] for name, values in query.items()}
+    path = "/api/report-bundle/download"
+    assert signer.objection(path, arguments) is None
+    assert signer.objection(path, {**arguments, "bundle": "other.zip"}) is not None
+    assert signer.objection(path, {name: value for name, value in arguments.items() if name != "bundle"}) is not None
+
+
+def test_an_address_stays_the_same_for_a_while_and_lasts() -> None:
+    now = [1_000_000.0]
+    signer = Signer(KEY, 3600, lambda: now[0])
+    first = signer.sign("/a", {})
+    now[0] += 5
+    assert signer.sign("/a", {}) == first
+    # Rounding takes a tenth of its time at most.
+    now[0] = 1_000_000.0 + 3600 * 0.9 - 1
+    assert signer.objection("/a", first) is None
+    assert signer.sign("/a", {}) != first
+    now[0] = 1_000_000.0 + 3601
+    assert signer.objection("/a", first) == "this signed address has expired"
+
+
+def test_without_a_key_nothing_is_signed() -> None:
+    assert signer_of(Settings()) is None
+    assert Addresses("http://localhost").image("a.png") == "http://localhost/api/images/a.png"
