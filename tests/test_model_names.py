@@ -2,24 +2,27 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from PIL import Image
 
 from launcher.models.shelf import Model, find_models
+from shared.engine.check import check_graph
 from shared.engine.families import ModelFile
 from shared.errors import InvalidValue
 from shared.model_names import EXTENSIONS, match, nearest
 from shared.schema.body import ExtrasBody
 from shared.schema.units import Picture
 from shared.web.body import Fields
+from shared.web.custom import check
 from shared.web.reading.extras import read_extras
 from shared.web.reading.requests import Context, read_txt2img
 from shared.web.reading.samplers import read_sampler, read_scheduler
 from tests.conftest import COMFYUI_DIR
 from tests.house import data_url
-from tests.shelf import OWN, Shelf
+from tests.shelf import NODES, OWN, Shelf
 
 TWO_FOLDERS = ("a/ink.safetensors", "b/ink.safetensors")
 
@@ -182,3 +185,43 @@ def test_samplers_and_schedulers_of_custom_nodes() -> None:
     assert read_sampler("Euler beta 57", stock, ["beta_57", "beta57"])[:2] == ("Euler beta 57", None)
     assert read_scheduler("Beta 57", ["beta_57", "beta57"]) == "Beta 57"
     assert read_scheduler("uniform", ["normal", "uniform"]) == "uniform"
+
+
+@pytest.mark.parametrize(
+    ("field", "name", "known"),
+    [
+        ("model_name", "sd15", "sd15"),
+        ("model_name", "SD 1.5", "sd15"),
+        ("model_name", "v1-5-pruned-emaonly.safetensors", "sd15"),
+        ("model_name", "stable-diffusion-v1-5/stable-diffusion-v1-5", "sd15"),
+        ("model_name", "SDXL_base", "sdxl"),
+        ("model_name", "sd_xl_base_1.0", "sdxl"),
+        ("model_name", "flux1-schnell", "flux-schnell"),
+        ("vae_name", "sd15-vae", "sd15-vae"),
+        ("lora", "sd15", None),
+        ("model_name", "sd15-vae", None),
+        ("model_name", ".safetensors", None),
+    ],
+)
+def test_a_known_model_that_is_not_installed_can_be_added(field: str, name: str, known: str | None) -> None:
+    error = refused(Shelf(), **{field: {"lora_name": name} if field == "lora" else name})
+    assert error.status == 422
+    assert ("models add" in str(error.hint)) == (known is not None)
+    assert known is None or f"python dream_layer.py models add {known} downloads it; there is " in str(error.hint)
+
+
+def test_known_models_of_parts_can_be_added() -> None:
+    units = [{"model": "sd15-canny", "input_image": data_url(Image.new("RGB", (8, 8)))}]
+    assert "models add sd15-canny" in str(refused(Shelf(), controlnet={"units": units}).hint)
+    second = refused(Shelf(), refiner_enabled=True, refiner_model="sdxl-refiner")
+    assert (second.field, "models add sdxl-refiner" in str(second.hint)) == ("refiner_model", True)
+
+
+def test_a_known_model_in_a_graph_of_ones_own_can_be_added() -> None:
+    loader = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "v1-5-pruned-emaonly.safetensors"}}
+    stock = {name: {**node, "python_module": "nodes"} for name, node in NODES.items()}
+    catalog = SimpleNamespace(definitions=lambda _: stock, check=lambda graph: check_graph(graph, NODES))
+    backend: Any = SimpleNamespace(catalog=catalog, settings=SimpleNamespace(allow_nodes=()))
+    with pytest.raises(InvalidValue) as wrong:
+        check(backend, {"4": loader}, "custom_workflow", {})
+    assert "python dream_layer.py models add sd15 downloads it" in str(wrong.value.hint)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher.models.known import KNOWN, find_known, markdown_table
 from launcher.models.sources import Download, read_source
 from shared.engine.kinds import KINDS
+from shared.engine.known import KNOWN, find_known, markdown_table
 from shared.keys import KeyRing
 from shared.settings import PROJECT_DIR
 

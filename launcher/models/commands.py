@@ -18,7 +18,6 @@ from launcher.models.download import (
     lock_of,
     remove_unfinished,
 )
-from launcher.models.known import KNOWN
 from launcher.models.shelf import (
     DOWNLOADS,
     Model,
@@ -36,6 +35,7 @@ from launcher.models.tables import NOTHING, describe, known_table, shelf_table, 
 from launcher.terminal import complain, say
 from shared.engine.families import classify
 from shared.engine.headers import read_header
+from shared.engine.known import KNOWN
 from shared.errors import DreamLayerError, SetupError
 from shared.keys import KeyRing
 from shared.settings import load_settings

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from huggingface_hub import constants, get_token, hf_hub_url
 
-from launcher.models.known import KNOWN, find_known
+from shared.engine.known import KNOWN, find_known
 from shared.errors import SetupError
 from shared.keys import KeyRing
 

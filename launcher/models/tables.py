@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
-from launcher.models.known import KnownModel
 from launcher.models.shelf import Model
 from shared.engine.families import Family, TextEncoder
+from shared.engine.known import KnownModel
 
 NOTHING = "-"
 

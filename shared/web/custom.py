@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from shared.engine.check import Problem
+from shared.engine.known import how_to_add
 from shared.engine.limits import check_limits
 from shared.engine.trust import check_files, why_refused
 from shared.errors import InvalidValue
@@ -128,6 +129,9 @@ def _objection(problems: list[Problem], field: str, fields: Mapping[Target, str]
     guilty = fields.get((problem.node, problem.input or ""), field)
     nearest: list[Any] = problem.nearest or list(problem.options[:10])
     hint = f"there is {', '.join(map(str, nearest))}" if nearest else None
+    command = how_to_add(problem.value) if problem.kind == "not_in_list" and isinstance(problem.value, str) else None
+    if command is not None:
+        hint = f"{command} downloads it" + (f"; {hint}" if hint else "")
     if problem.kind == "unknown_node":
         hint = "it may need a custom node that is not installed in this engine"
     return InvalidValue(

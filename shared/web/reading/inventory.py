@@ -5,6 +5,7 @@ from typing import Protocol
 
 from shared.engine.catalog import FRESH
 from shared.engine.families import ModelFile
+from shared.engine.known import how_to_add
 from shared.errors import InvalidValue
 from shared.model_names import match, meant, nearest
 
@@ -44,10 +45,12 @@ def find_in(
     if found is not None:
         return found
     near = nearest(wanted, [name for folder in folders for name in inventory.names(folder)])
+    there = f"there is {', '.join([*near, *besides])}" if near or besides else f"the engine has no {what} yet"
+    command = how_to_add(wanted, folders)
     raise InvalidValue(
         f"the {what} {wanted!r} does not exist",
         field=field,
-        hint=f"there is {', '.join([*near, *besides])}" if near or besides else f"the engine has no {what} yet",
+        hint=there if command is None else f"{command} downloads it; {there}",
         value=wanted,
         nearest=near,
     )

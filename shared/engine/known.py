@@ -5,8 +5,11 @@ word on its file is checked in every case.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
+
+from shared.engine.kinds import KINDS
+from shared.model_names import without_extension
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,21 @@ KNOWN: Mapping[str, KnownModel] = {
 def find_known(text: str, known: Mapping[str, KnownModel] = KNOWN) -> KnownModel | None:
     """The model of that name; "SD 1.5", "sd-1.5" and "sd15" are one name."""
     return next((model for name, model in known.items() if _plain(name) == _plain(text)), None)
+
+
+def how_to_add(text: str, kinds: Container[str] = KINDS) -> str | None:
+    """The command that adds the model that `text` names, if it is one of these `kinds` in the list; else None.
+
+    It may be named by its short name, its title, its file with or without extension, or its repository on the hub.
+    """
+    asked = _plain(without_extension(text))
+    if asked:
+        for name, model in KNOWN.items():
+            repository = model.repository.rpartition("/")[2]
+            names = (name, model.title, without_extension(model.file), model.repository, repository)
+            if model.kind in kinds and asked in map(_plain, names):
+                return f"python dream_layer.py models add {name}"
+    return None
 
 
 def _plain(name: str) -> str:
