@@ -39,7 +39,8 @@ def test_null_and_a_field_of_a_form_that_was_left_empty_mean_the_default() -> No
 def test_a_form_holds_lists_and_objects_as_json() -> None:
     loras = json.dumps([{"lora_name": "glow"}])
     assert words(loras=loras).loras == (Lora("glow.safetensors", 1.0, 1.0),)
-    assert refused(loras="glow").field == "loras"
+    assert refused(loras='["glow"').field == "loras"
+    assert refused(controlnet="units").field == "controlnet"
 
 
 def test_seeds() -> None:
@@ -333,11 +334,11 @@ def test_what_is_not_known_is_named_at_any_depth() -> None:
         Prompt="x",
         controlnet={"units": [{"enabled": False, "unit_index": 0, "low_vram": True, "wieght": 1}], "mode": "x"},
         lora={"lora_name": "glow", "trigger": "y"},
-        loras=[{"lora_name": "glow"}, {"lora_name": "glow", "weight": 1}],
+        loras=[{"lora_name": "glow"}, {"lora_name": "glow", "rank": 1}],
     ).warnings
     assert warnings == [
         "ignored, because not known here: hires_fixx (did you mean hires_fix?), Prompt (did you mean prompt?), "
-        "controlnet.mode, controlnet.units[0].wieght (did you mean weight?), lora.trigger, loras[1].weight"
+        "controlnet.mode, controlnet.units[0].wieght (did you mean weight?), lora.trigger, loras[1].rank"
     ]
     assert reread({"image": PICTURE, "photo": b""}).warnings == ["ignored, because not known here: photo"]
 
@@ -357,7 +358,9 @@ def test_what_changes_nothing_is_told() -> None:
 
 def test_a_picture_for_txt2img_is_not_ignored_in_silence() -> None:
     reading = read_txt2img(Fields({"prompt": "x"}, {"image": PICTURE, "mask": WHITE}), context())
-    assert reading.warnings == ["ignored, because not known here: image, mask"]
+    assert reading.warnings == [
+        "ignored, because not known here: image (img2img has input_image), mask (img2img has mask)"
+    ]
     assert "no effect" in read(denoising_strength=0.75).warnings[0]
 
 

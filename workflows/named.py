@@ -10,13 +10,14 @@ Without the header, the parameters are the fields of a request that have a place
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from shared.errors import InvalidValue
+from shared.schema.spellings import GENERATION, MOST_NAMES, listed, sent_instead, told
 from shared.schema.units import MAX_SEED
 from shared.schema.words import find_word
 from workflows.foreign import is_link, read_graph
@@ -91,7 +92,7 @@ class Workflow:
             value = values.get(name)
             if value is None or (value == "" and parameter.type != "string"):
                 if parameter.required:
-                    raise InvalidValue(f"{name} is missing", field=name, hint=parameter.description or None)
+                    raise InvalidValue(f"{name} is missing", field=name, hint=self.hint(name, values))
                 value = parameter.default
             if _is_seed(name, parameter) and (value is None or str(value) == "-1"):
                 value = _drawn(parameter, random_seed)
@@ -99,6 +100,11 @@ class Workflow:
                 read[name] = _valid(name, parameter, value)
         unknown = [name for name in values if name not in self.header.parameters]
         return read, [_ignored(unknown, list(self.header.parameters))] if unknown else []
+
+    def hint(self, name: str, sent: Iterable[str]) -> str | None:
+        """What helps where a parameter is missing: the unknown names that were sent, and its description."""
+        instead = sent_instead(name, sent, self.header.parameters.keys(), GENERATION)
+        return "; ".join(filter(None, [instead, self.header.parameters[name].description])) or None
 
 
 def read_workflow(name: str, content: Any) -> Workflow:
@@ -234,8 +240,5 @@ def _in_words(kind: str, low: float | None, high: float | None) -> str:
 
 
 def _ignored(names: list[str], understood: list[str]) -> str:
-    said = []
-    for name in names:
-        near = difflib.get_close_matches(name, understood, n=1, cutoff=0.75)
-        said.append(f"{name} (did you mean {near[0]}?)" if near else name)
-    return f"ignored, because not known here: {', '.join(said)}"
+    said = [told(name, understood, GENERATION) for name in names[:MOST_NAMES]] + names[MOST_NAMES:]
+    return f"ignored, because not known here: {listed(said)}"

@@ -90,6 +90,7 @@ class AcceptedReply(Reply):
     events_url: Annotated[str, Field(description="where it can be watched")]
     position: Annotated[int | None, Field(description="unfinished jobs in front of it")]
     eta_s: Annotated[float | None, Field(description="seconds until it is done; null if nothing was measured yet")]
+    warnings: Annotated[list[str], Field(description="what was ignored, rounded or unusual")]
 
 
 class JobError(ErrorDetail):

@@ -16,7 +16,7 @@ from shared.web.addresses import Addresses
 from shared.web.backend import Backend
 from shared.web.body import Fields, read_fields
 from shared.web.callers import caller_of
-from shared.web.reply import picture_reply, result_body, wanted_format
+from shared.web.reply import picture_reply, result_body, tell_warnings, wanted_format
 from shared.web.waiting import accepted_reply, stream_reply, take_place, wait_for, wants_stream
 from workflows.loading import UPLOAD_FOLDER
 
@@ -135,8 +135,8 @@ def _same(earlier: JobRow, body_hash: str | None) -> JobRow:
 def _result(backend: Backend, row: JobRow, write: Callable[[JobRow, Addresses], dict[str, Any]]) -> Response:
     output = wanted_format(request)
     if output is None:
-        return jsonify(write(row, backend.addresses()))
-    return picture_reply(row, backend.addresses(), _read(backend, row), output)
+        return tell_warnings(jsonify(write(row, backend.addresses())), row)
+    return tell_warnings(picture_reply(row, backend.addresses(), _read(backend, row), output), row)
 
 
 def _read(backend: Backend, row: JobRow) -> bytes:

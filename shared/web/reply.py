@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from flask import Request, Response, jsonify, request
@@ -14,6 +15,8 @@ from shared.jobs.tables import JobRow
 from shared.settings import Settings
 from shared.web.addresses import Addresses
 
+# Characters of the header X-Warnings, and of one warning in it.
+LONGEST_HEADER, LONGEST_WARNING = 3500, 1500
 FORMATS: dict[str, OutputFormat] = {"image/png": "png", "image/webp": "webp", "image/jpeg": "jpeg"}
 
 
@@ -103,12 +106,45 @@ def picture_reply(row: JobRow, addresses: Addresses, png: bytes, output: OutputF
     response.headers["X-Job-Id"] = row.id
     if row.spec["request"].get("seed") is not None:
         response.headers["X-Seed"] = str(row.spec["request"]["seed"])
-    if row.spec["warnings"]:
-        # Headers are Latin-1 and one line; JSON with its escapes is both.
-        response.headers["X-Warnings"] = json.dumps(row.spec["warnings"])
     if urls[1:]:
         response.headers["Link"] = ", ".join(f'<{url}>; rel="alternate"' for url in urls[1:])
     return response
+
+
+def tell_warnings(response: Response, row: JobRow) -> Response:
+    """The reply, with the job's warnings in its header X-Warnings."""
+    if row.spec["warnings"]:
+        response.headers["X-Warnings"] = warnings_header(row.spec["warnings"])
+    return response
+
+
+def warnings_header(warnings: Sequence[str]) -> str:
+    """A JSON list of at most LONGEST_HEADER ASCII characters: long warnings are cut, and of many the last are counted.
+
+    Servers and proxies refuse headers of more than 4 to 8 kB; headers are Latin-1 and one line.
+    """
+    kept: list[str] = []
+    for index, warning in enumerate(warnings):
+        left = len(warnings) - index - 1
+        more = [f"{left} more"] if left else []
+        if len(_ascii([*kept, _cut(warning), *more])) > LONGEST_HEADER:
+            kept.append(f"{left + 1} more")
+            break
+        kept.append(_cut(warning))
+    return _ascii(kept)
+
+
+def _cut(text: str) -> str:
+    """A text of at most LONGEST_WARNING characters, counted as they are in the header."""
+    cut = text
+    while len(_ascii([cut])) > LONGEST_WARNING:
+        cut = cut[: len(cut) * 3 // 4]
+    return cut if cut == text else f"{cut}..."
+
+
+def _ascii(texts: Sequence[str]) -> str:
+    # JSON escapes all control characters but this one.
+    return json.dumps(texts).replace("\x7f", "\\u007f")
 
 
 def error_reply(error: DreamLayerError) -> Response:

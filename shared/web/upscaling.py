@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from flask import Blueprint, Response
 
-from shared.errors import InvalidPicture
 from shared.fitting import as_picture
 from shared.schema.body import UpscaleBody
 from shared.schema.request import UpscaleRequest
@@ -15,7 +14,7 @@ from shared.web.objections import objection
 from shared.web.reading.effect import idle, unchosen_parts_off, unswitched
 from shared.web.reading.enlarging import LARGEST_UPSCALE, choose_enlarging, choose_faces, scaled
 from shared.web.reading.pictures import SentPictures
-from shared.web.reading.validate import ignored, tidy, validate
+from shared.web.reading.validate import ignored, missing_picture, tidy, validate
 from workflows.upscale import upscale
 
 KIND = "upscale"
@@ -37,8 +36,8 @@ def upscale_routes(backend: Backend) -> Blueprint:
         sent = SentPictures(fields, backend.archive.uploads.find)
         found = sent.picture("image")
         if found is None:
-            raise InvalidPicture(
-                "image is missing", field="image", hint="send a data URL, base64, or a form with a file named image"
+            raise missing_picture(
+                "image", sent.names, UpscaleBody, "send a data URL, base64, or a form with a file named image"
             )
         image, name = found
         warnings += sent.warnings

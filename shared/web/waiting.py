@@ -13,7 +13,7 @@ from shared.jobs.tables import Event, JobRow, State
 from shared.web.addresses import Addresses
 from shared.web.backend import Backend
 from shared.web.places import Place
-from shared.web.reply import picture_facts, result_body
+from shared.web.reply import picture_facts, result_body, tell_warnings
 from shared.web.stream import event_stream
 
 # Seconds between two looks at the job and at the client: a news that got lost costs no more.
@@ -48,11 +48,12 @@ def accepted_reply(backend: Backend, row: JobRow) -> Response:
     addresses = backend.addresses()
     url, events_url = addresses.job(row.id), addresses.events(row.id)
     body: dict[str, Any] = {"status": "accepted", "job_id": row.id, "url": url, "events_url": events_url}
+    body["warnings"] = row.spec["warnings"]
     response = jsonify(body | {"position": backend.position(row), "eta_s": backend.eta(row)})
     response.status_code = 202
     response.headers["Location"] = url
     response.headers["X-Job-Id"] = row.id
-    return response
+    return tell_warnings(response, row)
 
 
 def wait_for(backend: Backend, row: JobRow) -> JobRow:
@@ -116,7 +117,7 @@ def stream_reply(backend: Backend, row: JobRow, place: Place, after: int = 0) ->
     response.headers["X-Accel-Buffering"] = "no"
     response.headers["X-Job-Id"] = row.id
     response.call_on_close(close)
-    return response
+    return tell_warnings(response, row)
 
 
 def _more(backend: Backend, job: JobRow, event: Event, addresses: Addresses) -> dict[str, Any]:

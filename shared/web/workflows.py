@@ -23,7 +23,7 @@ from shared.web.body import Fields
 from shared.web.custom import check
 from shared.web.reading.pictures import SentPictures
 from workflows.loading import input_name
-from workflows.named import FIELD, PICTURE_TYPES, Parameter, Workflow, read_workflow
+from workflows.named import FIELD, PICTURE_TYPES, Workflow, read_workflow
 from workflows.placing import SIDES, fill
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}", re.ASCII)
@@ -138,7 +138,7 @@ def _draft(backend: Backend, workflow: Workflow, fields: Fields, prefix: str) ->
         key: picture
         for key, parameter in parameters.items()
         if parameter.type in PICTURE_TYPES
-        and (picture := _picture(key, parameter, reader, also="image" in further)) is not None
+        and (picture := _picture(workflow, key, reader, also="image" in further)) is not None
     }
     names = {key: input_name(picture) for key, picture in pictures.items()}
     settings = {target: value for key, value in {**values, **names}.items() for target in workflow.targets[key]}
@@ -163,15 +163,16 @@ def _preview(value: Any) -> bool:
         raise InvalidValue(f"preview must be true or false, not {value!r}", field="preview") from error
 
 
-def _picture(name: str, parameter: Parameter, sent: SentPictures, *, also: bool) -> Picture | None:
+def _picture(workflow: Workflow, name: str, sent: SentPictures, *, also: bool) -> Picture | None:
     """The picture of a parameter; `also`: that of `input_image` may be called `image`."""
+    parameter = workflow.header.parameters[name]
     names = (name, "image") if also and name == "input_image" else (name,)
     found = sent.mask(name, invert=False) if parameter.type == "mask" else sent.picture(*names)
     if found is None:
         if parameter.required:
-            raise InvalidPicture(
-                f"{name} is missing", field=name, hint=f"send a data URL, base64, or a file of a form named {name}"
-            )
+            how = f"send a data URL, base64, or a file of a form named {name}"
+            hint = workflow.hint(name, sent.names)
+            raise InvalidPicture(f"{name} is missing", field=name, hint=how if hint is None else f"{hint}; {how}")
         return None
     # What a picture of the workflow's own is for, and whether it may be padded for it, only its graph knows.
     ready = as_mask if parameter.type == "mask" else as_picture

@@ -9,7 +9,7 @@ from flask import Blueprint, Response
 
 from shared.engine.catalog import Catalog
 from shared.engine.options import FACES, NODES_AGE
-from shared.errors import InvalidPicture, InvalidValue
+from shared.errors import InvalidValue
 from shared.fitting import as_picture
 from shared.jobs.tables import JobRow
 from shared.schema.body import ExtrasBody
@@ -20,7 +20,7 @@ from shared.web.body import Fields, parse_json
 from shared.web.objections import objection
 from shared.web.reading.extras import read_extras
 from shared.web.reading.pictures import SentPictures
-from shared.web.reading.validate import ignored, tidy, validate
+from shared.web.reading.validate import ignored, missing_picture, tidy, validate
 from shared.web.reply import result_body
 from workflows.extras import extras
 
@@ -44,7 +44,7 @@ def extras_routes(backend: Backend) -> Blueprint:
         sent = SentPictures(fields, backend.archive.uploads.find)
         found = sent.picture("image")
         if found is None:
-            raise InvalidPicture("image is missing", field="image", hint="send a form with a file named image")
+            raise missing_picture("image", sent.names, ExtrasBody, "send a form with a file named image")
         image, name = found
         warnings += sent.warnings
         request = read_extras(

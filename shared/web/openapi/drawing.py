@@ -60,7 +60,7 @@ STREAM = Reply(
     "the job's events until its last one (`queued`, `started`, `progress`, `preview`, `image`, then `completed`, "
     "`failed` or `cancelled`), each with JSON as its data",
     types={"text/event-stream": EVENT},
-    headers=("X-Job-Id",),
+    headers=("X-Job-Id", "X-Warnings"),
     parts=tuple(EVENTS.values()),
 )
 RESULT = Reply(
@@ -70,7 +70,9 @@ RESULT = Reply(
     ("X-Job-Id", "X-Seed", "X-Warnings", "Content-Location", "Link"),
     parts=STREAM.parts,
 )
-ACCEPTED = Reply("accepted, with `Prefer: respond-async`", AcceptedReply, headers=("Location", "X-Job-Id"), status=202)
+ACCEPTED = Reply(
+    "accepted, with `Prefer: respond-async`", AcceptedReply, headers=("Location", "X-Job-Id", "X-Warnings"), status=202
+)
 BODY_ERRORS = (RequestError, BodyTooLarge, UnsupportedBody, InvalidValue, InvalidPicture)
 DRAWING_ERRORS = (
     *BODY_ERRORS,

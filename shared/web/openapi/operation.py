@@ -84,7 +84,7 @@ class Operation:
 HEADERS: Mapping[str, str] = {
     "X-Job-Id": "the job's id",
     "X-Seed": "the picture's seed",
-    "X-Warnings": "what was ignored, rounded or unusual, as a JSON list",
+    "X-Warnings": "what was ignored, rounded or unusual, as a JSON list, cut to 3500 characters",
     "Content-Location": "the picture's address",
     "Link": 'the other pictures\' addresses, with `rel="alternate"`',
     "Location": "the job's address, or the page's",

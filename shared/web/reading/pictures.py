@@ -29,6 +29,11 @@ class SentPictures:
         self._fields = fields
         self._stored = stored
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all fields and files of the request."""
+        return (*self._fields.values, *self._fields.files)
+
     def picture(self, *names: str) -> tuple[Image.Image, str] | None:
         """The picture in the first of these fields that is there, and its name. Raises InvalidPicture."""
         return self._read(names, lambda content, field: read_picture(content, field, self.warnings))

@@ -14,6 +14,7 @@ from shared.schema.request import Inpainting, Paste, Size
 from shared.schema.units import MAX_SIDE, Picture, aligned
 from shared.web.reading.models import Chosen
 from shared.web.reading.pictures import SentPictures
+from shared.web.reading.validate import missing_picture
 
 # Below this, a hole that VAEEncodeForInpaint greyed keeps visible grey.
 FULL_REPAINT = 0.9
@@ -58,10 +59,11 @@ def read_source(
     """
     found = sent.with_alpha("input_image", "image")
     if found is None:
-        raise InvalidPicture(
-            "input_image is missing",
-            field="input_image",
-            hint="send input_image as a data URL or base64, or a form with a file named image",
+        raise missing_picture(
+            "input_image",
+            sent.names,
+            Img2ImgBody,
+            "send input_image as a data URL or base64, or a form with a file named image",
         )
     sent_image, name = found
     image = on_backdrop(sent_image, "white")

@@ -1,21 +1,43 @@
 """Plain values against the models of `shared.schema.body`; objections in words, with field, value and range."""
 
-import difflib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import AliasChoices, BaseModel, ValidationError
 
-from shared.errors import InvalidValue
-from shared.schema.body import Body, ControlNetBody, ControlUnitBody, LoraBody
+from shared.errors import InvalidPicture, InvalidValue
+from shared.schema.body import (
+    Body,
+    ControlNetBody,
+    ControlUnitBody,
+    ExtrasBody,
+    Img2ImgBody,
+    LoraBody,
+    Txt2ImgBody,
+    UpscaleBody,
+)
+from shared.schema.spellings import (
+    CONTROL_NET,
+    CONTROL_UNIT,
+    GENERATION,
+    LORAS,
+    MOST_NAMES,
+    TXT2IMG,
+    UPSCALE,
+    Names,
+    listed,
+    sent_instead,
+    told,
+)
 from shared.schema.words import is_default
 from shared.web.body import parse_json
+from shared.web.reading.loras import written_loras
 
 B = TypeVar("B", bound=BaseModel)
 
 TEXTS = ("prompt", "negative_prompt")
 # What a form can only hold as text.
-STRUCTURED = ("lora", "loras", "controlnet", "custom_workflow", "text_encoders")
+STRUCTURED = ("controlnet", "custom_workflow", "text_encoders")
 # Names that may be left to us: a menu's own words for that are as if nothing was sent.
 LEFT_TO_US = (
     *("model_name", "text_encoders", "sampler_name", "scheduler"),
@@ -26,6 +48,25 @@ NOTHING = (False, "false", "none", "automatic")
 # Sent by the web page, and of no meaning for the result: the order of units is theirs, a unit has one picture, and the
 # engine looks after its memory itself.
 OF_NO_MEANING = {"unit_index", "input_mode", "low_vram"}
+# What other programs call the fields of each.
+OTHER_NAMES: Mapping[type[BaseModel], Names] = {
+    Txt2ImgBody: TXT2IMG,
+    Img2ImgBody: GENERATION,
+    UpscaleBody: UPSCALE,
+    ExtrasBody: UPSCALE,
+    LoraBody: LORAS,
+    ControlNetBody: CONTROL_NET,
+    ControlUnitBody: CONTROL_UNIT,
+}
+# Objects inside a body, by the field that holds them, or a list of them.
+NESTED: Mapping[str, type[BaseModel]] = {
+    "lora": LoraBody,
+    "loras": LoraBody,
+    "controlnet": ControlNetBody,
+    "units": ControlUnitBody,
+}
+# Where other programs keep settings that are fields here.
+SETTINGS = "override_settings"
 
 
 def validate(model: type[B], values: Mapping[str, Any]) -> B:
@@ -35,13 +76,29 @@ def validate(model: type[B], values: Mapping[str, Any]) -> B:
     except ValidationError as error:
         problems = [_problem(model, item) for item in error.errors(include_url=False)]
         field = problems[0]["field"]
-        needed = "is missing" in problems[0]["message"] or _is_required(model, field)
         raise InvalidValue(
             problems[0]["message"],
             field=field,
-            hint=None if needed else "leave it out, or send null, for the default",
+            hint=_hint(model, error.errors(include_url=False)[0], field),
             problems=problems if len(problems) > 1 else None,
         ) from error
+
+
+def _hint(model: type[BaseModel], item: Any, field: str) -> str | None:
+    if item["type"] == "missing":
+        *place, wanted = item["loc"]
+        holder = next((NESTED[each] for each in reversed(place) if each in NESTED), model)
+        sent = item["input"] if isinstance(item["input"], Mapping) else {}
+        return sent_instead(str(wanted), sent, known_names(holder), OTHER_NAMES.get(holder, {}))
+    if field == "prompt" and isinstance(item["input"], Mapping):
+        return "a graph belongs into custom_workflow"
+    return None if _is_required(model, field) else "leave it out, or send null, for the default"
+
+
+def missing_picture(field: str, sent: Collection[str], model: type[BaseModel], hint: str) -> InvalidPicture:
+    """The error for a picture that is not among the names that were `sent`; `hint` says how to send it."""
+    instead = sent_instead(field, sent, {*known_names(model), "image"}, OTHER_NAMES[model])
+    return InvalidPicture(f"{field} is missing", field=field, hint=hint if instead is None else f"{instead}; {hint}")
 
 
 def _is_required(model: type[BaseModel], field: str) -> bool:
@@ -77,15 +134,19 @@ def known_names(model: type[BaseModel]) -> set[str]:
 
 def ignored(values: Mapping[str, Any], model: type[Body], elsewhere: Collection[str] = ()) -> list[str]:
     """One warning that names every field that was not used, at any depth, and what may have been meant."""
-    said = _unknown(values, {*known_names(model), *elsewhere})
-    said += _unknown(values.get("controlnet"), known_names(ControlNetBody), "controlnet.")
+    img2img = known_names(Img2ImgBody) if model is Txt2ImgBody else ()
+    said = _unknown(values, model, "", elsewhere, img2img)
+    if SETTINGS in values and isinstance(values[SETTINGS], Mapping):
+        known, others = known_names(model), OTHER_NAMES.get(model, {})
+        said += [told(name, known, others, f"{SETTINGS}.") for name in values[SETTINGS]]
+    said += _unknown(values.get("controlnet"), ControlNetBody, "controlnet.")
     units = (values.get("controlnet") or {}).get("units") if isinstance(values.get("controlnet"), Mapping) else None
     for index, unit in enumerate(units if isinstance(units, list) else []):
-        said += _unknown(unit, {*known_names(ControlUnitBody), *OF_NO_MEANING}, f"controlnet.units[{index}].")
-    said += _unknown(values.get("lora"), known_names(LoraBody), "lora.")
+        said += _unknown(unit, ControlUnitBody, f"controlnet.units[{index}].", OF_NO_MEANING)
+    said += _unknown(values.get("lora"), LoraBody, "lora.")
     for index, lora in enumerate(values["loras"] if isinstance(values.get("loras"), list) else []):
-        said += _unknown(lora, known_names(LoraBody), f"loras[{index}].")
-    unknown = [f"ignored, because not known here: {', '.join(said)}"] if said else []
+        said += _unknown(lora, LoraBody, f"loras[{index}].")
+    unknown = [f"ignored, because not known here: {listed(said)}"] if said else []
     return unknown + _said_twice(values, model)
 
 
@@ -105,16 +166,22 @@ def _said_twice(values: Mapping[str, Any], model: type[Body]) -> list[str]:
     return warnings
 
 
-def _unknown(values: Any, known: Collection[str], prefix: str = "") -> list[str]:
-    said = []
-    for name in values if isinstance(values, Mapping) else ():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-            said.append(f"{prefix}{name} (did you mean {near[0]}?)" if near else f"{prefix}{name}")
-    return said
+def _unknown(
+    values: Any, model: type[BaseModel], prefix: str, elsewhere: Collection[str] = (), img2img: Collection[str] = ()
+) -> list[str]:
+    known, others = known_names(model), OTHER_NAMES.get(model, {})
+    names = (
+        [name for name in values if name not in known and name not in elsewhere] if isinstance(values, Mapping) else []
+    )
+    # Of the many only some are shown, and looked up.
+    return [
+        told(name, known, others, prefix, img2img) if index < MOST_NAMES else name for index, name in enumerate(names)
+    ]
 
 
 def _structured(name: str, value: Any) -> Any:
+    if name in ("lora", "loras"):
+        return written_loras(name, value)
     if name not in STRUCTURED or not isinstance(value, str):
         return value
     if name == "text_encoders" and not value.lstrip().startswith("["):
@@ -167,7 +234,9 @@ def _right_value(model: type[BaseModel], place: Sequence[str | int]) -> str:
         case "array":
             return f"a list of at most {declared['maxItems']}" if "maxItems" in declared else "a list"
         case "object":
-            return "an object"
+            fields = ", ".join(declared.get("properties", ()))
+            text = "the name of a file, or " if "lora_name" in fields else ""
+            return f"{text}an object with {fields}" if fields else "an object"
     kind = "a whole number" if declared["type"] == "integer" else "a number"
     return f"{kind} from {declared['minimum']:g} to {declared['maximum']:g}"
 

@@ -1,0 +1,71 @@
+"""The ways in which clients write LoRAs, brought into one form: a list of objects with the fields of LoraBody. Pure."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from shared.errors import InvalidValue
+from shared.schema.spellings import LORA
+from shared.schema.words import plain
+from shared.web.body import parse_json
+
+NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)"
+STRENGTH = re.compile(rf"\s*:\s*({NUMBER})\s*$")
+TAG = re.compile(r"<lora:(?P<inside>[^<>]+)>", re.IGNORECASE)
+# Text that can only be JSON: names of files may begin with "[" as well.
+JSON = re.compile(r"\s*(?:\{|\"|\[\s*[\"{\[\]])")
+MANY = "loras"
+
+
+def written_loras(field: str, value: Any) -> Any:
+    """`lora` or `loras` (`field`) in the one form, from JSON or from a form's text; what has another shape as it is.
+
+    A text is the name of a file, and its strength after a colon. Raises InvalidValue for JSON that is none.
+    """
+    if isinstance(value, str):
+        value = _from_text(field, value)
+    if field == MANY and isinstance(value, list):
+        return [_one(each) for each in value]
+    return _one(value)
+
+
+def _from_text(field: str, text: str) -> Any:
+    if JSON.match(text):
+        try:
+            return parse_json(text)
+        except ValueError as error:
+            raise InvalidValue(
+                f"{field} is text that {error}", field=field, hint="send the name of a file, or JSON as text"
+            ) from error
+    return [part.strip() for part in text.split(",") if part.strip()] if field == MANY else text
+
+
+def _one(value: Any) -> Any:
+    """One LoRA as an object of our own field names."""
+    if isinstance(value, str):
+        return _named(value.strip())
+    if not isinstance(value, Mapping):
+        return value
+    found = {name: each for name, each in value.items() if each is not None}
+    for field, others in LORA.items():
+        names = {plain(name): name for name in reversed(found)}
+        first = next((names[plain(other)] for other in others.split() if plain(other) in names), None)
+        # Where it was said in our own words, or twice, the rest is told as not known.
+        if field not in found and first is not None:
+            found[field] = found.pop(first)
+    return found
+
+
+def _named(text: str) -> dict[str, Any]:
+    """`name`, `name:both` or `name:clip:model`, as in a tag of a prompt, or such a tag."""
+    tag = TAG.fullmatch(text)
+    name, strengths = text if tag is None else tag["inside"], list[float]()
+    while len(strengths) < 2 and (found := STRENGTH.search(name)) is not None:
+        strengths.insert(0, float(found[1]))
+        name = name[: found.start()]
+    lora: dict[str, Any] = {"lora_name": name.strip()}
+    if strengths:
+        lora["strength_model"] = strengths[-1]
+    if len(strengths) == 2:
+        lora["strength_clip"] = strengths[0]
+    return lora

@@ -1,0 +1,272 @@
+"""Fields by the names that other programs give them, LoRAs in the ways in which clients write them, and warnings."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import txt2img_server
+from shared.errors import InvalidPicture, InvalidValue
+from shared.jobs.tables import NewJob, State
+from shared.schema.body import ControlUnitBody, ExtrasBody, Img2ImgBody, Txt2ImgBody, UpscaleBody
+from shared.schema.replies import AcceptedReply
+from shared.schema.request import Lora
+from shared.schema.spellings import CONTROL_NET, CONTROL_UNIT, GENERATION, LORA, TXT2IMG, UPSCALE, meant_field
+from shared.settings import Settings
+from shared.web.backend import Backend
+from shared.web.body import Fields
+from shared.web.reading.requests import read_img2img, read_txt2img
+from shared.web.reading.validate import ignored, known_names
+from shared.web.reply import LONGEST_HEADER, warnings_header
+from tests.readings import PICTURE, URL, context, read, refused, reread, words
+from tests.test_named import named
+from workflows.named import read_workflow
+
+GLOW, INK = "glow.safetensors", "style/Ink.safetensors"
+
+
+def test_every_name_of_the_tables_means_a_field_that_there_is() -> None:
+    every = {name for model in (Txt2ImgBody, Img2ImgBody, UpscaleBody, ExtrasBody) for name in known_names(model)}
+    every |= known_names(ControlUnitBody) | {"units"}
+    for table in (GENERATION, TXT2IMG, UPSCALE, CONTROL_NET, CONTROL_UNIT):
+        for fields in table.values():
+            for field in fields:
+                assert field.startswith("the header ") or set(field.split(" and ")) <= every, field
+    assert set(LORA) == {"lora_name", "strength_model", "strength_clip", "enabled"}
+
+
+@pytest.mark.parametrize(
+    ("sent", "field"),
+    [
+        # AUTOMATIC1111 and Forge.
+        *(("n_iter", "batch_count"), ("sampler_index", "sampler_name"), ("enable_hr", "hires_fix")),
+        *(("hr_scale", "hires_fix_upscale_factor"), ("hr_upscaler", "hires_fix_upscaler"), ("sd_vae", "vae_name")),
+        *(("hr_second_pass_steps", "hires_fix_hires_steps"), ("alwayson_scripts", "controlnet")),
+        *(("distilled_cfg_scale", "guidance"), ("refiner_checkpoint", "refiner_model")),
+        # ComfyUI.
+        *(("cfg", "cfg_scale"), ("noise_seed", "seed"), ("ckpt_name", "model_name"), ("sampler", "sampler_name")),
+        *(("checkpoint", "model_name"), ("positive", "prompt"), ("workflow", "custom_workflow")),
+        # OpenAI.
+        *(("size", "width and height"), ("n", "batch_size"), ("model", "model_name")),
+        *(("response_format", "the header Accept"), ("stream", "the header Accept: text/event-stream")),
+        # diffusers.
+        *(("num_inference_steps", "steps"), ("guidance_scale", "cfg_scale")),
+        *(("num_images_per_prompt", "batch_size"), ("generator", "seed")),
+        # SwarmUI, and camel case.
+        *(("images", "batch_size"), ("cfgscale", "cfg_scale"), ("negativeprompt", "negative_prompt")),
+        *(("CFG Scale", "cfg_scale"), ("negativePrompt", "negative_prompt"), ("clipstopatlayer", "clip_skip")),
+        *(("stepz", "steps"), ("seamlesstileable", "tiling")),
+    ],
+)
+def test_the_names_of_other_programs_are_told_with_ours(sent: str, field: str) -> None:
+    (warning,) = read(**{sent: "1"}).warnings
+    assert warning == f"ignored, because not known here: {sent} (did you mean {field}?)"
+
+
+@pytest.mark.parametrize(
+    ("sent", "field"),
+    [
+        *(("strength", "denoising_strength"), ("denoise", "denoising_strength"), ("mask_image", "mask")),
+        *(("inpainting_fill", "inpaint_mode"), ("inpaint_full_res", "only_masked"), ("init_images", "input_image")),
+        *(("inpainting_mask_invert", "invert_mask"), ("initimagecreativity", "denoising_strength")),
+        *(("images", "input_image"), ("feathering", "outpaint_feathering")),
+    ],
+)
+def test_so_are_those_of_pictures(sent: str, field: str) -> None:
+    (warning,) = reread(**{sent: "1"}).warnings
+    assert warning == f"ignored, because not known here: {sent} (did you mean {field}?)"
+    (elsewhere,) = read(**{"strength": 0.5}).warnings
+    assert elsewhere == "ignored, because not known here: strength (img2img has denoising_strength)"
+
+
+def test_the_settings_and_units_of_other_programs_are_looked_into() -> None:
+    (settings,) = read(override_settings={"sd_model_checkpoint": "x", "CLIP_stop_at_last_layers": 2}).warnings
+    assert "override_settings.sd_model_checkpoint (did you mean model_name?)" in settings
+    assert "override_settings.CLIP_stop_at_last_layers (did you mean clip_skip?)" in settings
+    unit = {"enabled": False, "module": "canny", "image": "x", "processor_res": 512, "strength": 1, "end_percent": 1}
+    (units,) = read(controlnet={"units": [unit], "args": []}).warnings
+    assert units.removeprefix("ignored, because not known here: ").split(", ") == [
+        "controlnet.args (did you mean units?)",
+        "controlnet.units[0].module (did you mean preprocessor?)",
+        "controlnet.units[0].image (did you mean input_image?)",
+        "controlnet.units[0].processor_res (did you mean resolution?)",
+        "controlnet.units[0].strength (did you mean weight?)",
+        "controlnet.units[0].end_percent (did you mean guidance_end?)",
+    ]
+
+
+def test_enlarging_has_names_of_its_own() -> None:
+    (warning,) = ignored({"init_image": "x", "scale": 2, "model": "x", "upscaling_resize": 2}, UpscaleBody)
+    meant = [each.rpartition("(did you mean ")[2] for each in warning.split(", ")[1:]]
+    assert meant == ["image?)", "upscale_factor?)", "upscaler?)", "upscale_factor?)"]
+    (warning,) = ignored({"upscaler": "x", "format": "png"}, ExtrasBody)
+    assert "upscaler (did you mean upscaler_model?), format (did you mean output_format?)" in warning
+
+
+@pytest.mark.parametrize("sent", ["promt", "Prompt", "text", "positive_prompt", "inputs", "positivePrompt"])
+def test_an_unknown_field_beside_a_missing_one_is_told(sent: str) -> None:
+    with pytest.raises(InvalidValue) as wrong:
+        read_txt2img(Fields({"colour": 1, sent: "a cat"}, {}), context())
+    assert (wrong.value.status, wrong.value.field, wrong.value.message) == (422, "prompt", "prompt is missing")
+    assert wrong.value.hint == f"not known here: {sent} (did you mean prompt?), colour"
+    with pytest.raises(InvalidValue) as nothing:
+        read_txt2img(Fields({"steps": 1}, {}), context())
+    assert nothing.value.hint is None
+
+
+@pytest.mark.parametrize("sent", ["init_images", "init_image", "inputImage", "image_url", "images", "img"])
+def test_a_picture_under_another_name_is_told(sent: str) -> None:
+    for fields in (Fields({"prompt": "x", sent: [URL]}, {}), Fields({"prompt": "x"}, {sent: PICTURE})):
+        with pytest.raises(InvalidPicture) as wrong:
+            read_img2img(fields, context())
+        assert (wrong.value.status, wrong.value.field) == (422, "input_image")
+        assert str(wrong.value.hint).startswith(f"not known here: {sent} (did you mean input_image?); send input_image")
+
+
+def test_so_is_it_inside_objects_and_in_workflows() -> None:
+    missing = refused(loras=[{"adapter": "glow", "wieght": 1}])
+    assert (missing.field, missing.hint) == ("loras[0].lora_name", "not known here: adapter, wieght")
+    parameters = {"prompt": {"type": "string", "required": True, "targets": ["good.text"], "description": "what"}}
+    workflow = read_workflow("test", named(**parameters, steps={"type": "integer"}))
+    with pytest.raises(InvalidValue) as wrong:
+        workflow.read({"promt": "a cat"}, 5)
+    assert wrong.value.hint == "not known here: promt (did you mean prompt?); what"
+    assert workflow.read({"prompt": "x", "num_inference_steps": 4, "cfg": 1}, 5)[1] == [
+        "ignored, because not known here: num_inference_steps (did you mean steps?), cfg"
+    ]
+    assert (
+        refused(prompt={"3": {"class_type": "KSampler", "inputs": {}}}).hint == "a graph belongs into custom_workflow"
+    )
+
+
+@pytest.mark.parametrize(
+    ("written", "file", "model", "clip"),
+    [
+        *(("glow", GLOW, 1, 1), ("glow.safetensors:0.8", GLOW, 0.8, 0.8), ("glow:0.5:-2", GLOW, -2, 0.5)),
+        *(("<lora:glow:.8>", GLOW, 0.8, 0.8), (" style/Ink : 0.8 ", INK, 0.8, 0.8), ("glow:1", GLOW, 1, 1)),
+        *(({"name": "glow"}, GLOW, 1, 1), ({"name": "glow", "weight": 0.8}, GLOW, 0.8, 0.8)),
+        *(({"file": "glow", "strength": "0.8"}, GLOW, 0.8, 0.8), ({"model": "glow", "scale": 2}, GLOW, 2, 2)),
+        ({"on": True, "lora": "style\\Ink.safetensors", "strength": 0.8, "strengthTwo": 0.3}, INK, 0.8, 0.3),
+        ({"modelName": "glow", "clipWeight": 0.3, "weight": None}, GLOW, 1, 0.3),
+        ({"lora_name": "glow", "strength_model": 0.5}, GLOW, 0.5, 0.5),
+    ],
+)
+def test_a_lora_is_what_was_written(written: Any, file: str, model: float, clip: float) -> None:
+    lora = Lora(file, model, clip)
+    alike = [{"lora": written}, {"loras": [written]}, {"loras": [written, "glow:0.1"]}]
+    # As a form sends them.
+    text = written if isinstance(written, str) else json.dumps(written)
+    alike += [{"lora": text}, {"loras": json.dumps([written])}, {"lora": json.dumps(written)}]
+    if isinstance(written, str):
+        alike += [{"loras": written}, {"loras": f"{written}, glow:0.1"}]
+    for values in alike:
+        reading = read(**values)
+        assert reading.warnings == []
+        assert reading.request.loras[0] == lora
+        assert reading.request.loras[1:] in ((), (Lora(GLOW, 0.1, 0.1),))
+        # What the reply tells says the same again.
+        assert read(**reading.parameters).request.loras == reading.request.loras
+
+
+def test_loras_that_are_off_or_none() -> None:
+    for value in ("", "none", {"name": "glow", "on": False}, {"name": "None"}, None):
+        assert words(lora=value).loras == ()
+        assert words(loras=[each for each in [value] if each is not None]).loras == ()
+
+
+def test_a_name_that_was_said_twice_is_told() -> None:
+    reading = read(lora={"name": "The glow", "filename": GLOW, "weight": 0.5, "strength_model": 0.7})
+    assert reading.request.loras == (Lora(GLOW, 0.7, 0.7),)
+    assert "lora.name (did you mean lora_name?), lora.weight (did you mean strength_model?)" in reading.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "field", "says"),
+    [
+        ({"lora": 5}, "lora", "the name of a file, or an object with lora_name"),
+        ({"lora": ["glow"]}, "lora", "the name of a file, or an object with lora_name"),
+        ({"loras": 5}, "loras", "a list of at most 16"),
+        ({"loras": [["glow"]]}, "loras[0]", "the name of a file, or an object with lora_name"),
+        ({"loras": [None]}, "loras[0]", "the name of a file"),
+        ({"loras": ["glow"] * 17}, "loras", "a list of at most 16"),
+        ({"loras": '["glow"'}, "loras", "is text that is not valid JSON"),
+        ({"lora": '{"name": "glow"'}, "lora", "is text that is not valid JSON"),
+        ({"lora": "glow:11"}, "lora.strength_model", "a number from -10 to 10"),
+        ({"loras": ["glow", "ink:99"]}, "loras[1].strength_model", "a number from -10 to 10"),
+        ({"loras": ["glow:high"]}, "loras[0].lora_name", "does not exist"),
+        ({"loras": ["[glow"]}, "loras[0].lora_name", "does not exist"),
+        ({"controlnet": []}, "controlnet", "an object with enabled, units"),
+    ],
+)
+def test_other_shapes_are_refused_in_words(values: dict[str, Any], field: str, says: str) -> None:
+    error = refused(**values)
+    assert (error.status, error.field) == (422, field)
+    assert says in error.message
+
+
+def test_a_warning_names_a_bounded_number_of_fields() -> None:
+    (warning,) = read(**{f"unknown_{index}": 1 for index in range(900)}, **{"x" * 5000: 1}).warnings
+    assert warning.endswith(" and 881 more")
+    assert len(warning) < 2000
+    assert meant_field("cfg" * 100_000, ["cfg_scale"], GENERATION) is None
+
+
+@pytest.mark.parametrize(
+    "warnings",
+    [
+        ["plain"],
+        ["line\r\nX-Evil: 1", "\x00\x7f\ud800 é 😀"],
+        ["w" * 100_000],
+        ["😀" * 10_000, "é" * 10_000],
+        [f"warning {index} " + "w" * 90 for index in range(500)],
+        ["\n" * 5000] * 3,
+    ],
+)
+def test_the_header_of_warnings_is_short_ascii_and_json(warnings: list[str]) -> None:
+    header = warnings_header(warnings)
+    assert header.isascii()
+    assert header.isprintable()
+    assert len(header) <= LONGEST_HEADER
+    told = json.loads(header)
+    if sum(map(len, warnings)) < 100:
+        assert told == warnings
+    else:
+        assert told[0].startswith(warnings[0][:90])
+        assert told[-1].endswith((" more", "...")) or told == warnings
+
+
+@pytest.fixture
+def backend(tmp_path: Path) -> Iterator[Backend]:
+    """Of a service without an engine."""
+    made = Backend(Settings(engine_url="http://127.0.0.1:9", data_dir=tmp_path))
+    yield made
+    made.stop()
+
+
+def test_every_way_to_wait_tells_the_warnings(backend: Backend) -> None:
+    client = txt2img_server.build(backend).test_client()
+    said = ["ignored, because not known here: größe (did you mean width and height?)"]
+    sent = {"prompt": "x"}
+    spec = {"request": sent, "graph": {}, "warnings": said, "uploads": [], "seeds": [], "size": None}
+    key = {"Idempotency-Key": "once"}
+    digest = Fields(sent, {}).digest("txt2img")
+    job_id = str(uuid.uuid4())
+    row, _ = backend.store.add(
+        NewJob(job_id, "txt2img", "", "txt2img", spec, idempotency_key="once", body_hash=digest), "me", 9
+    )
+    accepted = client.post("/api/txt2img", json=sent, headers={**key, "Prefer": "respond-async"})
+    assert accepted.status_code == 202
+    assert accepted.json is not None
+    assert accepted.json["warnings"] == said
+    AcceptedReply.model_validate(accepted.json)
+    backend.store.finish(row, "me", State.COMPLETED, images=[])
+    waited = client.post("/api/txt2img", json=sent, headers=key)
+    streamed = client.post("/api/txt2img", json=sent, headers={**key, "Accept": "text/event-stream"})
+    again = client.post(f"/api/jobs/{job_id}/retry")
+    assert (waited.status_code, streamed.status_code, again.status_code) == (200, 200, 202)
+    for reply in (accepted, waited, streamed, again):
+        assert json.loads(reply.headers["X-Warnings"]) == said
+    streamed.close()
