@@ -37,6 +37,10 @@ class ProgressEvent(Reply):
     step: Annotated[int | None, Field(ge=0)] = None
     steps: Annotated[int | None, Field(ge=1)] = None
     fraction: Annotated[float | None, Field(ge=0, le=1, description="of the stage")] = None
+    eta_s: Annotated[
+        float | None, Field(ge=0, description="seconds until the job is done; from the second step on")
+    ] = None
+    ends_at: Annotated[float | None, Field(description="when the job will be done, in seconds since 1970")] = None
 
 
 class PreviewEvent(Reply):
