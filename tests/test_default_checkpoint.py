@@ -59,6 +59,20 @@ def test_a_request_gets_the_checkpoint_that_the_lists_begin_with() -> None:
     assert default_first([PAINTER, OWN], "not there", shelf, str)[0] == OWN
 
 
+@pytest.mark.parametrize(
+    ("named", "ready"), [(DRAW, True), ("z/draw", True), ("draw", True), ("flux-alone", True), ("lost", False)]
+)
+def test_the_checkpoint_of_the_settings_is_found_by_any_of_its_names(
+    control: Control, monkeypatch: pytest.MonkeyPatch, named: str, ready: bool
+) -> None:
+    control.files |= {"checkpoints": [PAINT, DRAW], "diffusion_models": ["flux-alone.safetensors"]}
+    monkeypatch.setattr(control.backend.engine, "system_stats", lambda _timeout: {})
+    monkeypatch.setattr(control.backend, "settings", control.backend.settings.model_copy(update={"checkpoint": named}))
+    answer = control.client.get("/ready")
+    assert body(answer)["ready"] is ready
+    assert answer.status_code == (200 if ready else 503)
+
+
 def test_the_pages_menu_begins_with_it(control: Control) -> None:
     control.files["checkpoints"] = [PAINT, REFINE, DRAW]
     control.known = KNOWN

@@ -6,7 +6,9 @@ from flask import Blueprint, Response, jsonify
 
 from shared.defaults import choose_checkpoint
 from shared.errors import EngineError
+from shared.model_names import match
 from shared.web.backend import Backend
+from shared.web.reading.models import MAIN
 
 # Seconds in which the engine must answer: whoever asks for readiness wants to know now.
 TIMEOUT = 3.0
@@ -30,13 +32,14 @@ def _obstacle(backend: Backend, unfinished: int) -> str | None:
     """Why no picture can be made now; None if nothing is in the way."""
     try:
         backend.engine.system_stats(TIMEOUT)
-        checkpoints = backend.catalog.names("checkpoints", 0.0)
+        names = {folder: backend.catalog.names(folder, 0.0) for folder in MAIN}
     except EngineError as error:
         return f"{error.message}: it is starting, or was not started"
-    chosen = choose_checkpoint(backend.settings.checkpoint, checkpoints)
+    chosen = choose_checkpoint(backend.settings.checkpoint, names["checkpoints"])
     if chosen is None:
         return f"there is no checkpoint in {backend.settings.models_dir / 'checkpoints'}"
-    if chosen not in checkpoints:
+    # It may be a diffusion model, and named without its folder and extension, as in a request.
+    if not match(chosen, [name for files in names.values() for name in files]):
         return f"the checkpoint {chosen} of DREAM_LAYER_CHECKPOINT does not exist"
     if unfinished >= backend.settings.queue_limit:
         return f"the queue is full: {unfinished} jobs wait"
