@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageCms, ImageOps
 
+from shared.budget import MemoryBudget
 from shared.errors import InvalidPicture
 
 # What cameras, phones, browsers and painting programs write (JPEG includes the MPO of phones). Other decoders of
@@ -17,6 +18,11 @@ from shared.errors import InvalidPicture
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 FORMATS_TEXT = "PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF"
 MAX_SOURCE_PIXELS = 64_000_000
+# Bytes for each pixel while a picture is decoded, at most: measured, with orientation and profile, and rounded up. The
+# libraries for WebP and AVIF hold several copies, that for progressive JPEG all coefficients.
+BYTES_TO_DECODE = {"PNG": 10, "JPEG": 16, "MPO": 16, "WEBP": 18, "GIF": 10, "BMP": 10, "TIFF": 10, "AVIF": 14}
+# And afterwards; one with transparency is laid on a backdrop, so that there are two.
+BYTES_HELD = {"L": 1, "RGB": 4}
 # Rows that are converted at a time.
 BAND = 256
 WITH_ALPHA = ("LA", "RGBA")
@@ -42,13 +48,24 @@ class Decoded:
     several: str | None
 
 
-def decode(data: bytes, field: str, *, colours: bool = True) -> Decoded:
+def decode(data: bytes, field: str, *, colours: bool = True, budget: MemoryBudget | None = None) -> Decoded:
     """The picture in `data`, all of it: a truncated file is an error here. Of several, the first.
 
-    Without `colours` its numbers stay as they are, whatever its profile says: so for masks.
-    Raises InvalidPicture with the reason and `field`.
+    Without `colours` its numbers stay as they are, whatever its profile says: so for masks. `budget` has room for it
+    before any of it is decoded, and until the picture is let go of.
+    Raises InvalidPicture with the reason and `field`; BodyTooLarge and Busy, if there is no room.
     """
     image = _open(data, field)
+    if budget is None:
+        return _decoded(image, data, field, colours=colours)
+    pixels = image.width * image.height
+    with budget.admit(pixels * BYTES_TO_DECODE[image.format or ""], field):
+        decoded = _decoded(image, data, field, colours=colours)
+        budget.hold(decoded.image, pixels * BYTES_HELD.get(decoded.image.mode, 8))
+        return decoded
+
+
+def _decoded(image: Image.Image, data: bytes, field: str, *, colours: bool) -> Decoded:
     try:
         image.load()
         several = _several(image)

@@ -12,6 +12,7 @@ from typing import Literal
 
 from PIL import Image
 
+from shared.budget import MemoryBudget
 from shared.decoding import WITH_ALPHA, Decoded, decode, is_transparent
 from shared.errors import InvalidPicture
 from shared.exif import comment_exif
@@ -47,23 +48,31 @@ def decode_base64(text: str, field: str) -> bytes:
         ) from error
 
 
-def read_picture(data: bytes, field: str, warnings: list[str] | None = None, *, backdrop: str = "white") -> Image.Image:
+def read_picture(
+    data: bytes,
+    field: str,
+    warnings: list[str] | None = None,
+    *,
+    backdrop: str = "white",
+    budget: MemoryBudget | None = None,
+) -> Image.Image:
     """The picture as upright 8-bit RGB in sRGB colours; where it is transparent, `backdrop` shows.
 
     Of an animation, or of several pages, the first. What is lost by that is added to `warnings`. Raises InvalidPicture
-    with the reason and `field`.
+    with the reason and `field`; BodyTooLarge and Busy, if `budget` has no room.
     """
-    decoded = decode(data, field)
+    decoded = decode(data, field, budget=budget)
     if warnings is not None:
         warnings += frames_left(decoded, field) + transparency_left(decoded.image, field, backdrop)
     return on_backdrop(decoded.image, backdrop)
 
 
-def read_with_alpha(data: bytes, field: str, warnings: list[str]) -> Image.Image:
+def read_with_alpha(data: bytes, field: str, warnings: list[str], budget: MemoryBudget | None = None) -> Image.Image:
     """Like `read_picture`, with its transparency: of mode RGBA if any pixel is not opaque, else RGB."""
-    decoded = decode(data, field)
+    decoded = decode(data, field, budget=budget)
     warnings += frames_left(decoded, field)
-    return decoded.image.convert("RGBA" if is_transparent(decoded.image) else "RGB")
+    mode = "RGBA" if is_transparent(decoded.image) else "RGB"
+    return decoded.image if decoded.image.mode == mode else decoded.image.convert(mode)
 
 
 def transparency_left(image: Image.Image, field: str, backdrop: str) -> list[str]:

@@ -6,6 +6,7 @@ be no mask: then somebody erased what is to be repainted, as for ComfyUI's LoadI
 
 from PIL import Image, ImageChops, ImageOps, ImageStat
 
+from shared.budget import MemoryBudget
 from shared.decoding import Decoded, decode, is_transparent
 from shared.errors import InvalidPicture
 from shared.images import frames_left, on_backdrop
@@ -33,17 +34,19 @@ def read_mask(
     *,
     invert: bool = False,
     source: Image.Image | None = None,
+    budget: MemoryBudget | None = None,
 ) -> Image.Image:
     """The mask as upright 8-bit grey. `source` is the picture that it is for, if that is known.
 
     With `invert`, what would stay is repainted, and the other way round. How it was read is added to `warnings` where
     that is not plain. Raises InvalidPicture, also for a mask that may mean either, or with nothing to repaint.
     """
-    decoded = decode(data, field, colours=False)
+    decoded = decode(data, field, colours=False, budget=budget)
     if is_transparent(decoded.image):
         mask, note = _by_transparency(decoded.image, field, source)
     else:
-        mask, note = decoded.image.convert("L"), _about_levels(decoded, field, source)
+        mask = decoded.image if decoded.image.mode == "L" else decoded.image.convert("L")
+        note = _about_levels(decoded, field, source)
     if warnings is not None:
         warnings += [*frames_left(decoded, field), *([note] if note else [])]
     if decoded.lossy:
@@ -57,6 +60,8 @@ def read_mask(
             field=field,
             hint=f"paint {colour} where the picture is to change, and leave the rest {other}",
         )
+    if budget is not None and mask is not decoded.image:
+        budget.hold(mask, mask.width * mask.height)
     return mask
 
 

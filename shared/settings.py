@@ -153,6 +153,12 @@ class Settings(BaseSettings):
     )
     streams: int = Field(default=40, ge=1, description="Event streams that may be open at once.")
     max_body_mb: int = Field(default=64, ge=1, le=1024, description="Largest request body, in MB.")
+    picture_memory_mb: int = Field(
+        default=1200,
+        ge=16,
+        le=1_048_576,
+        description="Memory that the pictures of all requests to one service may take while they are read, in MB.",
+    )
     max_model_mb: int = Field(
         default=32768, ge=1, le=1_048_576, description="Largest model file that may be uploaded, in MB."
     )

@@ -12,7 +12,20 @@ from shared.settings import PROJECT_DIR
 # What each part may import of the others. All may use the flat modules of `shared`.
 FLAT = (
     *("schema", "errors", "settings", "images", "fitting", "child", "defaults"),
-    *("decoding", "masks", "exif", "infolabels", "infotext", "png", "files", "paths", "keys", "model_names", "prompts"),
+    *(
+        "budget",
+        "decoding",
+        "masks",
+        "exif",
+        "infolabels",
+        "infotext",
+        "png",
+        "files",
+        "paths",
+        "keys",
+        "model_names",
+        "prompts",
+    ),
 )
 COMMON = {"shared", *(f"shared.{name}" for name in FLAT)}
 MAY_IMPORT = {

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from sqlalchemy.exc import ArgumentError
 
+from shared.budget import MEGABYTE, MemoryBudget
 from shared.engine.catalog import Catalog
 from shared.engine.client import EngineClient, SavedImage
 from shared.errors import SetupError, StorageFailed
@@ -42,6 +43,7 @@ class Backend:
             Retention(settings.keep_jobs, settings.keep_days, settings.keep_mb),
         )
         self.conductor = Conductor(self.store, self.engine, self.archive)
+        self.picture_memory = MemoryBudget(settings.picture_memory_mb * MEGABYTE, f"{PREFIX}PICTURE_MEMORY_MB")
         self.waiters = Places(settings.waiters, "requests are waiting for pictures", f"{PREFIX}WAITERS")
         self.streams = Places(settings.streams, "event streams are open", f"{PREFIX}STREAMS")
 

@@ -134,8 +134,8 @@ def generation_routes(
         return draw(backend, name, draft)
 
     def parse(fields: Fields, *, custom: bool = False) -> Reading[R]:
-        find = backend.archive.uploads.find
-        return read(fields, Context(backend.settings.checkpoint, backend.catalog, find, custom))
+        find, memory = backend.archive.uploads.find, backend.picture_memory
+        return read(fields, Context(backend.settings.checkpoint, backend.catalog, find, custom, budget=memory))
 
     def draft(fields: Fields, prefix: str) -> Draft:
         custom = fields.values.get(CUSTOM, fields.files.get(CUSTOM))

@@ -22,7 +22,7 @@ def upload_routes(backend: Backend) -> Blueprint:
         if content is None:
             raise InvalidPicture("file is missing", field="file", hint="send a form with a file named file")
         # Decoded whole, so that what cannot be used is refused now and not when it is named.
-        picture = read_picture(content, "file")
+        picture = read_picture(content, "file", budget=backend.picture_memory)
         name = upload_name(content)
         backend.archive.keep_alone(name, content)
         told = {"status": "success", "message": "the picture is uploaded", "filename": name}

@@ -33,7 +33,7 @@ def upscale_routes(backend: Backend) -> Blueprint:
         # The picture is read from `fields`, for it may be a file.
         body, without_choice = unchosen_parts_off(validate(UpscaleBody, values | {"image": ""}))
         warnings = [*without_choice, *ignored({**values, **fields.files}, UpscaleBody), *unswitched(body)]
-        sent = SentPictures(fields, backend.archive.uploads.find)
+        sent = SentPictures(fields, backend.archive.uploads.find, backend.picture_memory)
         found = sent.picture("image")
         if found is None:
             raise missing_picture(

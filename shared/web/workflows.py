@@ -133,7 +133,7 @@ def _draft(backend: Backend, workflow: Workflow, fields: Fields, prefix: str) ->
         if type(asked) is int and not parameters[side].targets and align(asked) != asked:
             warnings.append(f"{side} {asked} was raised to {align(asked)}, a multiple of 8")
             values[side] = align(asked)
-    reader = SentPictures(fields, backend.archive.uploads.find)
+    reader = SentPictures(fields, backend.archive.uploads.find, backend.picture_memory)
     pictures = {
         key: picture
         for key, parameter in parameters.items()

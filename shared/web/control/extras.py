@@ -41,7 +41,7 @@ def extras_routes(backend: Backend) -> Blueprint:
         body = validate(ExtrasBody, values)
         others = {name: content for name, content in fields.files.items() if name != "image"}
         warnings = ignored({**values, **others}, ExtrasBody)
-        sent = SentPictures(fields, backend.archive.uploads.find)
+        sent = SentPictures(fields, backend.archive.uploads.find, backend.picture_memory)
         found = sent.picture("image")
         if found is None:
             raise missing_picture("image", sent.names, ExtrasBody, "send a form with a file named image")

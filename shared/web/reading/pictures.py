@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from PIL import Image
 
+from shared.budget import MemoryBudget
 from shared.errors import InvalidPicture
 from shared.images import decode_base64, read_picture, read_with_alpha
 from shared.masks import read_mask
@@ -23,11 +24,14 @@ class SentPictures:
     """Reads the pictures of one request; `kept` holds those read so far by the names under which they are kept,
     `warnings` what of them could not be used, and how they were understood."""
 
-    def __init__(self, fields: Fields, stored: Callable[[str], bytes | None]) -> None:
+    def __init__(
+        self, fields: Fields, stored: Callable[[str], bytes | None], budget: MemoryBudget | None = None
+    ) -> None:
         self.kept: dict[str, bytes] = {}
         self.warnings: list[str] = []
         self._fields = fields
         self._stored = stored
+        self._budget = budget
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -36,16 +40,21 @@ class SentPictures:
 
     def picture(self, *names: str) -> tuple[Image.Image, str] | None:
         """The picture in the first of these fields that is there, and its name. Raises InvalidPicture."""
-        return self._read(names, lambda content, field: read_picture(content, field, self.warnings))
+        return self._read(
+            names, lambda content, field: read_picture(content, field, self.warnings, budget=self._budget)
+        )
 
     def with_alpha(self, *names: str) -> tuple[Image.Image, str] | None:
         """Like `picture`, with its transparency: RGBA if any pixel is not opaque, else RGB."""
-        return self._read(names, lambda content, field: read_with_alpha(content, field, self.warnings))
+        return self._read(names, lambda content, field: read_with_alpha(content, field, self.warnings, self._budget))
 
     def mask(self, name: str, *, invert: bool, source: Image.Image | None = None) -> tuple[Image.Image, str] | None:
         """The mask in that field, for the picture `source`, and its name. Raises InvalidPicture."""
         return self._read(
-            (name,), lambda content, field: read_mask(content, field, self.warnings, invert=invert, source=source)
+            (name,),
+            lambda content, field: read_mask(
+                content, field, self.warnings, invert=invert, source=source, budget=self._budget
+            ),
         )
 
     def decode(self, value: str, field: str, *, backdrop: str) -> tuple[Image.Image, str]:
@@ -54,7 +63,7 @@ class SentPictures:
         Raises InvalidPicture.
         """
         content = self._content(value, field)
-        return read_picture(content, field, self.warnings, backdrop=backdrop), self._keep(content)
+        return read_picture(content, field, self.warnings, backdrop=backdrop, budget=self._budget), self._keep(content)
 
     def _read(
         self, names: tuple[str, ...], read: Callable[[bytes, str], Image.Image]

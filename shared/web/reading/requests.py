@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from shared.budget import MemoryBudget
 from shared.engine.families import ModelFile
 from shared.schema.body import GenerationBody, Img2ImgBody, LoraBody, Txt2ImgBody
 from shared.schema.request import Common, Img2ImgRequest, Lora, Sampling, Tiles, Txt2ImgRequest
@@ -56,13 +57,15 @@ class Reading(Generic[R]):
 
 @dataclass(frozen=True)
 class Context:
-    """What reading needs to know besides the fields: the settings' checkpoint, the engine, what was uploaded, and
-    whether the graph is the client's own (`custom`): then its nodes decide what has an effect, and on which size."""
+    """What reading needs to know besides the fields: the room for pictures (`budget`), the settings' checkpoint, the
+    engine, what was uploaded, and whether the graph is the client's own (`custom`): then its nodes decide what has
+    an effect, and on which size."""
 
     preferred: str | None
     inventory: Inventory
     stored: Callable[[str], bytes | None]
     custom: bool = False
+    budget: MemoryBudget | None = None
 
 
 def read_txt2img(fields: Fields, context: Context) -> Reading[Txt2ImgRequest]:
@@ -79,7 +82,7 @@ def read_txt2img(fields: Fields, context: Context) -> Reading[Txt2ImgRequest]:
     chosen = _choose_models(body, context)
     warnings += chosen.warnings
     size = (body.width or chosen.defaults.width, body.height or chosen.defaults.height)
-    sent = SentPictures(fields, context.stored)
+    sent = SentPictures(fields, context.stored, context.budget)
     first = None if context.custom else first_pass_size(size, chosen)
     if (warning := size_warning(body, chosen, size, first)) is not None:
         warnings.append(warning)
@@ -109,7 +112,7 @@ def read_img2img(fields: Fields, context: Context) -> Reading[Img2ImgRequest]:
     warnings = [*without_choice, *ignored({**values, **fields.files}, Img2ImgBody, {"image"}), *unswitched(body)]
     chosen = _choose_models(body, context)
     warnings += chosen.warnings
-    sent = SentPictures(fields, context.stored)
+    sent = SentPictures(fields, context.stored, context.budget)
     source = read_source(body, chosen, sent, warnings, custom=context.custom)
     parts, parameters = _common(body, chosen, source.frame, sent, context.inventory, warnings)
     warnings += sent.warnings

@@ -1,0 +1,87 @@
+"""The memory that decoded pictures share."""
+
+import threading
+
+import pytest
+from PIL import Image
+
+from shared.budget import MemoryBudget
+from shared.decoding import BYTES_TO_DECODE, decode
+from shared.errors import BodyTooLarge, Busy, InvalidPicture
+from shared.images import read_picture
+from shared.masks import read_mask
+from shared.web.body import Fields
+from shared.web.reading.requests import Context, read_img2img
+from tests.house import encoded
+from tests.shelf import OWN, Shelf
+
+SETTING = "DREAM_LAYER_PICTURE_MEMORY_MB"
+SIDE = 100
+PICTURE = encoded(Image.new("RGB", (SIDE, SIDE), "red"))
+COST = SIDE * SIDE * BYTES_TO_DECODE["PNG"]
+
+
+def test_a_picture_counts_as_long_as_it_is_there() -> None:
+    budget = MemoryBudget(COST, SETTING)
+    picture = read_picture(PICTURE, "input_image", budget=budget)
+    assert budget.taken == SIDE * SIDE * 4
+    del picture
+    assert budget.taken == 0
+    mask = read_mask(encoded(Image.new("L", (SIDE, SIDE), 255)), "mask", budget=budget)
+    assert budget.taken == SIDE * SIDE
+    del mask
+    assert budget.taken == 0
+
+
+def test_what_can_never_fit_is_too_large_before_any_of_it_is_decoded() -> None:
+    budget = MemoryBudget(COST - 1, SETTING)
+    cut = PICTURE[: len(PICTURE) // 2]
+    with pytest.raises(BodyTooLarge) as refused:
+        decode(cut, "mask", budget=budget)
+    assert (refused.value.field, budget.taken) == ("mask", 0)
+    assert SETTING in str(refused.value.hint)
+
+
+def test_what_does_not_fit_now_is_told_to_come_again() -> None:
+    budget = MemoryBudget(COST, SETTING, patience=0.01)
+    held = read_picture(PICTURE, "input_image", budget=budget)
+    with pytest.raises(Busy) as refused:
+        read_picture(PICTURE, "input_image", budget=budget)
+    assert refused.value.retry_after
+    del held
+    assert read_picture(PICTURE, "input_image", budget=budget).size == (SIDE, SIDE)
+
+
+def test_it_waits_for_others_to_be_done() -> None:
+    budget = MemoryBudget(COST, SETTING, patience=60)
+    held = [read_picture(PICTURE, "input_image", budget=budget)]
+    read: list[tuple[int, int]] = []
+    waiting = threading.Thread(target=lambda: read.append(read_picture(PICTURE, "x", budget=budget).size))
+    waiting.start()
+    waiting.join(0.2)
+    assert read == []
+    held.clear()
+    waiting.join(30)
+    assert read == [(SIDE, SIDE)]
+
+
+def test_a_damaged_picture_gives_its_room_back() -> None:
+    budget = MemoryBudget(COST, SETTING)
+    noise = encoded(Image.effect_noise((SIDE, SIDE), 90).convert("RGB"))
+    for _ in range(3):
+        with pytest.raises(InvalidPicture):
+            read_picture(noise[:3000], "input_image", budget=budget)
+    assert budget.taken == 0
+
+
+def test_a_request_with_all_its_pictures_gives_everything_back() -> None:
+    budget = MemoryBudget(10 * COST, SETTING)
+    context = Context(OWN, Shelf(), {}.get, budget=budget)
+    white = encoded(Image.new("L", (SIDE, SIDE), 255))
+    reading = read_img2img(Fields({"prompt": "x"}, {"image": PICTURE, "mask": white}), context)
+    assert reading.request.inpainting is not None
+    del reading
+    assert budget.taken == 0
+    tight = Context(OWN, Shelf(), {}.get, budget=MemoryBudget(COST - 1, SETTING))
+    with pytest.raises(BodyTooLarge):
+        read_img2img(Fields({"prompt": "x"}, {"image": PICTURE}), tight)
