@@ -120,6 +120,13 @@ def as_mask(mask: Image.Image, *, align: bool = True) -> Picture:
     return _as_png(padded.convert("RGB"), mask.size)
 
 
+def as_cutout(image: Image.Image, mask: Image.Image, *, align: bool = True) -> Picture:
+    """A picture that is transparent where its mask is white: LoadImage's MASK is then the mask, with its greys."""
+    cut = image.convert("RGBA")
+    cut.putalpha(ImageOps.invert(mask))
+    return as_picture(cut, align=align)
+
+
 def as_drawn_mask(blend: Image.Image) -> Picture:
     """The mask of what must be drawn anew for `blend` (8-bit grey) to have a result to show wherever it is above 0.
 

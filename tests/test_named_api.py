@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import requests
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from tests.exchange import SMALL, SOURCE, alike, post, same
 from tests.house import PNG, TIMEOUT, TestHouse, data_url, encoded, open_rgb
@@ -91,6 +91,26 @@ def test_a_workflow_runs_like_any_job(house: TestHouse, shelf: Path, graph: dict
     picture = post(house, "/api/workflows/plain", body, **PNG)
     assert open_rgb(picture.content).size == (64, 64)
     assert picture.headers["X-Seed"].isdecimal()
+
+
+def test_a_workflow_gets_transparency_and_a_mask_as_transparency(house: TestHouse, shelf: Path) -> None:
+    graph = {
+        "load": {"class_type": "LoadImage", "inputs": {"image": "none.png"}},
+        "grey": {"class_type": "MaskToImage", "inputs": {"mask": ["load", 1]}},
+        "mix": {
+            "class_type": "ImageBlend",
+            "inputs": {"image1": ["grey", 0], "image2": ["load", 0], "blend_factor": 0.0, "blend_mode": "normal"},
+        },
+        "save": {"class_type": "SaveImage", "inputs": {"images": ["mix", 0], "filename_prefix": "x"}},
+    }
+    (shelf / "hole.json").write_text(json.dumps(graph), encoding="utf-8")
+    plain, mask = Image.new("RGB", (64, 48), (200, 10, 30)), Image.linear_gradient("L").resize((64, 48))
+    erased = plain.copy()
+    erased.putalpha(ImageOps.invert(mask))
+    for sent in ({"input_image": data_url(erased)}, {"input_image": data_url(plain), "mask": data_url(mask)}):
+        reply = post(house, "/api/workflows/hole", sent, **PNG)
+        assert reply.status_code == 200, reply.text
+        assert alike(open_rgb(reply.content), mask.convert("RGB"))
 
 
 def test_a_workflow_takes_pictures(house: TestHouse, shelf: Path) -> None:

@@ -9,7 +9,7 @@ from shared.jobs.names import job_prefixes, locate, with_prefix
 from shared.settings import PROJECT_DIR
 from tests.foreign_graphs import Short, api, plain, sampling
 from workflows.foreign import read_graph
-from workflows.placing import find_places, place
+from workflows.placing import find_places, place, reads_alpha
 
 
 def placed(graph: dict[str, Any], **values: Any) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -314,3 +314,34 @@ def test_our_own_graphs_have_a_place_for_every_field() -> None:
     graph = read_graph(json.loads((PROJECT_DIR / "tests/golden/inpaint_batch.json").read_text(encoding="utf-8")))
     places = find_places(graph)
     assert set(places.reasons) == {"width", "height", "batch_size"}
+
+
+def alpha_graph(**more: tuple[str, dict[str, Any]]) -> dict[str, Any]:
+    """A graph that repaints what is erased of its picture, as ComfyUI's own example does."""
+    encode = {"pixels": ["source", 0], "vae": ["ckpt", 2], "mask": ["source", 1], "grow_mask_by": 6}
+    return plain(**{"source": ("LoadImage", {"image": "old.png"}), "empty": ("VAEEncodeForInpaint", encode), **more})
+
+
+def test_without_a_node_for_masks_the_mask_is_the_transparency_of_the_picture() -> None:
+    graph = read_graph(alpha_graph())
+    places = find_places(graph)
+    assert places.targets["mask"] == places.targets["input_image"] == [("source", "image")]
+    assert reads_alpha(graph, ("source", "image"))
+    inputs, warnings = placed(alpha_graph(), input_image="a.png", mask="a.png")
+    assert (inputs["source"], warnings) == ({"image": "a.png"}, [])
+
+
+def test_a_picture_loaded_for_its_transparency_alone_is_the_place_of_the_mask() -> None:
+    encode = {"pixels": ["source", 0], "vae": ["ckpt", 2], "mask": ["hole", 1], "grow_mask_by": 6}
+    graph = alpha_graph(hole=("LoadImage", {"image": "hole.png"}), empty=("VAEEncodeForInpaint", encode))
+    inputs, warnings = placed(graph, input_image="a.png", mask="b.png")
+    assert (inputs["source"]["image"], inputs["hole"]["image"], warnings) == ("a.png", "b.png", [])
+    assert not reads_alpha(read_graph(graph), ("source", "image"))
+
+
+def test_a_node_for_masks_goes_before_transparency() -> None:
+    graph = alpha_graph(
+        hole=("LoadImageMask", {"image": "hole.png", "channel": "red"}), show=("MaskToImage", {"mask": ["hole", 0]})
+    )
+    inputs, _ = placed(graph, input_image="a.png", mask="b.png")
+    assert (inputs["source"]["image"], inputs["hole"]["image"]) == ("a.png", "b.png")

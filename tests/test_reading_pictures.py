@@ -1,15 +1,18 @@
 """Pictures and masks of a request: their sizes, their forms, what is drawn and what stays."""
 
 import base64
+import io
 from typing import Any
 
 import pytest
 from PIL import Image, ImageColor, ImageDraw
 
 from shared.errors import InvalidPicture, InvalidValue
+from shared.schema.request import Img2ImgRequest
 from shared.web.body import Fields
 from shared.web.reading.pictures import upload_name
-from shared.web.reading.requests import Context, read_img2img
+from shared.web.reading.requests import Context, Reading, read_img2img
+from shared.web.reading.sources import AlphaUse
 from tests.house import encoded, open_rgb
 from tests.readings import HALF_MASK, PICTURE, WHITE, context, picture, read, reread
 from tests.shelf import OWN, PAINTER, Shelf
@@ -207,3 +210,41 @@ def test_a_transparent_control_map_has_a_black_ground(unit: dict[str, Any], expe
     )
     (control,) = reading.request.controls
     assert open_rgb(control.picture.png).getpixel((60, 9)) == ImageColor.getrgb(expected)
+
+
+SHARED = AlphaUse(source=True, mask=True, shared=True)
+
+
+def own(files: dict[str, bytes], use: AlphaUse) -> Reading[Img2ImgRequest]:
+    return read_img2img(Fields({"prompt": "x"}, files), Context(OWN, Shelf(), {}.get, custom=True, alpha=use))
+
+
+def alpha_at(content: bytes, *places: tuple[int, int]) -> list[int]:
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.mode == "RGBA"
+        return [image.getchannel("A").getpixel(place) for place in places]
+
+
+def test_a_graph_that_uses_transparency_gets_it_as_it_was_sent() -> None:
+    reading = own({"image": erased()}, SHARED)
+    assert alpha_at(reading.request.source.png, (60, 9), (9, 9)) == [0, 255]
+    assert reading.warnings == []
+
+
+def test_a_mask_becomes_the_transparency_that_the_graph_uses() -> None:
+    reading = own({"image": PICTURE, "mask": HALF_MASK}, SHARED)
+    assert alpha_at(reading.request.source.png, (60, 9), (9, 9)) == [0, 255]
+    assert reading.request.inpainting is not None
+    assert reading.request.inpainting.mask.name == reading.request.source.name
+    # A picture that the graph loads for its transparency alone.
+    apart = own({"image": PICTURE, "mask": HALF_MASK}, AlphaUse(mask=True)).request
+    assert apart.inpainting is not None
+    assert alpha_at(apart.inpainting.mask.png, (60, 9), (9, 9)) == [0, 255]
+    assert open_rgb(apart.source.png).size == (64, 32)
+
+
+def test_a_graph_that_finds_no_transparency_says_so() -> None:
+    (warning,) = own({"image": PICTURE}, SHARED).warnings
+    assert "takes its mask from the transparency of input_image, which has none" in warning
+    told = own({"image": erased()}, AlphaUse()).warnings
+    assert any("there it was taken as white" in warning for warning in told)

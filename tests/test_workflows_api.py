@@ -127,6 +127,30 @@ def test_a_graph_with_a_controlnet(house: TestHouse, graph: dict[str, Any]) -> N
     assert not same(house.picture(first), house.picture(second))
 
 
+def test_a_graph_that_uses_transparency_gets_it(house: TestHouse) -> None:
+    """As LoadImage's output MASK: the erased part of the picture, or the mask that was sent."""
+    graph = {
+        "picture": {"class_type": "LoadImage", "inputs": {"image": "a.png"}},
+        "grey": {"class_type": "MaskToImage", "inputs": {"mask": ["picture", 1]}},
+        "black": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 0}},
+        "shown": {
+            "class_type": "ImageCompositeMasked",
+            "inputs": {"destination": ["black", 0], "source": ["picture", 0], "x": 0, "y": 0, "resize_source": False},
+        },
+        "save mask": {"class_type": "SaveImage", "inputs": {"images": ["grey", 0]}},
+        "save": {"class_type": "SaveImage", "inputs": {"images": ["shown", 0]}},
+    }
+    plain, mask = Image.new("RGB", (64, 64), (200, 10, 30)), Image.linear_gradient("L").resize((64, 64))
+    erased = plain.copy()
+    erased.putalpha(ImageOps.invert(mask))
+    for fields in ({"input_image": erased}, {"input_image": plain, "mask": mask}):
+        reply = house.redraw(prompt="x", custom_workflow=graph, **fields)
+        found = [picture.convert("RGB") for picture in house.pictures(reply)]
+        for wanted in (mask.convert("RGB"), plain):
+            assert any(alike(picture, wanted) for picture in found)
+        assert not any("mask" in warning or "transparent" in warning for warning in reply["warnings"])
+
+
 def test_several_saving_nodes_each_give_their_picture(house: TestHouse, graph: dict[str, Any]) -> None:
     several = add(graph, "invert", "ImageInvert", image=["VAEDecode", 0])
     several = add(several, "also", "SaveImage", images=["invert", 0], filename_prefix="../outside")

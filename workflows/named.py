@@ -160,7 +160,9 @@ def _found(graph: ApiGraph, places: Places) -> dict[str, Parameter]:
     parameters = {}
     for name, targets in places.targets.items():
         if name in PICTURES:
-            parameters[name] = Parameter(type="mask" if name == "mask" else "image", required=True)
+            # A mask that becomes the transparency of input_image is not needed where that has its own.
+            optional = name == "mask" and targets == places.targets.get("input_image")
+            parameters[name] = Parameter(type="mask" if name == "mask" else "image", required=not optional)
         elif name in PLACEABLE:
             held = graph[targets[0][0]]["inputs"].get(targets[0][1])
             if name == SEED or is_link(held) or not isinstance(held, str | int | float):

@@ -12,7 +12,7 @@ A sampler is a node with `latent_image`, and `positive` or `guider`; to it belon
   shifts its model, for a size; batch_size also the node that repeats its latent.
 - model_name: the checkpoint or diffusion model from which the first sampler's model comes.
 - input_image, mask: the LoadImage, and the LoadImageMask, from which the first sampler starts; else the only one there
-  is.
+  is. Without a LoadImageMask, the mask is the transparency of the LoadImage whose MASK output is used.
 
 An input that is connected to a node with nothing but a value (PrimitiveInt and the like) is set there.
 """
@@ -99,6 +99,17 @@ def fill(graph: ApiGraph, settings: Mapping[Target, Any]) -> ApiGraph:
         if filled[name]["class_type"] == "LoadImageMask" and key == "image":
             filled[name]["inputs"]["channel"] = "red"
     return filled
+
+
+def reads_alpha(graph: ApiGraph, target: Target) -> bool:
+    """Whether the graph uses the transparency of the picture that is placed there."""
+    name, key = target
+    return graph[name]["class_type"] == "LoadImage" and key == "image" and (name, 1) in _used(graph)
+
+
+def _used(graph: ApiGraph) -> set[tuple[Any, ...]]:
+    """The outputs, as node and number, that feed some other node."""
+    return {tuple(value) for node in graph.values() for value in node["inputs"].values() if is_link(value)}
 
 
 class _Finder:
@@ -295,7 +306,7 @@ class _Finder:
             self.places.reasons["model_name"] = f"the model of {first} comes from no loader of checkpoints"
 
     def _pictures(self, upstream: set[str]) -> None:
-        used = {tuple(v) for node in self.graph.values() for v in node["inputs"].values() if is_link(v)}
+        used = _used(self.graph)
         for name, kind, loader in (("input_image", "picture", "LoadImage"), ("mask", "mask", "LoadImageMask")):
             all_of_them = [
                 node
@@ -309,3 +320,17 @@ class _Finder:
                 self.places.reasons[name] = f"the graph has no {loader} node"
             elif not chosen:
                 self.places.reasons[name] = f"several {loader} nodes could be meant, and one {kind} was sent"
+        if not any(node["class_type"] == "LoadImageMask" for node in self.graph.values()):
+            self._mask_in_alpha(upstream)
+
+    def _mask_in_alpha(self, upstream: set[str]) -> None:
+        """The mask has its place in the transparency of a picture; it may be that of input_image, so that both share
+        one place."""
+        readers = [node for node in self.graph if reads_alpha(self.graph, (node, "image"))]
+        near = [node for node in readers if node in upstream]
+        target = (near[0], "image") if len(near) == 1 else (readers[0], "image") if len(readers) == 1 else None
+        if target is not None and not is_link(self._input(target)):
+            self.places.targets["mask"] = [target]
+            self.places.reasons.pop("mask", None)
+        elif readers:
+            self.places.reasons["mask"] = "the transparency of several LoadImage nodes could be meant"

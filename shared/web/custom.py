@@ -16,10 +16,11 @@ from shared.settings import PREFIX
 from shared.web.backend import Backend
 from shared.web.body import parse_json
 from shared.web.reading.requests import Reading
+from shared.web.reading.sources import AlphaUse
 from workflows.foreign import read_graph
 from workflows.graph import ApiGraph
 from workflows.loading import input_name
-from workflows.placing import PLACEABLE, Target, find_places, place
+from workflows.placing import PLACEABLE, Places, Target, find_places, place, reads_alpha
 
 FIELD = "custom_workflow"
 # Fields whose work a graph of one's own does by itself, or not.
@@ -35,12 +36,26 @@ UNPLACED = (
 )
 
 
+def read_custom(value: Any) -> tuple[ApiGraph, Places]:
+    """The graph in `value`, and the places of fields in it. Raises InvalidValue."""
+    graph = read_graph(_from_text(value), FIELD)
+    return graph, find_places(graph)
+
+
+def alpha_use(graph: ApiGraph, places: Places) -> AlphaUse:
+    """What the graph takes from the transparency of the pictures that are placed in it."""
+    source, mask = places.targets.get("input_image", []), places.targets.get("mask", [])
+    return AlphaUse(
+        source=any(reads_alpha(graph, target) for target in source),
+        mask=any(reads_alpha(graph, target) for target in mask),
+        shared=bool(mask) and mask == source,
+    )
+
+
 def custom_graph(
-    backend: Backend, value: Any, values: Mapping[str, Any], prefix: str, field: str = FIELD
+    backend: Backend, graph: ApiGraph, places: Places, values: Mapping[str, Any], prefix: str, field: str = FIELD
 ) -> tuple[ApiGraph, list[str]]:
-    """The graph in `value` with `values` placed on it (see `workflows.placing`), and warnings. Raises InvalidValue."""
-    graph = read_graph(_from_text(value), field)
-    places = find_places(graph)
+    """The graph with `values` placed on it (see `workflows.placing`), and warnings. Raises InvalidValue."""
     placed, warnings = place(graph, values, places)
     checked, ignored = check(backend, placed, field, places.fields_of(values))
     return with_prefix(checked, prefix), warnings + ignored

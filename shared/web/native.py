@@ -19,9 +19,10 @@ from shared.web.accepting import Draft, draw
 from shared.web.backend import Backend
 from shared.web.body import Fields
 from shared.web.custom import FIELD as CUSTOM
-from shared.web.custom import custom_graph, sent_values
+from shared.web.custom import alpha_use, custom_graph, read_custom, sent_values
 from shared.web.objections import objection
 from shared.web.reading.requests import Context, Reading, read_img2img, read_txt2img
+from shared.web.reading.sources import AlphaUse
 from shared.web.reply import picture_facts
 from shared.web.titles import title
 from workflows.graph import Graph
@@ -133,9 +134,9 @@ def generation_routes(
     def generate() -> Response:
         return draw(backend, name, draft)
 
-    def parse(fields: Fields, *, custom: bool = False) -> Reading[R]:
-        find, memory = backend.archive.uploads.find, backend.picture_memory
-        return read(fields, Context(backend.settings.checkpoint, backend.catalog, find, custom, budget=memory))
+    def parse(fields: Fields, alpha: AlphaUse | None = None) -> Reading[R]:
+        find, memory, own = backend.archive.uploads.find, backend.picture_memory, alpha is not None
+        return read(fields, Context(backend.settings.checkpoint, backend.catalog, find, own, memory, alpha))
 
     def draft(fields: Fields, prefix: str) -> Draft:
         custom = fields.values.get(CUSTOM, fields.files.get(CUSTOM))
@@ -165,12 +166,13 @@ def generation_routes(
         """A graph of the client's own, with what it sent beside it placed in it."""
         rest = {"prompt": "", **{key: value for key, value in fields.values.items() if key != CUSTOM}}
         files = {key: content for key, content in fields.files.items() if key != CUSTOM}
-        reading = parse(Fields(rest, files), custom=True)
+        own, places = read_custom(custom)
+        reading = parse(Fields(rest, files), alpha_use(own, places))
         values, without_place = sent_values(reading)
         if "prompt" not in fields.values:
             # Ours stood in for it; what stands in the graph stays.
             values.pop("prompt", None)
-        graph, not_placed = custom_graph(backend, custom, values, prefix)
+        graph, not_placed = custom_graph(backend, own, places, values, prefix)
         return Draft(
             request={key: value for key, value in values.items() if key not in ("input_image", "mask")},
             graph=graph,

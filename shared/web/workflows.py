@@ -6,15 +6,17 @@ import json
 import re
 import secrets
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from flask import Blueprint, Response, jsonify
+from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
 from shared.errors import DreamLayerError, InvalidPicture, InvalidValue, NotFound
-from shared.fitting import as_mask, as_picture
+from shared.fitting import as_cutout, as_mask, as_picture, fit
+from shared.images import on_backdrop, transparency_left
 from shared.jobs.names import with_prefix
 from shared.schema.units import Picture, align
 from shared.web.accepting import Draft, draw
@@ -24,7 +26,7 @@ from shared.web.custom import check
 from shared.web.reading.pictures import SentPictures
 from workflows.loading import input_name
 from workflows.named import FIELD, PICTURE_TYPES, Workflow, read_workflow
-from workflows.placing import SIDES, fill
+from workflows.placing import SIDES, fill, reads_alpha
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}", re.ASCII)
 LARGEST_FILE = 10_000_000
@@ -134,15 +136,16 @@ def _draft(backend: Backend, workflow: Workflow, fields: Fields, prefix: str) ->
             warnings.append(f"{side} {asked} was raised to {align(asked)}, a multiple of 8")
             values[side] = align(asked)
     reader = SentPictures(fields, backend.archive.uploads.find, backend.picture_memory)
-    pictures = {
-        key: picture
+    images = {
+        key: image
         for key, parameter in parameters.items()
         if parameter.type in PICTURE_TYPES
-        and (picture := _picture(workflow, key, reader, also="image" in further)) is not None
+        and (image := _image(workflow, key, reader, also="image" in further)) is not None
     }
-    names = {key: input_name(picture) for key, picture in pictures.items()}
-    settings = {target: value for key, value in {**values, **names}.items() for target in workflow.targets[key]}
-    sent_by = {target: key for key in [*values, *names] for target in workflow.targets[key]}
+    pictures = _placed(workflow, images, reader.warnings)
+    settings = {target: value for key, value in values.items() for target in workflow.targets[key]}
+    settings |= {target: input_name(picture) for target, picture in pictures.items()}
+    sent_by = {target: key for key in [*values, *images] for target in workflow.targets[key]}
     graph, ignored = check(backend, fill(workflow.graph, settings), FIELD, sent_by)
     return Draft(
         request={"workflow": workflow.name, **values},
@@ -163,17 +166,48 @@ def _preview(value: Any) -> bool:
         raise InvalidValue(f"preview must be true or false, not {value!r}", field="preview") from error
 
 
-def _picture(workflow: Workflow, name: str, sent: SentPictures, *, also: bool) -> Picture | None:
-    """The picture of a parameter; `also`: that of `input_image` may be called `image`."""
+def _image(workflow: Workflow, name: str, sent: SentPictures, *, also: bool) -> Image.Image | None:
+    """The picture of a parameter, as it was sent; `also`: that of `input_image` may be called `image`."""
     parameter = workflow.header.parameters[name]
     names = (name, "image") if also and name == "input_image" else (name,)
-    found = sent.mask(name, invert=False) if parameter.type == "mask" else sent.picture(*names)
+    found = sent.mask(name, invert=False) if parameter.type == "mask" else sent.with_alpha(*names)
     if found is None:
         if parameter.required:
             how = f"send a data URL, base64, or a file of a form named {name}"
             hint = workflow.hint(name, sent.names)
             raise InvalidPicture(f"{name} is missing", field=name, hint=how if hint is None else f"{hint}; {how}")
         return None
-    # What a picture of the workflow's own is for, and whether it may be padded for it, only its graph knows.
-    ready = as_mask if parameter.type == "mask" else as_picture
-    return ready(found[0], align=not parameter.targets)
+    return found[0]
+
+
+def _placed(
+    workflow: Workflow, images: Mapping[str, Image.Image], warnings: list[str]
+) -> Mapping[tuple[str, str], Picture]:
+    """The pictures as the node of each target reads them: a mask may be the transparency of a picture."""
+    placed: dict[tuple[str, str], Picture] = {}
+    parameters = workflow.header.parameters
+    # Pictures go first, so that a mask finds the one that it belongs to.
+    for key in sorted(images, key=lambda key: parameters[key].type == "mask"):
+        image = images[key]
+        # What a picture of the workflow's own is for, and whether it may be padded for it, only its graph knows.
+        align = not parameters[key].targets
+        masks = [other for other in images if parameters[other].type == "mask"]
+        for target in workflow.targets[key]:
+            if parameters[key].type == "mask":
+                if target in placed:
+                    continue
+                in_alpha = reads_alpha(workflow.graph, target)
+                placed[target] = (
+                    as_cutout(image.convert("RGB"), image, align=align) if in_alpha else as_mask(image, align=align)
+                )
+                continue
+            mask = next((images[other] for other in masks if target in workflow.targets[other]), None)
+            if mask is not None:
+                mask = fit(mask, image.size, "just_resize")
+                placed[target] = as_cutout(on_backdrop(image, "white"), mask, align=align)
+            elif reads_alpha(workflow.graph, target):
+                placed[target] = as_picture(image, align=align)
+            else:
+                warnings += [note for note in transparency_left(image, key, "white") if note not in warnings]
+                placed[target] = as_picture(on_backdrop(image, "white"), align=align)
+    return placed

@@ -20,7 +20,7 @@ from shared.web.reading.models import Chosen, choose_models, models_of_a_graph
 from shared.web.reading.pictures import SentPictures
 from shared.web.reading.prompts import misplaced_loras, misread, read_embeddings, take_loras
 from shared.web.reading.sampling import check_steps, choose_cfg, choose_names, choose_refiner, choose_seeds
-from shared.web.reading.sources import Frame, read_source
+from shared.web.reading.sources import AlphaUse, Frame, read_source
 from shared.web.reading.validate import ignored, tidy, validate
 
 R = TypeVar("R", bound=Common)
@@ -57,15 +57,16 @@ class Reading(Generic[R]):
 
 @dataclass(frozen=True)
 class Context:
-    """What reading needs to know besides the fields: the room for pictures (`budget`), the settings' checkpoint, the
-    engine, what was uploaded, and whether the graph is the client's own (`custom`): then its nodes decide what has
-    an effect, and on which size."""
+    """What reading needs to know besides the fields: the settings' checkpoint, the engine, what was uploaded, and
+    whether the graph is the client's own (`custom`): then its nodes decide what has an effect, and on which size. Also
+    the room for pictures (`budget`), and what that graph takes from transparency (`alpha`)."""
 
     preferred: str | None
     inventory: Inventory
     stored: Callable[[str], bytes | None]
     custom: bool = False
     budget: MemoryBudget | None = None
+    alpha: AlphaUse | None = None
 
 
 def read_txt2img(fields: Fields, context: Context) -> Reading[Txt2ImgRequest]:
@@ -113,7 +114,7 @@ def read_img2img(fields: Fields, context: Context) -> Reading[Img2ImgRequest]:
     chosen = _choose_models(body, context)
     warnings += chosen.warnings
     sent = SentPictures(fields, context.stored, context.budget)
-    source = read_source(body, chosen, sent, warnings, custom=context.custom)
+    source = read_source(body, chosen, sent, warnings, custom=(context.alpha or AlphaUse()) if context.custom else None)
     parts, parameters = _common(body, chosen, source.frame, sent, context.inventory, warnings)
     warnings += sent.warnings
     parameters |= {**source.names, "denoising_strength": source.frame.denoise}

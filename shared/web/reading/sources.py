@@ -4,9 +4,21 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageChops
 
+from shared.decoding import is_transparent
 from shared.defaults import usual_pixels
 from shared.errors import InvalidPicture, InvalidValue
-from shared.fitting import as_drawn_mask, as_mask, as_picture, blur, choose_size, extend, fit, outpaint_mask, region
+from shared.fitting import (
+    as_cutout,
+    as_drawn_mask,
+    as_mask,
+    as_picture,
+    blur,
+    choose_size,
+    extend,
+    fit,
+    outpaint_mask,
+    region,
+)
 from shared.images import on_backdrop, transparency_left
 from shared.masks import is_empty
 from shared.schema.body import Img2ImgBody, InpaintMode, ResizeMode
@@ -41,6 +53,16 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class AlphaUse:
+    """What a graph of the client's own takes from transparency: `source` if it uses that of input_image, `mask` if the
+    mask is placed as transparency, and `shared` if it becomes that of input_image."""
+
+    source: bool = False
+    mask: bool = False
+    shared: bool = False
+
+
+@dataclass(frozen=True)
 class Source:
     """The picture to start from, and what is repainted of it; `names` stand for the pictures as they were sent."""
 
@@ -51,7 +73,7 @@ class Source:
 
 
 def read_source(
-    body: Img2ImgBody, chosen: Chosen, sent: SentPictures, warnings: list[str], *, custom: bool = False
+    body: Img2ImgBody, chosen: Chosen, sent: SentPictures, warnings: list[str], *, custom: AlphaUse | None = None
 ) -> Source:
     """Source and mask; for a graph of the client's own (`custom`) in their own size, unless another was asked for.
 
@@ -78,10 +100,19 @@ def read_source(
             )
         mask = fit(mask, image.size, "just_resize")
         warnings += _faint(mask)
-    warnings += [
-        note if mask is not None else f"{note}; to repaint just that, send the same picture as mask too"
-        for note in transparency_left(sent_image, "input_image", "white")
-    ]
+    if custom is not None and custom.source and not (custom.shared and mask is not None):
+        # Opaque or not, it goes into the graph as it is.
+        image = sent_image
+        if custom.shared and not is_transparent(image):
+            warnings.append(
+                "custom_workflow takes its mask from the transparency of input_image, which has none: send a mask, or "
+                "the picture with the part to repaint erased"
+            )
+    else:
+        warnings += [
+            note if mask is not None else f"{note}; to repaint just that, send the same picture as mask too"
+            for note in transparency_left(sent_image, "input_image", "white")
+        ]
     mode = _mode(body, chosen, warnings)
     if custom or not body.only_masked:
         usual = image.width * image.height if custom else usual_pixels(chosen.file)
@@ -110,7 +141,7 @@ def _whole(
     names: dict[str, str],
     warnings: list[str],
     *,
-    custom: bool,
+    custom: AlphaUse | None,
 ) -> Source:
     """All of the source, with no more than about `usual` pixels if no size was asked for; and what is added to it."""
     size = choose_size(image.size, body.width, body.height, usual)
@@ -143,13 +174,22 @@ def _whole(
         mask = added if mask is None else ImageChops.lighter(extend(mask, pixels), added)
         blend = added if blend is None else ImageChops.lighter(extend(blend, pixels), added)
 
+    picture = as_picture(image)
     inpainting = None
     if mask is not None and blend is not None:
         # The nodes of a client's own graph do with grey what they do; ours draw whatever the result shows.
-        drawn = as_mask(mask) if custom else as_drawn_mask(blend)
+        drawn = as_drawn_mask(blend) if custom is None else _for_graph(custom, image, mask)
+        picture = drawn if custom is not None and custom.shared else picture
         inpainting = Inpainting(mode, drawn, as_mask(blend), body.grow_mask_by)
-    frame = Frame(size, asked, _denoise(body, inpainting, warnings), image)
-    return Source(as_picture(image), frame, inpainting, names)
+    frame = Frame(size, asked, _denoise(body, inpainting, warnings), on_backdrop(image, "white"))
+    return Source(picture, frame, inpainting, names)
+
+
+def _for_graph(use: AlphaUse, image: Image.Image, mask: Image.Image) -> Picture:
+    """The mask as a graph of the client's own reads it."""
+    if use.shared:
+        return as_cutout(image, mask)
+    return as_cutout(mask.convert("RGB"), mask) if use.mask else as_mask(mask)
 
 
 def _surroundings(
