@@ -105,5 +105,7 @@ def convert_png(png: bytes, output: OutputFormat, comment: str | None = None) ->
     buffer = io.BytesIO()
     exif = None if comment is None else comment_exif(comment)
     with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
-        image.convert("RGB").save(buffer, output, quality=92, exif=exif or b"")
+        # WebP has transparency; JPEG has none, and what it hides may be of any colour.
+        seen = image if output == "webp" and image.mode in ("RGB", "RGBA") else on_backdrop(image, "white")
+        seen.save(buffer, output, quality=92, exif=exif or b"")
     return buffer.getvalue()

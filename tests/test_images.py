@@ -333,6 +333,14 @@ def test_a_png_converts_and_png_stays_as_it_is() -> None:
             assert picture.size == NOISE.size
 
 
+def test_transparency_stays_in_webp_and_is_white_in_jpeg() -> None:
+    png = encoded(solid("RGBA", (0, 0, 0, 0)))
+    with Image.open(io.BytesIO(convert_png(png, "webp"))) as picture:
+        assert picture.getpixel((3, 3))[3] == 0  # type: ignore[index]
+    with Image.open(io.BytesIO(convert_png(png, "jpeg"))) as picture:
+        assert min(picture.getpixel((3, 3))) >= 250  # type: ignore[type-var,arg-type]
+
+
 def erased(picture: Image.Image) -> bytes:
     """A picture with a hole in its middle."""
     copy = picture.convert("RGBA")
