@@ -2,6 +2,12 @@
 
 import sys
 
+if __name__ == "__main__":
+    from launcher.environment import enter_environment
+
+    # Before anything is imported that a bare Python does not have.
+    enter_environment(__file__)
+
 from flask import Flask
 
 from shared.web.app import create_app

@@ -11,6 +11,7 @@ anew. A `.venv` that is complete holds a stamp with the hash of each requirement
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import re
@@ -20,13 +21,29 @@ import time
 import venv
 from pathlib import Path
 
-from launcher.terminal import say
+from launcher.instance import Instance, Record, terminate
+from launcher.packages import PackagesError, install_packages
+from launcher.progress import time_text
+from launcher.terminal import activity, say
 
 PROJECT_DIR = Path(__file__).resolve().parents[1]
 VENV = PROJECT_DIR / ".venv"
 STAMP = VENV / "dream-layer-complete"
 MARK = VENV / "dream-layer-installing"
+# Written before any setting can be read, so it is where the data folder is by default.
+SETUP_LOG = PROJECT_DIR / "data" / "logs" / "setup.log"
 STEP = "environment"
+
+# What the services import beyond the standard library; waitress they can do without.
+SERVICE_MODULES = (
+    *("flask", "flask_cors", "pydantic", "pydantic_settings", "requests"),
+    *("sqlalchemy", "urllib3", "websocket", "PIL"),
+)
+# Seconds in which a set-up that was asked to end does.
+STOP_TIMEOUT = 30.0
+
+RUNTIME = ["requirements"]
+DEVELOPMENT = ["requirements", "requirements-dev"]
 
 
 class SetupIncompleteError(Exception):
@@ -49,9 +66,11 @@ def find_environment(requirements: list[str], *, install: bool) -> Path:
         return Path(sys.executable)
     if install:
         return _make(requirements)
-    python = _python_of(VENV)
-    if not inside and STAMP.is_file() and not MARK.exists() and python.is_file():
-        return python
+    if not inside and is_complete():
+        return _python_of(VENV)
+    record = setup_lock().running()
+    if record is not None:
+        raise _setting_up(record)
     raise SetupIncompleteError(
         f"these packages are missing: {', '.join(missing)}",
         "run: pip install -r requirements.txt (in an environment of your own), "
@@ -81,11 +100,28 @@ def _make(requirements: list[str]) -> Path:
     installed: dict[str, str] = json.loads(STAMP.read_text(encoding="utf-8")) if STAMP.is_file() else {}
     if wanted.items() <= installed.items() and not MARK.exists() and python.is_file():
         return python
+    lock = setup_lock()
+    # Two pips in one environment would spoil it.
+    if not lock.hold("set-up"):
+        raise _setting_up(lock.running())
+    try:
+        _complete(python, installed, wanted)
+    except OSError as error:
+        raise SetupIncompleteError(
+            f"{VENV} could not be made: {error}", "is the disk full, or the project folder not writable?"
+        ) from error
+    finally:
+        lock.release()
+    return python
+
+
+def _complete(python: Path, installed: dict[str, str], wanted: dict[str, str]) -> None:
+    """Makes `.venv` anew if it is half-done, and installs what is wanted."""
     begun = time.monotonic()
     if MARK.exists() or not _runs(python):
-        say(STEP, "making .venv")
         try:
-            venv.EnvBuilder(with_pip=True, clear=True, symlinks=os.name != "nt").create(VENV)
+            with activity(STEP, "making .venv"):
+                venv.EnvBuilder(with_pip=True, clear=True, symlinks=os.name != "nt").create(VENV)
             installed = {}
         # EnvBuilder runs ensurepip as a child; where the system splits it off, that child fails.
         except (subprocess.CalledProcessError, OSError) as error:
@@ -93,19 +129,82 @@ def _make(requirements: list[str]) -> Path:
                 f"a virtual environment could not be made in {VENV}: {error}",
                 "on Debian and Ubuntu: apt install python3-venv; then run the same command again",
             ) from error
-    say(STEP, "installing packages" + ("" if installed else " (the first time: about 3 GB, some minutes)"))
+        say(STEP, f"made .venv in {time_text(time.monotonic() - begun)}")
+    say(STEP, "installing packages" + ("" if installed else " (the first time; this can take some minutes)"))
     MARK.touch()
-    files = [argument for name in requirements for argument in ("-r", str(PROJECT_DIR / f"{name}.txt"))]
-    command = [str(python), "-m", "pip", "install", "--disable-pip-version-check", *files]
-    if subprocess.run(command, check=False).returncode != 0:
+    try:
+        install_packages(python, [PROJECT_DIR / f"{name}.txt" for name in wanted], SETUP_LOG, update_pip=True)
+    except PackagesError as error:
         raise SetupIncompleteError(
-            "pip could not install the packages; its messages stand above",
+            f"pip could not install the packages. The end of {SETUP_LOG}:\n{error}",
             "check the network, the disk (10 GB must be free), and pip's index; then run the same command again",
-        )
+        ) from error
     STAMP.write_text(json.dumps({**installed, **wanted}), encoding="utf-8")
     MARK.unlink()
-    say(STEP, f"ready in .venv after {time.monotonic() - begun:.0f} s")
-    return python
+    say(STEP, f"ready in .venv after {time_text(time.monotonic() - begun)}")
+
+
+def is_complete() -> bool:
+    """Whether `.venv` is whole and can be used."""
+    return STAMP.is_file() and not MARK.exists() and _python_of(VENV).is_file()
+
+
+def setup_lock() -> Instance:
+    """Held by the process that makes or completes `.venv`."""
+    return Instance(PROJECT_DIR / "data", "setup")
+
+
+def _setting_up(record: Record | None) -> SetupIncompleteError:
+    by = "another process" if record is None else f"process {record.pid}"
+    return SetupIncompleteError(
+        f"the packages are being installed by {by}",
+        f"wait for its end, or press Ctrl-C in its terminal; its log: {SETUP_LOG}",
+    )
+
+
+def stop_setup() -> int | None:
+    """Ends a set-up that runs in another terminal; its process id, or None if there is none. Raises OSError."""
+    lock = setup_lock()
+    record = lock.running()
+    # Windows has no signal for it; who tries is told to press Ctrl-C there.
+    if record is None or sys.platform == "win32":
+        return None
+    terminate(record.pid)
+    return record.pid if lock.wait_for_end(STOP_TIMEOUT) else None
+
+
+def enter_environment(script: str) -> None:
+    """Goes on in `.venv`, if this Python has not all that a service imports; returns if it has.
+
+    Raises SystemExit: with the code that the service ends with, or with what to do.
+    """
+    missing = [name for name in SERVICE_MODULES if importlib.util.find_spec(name) is None]
+    if not missing:
+        return
+    if is_complete() and Path(sys.prefix).resolve() != VENV.resolve():
+        sys.exit(go_on_in(_python_of(VENV), [script, *sys.argv[1:]]))
+    record = setup_lock().running()
+    if record is not None:
+        sys.exit(f"the packages are being installed by process {record.pid}: try again when it is done")
+    sys.exit(
+        f"this Python has no {', '.join(missing)}: run `python dream_layer.py up`, which makes a .venv that has, "
+        "or `pip install -r requirements.txt` in one of your own"
+    )
+
+
+def go_on_in(python: Path, command: list[str]) -> int:
+    """Goes on in another interpreter, with a script and its arguments; returns the exit code, if it returns."""
+    whole = [str(python), *command]
+    sys.stdout.flush()
+    if os.name != "nt":
+        os.execv(whole[0], whole)  # noqa: S606 - our own interpreter, no shell
+    # Windows has no exec that keeps the terminal waiting.
+    child = subprocess.Popen(whole)
+    while True:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            continue  # the child got the Ctrl-C too, and is stopping everything
 
 
 def _fingerprint(name: str) -> str:

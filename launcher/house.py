@@ -1,23 +1,29 @@
 """Everything up: the engine and, for `up`, both services as children; the control service in this process."""
 
 import logging
+import logging.handlers
+import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import requests
 from flask import Flask
 
-from launcher.environment import PROJECT_DIR
+from launcher.environment import PROJECT_DIR, SETUP_LOG
+from launcher.greeting import Addresses, greeting, running_text
+from launcher.instance import Instance
+from launcher.packages import PackagesError, install_packages
 from launcher.serving import ServedHere
-from launcher.terminal import complain, say, stop_signals
+from launcher.terminal import BOLD, activity, can_move, complain, erase_prefix, paint, say, stop_signals
 from shared import __version__
-from shared.child import Child, Keeper
-from shared.engine.install import comfyui_version, install_page
+from shared.child import MAX_LOG_BYTES, Child, Keeper
+from shared.engine.install import comfyui_version, has_page
 from shared.engine.manager import EngineManager
 from shared.engine.process import engine_command, find_engine, make_keeper, use_cpu
 from shared.engine.proof import prove
@@ -54,19 +60,32 @@ DESCRIPTORS = 8192
 
 
 def run_house(*, services: bool, starter: bool) -> int:
-    """Starts everything, waits for Ctrl-C or SIGTERM, stops everything. Returns the exit code."""
-    logging.basicConfig(level=logging.INFO, format="  %(asctime)s     %(message)s", datefmt="%H:%M:%S")
+    """Starts everything, waits for Ctrl-C, SIGTERM or `stop`, stops everything. Returns the exit code."""
+    _log_to(logging.StreamHandler(), f"{erase_prefix(sys.stderr)}  %(asctime)s     %(message)s")
     logging.getLogger("waitress").setLevel(logging.WARNING)
     return_freed_memory()
     # Children inherit it: the engine, too, is to bear a crowd before its port.
     raise_descriptors(DESCRIPTORS)
     house = House()
+    instance: Instance | None = None
+    begun = time.monotonic()
     try:
-        sys.stdout.write(f"\nDream Layer {__version__}\n\n")
-        house.start(load_settings(), services=services, starter=starter)
-        while True:
+        sys.stdout.write(f"\n{paint(f'Dream Layer {__version__}', BOLD)}\n\n")
+        settings = load_settings()
+        addresses = addresses_of(settings)
+        instance = Instance(settings.data_dir)
+        if not instance.hold("up" if services else "run", asdict(addresses)):
+            return already_running(instance, services=services)
+        _keep_log(settings)
+        house.start(settings, services=services, starter=starter)
+        instance.ready()
+        say("ready", f"after {time.monotonic() - begun:.1f} s")
+        sys.stdout.write(greeting(addresses, services=services, windows=os.name == "nt", paint=paint))
+        sys.stdout.flush()
+        while not instance.asked_to_stop:
             # Short, for on Windows a wait without end cannot be interrupted.
             time.sleep(0.5)
+        return 0
     except SetupError as error:
         complain(error.step, error.message, error.hint)
         return 1
@@ -74,13 +93,35 @@ def run_house(*, services: bool, starter: bool) -> int:
         complain("files", str(error), f"is the disk full or a folder not writable? {PREFIX}DATA_DIR moves the data")
         return 1
     except KeyboardInterrupt:
-        sys.stdout.write("\n")
         return 0
     finally:
         # A second Ctrl-C must not leave the work of the first half done.
         for number in stop_signals():
             signal.signal(number, signal.SIG_IGN)
         house.stop()
+        if instance is not None:
+            instance.release()
+
+
+def already_running(instance: Instance, *, services: bool) -> int:
+    """Says what runs on the data folder already; returns 0 if that is all that was asked for, else 1."""
+    record = instance.running()
+    addresses = None if record is None else Addresses.read(record.addresses)
+    if record is None or addresses is None:
+        complain("start", "another launcher was just starting or stopping", "type the same command again")
+        return 1
+    with_services = record.command == "up"
+    if services and not with_services:
+        complain(
+            "start",
+            f"the engine runs already, without the services (process {record.pid})",
+            "start those with python txt2img_server.py and python img2img_server.py, "
+            "or end it first: python dream_layer.py stop",
+        )
+        return 1
+    say("running", f"{'already' if record.ready else 'already, but still starting'} (process {record.pid})")
+    sys.stdout.write(running_text(addresses, services=with_services, paint=paint))
+    return 0
 
 
 class House:
@@ -96,16 +137,19 @@ class House:
         """Starts all there is to start, in an order that lets slow things overlap. Raises SetupError."""
         _check_ports(settings, services=services)
         self._backend = Backend(settings)
+        _tell_left_over(self._backend.store.count_unfinished())
         engine = self._backend.engine
         keeper: Keeper | None = None
         command: Callable[[], Sequence[str]] = list
         if settings.engine_url is None:
-            comfyui_dir = find_engine(settings)
+            with activity("engine", "looking for ComfyUI, or fetching it (30 MB)"):
+                comfyui_dir = find_engine(settings)
             say("engine", f"ComfyUI {comfyui_version(comfyui_dir)} in {comfyui_dir}")
-            if settings.engine_page and settings.engine_python is None:
-                install_page()
+            if settings.engine_page and settings.engine_python is None and not has_page():
+                _install_page()
             if starter:
-                _assemble_starter(settings, comfyui_dir)
+                with activity("starter", "assembling the starter model"):
+                    _assemble_starter(settings, comfyui_dir)
             cpu = use_cpu(settings)
             keeper = make_keeper(settings, engine, comfyui_dir, cpu=cpu)
             command = partial(engine_command, settings, comfyui_dir, settings.data_dir.resolve(), cpu=cpu)
@@ -118,9 +162,11 @@ class House:
         self._backend.start()
         self._start_control(self._backend, self._manager)
         if keeper is not None:
-            keeper.wait_ready()
+            with activity("engine", "starting"):
+                keeper.wait_ready()
         try:
-            proven = prove(engine)
+            with activity("engine", "drawing a first picture"):
+                proven = prove(engine)
         except EngineError as error:
             raise SetupError(
                 "engine",
@@ -129,10 +175,14 @@ class House:
             ) from error
         did = "drew its first picture" if proven else "is busy with unfinished jobs"
         say("engine", f"{did} after {time.monotonic() - begun:.1f} s: {settings.engine_address}")
-        _greet(settings, services=services)
 
     def stop(self) -> None:
         """Stops every child, all at once."""
+        begun = time.monotonic()
+        if self._keepers or self._control is not None:
+            # Below the ^C that a terminal shows.
+            sys.stdout.write("\n" if can_move(sys.stdout) else "")
+            say("stopping", "...")
         if self._manager is not None:
             self._manager.close()
         if self._backend is not None:
@@ -143,7 +193,7 @@ class House:
         for thread in stopping:
             thread.join()
         if stopping:
-            say("stopped", "all of it")
+            say("stopped", f"all of it, after {time.monotonic() - begun:.1f} s")
 
     def _start(self, keeper: Keeper) -> None:
         self._keepers.append(keeper)
@@ -222,6 +272,18 @@ def _page_ports(settings: Settings) -> list[int]:
     return free
 
 
+def _install_page() -> None:
+    """Installs ComfyUI's own web page into this environment. Raises SetupError."""
+    try:
+        install_packages(Path(sys.executable), [PROJECT_DIR / "requirements-page.txt"], SETUP_LOG, update_pip=False)
+    except PackagesError as error:
+        raise SetupError(
+            "engine page",
+            f"pip could not install it. The end of {SETUP_LOG}:\n{error}",
+            hint=f"unset {PREFIX}ENGINE_PAGE to do without",
+        ) from error
+
+
 def _assemble_starter(settings: Settings, comfyui_dir: Path) -> None:
     # Imported here: `--no-starter` must not need it.
     from starter import CHECKPOINT_NAMES
@@ -269,20 +331,29 @@ def _service_lives(settings: Settings, port: int, probe_file: Path) -> Callable[
     return lives
 
 
-def _greet(settings: Settings, *, services: bool) -> None:
-    control = f"http://localhost:{settings.control_port}/api/models"
-    if not services:
-        say("control", control)
-        say("next", "python txt2img_server.py and python img2img_server.py, each in a terminal of its own")
-        return
-    txt2img = f"localhost:{settings.txt2img_port}/api/txt2img"
-    say("txt2img", f"http://{txt2img}")
-    say("img2img", f"http://localhost:{settings.img2img_port}/api/img2img")
-    say("control", control)
-    # As a form, for quotes inside quotes are different in every shell.
-    sys.stdout.write(
-        "\n  Try, in another terminal:\n\n"
-        f'    curl -sf {txt2img} -H "accept: image/png" -F "prompt=a red circle on a blue background" -o red.png\n\n'
-        "  Ctrl-C stops everything.\n\n"
-    )
-    sys.stdout.flush()
+def addresses_of(settings: Settings) -> Addresses:
+    """Where everything listens, as this machine reaches it."""
+    ports = {"txt2img": settings.txt2img_port, "img2img": settings.img2img_port, "control": settings.control_port}
+    return Addresses.of(settings.host, ports, settings.engine_address, keyed=settings.api_key is not None)
+
+
+def _tell_left_over(unfinished: int) -> None:
+    if unfinished:
+        count = "1 job is" if unfinished == 1 else f"{unfinished} jobs are"
+        say("jobs", f"{count} left over from before, and will be finished now")
+        say("", "`python dream_layer.py jobs list` shows them, `jobs cancel all` drops them")
+
+
+def _log_to(handler: logging.Handler, form: str) -> None:
+    handler.setFormatter(logging.Formatter(form, datefmt="%H:%M:%S"))
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    root.addHandler(handler)
+
+
+def _keep_log(settings: Settings) -> None:
+    """What the launcher and the control service log stands in a file too, for `logs`."""
+    settings.log_dir.mkdir(parents=True, exist_ok=True)
+    path = settings.log_dir / "launcher.log"
+    handler = logging.handlers.RotatingFileHandler(path, maxBytes=MAX_LOG_BYTES, backupCount=1, encoding="utf-8")
+    _log_to(handler, "%(asctime)s %(levelname)-7s %(message)s")

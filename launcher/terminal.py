@@ -1,21 +1,111 @@
 """What a person at the terminal reads, and how they end it all. Standard library only."""
 
+import os
+import re
 import signal
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
+from typing import TextIO
+
+# ANSI: to the first column and clear the line; colours and weights.
+ERASE = "\r\033[K"
+BOLD, DIM, RED, GREEN, CYAN = "1", "2", "31", "32", "36"
+SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+# Seconds between two drawings of a line that moves.
+TICK = 0.2
+SPINNER = "|/-\\"
+WIDTH = 12
+
+
+def prepare_output() -> None:
+    """A character that the terminal cannot show is escaped; it ends no command."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def can_move(stream: TextIO) -> bool:
+    """Whether the stream is a terminal on which a line can be drawn over."""
+    if not stream.isatty() or os.environ.get("TERM") == "dumb":
+        return False
+    return sys.platform != "win32" or _switch_sequences_on(stream)
+
+
+def paint(text: str, *codes: str, stream: TextIO | None = None) -> str:
+    """`text` in a colour, where the terminal has colours and NO_COLOR (no-color.org) is not set."""
+    if os.environ.get("NO_COLOR") or not can_move(stream or sys.stdout):
+        return text
+    return f"\033[{';'.join(codes)}m{text}\033[0m"
+
+
+def plain(text: str) -> str:
+    """`text` in one line without colours and control characters: what others wrote must not steer the terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in SEQUENCE.sub("", text))
+
+
+def erase_prefix(stream: TextIO) -> str:
+    """What a whole line begins with, so that it takes the place of one that moves."""
+    return ERASE if can_move(stream) else ""
 
 
 def say(topic: str, text: str) -> None:
     """One line: what it is about, and what happened."""
-    sys.stdout.write(f"  {topic:<12} {text}\n")
+    sys.stdout.write(f"{erase_prefix(sys.stdout)}  {topic:<{WIDTH}} {text}\n")
     sys.stdout.flush()
 
 
 def complain(step: str, message: str, hint: str | None) -> None:
     """A step that failed: which, why, and what to do."""
     sys.stdout.flush()
-    sys.stderr.write(f"\n  {step} failed: {message}\n" + (f"  -> {hint}\n" if hint else ""))
+    failed = paint(f"{plain(step)} failed:", BOLD, RED, stream=sys.stderr)
+    # The last lines of a log may be part of it.
+    message, hint = ("\n".join(map(plain, text.split("\n"))) for text in (message, hint or ""))
+    sys.stderr.write(f"{erase_prefix(sys.stderr)}\n  {failed} {message}\n" + (f"  -> {hint}\n" if hint else ""))
     sys.stderr.flush()
+
+
+def draw(line: str) -> None:
+    """Draws a line that moves in place of the one before. Only where `can_move`."""
+    width = _columns() - 1
+    sys.stdout.write(ERASE + line[:width])
+    sys.stdout.flush()
+
+
+def erase() -> None:
+    """Removes the line that moves."""
+    if can_move(sys.stdout):
+        sys.stdout.write(ERASE)
+        sys.stdout.flush()
+
+
+@contextmanager
+def activity(topic: str, text: str) -> Iterator[None]:
+    """While inside, a terminal shows that work goes on, and for how many seconds; elsewhere nothing is written."""
+    if not can_move(sys.stdout):
+        yield
+        return
+    ended = threading.Event()
+    begun = time.monotonic()
+
+    def show() -> None:
+        turn = 0
+        while not ended.wait(TICK):
+            draw(f"  {topic:<{WIDTH}} {SPINNER[turn % len(SPINNER)]} {text} ({time.monotonic() - begun:.0f} s)")
+            turn += 1
+
+    thread = threading.Thread(target=show, name="activity", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        erase()
 
 
 def stop_signals() -> list[signal.Signals]:
@@ -33,3 +123,27 @@ def interrupt_on_stop_signals() -> None:
 
 def _interrupt(_signum: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
+if sys.platform == "win32":
+
+    def _switch_sequences_on(stream: TextIO) -> bool:
+        """Windows takes ANSI sequences after a program asked for it; consoles before Windows 10 never do."""
+        import ctypes
+        import msvcrt
+
+        kernel = ctypes.windll.kernel32
+        handle, mode = msvcrt.get_osfhandle(stream.fileno()), ctypes.c_uint32()
+        # ENABLE_VIRTUAL_TERMINAL_PROCESSING
+        return bool(kernel.GetConsoleMode(handle, ctypes.byref(mode)) and kernel.SetConsoleMode(handle, mode.value | 4))
+else:
+
+    def _switch_sequences_on(_stream: TextIO) -> bool:
+        return True

@@ -62,6 +62,10 @@ class Project:
         return subprocess.run([self.python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
     @property
+    def log(self) -> str:
+        return (self.folder / "data" / "logs" / "setup.log").read_text(encoding="utf-8")
+
+    @property
     def python(self) -> str:
         return str(self.venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
 
@@ -74,7 +78,10 @@ def project(tmp_path: Path) -> Project:
 def test_the_first_run_makes_it_and_the_second_does_nothing(project: Project) -> None:
     first = project.find(install=True)
     assert first.stdout.endswith(f"USE {project.python}"), first.stderr
-    assert "making .venv" in first.stdout
+    assert "made .venv" in first.stdout
+    # What pip says stands in the log alone.
+    assert "Successfully installed" not in first.stdout
+    assert "Successfully installed tinything-1.0" in project.log
     assert project.version() == "1.0"
     stamp = project.venv / "dream-layer-complete"
     assert list(json.loads(stamp.read_text())) == ["requirements"]
@@ -89,7 +96,7 @@ def test_changed_requirements_are_brought_up_to_date(project: Project) -> None:
     project.require("2.0")
     updated = project.find(install=True)
     assert "installing packages" in updated.stdout
-    assert "making .venv" not in updated.stdout
+    assert "made .venv" not in updated.stdout
     assert project.version() == "2.0"
 
 
@@ -98,7 +105,7 @@ def test_a_half_done_environment_is_made_anew(project: Project) -> None:
     (project.venv / "dream-layer-installing").touch()
     (project.venv / "left-over").touch()
     assert project.find(install=False).returncode != 0
-    assert "making .venv" in project.find(install=True).stdout
+    assert "made .venv" in project.find(install=True).stdout
     assert not (project.venv / "left-over").exists()
     assert project.version() == "1.0"
 
@@ -129,7 +136,11 @@ def test_a_failed_install_says_so_and_is_done_again(project: Project) -> None:
     (project.folder / "requirements.txt").write_text("tinything==9.9\n")
     failed = project.find(install=True)
     assert failed.returncode == 1
-    assert "pip could not install the packages" in failed.stderr
+    assert (
+        f"pip could not install the packages. The end of {project.folder / 'data' / 'logs' / 'setup.log'}:"
+        in failed.stderr
+    )
+    assert "ERROR: No matching distribution found for tinything==9.9" in failed.stderr
     (project.folder / "requirements.txt").write_text("tinything==1.0\n")
     assert project.find(install=True).stdout.endswith(f"USE {project.python}")
 

@@ -1,6 +1,7 @@
 """The launcher and what it keeps alive: start, death and restart of the engine, the end of everything."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,8 +17,10 @@ import pytest
 import requests
 from PIL import Image
 
+from shared.jobs.store import Store
 from shared.settings import PREFIX, PROJECT_DIR
 from tests.conftest import launcher_environment
+from tests.desk import new_job
 from tests.house import TIMEOUT, TestHouse, data_url, wait_for_health, wait_until_gone
 
 SMALL = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1}
@@ -64,7 +67,8 @@ def test_the_launcher_says_where_everything_listens(house: TestHouse) -> None:
     output = house.output()
     for name in ("TXT2IMG", "IMG2IMG", "CONTROL", "ENGINE"):
         assert f":{house.environ[f'{PREFIX}{name}_PORT']}" in output
-    assert "curl -sf localhost:" in output
+    assert "curl -sS --fail-with-body localhost:" in output
+    assert f"Open {house.txt2img.replace('127.0.0.1', 'localhost')}/" in output
 
 
 def test_the_services_are_small(house: TestHouse) -> None:
@@ -182,6 +186,70 @@ def test_a_killed_launcher_leaves_no_orphans(tmp_path: Path) -> None:
     launcher.kill()
     launcher.wait()
     wait_until_gone(children)
+
+
+def test_status_tells_what_runs_and_up_does_not_start_it_twice(house: TestHouse) -> None:
+    status = run_launcher(house.environ, "status")
+    assert status.returncode == 0, status.stdout + status.stderr
+    assert f"runs: process {house.process.pid}, `up`, since " in status.stdout
+    for address in (house.txt2img, house.img2img, house.control):
+        assert re.search(rf"{address} +answers", status.stdout)
+    assert re.search(
+        rf"{house.engine} +ready, ComfyUI 0.30.0, cpu, .*, process {house.engine_state()['pid']}\n", status.stdout
+    )
+    services = {child.pid for child in psutil.Process(house.process.pid).children()}
+    assert {int(pid) for pid in re.findall(r"answers, process (\d+)", status.stdout)} <= services
+    for command in (["up", "--no-install"], ["run"]):
+        again = run_launcher(house.environ, *command)
+        assert (again.returncode, again.stderr) == (0, "")
+        assert f"already (process {house.process.pid})" in again.stdout
+        assert f"Open {house.txt2img.replace('127.0.0.1', 'localhost')}/" in again.stdout
+    opened = run_launcher(house.environ, "open")
+    assert (opened.returncode, opened.stdout.split()[-1]) == (0, f"{house.txt2img.replace('127.0.0.1', 'localhost')}/")
+    assert house.process.poll() is None
+
+
+def test_stop_ends_it_from_another_terminal_and_its_jobs_wait(tmp_path: Path, house: TestHouse) -> None:
+    environ = {**launcher_environment(tmp_path / "data"), f"{PREFIX}ENGINE_URL": house.engine}
+    command = [sys.executable, "dream_layer.py", "up", "--no-install"]
+    launcher = subprocess.Popen(command, cwd=PROJECT_DIR, env=environ, stdout=subprocess.PIPE, text=True)
+    try:
+        assert launcher.stdout is not None
+        assert any("Dream Layer is ready" in line for line in iter(launcher.stdout.readline, ""))
+        only_a_part = run_launcher(environ, "run")
+        assert (only_a_part.returncode, only_a_part.stderr) == (0, "")
+        children = psutil.Process(launcher.pid).children()
+        assert len(children) == 2
+        txt2img = f"http://127.0.0.1:{environ[f'{PREFIX}TXT2IMG_PORT']}"
+        for _ in range(2):
+            house.submit(txt2img, **{**SMALL, "steps": 900})
+        stopped = run_launcher(environ, "stop")
+        assert (stopped.returncode, stopped.stderr) == (0, "")
+        assert f"everything that process {launcher.pid} had started" in stopped.stdout
+        assert launcher.wait(20) == 0
+        wait_until_gone(children)
+        shown = launcher.stdout.read()
+        assert shown.index("stopping     ...") < shown.index("stopped      all of it")
+        assert run_launcher(environ, "status").returncode == 3
+        assert "nothing was running" in run_launcher(environ, "stop").stdout
+        assert "2 jobs unfinished" in run_launcher(environ, "jobs", "list").stdout
+        assert "2 jobs cancelled" in run_launcher(environ, "jobs", "cancel", "all").stdout
+        # Nobody was there to tell the engine.
+        requests.post(f"{house.engine}/interrupt", timeout=TIMEOUT)
+        requests.post(f"{house.engine}/queue", json={"clear": True}, timeout=TIMEOUT)
+    finally:
+        launcher.kill()
+        launcher.communicate()
+
+
+def test_jobs_that_are_left_over_are_said_at_the_start(tmp_path: Path) -> None:
+    environ = {**launcher_environment(tmp_path), f"{PREFIX}ENGINE_ARGS": "--no-such-argument"}
+    store = Store(f"sqlite:///{tmp_path}/jobs.sqlite")
+    store.add(new_job(), "somebody who is gone", 10)
+    store.close()
+    ended = run_launcher(environ, "run", "--no-starter")
+    assert "1 job is left over from before" in ended.stdout
+    assert "`jobs cancel all` drops them" in ended.stdout
 
 
 def test_the_three_terminals_way(tmp_path: Path, house: TestHouse) -> None:

@@ -21,7 +21,7 @@ from launcher.models.commands import run_models
 from launcher.models.download import remove_unfinished
 from launcher.models.shelf import check_name, list_models, place
 from launcher.models.sources import Download, read_source
-from launcher.models.tables import size_text
+from launcher.progress import size_text
 from shared.engine.known import KNOWN
 from shared.engine.storing import SPARE
 from shared.errors import SetupError

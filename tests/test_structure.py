@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "shared.engine": COMMON,
     "shared.jobs": {*COMMON, "shared.engine"},
     "shared.web": {*COMMON, "shared.engine", "shared.jobs", "workflows"},
-    "launcher": {*COMMON, "shared.engine", "shared.web", "starter"},
+    "launcher": {*COMMON, "shared.engine", "shared.jobs", "shared.web", "starter"},
     "starter": set(),
 }
 OURS = ("shared", "workflows", "launcher", "starter", "dream_layer", "txt2img_server", "img2img_server")
@@ -70,7 +70,7 @@ def test_nothing_imports_a_server() -> None:
         assert not imports(path) & {"dream_layer", "txt2img_server", "img2img_server"}, path
 
 
-@pytest.mark.parametrize("name", ["cli", "environment", "terminal", "models.arguments"])
+@pytest.mark.parametrize("name", ["cli", "arguments", "environment", "packages", "terminal", "models.arguments"])
 def test_the_bootstrap_needs_the_standard_library_alone(name: str) -> None:
     code = f"import launcher.{name}, sys; print(*sys.modules)"
     loaded = subprocess.run(

@@ -31,7 +31,8 @@ from launcher.models.shelf import (
     target_of,
 )
 from launcher.models.sources import STEP, Download, read_source
-from launcher.models.tables import NOTHING, describe, known_table, shelf_table, size_text
+from launcher.models.tables import NOTHING, describe, known_table, shelf_table
+from launcher.progress import size_text
 from launcher.terminal import complain, say
 from shared.engine.families import classify
 from shared.engine.headers import read_header
@@ -57,8 +58,7 @@ def run_models(options: argparse.Namespace) -> int:
         complain(error.step if isinstance(error, SetupError) else STEP, error.message, error.hint)
         return 1
     except BrokenPipeError:
-        # `| head` has read enough; what is still to be written at exit goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
     except OSError as error:
         complain(STEP, str(error), "is the disk full or a folder not writable?")
         return 1

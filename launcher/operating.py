@@ -1,0 +1,110 @@
+"""The commands for what runs, or does not: `status`, `stop`, `open`, `logs`, `jobs`."""
+
+import argparse
+import os
+import sys
+import webbrowser
+from collections.abc import Mapping
+
+import psutil
+
+from launcher.house import addresses_of
+from launcher.instance import Instance, Record, terminate
+from launcher.jobs import run_jobs
+from launcher.logs import show_logs
+from launcher.status import NOTHING_RUNS, Status, probe, status_text
+from launcher.terminal import BOLD, CYAN, activity, complain, paint, say
+from shared.errors import DreamLayerError, SetupError
+from shared.settings import Settings, load_settings
+
+# Seconds in which a launcher that was asked to end does: it gives its children 8 of them.
+END_TIMEOUT = 30.0
+
+
+def run_operation(options: argparse.Namespace) -> int:
+    """Does what was typed, and returns the exit code."""
+    try:
+        settings = load_settings()
+        instance = Instance(settings.data_dir)
+        if options.command == "status":
+            return _status(settings, instance)
+        if options.command == "stop":
+            return _stop(settings, instance)
+        if options.command == "open":
+            return _open(settings, instance)
+        if options.command == "logs":
+            return show_logs(settings, options.name, lines=options.lines, follow=options.follow)
+        return run_jobs(settings, options, running=instance.running() is not None)
+    except DreamLayerError as error:
+        complain(error.step if isinstance(error, SetupError) else options.command, error.message, error.hint)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        complain(options.command, str(error), "may this user read and write the data folder?")
+    return 1
+
+
+def _status(settings: Settings, instance: Instance) -> int:
+    status = probe(settings, instance.running())
+    sys.stdout.write(status_text(status, settings.log_dir, paint))
+    return status.exit_code
+
+
+def _stop(settings: Settings, instance: Instance) -> int:
+    record = instance.running()
+    if record is None:
+        return _nothing_to_stop(probe(settings, None))
+    if not is_launcher(record):
+        raise SetupError("stop", f"process {record.pid} is no launcher", hint="type the same command again")
+    instance.ask_to_stop(record, None if sys.platform == "win32" else terminate)
+    with activity("stopping", f"process {record.pid}"):
+        ended = instance.wait_for_end(END_TIMEOUT)
+    if not ended:
+        # Its children hold a pipe from it, and end with it.
+        psutil.Process(record.pid).kill()
+        if not instance.wait_for_end(END_TIMEOUT):
+            raise SetupError("stop", f"process {record.pid} does not end", hint="end it with the system's own means")
+        say("stopped", f"process {record.pid} did not end within {END_TIMEOUT:.0f} s and was killed")
+        return 0
+    say("stopped", f"everything that process {record.pid} had started")
+    return 0
+
+
+def _nothing_to_stop(status: Status) -> int:
+    answering = [part.name for part in status.parts if part.answers]
+    if not answering:
+        say("stopped", "nothing was running")
+        return 0
+    complain(
+        "stop",
+        f"no launcher runs on this data folder, but {' and '.join(answering)} answered",
+        "end what was started by hand in its own terminal, with Ctrl-C",
+    )
+    return 1
+
+
+def is_launcher(record: Record) -> bool:
+    """Whether the process of that id is the one that wrote the record, and not a later one of the same id."""
+    try:
+        process = psutil.Process(record.pid)
+        # The record was written after the process began; a second more for clocks that count roughly.
+        return bool(process.create_time() <= record.started + 1) and any(
+            argument.endswith("dream_layer.py") for argument in process.cmdline()
+        )
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _open(settings: Settings, instance: Instance) -> int:
+    page = addresses_of(settings).page
+    if not any(part.answers for part in probe(settings, instance.running()).parts if part.name == "txt2img"):
+        complain("open", f"nothing answers at {page}", "python dream_layer.py up starts it")
+        return NOTHING_RUNS
+    opened = has_desktop(sys.platform, os.environ) and webbrowser.open(page)
+    say("page" if not opened else "opened", paint(page, BOLD, CYAN))
+    return 0
+
+
+def has_desktop(platform: str, environ: Mapping[str, str]) -> bool:
+    """Whether a browser's window can open here. Without one, Python would start a browser in the terminal."""
+    return platform in ("darwin", "win32") or bool(environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"))

@@ -1,0 +1,23 @@
+"""A terminal, as far as a program asks whether there is one."""
+
+import contextlib
+import io
+import os
+from collections.abc import Iterator
+from unittest import mock
+
+
+class Screen(io.StringIO):
+    """What was written to it so far."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@contextlib.contextmanager
+def on_screen() -> Iterator[Screen]:
+    """Inside, standard output is a terminal with colours."""
+    kept = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    screen = Screen()
+    with mock.patch.dict(os.environ, {**kept, "TERM": "xterm"}, clear=True), contextlib.redirect_stdout(screen):
+        yield screen

@@ -1,0 +1,108 @@
+"""pip's lines as they were recorded, and what is read from them; and the bar that is drawn of it."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from launcher import packages, terminal
+from launcher.pip_output import CUDA_MEGABYTES, MEGABYTES, PipOutput, expected_sizes
+from launcher.progress import bar, time_text
+from shared.settings import PROJECT_DIR
+from tests.screen import on_screen
+
+# By pip 26.3 with `--progress-bar raw`.
+RECORDED = """\
+Looking in indexes: https://index.example/simple
+Collecting torch==2.11.0 (from -r requirements.txt (line 93))
+  Downloading torch-2.11.0-cp311-cp311-manylinux_2_28_x86_64.whl.metadata (29 kB)
+Collecting numpy==2.4.6
+  Using cached numpy-2.4.6-cp311-cp311-manylinux_2_27_x86_64.whl (16.9 MB)
+Processing /wheels/nvidia_cublas-13.1.0.3-py3-none-manylinux_2_27_x86_64.whl (from torch==2.11.0->-r requirements.txt)
+Downloading torch-2.11.0-cp311-cp311-manylinux_2_28_x86_64.whl (530.6 MB)
+Progress 0 of 530600000
+Progress 265300000 of 530600000
+"""
+INSTALLING = "Installing collected packages: numpy, torch, nvidia-cublas"
+
+
+def read(output: PipOutput, text: str) -> list[str]:
+    return [line for line in text.splitlines() if output.read(line)]
+
+
+def test_the_total_is_known_before_pip_names_it_and_corrected_by_what_it_names() -> None:
+    output = PipOutput(expected_sizes(["torch", "NumPy", "flask"], cuda=True))
+    expected = 530.6e6 + 16.9e6 + sum(CUDA_MEGABYTES.values()) * 1e6
+    assert output.total == pytest.approx(expected)
+    kept = read(output, RECORDED)
+    assert not [line for line in kept if line.startswith("Progress")]
+    assert len(kept) == 7
+    assert output.current.startswith("torch-2.11.0")
+    assert output.fetched == pytest.approx(16.9e6 + 265.3e6)
+    # A file that lies here already is nothing to fetch.
+    assert output.total == pytest.approx(expected - CUDA_MEGABYTES["nvidia-cublas"] * 1e6)
+    assert output.phase == "fetching"
+    read(output, INSTALLING)
+    assert (output.phase, output.packages) == ("installing", ["numpy", "torch", "nvidia-cublas"])
+    # What was expected and did not come is forgotten.
+    assert output.fetched == output.total == pytest.approx(16.9e6 + 530.6e6)
+
+
+def test_what_torch_is_built_for_decides_how_much_it_brings() -> None:
+    assert sum(expected_sizes(["torch"], cuda=False).values()) == pytest.approx(120e6)
+    output = PipOutput(expected_sizes(["torch"], cuda=True))
+    read(output, "  Downloading https://index.example/whl/torch-2.11.0%2Bcpu-cp311-cp311-linux_x86_64.whl (190.0 MB)")
+    assert output.total == pytest.approx(190e6)
+
+
+def test_an_old_pip_tells_of_files_alone() -> None:
+    output = PipOutput({})
+    read(output, "  Downloading a-1.0-py3-none-any.whl (2.0 MB)\n  Downloading b-1.0.tar.gz (512 bytes)")
+    assert (output.fetched, output.total) == (2e6, 2e6 + 512)
+
+
+def test_what_is_expected_is_in_the_lock() -> None:
+    lock = (PROJECT_DIR / "requirements.txt").read_text(encoding="utf-8")
+    pinned = {re.sub(r"[-_.]+", "-", name).lower() for name in re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)}
+    assert MEGABYTES.keys() <= pinned
+
+
+def test_a_terminal_gets_one_bar_and_a_line_for_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "_columns", lambda: 200)
+    clock = iter([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0])
+    monkeypatch.setattr(packages.time, "monotonic", lambda: next(clock))
+    python = tmp_path / "bin" / "python"
+    site = tmp_path / "lib" / "python3.11" / "site-packages"
+    site.mkdir(parents=True)
+    with on_screen() as screen:
+        output = PipOutput(expected_sizes(["torch"], cuda=False))
+        run = packages._Run(output, python)
+        run.show()
+        read(output, "Downloading torch-2.11.0-cp311-none-win_amd64.whl (100.0 MB)\nProgress 50000000 of 100000000")
+        run.show()
+        drawn = screen.getvalue().split(terminal.ERASE)
+        assert "0 %  nothing of 120 MB" in drawn[-2]
+        assert drawn[-1].endswith("50 %  50 MB of 100 MB, 50 MB/s, 0:01 left, torch")
+        assert "\n" not in screen.getvalue()
+        read(output, "Progress 100000000 of 100000000\nInstalling collected packages: a, torch")
+        (site / "a-1.0.dist-info").mkdir()
+        run.show()
+        drawn = screen.getvalue().split(terminal.ERASE)
+        assert drawn[-2].startswith("  packages     fetched 100 MB in 0:0")
+        assert drawn[-2].endswith("\n")
+        assert drawn[-1].endswith("50 %  installing 1 of 2 packages")
+
+
+def test_bars_and_times() -> None:
+    assert bar(0) == f"[{'.' * 24}]   0 %"
+    assert bar(0.5) == f"[{'#' * 12}{'.' * 12}]  50 %"
+    assert bar(7) == f"[{'#' * 24}] 100 %"
+    assert [time_text(seconds) for seconds in (0, 61, 3723)] == ["0:00", "1:01", "1:02:03"]
+
+
+def test_the_lines_of_a_failure_that_help(tmp_path: Path) -> None:
+    log = tmp_path / "setup.log"
+    log.write_text("one\n\nERROR: no \x1b[31mversion\x1b[0m\nnoise\nERROR: none matches\n")
+    assert packages.last_lines(log) == ["ERROR: no version", "ERROR: none matches"]
+    log.write_text("".join(f"{number}\n" for number in range(20)))
+    assert packages.last_lines(log) == [str(number) for number in range(12, 20)]
