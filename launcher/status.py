@@ -43,10 +43,11 @@ class Status:
     @property
     def exit_code(self) -> int:
         """As --help tells."""
-        answers = [part.answers for part in self.parts]
-        if all(answers):
+        if all(part.answers for part in self.parts):
             return ALL_RUNS
-        return PART_RUNS if any(answers) or self.record is not None else NOTHING_RUNS
+        # An engine alone may be one that somebody else runs.
+        ours = any(part.answers for part in self.parts if part.name != "engine")
+        return PART_RUNS if ours or self.record is not None else NOTHING_RUNS
 
 
 def probe(settings: Settings, record: Record | None) -> Status:

@@ -122,6 +122,9 @@ def interrupt_on_stop_signals() -> None:
 
 
 def _interrupt(_signum: int, _frame: FrameType | None) -> None:
+    # A second one, which often comes at once, must not break off what ends everything in good order.
+    for number in stop_signals():
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
