@@ -71,13 +71,12 @@ def _stop(settings: Settings, instance: Instance) -> int:
 
 
 def _nothing_to_stop(status: Status) -> int:
-    answering = [part.name for part in status.parts if part.answers]
-    if not answering:
+    if not status.services:
         say("stopped", "nothing was running")
         return 0
     complain(
         "stop",
-        f"no launcher runs on this data folder, but {' and '.join(answering)} answered",
+        f"no launcher runs on this data folder, but {' and '.join(status.services)} answered",
         "end what was started by hand in its own terminal, with Ctrl-C",
     )
     return 1

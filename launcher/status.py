@@ -41,13 +41,16 @@ class Status:
     parts: tuple[Part, ...]
 
     @property
+    def services(self) -> tuple[str, ...]:
+        """The names of ours that answer. An engine alone may be one that somebody else runs."""
+        return tuple(part.name for part in self.parts if part.answers and part.name != "engine")
+
+    @property
     def exit_code(self) -> int:
         """As --help tells."""
         if all(part.answers for part in self.parts):
             return ALL_RUNS
-        # An engine alone may be one that somebody else runs.
-        ours = any(part.answers for part in self.parts if part.name != "engine")
-        return PART_RUNS if ours or self.record is not None else NOTHING_RUNS
+        return PART_RUNS if self.services or self.record is not None else NOTHING_RUNS
 
 
 def probe(settings: Settings, record: Record | None) -> Status:
