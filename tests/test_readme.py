@@ -40,6 +40,38 @@ def test_the_first_pictures(house: TestHouse, tmp_path: Path) -> None:
     assert changed[0] == 64
 
 
+def test_every_curl_command_shows_errors() -> None:
+    page = (PROJECT_DIR / "shared/web/openapi/page.html").read_text(encoding="utf-8")
+    written = {"README.md": README, "page.html": page}
+    for path in (PROJECT_DIR / "docs").rglob("*.md"):
+        written[path.name] = path.read_text(encoding="utf-8")
+    for name, text in written.items():
+        commands = re.findall(r"^curl(?:\.exe)? .*|`curl -.*", text, re.MULTILINE)
+        assert name.endswith(".md") or commands
+        for command in commands:
+            assert re.match(r"`?curl(\.exe)? -sSN? --fail-with-body\b", command), (name, command)
+
+
+@pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="needs bash and curl")
+def test_the_forms_for_windows(house: TestHouse, tmp_path: Path) -> None:
+    match = re.search(r"^```bat\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    assert match is not None
+    commands = match[1].replace("curl.exe", "curl").splitlines()
+    (tmp_path / "request.json").write_text('{"prompt": "a blue star on a white background"}', encoding="utf-8")
+    for command in commands:
+        # Single quotes, backslashes and carets mean something else there; in PowerShell $, ` and a bare @ do too.
+        assert not re.search(r"['\\^$`%]| @", command), command
+        for port, name in PORTS.items():
+            command = command.replace(f"localhost:{port}", f"localhost:{house.environ[f'{PREFIX}{name}_PORT']}")
+        subprocess.run(["bash", "-euc", command], cwd=tmp_path, check=True, timeout=TIMEOUT)
+    for color in ("red", "green", "blue"):
+        assert open_rgb((tmp_path / f"{color}.png").read_bytes()).size == (128, 128)
+    refused = commands[0].replace("localhost:5001", house.txt2img.removeprefix("http://")).replace("prompt=", "promt=")
+    told = subprocess.run(["bash", "-euc", refused], cwd=tmp_path, timeout=TIMEOUT, capture_output=True, text=True)
+    assert (told.returncode, "422" in told.stderr) == (22, True), told.stderr
+    assert json.loads((tmp_path / "red.png").read_bytes())["status"] == "error"
+
+
 @pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="needs bash and curl")
 def test_the_three_ways_to_wait(house: TestHouse, tmp_path: Path) -> None:
     script = block("Jobs: wait, watch, or come back")
