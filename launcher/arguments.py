@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from launcher.models.arguments import add_arguments as add_model_arguments
-from launcher.terminal import plain
+from launcher.terminal import plain, shorten
 
 # The logs below data/logs, by the names of their files; `setup` is what pip wrote.
 LOGS = ("launcher", "engine", "txt2img", "img2img", "setup")
@@ -19,7 +19,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Writes both, and ends with exit code 2."""
-        sys.stderr.write(f"{self.prog}: {plain(message)}\n  -> python {self.prog} --help\n")
+        sys.stderr.write(f"{self.prog}: {shorten(plain(message))}\n  -> python {self.prog} --help\n")
         raise SystemExit(2)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:

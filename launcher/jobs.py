@@ -67,7 +67,8 @@ def _cancel_one(store: Store, row: JobRow) -> bool:
 def _find(store: Store, wanted: str) -> JobRow:
     """The job of that id, or the only unfinished one whose id begins so. Raises SetupError."""
     beginning = wanted.strip().lower()
-    exact = store.get(beginning)
+    # Ids are hexadecimal; a database takes no text with a NUL or half a character.
+    exact = store.get(beginning) if beginning.isascii() and beginning.isprintable() else None
     if exact is not None:
         return exact
     found = [row for row in _unfinished(store) if row.id.startswith(beginning)] if len(beginning) >= SHORTEST_ID else []

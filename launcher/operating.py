@@ -13,7 +13,7 @@ from launcher.instance import Instance, Record, terminate
 from launcher.jobs import run_jobs
 from launcher.logs import show_logs
 from launcher.status import NOTHING_RUNS, Status, probe, status_text
-from launcher.terminal import BOLD, CYAN, activity, complain, paint, say
+from launcher.terminal import BOLD, CYAN, activity, complain, paint, plain, say
 from shared.errors import DreamLayerError, SetupError
 from shared.settings import Settings, load_settings
 
@@ -36,7 +36,7 @@ def run_operation(options: argparse.Namespace) -> int:
             return show_logs(settings, options.name, lines=options.lines, follow=options.follow)
         return run_jobs(settings, options, running=instance.running() is not None)
     except DreamLayerError as error:
-        complain(error.step if isinstance(error, SetupError) else options.command, error.message, error.hint)
+        complain(error.step if isinstance(error, SetupError) else options.command, plain(error.message), error.hint)
     except BrokenPipeError:
         raise
     except OSError as error:

@@ -19,6 +19,8 @@ SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 TICK = 0.2
 SPINNER = "|/-\\"
 WIDTH = 12
+# Characters of a line that are shown; its middle goes, for a cause often stands at the end.
+LONGEST_LINE = 600
 
 
 def prepare_output() -> None:
@@ -48,6 +50,12 @@ def plain(text: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in SEQUENCE.sub("", text))
 
 
+def shorten(text: str) -> str:
+    """`text` without its middle, if it is longer than a person reads: names and addresses can have any length."""
+    half = LONGEST_LINE // 2
+    return text if len(text) <= LONGEST_LINE else f"{text[:half]} ... {text[-half:]}"
+
+
 def erase_prefix(stream: TextIO) -> str:
     """What a whole line begins with, so that it takes the place of one that moves."""
     return ERASE if can_move(stream) else ""
@@ -64,7 +72,7 @@ def complain(step: str, message: str, hint: str | None) -> None:
     sys.stdout.flush()
     failed = paint(f"{plain(step)} failed:", BOLD, RED, stream=sys.stderr)
     # The last lines of a log may be part of it.
-    message, hint = ("\n".join(map(plain, text.split("\n"))) for text in (message, hint or ""))
+    message, hint = ("\n".join(shorten(plain(line)) for line in text.split("\n")) for text in (message, hint or ""))
     sys.stderr.write(f"{erase_prefix(sys.stderr)}\n  {failed} {message}\n" + (f"  -> {hint}\n" if hint else ""))
     sys.stderr.flush()
 

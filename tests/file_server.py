@@ -51,7 +51,7 @@ def file_server() -> Iterator[FileServer]:
             if file is None:
                 self.answer(404)
             elif file.answers:
-                self.answer(file.answers.pop(0))
+                self.answer(file.answers.pop(0), **file.headers)
             elif file.redirect is not None:
                 self.answer(302, Location=file.redirect, **file.headers)
             else:

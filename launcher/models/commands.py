@@ -33,7 +33,7 @@ from launcher.models.shelf import (
 from launcher.models.sources import STEP, Download, read_source
 from launcher.models.tables import NOTHING, describe, known_table, shelf_table
 from launcher.progress import size_text
-from launcher.terminal import complain, say
+from launcher.terminal import complain, plain, say
 from shared.engine.families import classify
 from shared.engine.headers import read_header
 from shared.engine.known import KNOWN
@@ -55,7 +55,8 @@ def run_models(options: argparse.Namespace) -> int:
             _list(models_dir)
         sys.stdout.flush()
     except DreamLayerError as error:
-        complain(error.step if isinstance(error, SetupError) else STEP, error.message, error.hint)
+        # One line, whatever was typed into it.
+        complain(error.step if isinstance(error, SetupError) else STEP, plain(error.message), error.hint)
         return 1
     except BrokenPipeError:
         raise

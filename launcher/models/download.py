@@ -34,6 +34,7 @@ WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)
 LONGEST_WAIT = 60.0
 TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 HEXADECIMAL_256 = re.compile(r"[0-9a-f]{64}")
+LONGEST_NUMBER = 18
 KEPT = "what was fetched is kept: the same command goes on from there"
 
 
@@ -117,7 +118,7 @@ class Fetch:
         headers = {**self._download.headers, "Accept-Encoding": "identity"}
         if have and record.get("validator"):
             headers |= {"Range": f"bytes={have}-", "If-Range": record["validator"]}
-        with session.get(self._download.url, headers=headers, stream=True, timeout=TIMEOUTS) as response:
+        with self._ask(session, headers) as response:
             start = self._judge(response, have)
             # A part that no record vouches for is begun anew.
             if start == 0:
@@ -133,12 +134,24 @@ class Fetch:
         if isinstance(size, int) and self._have() < size:
             raise BrokenOffError("the connection ended early")
 
+    def _ask(self, session: requests.Session, headers: Mapping[str, str]) -> requests.Response:
+        """The reply, after all redirects. Raises what is wrong with the way there."""
+        hint = "give the address of the file itself"
+        try:
+            return session.get(self._download.url, headers=headers, stream=True, timeout=TIMEOUTS)
+        except requests.TooManyRedirects as error:
+            raise SetupError(STEP, f"{self._download.host} redirects without end", hint=hint) from error
+        # Addresses that requests, urllib3 or Python itself cannot read; their texts may hold a token.
+        except ValueError as error:
+            reason = "that address, or one that it redirects to, is none that can be fetched"
+            raise SetupError(STEP, reason, hint=hint) from error
+
     def _judge(self, response: requests.Response, have: int) -> int:
         """Where in the file the reply's body begins. Raises what is wrong with the reply."""
         code = response.status_code
         if code == 206:
             match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-            if match is not None and int(match[1]) == have:
+            if match is not None and _number(match[1]) == have:
                 return have
         if code == 200:
             return 0
@@ -147,7 +160,7 @@ class Fetch:
             raise BrokenOffError("the server's file is another one than before")
         if code in TRY_AGAIN:
             asked = response.headers.get("Retry-After", "")
-            raise BrokenOffError(f"the server answered {code}", float(asked) if asked.isdigit() else 0.0)
+            raise BrokenOffError(f"the server answered {code}", _number(asked) or 0.0)
         raise SetupError(STEP, f"{self._download.host} answered {code}", hint=self._advice(code, response.headers))
 
     def _advice(self, code: int, headers: Mapping[str, str]) -> str | None:
@@ -165,7 +178,7 @@ class Fetch:
         plain = headers.get("Content-Encoding", "identity") == "identity"
         record: dict[str, Any] = {
             "validator": headers.get("Last-Modified") if not etag or etag.startswith("W/") else etag,
-            "size": int(length) if length.isdigit() and plain else None,
+            "size": _number(length) if plain else None,
             "name": self._download.name or _name_of(headers.get("Content-Disposition", "")),
             "sha256": _hash_of([*response.history, response]) if self._download.hub else None,
         }
@@ -307,6 +320,11 @@ def _progress(name: str | None, size: object, start: int) -> Iterator[Callable[[
         dynamic_ncols=True,
     ) as bar:
         yield bar.update
+
+
+def _number(text: str) -> int | None:
+    """The whole number in a header; None for anything else, such as other digits or more of them than a size has."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= LONGEST_NUMBER else None
 
 
 def _name_of(disposition: str) -> str | None:

@@ -8,12 +8,14 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from huggingface_hub import constants, get_token, hf_hub_url
+from huggingface_hub.errors import HFValidationError
 
 from shared.engine.known import KNOWN, find_known
 from shared.errors import SetupError
 from shared.keys import KeyRing
 
 STEP = "models"
+SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 HUB_PATH = re.compile(r"/(?P<repository>[^/]+/[^/]+)/(?:resolve|blob)/(?P<revision>[^/]+)/(?P<file>.+)")
 
 
@@ -45,10 +47,11 @@ def read_source(text: str, keys: KeyRing) -> Path | Download:
     """
     if re.match(r"https?://", text, re.IGNORECASE):
         return _from_url(text, keys)
-    try:
-        path = Path(text).expanduser()
-    except RuntimeError as error:
-        raise SetupError(STEP, f"{text} is in the home of nobody here") from error
+    if (scheme := SCHEME.match(text)) is not None:
+        raise SetupError(STEP, f"{scheme[1]} addresses cannot be fetched", hint="give an https:// address, or a file")
+    if not text.strip():
+        raise SetupError(STEP, "that names nothing", hint="give a file, an https:// address, or a name of the list")
+    path = _path_of(text)
     if path.is_file():
         return path.resolve()
     known = find_known(text)
@@ -62,7 +65,26 @@ def read_source(text: str, keys: KeyRing) -> Path | Download:
     raise SetupError(STEP, f"there is no file {text}, and no model of that name in the list", hint=hint)
 
 
+def _path_of(text: str) -> Path:
+    """The path that was typed. Raises SetupError if this system can have no such file, or does not show it."""
+    try:
+        path = Path(text).expanduser()
+        path.lstat()
+    except RuntimeError as error:
+        raise SetupError(STEP, f"{text} is in the home of nobody here") from error
+    except (FileNotFoundError, NotADirectoryError):
+        return path
+    except OSError as error:
+        raise SetupError(STEP, f"{text} cannot be read: {error.strerror}") from error
+    # Half a character, or a NUL.
+    except ValueError as error:
+        raise SetupError(STEP, f"{text} can be no file's name") from error
+    return path
+
+
 def _from_url(text: str, keys: KeyRing) -> Download:
+    if not text.isprintable():
+        raise SetupError(STEP, "that is no address: it holds characters that cannot be shown")
     try:
         parts = urlsplit(text)
         hub = urlsplit(constants.ENDPOINT)
@@ -71,6 +93,7 @@ def _from_url(text: str, keys: KeyRing) -> Download:
         raise SetupError(STEP, f"that is no address: {error}") from error
     if not parts.hostname:
         raise SetupError(STEP, "that address has no host")
+    _check_host(parts.hostname)
     match = HUB_PATH.fullmatch(parts.path)
     if same and match is not None:
         return _on_hub(match["repository"], unquote(match["file"]), unquote(match["revision"]), keys)
@@ -80,9 +103,20 @@ def _from_url(text: str, keys: KeyRing) -> Download:
     return Download(text, name if PurePosixPath(name).suffix else None, headers=_bearer(key))
 
 
+def _check_host(host: str) -> None:
+    """Raises SetupError for what can be no host, as urllib3 would only when it connects."""
+    try:
+        host.encode("idna")
+    except UnicodeError as error:
+        raise SetupError(STEP, f"that is no address: {host} can be no host", hint="is the address right?") from error
+
+
 def _on_hub(repository: str, file: str, revision: str, keys: KeyRing) -> Download:
     """With the user's token, from where huggingface_hub looks for one, or else from the keys."""
-    url = hf_hub_url(repository, file, revision=revision, endpoint=constants.ENDPOINT)
+    try:
+        url = hf_hub_url(repository, file, revision=revision, endpoint=constants.ENDPOINT)
+    except HFValidationError as error:
+        raise SetupError(STEP, f"{repository} can be no repository of the hub", hint="is the address right?") from error
     token = get_token() or keys.for_host(urlsplit(url).hostname or "")
     return Download(url, PurePosixPath(file).name, headers=_bearer(token), hub=True)
 

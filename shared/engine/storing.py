@@ -67,8 +67,8 @@ def checked_name(given: str, suffixes: Sequence[str]) -> str:
 def is_name(name: str) -> bool:
     """Whether a model file may be called so: on every system, and safely wherever it is shown."""
     return (
-        len(name.encode()) <= LONGEST_NAME
-        and NAME.fullmatch(name) is not None
+        NAME.fullmatch(name) is not None
+        and len(name.encode()) <= LONGEST_NAME
         and not DEVICE.fullmatch(name)
         and not name.endswith((".", " "))
     )

@@ -1,0 +1,186 @@
+"""Whatever is typed ends in an exit code and, if it failed, in one clear line: no traceback."""
+
+import contextlib
+import io
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from launcher import cli
+from launcher.arguments import LOGS
+from launcher.models import download
+from launcher.terminal import LONGEST_LINE
+from shared.engine.kinds import KINDS
+from shared.jobs.store import Store
+from shared.settings import PREFIX
+from tests.desk import new_job
+from tests.file_server import File, FileServer, file_server
+
+LONG = "x" * 5000
+# Nothing listens on port 1.
+CLOSED = "127.0.0.1:1"
+ODD = (
+    "",
+    " ",
+    ".",
+    "..",
+    "/",
+    "-",
+    "--",
+    "\0",
+    "a\0b",
+    "\n",
+    "\x1b[31mred",
+    "\udcff",
+    "\u202e",
+    "²",
+    LONG,
+    "~\0",
+    "~x y",
+)
+HOSTS = (CLOSED, "a..b", ".a", "[::1", "[::1]:99999", "", "\udcff", "*", "%00", "xn--", "127.0.0.1 ", "x" * 70, "ⓐ.b")
+PATHS = (
+    "",
+    "x.safetensors",
+    f"{LONG}.safetensors",
+    "%00.safetensors",
+    "\udcff",
+    "a b/c/resolve/main/x",
+    "?\0",
+    "#\udcff",
+)
+texts = st.sampled_from(ODD) | st.text(st.characters(codec=None), max_size=20)
+addresses = st.builds(
+    "{}{}/{}".format,
+    st.sampled_from(("http://", "https://", "HTTP://u:p@", "http:", "ftp://", "file:///")),
+    st.sampled_from(HOSTS) | texts,
+    st.sampled_from(PATHS) | texts,
+)
+names = texts | st.just("mine.safetensors")
+options = st.lists(
+    st.sampled_from(("--force", "--allow-pickle", "--all", "-f=", "--nothing"))
+    | st.builds("--name={}".format, names)
+    | st.builds("--kind={}".format, texts | st.sampled_from(KINDS))
+    | st.builds("--sha256={}".format, texts),
+    max_size=2,
+)
+commands = st.one_of(
+    st.tuples(st.just("models"), st.just("add"), addresses | names),
+    st.tuples(st.just("models"), st.just("remove"), names),
+    st.tuples(st.just("models"), st.just("remove"), st.just("--yes"), names),
+    st.tuples(st.just("models"), texts),
+    st.tuples(st.just("jobs"), st.just("cancel"), texts),
+    st.tuples(st.just("jobs"), texts),
+    st.tuples(st.just("logs"), texts | st.sampled_from(LOGS)),
+    st.tuples(st.just("logs"), st.just("-n"), texts),
+    st.tuples(texts),
+    st.tuples(st.sampled_from(("up", "run", "status", "stop", "open")), texts.filter(bool)),
+)
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A data folder with a job in it; one try for each download; nothing outside this machine is asked."""
+    monkeypatch.setenv(f"{PREFIX}DATA_DIR", str(tmp_path))
+    for proxy in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(proxy, f"http://{CLOSED}")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(download, "WAITS", ())
+    store = Store(f"sqlite:///{tmp_path}/jobs.sqlite")
+    store.add(new_job(), "somebody", 10)
+    store.close()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield tmp_path
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def typed(*arguments: str) -> tuple[int, str]:
+    """The exit code and stderr."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code: object = cli.main(arguments)
+        except SystemExit as end:
+            code = end.code
+    assert isinstance(code, int)
+    return code, err.getvalue()
+
+
+def failed_clearly(*arguments: str) -> str:
+    code, told = typed(*arguments)
+    assert code in (1, 2), (arguments, told)
+    lines = told.strip().splitlines()
+    assert 1 <= len(lines) <= 2, told
+    assert all(line.isprintable() and len(line) < LONGEST_LINE + 100 for line in lines), told
+    return told
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(commands, options)
+@example(("models", "add", "http://a..b/"), [])
+@example(("models", "add", f"http://{CLOSED}/\udcff"), [])
+@example(("models", "add", f"http://{CLOSED}/x"), ["--name=\udcff.safetensors"])
+@example(("models", "add", f"{LONG}.safetensors"), [])
+@example(("models", "add", "https://huggingface.co/../b/resolve/main/x"), [])
+@example(("models", "add", "http:\n/"), [])
+@example(("jobs", "cancel", "\udcff"), [])
+def test_whatever_is_typed(command: tuple[str, ...], more: list[str]) -> None:
+    if {"-h", "--help", "--version"} & {argument.strip() for argument in command}:
+        return
+    if command == ("jobs", "cancel", "all") or command in (("models", "list"), ("jobs", "list"), ("logs", "setup")):
+        return
+    failed_clearly(*command, *more)
+
+
+@pytest.fixture
+def server() -> Iterator[FileServer]:
+    with file_server() as running:
+        yield running
+
+
+REDIRECTS = (
+    *("http://a..b/", "http://[::1", "http://127.0.0.1:99999/", "http://", "ftp://x/", "file:///etc/passwd", "\x01"),
+    *(
+        "http://\xff/",
+        "http://127.0.0.1:1/x",
+        "/round",
+        "javascript:1",
+        "//",
+        f"http://{'a' * 70}/",
+        "/%00",
+        "http://*/",
+    ),
+)
+
+
+@pytest.mark.parametrize("target", REDIRECTS)
+def test_redirects_to_what_is_no_address(target: str, server: FileServer, place: Path) -> None:
+    server.files["/begin"] = File(b"", redirect=target)
+    server.files["/round"] = File(b"", redirect="/round")
+    told = failed_clearly("models", "add", f"{server.url}/begin?token=secret", "--name", "mine.safetensors")
+    assert told.startswith("\n  models failed: ")
+    assert "secret" not in told
+    assert list(place.glob("models/**/*.safetensors")) == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Retry-After": "\xb2"},
+        {"Retry-After": "9" * 5000},
+        {"Content-Disposition": "attachment; filename*=utf-8''%00.safetensors"},
+        {"Content-Disposition": "attachment; filename*=bogus''%ff"},
+        {"Content-Disposition": f"attachment; filename={'a' * 3000}.safetensors"},
+        {"Content-Range": f"bytes {'9' * 5000}-"},
+        {"ETag": "\xff"},
+    ],
+)
+@pytest.mark.parametrize("answer", [200, 206, 429])
+def test_headers_that_mean_nothing(headers: dict[str, str], answer: int, server: FileServer) -> None:
+    server.files["/file"] = File(b"x" * 100, headers=headers, answers=[answer] if answer != 200 else [])
+    failed_clearly("models", "add", f"{server.url}/file")
