@@ -201,12 +201,16 @@ def test_a_file_that_is_no_model_is_fetched_anew(
 
 
 def test_a_reader_that_has_enough_is_no_failure(tmp_path: Path) -> None:
-    code = "from tests.test_models_command import command; raise SystemExit(command('list'))"
     environ = {**os.environ, f"{PREFIX}DATA_DIR": str(tmp_path)}
     read, write = os.pipe()
     os.close(read)
     listing = subprocess.run(
-        [sys.executable, "-c", code], cwd=PROJECT_DIR, env=environ, stdout=write, stderr=subprocess.PIPE, text=True
+        [sys.executable, "dream_layer.py", "models", "list"],
+        cwd=PROJECT_DIR,
+        env=environ,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     os.close(write)
     assert (listing.returncode, listing.stderr) == (0, "")
