@@ -45,6 +45,12 @@ QUOTED = re.compile(r'"(?:\\.|[^"\\])*"(?=\s*(?:,|\n|$))')
 PARENTHESES = re.compile(r"\([^()\n]*\)(?=\s*(?:,|\n|$))")
 UNQUOTED = re.compile(r"[^,\n]*")
 FEWEST_LABELS = 3
+# Characters of the longest text that is read. Prompts have 20,000 each; real texts have a few thousand in all.
+LONGEST = 100_000
+# How many bracketed values of one text are tried as JSON and turn out to be none: each try may read the whole text.
+MOST_BROKEN = 10
+# How many labels that are not known are named.
+MOST_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,12 @@ def write(parameters: Mapping[str, Any], kind: str = "txt2img") -> str:
 
 
 def read(text: str) -> Recipe | None:
-    """What the text says; None if it does not have the form."""
+    """What the text says; None if it does not have the form, or has more than `LONGEST` characters.
+
+    Takes time in proportion to the text's length, whatever is in it.
+    """
+    if len(text) > LONGEST:
+        return None
     prompts, labels = _divide(text.replace("\r\n", "\n").strip())
     if not labels:
         return None
@@ -109,7 +120,7 @@ def read(text: str) -> Recipe | None:
         if ending is not None:
             parameters.setdefault("scheduler", ending)
     unknown = [names[label] for label in left if label not in IGNORED]
-    warnings = [f"not known here, and left out: {', '.join(unknown)}"] if unknown else []
+    warnings = [f"not known here, and left out: {_listed(unknown)}"] if unknown else []
     return Recipe(kind, {name: value for name, value in parameters.items() if value is not None}, warnings)
 
 
@@ -220,40 +231,54 @@ def _read_prompts(text: str) -> tuple[str, str]:
 
 def _pairs(text: str) -> Iterator[tuple[str, str]]:
     """Labels and values, each "label: value" up to a comma; a value in quotes or brackets may hold commas."""
-    place, label, value = 0, "", ""
+    place, label, broken = 0, "", 0
+    parts: list[str] = []
     while place < len(text):
         match = LABEL.match(text, place)
         if match is not None:
             if label:
-                yield label, value
+                yield label, ", ".join(parts)
             label, place = match["label"], match.end()
-            value, place = _value(text, place)
+            end = None
+            if text[place : place + 1] in ("[", "{") and broken < MOST_BROKEN:
+                end = _json_end(text, place)
+                broken += end is None
+            value, place = _value(text, place) if end is None else (text[place:end], end)
+            parts = [value]
         else:
             # A comma inside a value that nobody put into quotes.
             more = UNQUOTED.match(text, place)
             place = more.end() if more is not None else len(text)
-            value = f"{value}, {more[0].strip()}" if more is not None and more[0].strip() else value
+            if more is not None and more[0].strip():
+                parts.append(more[0].strip())
         place += 1
     if label:
-        yield label, value
+        yield label, ", ".join(parts)
+
+
+def _json_end(text: str, place: int) -> int | None:
+    """Where the JSON value that begins there ends; None if it is none."""
+    try:
+        return json.JSONDecoder(strict=False).raw_decode(text, place)[1]
+    except (ValueError, RecursionError):
+        return None
 
 
 def _value(text: str, place: int) -> tuple[str, int]:
-    """The value that begins there, and where it ends."""
+    """The value that begins there, in quotes, in parentheses or plain, and where it ends."""
     match = QUOTED.match(text, place)
     if match is not None:
         try:
             return str(json.loads(match[0], strict=False)), match.end()
         except ValueError:
             return match[0][1:-1], match.end()
-    if text[place : place + 1] in ("[", "{"):
-        try:
-            _, end = json.JSONDecoder(strict=False).raw_decode(text, place)
-            return text[place:end], end
-        except (ValueError, RecursionError):
-            pass
     match = PARENTHESES.match(text, place) or UNQUOTED.match(text, place)
     return (match[0].strip(), match.end()) if match is not None else ("", len(text))
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _join(pairs: list[tuple[str, str]]) -> str:

@@ -5,6 +5,7 @@ compressed) or iTXt (UTF-8) chunks, each with a key; the keys `parameters` and `
 world and ComfyUI agreed on.
 """
 
+import itertools
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
@@ -13,9 +14,14 @@ from typing import NamedTuple
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TEXT_TYPES = (b"tEXt", b"zTXt", b"iTXt")
 LONGEST_KEY = 79
-# Bytes of one text, and of all of a file, once decompressed: a small file must not fill the memory.
+# Bytes of one text, and of all that is decompressed of a file, also of texts that turn out to be damaged: a small file
+# must neither fill the memory nor take long.
 MAX_TEXT = 16_000_000
 MAX_TEXTS = 32_000_000
+# Compressed bytes that are taken at once, and how many bytes zlib makes of one at most.
+PIECE, LARGEST_RATIO = 4096, 1032
+# Text chunks that are looked at; real files have fewer than ten.
+MOST_CHUNKS = 1000
 
 
 class BrokenPng(ValueError):
@@ -32,22 +38,21 @@ class _Chunk(NamedTuple):
 
 
 def read_texts(png: bytes) -> dict[str, str]:
-    """The texts by their keys; of several with one key, the first. What is damaged is passed over.
+    """The texts by their keys; of several with one key, the first. What is damaged, or beyond the limits above, is
+    passed over.
 
     Raises BrokenPng if it is no PNG at all.
     """
     texts: dict[str, str] = {}
     room = MAX_TEXTS
-    for chunk in _chunks(png):
-        if chunk.kind not in TEXT_TYPES:
-            continue
+    for chunk in itertools.islice((chunk for chunk in _chunks(png) if chunk.kind in TEXT_TYPES), MOST_CHUNKS):
         key, rest = _split_key(png[chunk.content : chunk.content_end])
         if key in texts:
             continue
-        text = _decode(chunk.kind, rest, min(MAX_TEXT, room))
+        text, used = _decode(chunk.kind, rest, min(MAX_TEXT, room))
+        room -= used
         if text is not None:
             texts[key] = text
-            room -= len(text)
     return texts
 
 
@@ -123,27 +128,37 @@ def _split_key(content: bytes) -> tuple[str, bytes]:
     return key[:LONGEST_KEY].decode("latin-1"), rest
 
 
-def _decode(kind: bytes, rest: bytes, limit: int) -> str | None:
-    """The text of a chunk behind its key; None if it is damaged or too long."""
+def _decode(kind: bytes, rest: bytes, limit: int) -> tuple[str | None, int]:
+    """The text of a chunk behind its key, None if it is damaged or has more than `limit` bytes; and how many bytes it
+    took, which a damaged text does too."""
     if limit <= 0:
-        return None  # zlib takes 0 for no limit at all
-    if kind == b"tEXt":
-        return rest.decode("latin-1") if len(rest) <= limit else None
+        return None, 0  # zlib takes 0 for no limit at all
+    encoding, compressed, content = "latin-1", kind == b"zTXt", rest
     if kind == b"zTXt":
-        content = _inflate(rest[1:], limit)
-        return None if content is None else content.decode("latin-1")
-    compressed, rest = rest[:1] == b"\1", rest[2:]
-    *names, text = rest.split(b"\0", 2)
-    if len(names) != 2:
-        return None
-    content = _inflate(text, limit) if compressed else text
-    return None if content is None or len(content) > limit else content.decode("utf-8", "replace")
+        content = rest[1:]
+    elif kind == b"iTXt":
+        encoding, compressed = "utf-8", rest[:1] == b"\1"
+        *names, content = rest[2:].split(b"\0", 2)
+        if len(names) != 2:
+            return None, 0
+    if not compressed:
+        fits = len(content) <= limit
+        return (content.decode(encoding, "replace") if fits else None), min(limit, len(content))
+    text, used, fits = _inflate(content, limit)
+    return (text.decode(encoding, "replace") if fits else None), used
 
 
-def _inflate(content: bytes, limit: int) -> bytes | None:
+def _inflate(content: bytes, limit: int) -> tuple[bytes, int, bool]:
+    """What was compressed, how many bytes that took, and whether it is all of it and no more than `limit`."""
     stream = zlib.decompressobj()
-    try:
-        inflated = stream.decompress(content, limit)
-    except zlib.error:
-        return None
-    return inflated if stream.eof else None
+    pieces, used = [], 0
+    for start in range(0, len(content), PIECE):
+        try:
+            pieces.append(stream.decompress(content[start : start + PIECE], limit + 1 - used))
+        except zlib.error:
+            # How much there was before the damage is not told, so the most that it can have been is counted.
+            return b"", min(limit, used + PIECE * LARGEST_RATIO), False
+        used += len(pieces[-1])
+        if stream.eof or used > limit:
+            break
+    return b"".join(pieces), min(limit, used), stream.eof and used <= limit

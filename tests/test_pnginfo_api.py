@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,23 @@ def test_the_picture_may_come_in_any_way(client: FlaskClient) -> None:
 
 def _url(content: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+
+
+@pytest.mark.parametrize("piece", ["a,", "{", "A: [", 'A: {"x":1, '])
+def test_a_small_file_with_a_huge_text_is_answered(client: FlaskClient, piece: str) -> None:
+    text = f"a\nSteps: 20, A: b, {piece * (4_000_000 // len(piece))}"
+    png = encoded(PICTURE)
+    packed = b"parameters\0\0" + zlib.compress(text.encode())
+    chunk = struct.pack(">I", len(packed)) + b"zTXt" + packed + struct.pack(">I", zlib.crc32(b"zTXt" + packed))
+    told = ask(client, png[:33] + chunk + png[33:])
+    assert told["infotext"] is None
+    assert told["parameters"] == {}
+    assert told["warnings"] == ["the text parameters has more than 100,000 characters, and is not read"]
+
+
+def test_a_graph_of_more_values_than_any_has_is_not_read(client: FlaskClient) -> None:
+    many = f'{{"1": {{"class_type": "A", "inputs": [{"[]," * 200_000}[]]}}}}'
+    assert ask(client, picture(parameters=TEXT, prompt=many))["workflow"] is None
 
 
 def test_the_text_of_others_is_read(client: FlaskClient) -> None:

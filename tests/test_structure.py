@@ -21,6 +21,7 @@ FLAT = (
         "infotext",
         "png",
         "files",
+        "json_limits",
         "paths",
         "keys",
         "model_names",

@@ -1,5 +1,6 @@
 """What every service does with any request: health, errors, CORS, who may call, limits."""
 
+import json
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -10,8 +11,10 @@ import requests
 from flask.testing import FlaskClient
 
 import txt2img_server
+from shared.errors import InvalidValue
 from shared.settings import Settings
 from shared.web.backend import Backend
+from shared.web.custom import custom_graph
 from tests.house import TIMEOUT, TestHouse
 
 PAGE = "http://localhost:8080"
@@ -216,3 +219,37 @@ def test_an_unexpected_error_says_nothing_of_the_inside(client: MakeClient) -> N
     assert response.json is not None
     assert response.json["error"]["code"] == "internal_error"
     assert "secret" not in response.text
+
+
+def test_json_of_more_values_than_any_request_has_is_refused(client: MakeClient) -> None:
+    many = "[" + "[]," * 200_000 + "[]]"
+    service = client()
+    whole = service.post("/api/txt2img", data=f'{{"prompt": {many}}}', content_type="application/json")
+    assert (whole.status_code, whole.json["error"]["code"]) == (413, "body_too_large")  # type: ignore[index]
+    for name in ("lora", "loras", "controlnet"):
+        form = service.post(
+            "/api/txt2img", data={"prompt": "x", name: many}, content_type="application/x-www-form-urlencoded"
+        )
+        assert form.status_code == 422, form.text
+        assert form.json["error"]["field"] == name  # type: ignore[index]
+        assert "200,000 values" in form.json["message"]  # type: ignore[index]
+    for graph in (many, many.encode()):
+        with pytest.raises(InvalidValue, match="custom_workflow has more than 200,000 values"):
+            custom_graph(None, graph, {}, "x")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("count", [1001, 3000])
+def test_more_fields_than_any_request_has_are_refused(client: MakeClient, count: int) -> None:
+    names = {f"name{number}": "1" for number in range(count)}
+    service = client()
+    bodies: list[dict[str, Any]] = [
+        {"json": names},
+        {"json": {"prompt": "x", "loras": [names]}},
+        {"data": names, "content_type": "application/x-www-form-urlencoded"},
+        {"data": names, "content_type": "multipart/form-data"},
+        {"data": {"prompt": "x", "lora": json.dumps(names)}, "content_type": "multipart/form-data"},
+    ]
+    for body in bodies:
+        refused = service.post("/api/txt2img", **body)
+        assert refused.status_code == 400, (body.keys(), refused.text)
+        assert "1,000 are taken" in refused.json["message"]  # type: ignore[index]

@@ -47,6 +47,8 @@ FIRST_SAMPLER: Mapping[str, tuple[str, ...]] = {
 SIDES = ("width", "height")
 PLACEABLE = ("prompt", "negative_prompt", *EACH_SAMPLER, *FIRST_SAMPLER, *SIDES, "batch_size", "model_name")
 PICTURES = ("input_image", "mask")
+# A sampler has five parts or so. Without a limit, a thousand that share a thousand would take a minute to read.
+MOST_PARTS = 50
 # One that ends its part of the way knows no better end.
 NO_END = 10000
 
@@ -143,6 +145,7 @@ class _Finder:
     def _claim(self, name: str, inputs: Iterable[Target]) -> None:
         """Gives the field these inputs, except for those that another has, or that are computed."""
         taken = self.places.fields_of(self.places.targets)
+        claimed = dict.fromkeys(self.places.targets.get(name, ()))
         for given in dict.fromkeys(inputs):
             target = self._settable(given)
             where = ".".join(given)
@@ -150,10 +153,10 @@ class _Finder:
                 self.places.reasons.setdefault(name, f"{where} is computed by {self._input(given)[0]}")
             elif target in taken and taken[target] != name:
                 self.places.reasons.setdefault(name, f"{where} is also where {taken[target]} comes from")
-            elif target not in self.places.targets.setdefault(name, []):
-                self.places.targets[name].append(target)
-        if not self.places.targets.get(name):
-            self.places.targets.pop(name, None)
+            else:
+                claimed[target] = None
+        if claimed:
+            self.places.targets[name] = list(claimed)
 
     def _settable(self, target: Target) -> Target | None:
         """The target itself, or, if it is connected, the one value of the node that feeds it."""
@@ -161,6 +164,8 @@ class _Finder:
         if not is_link(value):
             return target
         inputs = self.graph[value[0]]["inputs"]
+        if len(inputs) > 2:
+            return None
         # Beside anything else, it is not the value itself that comes out.
         only = [key for key in inputs if key != "control_after_generate"]
         return (value[0], only[0]) if len(only) == 1 and only[0] in VALUES and not is_link(inputs[only[0]]) else None
@@ -173,11 +178,12 @@ class _Finder:
         return self.graph[target[0]]["inputs"].get(target[1])
 
     def _parts(self, sampler: str) -> list[str]:
-        """A sampler, and the nodes that hold settings of it."""
+        """A sampler, and the nodes that hold settings of it, `MOST_PARTS` at most."""
         parts = [sampler]
         for part in parts:
             inputs = self.graph[part]["inputs"]
-            parts += [inputs[key][0] for key in PARTS if is_link(inputs.get(key)) and inputs[key][0] not in parts]
+            more = [inputs[key][0] for key in PARTS if is_link(inputs.get(key)) and inputs[key][0] not in parts]
+            parts += more[: MOST_PARTS - len(parts)]
         return parts
 
     def _knobs(self, sampler: str, keys: Sequence[str]) -> list[Target]:
@@ -197,24 +203,25 @@ class _Finder:
     def _upstream(self, name: str, key: str) -> set[str]:
         """All nodes from which an input comes, but for those of conditionings that are only handed on beside it."""
         value = self._input((name, key))
-        found = [value[0]] if is_link(value) else []
-        for node in found:
-            inputs = {key: each for key, each in self.graph[node]["inputs"].items() if key not in ASIDE}
-            behind = [each[0] for each in inputs.values() if is_link(each)]
-            found += [source for source in dict.fromkeys(behind) if source not in found]
-        return set(found)
+        ahead = [value[0]] if is_link(value) else []
+        found = set(ahead)
+        while ahead:
+            inputs = self.graph[ahead.pop()]["inputs"]
+            behind = {each[0] for key, each in inputs.items() if key not in ASIDE and is_link(each)} - found
+            found |= behind
+            ahead += behind
+        return found
 
     def _prompts(self, samplers: Sequence[str]) -> None:
         for name, keys in (("prompt", POSITIVE), ("negative_prompt", NEGATIVE)):
             texts: list[Target] = []
-            for sampler in samplers:
-                for part in self._parts(sampler):
-                    inputs = self.graph[part]["inputs"]
-                    # Of a guider with two, the second is between the first and the negative, and has that one's text.
-                    several = "cond1" in inputs
-                    for key, value in inputs.items():
-                        if is_link(value) and key.startswith(keys) and not (several and key == "cond2"):
-                            texts += self._texts(name, value, keys)
+            for part in dict.fromkeys(part for sampler in samplers for part in self._parts(sampler)):
+                inputs = self.graph[part]["inputs"]
+                # Of a guider with two, the second is between the first and the negative, and has that one's text.
+                several = "cond1" in inputs
+                for key, value in inputs.items():
+                    if is_link(value) and key.startswith(keys) and not (several and key == "cond2"):
+                        texts += self._texts(name, value, keys)
             self.places.reasons[name] = f"no text leads to the {keys[0]} input of {samplers[0]}"
             if texts:
                 del self.places.reasons[name]
@@ -244,10 +251,10 @@ class _Finder:
             for key, value in inputs.items()
             if key.startswith(wanted) and is_link(value) and (texts := self._texts(name, value, keys))
         ]
-        for further in found[1:]:
-            note = f"{name}: {node} combines several texts; {further[0][0]} keeps its own"
-            if further != found[0] and note not in self.places.notes.setdefault(name, []):
-                self.places.notes[name].append(note)
+        others = dict.fromkeys(further[0][0] for further in found[1:] if further != found[0])
+        if others:
+            notes = self.places.notes.setdefault(name, [])
+            notes += [f"{name}: {node} combines several texts; {other} keeps its own" for other in others]
         return found[0] if found else []
 
     def _note_cut_steps(self, samplers: Sequence[str]) -> None:
@@ -287,11 +294,13 @@ class _Finder:
 
     def _way(self, start: str, follows: Callable[[str], bool]) -> Iterator[str]:
         """The nodes behind the inputs that `follows` chooses, of a sampler's parts and onwards."""
-        seen = self._parts(start)
-        for name in seen:
+        ahead = self._parts(start)
+        seen = set(ahead)
+        for name in ahead:
             for key, value in self.graph[name]["inputs"].items():
                 if is_link(value) and follows(key) and value[0] not in seen:
-                    seen.append(value[0])
+                    seen.add(value[0])
+                    ahead.append(value[0])
                     yield value[0]
 
     def _model(self, first: str) -> None:

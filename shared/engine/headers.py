@@ -4,7 +4,6 @@ Read with the standard library alone, for services load no torch. The weights th
 values of one small tensor that tell what no shape does.
 """
 
-import json
 import stat
 import struct
 from collections.abc import Mapping
@@ -12,8 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from shared.json_limits import load_json
+
 # Headers of real models have less than 5 MB. A service stays small, whatever lies in a folder.
 LARGEST = 16 * 1024 * 1024
+# Commas and brackets in it: of each tensor about eight. The largest of real models have 20,000 tensors.
+MOST_VALUES = 500_000
 PREFIX = struct.Struct("<Q")
 # How the name of the tensor ends whose values are read: a bias of UNets, as the original code and as diffusers name it.
 TELLING = (
@@ -52,7 +55,7 @@ def read_header(path: Path) -> Header | None:
             (length,) = PREFIX.unpack(file.read(PREFIX.size))
             if length > LARGEST:
                 return None
-            header = json.loads(file.read(length))
+            header = load_json(file.read(length), most=MOST_VALUES)
             start = PREFIX.size + length
             return _parse(header, file, start, file.seek(0, 2) - start)
     # Whatever the bytes are: too few, no JSON, not of this form, or nested without end.

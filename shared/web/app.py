@@ -12,7 +12,7 @@ from werkzeug.exceptions import NotFound as NoSuchRoute
 import shared
 from shared.errors import BodyTooLarge, DreamLayerError, NotFound, RequestError
 from shared.settings import Settings
-from shared.web.body import StrictRequest
+from shared.web.body import MOST_FIELDS, StrictRequest
 from shared.web.guard import REFUSAL, Guard, check_encoding
 from shared.web.openapi.routes import openapi_routes
 from shared.web.proxies import ForwardedRequests
@@ -28,6 +28,7 @@ def create_app(service: str, settings: Settings, routes: Sequence[Blueprint]) ->
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_mb * 1024 * 1024
     # Flask refuses text fields of a form over 500 kB by default; a picture as base64 is larger.
     app.config["MAX_FORM_MEMORY_SIZE"] = app.config["MAX_CONTENT_LENGTH"]
+    app.config["MAX_FORM_PARTS"] = MOST_FIELDS
 
     app.request_class = StrictRequest
     app.wsgi_app = ForwardedRequests(app.wsgi_app, settings)  # type: ignore[method-assign]

@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from flask import Request
+from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
-from shared.errors import InvalidPicture, InvalidValue, RequestError, UnsupportedBody
+from shared.errors import BodyTooLarge, InvalidPicture, InvalidValue, RequestError, UnsupportedBody
 from shared.images import decode_base64
+from shared.json_limits import JsonTooLarge, load_json
 
 DEEPEST = 50
 DEEP = f"has more than {DEEPEST} levels"
+# Names in one object, and fields in one form. The largest object that is taken is a graph, with a node for each.
+MOST_FIELDS = 1000
 EXAMPLE = "it should be a JSON object or a form; /docs has an example for each route"
 
 
@@ -85,9 +89,20 @@ def read_fields(request: Request) -> Fields:
 
 
 def _check_form(request: Request) -> None:
-    """Raises RequestError for a form that is broken, or has a part that cannot be told or read."""
+    """Raises RequestError for a form that is broken, that has more fields than any request has, or that has a part
+    that cannot be told or read."""
+    if request.mimetype == "application/x-www-form-urlencoded":
+        # Of none of them is a field made.
+        refuse_many(1 + request.get_data().count(b"&"), "the form has", "fields")
     try:
         names = [name for part in (request.form, request.files) for name, _ in part.items(multi=True)]
+    except RequestEntityTooLarge:
+        length, largest = request.content_length, request.max_content_length
+        if length is not None and largest is not None and length > largest:
+            raise
+        # So werkzeug says that there are more parts than it takes.
+        refuse_many(MOST_FIELDS + 1, "the form has at least", "fields")
+        raise
     except ValueError as error:
         raise RequestError(f"the form cannot be read: {error}", hint=EXAMPLE) from error
     if None in names:
@@ -118,12 +133,14 @@ def read_optional_fields(request: Request, *known: str) -> Fields:
 
 def parse_json(text: str | bytes) -> Any:
     """The value in a client's JSON. Raises ValueError, whose text ends a sentence that begins with its name, if it is
-    none or has more levels than any request needs, so that whoever walks through it may recurse; RequestError for an
-    object with a name that is there twice."""
+    none, has more levels than any request needs, so that whoever walks through it may recurse, or more values
+    (JsonTooLarge); RequestError for an object with a name that is there twice, or with too many."""
     try:
-        value = json.loads(text, object_pairs_hook=_object)
+        value = load_json(text, object_pairs_hook=_object)
     except RecursionError as error:
         raise ValueError(DEEP) from error
+    except JsonTooLarge:
+        raise
     except ValueError as error:
         raise ValueError("is not valid JSON") from error
     if _is_deep(value):
@@ -144,8 +161,18 @@ def _is_deep(value: Any) -> bool:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    refuse_many(len(pairs), "an object has", "names")
     refuse_twice(name for name, _ in pairs)
     return dict(pairs)
+
+
+def refuse_many(count: int, what_has: str, fields: str) -> None:
+    """Raises RequestError for more fields than any request has: each may cost a comparison with all that are known."""
+    if count > MOST_FIELDS:
+        raise RequestError(
+            f"{what_has} {count:,} {fields}, and at most {MOST_FIELDS:,} are taken",
+            hint="no route has more than 100 fields, and no graph more than 1,000 nodes",
+        )
 
 
 def refuse_twice(names: Iterable[str]) -> None:
@@ -160,6 +187,8 @@ def refuse_twice(names: Iterable[str]) -> None:
 def _read_json(request: Request) -> dict[str, Any]:
     try:
         body = parse_json(request.get_data())
+    except JsonTooLarge as error:
+        raise BodyTooLarge(f"the body {error}", hint="send less at once") from error
     except ValueError as error:
         raise RequestError(f"the body {error}", hint=EXAMPLE) from error
     if not isinstance(body, dict):

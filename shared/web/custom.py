@@ -11,6 +11,7 @@ from shared.engine.limits import check_limits
 from shared.engine.trust import check_files, why_refused
 from shared.errors import InvalidValue
 from shared.jobs.names import with_prefix
+from shared.json_limits import JsonTooLarge
 from shared.schema.request import Common, Img2ImgRequest
 from shared.settings import PREFIX
 from shared.web.backend import Backend
@@ -23,6 +24,7 @@ from workflows.loading import input_name
 from workflows.placing import PLACEABLE, Places, Target, find_places, place, reads_alpha
 
 FIELD = "custom_workflow"
+MOST_WARNINGS = 50
 # Fields whose work a graph of one's own does by itself, or not.
 UNPLACED = (
     "tile_size",
@@ -67,6 +69,8 @@ def _from_text(value: Any) -> Any:
         return value
     try:
         return parse_json(value)
+    except JsonTooLarge as error:
+        raise InvalidValue(f"{FIELD} {error}", field=FIELD) from error
     except ValueError:
         return value
 
@@ -122,8 +126,8 @@ def check(backend: Backend, graph: ApiGraph, field: str, fields: Mapping[Target,
                 class_type=class_type,
             )
     problems = backend.catalog.check(graph)
-    unused = [each for each in problems if each.kind == "unknown_input" and not _is_linked(graph, each)]
-    serious = [each for each in problems if each not in unused]
+    unused = [each for each in problems if _is_unused(graph, each)]
+    serious = [each for each in problems if not _is_unused(graph, each)]
     if not serious:
         definitions = backend.catalog.definitions({node["class_type"] for node in graph.values()})
         serious = check_files(graph, definitions) or check_limits(graph, definitions)
@@ -132,11 +136,16 @@ def check(backend: Backend, graph: ApiGraph, field: str, fields: Mapping[Target,
     cleaned = {name: {**node, "inputs": dict(node["inputs"])} for name, node in graph.items()}
     for each in unused:
         del cleaned[each.node]["inputs"][str(each.input)]
-    return cleaned, [f"ignored: {each.message} (node {each.node})" for each in unused]
+    warnings = [f"ignored: {each.message} (node {each.node})" for each in unused[:MOST_WARNINGS]]
+    if len(unused) > MOST_WARNINGS:
+        warnings.append(f"ignored: {len(unused) - MOST_WARNINGS} further inputs that no node has")
+    return cleaned, warnings
 
 
-def _is_linked(graph: ApiGraph, problem: Problem) -> bool:
-    return isinstance(graph[problem.node]["inputs"].get(str(problem.input)), list)
+def _is_unused(graph: ApiGraph, problem: Problem) -> bool:
+    """Whether it is a value for an input that the node does not have; a link there is no harmless mistake."""
+    linked = isinstance(graph[problem.node]["inputs"].get(str(problem.input)), list)
+    return problem.kind == "unknown_input" and not linked
 
 
 def _objection(problems: list[Problem], field: str, fields: Mapping[Target, str]) -> InvalidValue:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -10,8 +9,9 @@ from flask import Blueprint, Request, Response, jsonify, request
 
 from shared.errors import InvalidPicture
 from shared.exif import read_exif
-from shared.infotext import Recipe, read
+from shared.infotext import LONGEST, Recipe, read
 from shared.jobs.recipes import OURS, THEIRS
+from shared.json_limits import load_json
 from shared.png import SIGNATURE, BrokenPng, read_texts
 from shared.web.backend import Backend
 from shared.web.body import read_fields
@@ -28,16 +28,18 @@ def pnginfo_routes(backend: Backend) -> Blueprint:
     @routes.post("/api/png-info")
     def png_info() -> Response:
         texts = _texts(_picture(request))
+        infotext = texts.get(THEIRS)
         graph = _json_object(texts.get("prompt"))
         recipe = _recipe(texts, graph)
         if recipe is None and not graph and not texts.get(THEIRS):
             raise InvalidPicture("the picture does not tell how it was made", field="image", hint=HINT)
         warnings = []
+        if infotext is not None and len(infotext) > LONGEST:
+            warnings.append(f"the text {THEIRS} has more than {LONGEST:,} characters, and is not read")
+            infotext = None
         if recipe is not None:
-            warnings = [
-                *recipe.warnings,
-                *_missing(recipe, lambda name: backend.archive.uploads.find(name) is not None),
-            ]
+            warnings += recipe.warnings
+            warnings += _missing(recipe, lambda name: backend.archive.uploads.find(name) is not None)
         return jsonify(
             {
                 "status": "success",
@@ -46,7 +48,7 @@ def pnginfo_routes(backend: Backend) -> Blueprint:
                 else "the picture has a text, but not one that is understood here",
                 "kind": None if recipe is None else recipe.kind,
                 "parameters": {} if recipe is None else recipe.parameters,
-                "infotext": texts.get(THEIRS),
+                "infotext": infotext,
                 "workflow": {"prompt": graph} if graph else None,
                 "warnings": warnings,
             }
@@ -107,10 +109,10 @@ def _missing(recipe: Recipe, kept: Callable[[str], bool]) -> Iterator[str]:
 
 
 def _json_object(text: str | None) -> dict[str, Any]:
-    """The object that the text holds as JSON; empty if there is none."""
+    """The object that the text holds as JSON; empty if there is none, or one of more values than any graph has."""
     try:
         # ComfyUI writes NaN, which no browser reads.
-        found = json.loads(text or "null", parse_constant=lambda _: None)
+        found = load_json(text or "null", parse_constant=lambda _: None)
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

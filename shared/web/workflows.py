@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 import threading
@@ -18,6 +17,7 @@ from shared.errors import DreamLayerError, InvalidPicture, InvalidValue, NotFoun
 from shared.fitting import as_cutout, as_mask, as_picture, fit
 from shared.images import on_backdrop, transparency_left
 from shared.jobs.names import with_prefix
+from shared.json_limits import JsonTooLarge, load_json
 from shared.schema.units import Picture, align
 from shared.web.accepting import Draft, draw
 from shared.web.backend import Backend
@@ -98,7 +98,9 @@ def _load(name: str, path: Path, size: int) -> Workflow | DreamLayerError:
     if size > LARGEST_FILE:
         return InvalidValue(f"the file is larger than {LARGEST_FILE // 1_000_000} MB", field=FIELD)
     try:
-        return read_workflow(name, json.loads(path.read_bytes()))
+        return read_workflow(name, load_json(path.read_bytes()))
+    except JsonTooLarge as error:
+        return InvalidValue(f"the file {error}", field=FIELD)
     except (ValueError, RecursionError) as error:
         return InvalidValue(f"the file is not valid JSON: {error}", field=FIELD)
     except DreamLayerError as error:

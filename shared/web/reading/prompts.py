@@ -40,7 +40,7 @@ def take_loras(prompt: str) -> tuple[str, list[LoraBody]]:
     if not loras:
         return prompt, []
     without = LORA.sub("", prompt)
-    return re.sub(r"[ \t]{2,}", " ", re.sub(r"\s*,(\s*,)+", ",", without)).strip(" ,"), loras
+    return re.sub(r"[ \t]{2,}", " ", re.sub(r"(?<!\s)\s*,(\s*,)+", ",", without)).strip(" ,"), loras
 
 
 def read_embeddings(text: str, field: str, available: Sequence[str]) -> tuple[str, list[str]]:

@@ -1,0 +1,309 @@
+"""No text, file or header from outside takes more than time in proportion to its size to read."""
+
+import contextlib
+import json
+import struct
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared import infotext, png
+from shared.engine.headers import read_header
+from shared.errors import DreamLayerError, RequestError
+from shared.images import decode_base64
+from shared.json_limits import MOST_VALUES, JsonTooLarge, has_more_values, load_json
+from shared.png import SIGNATURE, read_texts
+from shared.web.body import MOST_FIELDS, parse_json
+from shared.web.control.report_text import cell
+from shared.web.reading.prompts import misread, read_embeddings, take_loras
+from shared.web.titles import title
+from workflows.foreign import read_graph
+from workflows.placing import find_places
+
+Make = Callable[[int], Any]
+PICTURE = "20261122-143210-3f2a9c1e0b7d_00001_.png"
+
+
+def seconds(work: Callable[[Any], Any], given: Any) -> float:
+    """How long it takes, in time of this process alone."""
+    begun = time.process_time()
+    with contextlib.suppress(DreamLayerError):
+        work(given)
+    return time.process_time() - begun
+
+
+def assert_linear(work: Callable[[Any], Any], make: Make, size: int) -> None:
+    """Eight times the input takes about eight times as long; what is quadratic takes 64 times."""
+    small, large = make(size), make(8 * size)
+    shorter, longer = seconds(work, small), seconds(work, large)
+    for _ in range(5):
+        # Less than a few milliseconds is noise, and harms nobody.
+        if longer < max(24 * shorter, 0.004):
+            return
+        shorter, longer = max(shorter, seconds(work, small)), min(longer, seconds(work, large))
+    pytest.fail(f"{shorter * 1000:.1f} ms for {size}, and {longer * 1000:.1f} ms for eight times as much")
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        *("a,", "{", "[", "[1,", "(x,", '"b,', '\\"', " ", "\t ", "\n", ":", "1", "[aaaaaa", "Steps: 1\n"),
+        *("A: [", 'A: {"x":1, ', "A: {,", 'A: "x', "A: (x, ", "A: x, ", "Negative prompt:\n", "ControlNet 1: x, "),
+    ],
+)
+@pytest.mark.parametrize("beginning", ["Steps: 20, A: b,", "Steps: 20, A: ", 'Steps: 20, A: "', "", "ControlNet 0: "])
+def test_infotexts_are_read_in_linear_time(beginning: str, piece: str) -> None:
+    assert_linear(infotext.read, lambda size: beginning + piece * (size // len(piece)), 12_000)
+
+
+def test_many_brackets_that_do_not_close_are_given_up() -> None:
+    labels = ", ".join(f"Label {number}: [1, 2" for number in range(20))
+    recipe = infotext.read(f"a cat\nSteps: 20, Seed: 3, {labels}")
+    assert recipe is not None
+    assert recipe.parameters == {"prompt": "a cat", "negative_prompt": "", "steps": 20, "seed": 3}
+
+
+def test_what_is_in_brackets_that_close_is_one_value() -> None:
+    recipe = infotext.read('a cat\nSteps: 20, Hashes: {"model": "a, b", "x": [1, 2]}, Other: [1, 2], Seed: 3')
+    assert recipe is not None
+    assert recipe.parameters["seed"] == 3
+    assert recipe.warnings == ["not known here, and left out: Other"]
+
+
+def test_a_comma_inside_a_value_stays_in_it() -> None:
+    recipe = infotext.read("a cat\nSteps: 20, Sampler: one, two, three, Seed: 3")
+    assert recipe is not None
+    assert recipe.parameters["sampler_name"] == "one, two, three"
+
+
+def test_an_infotext_over_the_limit_is_not_read() -> None:
+    text = "a cat\nSteps: 20, Seed: 3, A: "
+    assert infotext.read(text + "b" * (infotext.LONGEST - len(text))) is not None
+    assert infotext.read(text + "b" * (infotext.LONGEST - len(text) + 1)) is None
+
+
+def test_labels_that_are_not_known_are_named_up_to_a_limit() -> None:
+    recipe = infotext.read("a\nSteps: 20, " + ", ".join(f"L{number}: x" for number in range(500)))
+    assert recipe is not None
+    assert recipe.warnings[0].endswith("L18, L19 and 480 more")
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        *(
+            "<lora:",
+            "<lora:a:",
+            "<lora:a>",
+            ":",
+            " ",
+            "\n",
+            ",",
+            " ,",
+            ", \t",
+            "[",
+            "[a:",
+            "[a|",
+            "{a|",
+            "__",
+            "(",
+            "a",
+        ),
+        *(
+            "<hypernet:",
+            "<random:",
+            "embedding:",
+            "embedding:a ",
+            "AND ",
+            "BREAK",
+            "//",
+            "#",
+            "%a",
+            "%a%",
+            "--a ",
+            "a::",
+        ),
+        *("1", ".", "\\", "\\(", "<", ">"),
+    ],
+)
+@pytest.mark.parametrize("beginning", ["", "<lora:a>", "<lora:", "[a:", "[a:b:1", "<lyco:", "x"])
+def test_prompts_are_read_in_linear_time(beginning: str, piece: str) -> None:
+    def work(text: str) -> None:
+        misread(text, "prompt")
+        read_embeddings(text, "prompt", ["a.pt", "b.pt"])
+        take_loras(text)
+
+    assert_linear(work, lambda size: beginning + piece * (size // len(piece)) + "x", 2_500)
+
+
+@pytest.mark.parametrize("piece", ["a ", "a", "a.aa~", "data:", ";base64", " ", "=", "-_"])
+def test_base64_is_read_in_linear_time(piece: str) -> None:
+    for beginning in ("", "data:", "data:image/png;base64,"):
+        assert_linear(lambda text: decode_base64(text, "x"), lambda size, b=beginning: b + piece * size, 5_000)
+
+
+@pytest.mark.parametrize("piece", ["a -.", " ", ".", "{prompt", "[", "%a", "=", "\t"])
+def test_titles_and_cells_are_made_in_linear_time(piece: str) -> None:
+    assert_linear(lambda text: title("{prompt}", PICTURE, {"prompt": text}), lambda size: piece * size + "x", 20_000)
+    assert_linear(lambda text: title(text, PICTURE, {"prompt": "x"}), lambda size: piece * size + "x", 20_000)
+    assert_linear(cell, lambda size: piece * size + "x", 20_000)
+
+
+def samplers(size: int) -> dict[str, Any]:
+    """A graph in which each node is a sampler, and shares the parts of all before it."""
+    nodes: dict[str, Any] = {"save": {"class_type": "SaveImage", "inputs": {"images": ["0", 0]}}}
+    for index in range(size):
+        links = [[str((index * step) % index), 0] if index else 1 for step in range(1, 13)]
+        names = ("guider", "noise", "sampler", "sigmas", "positive", "negative", "latent_image", "model")
+        inputs = dict(zip((*names, "model2", "positive2", "cond1", "conditioning"), links, strict=True))
+        # In the middle of the chain, so that no way is too long.
+        nodes[str(index)] = {"class_type": "KSampler", "inputs": {**inputs, "text": "x", "seed": 1, "steps": 2}}
+    return nodes
+
+
+def test_graphs_are_read_in_linear_time() -> None:
+    def links(size: int) -> dict[str, Any]:
+        inputs = {f"positive{index}": [str(index % 9), 0] for index in range(size)}
+        nodes = {str(index): {"class_type": "A", "inputs": {}} for index in range(9)}
+        nodes["s"] = {"class_type": "KSampler", "inputs": {"latent_image": ["0", 0], "positive": ["1", 0], **inputs}}
+        return {**nodes, "save": {"class_type": "SaveImage", "inputs": {"images": ["s", 0]}}}
+
+    for make, size in ((samplers, 20), (links, 2_000)):
+        assert_linear(lambda graph: find_places(read_graph(graph)), make, size)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png_of(*chunks: bytes) -> bytes:
+    return SIGNATURE + chunk(b"IHDR", b"\0" * 13) + b"".join(chunks)
+
+
+class Counting:
+    """zlib, which counts what it makes."""
+
+    def __init__(self) -> None:
+        self.made = 0
+        self.error = zlib.error
+        self.crc32 = zlib.crc32
+
+    def decompressobj(self) -> Any:
+        inner = zlib.decompressobj()
+        counting = self
+
+        class Stream:
+            @property
+            def eof(self) -> bool:
+                return inner.eof
+
+            def decompress(self, data: bytes, limit: int) -> bytes:
+                made = inner.decompress(data, limit)
+                counting.made += len(made)
+                return made
+
+        return Stream()
+
+
+@pytest.mark.parametrize("key", ["different", "the same"])
+@pytest.mark.parametrize("damage", ["cut short", "bad checksum", "bad content", "too long", "none"])
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt"])
+def test_every_byte_that_a_png_inflates_to_is_counted(
+    monkeypatch: pytest.MonkeyPatch, kind: bytes, damage: str, key: str
+) -> None:
+    counting = Counting()
+    monkeypatch.setattr(png, "zlib", counting)
+    monkeypatch.setattr(png, "MAX_TEXT", 1_600_000)
+    monkeypatch.setattr(png, "MAX_TEXTS", 3_200_000)
+    text = zlib.compress(b"\0" * (1_700_000 if damage == "too long" else 900_000))
+    if damage == "cut short":
+        text = text[:-5]
+    elif damage == "bad checksum":
+        text = text[:-4] + b"\0" * 4
+    elif damage == "bad content":
+        text = text[:-30] + b"\xff" * 30
+    begin = b"\0\0" if kind == b"zTXt" else b"\0\1\0\0\0"
+    chunks = [chunk(kind, (b"%d" % number if key == "different" else b"key") + begin + text) for number in range(150)]
+    read_texts(png_of(*chunks))
+    # What is lost in the call that meets the damage can be counted no better than by the most that it may be.
+    assert counting.made <= png.MAX_TEXTS + png.PIECE * png.LARGEST_RATIO
+
+
+def test_only_so_many_text_chunks_are_looked_at() -> None:
+    chunks = [chunk(b"tEXt", b"key%d\0x" % number) for number in range(png.MOST_CHUNKS + 10)]
+    assert len(read_texts(png_of(*chunks))) == png.MOST_CHUNKS
+
+
+def count(value: Any) -> int:
+    """The objects and lists in `value`, and their members."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + len(inner) + sum(count(each) for each in inner)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.sampled_from(['"', "\\", '[],"{', '\\",']),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=15,
+)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(JSON, st.booleans())
+def test_values_are_counted_without_reading_them(value: Any, ascii_only: bool) -> None:
+    text = json.dumps(value, ensure_ascii=ascii_only)
+    members = count(value)
+    # Never more than there are, so that nothing is refused by mistake; and never less than half of them.
+    assert not has_more_values(text, members)
+    assert members < 2 or has_more_values(text, members // 2 - 1)
+    assert load_json(text) == value
+    assert load_json(text.encode("utf-16", "surrogatepass")) == value
+
+
+@pytest.mark.parametrize("piece", ["[],", "{},", "1,", '"",', "[[]],", '{"a":[]},', "[,"])
+def test_json_of_too_many_values_is_refused_unread(piece: str) -> None:
+    text = "[" + piece * (MOST_VALUES + 1) + "1]"
+    with pytest.raises(JsonTooLarge, match="more than 200,000 values"):
+        load_json(text)
+    with pytest.raises(JsonTooLarge):
+        parse_json(text.encode())
+    for encoding in ("utf-16", "utf-32", "utf-8-sig"):
+        with pytest.raises(JsonTooLarge):
+            parse_json(text.encode(encoding))
+
+
+def test_what_stands_in_texts_does_not_count() -> None:
+    prompt = 'a [b], {c} \\ "d", ' * MOST_VALUES
+    assert parse_json(json.dumps({"prompt": prompt})) == {"prompt": prompt}
+
+
+@pytest.mark.parametrize("piece", ['"', '"[],', '\\"', '"\\', " ", "\\u0041", "1", "[],"])
+def test_json_is_counted_in_linear_time(piece: str) -> None:
+    assert_linear(lambda text: has_more_values(text, 10), lambda size: '["' + piece * size, 50_000)
+
+
+def test_an_object_of_too_many_names_is_refused_at_any_depth() -> None:
+    names = {f"name{number}": 1 for number in range(MOST_FIELDS + 1)}
+    for body in (names, {"prompt": "x", "lora": names}, {"controlnet": {"units": [names]}}):
+        with pytest.raises(RequestError, match="1,001 names") as caught:
+            parse_json(json.dumps(body))
+        assert caught.value.status == 400
+    del names["name0"]
+    assert parse_json(json.dumps(names)) == names
+
+
+def test_headers_of_too_many_values_are_no_headers(tmp_path: Path) -> None:
+    def written(header: bytes) -> Path:
+        path = tmp_path / "x.safetensors"
+        path.write_bytes(struct.pack("<Q", len(header)) + header)
+        return path
+
+    entry = b'"a":{"dtype":"F32","shape":[1,1],"data_offsets":[0,0]}'
+    tags = json.dumps(json.dumps([1] * 600_000)).encode()
+    assert read_header(written(b'{"__metadata__":{"tags":%s},%s}' % (tags, entry))) is not None
+    assert read_header(written(b"{" + entry.replace(b"[1,1]", b"[" + b"1," * 600_000 + b"1]") + b"}")) is None
