@@ -211,6 +211,10 @@ def test_a_warning_names_a_bounded_number_of_fields() -> None:
     (warning,) = read(**{f"unknown_{index}": 1 for index in range(900)}, **{"x" * 5000: 1}).warnings
     assert warning.endswith(" and 881 more")
     assert len(warning) < 2000
+    # Neither is more looked up than is shown.
+    many = {f"sd_model_{index}": 1 for index in range(100_000)}
+    assert read(override_settings=many).warnings[0].endswith(" and 99981 more")
+    assert refused(loras=[" " * 100_000 + ":1" * 50_000] * 100_000).field == "loras[0].lora_name"
     assert meant_field("cfg" * 100_000, ["cfg_scale"], GENERATION) is None
 
 

@@ -9,12 +9,13 @@ from shared.schema.spellings import LORA
 from shared.schema.words import plain
 from shared.web.body import parse_json
 
-NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)"
-STRENGTH = re.compile(rf"\s*:\s*({NUMBER})\s*$")
+NUMBER = re.compile(r"\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)\s*")
 TAG = re.compile(r"<lora:(?P<inside>[^<>]+)>", re.IGNORECASE)
 # Text that can only be JSON: names of files may begin with "[" as well.
 JSON = re.compile(r"\s*(?:\{|\"|\[\s*[\"{\[\]])")
 MANY = "loras"
+# As the schema allows.
+MOST = 16
 
 
 def written_loras(field: str, value: Any) -> Any:
@@ -25,7 +26,8 @@ def written_loras(field: str, value: Any) -> Any:
     if isinstance(value, str):
         value = _from_text(field, value)
     if field == MANY and isinstance(value, list):
-        return [_one(each) for each in value]
+        # A list that is too long is refused as a whole.
+        return [_one(each) for each in value[: MOST + 1]]
     return _one(value)
 
 
@@ -47,8 +49,8 @@ def _one(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     found = {name: each for name, each in value.items() if each is not None}
+    names = {plain(name): name for name in reversed(found)}
     for field, others in LORA.items():
-        names = {plain(name): name for name in reversed(found)}
         first = next((names[plain(other)] for other in others.split() if plain(other) in names), None)
         # Where it was said in our own words, or twice, the rest is told as not known.
         if field not in found and first is not None:
@@ -60,9 +62,12 @@ def _named(text: str) -> dict[str, Any]:
     """`name`, `name:both` or `name:clip:model`, as in a tag of a prompt, or such a tag."""
     tag = TAG.fullmatch(text)
     name, strengths = text if tag is None else tag["inside"], list[float]()
-    while len(strengths) < 2 and (found := STRENGTH.search(name)) is not None:
-        strengths.insert(0, float(found[1]))
-        name = name[: found.start()]
+    while len(strengths) < 2:
+        before, colon, after = name.rpartition(":")
+        if not colon or NUMBER.fullmatch(after) is None:
+            break
+        strengths.insert(0, float(after))
+        name = before
     lora: dict[str, Any] = {"lora_name": name.strip()}
     if strengths:
         lora["strength_model"] = strengths[-1]

@@ -136,9 +136,7 @@ def ignored(values: Mapping[str, Any], model: type[Body], elsewhere: Collection[
     """One warning that names every field that was not used, at any depth, and what may have been meant."""
     img2img = known_names(Img2ImgBody) if model is Txt2ImgBody else ()
     said = _unknown(values, model, "", elsewhere, img2img)
-    if SETTINGS in values and isinstance(values[SETTINGS], Mapping):
-        known, others = known_names(model), OTHER_NAMES.get(model, {})
-        said += [told(name, known, others, f"{SETTINGS}.") for name in values[SETTINGS]]
+    said += _unknown(values.get(SETTINGS), model, f"{SETTINGS}.", all_unknown=True)
     said += _unknown(values.get("controlnet"), ControlNetBody, "controlnet.")
     units = (values.get("controlnet") or {}).get("units") if isinstance(values.get("controlnet"), Mapping) else None
     for index, unit in enumerate(units if isinstance(units, list) else []):
@@ -167,16 +165,22 @@ def _said_twice(values: Mapping[str, Any], model: type[Body]) -> list[str]:
 
 
 def _unknown(
-    values: Any, model: type[BaseModel], prefix: str, elsewhere: Collection[str] = (), img2img: Collection[str] = ()
+    values: Any,
+    model: type[BaseModel],
+    prefix: str,
+    elsewhere: Collection[str] = (),
+    img2img: Collection[str] = (),
+    *,
+    all_unknown: bool = False,
 ) -> list[str]:
+    """What is told of each name that `model` does not know; of `all_unknown` ones even of those that it does."""
+    if not isinstance(values, Mapping):
+        return []
     known, others = known_names(model), OTHER_NAMES.get(model, {})
-    names = (
-        [name for name in values if name not in known and name not in elsewhere] if isinstance(values, Mapping) else []
-    )
-    # Of the many only some are shown, and looked up.
-    return [
-        told(name, known, others, prefix, img2img) if index < MOST_NAMES else name for index, name in enumerate(names)
-    ]
+    names = [name for name in values if all_unknown or (name not in known and name not in elsewhere)]
+    # Of many only the first are shown, and looked up.
+    shown = [told(name, known, others, prefix, img2img) for name in names[:MOST_NAMES]]
+    return shown + names[MOST_NAMES:]
 
 
 def _structured(name: str, value: Any) -> Any:
