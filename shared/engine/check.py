@@ -24,7 +24,7 @@ class Problem:
     input: str | None
     kind: str
     """bad_node, unknown_node, unknown_input, missing_input, wrong_type, not_in_list, out_of_range, bad_link, too_long,
-    or bad_formula."""
+    too_large, or bad_formula."""
     message: str
     value: Any = None
     options: tuple[Any, ...] = ()

@@ -5,6 +5,11 @@ whole number grow without end. What is let in here works on numbers only, and it
 """
 
 import ast
+import math
+import operator
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Any
 
 LONGEST = 1_000
 MAX_EXPONENT = 8
@@ -61,7 +66,7 @@ def _bits_of(node: ast.expr) -> float:
             return _bits(left) + _bits(right) + 1
         case ast.BoolOp(values=values):
             return max(map(_bits, values))
-        case ast.Compare(left=left, comparators=others):
+        case ast.Compare(left=left, ops=ops, comparators=others) if all(type(op) in _COMPARE for op in ops):
             return max(map(_bits, [left, *others]))
         case ast.IfExp(test=test, body=body, orelse=orelse):
             return max(map(_bits, [test, body, orelse]))
@@ -98,3 +103,70 @@ def _constant(node: ast.expr, what: str) -> float:
         case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=ast.Constant(value=int() | float() as value)):
             return value
     raise _Refused(f"computes {what}, which must be a number: {ast.unparse(node)[:60]}")
+
+
+def evaluate(text: str, names: Mapping[str, float]) -> float | None:
+    """The value of a formula that is let in, as the engine computes it; None where it has none, or `names` lacks one.
+
+    Whole numbers stay whole, for a float would lose what is added to a large one.
+    """
+    try:
+        value = _value(ast.parse(text.strip(), mode="eval").body, names)
+        return value if math.isfinite(value) else None
+    except (ArithmeticError, LookupError, ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        return None
+
+
+_BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+}
+_UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+    ast.Not: operator.not_,
+}
+_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+_CALLS: dict[str, Callable[..., Any]] = {
+    **{name: getattr(math, name) for name in ("sqrt", "ceil", "floor", "log", "log2", "log10", "sin", "cos", "tan")},
+    **{"abs": abs, "pow": pow, "int": int, "float": float, "round": round, "min": min, "max": max},
+    "sum": lambda *numbers: sum(numbers),
+}
+
+
+def _value(node: ast.expr, names: Mapping[str, float]) -> Any:
+    match node:
+        case ast.Constant(value=value):
+            return value
+        case ast.Name(id=name):
+            return names[name]
+        case ast.UnaryOp(op=op, operand=operand):
+            return _UNARY[type(op)](_value(operand, names))
+        case ast.BinOp(left=left, op=op, right=right):
+            return _BINARY[type(op)](_value(left, names), _value(right, names))
+        case ast.IfExp(test=test, body=body, orelse=orelse):
+            return _value(body if _value(test, names) else orelse, names)
+        case ast.BoolOp(op=op, values=values):
+            all_of = [_value(each, names) for each in values]
+            wanted = isinstance(op, ast.Or)
+            return next((each for each in all_of if bool(each) is wanted), all_of[-1])
+        case ast.Compare(left=left, ops=ops, comparators=others):
+            sides = [_value(each, names) for each in [left, *others]]
+            return all(_COMPARE[type(op)](*pair) for op, pair in zip(ops, pairwise(sides), strict=True))
+        case ast.Call(func=ast.Name(id=name), args=[ast.Name(id="values")]):
+            return _CALLS[name](list(names.values())) if name != "sum" else sum(names.values())
+        case ast.Call(func=ast.Name(id=name), args=args):
+            return _CALLS[name](*(_value(each, names) for each in args))
+    raise ValueError(ast.dump(node))

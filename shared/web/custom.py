@@ -8,6 +8,8 @@ from typing import Any
 from shared.engine.check import Problem
 from shared.engine.known import how_to_add
 from shared.engine.limits import check_limits
+from shared.engine.memory import check_memory
+from shared.engine.text_lengths import check_texts
 from shared.engine.trust import check_files, why_refused
 from shared.errors import InvalidValue
 from shared.jobs.names import with_prefix
@@ -130,7 +132,8 @@ def check(backend: Backend, graph: ApiGraph, field: str, fields: Mapping[Target,
     serious = [each for each in problems if not _is_unused(graph, each)]
     if not serious:
         definitions = backend.catalog.definitions({node["class_type"] for node in graph.values()})
-        serious = check_files(graph, definitions) or check_limits(graph, definitions)
+        checks = (check_files, check_limits, check_texts, check_memory)
+        serious = next((found for each in checks if (found := each(graph, definitions))), [])
     if serious:
         raise _objection(serious, field, fields)
     cleaned = {name: {**node, "inputs": dict(node["inputs"])} for name, node in graph.items()}
