@@ -170,7 +170,7 @@ def test_hostile_json_is_a_400(client: MakeClient, body: bytes, says: str) -> No
     response = client().post("/api/txt2img", data=body, content_type="application/json")
     assert response.status_code == 400
     assert response.json is not None
-    assert response.json["message"] == f"the body {says}"
+    assert response.json["message"].startswith(f"the body {says}")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from werkzeug.formparser import FormDataParser
 from shared.errors import BodyTooLarge, InvalidPicture, InvalidValue, RequestError, UnsupportedBody
 from shared.images import decode_base64
 from shared.json_limits import JsonTooLarge, load_json
+from shared.web.json_mistakes import begins_as_json, explain
 
 DEEPEST = 50
 DEEP = f"has more than {DEEPEST} levels"
@@ -73,7 +74,7 @@ class Fields:
 def read_fields(request: Request) -> Fields:
     """Reads JSON, multipart and URL-encoded bodies; raises RequestError or UnsupportedBody for others."""
     # `curl -d '{...}'` without a header says that its JSON is a form.
-    forgotten = request.mimetype == "application/x-www-form-urlencoded" and request.get_data().lstrip()[:1] == b"{"
+    forgotten = request.mimetype == "application/x-www-form-urlencoded" and begins_as_json(request.get_data())
     if request.is_json or request.mimetype == "text/plain" or forgotten:
         return Fields(values=_read_json(request), files={})
     if request.mimetype in ("multipart/form-data", "application/x-www-form-urlencoded"):
@@ -136,16 +137,21 @@ def parse_json(text: str | bytes) -> Any:
     none, has more levels than any request needs, so that whoever walks through it may recurse, or more values
     (JsonTooLarge); RequestError for an object with a name that is there twice, or with too many."""
     try:
-        value = load_json(text, object_pairs_hook=_object)
+        value = load_json(_without_mark(text), object_pairs_hook=_object)
     except RecursionError as error:
         raise ValueError(DEEP) from error
     except JsonTooLarge:
         raise
     except ValueError as error:
-        raise ValueError("is not valid JSON") from error
+        raise explain(error) from error
     if _is_deep(value):
         raise ValueError(DEEP)
     return value
+
+
+def _without_mark(text: str | bytes) -> str | bytes:
+    """The text without the byte order mark that Windows puts at its start; of bytes, json sees to that."""
+    return text.removeprefix("\ufeff") if isinstance(text, str) else text
 
 
 def _is_deep(value: Any) -> bool:
@@ -190,7 +196,7 @@ def _read_json(request: Request) -> dict[str, Any]:
     except JsonTooLarge as error:
         raise BodyTooLarge(f"the body {error}", hint="send less at once") from error
     except ValueError as error:
-        raise RequestError(f"the body {error}", hint=EXAMPLE) from error
+        raise RequestError(f"the body {error}", hint=getattr(error, "hint", None) or EXAMPLE) from error
     if not isinstance(body, dict):
         raise RequestError("the body must be a JSON object", hint=EXAMPLE)
     return {name: value for name, value in body.items() if value is not None}

@@ -81,7 +81,8 @@ def extras_values(values: Mapping[str, Any]) -> dict[str, Any]:
         try:
             params = parse_json(params)
         except ValueError as error:
-            raise InvalidValue(f"{PARAMS} {error}", field=PARAMS, hint="send a JSON object as text") from error
+            hint = getattr(error, "hint", None) or "send a JSON object as text"
+            raise InvalidValue(f"{PARAMS} {error}", field=PARAMS, hint=hint) from error
     if not isinstance(params, Mapping):
         raise InvalidValue(f"{PARAMS} must be a JSON object", field=PARAMS)
     return {**{name: value for name, value in values.items() if name not in (PARAMS, "image")}, **params}

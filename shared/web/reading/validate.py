@@ -194,7 +194,9 @@ def _structured(name: str, value: Any) -> Any:
         return parse_json(value)
     except ValueError as error:
         raise InvalidValue(
-            f"{name} is text that {error}", field=name, hint="in a form, send this field as JSON text"
+            f"{name} is text that {error}",
+            field=name,
+            hint=getattr(error, "hint", None) or "in a form, send this field as JSON text",
         ) from error
 
 

@@ -1,0 +1,114 @@
+"""What is said of JSON that is none: where, and what would be right; as the clients of people really send it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+
+import txt2img_server
+from shared.settings import Settings
+from shared.web.backend import Backend
+from shared.web.body import parse_json
+
+FORM = "application/x-www-form-urlencoded"
+GOOD = '{"prompt": "a café", "steps": 2}'
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[FlaskClient]:
+    backend = Backend(Settings(engine_url="http://127.0.0.1:9", data_dir=tmp_path))
+    yield txt2img_server.build(backend).test_client()
+    backend.stop()
+
+
+@pytest.mark.parametrize("content_type", ["application/json", FORM, "text/plain"])
+@pytest.mark.parametrize(
+    ("sent", "says", "hint"),
+    [
+        # curl -d '{"prompt": "a red circle"}' in cmd, and in PowerShell 5.
+        ("'{prompt:", "begins with a single quote (line 1, column 1, at '{prompt:)", r'-d "{\"prompt\"'),
+        ('\'{"prompt": "x"}\'', "begins with a single quote", "-d @body.json"),
+        ("{prompt: a", "the name has no quotes (line 1, column 2, at {prompt: a)", "-d @body.json"),
+        ('{"prompt": a red circle}', "the text has no quotes (line 1, column 12", "PowerShell"),
+        ("{'prompt': 'x'}", "not single ones (line 1, column 2", 'write "..."'),
+        ("{\"prompt\": 'x'}", "not single ones (line 1, column 12", 'write "..."'),
+        ("{\u201cprompt\u201d: \u201cx\u201d}", "\u201c is a quote for print (line 1, column 2", "straight"),
+        ('{"prompt": \u00abx\u00bb}', "\u00ab is a quote for print (line 1, column 12", "straight"),
+        ('{"prompt": "x",}', "a comma too many (line 1, column 16", "before }"),
+        ('{"loras": [1,\n ]}', "a comma too many (line 2, column 2", "]"),
+        ('{"a": True}', "True is no word of JSON", "write true"),
+        ('{"a": None}', "None is no word of JSON", "write null"),
+        ('{"a": nan}', "nan is no word of JSON", "write null"),
+        ('{"a": undefined}', "undefined is no word", "write null"),
+        ('{"prompt": "x"', "it ends too early (line 1, column 15", "cut off"),
+        ('{"prompt": "x', "no quote at its end (line 1, column 12", "end it"),
+        ('{"prompt": ', "it ends too early", "bracket"),
+        ('{"prompt": "a\nb"}', 'line break or tab as it is (line 1, column 14, at {"prompt": "a\\x0ab"})', r"\n"),
+        (r'{"model": "C:\models"}', "a backslash that stands for nothing", r"\\"),
+        ('{"prompt": "a" "steps": 2}', "a comma is due", r"\""),
+        ('{"prompt" "x"}', "a colon is due", None),
+        ('{"prompt": "x"}{"prompt": "y"}', "it goes on after its end (line 1, column 16", "one JSON object"),
+        ('{"prompt": "x" // mine\n}', "JSON has no comments", "leave"),
+        ("{\n  # mine\n}", "JSON has no comments (line 2, column 3", "leave"),
+        (
+            '{"a": "' + "y" * 1000 + '", b' + "x" * 1000,
+            'column 1011, at ...yyyyyyyyyyyyyyyyy", bxxxxxxxxxxxxxxxxxxx...)',
+            None,
+        ),
+    ],
+)
+def test_a_mistake_is_told_with_its_place(
+    client: FlaskClient, sent: str, says: str, hint: str | None, content_type: str
+) -> None:
+    refused = client.post("/api/txt2img", data=sent.encode(), content_type=content_type)
+    assert refused.status_code == 400
+    assert refused.json is not None
+    assert "the body is not valid JSON: " in refused.json["message"]
+    assert says in refused.json["message"], refused.json
+    assert (hint or "") in refused.json["error"]["hint"]
+    assert len(refused.json["message"]) < 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "says"),
+    [
+        (b"", "it is empty"),
+        (b" \n", "it is empty"),
+        (b"prompt=a+red+circle&steps=2", "begins with a word"),
+        (b'{"prompt": "caf\xe9"}', "byte 15 (0xe9) is no UTF-8"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "looks like a file"),
+        (b"<html>", "a value is due"),
+        (b"9" * 5000, "a number that is too long"),
+    ],
+)
+def test_what_is_something_else_is_told_so(client: FlaskClient, sent: bytes, says: str) -> None:
+    refused = client.post("/api/txt2img", data=sent, content_type="application/json")
+    assert refused.status_code == 400
+    assert refused.json is not None
+    assert says in refused.json["message"]
+    assert refused.json["error"]["hint"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("content_type", ["application/json", FORM])
+def test_json_is_read_in_every_encoding_that_editors_save(
+    client: FlaskClient, encoding: str, content_type: str
+) -> None:
+    # Without an engine, what was understood is a 503.
+    asked = client.post("/api/txt2img", data=GOOD.encode(encoding), content_type=content_type)
+    assert asked.status_code == 503, asked.text
+    broken = client.post("/api/txt2img", data=GOOD[:-1].encode(encoding), content_type=content_type)
+    assert "it ends too early (line 1, column 32" in broken.text
+
+
+def test_text_with_a_byte_order_mark_is_read() -> None:
+    assert parse_json("\ufeff" + GOOD) == json.loads(GOOD)
+
+
+def test_json_in_a_form_is_told_so_too(client: FlaskClient) -> None:
+    refused = client.post("/api/txt2img", data={"prompt": "x", "loras": "[{name: a}]"})
+    assert refused.status_code == 422
+    assert refused.json is not None
+    assert "loras is text that is not valid JSON: the name has no quotes (line 1, column 3" in refused.json["message"]
