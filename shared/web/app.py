@@ -13,6 +13,7 @@ import shared
 from shared.errors import BodyTooLarge, DreamLayerError, NotFound, RequestError
 from shared.settings import Settings
 from shared.web.body import MOST_FIELDS, StrictRequest
+from shared.web.directions import LONGEST, way_to, way_to_call
 from shared.web.guard import REFUSAL, Guard, check_encoding
 from shared.web.openapi.routes import openapi_routes
 from shared.web.proxies import ForwardedRequests
@@ -62,7 +63,7 @@ def create_app(service: str, settings: Settings, routes: Sequence[Blueprint]) ->
         return restrict(response, keyed=settings.api_key is not None)
 
     app.register_error_handler(DreamLayerError, error_reply)
-    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(HTTPException, lambda error: _http_error(error, service, settings))
     app.register_error_handler(Exception, _unexpected)
     keyed = settings.api_key is not None
     for blueprint in (*routes, openapi_routes(service, lambda: base_address(settings), keyed=keyed)):
@@ -102,10 +103,11 @@ def restrict(response: Response, *, keyed: bool) -> Response:
     return response
 
 
-def _http_error(error: HTTPException) -> Response:
+def _http_error(error: HTTPException, service: str, settings: Settings) -> Response:
     """Flask's own errors in our shape."""
     if isinstance(error, NoSuchRoute):
-        return error_reply(NotFound(f"there is no {request.path} here", hint="README.md lists the routes"))
+        hint = way_to(request.path, service, settings)
+        return error_reply(NotFound(f"there is no {request.path[:LONGEST]} here", hint=hint))
     if isinstance(error, RequestEntityTooLarge):
         return error_reply(
             BodyTooLarge("the body is too large", hint="scale the picture down, or raise DREAM_LAYER_MAX_BODY_MB")
@@ -113,7 +115,8 @@ def _http_error(error: HTTPException) -> Response:
     response = error_reply(RequestError(error.description or error.name))
     response.status_code = error.code or 400
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
-        response = error_reply(RequestError(f"{request.path} does not take {request.method}"))
+        hint = way_to_call(request.path, error.valid_methods, base_address(settings))
+        response = error_reply(RequestError(f"{request.path} does not take {request.method}", hint=hint))
         response.status_code = 405
         response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
     return response

@@ -1,0 +1,141 @@
+"""Where to find what was asked for at a wrong path, port or method. Pure."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable
+
+from shared.settings import Settings
+from shared.web.openapi.document import OPERATIONS
+
+LONGEST = 100
+# The services that have a route: by default all of them, else those of the longest path that it begins with.
+DRAWING, CONTROL = ("txt2img", "img2img"), ("control",)
+SERVICES_OF = {
+    "/api/txt2img": ("txt2img",),
+    **dict.fromkeys(("/api/img2img", "/api/upscale", "/api/workflows"), DRAWING),
+    **dict.fromkeys(
+        (
+            "/api/add-api-key", "/api/engine", "/api/extras/upscale", "/api/img2txt", "/api/lora-models", "/api/models",
+            "/api/report-bundle", "/api/runs", "/api/send-to-extras", "/api/send-to-img2img", "/api/settings/paths",
+            "/api/show-in-folder", "/api/upload-model", "/api/upscaler-models",
+        ),
+        CONTROL,
+    ),
+}  # fmt: skip
+# What other programs call it, and what it is here. AUTOMATIC1111 and Forge, OpenAI, ComfyUI, Stability, others.
+ELSEWHERE = {
+    "/sdapi/v1/txt2img": "POST /api/txt2img",
+    "/sdapi/v1/img2img": "POST /api/img2img",
+    "/sdapi/v1/extra-single-image": "POST /api/extras/upscale",
+    "/sdapi/v1/extra-batch-images": "POST /api/extras/upscale",
+    "/sdapi/v1/png-info": "POST /api/png-info",
+    "/sdapi/v1/interrupt": "POST /api/txt2img/interrupt",
+    "/sdapi/v1/skip": "POST /api/txt2img/interrupt",
+    "/sdapi/v1/progress": "GET /api/jobs",
+    "/sdapi/v1/sd-models": "GET /api/models",
+    "/sdapi/v1/loras": "GET /api/lora-models",
+    "/sdapi/v1/refresh-checkpoints": "GET /api/models",
+    "/sdapi": "GET /api/options",
+    "/controlnet": "GET /api/controlnet/models",
+    "/v1/images/generations": "POST /api/txt2img",
+    "/v1/images/edits": "POST /api/img2img",
+    "/v1/images/variations": "POST /api/img2img",
+    "/v1/models": "GET /api/models",
+    "/v1/generation": "POST /api/txt2img",
+    "/v1/predictions": "POST /api/txt2img",
+    "/v2beta/stable-image/generate": "POST /api/txt2img",
+    "/v2beta/stable-image/edit": "POST /api/img2img",
+    "/prompt": "POST /api/txt2img",
+    "/queue": "GET /api/jobs",
+    "/history": "GET /api/jobs",
+    "/interrupt": "POST /api/txt2img/interrupt",
+    "/object_info": "GET /api/options",
+    "/embeddings": "GET /api/options",
+    "/models": "GET /api/models",
+    "/system_stats": "GET /api/engine",
+    "/free": "POST /api/engine/free",
+    "/view": "GET /api/images/<name>",
+    "/upload/image": "POST /api/img2img",
+    "/upload/mask": "POST /api/img2img",
+    "/ws": "GET /api/jobs/<job_id>/events",
+    "/generate": "POST /api/txt2img",
+    "/run/predict": "POST /api/txt2img",
+    "/swagger": "GET /docs",
+    "/redoc": "GET /docs",
+    "/api-docs": "GET /docs",
+    "/healthz": "GET /health",
+    "/livez": "GET /health",
+    "/readyz": "GET /ready",
+    "/status": "GET /ready",
+    "/ping": "GET /health",
+}
+# Fields that mean something else there.
+FIELDS = {
+    "/prompt": "a graph goes into custom_workflow",
+    "/v1": "size is width and height, n is batch_size",
+    "/sdapi/v1": "the fields have the same names, pictures are addresses",
+}
+NOWHERE = "GET /docs shows the routes"
+
+
+def services_of(path: str) -> tuple[str, ...]:
+    """The services that have this route; () for those that every service has."""
+    return next(
+        (services for start, services in SERVICES_OF.items() if path == start or path.startswith(f"{start}/")), ()
+    )
+
+
+def way_to(path: str, service: str, settings: Settings) -> str:
+    """A hint for who asked `service` for a path that it does not have: where it is, or what is nearest."""
+    tidy = re.sub(r"/+", "/", f"/{path[:LONGEST]}").rstrip("/").lower()
+    for known in _paths():
+        if _fits(known, tidy):
+            return _said(
+                _methods(known), known, service, settings, "without a slash at its end" if path != tidy else ""
+            )
+    # The longest of the programs' paths that it begins with, with or without the prefix of ours.
+    bare = tidy.removeprefix("/api")
+    for start in sorted(ELSEWHERE, key=len, reverse=True):
+        if any(each == start or each.startswith(f"{start}/") for each in (tidy, bare)):
+            method, _, here = ELSEWHERE[start].partition(" ")
+            note = next((note for prefix, note in FIELDS.items() if start.startswith(prefix)), "")
+            return _said([method], here, service, settings, note)
+    near = difflib.get_close_matches(tidy, _paths(), n=1, cutoff=0.6) or difflib.get_close_matches(
+        f"/api{bare}", _paths(), n=1, cutoff=0.7
+    )
+    return f"did you mean {_said(_methods(near[0]), near[0], service, settings, '')}?" if near else NOWHERE
+
+
+def way_to_call(path: str, methods: Iterable[str], base: str) -> str:
+    """A hint for who called a path by a method that it does not take: `methods` are those that it does."""
+    taken = [method for method in ("GET", "POST", "DELETE") if method in methods]
+    for operation in OPERATIONS:
+        if operation.method in taken and _fits(operation.path, path.lower()) and operation.body is not None:
+            value = json.dumps(operation.examples[0].body) if operation.examples else "{}"
+            if operation.body.only_form or "base64," in value or "'" in value:
+                return f"{operation.method} a form; {base}/docs has an example"
+            return f"curl -sS {base}{path} -H 'content-type: application/json' -d '{value}'"
+    return f"call it by {' or '.join(taken)}; {base}/docs shows how"
+
+
+def _paths() -> list[str]:
+    return sorted({operation.path for operation in OPERATIONS}, key=len)
+
+
+def _methods(path: str) -> list[str]:
+    return [operation.method for operation in OPERATIONS if operation.path == path]
+
+
+def _fits(known: str, path: str) -> bool:
+    """Whether a path is that of a route, in whose path `<...>` stands for any name."""
+    return re.fullmatch(re.sub(r"<\w+>", "[^/]+", known), path) is not None
+
+
+def _said(methods: list[str], path: str, service: str, settings: Settings, note: str) -> str:
+    services = services_of(path)
+    ports = {"txt2img": settings.txt2img_port, "img2img": settings.img2img_port, "control": settings.control_port}
+    there = "" if not services or service in services else f" on port {ports[services[0]]} ({services[0]})"
+    return f"{' or '.join(methods)} {path}{there}{f', {note}' if note else ''}"

@@ -1,0 +1,123 @@
+"""Wrong paths, ports and methods: the answer says where it is, and how to call it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+
+from shared.settings import Settings
+from shared.web.backend import Backend
+from shared.web.directions import ELSEWHERE, NOWHERE, SERVICES_OF, services_of, way_to
+from shared.web.openapi.document import OPERATIONS, routes_of
+from tests.test_openapi import SERVICES
+
+Clients = dict[str, FlaskClient]
+
+
+@pytest.fixture
+def clients(tmp_path: Path) -> Iterator[Clients]:
+    backends = {
+        name: Backend(Settings(engine_url="http://127.0.0.1:9", data_dir=tmp_path, txt2img_port=6001))
+        for name in SERVICES
+    }
+    yield {name: SERVICES[name](backend).test_client() for name, backend in backends.items()}
+    for backend in backends.values():
+        backend.stop()
+
+
+@pytest.mark.parametrize(
+    ("service", "path", "hint"),
+    [
+        # Another port.
+        ("img2img", "/api/txt2img", "POST /api/txt2img on port 6001 (txt2img)"),
+        ("control", "/api/txt2img", "POST /api/txt2img on port 6001 (txt2img)"),
+        ("control", "/api/img2img/interrupt", "on port 6001 (txt2img)"),
+        ("txt2img", "/api/models", "GET /api/models on port 5002 (control)"),
+        ("img2img", "/api/runs/an-id", "GET or DELETE /api/runs/<run_id> on port 5002 (control)"),
+        # A slash, or letters of another case.
+        ("txt2img", "/api/txt2img/", "POST /api/txt2img, without a slash at its end"),
+        ("txt2img", "/api/jobs/", "GET /api/jobs, without a slash"),
+        ("txt2img", "/health/", "GET /health"),
+        ("txt2img", "/docs/", "GET /docs"),
+        ("img2img", "/api/txt2img/", "on port 6001"),
+        ("txt2img", "/API/Txt2Img", "POST /api/txt2img"),
+        # Nearest.
+        ("txt2img", "/txt2img", "did you mean POST /api/txt2img?"),
+        ("txt2img", "/img2img", "did you mean POST /api/img2img?"),
+        ("txt2img", "/api/txt2image", "did you mean POST /api/txt2img?"),
+        ("txt2img", "/api/text2img", "did you mean POST /api/txt2img?"),
+        ("txt2img", "/api/job", "did you mean GET /api/jobs?"),
+        ("txt2img", "/api/option", "did you mean GET /api/options?"),
+        ("txt2img", "/jobs", "did you mean GET /api/jobs?"),
+        # Other programs.
+        ("txt2img", "/sdapi/v1/txt2img", "POST /api/txt2img"),
+        ("img2img", "/sdapi/v1/txt2img", "on port 6001"),
+        ("txt2img", "/sdapi/v1/samplers", "GET /api/options"),
+        ("txt2img", "/v1/images/generations", "size is width and height"),
+        ("txt2img", "/v1/images/edits", "POST /api/img2img"),
+        ("txt2img", "/prompt", "custom_workflow"),
+        ("txt2img", "/api/prompt", "custom_workflow"),
+        ("txt2img", "/history/an-id", "GET /api/jobs"),
+        ("txt2img", "/view", "GET /api/images/<name>"),
+        ("txt2img", "/object_info/KSampler", "GET /api/options"),
+        ("txt2img", "/v2beta/stable-image/generate/core", "POST /api/txt2img"),
+        ("txt2img", "/healthz", "GET /health"),
+        # Nothing like it.
+        ("txt2img", "/wp-login.php", NOWHERE),
+        ("txt2img", "/" + "x" * 5000, NOWHERE),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_wrong_path_is_answered_with_the_right_one(
+    clients: Clients, service: str, path: str, hint: str, method: str
+) -> None:
+    refused = clients[service].open(path, method=method)
+    assert (refused.status_code, refused.json["error"]["code"]) == (404, "not_found")
+    assert hint in refused.json["error"]["hint"], refused.json
+    assert len(refused.text) < 600
+
+
+def test_of_every_route_it_is_known_who_has_it(clients: Clients) -> None:
+    routes = {name: {path for _, path in routes_of(client.application.url_map)} for name, client in clients.items()}
+    for path in set().union(*routes.values()):
+        having = {name for name in routes if path in routes[name]}
+        assert having == set(services_of(path) or SERVICES), path
+
+
+def test_every_direction_leads_to_a_route() -> None:
+    known = {(operation.method, operation.path) for operation in OPERATIONS}
+    for theirs, here in ELSEWHERE.items():
+        assert tuple(here.split(" ")) in known, theirs
+        assert here in way_to(theirs, "txt2img", Settings())
+    assert set(SERVICES_OF) - {"/api/img2txt"} <= {path for _, path in known}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed", "hint"),
+    [
+        ("GET", "/api/txt2img", "OPTIONS, POST", "curl -sS http://localhost/api/txt2img -H 'content-type"),
+        ("PUT", "/api/img2img", "OPTIONS, POST", "docs"),
+        ("GET", "/api/png-info", "OPTIONS, POST", "docs"),
+        ("GET", "/api/txt2img/interrupt", "OPTIONS, POST", "-d '{}'"),
+        ("POST", "/api/jobs", "GET, HEAD, OPTIONS", "call it by GET"),
+        ("PATCH", "/api/jobs/an-id", "DELETE, GET, HEAD, OPTIONS", "call it by GET or DELETE"),
+        ("POST", "/health", "GET, HEAD, OPTIONS", "call it by GET"),
+    ],
+)
+def test_a_wrong_method_is_answered_with_the_right_call(
+    clients: Clients, method: str, path: str, allowed: str, hint: str
+) -> None:
+    refused = clients["txt2img"].open(path, method=method)
+    assert refused.status_code == 405
+    assert refused.headers["Allow"] == allowed
+    assert refused.json is not None
+    assert hint in refused.json["error"]["hint"], refused.json
+
+
+def test_the_call_that_a_wrong_method_is_answered_with_works(clients: Clients) -> None:
+    told = clients["txt2img"].get("/api/txt2img").json
+    assert told is not None
+    body = told["error"]["hint"].partition("-d '")[2].removesuffix("'")
+    # Without an engine, what was understood is a 503.
+    assert clients["txt2img"].post("/api/txt2img", data=body, content_type="application/json").status_code == 503
