@@ -50,13 +50,18 @@ def match(wanted: str, available: Sequence[str]) -> list[str]:
 def nearest(wanted: str, available: Sequence[str]) -> list[str]:
     """Up to ten paths of files with the same name in other folders or with other extensions; else up to three that
     resemble `wanted`; else the first ten there are."""
-    stem = _stem(wanted)
-    alike = [name for name in available if _stem(name) == stem]
+    alike = same_name(wanted, available)
     if alike:
         return alike[:10]
     by_stem = {_stem(name): name for name in reversed(available)}
-    close = difflib.get_close_matches(stem, by_stem, n=3, cutoff=0.4)
+    close = difflib.get_close_matches(_stem(wanted), by_stem, n=3, cutoff=0.4)
     return [by_stem[each] for each in close] or list(available[:10])
+
+
+def same_name(wanted: str, available: Sequence[str]) -> list[str]:
+    """The paths of files with the same name in any folder, with any extension and case."""
+    stem = _stem(wanted)
+    return [name for name in available if _stem(name) == stem]
 
 
 def without_extension(name: str) -> str:

@@ -15,7 +15,7 @@ def plain(**more: tuple[str, dict[str, Any]]) -> dict[str, Any]:
         "ckpt": ("CheckpointLoaderSimple", {"ckpt_name": "old.safetensors"}),
         "good": ("CLIPTextEncode", {"text": "old", "clip": ["ckpt", 1]}),
         "bad": ("CLIPTextEncode", {"text": "old bad", "clip": ["ckpt", 1]}),
-        "empty": ("EmptyLatentImage", {"width": 8, "height": 8, "batch_size": 1}),
+        "empty": ("EmptyLatentImage", {"width": 64, "height": 64, "batch_size": 1}),
         "sampler": ("KSampler", sampling("empty")),
         "decode": ("VAEDecode", {"samples": ["sampler", 0], "vae": ["ckpt", 2]}),
         "save": ("SaveImage", {"images": ["decode", 0], "filename_prefix": "theirs"}),

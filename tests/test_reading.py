@@ -191,7 +191,7 @@ def test_loras_from_everywhere() -> None:
 def test_embeddings_are_named_as_the_engine_finds_them() -> None:
     reading = read(prompt="a cat,embedding:RUBY, b", negative_prompt="(Embedding:easynegative:1.2), embedding:ugly")
     assert reading.request.prompt == "a cat, embedding:ruby.safetensors, b"
-    assert reading.request.negative_prompt == "( embedding:EasyNegative.pt:1.2), embedding:ugly"
+    assert reading.request.negative_prompt == "(embedding:EasyNegative.pt:1.2), embedding:ugly"
     assert reading.warnings == [
         "negative_prompt names the embedding 'ugly', which does not exist, so it does nothing; "
         "there is ruby.safetensors"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from shared.engine.check import Problem
@@ -18,12 +18,15 @@ from shared.schema.request import Common, Img2ImgRequest
 from shared.settings import PREFIX
 from shared.web.backend import Backend
 from shared.web.body import parse_json
+from shared.web.reading.notations import misread
+from shared.web.reading.prompts import embedding_files, heard
 from shared.web.reading.requests import Reading
 from shared.web.reading.sources import AlphaUse
 from workflows.foreign import read_graph
 from workflows.graph import ApiGraph
 from workflows.loading import input_name
 from workflows.placing import PLACEABLE, Places, Target, find_places, place, reads_alpha
+from workflows.texts import prompt_texts
 
 FIELD = "custom_workflow"
 MOST_WARNINGS = 50
@@ -61,8 +64,12 @@ def custom_graph(
 ) -> tuple[ApiGraph, list[str]]:
     """The graph with `values` placed on it (see `workflows.placing`), and warnings. Raises InvalidValue."""
     placed, warnings = place(graph, values, places)
-    checked, ignored = check(backend, placed, field, places.fields_of(values))
-    return with_prefix(checked, prefix), warnings + ignored
+    fields = places.fields_of(values)
+    checked, ignored = check(backend, placed, field, fields)
+    # What was placed was read before.
+    read = {target for target, name in fields.items() if name in ("prompt", "negative_prompt")}
+    odd = misread_prompts(backend, checked, field, {}, except_for=read)
+    return with_prefix(checked, prefix), warnings + ignored + odd
 
 
 def _from_text(value: Any) -> Any:
@@ -82,6 +89,9 @@ def sent_values(reading: Reading[Any]) -> tuple[dict[str, Any], list[str]]:
     warning about what it asked for that has none."""
     values = {name: reading.parameters[name] for name in PLACEABLE if name in reading.said}
     request: Common = reading.request
+    # Without tags for LoRAs, and with embeddings as the engine finds them.
+    texts = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
+    values |= {name: text for name, text in texts.items() if name in values}
     if isinstance(request, Img2ImgRequest):
         values["input_image"] = input_name(request.source)
         if request.inpainting is not None:
@@ -103,6 +113,24 @@ def sent_values(reading: Reading[Any]) -> tuple[dict[str, Any], list[str]]:
     without_place = [name for name, there in asked.items() if there]
     warning = f"{', '.join(without_place)}: not used, for custom_workflow has its own nodes for that, or none"
     return values, [warning] if without_place else []
+
+
+def misread_prompts(
+    backend: Backend, graph: ApiGraph, field: str, fields: Mapping[Target, str], except_for: Container[Target] = ()
+) -> list[str]:
+    """Warnings of what the engine will read in the graph's prompts otherwise than it looks, each with the field that
+    set it, after `fields`, else with its node. Raises InvalidValue for what would end the job, or draw noise."""
+    texts = {target: text for target, text in prompt_texts(graph) if target not in except_for}
+    files = embedding_files(backend.catalog, *texts.values())
+    warnings = []
+    for target, text in texts.items():
+        guilty = fields.get(target, field)
+        name = fields.get(target) or f"{field} ({'.'.join(target)})"
+        try:
+            warnings += [*heard(text, name, files), *misread(text, name)]
+        except InvalidValue as error:
+            raise InvalidValue(error.message, field=guilty, hint=error.hint, node=target[0]) from error
+    return warnings
 
 
 def check(backend: Backend, graph: ApiGraph, field: str, fields: Mapping[Target, str]) -> tuple[ApiGraph, list[str]]:

@@ -18,7 +18,7 @@ from shared.web.reading.large_sizes import as_hires_fix, first_pass_size, second
 from shared.web.reading.matching import find_fitting
 from shared.web.reading.models import Chosen, choose_models, models_of_a_graph
 from shared.web.reading.pictures import SentPictures
-from shared.web.reading.prompts import misplaced_loras, misread, read_embeddings, take_loras
+from shared.web.reading.prompts import embedding_files, misplaced_loras, read_prompt, take_loras
 from shared.web.reading.sampling import check_steps, choose_cfg, choose_names, choose_refiner, choose_seeds
 from shared.web.reading.sources import AlphaUse, Frame, read_source
 from shared.web.reading.validate import ignored, tidy, validate
@@ -140,12 +140,11 @@ def _common(
     warnings: list[str],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What every request holds, and the parameters that say the same."""
-    embeddings = inventory.names("embeddings") if "embedding:" in f"{body.prompt}{body.negative_prompt}".lower() else []
+    embeddings = embedding_files(inventory, body.prompt, body.negative_prompt)
     prompt, tagged = take_loras(body.prompt)
-    prompt, missing = read_embeddings(prompt, "prompt", embeddings)
-    negative_prompt, missing_too = read_embeddings(body.negative_prompt, "negative_prompt", embeddings)
-    warnings += missing + missing_too + misplaced_loras(negative_prompt)
-    warnings += misread(prompt, "prompt") + misread(negative_prompt, "negative_prompt")
+    prompt, odd = read_prompt(prompt, "prompt", embeddings)
+    negative_prompt, odd_too = read_prompt(body.negative_prompt, "negative_prompt", embeddings)
+    warnings += odd + misplaced_loras(negative_prompt) + odd_too
     names = choose_names(
         body.sampler_name,
         body.scheduler,

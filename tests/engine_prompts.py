@@ -1,0 +1,62 @@
+"""ComfyUI's own reading of prompts: its functions, taken out of its source, without its models.
+
+`comfy.sd1_clip` imports torch and transformers, and needs neither for this.
+"""
+
+import ast
+import logging
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import COMFYUI_DIR
+
+SOURCE = Path(COMFYUI_DIR) / "comfy" / "sd1_clip.py"
+FUNCTIONS = ("parse_parentheses", "token_weights", "escape_important", "unescape_important", "expand_directory_list")
+
+
+@dataclass(frozen=True)
+class Found:
+    """An embedding's file, in place of what would be loaded from it."""
+
+    file: str
+    shape: Sequence[int] = (1,)
+
+
+class EnginePrompts:
+    """The engine's reader of prompts."""
+
+    def __init__(self) -> None:
+        tree = ast.parse(SOURCE.read_text(encoding="utf-8"))
+        named = {each.name: each for each in tree.body if isinstance(each, ast.FunctionDef | ast.ClassDef)}
+        search = named["load_embed"]
+        assert isinstance(search, ast.FunctionDef)
+        # What follows loads the file that was found.
+        ends = [ast.unparse(each) for each in search.body].index("embed_path = valid_file")
+        search.body[ends:] = ast.parse("return Found(valid_file)").body
+        chosen: list[ast.stmt] = [*(named[name] for name in FUNCTIONS), search, named["SDTokenizer"]]
+        self._names: dict[str, Any] = {"os": os, "re": re, "logging": logging, "CLIPTokenizer": None, "Found": Found}
+        exec(compile(ast.Module(chosen, []), str(SOURCE), "exec"), self._names)
+
+    def segments(self, prompt: str) -> list[tuple[str, float]]:
+        """The parts of a prompt and their weights."""
+        escaped: Callable[[str], str] = self._names["escape_important"]
+        parts: list[tuple[str, float]] = self._names["token_weights"](escaped(prompt), 1.0)
+        return [(self._names["unescape_important"](part), weight) for part, weight in parts]
+
+    def words(self, prompt: str, embeddings: Path) -> list[tuple[str | Found, float]]:
+        """The texts that would be turned into tokens, and the embeddings between them, with their weights."""
+        kind = self._names["SDTokenizer"]
+        tokenizer = kind.__new__(kind)
+        tokenizer.__dict__ |= {
+            "tokenizer": lambda text: {"input_ids": [text]},
+            **{"tokens_start": 0, "tokenizer_adds_end_token": False, "start_token": None, "end_token": None},
+            **{"max_length": 10**9, "min_length": None, "min_padding": None, "pad_to_max_length": False},
+            **{"max_word_length": 8, "disable_weights": False, "embedding_identifier": "embedding:"},
+            **{"embedding_directory": str(embeddings), "embedding_size": 768, "embedding_key": "clip_l"},
+        }
+        (batch,) = tokenizer.tokenize_with_weights(prompt)
+        return list(batch)

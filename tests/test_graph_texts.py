@@ -1,0 +1,81 @@
+"""The prompts of graphs of others: read as the engine will read them, and told where that is not what it looks like."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+import txt2img_server
+from shared.settings import Settings
+from shared.web.backend import Backend
+from tests.fake_engine import CHECKPOINTS, FakeEngine
+from tests.foreign_graphs import plain
+from workflows.texts import prompt_texts
+
+CKPT = ("CheckpointLoaderSimple", {"ckpt_name": CHECKPOINTS[0]})
+
+
+@pytest.fixture
+def client(tmp_path: Path, engine: FakeEngine) -> Iterator[FlaskClient]:
+    engine.seconds = 0
+    backend = Backend(Settings(engine_url=engine.address, data_dir=tmp_path, allow_nodes=("*",)))
+    backend.start()
+    yield txt2img_server.build(backend).test_client()
+    backend.stop()
+
+
+def graph(text: str, **more: Any) -> dict[str, Any]:
+    return plain(ckpt=CKPT, good=("CLIPTextEncode", {"text": text, "clip": ["ckpt", 1]}), **more)
+
+
+def test_texts_are_found_in_encoders_and_in_nodes_of_their_own() -> None:
+    nodes = plain(
+        held=("PrimitiveString", {"value": "held"}),
+        good=("CLIPTextEncode", {"text": ["held", 0], "clip": ["ckpt", 1]}),
+        flux=("CLIPTextEncodeFlux", {"clip_l": "one", "t5xxl": "two", "guidance": 3.5, "clip": ["ckpt", 1]}),
+        joined=("StringConcatenate", {"string_a": "a", "string_b": "b", "delimiter": ""}),
+        other=("CLIPTextEncode", {"text": ["joined", 0], "clip": ["ckpt", 1]}),
+    )
+    assert dict(prompt_texts(nodes)) == {
+        ("held", "value"): "held",
+        ("bad", "text"): "old bad",
+        ("flux", "clip_l"): "one",
+        ("flux", "t5xxl"): "two",
+    }
+
+
+def test_a_graph_that_holds_what_only_the_editor_reads(client: FlaskClient) -> None:
+    reply = client.post("/api/txt2img", json={"custom_workflow": graph("a {red|blue} <lora:ink:1> embedding:none (x")})
+    assert reply.status_code == 200, reply.text
+    warnings = reply.json["warnings"]
+    where = "custom_workflow (good.text)"
+    assert f"{where} has {{red|blue}}, which is read as words" in warnings
+    assert f"{where} has <lora:ink:1>, which is read as words" in warnings
+    assert any(f"{where} names the embedding 'none'" in warning for warning in warnings)
+    assert any(f"{where} has a ( that is never closed" in warning for warning in warnings)
+
+
+def test_what_ends_the_job_is_refused_with_its_node(client: FlaskClient) -> None:
+    reply = client.post("/api/txt2img", json={"custom_workflow": graph("an embedding: ")})
+    assert reply.status_code == 422
+    assert (reply.json["error"]["field"], reply.json["error"]["node"]) == ("custom_workflow", "good")
+
+
+def test_a_prompt_is_placed_without_its_tags_and_told_once(client: FlaskClient) -> None:
+    fields = {"prompt": "a {red|blue} circle", "custom_workflow": graph("old {x|y}")}
+    reply = client.post("/api/txt2img", json=fields)
+    assert reply.json["workflow"]["prompt"]["good"]["inputs"]["text"] == "a {red|blue} circle"
+    assert reply.json["warnings"] == ["prompt has {red|blue}, which is read as words"]
+
+
+def test_workflows_with_names_are_read_too(client: FlaskClient, tmp_path: Path) -> None:
+    (tmp_path / "workflows").mkdir()
+    (tmp_path / "workflows" / "mine.json").write_text(json.dumps(graph("old")), encoding="utf-8")
+    reply = client.post("/api/workflows/mine", json={"prompt": "a [red|blue] circle"})
+    assert reply.status_code == 200, reply.text
+    assert reply.json["warnings"] == ["prompt has [red|blue], which is read as words"]
+    reply = client.post("/api/workflows/mine", json={"prompt": "(year: inf)"})
+    assert (reply.status_code, reply.json["error"]["field"]) == (422, "prompt")
