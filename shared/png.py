@@ -56,6 +56,14 @@ def read_texts(png: bytes) -> dict[str, str]:
     return texts
 
 
+def read_size(head: bytes) -> tuple[int, int] | None:
+    """Width and height in pixels, from the first 24 bytes of a PNG; None for other bytes."""
+    if len(head) < 24 or not head.startswith(SIGNATURE + b"\0\0\0\rIHDR"):
+        return None
+    width, height = struct.unpack_from(">II", head, 16)
+    return width, height
+
+
 def has_text(head: bytes, key: str) -> bool:
     """Whether a PNG, of which only the beginning need be there, has a text of that key as its first chunks."""
     start = len(SIGNATURE)

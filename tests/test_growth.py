@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 
 from shared import infotext, png
 from shared.engine.headers import read_header
-from shared.errors import DreamLayerError, RequestError
+from shared.errors import DreamLayerError, InvalidValue, RequestError
 from shared.images import decode_base64
 from shared.json_limits import MOST_VALUES, JsonTooLarge, has_more_values, load_json
 from shared.png import SIGNATURE, read_texts
+from shared.prompts import EmbeddingFiles
 from shared.web.body import MOST_FIELDS, parse_json
 from shared.web.control.report_text import cell
-from shared.web.reading.prompts import misread, read_embeddings, take_loras
+from shared.web.reading.prompts import read_prompt, take_loras
 from shared.web.titles import title
 from workflows.foreign import read_graph
 from workflows.placing import find_places
@@ -135,9 +136,10 @@ def test_labels_that_are_not_known_are_named_up_to_a_limit() -> None:
 @pytest.mark.parametrize("beginning", ["", "<lora:a>", "<lora:", "[a:", "[a:b:1", "<lyco:", "x"])
 def test_prompts_are_read_in_linear_time(beginning: str, piece: str) -> None:
     def work(text: str) -> None:
-        misread(text, "prompt")
-        read_embeddings(text, "prompt", ["a.pt", "b.pt"])
-        take_loras(text)
+        with contextlib.suppress(InvalidValue):
+            read_prompt(text, "prompt", EmbeddingFiles(["a.pt", "b.pt"]))
+        with contextlib.suppress(InvalidValue):
+            take_loras(text)
 
     assert_linear(work, lambda size: beginning + piece * (size // len(piece)) + "x", 2_500)
 

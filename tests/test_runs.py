@@ -14,7 +14,7 @@ from shared.web.addresses import Addresses
 from shared.web.app import create_app
 from shared.web.backend import Backend
 from shared.web.control.run_form import run_body
-from shared.web.control.runs import run_routes
+from shared.web.control.runs import measure, run_routes
 from shared.web.native import image_routes
 from tests.finished import REQUEST, finish
 from tests.golden_graphs import LORAS, UNIT, draw
@@ -79,10 +79,12 @@ def test_a_run_says_what_its_request_said(backend: Backend) -> None:
 
 
 def test_what_the_request_does_not_say_is_read_out_of_the_graph(backend: Backend) -> None:
-    run = run_body(finish(backend, {"steps": 3}, draw(controls=(UNIT,)), kind="workflow"), Addresses(BASE))
+    row = finish(backend, {"steps": 3}, draw(controls=(UNIT,)), kind="workflow")
+    # All but the size: that is the file's.
+    run = run_body(row, Addresses(BASE), measure(row, backend.archive.pictures))
     has_every_key(run)
     assert (run["prompt"], run["negative_prompt"], run["seed"], run["steps"]) == ("a red circle", "blue", 42, 3)
-    assert (run["width"], run["cfg_scale"], run["model"]) == (512, 6.5, "model.safetensors")
+    assert (run["width"], run["cfg_scale"], run["model"]) == (8, 6.5, "model.safetensors")
     assert run["controlnets"][0] == {"model": "canny.safetensors", "strength": 0.9, "enabled": True}
 
 

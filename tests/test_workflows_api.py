@@ -45,9 +45,11 @@ def test_our_own_graph_sent_back_draws_the_same_picture(house: TestHouse, drawn:
     again = house.draw(custom_workflow=drawn["workflow"])
     assert same(house.picture(again), house.picture(drawn))
     assert again["warnings"] == []
-    # Nothing was said of a seed or a size, and nothing is made up.
+    # Nothing was said of a seed, and nothing is made up; what the picture has is told of the picture.
     assert "seed" not in again
-    assert "width" not in again["comfy_response"]["generated_images"][0]
+    facts = ("seed", "width", "height")
+    one, other = (reply["comfy_response"]["generated_images"][0] for reply in (again, drawn))
+    assert [one[name] for name in facts] == [other[name] for name in facts]
     assert again["comfy_response"]["generated_images"] != drawn["comfy_response"]["generated_images"]
 
 

@@ -41,6 +41,20 @@ def picture_number(name: str) -> int:
     return int(match["node"] or 1) + int(match["count"]) - 1 if match else 1
 
 
+def picture_index(name: str) -> int:
+    """Which of its saving node's pictures it is, counted from 0."""
+    match = NAME.fullmatch(name)
+    return int(match["count"]) - 1 if match else 0
+
+
+def saving_node(graph: Mapping[str, Any], name: str) -> str | None:
+    """The node of the job's graph that saved the picture of that name; None for what is no name of ours."""
+    match = NAME.fullmatch(name)
+    saving = [node for node, about in graph.items() if "filename_prefix" in about["inputs"]]
+    number = int(match["node"] or 1) if match else 0
+    return saving[number - 1] if 1 <= number <= len(saving) else None
+
+
 def job_beginning(name: str) -> str | None:
     """What the id of the picture's job begins with; None for what is no name of ours."""
     match = NAME.fullmatch(name)

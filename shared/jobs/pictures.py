@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 from shared.jobs.names import locate, save_prefixes
 from shared.jobs.recipes import OURS, picture_parameters, with_recipe
 from shared.jobs.tables import JobRow
-from shared.png import has_text
+from shared.png import has_text, read_size
 
 # Bytes in which a recipe begins, if there is one.
 HEAD = 256
@@ -33,6 +34,15 @@ class Pictures:
             return None
         paths = (folder / image.subfolder / image.filename for folder in self._outputs())
         return next((path for path in paths if path.is_file()), None)
+
+    def dimensions(self, name: str) -> tuple[int, int] | None:
+        """Width and height of a picture of ours in pixels, as its file says; None if it is not here."""
+        path = self.find(name)
+        try:
+            with path.open("rb") if path is not None else io.BytesIO() as file:
+                return read_size(file.read(HEAD))
+        except OSError:
+            return None
 
     def finished(self, name: str) -> Path | None:
         """The file of a picture of ours, if it is here with its recipe."""

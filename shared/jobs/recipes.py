@@ -7,7 +7,7 @@ from typing import Any
 
 from shared import __version__
 from shared.infotext import write
-from shared.jobs.names import picture_number
+from shared.jobs.names import picture_index, picture_number
 from shared.jobs.tables import JobRow
 from shared.png import BrokenPng, with_texts
 
@@ -45,6 +45,9 @@ def picture_parameters(row: JobRow, filename: str) -> dict[str, Any] | None:
     """The API's fields that make this one picture of a job again; None if there are none, or if they stay untold."""
     request = row.spec.get("request")
     if not request or not row.spec.get("repeatable", True) or not row.spec.get("recipe", True):
+        return None
+    # The seed makes the first picture of a batch; for the others no field of the API would.
+    if row.foreign and picture_index(filename) > 0:
         return None
     parameters = dict(request)
     seeds, index = row.spec.get("seeds", ()), picture_number(filename) - 1

@@ -104,7 +104,7 @@ class NewJob:
 
     `spec` holds `request` (its parameters), `graph`, `warnings`, `uploads` (pairs of name and folder, or None for
     what is only kept), `previews`, of the pictures the `seeds` and the `size`, whether it is `repeatable` by its
-    parameters alone, and whether its pictures get their `recipe`.
+    parameters alone, whether its pictures get their `recipe`, and the `output_node` that was asked for.
     """
 
     id: str
@@ -140,6 +140,11 @@ class JobRow:
     error: dict[str, Any] | None
     idempotency_key: str | None
     body_hash: str | None
+
+    @property
+    def foreign(self) -> bool:
+        """Whether its graph is somebody's own, sent or as a file: its request then says little of what was drawn."""
+        return self.kind == "workflow" or not self.spec.get("repeatable", True)
 
 
 @dataclass(frozen=True)

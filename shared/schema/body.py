@@ -261,6 +261,14 @@ class GenerationBody(Body):
     custom_workflow: Annotated[
         dict[str, Any] | None, Field(description="a graph of your own, in ComfyUI's API format")
     ] = None
+    output_node: Annotated[
+        Name | None,
+        Field(
+            coerce_numbers_to_str=True,
+            description="the `SaveImage` of `custom_workflow`, by its id or title, whose picture is the answer to "
+            "`Accept: image/...`; if left out, the last stage",
+        ),
+    ] = None
     preview: Annotated[bool, Field(description="small pictures of the work in progress, as events of the job")] = False
 
 

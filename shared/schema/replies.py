@@ -39,10 +39,13 @@ class Image(Reply):
     filename: str
     subfolder: str
     type: str
-    batch_index: int
-    seed: int | None = None
-    width: int | None = None
-    height: int | None = None
+    batch_index: Annotated[int, Field(description="which picture of the job it is, from 0; of custom graphs, `index`")]
+    node: Annotated[str | None, Field(description="of custom graphs: the node that saved it")] = None
+    title: Annotated[str | None, Field(description="of custom graphs: the title of that node, if it has one")] = None
+    index: Annotated[int | None, Field(description="of custom graphs: which of that node's pictures, from 0")] = None
+    seed: Annotated[int | None, Field(description="absent where it is not known")] = None
+    width: Annotated[int | None, Field(description="pixels, as the file says; absent where it is not known")] = None
+    height: Annotated[int | None, Field(description="likewise")] = None
 
 
 class ComfyResponse(Reply):

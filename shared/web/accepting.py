@@ -11,16 +11,25 @@ from flask import Response, jsonify, request
 from shared.engine.client import SavedImage
 from shared.errors import GenerationFailed, InvalidValue
 from shared.jobs.names import filename_prefix
+from shared.jobs.pictures import Pictures
 from shared.jobs.tables import JobRow, NewJob
 from shared.web.addresses import Addresses
 from shared.web.backend import Backend
 from shared.web.body import Fields, read_fields
 from shared.web.callers import caller_of
-from shared.web.reply import picture_reply, result_body, tell_warnings, wanted_format
+from shared.web.reply import (
+    picture_facts,
+    picture_reply,
+    result_body,
+    shown_picture,
+    tell_warnings,
+    wanted_format,
+)
 from shared.web.waiting import accepted_reply, stream_reply, take_place, wait_for, wants_stream
 from workflows.loading import UPLOAD_FOLDER
 
 LONGEST_KEY = 255
+Write = Callable[[JobRow, Addresses, Pictures], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,8 @@ class Draft:
     `request` is what the reply repeats as parameters; `uploads` are the pictures that the graph loads, `kept` those
     that the client sent, by name; `spelled_out` replaces some of `request` for programs that lack our fields; `seeds`
     and `size` (in pixels) are those of the pictures to come, as far as they are known; `model` and `work` serve the
-    estimate of how long it will take. Only what is `repeatable` is told by its parameters alone.
+    estimate of how long it will take. Only what is `repeatable` is told by its parameters alone. `output_node` is the
+    node whose picture is the answer, where that is one picture.
     """
 
     request: Mapping[str, Any]
@@ -45,6 +55,7 @@ class Draft:
     work: float = 1.0
     previews: bool = False
     repeatable: bool = True
+    output_node: str | None = None
 
 
 def draw(
@@ -52,7 +63,7 @@ def draw(
     kind: str,
     draft: Callable[[Fields, str], Draft],
     salt: str | None = None,
-    write: Callable[[JobRow, Addresses], dict[str, Any]] = result_body,
+    write: Write = result_body,
 ) -> Response:
     """Answers the request at hand: `draft` makes of its fields what is drawn, saving under the prefix that it is given.
 
@@ -96,6 +107,7 @@ def _accept(backend: Backend, kind: str, draft: Callable[[Fields, str], Draft], 
             "size": drafted.size,
             "previews": drafted.previews,
             "repeatable": drafted.repeatable,
+            "output_node": drafted.output_node,
             "spelled_out": dict(drafted.spelled_out),
             "recipe": backend.paths.read().save_metadata,
         },
@@ -132,16 +144,14 @@ def _same(earlier: JobRow, body_hash: str | None) -> JobRow:
     return earlier
 
 
-def _result(backend: Backend, row: JobRow, write: Callable[[JobRow, Addresses], dict[str, Any]]) -> Response:
+def _result(backend: Backend, row: JobRow, write: Write) -> Response:
     output = wanted_format(request)
     if output is None:
-        return tell_warnings(jsonify(write(row, backend.addresses())), row)
-    return tell_warnings(picture_reply(row, backend.addresses(), _read(backend, row), output), row)
-
-
-def _read(backend: Backend, row: JobRow) -> bytes:
-    """The job's first picture."""
-    png = backend.picture(SavedImage(**row.images[0])) if row.images else None
-    if png is None:
+        return tell_warnings(jsonify(write(row, backend.addresses(), backend.archive.pictures)), row)
+    image = shown_picture(row)
+    png = None if image is None else backend.picture(SavedImage(**image))
+    if image is None or png is None:
         raise GenerationFailed("the engine saved no picture", hint="data/logs/engine.log says more")
-    return png
+    name = image["filename"]
+    facts = picture_facts(row, name, backend.archive.pictures)
+    return tell_warnings(picture_reply(row, backend.addresses(), name, facts, png, output), row)

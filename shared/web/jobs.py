@@ -125,7 +125,7 @@ def _whole(backend: Backend, row: JobRow) -> dict[str, Any]:
             "progress": None if progress is None else progress.data,
         }
     if row.state is State.COMPLETED:
-        body["result"] = result_body(row, backend.addresses())
+        body["result"] = result_body(row, backend.addresses(), backend.archive.pictures)
     return body
 
 

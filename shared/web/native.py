@@ -1,7 +1,7 @@
 """The native REST API: POST /api/txt2img, POST /api/img2img, GET /api/images/<name>."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -27,6 +27,8 @@ from shared.web.reply import picture_facts
 from shared.web.titles import title
 from workflows.graph import Graph
 from workflows.img2img import img2img
+from workflows.outputs import FIELD as OUTPUT
+from workflows.outputs import find_output
 from workflows.txt2img import txt2img
 
 R = TypeVar("R", bound=Common)
@@ -73,7 +75,7 @@ def image_routes(backend: Backend) -> Blueprint:
         chosen, download = backend.paths.read().filename_format, wants_download()
         if chosen is not None:
             row = job_of(filename)
-            facts = {} if row is None else {**row.spec["request"], **picture_facts(row, filename)}
+            facts = {} if row is None else _title_facts(row, picture_facts(row, filename, backend.archive.pictures))
             stem = title(chosen, filename, facts)
         elif download:
             stem = filename.removesuffix(".png")
@@ -100,6 +102,12 @@ def wants_download() -> bool:
     if wants is None:
         raise InvalidValue(f"download {asked!r} is neither 1 nor 0", field="download", hint="?download=1")
     return wants
+
+
+def _title_facts(row: JobRow, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The request's parameters and the picture's own facts, which alone count for a graph of the client's own."""
+    measured = ("seed", "width", "height") if row.foreign else ()
+    return {**{name: value for name, value in row.spec["request"].items() if name not in measured}, **facts}
 
 
 def _content(png: bytes, output: OutputFormat, name: str, row: JobRow | None) -> bytes:
@@ -173,6 +181,7 @@ def generation_routes(
             # Ours stood in for it; what stands in the graph stays.
             values.pop("prompt", None)
         graph, not_placed = custom_graph(backend, own, places, values, prefix)
+        asked = fields.values.get(OUTPUT)
         return Draft(
             request={key: value for key, value in values.items() if key not in ("input_image", "mask")},
             graph=graph,
@@ -182,6 +191,7 @@ def generation_routes(
             model=CUSTOM,
             previews=reading.preview,
             repeatable=False,
+            output_node=None if asked in (None, "") else find_output(graph, asked),
         )
 
     return routes

@@ -2,18 +2,20 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flask import Request, Response, jsonify, request
 
 from shared.errors import DreamLayerError
 from shared.images import OutputFormat, convert_png
-from shared.jobs.names import picture_number
+from shared.jobs.names import picture_index, picture_number, saving_node
+from shared.jobs.pictures import Pictures
 from shared.jobs.recipes import infotext, with_recipe
 from shared.jobs.tables import JobRow
 from shared.settings import Settings
 from shared.web.addresses import Addresses
+from workflows.outputs import last_output, seed_of, seeds_in, title
 
 # Characters of the header X-Warnings, and of one warning in it.
 LONGEST_HEADER, LONGEST_WARNING = 3500, 1500
@@ -31,11 +33,11 @@ def wanted_format(request: Request) -> OutputFormat | None:
     return FORMATS.get(best or "")
 
 
-def result_body(row: JobRow, addresses: Addresses) -> dict[str, Any]:
-    """Everything about a completed job, with the field names that the web page reads."""
+def result_body(row: JobRow, addresses: Addresses, pictures: Pictures) -> dict[str, Any]:
+    """Everything about a completed job, with the field names that the web page reads; `pictures` are measured."""
     request = row.spec["request"]
     images = [
-        {"url": addresses.image(image["filename"]), **image, **picture_facts(row, image["filename"])}
+        {"url": addresses.image(image["filename"]), **image, **picture_facts(row, image["filename"], pictures)}
         for image in row.images
     ]
     times = timings(row)
@@ -45,7 +47,7 @@ def result_body(row: JobRow, addresses: Addresses) -> dict[str, Any]:
         "message": f"{count} in {times['waited_s'] + times['ran_s']:.1f} s",
         "job_id": row.id,
         "run_id": row.id,
-        **({"seed": request["seed"]} if request.get("seed") is not None else {}),
+        **({} if (seed := job_seed(row)) is None else {"seed": seed}),
         "parameters": request,
         "comfy_response": {"prompt_id": row.id, "generated_images": images},
         "timings": times,
@@ -54,11 +56,47 @@ def result_body(row: JobRow, addresses: Addresses) -> dict[str, Any]:
     }
 
 
-def picture_facts(row: JobRow, filename: str) -> dict[str, Any]:
-    """What is known of one picture of a job: its place among them, its seed, its size in pixels."""
+def job_seed(row: JobRow) -> int | None:
+    """The seed that a job began with; of a graph of the client's own, the one that was sent, if the graph has it."""
+    seed = row.spec["request"].get("seed")
+    return None if row.foreign and seed not in seeds_in(row.spec["graph"]) else seed
+
+
+def shown_picture(row: JobRow) -> dict[str, str] | None:
+    """The picture that is the whole answer where one is asked for; None if there is none.
+
+    It is the first; of a graph of the client's own, the first of its last stage, or of the node that was asked for.
+    """
+    if not row.foreign:
+        return row.images[0] if row.images else None
+    by_node: dict[str | None, dict[str, str]] = {}
+    for image in row.images:
+        by_node.setdefault(saving_node(row.spec["graph"], image["filename"]), image)
+    asked = row.spec.get("output_node")
+    return by_node.get(asked or last_output(row.spec["graph"], {node for node in by_node if node is not None}))
+
+
+def picture_facts(row: JobRow, filename: str, pictures: Pictures) -> dict[str, Any]:
+    """What is known of one picture of a job: its place among them, its seed, its size in pixels as its file says."""
+    facts = _facts_of_a_graph(row.spec["graph"], filename) if row.foreign else _facts_of_a_request(row, filename)
+    measured = pictures.dimensions(filename)
+    if measured is not None:
+        facts["width"], facts["height"] = measured
+    return facts
+
+
+def _facts_of_a_graph(graph: dict[str, Any], filename: str) -> dict[str, Any]:
+    """Which node saved it, and as which of its pictures. Only of the first of a batch is the seed known."""
+    index, node = picture_index(filename), saving_node(graph, filename)
+    facts: dict[str, Any] = {"batch_index": index, "index": index}
+    if node is not None:
+        facts |= {"node": node, "title": title(graph, node), "seed": seed_of(graph, node) if index == 0 else None}
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _facts_of_a_request(row: JobRow, filename: str) -> dict[str, Any]:
     index = picture_number(filename) - 1
     seeds, size = row.spec.get("seeds", ()), row.spec.get("size")
-    # A graph of the client's own may not say what size it draws, or with which seed.
     request = row.spec["request"]
     facts = {name: request[name] for name in ("width", "height", "seed") if request.get(name) is not None}
     if index < len(seeds):
@@ -80,7 +118,7 @@ def job_body(row: JobRow, addresses: Addresses) -> dict[str, Any]:
         "started": row.started,
         "finished": row.finished,
         "timings": timings(row),
-        "seed": row.spec["request"].get("seed"),
+        "seed": job_seed(row),
         "parameters": row.spec["request"],
         "images": [addresses.image(image["filename"]) for image in row.images],
         "error": None if row.error is None else {"message": row.error["message"], **row.error["error"]},
@@ -96,18 +134,19 @@ def timings(row: JobRow) -> dict[str, float | int]:
     return {"waited_s": round(waited, 3), "ran_s": round(ran, 3), "attempts": row.attempts + 1}
 
 
-def picture_reply(row: JobRow, addresses: Addresses, png: bytes, output: OutputFormat) -> Response:
-    """The first picture itself; what JSON would have told of it stands in headers."""
-    name = row.images[0]["filename"]
+def picture_reply(
+    row: JobRow, addresses: Addresses, name: str, facts: Mapping[str, Any], png: bytes, output: OutputFormat
+) -> Response:
+    """The picture of that name itself; what JSON would have told of it stands in headers. `facts` are its own."""
     whole = with_recipe(png, row, name) if output == "png" else convert_png(png, output, infotext(row, name))
     response = Response(whole, mimetype=f"image/{output}")
-    urls = [addresses.image(image["filename"]) for image in row.images]
-    response.headers["Content-Location"] = urls[0]
+    others = [addresses.image(image["filename"]) for image in row.images if image["filename"] != name]
+    response.headers["Content-Location"] = addresses.image(name)
     response.headers["X-Job-Id"] = row.id
-    if row.spec["request"].get("seed") is not None:
-        response.headers["X-Seed"] = str(row.spec["request"]["seed"])
-    if urls[1:]:
-        response.headers["Link"] = ", ".join(f'<{url}>; rel="alternate"' for url in urls[1:])
+    if "seed" in facts:
+        response.headers["X-Seed"] = str(facts["seed"])
+    if others:
+        response.headers["Link"] = ", ".join(f'<{url}>; rel="alternate"' for url in others)
     return response
 
 

@@ -124,7 +124,7 @@ def _more(backend: Backend, job: JobRow, event: Event, addresses: Addresses) -> 
     """What an event's data lacks in the table: addresses, for they depend on who asks, and what the job's row holds."""
     if event.name == "image":
         name = event.data["filename"]
-        return {"url": addresses.image(name), **picture_facts(job, name)}
+        return {"url": addresses.image(name), **picture_facts(job, name, backend.archive.pictures)}
     if event.name == "queued":
         row = backend.store.get(job.id)
         return {} if row is None else {"eta_s": backend.eta(row)}
@@ -132,7 +132,7 @@ def _more(backend: Backend, job: JobRow, event: Event, addresses: Addresses) -> 
         return {"eta_s": round(max(0.0, event.data["ends_at"] - time.time()), 1)}
     if event.name == State.COMPLETED.value:
         row = backend.store.get(job.id)
-        return {} if row is None else result_body(row, addresses)
+        return {} if row is None else result_body(row, addresses, backend.archive.pictures)
     if event.name in (State.FAILED.value, State.CANCELLED.value):
         row = backend.store.get(job.id)
         return {} if row is None or row.error is None else row.error

@@ -26,6 +26,8 @@ from shared.web.custom import check, misread_prompts
 from shared.web.reading.pictures import SentPictures
 from workflows.loading import input_name
 from workflows.named import FIELD, PICTURE_TYPES, Workflow, read_workflow
+from workflows.outputs import FIELD as OUTPUT
+from workflows.outputs import find_output
 from workflows.placing import SIDES, fill, reads_alpha
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}", re.ASCII)
@@ -127,7 +129,7 @@ def _draft(backend: Backend, workflow: Workflow, fields: Fields, prefix: str) ->
     parameters = workflow.header.parameters
     sent = {**dict.fromkeys(fields.files), **fields.values}
     # As with every request, unless the workflow gives these names another meaning.
-    further = {name for name in ("preview", "image") if name not in parameters}
+    further = {name for name in ("preview", "image", OUTPUT) if name not in parameters}
     if "input_image" not in parameters:
         further.discard("image")
     own = {key: value for key, value in sent.items() if key not in further}
@@ -149,6 +151,7 @@ def _draft(backend: Backend, workflow: Workflow, fields: Fields, prefix: str) ->
     settings |= {target: input_name(picture) for target, picture in pictures.items()}
     sent_by = {target: key for key in [*values, *images] for target in workflow.targets[key]}
     graph, ignored = check(backend, fill(workflow.graph, settings), FIELD, sent_by)
+    asked = sent.get(OUTPUT) if OUTPUT in further else None
     return Draft(
         request={"workflow": workflow.name, **values},
         graph=with_prefix(graph, prefix),
@@ -157,6 +160,7 @@ def _draft(backend: Backend, workflow: Workflow, fields: Fields, prefix: str) ->
         kept=reader.kept,
         # Its own earlier jobs tell how long it takes.
         model=f"{KIND} {workflow.name}",
+        output_node=None if asked in (None, "") else find_output(graph, asked),
         previews="preview" in further and _preview(fields.values.get("preview", False)),
     )
 

@@ -11,6 +11,7 @@ from shared.engine.catalog import Catalog
 from shared.engine.options import FACES, NODES_AGE
 from shared.errors import InvalidValue
 from shared.fitting import as_picture
+from shared.jobs.pictures import Pictures
 from shared.jobs.tables import JobRow
 from shared.schema.body import ExtrasBody
 from shared.web.accepting import Draft, draw
@@ -88,11 +89,11 @@ def extras_values(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**{name: value for name, value in values.items() if name not in (PARAMS, "image")}, **params}
 
 
-def extras_body(row: JobRow, addresses: Addresses) -> dict[str, Any]:
+def extras_body(row: JobRow, addresses: Addresses, pictures: Pictures) -> dict[str, Any]:
     """The reply, with the address where the page looks for it: that of the picture in the format that it chose."""
     ending = row.spec["request"]["output_format"]
     urls = [addresses.image(f"{image['filename'].removesuffix('.png')}.{ending}") for image in row.images]
-    return {**result_body(row, addresses), "data": {"output_image": urls[0] if urls else None}}
+    return {**result_body(row, addresses, pictures), "data": {"output_image": urls[0] if urls else None}}
 
 
 def _face_models(catalog: Catalog) -> list[str] | None:

@@ -18,7 +18,7 @@ from shared.web.body import read_optional_fields
 from shared.web.control.bundle import Bundles
 from shared.web.control.report_text import readme, runs_csv
 from shared.web.control.run_form import run_body
-from shared.web.control.runs import find_run
+from shared.web.control.runs import find_run, measure
 
 PATH = "/api/report-bundle"
 MOST_RUNS = 500
@@ -98,7 +98,7 @@ class Report:
                 size += self._write_picture(archive, SavedImage(**image))
                 if size > LARGEST:
                     raise _too_large()
-        runs = [run_body(row, self._addresses) for row in self._rows]
+        runs = [run_body(row, self._addresses, measure(row, self._backend.archive.pictures)) for row in self._rows]
         archive.writestr("runs.csv", runs_csv(runs), zipfile.ZIP_DEFLATED)
         archive.writestr("README.md", readme(runs, self.missing, datetime.now()))
 

@@ -10,9 +10,11 @@ from datetime import datetime, timezone
 from typing import Any
 
 from shared import __version__
+from shared.jobs.names import saving_node
 from shared.jobs.tables import JobRow
 from shared.web.addresses import Addresses
 from workflows.foreign import is_link
+from workflows.outputs import seed_of_all
 from workflows.placing import find_places
 
 # The page knows these two; another job counts as the one of them that it is nearest to.
@@ -34,14 +36,20 @@ FIELDS: Mapping[str, tuple[str, Any]] = {
 }
 
 
-def run_body(row: JobRow, addresses: Addresses) -> dict[str, Any]:
-    """The run that `row` is."""
+def run_body(row: JobRow, addresses: Addresses, measured: tuple[int, int] | None = None) -> dict[str, Any]:
+    """The run that `row` is; `measured` is the size of its picture in pixels, if its file is at hand.
+
+    Of a graph of the client's own, the size is that or unknown, and the seed the one that all of its pictures share.
+    """
     request, graph = row.spec["request"], row.spec["graph"]
     told = {key: request.get(name) for key, (name, _) in FIELDS.items()}
     if any(value is None for value in told.values()):
         held = _held(graph)
         told = {key: held.get(FIELDS[key][0]) if value is None else value for key, value in told.items()}
-    size = row.spec.get("size") or (None, None)
+    size = measured or row.spec.get("size") or (None, None)
+    if row.foreign:
+        nodes = {node for image in row.images if (node := saving_node(graph, image["filename"])) is not None}
+        told = {**told, "width": None, "height": None, "seed": seed_of_all(graph, nodes)}
     told = {**told, "width": told["width"] or size[0], "height": told["height"] or size[1]}
     return {
         "run_id": row.id,

@@ -9,10 +9,12 @@ from __future__ import annotations
 from flask import Blueprint, Response, jsonify
 
 from shared.errors import NotFinished, NotFound
+from shared.jobs.pictures import Pictures
 from shared.jobs.tables import JobRow, State
 from shared.web.backend import Backend
 from shared.web.control.run_form import run_body
 from shared.web.paging import number_argument
+from shared.web.reply import shown_picture
 
 # The page asks for all runs at once, each with its graph.
 PAGE = 200
@@ -28,13 +30,15 @@ def run_routes(backend: Backend) -> Blueprint:
         limit = number_argument("limit", LARGEST_PAGE) or PAGE
         rows = backend.store.page(states=[State.COMPLETED], limit=limit, before=number_argument("before", 2**53))
         addresses = backend.addresses()
-        runs = [run_body(row, addresses) for row in rows]
+        runs = [run_body(row, addresses, measure(row, backend.archive.pictures)) for row in rows]
         return jsonify({"status": "success", "runs": runs, "before": rows[-1].number if len(rows) == limit else None})
 
     @routes.get("/api/runs/<run_id>")
     def get_run(run_id: str) -> Response:
         row = find_run(backend, run_id)
-        return jsonify({"status": "success", "run": run_body(row, backend.addresses())})
+        return jsonify(
+            {"status": "success", "run": run_body(row, backend.addresses(), measure(row, backend.archive.pictures))}
+        )
 
     @routes.delete("/api/runs/<run_id>")
     def delete_run(run_id: str) -> Response:
@@ -47,6 +51,16 @@ def run_routes(backend: Backend) -> Blueprint:
         return jsonify({"status": "success", "message": "the run and its pictures are removed", "run_id": run_id})
 
     return routes
+
+
+def measure(row: JobRow, pictures: Pictures) -> tuple[int, int] | None:
+    """The size of a run's picture, if its request does not decide it and its file is here.
+
+    Of a graph of the client's own it is the last stage's, or that of the node that was asked for.
+    """
+    image = shown_picture(row)
+    asked = not row.foreign and row.spec["request"].get("width") is not None
+    return None if asked or image is None else pictures.dimensions(image["filename"])
 
 
 def find_run(backend: Backend, run_id: str) -> JobRow:

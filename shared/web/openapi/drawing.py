@@ -64,7 +64,8 @@ STREAM = Reply(
     parts=tuple(EVENTS.values()),
 )
 RESULT = Reply(
-    "the result; its first picture itself, or its events, if `Accept` asks for that",
+    "the result; its first picture itself (of a custom graph, that of its last stage or of `output_node`), or its "
+    "events, if `Accept` asks for that",
     ResultReply,
     {**dict.fromkeys(FORMATS, BINARY), **STREAM.types},
     ("X-Job-Id", "X-Seed", "X-Warnings", "Content-Location", "Link"),

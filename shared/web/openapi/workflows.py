@@ -1,5 +1,9 @@
 """The routes of workflows that are files."""
 
+from typing import Annotated
+
+from pydantic import Field
+
 from shared.errors import InvalidValue, NotFound
 from shared.schema.body import Body as Fields
 from shared.schema.replies import WorkflowReply, WorkflowsReply
@@ -14,6 +18,11 @@ THAT = {"name": "shape"}
 
 class WorkflowBody(Fields, extra="allow"):
     """The parameters that GET of the same address tells, as `schema`."""
+
+    output_node: Annotated[
+        str | None,
+        Field(description="the `SaveImage`, by its id or title, whose picture is the answer to `Accept: image/...`"),
+    ] = None
 
 
 OPERATIONS = (

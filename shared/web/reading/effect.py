@@ -71,6 +71,7 @@ def _reasons(body: GenerationBody, request: Common) -> dict[str, str]:
         reasons |= {"tile_size": small, "tile_overlap": small}
     if all(sampling.cfg == 1 for sampling in request.passes) and body.negative_prompt.strip():
         reasons["negative_prompt"] = "with cfg_scale 1 the prompt alone counts"
+    reasons["output_node"] = "it is for custom_workflow"
     steps = request.sampling.steps
     if request.refiner is not None:
         begins, at = request.refiner.begins_at(steps), f"refiner_switch_at {request.refiner.switch_at:g}"

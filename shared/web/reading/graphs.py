@@ -50,9 +50,31 @@ def read_graph(graph: Mapping[str, Any]) -> Recipe | None:
     warnings = ["these parameters were read off the graph, which may hold more"]
     if not found["prompt"]:
         warnings.append("the graph does not tell its prompt")
+    doubt = _doubt_of_seed(nodes, samplers)
+    if doubt is not None and found.pop("seed") is not None:
+        warnings.append(f"seed is left out: {doubt}")
     if len(samplers) > 1:
         warnings.append(f"the graph has {len(samplers)} samplers; the parameters are those of the first")
     return Recipe(kind, {name: value for name, value in found.items() if value is not None}, warnings)
+
+
+def _doubt_of_seed(nodes: Mapping[str, Node], samplers: list[Node]) -> str | None:
+    """Why the first sampler's seed need not be that of this picture; None if it is."""
+    if any(_makes_several(nodes, node) for node in nodes.values()):
+        return "the graph draws a batch, and nothing tells which of its pictures this is"
+    first = [sampler for sampler in samplers if not _between(nodes, sampler)]
+    if len({_number(nodes, sampler, "seed", "noise_seed") for sampler in first}) > 1:
+        return "the graph draws with several seeds, and nothing tells which of its pictures this is"
+    return None
+
+
+def _makes_several(nodes: Mapping[str, Node], node: Node) -> bool:
+    """Whether it makes, joins or divides a batch, as far as the graph tells; a computed number may be any."""
+    of_batches = "batch" in str(node.get("class_type")).casefold()
+    counts = [name for name in ("batch_size", *(["amount"] if of_batches else [])) if name in node["inputs"]]
+    if not counts:
+        return of_batches
+    return any(_number(nodes, node, name) not in (0, 1) for name in counts)
 
 
 def _between(nodes: Mapping[str, Node], sampler: Node) -> bool:

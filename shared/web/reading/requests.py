@@ -29,7 +29,7 @@ FROM_FIELDS = {"input_image", "mask"}
 # Stands in for the picture that is read apart.
 NO_PICTURE = {"input_image": ""}
 # Of the parameters: told by the names of what was sent, or not at all.
-LEFT_OUT = {*FROM_FIELDS, "controlnet", "custom_workflow", "preview"}
+LEFT_OUT = {*FROM_FIELDS, "controlnet", "custom_workflow", "output_node", "preview"}
 # Always told, whether or not they differ from their defaults.
 ALWAYS = (
     *("prompt", "negative_prompt", "model_name", "width", "height", "steps", "cfg_scale", "sampler_name"),
