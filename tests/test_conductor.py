@@ -221,6 +221,19 @@ def test_a_cancel_hits_one_job_wherever_it_stands(
     wait_for(lambda: len(engine.saved()) == 6, "pictures of the cancelled job are left")
 
 
+def test_a_service_that_ends_right_after_a_cancel_leaves_the_engine_no_work(
+    desk: Desk, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.seconds = HELD
+    job_id = desk.submit()
+    wait_until_drawn(engine, job_id)
+    # As if the end came before the thread got to ask the engine.
+    monkeypatch.setattr(desk.conductor, "_survey", lambda: None)
+    assert desk.conductor.cancel(job_id)
+    desk.conductor.stop()
+    assert engine.cancelled == [job_id]
+
+
 def test_a_cancelled_job_is_never_completed_even_if_it_ends_at_that_moment(desk: Desk, engine: FakeEngine) -> None:
     engine.seconds = 0.02
     outcomes, patience = set(), 0.03

@@ -82,6 +82,10 @@ class Conductor:
         self._listener.stop()
         # Whoever adopts what is left asks the engine for it: by then it must have all that was sent.
         self._roster.close(patience=5)
+        # A cancelled job is finished, so nobody adopts it: the engine would draw it to its end.
+        for each in self._roster.in_order():
+            if each.doomed and not self._cancel_in_engine(each.row.id):
+                break
         try:
             with self._beating:
                 self._store.leave(self.owner)
@@ -123,11 +127,17 @@ class Conductor:
             self._doom(each)
             self._events.put(None)
             return True
+        # Another process will find out within a second; the engine need not go on for so long.
+        self._cancel_in_engine(job_id)
+        return True
+
+    def _cancel_in_engine(self, job_id: str) -> bool:
+        """Whether the engine could be told."""
         try:
-            # Another process will find out within a second; the engine need not go on for so long.
             self._engine.cancel(job_id)
         except EngineError as error:
             log.info("job %s is still to be cancelled in the engine: %s", job_id, error)
+            return False
         return True
 
     def _work(self) -> None:
