@@ -14,7 +14,7 @@ import txt2img_server
 from shared.errors import InvalidValue
 from shared.settings import Settings
 from shared.web.backend import Backend
-from shared.web.custom import custom_graph
+from shared.web.custom import read_custom
 from tests.house import TIMEOUT, TestHouse
 
 PAGE = "http://localhost:8080"
@@ -235,7 +235,7 @@ def test_json_of_more_values_than_any_request_has_is_refused(client: MakeClient)
         assert "200,000 values" in form.json["message"]  # type: ignore[index]
     for graph in (many, many.encode()):
         with pytest.raises(InvalidValue, match="custom_workflow has more than 200,000 values"):
-            custom_graph(None, graph, {}, "x")  # type: ignore[arg-type]
+            read_custom(graph)
 
 
 @pytest.mark.parametrize("count", [1001, 3000])
