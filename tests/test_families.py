@@ -297,6 +297,14 @@ def test_what_is_no_whole_safetensors_file_has_no_header(tmp_path: Path, data: b
     assert classify("x", None) == ModelFile("x")
 
 
+def test_a_header_of_many_tensors_is_read(tmp_path: Path) -> None:
+    """Real models have up to some thousands; a limit for other JSON, or for the values of a tensor, is not theirs."""
+    shapes = {f"model.diffusion_model.layer.{number}.weight": (1, 2) for number in range(5000)}
+    header = read_header(tiny.write(tmp_path / "x.safetensors", shapes))
+    assert header is not None
+    assert len(header.tensors) == 5000
+
+
 def test_what_is_no_file_has_no_header(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     os.mkfifo(tmp_path / "pipe")

@@ -16,7 +16,7 @@ from shared.json_limits import load_json
 # Headers of real models have less than 5 MB. A service stays small, whatever lies in a folder.
 LARGEST = 16 * 1024 * 1024
 # Commas and brackets in it: of each tensor about eight. The largest of real models have 20,000 tensors.
-MOST_VALUES = 500_000
+MOST_JSON_VALUES = 500_000
 PREFIX = struct.Struct("<Q")
 # How the name of the tensor ends whose values are read: a bias of UNets, as the original code and as diffusers name it.
 TELLING = (
@@ -55,7 +55,7 @@ def read_header(path: Path) -> Header | None:
             (length,) = PREFIX.unpack(file.read(PREFIX.size))
             if length > LARGEST:
                 return None
-            header = load_json(file.read(length), most=MOST_VALUES)
+            header = load_json(file.read(length), most=MOST_JSON_VALUES)
             start = PREFIX.size + length
             return _parse(header, file, start, file.seek(0, 2) - start)
     # Whatever the bytes are: too few, no JSON, not of this form, or nested without end.

@@ -36,17 +36,22 @@ def plain(text: str) -> str:
     return re.sub(r"[\W_]+", "", text.casefold())
 
 
+def _joined(text: str) -> str:
+    """Without case, blanks, `-` and `_`. Other signs stay: "../loras" is not "loras"."""
+    return re.sub(r"[\s_-]+", "", text.casefold())
+
+
 def find_word(text: str, choices: Iterable[str], also: Mapping[str, str] | None = None) -> str | None:
     """The one of `choices` that `text` is in some spelling; `also` are other words for them.
 
     None if it is none of them, or may be several.
     """
-    choices, wanted = list(choices), plain(text)
+    choices, wanted = list(choices), _joined(text)
     if text in choices:
         return text
-    found = {choice for choice in choices if wanted and plain(choice) == wanted}
+    found = {choice for choice in choices if wanted and _joined(choice) == wanted}
     if not found:
-        found = {choice for name, choice in (also or {}).items() if wanted and plain(name) == wanted}
+        found = {choice for name, choice in (also or {}).items() if wanted and _joined(name) == wanted}
     return found.pop() if len(found) == 1 else None
 
 
