@@ -37,8 +37,8 @@ def plain(text: str) -> str:
 
 
 def _joined(text: str) -> str:
-    """Without case, blanks, `-` and `_`. Other signs stay: "../loras" is not "loras"."""
-    return re.sub(r"[\s_-]+", "", text.casefold())
+    """Like `plain`, with the signs of paths kept: "../loras" is not "loras"."""
+    return re.sub(r"[^\w/\\.]|_", "", text.casefold())
 
 
 def find_word(text: str, choices: Iterable[str], also: Mapping[str, str] | None = None) -> str | None:
