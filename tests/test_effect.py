@@ -131,8 +131,13 @@ def test_notations_of_other_programs_are_named(notation: str) -> None:
 
 
 def test_words_that_only_look_like_a_notation_are_not() -> None:
-    text = "(red:1.2), [blue], ((green)), a break and BRAND, [a, b], <lora:glow:0.8> \\[a:b:0.5\\] 16:9"
+    text = "(red:1.2), ((green)), a break and BRAND, \\(a:b:0.5\\), <lora:glow:0.8> 16:9"
     assert read(prompt=text).warnings == []
+
+
+@pytest.mark.parametrize("brackets", ["[blue]", "[a, b]", "\\[a:b:0.5\\]"])
+def test_brackets_are_words_for_the_engine_whatever_stands_in_them(brackets: str) -> None:
+    assert read(prompt=f"a {brackets} circle").warnings == [f"prompt has {brackets}, which is read as words"]
 
 
 def test_a_lora_in_the_negative_prompt_is_named() -> None:
