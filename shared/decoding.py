@@ -18,7 +18,7 @@ from shared.errors import InvalidPicture
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 FORMATS_TEXT = "PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF"
 MAX_SOURCE_PIXELS = 64_000_000
-# Bytes for each pixel while a picture is decoded, at most: measured on plain pictures of 9 megapixels, and rounded up. The
+# Bytes for each pixel while a picture is decoded, at most: measured on plain pictures of 9 megapixels, rounded up. The
 # libraries for WebP and AVIF hold several copies, that for progressive JPEG all coefficients.
 BYTES_TO_DECODE = {"PNG": 10, "JPEG": 16, "MPO": 16, "WEBP": 18, "GIF": 10, "BMP": 10, "TIFF": 10, "AVIF": 14}
 # And afterwards; one with transparency is laid on a backdrop, so that there are two.

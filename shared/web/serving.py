@@ -21,6 +21,8 @@ from shared.web.intake import Intake
 
 log = logging.getLogger(__name__)
 
+# The names by which `localhost` calls; with IPv4 addresses on an IPv6 socket, the last.
+LOCALHOST = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 # Connections that are accepted before those that are open are looked at again.
 AT_ONCE = 16
 # Seconds for which a listener rests when there is no descriptor left, and between two lines of the log about the same.
@@ -92,9 +94,10 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]
             self._take(*pair)
 
     def fix_addr(self, addr: tuple[Any, ...]) -> tuple[str, int]:
-        """The client's address and port. This machine has one name, or its IPv6 name would be another caller."""
+        """The client's address and port. `localhost` is one caller, by whichever of its two names it comes."""
         name, port = str(addr[0]), int(addr[1])
-        return (LOOPBACK if client_address(name) == LOOPBACK else name), port
+        # Other loopback addresses stay: who calls from 127.0.0.2 chose to be told apart.
+        return (LOOPBACK if name in LOCALHOST else name), port
 
     def add_task(self, task: Channel) -> None:
         """Hands a request to a thread."""
