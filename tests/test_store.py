@@ -174,6 +174,19 @@ def test_whoever_is_silent_for_too_long_is_dead(store: Store) -> None:
     assert store.unfinished([row.id, alive.id], "alive") == {row.id, alive.id}
 
 
+def test_a_heartbeat_ahead_of_now_is_no_sign_of_life(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time
+    rows = {}
+    for owner, ahead in (("killed before the clock was set back", 3600), ("alive", 1)):
+        with monkeypatch.context() as clock:
+            clock.setattr(time, "time", lambda ahead=ahead: now() + ahead)
+            store.beat(owner)
+            rows[owner] = add(store, owner)
+    adopted = store.adopt("new owner", time.time() - 8)
+    assert [row.id for row in adopted] == [rows["killed before the clock was set back"].id]
+    assert store.adopt("new owner", time.time() - 8) == []
+
+
 def test_many_heirs_at_once_adopt_each_job_once(store: Store, open_store: Callable[[], Store]) -> None:
     rows = [add(store, "dead") for _ in range(20)]
     heirs = [open_store() for _ in range(4)]

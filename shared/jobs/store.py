@@ -42,6 +42,10 @@ from shared.jobs.tables import (
 PREVIEW = "preview"
 
 
+# Seconds that the clock of a living process may be ahead of another's.
+MOST_AHEAD = 5.0
+
+
 class Store:
     """The table of jobs. Safe to share between threads; every method is one short transaction.
 
@@ -249,7 +253,9 @@ class Store:
 
     def adopt(self, owner: str, stale_before: float) -> list[JobRow]:
         """Takes over every unfinished job whose owner is gone, or silent since before then; in their order."""
-        alive = sa.select(owners.c.id).where(owners.c.heartbeat >= stale_before)
+        # One far ahead of now was written before the clock was set back, and would hold its jobs until then.
+        ahead = time.time() + MOST_AHEAD
+        alive = sa.select(owners.c.id).where(owners.c.heartbeat.between(stale_before, ahead))
         orphans = (jobs.c.state.in_(UNFINISHED), jobs.c.owner != owner, jobs.c.owner.not_in(alive))
         with self._read() as connection:
             if connection.execute(sa.select(jobs.c.id).where(*orphans).limit(1)).first() is None:
@@ -258,7 +264,7 @@ class Store:
             ids = list(connection.scalars(sa.select(jobs.c.id).where(*orphans)))
             connection.execute(jobs.update().where(jobs.c.id.in_(ids)).values(owner=owner))
             _beat(connection, owner)
-            connection.execute(owners.delete().where(owners.c.heartbeat < stale_before))
+            connection.execute(owners.delete().where(~owners.c.heartbeat.between(stale_before, ahead)))
             query = sa.select(jobs).where(jobs.c.id.in_(ids)).order_by(jobs.c.number)
             return [_row(row) for row in connection.execute(query).mappings()]
 
