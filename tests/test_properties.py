@@ -60,6 +60,7 @@ NAMES: Mapping[str, st.SearchStrategy[Any]] = {
     "restore_faces": st.just(value=False),
     "tiling": st.just(value=False),
     "custom_workflow": st.none(),
+    "output_node": st.just("9"),
     "width": st.integers(16, 300),
     "height": st.integers(16, 300),
     "upscale_factor": st.floats(1, 3),
