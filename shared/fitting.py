@@ -5,8 +5,9 @@ All take and give 8-bit RGB pictures and 8-bit grey masks; sizes are (width, hei
 """
 
 import io
+import itertools
 
-from PIL import Image, ImageChops, ImageFilter, ImageOps
+from PIL import Image, ImageChops, ImageFilter, ImageOps, ImageStat
 
 from shared.schema.body import ResizeMode
 from shared.schema.units import LATENT_CELL, MAX_SIDE, MIN_SIDE, Picture, aligned
@@ -14,6 +15,10 @@ from shared.schema.units import LATENT_CELL, MAX_SIDE, MIN_SIDE, Picture, aligne
 Size = tuple[int, int]
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom, in pixels."""
+# Pixels over which colours go on beneath full transparency: more than filters reach when a picture is enlarged.
+SPREAD = 8
+# Pixels a side of the parts in which that is done.
+TILE = 128
 
 
 def choose_size(source: Size, width: int | None, height: int | None, usual_pixels: int) -> Size:
@@ -112,6 +117,49 @@ def region(mask: Image.Image, padding: int, proportions: Size) -> Box:
 def as_picture(image: Image.Image, *, align: bool = True) -> Picture:
     """A picture as the engine reads it exactly; its edges repeated up to multiples of 8 pixels, unless not `align`."""
     return _as_png(extend(image, _to_alignment(image.size)) if align else image, image.size)
+
+
+def as_source_to_enlarge(image: Image.Image) -> Picture:
+    """A picture (RGB or RGBA) to be enlarged as a picture: nothing of it goes through an autoencoder, so its sides may
+    be any, and its transparency stays."""
+    return as_picture(spread_colours(image) if image.mode == "RGBA" else image, align=False)
+
+
+def spread_colours(image: Image.Image) -> Image.Image:
+    """An RGBA picture whose fully transparent pixels have the colours of the visible pixels around them.
+
+    Enlarging mixes neighbours, and what programs leave under full transparency (mostly black) would show at the edges.
+    Visible pixels stay as they are; farther than SPREAD pixels from all of them, their mean colour stands.
+    """
+    alpha = image.getchannel("A")
+    visible = alpha.point(_touched)
+    if visible.getextrema()[0] == 255 or visible.getbbox() is None:
+        return image
+    mean = tuple(round(level) for level in ImageStat.Stat(image, visible).mean[:3])
+    width, height = image.size
+    result = Image.new("RGB", image.size, mean)
+    # By tiles, for most of them hold no edge.
+    for top, left in itertools.product(range(0, height, TILE), range(0, width, TILE)):
+        right, bottom = min(width, left + TILE), min(height, top + TILE)
+        around = (max(0, left - SPREAD), max(0, top - SPREAD), min(width, right + SPREAD), min(height, bottom + SPREAD))
+        part = image.crop(around)
+        part.putalpha(visible.crop(around))
+        part = _spread(part).crop((left - around[0], top - around[1], right - around[0], bottom - around[1]))
+        result.paste(part, (left, top), part.getchannel("A"))
+    result.putalpha(alpha)
+    return result
+
+
+def _spread(image: Image.Image) -> Image.Image:
+    """A picture whose alpha is 0 or 255, grown by SPREAD pixels: each new one is the mean of its neighbours."""
+    if image.getchannel("A").getextrema() in ((0, 0), (255, 255)):
+        return image
+    for _ in range(SPREAD):
+        grown = image.convert("RGBa").filter(ImageFilter.BoxBlur(1)).convert("RGBA")
+        grown.putalpha(grown.getchannel("A").point(_touched))
+        grown.paste(image, mask=image.getchannel("A"))
+        image = grown
+    return image
 
 
 def as_mask(mask: Image.Image, *, align: bool = True) -> Picture:

@@ -124,11 +124,15 @@ GRAPHS: dict[str, ApiGraph] = {
     "upscale_lanczos_batch": draw(upscale=Enlarging((1024, 1024)), seeds=(1, 2)),
     "hires_upscale": draw(hires=HIRES_LATENT, upscale=Enlarging((2048, 2048), model="4x.safetensors")),
     "upscale_alone": upscale(UpscaleRequest(SOURCE, Enlarging((640, 640), model="4x.safetensors")), PREFIX).to_api(),
+    "upscale_transparent": upscale(
+        UpscaleRequest(SOURCE, Enlarging((640, 640), model="4x.safetensors"), transparent=True), PREFIX
+    ).to_api(),
     "extras_plain": more(),
     "extras_one": more(FIRST),
     "extras_one_half": more(replace(FIRST, visibility=0.5)),
     "extras_two": more(FIRST, SECOND),
     "extras_two_halves": more(replace(FIRST, visibility=0.5), SECOND),
+    "extras_transparent": extras(ExtrasRequest(SOURCE, PLAIN, (FIRST, SECOND), transparent=True), PREFIX).to_api(),
     "img2img": redraw(denoise=0.4),
     "img2img_batch": redraw(seeds=(42, 43), denoise=0.4),
     "img2img_odd_size": redraw(size=(509, 512), denoise=0.4),

@@ -276,6 +276,19 @@ def test_what_is_not_known_is_named(client: FlaskClient) -> None:
     assert reply["warnings"] == ["ignored, because not known here: upscaler_modl_2 (did you mean upscaler_model_2?)"]
 
 
+def test_a_transparent_picture_stays_so_and_needs_no_warning(client: FlaskClient) -> None:
+    erased = small().convert("RGBA")
+    erased.paste((0, 0, 0, 0), (0, 0, 30, 61))
+    body = {
+        "image": (io.BytesIO(encoded(erased)), "a.png"),
+        "params": json.dumps({**PAGE, "upscaler_model": "Lanczos"}),
+    }
+    reply = client.post("/api/extras/upscale", data=body).get_json()
+    assert reply["warnings"] == []
+    graph = reply["workflow"]["prompt"]
+    assert graph["SaveImage"]["inputs"]["images"] == ["JoinImageWithAlpha", 0]
+
+
 def small() -> Image.Image:
     image = Image.new("RGB", (90, 61), "blue")
     ImageDraw.Draw(image).ellipse((20, 10, 60, 50), fill="red")

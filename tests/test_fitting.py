@@ -6,7 +6,21 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from shared.fitting import as_drawn_mask, as_mask, as_picture, blur, choose_size, extend, fit, outpaint_mask, region
+from shared.fitting import (
+    SPREAD,
+    TILE,
+    as_drawn_mask,
+    as_mask,
+    as_picture,
+    as_source_to_enlarge,
+    blur,
+    choose_size,
+    extend,
+    fit,
+    outpaint_mask,
+    region,
+    spread_colours,
+)
 from tests.house import open_rgb
 
 NOISE = Image.effect_noise((40, 20), 90).convert("RGB")
@@ -136,3 +150,25 @@ def test_one_pixel_above_black_has_its_whole_cell_drawn(at: tuple[int, int]) -> 
     assert levels_drawn.shape == (16, 24)
     assert (levels_drawn[top : top + 8, left : left + 8] == 255).all()
     assert levels_drawn.sum() == 255 * 64
+
+
+def test_colours_go_on_beneath_full_transparency() -> None:
+    size = (TILE + 60, 2 * TILE + 20)
+    image = Image.new("RGBA", size, (0, 255, 0, 0))
+    image.paste((200, 16, 32, 255), (TILE - 20, 40, TILE + 2, 2 * TILE))
+    image.putpixel((TILE + 40, 9), (7, 8, 9, 1))
+    result = spread_colours(image)
+    assert result.getchannel("A").tobytes() == image.getchannel("A").tobytes()
+    seen = levels(image.getchannel("A")) > 0
+    assert (levels(result.convert("RGB"))[seen] == levels(image.convert("RGB"))[seen]).all()
+    # As far as filters reach, at every side and across the borders of tiles; and no green anywhere.
+    for at in ((TILE - 20 - SPREAD, 90), (TILE + 1 + SPREAD, TILE + 5), (TILE, 40 - SPREAD), (TILE, 2 * TILE + 7)):
+        assert np.abs(np.subtract(result.getpixel(at)[:3], (200, 16, 32))).max() <= 9
+    assert levels(result.getchannel("G")).max() <= 40
+
+
+def test_what_is_opaque_or_wholly_transparent_is_left_alone() -> None:
+    for alpha in (0, 255):
+        image = Image.new("RGBA", (20, 30), (1, 2, 3, alpha))
+        assert spread_colours(image).tobytes() == image.tobytes()
+    assert as_source_to_enlarge(NOISE).png == as_picture(NOISE, align=False).png

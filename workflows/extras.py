@@ -2,7 +2,7 @@
 
 from shared.schema.request import ExtrasRequest
 from workflows import nodes
-from workflows.finishing import enlarge, restore_faces
+from workflows.finishing import enlarge, keep_transparency, restore_faces
 from workflows.graph import Graph, Image
 from workflows.loading import input_name
 
@@ -14,7 +14,8 @@ def extras(request: ExtrasRequest, filename_prefix: str) -> Graph:
     plainly enlarged. What a layer hides wholly is left out. Faces come first, for there are fewer pixels then.
     """
     graph = Graph()
-    image = nodes.load_image(graph, input_name(request.source))
+    source = input_name(request.source)
+    image = nodes.load_image(graph, source)
     for restored in request.faces:
         image = _over(graph, image, restore_faces(graph, image, restored.how), restored.visibility)
     hiding = [number for number, layer in enumerate(request.layers) if layer.visibility >= 1]
@@ -25,6 +26,8 @@ def extras(request: ExtrasRequest, filename_prefix: str) -> Graph:
     result = image if bottom.model is None and bottom.size == request.source.size else enlarge(graph, image, bottom)
     for layer in above:
         result = _over(graph, result, enlarge(graph, image, layer.how), layer.visibility)
+    if request.transparent:
+        result = keep_transparency(graph, result, source, request.source.size, bottom)
     nodes.save_image(graph, result, filename_prefix)
     return graph
 

@@ -31,6 +31,18 @@ def enlarge(graph: Graph, image: Image, enlarging: Enlarging) -> Image:
     return nodes.scale(graph, image, *enlarging.size, enlarging.method)
 
 
+def keep_transparency(graph: Graph, image: Image, source: str, before: Size, after: Enlarging) -> Image:
+    """A finished picture, as transparent as the file `source` of the size `before` is.
+
+    Transparency goes through no model: the engine's models know colours alone.
+    """
+    transparency = nodes.load_transparency(graph, source)
+    if after.size != before:
+        scaled = nodes.scale(graph, nodes.mask_to_image(graph, transparency), *after.size, after.method)
+        transparency = nodes.image_to_mask(graph, scaled)
+    return nodes.add_transparency(graph, image, transparency)
+
+
 def restore_faces(graph: Graph, image: Image, faces: FaceRestoration | None) -> Image:
     """A picture with its faces drawn anew, if that was asked for."""
     if faces is None:

@@ -39,7 +39,7 @@ class Latent(Socket):
 
 
 class Image(Socket):
-    """Pictures, batch x height x width x 3, 0 to 1."""
+    """Pictures, batch x height x width x 3 (4 with an alpha channel), 0 to 1."""
 
 
 class Mask(Socket):

@@ -84,8 +84,13 @@ def guide(graph: Graph, conditioning: Conditioning, guidance: float) -> Conditio
 
 
 def load_image(graph: Graph, image: str) -> Image:
-    """A file of the engine's input folder. Its second output, the mask from alpha, is not used: we send RGB."""
+    """The colours of a file of the engine's input folder, those too that are transparent."""
     return Image(graph.add("LoadImage", image=image), 0)
+
+
+def load_transparency(graph: Graph, image: str) -> Mask:
+    """How transparent a file of the engine's input folder is: 1 where it is fully transparent, 0 where it is opaque."""
+    return Mask(graph.add("LoadImage", image=image), 1)
 
 
 def load_mask(graph: Graph, image: str) -> Mask:
@@ -250,6 +255,11 @@ def mask_to_image(graph: Graph, mask: Mask) -> Image:
 def image_to_mask(graph: Graph, image: Image) -> Mask:
     """The red channel of a picture as a mask."""
     return Mask(graph.add("ImageToMask", image=image, channel="red"), 0)
+
+
+def add_transparency(graph: Graph, image: Image, transparency: Mask) -> Image:
+    """A picture with an alpha channel: transparent where the mask is 1 (the node inverts the input it calls alpha)."""
+    return Image(graph.add("JoinImageWithAlpha", image=image, alpha=transparency), 0)
 
 
 def scale(graph: Graph, image: Image, width: int, height: int, method: str) -> Image:

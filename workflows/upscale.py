@@ -2,7 +2,7 @@
 
 from shared.schema.request import UpscaleRequest
 from workflows import nodes
-from workflows.finishing import enlarge, restore_faces
+from workflows.finishing import enlarge, keep_transparency, restore_faces
 from workflows.graph import Graph
 from workflows.loading import input_name
 
@@ -10,7 +10,10 @@ from workflows.loading import input_name
 def upscale(request: UpscaleRequest, filename_prefix: str) -> Graph:
     """The graph for `request`; its picture is saved under `filename_prefix`."""
     graph = Graph()
-    image = nodes.load_image(graph, input_name(request.source))
-    image = restore_faces(graph, image, request.faces)
-    nodes.save_image(graph, enlarge(graph, image, request.enlarging), filename_prefix)
+    source = input_name(request.source)
+    image = restore_faces(graph, nodes.load_image(graph, source), request.faces)
+    image = enlarge(graph, image, request.enlarging)
+    if request.transparent:
+        image = keep_transparency(graph, image, source, request.source.size, request.enlarging)
+    nodes.save_image(graph, image, filename_prefix)
     return graph

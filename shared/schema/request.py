@@ -245,11 +245,12 @@ class Img2ImgRequest(Common):
 
 @dataclass(frozen=True)
 class UpscaleRequest:
-    """A finished picture, enlarged."""
+    """A finished picture, enlarged; if it is `transparent` somewhere, so is the result."""
 
     source: Picture
     enlarging: Enlarging
     faces: FaceRestoration | None = None
+    transparent: bool = False
 
 
 @dataclass(frozen=True)
@@ -270,9 +271,13 @@ class FacesLayer:
 
 @dataclass(frozen=True)
 class ExtrasRequest:
-    """A finished picture, enlarged to the size of `ground` in several ways, each laid over those before it."""
+    """A finished picture, enlarged to the size of `ground` in several ways, each laid over those before it.
+
+    If it is `transparent` somewhere, so is the result.
+    """
 
     source: Picture
     ground: Enlarging
     layers: tuple[EnlargedLayer, ...] = ()
     faces: tuple[FacesLayer, ...] = ()
+    transparent: bool = False

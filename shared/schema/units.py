@@ -50,7 +50,7 @@ def enlarged(size: tuple[int, int], to: tuple[int, int]) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Picture:
-    """A normalised picture or mask: an 8-bit RGB PNG, upright.
+    """A normalised picture or mask: an 8-bit RGB PNG, upright; RGBA where its transparency counts.
 
     `width` and `height` are those of the visible part, at the top left. Where the engine needs multiples of 8 pixels,
     at most 7 more to the right and below repeat the edge (a mask is black there). A mask is grey, white where the

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response
 
-from shared.fitting import as_picture
+from shared.fitting import as_source_to_enlarge
 from shared.schema.body import UpscaleBody
 from shared.schema.request import UpscaleRequest
 from shared.web.accepting import Draft, draw
@@ -34,7 +34,7 @@ def upscale_routes(backend: Backend) -> Blueprint:
         body, without_choice = unchosen_parts_off(validate(UpscaleBody, values | {"image": ""}))
         warnings = [*without_choice, *ignored({**values, **fields.files}, UpscaleBody), *unswitched(body)]
         sent = SentPictures(fields, backend.archive.uploads.find, backend.picture_memory)
-        found = sent.picture("image")
+        found = sent.with_alpha("image")
         if found is None:
             raise missing_picture(
                 "image", sent.names, UpscaleBody, "send a data URL, base64, or a form with a file named image"
@@ -43,10 +43,10 @@ def upscale_routes(backend: Backend) -> Blueprint:
         warnings += sent.warnings
         size = scaled(image.size, body.upscale_factor, "upscale_factor", LARGEST_UPSCALE)
         request = UpscaleRequest(
-            # Nothing of it goes through an autoencoder, so its sides may be any.
-            source=as_picture(image, align=False),
+            source=as_source_to_enlarge(image),
             enlarging=choose_enlarging(body.upscaler, size, "upscaler", backend.catalog),
             faces=choose_faces(body, warnings),
+            transparent=image.mode == "RGBA",
         )
         graph = upscale(request, prefix).to_api()
         problems = backend.catalog.check(graph)

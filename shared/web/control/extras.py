@@ -10,7 +10,7 @@ from flask import Blueprint, Response
 from shared.engine.catalog import Catalog
 from shared.engine.options import FACES, NODES_AGE
 from shared.errors import InvalidValue
-from shared.fitting import as_picture
+from shared.fitting import as_source_to_enlarge
 from shared.jobs.pictures import Pictures
 from shared.jobs.tables import JobRow
 from shared.schema.body import ExtrasBody
@@ -43,18 +43,18 @@ def extras_routes(backend: Backend) -> Blueprint:
         others = {name: content for name, content in fields.files.items() if name != "image"}
         warnings = ignored({**values, **others}, ExtrasBody)
         sent = SentPictures(fields, backend.archive.uploads.find, backend.picture_memory)
-        found = sent.picture("image")
+        found = sent.with_alpha("image")
         if found is None:
             raise missing_picture("image", sent.names, ExtrasBody, "send a form with a file named image")
         image, name = found
         warnings += sent.warnings
         request = read_extras(
             body,
-            # Nothing of it goes through an autoencoder, so its sides may be any.
-            as_picture(image, align=False),
+            as_source_to_enlarge(image),
             backend.catalog,
             _face_models(backend.catalog) if body.gfpgan_visibility or body.codeformer_visibility else None,
             warnings,
+            transparent=image.mode == "RGBA",
         )
         graph = extras(request, prefix).to_api()
         problems = backend.catalog.check(graph)

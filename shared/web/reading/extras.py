@@ -20,7 +20,13 @@ GFPGAN, CODEFORMER = "GFPGANv1.4.pth", "codeformer.pth"
 
 
 def read_extras(
-    body: ExtrasBody, source: Picture, inventory: Inventory, face_models: Sequence[str] | None, warnings: list[str]
+    body: ExtrasBody,
+    source: Picture,
+    inventory: Inventory,
+    face_models: Sequence[str] | None,
+    warnings: list[str],
+    *,
+    transparent: bool = False,
 ) -> ExtrasRequest:
     """What is to be done with `source`. The page names upscalers that may not be there: they are replaced by Lanczos.
 
@@ -41,7 +47,7 @@ def read_extras(
         EnlargedLayer(_enlarging(name, size, field, inventory, warnings), visibility)
         for name, visibility, field in wanted
     ]
-    return ExtrasRequest(source, Enlarging(size), tuple(layers), _faces(body, face_models, warnings))
+    return ExtrasRequest(source, Enlarging(size), tuple(layers), _faces(body, face_models, warnings), transparent)
 
 
 def _size(body: ExtrasBody, source: Size, upscaler: str | None, warnings: list[str]) -> Size:

@@ -1,0 +1,96 @@
+"""Transparency from the picture that is sent to the one that is made, on the real engine."""
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+from PIL import Image, ImageDraw
+
+from tests.house import TIMEOUT, TestHouse, data_url, encoded
+
+RED = (200, 16, 32)
+
+
+def logo(size: tuple[int, int] = (90, 61)) -> Image.Image:
+    """A red disc, half transparent at its left, on nothing; what nobody sees of it is green."""
+    image = Image.new("RGBA", size, (0, 255, 0, 0))
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((20, 10, 60, 50), fill=(*RED, 255))
+    draw.rectangle((26, 24, 34, 36), fill=(*RED, 128))
+    return image
+
+
+def numbers(image: Image.Image) -> "np.ndarray[Any, Any]":
+    return np.asarray(image).astype(int)
+
+
+def as_made(url: str) -> Image.Image:
+    response = requests.get(url, timeout=TIMEOUT)
+    assert response.status_code == 200, response.text
+    return Image.open(io.BytesIO(response.content))
+
+
+def check(result: Image.Image, size: tuple[int, int]) -> None:
+    """The logo, enlarged: its shape by its alpha, its colour wherever anything of it shows."""
+    assert (result.mode, result.size) == ("RGBA", size)
+    alpha = numbers(result.getchannel("A"))
+    expected = numbers(logo().getchannel("A").resize(size, Image.Resampling.LANCZOS))
+    assert abs(alpha - expected).max() <= 3
+    assert (alpha == 255).sum() > 1000
+    visible = numbers(result.convert("RGB"))[alpha > 8]
+    # The upscale model sharpens; green, or the white and black of backdrops, would be 90 and more away.
+    assert abs(visible - RED).max() <= 30
+
+
+@pytest.mark.parametrize("upscaler", ["Lanczos", "dream-layer-2x"])
+def test_an_enlarged_logo_keeps_its_transparency(house: TestHouse, upscaler: str) -> None:
+    body = {"image": data_url(logo()), "upscaler": upscaler, "upscale_factor": 2.5}
+    response = requests.post(f"{house.img2img}/api/upscale", json=body, timeout=TIMEOUT)
+    assert response.status_code == 200, response.text
+    reply = response.json()
+    assert reply["warnings"] == []
+    (entry,) = reply["comfy_response"]["generated_images"]
+    png, webp = as_made(entry["url"]), as_made(entry["url"].replace(".png", ".webp"))
+    check(png, (225, 152))
+    (path,) = (house.data_dir / "output").rglob(entry["filename"])
+    with Image.open(path) as on_disk:
+        assert on_disk.tobytes() == png.tobytes()
+    assert abs(numbers(webp.getchannel("A")) - numbers(png.getchannel("A"))).max() <= 1
+
+
+def test_the_extras_of_the_page_keep_it_through_both_upscalers(house: TestHouse) -> None:
+    params = {
+        "upscaler_model": "dream-layer-2x", "upscaler_visibility": 1, "upscaler_model_2": "Lanczos",
+        "upscaler_visibility_2": 0.5, "gfpgan_visibility": 0, "codeformer_visibility": 0, "codeformer_weight": 0,
+        "output_format": "PNG",
+    }  # fmt: skip
+    response = requests.post(
+        f"{house.extras}/api/extras/upscale",
+        files={"image": ("logo.png", encoded(logo()), "image/png")},
+        data={"params": json.dumps(params)},
+        timeout=TIMEOUT,
+    )
+    assert response.status_code == 200, response.text
+    check(as_made(response.json()["data"]["output_image"]), (180, 122))
+
+
+def test_what_keeps_its_size_keeps_its_transparency_to_a_level(house: TestHouse) -> None:
+    soft = logo()
+    soft.putalpha(Image.linear_gradient("L").resize(soft.size))
+    params = {"upscaler_model": "none", "output_format": "PNG"}
+    files = {"image": ("logo.png", encoded(soft), "image/png")}
+    response = requests.post(
+        f"{house.extras}/api/extras/upscale", files=files, data={"params": json.dumps(params)}, timeout=TIMEOUT
+    )
+    result = as_made(response.json()["data"]["output_image"])
+    assert result.size == soft.size
+    assert abs(numbers(result.getchannel("A")) - numbers(soft.getchannel("A"))).max() <= 1
+
+
+def test_an_opaque_picture_stays_without_an_alpha_channel(house: TestHouse) -> None:
+    opaque = Image.new("RGBA", (40, 30), (*RED, 255))
+    reply = requests.post(f"{house.img2img}/api/upscale", json={"image": data_url(opaque)}, timeout=TIMEOUT).json()
+    assert as_made(reply["comfy_response"]["generated_images"][0]["url"]).mode == "RGB"
