@@ -37,7 +37,7 @@ def run_jobs(settings: Settings, options: argparse.Namespace, *, running: bool) 
 
 def _list(store: Store, *, finished: bool, running: bool) -> None:
     unfinished = list(reversed(list(_unfinished(store))))
-    ended = [row for row in store.page(limit=FINISHED) if row.state.finished] if finished else []
+    ended = [row for row in store.page(limit=FINISHED).rows if row.state.finished] if finished else []
     if unfinished:
         sys.stdout.write(f"\n  {_count(len(unfinished))} unfinished, the next one first:\n\n{job_table(unfinished)}\n")
         sys.stdout.write("" if running else "\n  nothing runs: they go on after the next `python dream_layer.py up`")
@@ -97,10 +97,11 @@ def job_table(rows: Sequence[JobRow]) -> str:
 
 def _unfinished(store: Store) -> Iterator[JobRow]:
     """The newest first."""
-    before = None
-    while rows := store.page(states=UNFINISHED, limit=PAGE, before=before):
-        yield from rows
-        before = rows[-1].number
+    page = store.page(states=UNFINISHED, limit=PAGE)
+    yield from page.rows
+    while page.before is not None:
+        page = store.page(states=UNFINISHED, limit=PAGE, before=page.before)
+        yield from page.rows
 
 
 def _exists(settings: Settings) -> bool:

@@ -83,7 +83,7 @@ def test_only_the_newest_jobs_are_kept(open_cellar: Open, monkeypatch: pytest.Mo
     running = cellar.save(cellar.add(), 1)
     assert cellar.archive.expire(time.time()) == 3
     assert cellar.files() == sorted([jobs[3][1], jobs[4][1], running])
-    assert [job.id for job in cellar.store.page(states=[State.COMPLETED])] == [jobs[4][0].id, jobs[3][0].id]
+    assert [job.id for job in cellar.store.page(states=[State.COMPLETED]).rows] == [jobs[4][0].id, jobs[3][0].id]
     assert cellar.archive.expire(time.time()) == 0
 
 
@@ -93,7 +93,7 @@ def test_jobs_are_kept_for_days(open_cellar: Open) -> None:
     unfinished = cellar.add()
     assert cellar.archive.expire(time.time() + 1.9 * DAY) == 0
     assert cellar.archive.expire(time.time() + 2.1 * DAY) == 1
-    assert [job.id for job in cellar.store.page()] == [unfinished.id]
+    assert [job.id for job in cellar.store.page().rows] == [unfinished.id]
     assert cellar.files() == []
 
 

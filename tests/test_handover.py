@@ -254,7 +254,7 @@ def test_a_full_queue_takes_no_more(desk: Desk, engine: FakeEngine) -> None:
     ids = [desk.submit() for _ in range(2)]
     with pytest.raises(QueueFull):
         desk.conductor.submit(new_job(), {}, limit=2)
-    assert [row.id for row in desk.store.page()] == ids[::-1]
+    assert [row.id for row in desk.store.page().rows] == ids[::-1]
     assert engine.submitted == ids
 
 

@@ -263,14 +263,15 @@ def test_whose_jobs_are_unfinished_the_newest_first(store: Store) -> None:
 
 def test_jobs_come_in_pages_by_state_and_by_kind(store: Store) -> None:
     rows = [add(store, kind=kind) for kind in ("txt2img", "img2img", "txt2img", "txt2img", "img2img")]
-    first = store.page(limit=2)
+    page = store.page(limit=2)
+    first = page.rows
     assert [row.id for row in first] == [rows[4].id, rows[3].id]
-    assert [row.id for row in store.page(limit=9, before=first[-1].number)] == [row.id for row in rows[2::-1]]
+    assert [row.id for row in store.page(limit=9, before=page.before).rows] == [row.id for row in rows[2::-1]]
     start(store, rows[1])
     store.cancel(rows[2].id, ERROR)
-    assert [row.id for row in store.page(states=[State.RUNNING])] == [rows[1].id]
-    assert [row.id for row in store.page(states=[State.CANCELLED, State.RUNNING])] == [rows[2].id, rows[1].id]
-    assert [row.id for row in store.page(kind="img2img")] == [rows[4].id, rows[1].id]
+    assert [row.id for row in store.page(states=[State.RUNNING]).rows] == [rows[1].id]
+    assert [row.id for row in store.page(states=[State.CANCELLED, State.RUNNING]).rows] == [rows[2].id, rows[1].id]
+    assert [row.id for row in store.page(kind="img2img").rows] == [rows[4].id, rows[1].id]
     assert [work.started for work in store.in_front(rows[3].number)] == [None, 5.0]
     assert (store.count_unfinished(), store.count_unfinished(rows[3].number)) == (4, 2)
     assert [store.stood_in_front(row.number, time.time() + 60) for row in rows] == [False, True, True, True, True]

@@ -17,7 +17,8 @@ from sqlalchemy.engine import Connection, RowMapping
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from shared.errors import QueueFull, SetupError, StorageFailed
-from shared.jobs import statements
+from shared.jobs import listing, statements
+from shared.jobs.listing import Page
 from shared.jobs.sqlite import tune
 from shared.jobs.tables import (
     SCHEMA_VERSION,
@@ -123,18 +124,29 @@ class Store:
             return [(row.id, row.client) for row in connection.execute(query.order_by(jobs.c.number.desc()))]
 
     def page(
-        self, *, states: Sequence[State] = (), kind: str | None = None, limit: int = 50, before: int | None = None
-    ) -> list[JobRow]:
-        """Jobs, the newest first; `before` is a `number`, for the next page."""
-        query = sa.select(jobs).order_by(jobs.c.number.desc()).limit(limit)
+        self,
+        *,
+        states: Sequence[State] = (),
+        kind: str | None = None,
+        ids: Sequence[str] = (),
+        limit: int = 50,
+        before: int | None = None,
+    ) -> Page:
+        """Jobs as lists show them, the newest first, and at most a few megabytes (see `Page`).
+
+        `before` is a `number`: that of the page in front of this one.
+        """
+        query = listing.QUERY.limit(limit + 1)
         if states:
             query = query.where(jobs.c.state.in_([state.value for state in states]))
         if kind is not None:
             query = query.where(jobs.c.kind == kind)
+        if ids:
+            query = query.where(jobs.c.id.in_(ids))
         if before is not None:
             query = query.where(jobs.c.number < before)
-        with self._read() as connection:
-            return [_row(row) for row in connection.execute(query).mappings()]
+        with self._read() as connection, connection.execute(query) as found:
+            return listing.read_page(found, limit)
 
     def in_front(self, number: int) -> list[Work]:
         """The unfinished jobs that were accepted before that number, in order."""

@@ -59,6 +59,10 @@ class Run(Reply):
     generation_type: Literal["txt2img", "img2img"]
     kind: Annotated[str, Field(description="the kind of the job")]
     image_urls: Annotated[list[str], Field(description="addresses of its pictures")]
+    left_out: Annotated[
+        list[str],
+        Field(description="fields that are empty for being too large; `GET /api/runs/<id>` has them"),
+    ]
 
 
 class RunsReply(Reply):

@@ -118,6 +118,9 @@ class Job(Reply):
     parameters: dict[str, Any]
     images: Annotated[list[str], Field(description="addresses of its pictures")]
     error: JobError | None = None
+    left_out: Annotated[list[str] | None, Field(description="fields that are too large for a list; `url` has them")] = (
+        None
+    )
 
 
 class JobReply(Job):

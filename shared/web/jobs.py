@@ -38,13 +38,13 @@ def job_routes(backend: Backend) -> Blueprint:
         kind = None if asked is None else find_word(asked, KINDS)
         if asked is not None and kind is None:
             raise InvalidValue(f"kind {asked!r} does not exist", field="kind", hint=f"one of {', '.join(KINDS)}")
-        rows = backend.store.page(
+        # Pages are cut by number, so that jobs that come meanwhile do not shift them.
+        page = backend.store.page(
             states=states, kind=kind, limit=limit, before=number_argument("before", LARGEST_NUMBER)
         )
         addresses = backend.addresses()
-        jobs = [job_body(row, addresses) for row in rows]
-        # Pages are cut by number, so that jobs that come meanwhile do not shift them.
-        return jsonify({"status": "success", "jobs": jobs, "before": rows[-1].number if len(rows) == limit else None})
+        jobs = [job_body(row, addresses) for row in page.rows]
+        return jsonify({"status": "success", "jobs": jobs, "before": page.before})
 
     @routes.get("/api/jobs/<job_id>")
     def get_job(job_id: str) -> Response:

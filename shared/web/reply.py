@@ -107,7 +107,7 @@ def _facts_of_a_request(row: JobRow, filename: str) -> dict[str, Any]:
 
 
 def job_body(row: JobRow, addresses: Addresses) -> dict[str, Any]:
-    """A job as a list of jobs tells it: without its graph."""
+    """A job as a list of jobs tells it: without its graph. What is too large for a list is named in `left_out`."""
     body = {
         "job_id": row.id,
         "url": addresses.job(row.id),
@@ -122,6 +122,7 @@ def job_body(row: JobRow, addresses: Addresses) -> dict[str, Any]:
         "parameters": row.spec["request"],
         "images": [addresses.image(image["filename"]) for image in row.images],
         "error": None if row.error is None else {"message": row.error["message"], **row.error["error"]},
+        "left_out": ["parameters"] if "request" in row.spec.get("left_out", ()) else None,
     }
     return {name: value for name, value in body.items() if value is not None}
 

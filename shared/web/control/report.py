@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -123,12 +123,24 @@ class Report:
 
 def _chosen(backend: Backend, ids: Sequence[str]) -> list[JobRow]:
     """The runs of those ids; without any, the newest there are. Raises NotFound."""
+    rows = list(_completed(backend, ids))
     if ids:
-        return [find_run(backend, each) for each in ids]
-    rows = backend.store.page(states=[State.COMPLETED], limit=MOST_RUNS)
+        found = {row.id: row for row in rows}
+        return [found.get(each) or find_run(backend, each) for each in ids]
     if not rows:
         raise NotFound("there are no runs yet", hint="a run is a picture that was made: POST /api/txt2img makes one")
     return rows
+
+
+def _completed(backend: Backend, ids: Sequence[str]) -> Iterator[JobRow]:
+    """Those of the ids, or the newest MOST_RUNS, without the graphs of those whose graphs are large."""
+    page = backend.store.page(states=[State.COMPLETED], ids=ids, limit=MOST_RUNS)
+    count = len(page.rows)
+    yield from page.rows
+    while page.before is not None and count < MOST_RUNS:
+        page = backend.store.page(states=[State.COMPLETED], ids=ids, limit=MOST_RUNS - count, before=page.before)
+        count += len(page.rows)
+        yield from page.rows
 
 
 def _too_large() -> InvalidValue:

@@ -35,11 +35,15 @@ FIELDS: Mapping[str, tuple[str, Any]] = {
     "batch_size": ("batch_size", 1),
 }
 
+# Which of the page's keys tell less when a list has left out that part of the job.
+LEFT_OUT = {"request": ("prompt", "negative_prompt", "controlnets"), "graph": ("workflow", "loras", "controlnets")}
+
 
 def run_body(row: JobRow, addresses: Addresses, measured: tuple[int, int] | None = None) -> dict[str, Any]:
     """The run that `row` is; `measured` is the size of its picture in pixels, if its file is at hand.
 
     Of a graph of the client's own, the size is that or unknown, and the seed the one that all of its pictures share.
+    Of a row that a list has read, what was too large is named in `left_out`.
     """
     request, graph = row.spec["request"], row.spec["graph"]
     told = {key: request.get(name) for key, (name, _) in FIELDS.items()}
@@ -66,6 +70,7 @@ def run_body(row: JobRow, addresses: Addresses, measured: tuple[int, int] | None
         # Beyond what the page reads.
         "kind": row.kind,
         "image_urls": [addresses.image(image["filename"]) for image in row.images],
+        "left_out": [key for part in row.spec.get("left_out", ()) for key in LEFT_OUT[part]],
     }
 
 

@@ -28,10 +28,10 @@ def run_routes(backend: Backend) -> Blueprint:
     @routes.get("/api/runs")
     def list_runs() -> Response:
         limit = number_argument("limit", LARGEST_PAGE) or PAGE
-        rows = backend.store.page(states=[State.COMPLETED], limit=limit, before=number_argument("before", 2**53))
+        page = backend.store.page(states=[State.COMPLETED], limit=limit, before=number_argument("before", 2**53))
         addresses = backend.addresses()
-        runs = [run_body(row, addresses, measure(row, backend.archive.pictures)) for row in rows]
-        return jsonify({"status": "success", "runs": runs, "before": rows[-1].number if len(rows) == limit else None})
+        runs = [run_body(row, addresses, measure(row, backend.archive.pictures)) for row in page.rows]
+        return jsonify({"status": "success", "runs": runs, "before": page.before})
 
     @routes.get("/api/runs/<run_id>")
     def get_run(run_id: str) -> Response:

@@ -1,0 +1,170 @@
+"""Lists of jobs, runs and reports read what they show, and are of a bounded size however large the jobs are."""
+
+import argparse
+import csv
+import io
+import sqlite3
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask.testing import FlaskClient
+from sqlalchemy.engine import Connection
+
+from launcher.jobs import run_jobs
+from shared.errors import InvalidValue
+from shared.jobs import listing
+from shared.jobs.listing import LARGEST_PAGE, LARGEST_PART
+from shared.jobs.tables import State
+from shared.settings import Settings
+from shared.web.app import create_app
+from shared.web.backend import Backend
+from shared.web.control.report import report_routes
+from shared.web.control.runs import run_routes
+from shared.web.jobs import job_routes
+from tests.finished import REQUEST, finish
+from tests.golden_graphs import LORAS, draw
+from tests.test_store import new
+from workflows.foreign import MOST_TEXT, read_graph
+
+
+@pytest.fixture
+def backend(tmp_path: Path) -> Iterator[Backend]:
+    backend = Backend(Settings(data_dir=tmp_path))
+    yield backend
+    backend.stop()
+
+
+@pytest.fixture
+def client(backend: Backend) -> FlaskClient:
+    routes = [job_routes(backend), run_routes(backend), report_routes(backend)]
+    return create_app("control", backend.settings, routes).test_client()
+
+
+def large_graph(characters: int) -> dict[str, Any]:
+    return {**draw(loras=LORAS), "note": {"class_type": "Note", "inputs": {"text": "x" * characters}}}
+
+
+def every_page(client: FlaskClient, path: str, key: str) -> Iterator[list[dict[str, Any]]]:
+    before = ""
+    while True:
+        answer = client.get(f"{path}?limit=500{before}")
+        assert len(answer.data) < 2 * LARGEST_PAGE
+        assert answer.json is not None
+        yield answer.json[key]
+        if answer.json["before"] is None:
+            return
+        before = f"&before={answer.json['before']}"
+
+
+@pytest.mark.parametrize(("path", "key"), [("/api/jobs", "jobs"), ("/api/runs", "runs")])
+def test_a_list_reads_no_large_graph_from_the_database(
+    backend: Backend, client: FlaskClient, path: str, key: str
+) -> None:
+    for _ in range(20):
+        finish(backend, graph=large_graph(300_000))
+    asked: list[tuple[str, Any]] = []
+
+    def note(_connection: Connection, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
+        asked.append((statement, parameters))
+
+    sa.event.listen(backend.store._engine, "before_cursor_execute", note)
+    listed = [each for page in every_page(client, path, key) for each in page]
+    sa.event.remove(backend.store._engine, "before_cursor_execute", note)
+    assert len(listed) == 20
+    database = sqlite3.connect(backend.settings.data_dir / "jobs.sqlite")
+    read = sum(len(str(value)) for each in asked for row in database.execute(*each) for value in row)
+    database.close()
+    assert read < 20 * 5_000
+
+
+@pytest.mark.parametrize(("path", "key"), [("/api/jobs", "jobs"), ("/api/runs", "runs")])
+@pytest.mark.parametrize("part", ["request", "graph", "images"])
+def test_pages_of_large_jobs_are_bounded_and_lead_to_all_of_them(
+    backend: Backend, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, path: str, key: str, part: str
+) -> None:
+    monkeypatch.setattr(listing, "LARGEST_PAGE", 100_000)
+    # Each below the limit of a part, so that all of it is shown.
+    request = {**REQUEST, "prompt": "x" * 30_000} if part == "request" else REQUEST
+    graph = large_graph(30_000) if part == "graph" else None
+    ids = [finish(backend, request, graph, pictures=300 if part == "images" else 1).id for _ in range(8)]
+    pages = list(every_page(client, path, key))
+    assert len(pages) > 1
+    assert [each["run_id" if key == "runs" else "job_id"] for page in pages for each in page] == ids[::-1]
+    assert not any(each.get("left_out") for page in pages for each in page)
+
+
+def test_what_is_too_large_for_a_list_is_named_and_told_of_the_job_alone(backend: Backend, client: FlaskClient) -> None:
+    words = "a red circle " * (LARGEST_PART // 10)
+    graph = large_graph(LARGEST_PART)
+    row = finish(backend, {**REQUEST, "prompt": words}, graph)
+    (job,) = next(every_page(client, "/api/jobs", "jobs"))
+    assert (job["parameters"], job["left_out"]) == ({}, ["parameters"])
+    (run,) = next(every_page(client, "/api/runs", "runs"))
+    assert (run["workflow"], run["loras"], run["prompt"]) == ({"prompt": {}}, [], "")
+    assert {"workflow", "loras", "prompt"} <= set(run["left_out"])
+    whole = client.get(f"/api/jobs/{row.id}").get_json()
+    assert (whole["parameters"]["prompt"], whole["result"]["workflow"]["prompt"]) == (words, graph)
+    assert "left_out" not in whole
+    run = client.get(f"/api/runs/{row.id}").get_json()["run"]
+    assert (run["prompt"], run["workflow"]["prompt"], run["left_out"]) == (words, graph, [])
+    assert len(run["loras"]) == len(LORAS)
+
+
+def test_what_a_list_shows_is_what_the_job_says(backend: Backend, client: FlaskClient) -> None:
+    seed = 2**64 - 1
+    finish(
+        backend, {**REQUEST, "seed": seed}, draw(loras=LORAS), seeds=[seed], size=[64, 96], uploads=[["a.png", None]]
+    )
+    graph = {**draw(), "note": {"class_type": "Note", "inputs": {"text": 'ü "{}"'}}}
+    finish(backend, {"seed": 42}, graph, kind="workflow", repeatable=False, output_node="SaveImage")
+    finish(backend, state=State.FAILED, pictures=0)
+    for job in client.get("/api/jobs").get_json()["jobs"]:
+        whole = client.get(f"/api/jobs/{job['job_id']}").get_json()
+        assert {name: whole[name] for name in job} == job
+    for run in client.get("/api/runs").get_json()["runs"]:
+        assert client.get(f"/api/runs/{run['run_id']}").get_json()["run"] == run
+
+
+def test_the_last_page_is_known_as_the_last(backend: Backend, client: FlaskClient) -> None:
+    for _ in range(4):
+        finish(backend)
+    first = client.get("/api/jobs?limit=2").get_json()
+    last = client.get(f"/api/jobs?limit=2&before={first['before']}").get_json()
+    assert (len(last["jobs"]), last["before"]) == (2, None)
+
+
+def test_a_report_of_many_large_runs_has_all_of_them_in_their_order(
+    backend: Backend, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "LARGEST_PAGE", 40_000)
+    ids = [finish(backend, {**REQUEST, "prompt": "x" * 15_000}).id for _ in range(5)]
+    for chosen, expected in (([], ids[::-1]), (ids[1:4], ids[1:4])):
+        made = client.post("/api/report-bundle", json={"run_ids": chosen}).get_json()
+        assert made["runs"] == len(expected)
+        with zipfile.ZipFile(io.BytesIO(client.get("/api/report-bundle/download", buffered=True).data)) as archive:
+            table = io.StringIO(archive.read("runs.csv").decode("utf-8-sig"))
+            assert [row["run_id"] for row in csv.DictReader(table)] == expected
+
+
+def test_the_launcher_lists_and_cancels_jobs_beyond_one_page(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(listing, "LARGEST_PAGE", 20_000)
+    for _ in range(5):
+        spec = {"request": {"prompt": "x" * 9_000}, "graph": {}}
+        backend.store.add(new(spec=spec), "me", 1000)
+    run_jobs(backend.settings, argparse.Namespace(action="list", all=True), running=False)
+    assert "5 jobs unfinished" in capsys.readouterr().out
+    run_jobs(backend.settings, argparse.Namespace(action="cancel", id="all"), running=False)
+    assert backend.store.count_unfinished() == 0
+
+
+def test_a_graph_of_texts_that_are_too_long_is_never_stored() -> None:
+    texts = {f"text{number}": "x" * 19_000 for number in range(60)}
+    graph = {**draw(), "note": {"class_type": "Note", "inputs": texts}}
+    with pytest.raises(InvalidValue, match=f"{MOST_TEXT}"):
+        read_graph(graph)
