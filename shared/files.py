@@ -15,6 +15,17 @@ def is_folder(path: Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112
 
 
+def lies_within(path: Path, folder: Path) -> bool:
+    """Whether `path` is in `folder` with all links followed, of both: links and junctions may lead out of a folder.
+
+    The folder itself may be a link. False for links that lead in a circle, and where nobody may look.
+    """
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):
+        return False
+
+
 def files_below(folder: Path) -> Iterator[Path]:
     """The files in a folder and all below it, linked folders too: where the engine looks for models.
 

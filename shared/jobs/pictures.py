@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from shared.files import lies_within
 from shared.jobs.names import locate, save_prefixes
 from shared.jobs.recipes import OURS, picture_parameters, with_recipe
 from shared.jobs.tables import JobRow
@@ -20,7 +22,11 @@ HEAD = 256
 
 class Pictures:
     """The engine's output folder, and its input folder for uploads; `chosen` tells of other folders for output, which
-    may change while this runs."""
+    may change while this runs.
+
+    These folders may be links. A link inside of one that leads out of it is no picture: it is neither read nor written
+    to, and nothing behind it is deleted.
+    """
 
     def __init__(self, output_dir: Path, input_dir: Path, chosen: Callable[[], Sequence[Path]] = tuple) -> None:
         self._output_dir = output_dir
@@ -29,11 +35,13 @@ class Pictures:
 
     def find(self, name: str) -> Path | None:
         """The file of a picture of ours, if it is here."""
-        image = locate(name)
-        if image is None:
-            return None
-        paths = (folder / image.subfolder / image.filename for folder in self._outputs())
-        return next((path for path in paths if path.is_file()), None)
+        places = ((path, folder) for path, folder in self._places(name) if path.is_file())
+        return next((path for path, folder in places if lies_within(path, folder)), None)
+
+    def leads_out(self, name: str) -> bool:
+        """Whether a link stands in a picture's place and leads out of the folder: our engine would follow it."""
+        there = [(path, folder) for path, folder in self._places(name) if os.path.lexists(path)]
+        return bool(there) and not any(lies_within(path, folder) for path, folder in there)
 
     def dimensions(self, name: str) -> tuple[int, int] | None:
         """Width and height of a picture of ours in pixels, as its file says; None if it is not here."""
@@ -80,13 +88,22 @@ class Pictures:
                 continue
             ours = re.compile(re.escape(start) + r"_\d+_\.png")
             for output in self._outputs():
-                for path in (output / folder).iterdir() if (output / folder).is_dir() else ():
+                inside = (output / folder).is_dir() and lies_within(output / folder, output)
+                for path in (output / folder).iterdir() if inside else ():
                     if ours.fullmatch(path.name):
                         path.unlink(missing_ok=True)
 
     def remove_upload(self, folder: str, name: str) -> None:
         """Deletes the engine's copy of an upload."""
-        (self._input_dir / folder / name).unlink(missing_ok=True)
+        if lies_within(self._input_dir / folder, self._input_dir):
+            (self._input_dir / folder / name).unlink(missing_ok=True)
+
+    def _places(self, name: str) -> list[tuple[Path, Path]]:
+        """Where a picture of ours may lie, each with the output folder that it is below."""
+        image = locate(name)
+        if image is None:
+            return []
+        return [(folder / image.subfolder / image.filename, folder) for folder in self._outputs()]
 
     def _outputs(self) -> tuple[Path, ...]:
         return (*self._chosen(), self._output_dir)

@@ -5,17 +5,21 @@ Those that were sent alone, to be named by later requests, stay without a job to
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from shared.errors import StorageFailed
-from shared.files import write_whole
+from shared.files import lies_within, write_whole
 
 # The ending of an empty file beside an upload that stays without a job.
 MARK = ".kept"
 
 
 class Uploads:
-    """A folder of files whose names stand for their content, so that writing one twice is writing it once."""
+    """A folder of files whose names stand for their content, so that writing one twice is writing it once.
+
+    The folder may be a link; a link in it that leads out is no upload, and is written over rather than followed.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -23,19 +27,22 @@ class Uploads:
     def write(self, name: str, content: bytes) -> None:
         """Keeps `content`, whole or not at all, even through a power cut. Raises StorageFailed."""
         path = self._folder / name
-        if not (path.is_file() and path.stat().st_size == len(content)):
+        if not (self._is_there(path) and path.stat().st_size == len(content)):
             write_whole(path, content, "the picture")
 
     def read(self, name: str) -> bytes:
         """The content of `name`. Raises StorageFailed."""
+        path = self._folder / name
+        if os.path.lexists(path) and not lies_within(path, self._folder):
+            raise StorageFailed("a picture that the job needs was replaced by a link that leads elsewhere")
         try:
-            return (self._folder / name).read_bytes()
+            return path.read_bytes()
         except OSError as error:
             raise StorageFailed(f"a picture that the job needs cannot be read: {error.strerror}") from error
 
     def find(self, name: str) -> bytes | None:
         """The content of `name`, a name from outside that was checked to be a hash; None if it is not here."""
-        return self.read(name) if (self._folder / name).is_file() else None
+        return self.read(name) if self._is_there(self._folder / name) else None
 
     def keep(self, name: str, content: bytes) -> None:
         """Keeps `content` without a job: who sent it knows its name, and may send that with any later request.
@@ -68,6 +75,9 @@ class Uploads:
     def remove(self, name: str) -> None:
         """Deletes a file that no job needs any more. Raises OSError."""
         (self._folder / name).unlink(missing_ok=True)
+
+    def _is_there(self, path: Path) -> bool:
+        return path.is_file() and lies_within(path, self._folder)
 
     def _mark(self, name: str) -> Path:
         return self._folder / f"{name}{MARK}"

@@ -76,7 +76,9 @@ class Backend:
     def picture(self, image: SavedImage) -> bytes | None:
         """A picture's file, or, if the engine runs elsewhere, what it shows; None if there is none."""
         path = self.archive.pictures.find(image.filename)
-        return self.engine.view(image) if path is None else path.read_bytes()
+        if path is not None:
+            return path.read_bytes()
+        return None if self.archive.pictures.leads_out(image.filename) else self.engine.view(image)
 
     def addresses(self) -> Addresses:
         """The addresses in the reply to the request at hand."""

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shared.errors import StorageFailed
+from shared.files import lies_within
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,8 @@ class Bundles:
     def _reports(self) -> list[Path]:
         if not self._folder.is_dir():
             return []
-        return [path for path in self._folder.iterdir() if NAME.fullmatch(path.name)]
+        named = (path for path in self._folder.iterdir() if NAME.fullmatch(path.name))
+        return [path for path in named if lies_within(path, self._folder)]
 
     def _tidy(self) -> None:
         """Removes older reports, and what a process that died left half written."""

@@ -64,5 +64,5 @@ def _saved(name: str) -> str:
 def _check_there(backend: Backend, name: str) -> None:
     """Raises NotFound for a picture that is gone."""
     image = locate(_saved(name))
-    if image is None or (backend.archive.pictures.find(image.filename) is None and backend.engine.view(image) is None):
+    if image is None or (backend.archive.pictures.find(image.filename) is None and backend.picture(image) is None):
         raise NotFound(f"there is no picture {name}", field="filename", hint="it may have been deleted")

@@ -1,0 +1,194 @@
+"""Links that lead out of our folders are not followed; folders that a user put elsewhere by a link work as before."""
+
+import io
+import json
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from PIL import Image
+
+from launcher.models.shelf import list_models
+from shared.errors import StorageFailed
+from shared.files import lies_within
+from shared.jobs.names import with_prefix
+from shared.jobs.uploads import Uploads
+from shared.paths import ChosenPaths
+from shared.settings import Settings
+from shared.web.app import create_app
+from shared.web.backend import Backend
+from shared.web.control.bundle import Bundles
+from shared.web.control.pictures import sending_routes
+from shared.web.control.report import report_routes
+from shared.web.control.runs import run_routes
+from shared.web.native import image_routes
+from tests.control import Control
+from tests.finished import finish
+from tests.golden_graphs import draw
+from tests.house import encoded
+from tests.page import ORIGIN
+from tests.tiny import write_safetensors
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows makes links for administrators alone")
+
+DAY, NAME = "20261122", "20261122-143210-3f2a9c1e0b7d_00001_.png"
+IMAGE = {"filename": NAME, "subfolder": DAY, "type": "output"}
+GRAPH = with_prefix(draw(), f"{DAY}/{NAME.removesuffix('_00001_.png')}")
+
+
+@pytest.fixture
+def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
+    backend = Backend(Settings(data_dir=tmp_path / "data"))
+    # As ComfyUI does, which follows links.
+    follow: Any = lambda image: (backend.settings.output_dir / image.subfolder / image.filename).read_bytes()  # noqa: E731
+    monkeypatch.setattr(backend.engine, "view", follow)
+    yield backend
+    backend.stop()
+
+
+@pytest.fixture
+def client(backend: Backend) -> FlaskClient:
+    shown: Any = lambda path: pytest.fail(f"{path} was shown")  # noqa: E731
+    routes = [image_routes(backend), run_routes(backend), report_routes(backend), sending_routes(backend, shown)]
+    return create_app("control", backend.settings, routes).test_client()
+
+
+@pytest.fixture(params=["file", "folder", "folder of another day", "circle"])
+def outside(backend: Backend, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A picture of somebody else, to which a link in the output folder leads, by its file or by its folder."""
+    private, output = tmp_path / "private", backend.settings.output_dir
+    private.mkdir()
+    picture = private / NAME
+    picture.write_bytes(encoded(Image.new("RGB", (8, 8), "red")))
+    output.mkdir(parents=True)
+    if request.param == "file":
+        (output / DAY).mkdir()
+        (output / DAY / NAME).symlink_to(picture)
+    elif request.param == "folder":
+        (output / DAY).symlink_to(private, target_is_directory=True)
+    elif request.param == "circle":
+        (output / DAY).mkdir()
+        (output / DAY / NAME).symlink_to(output / DAY / NAME)
+    else:
+        (output / "other").symlink_to(private, target_is_directory=True)
+        (output / DAY).symlink_to("other", target_is_directory=True)
+    return picture
+
+
+def test_a_picture_behind_a_link_is_not_served(client: FlaskClient, outside: Path) -> None:
+    assert outside.is_file()
+    for ending in ("png", "webp", "jpg"):
+        name = f"{NAME.removesuffix('.png')}.{ending}"
+        for path in (f"/api/images/{name}", f"/images/{name}"):
+            assert client.get(path).status_code == 404
+    for route in ("send-to-img2img", "send-to-extras", "show-in-folder"):
+        assert client.post(f"/api/{route}", json={"filename": NAME}).status_code == 404
+
+
+def test_a_picture_behind_a_link_is_not_measured_listed_or_written_to(backend: Backend, outside: Path) -> None:
+    before = outside.read_bytes()
+    pictures, row = backend.archive.pictures, finish(backend)
+    assert (pictures.find(NAME), pictures.finished(NAME), pictures.dimensions(NAME)) == (None, None, None)
+    assert pictures.size([IMAGE]) == 0
+    pictures.write_recipe(row, NAME)
+    assert outside.read_bytes() == before
+
+
+def test_a_picture_behind_a_link_is_not_in_a_report(backend: Backend, client: FlaskClient, outside: Path) -> None:
+    row = finish(backend, pictures=0)
+    with backend.store._write() as connection:
+        connection.exec_driver_sql("UPDATE jobs SET images = ? WHERE id = ?", (json.dumps([IMAGE]), row.id))
+    made = client.post("/api/report-bundle", json={"run_ids": [row.id]}).get_json()
+    assert made["missing"] == [NAME]
+    with zipfile.ZipFile(io.BytesIO(client.get("/api/report-bundle/download", buffered=True).data)) as archive:
+        assert not [name for name in archive.namelist() if name.startswith("images/")]
+    assert outside.is_file()
+
+
+def test_what_is_behind_a_link_is_not_deleted(backend: Backend, outside: Path) -> None:
+    backend.archive.pictures.remove(GRAPH)
+    assert outside.is_file()
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+def test_an_output_folder_that_is_a_link_works(
+    backend: Backend, client: FlaskClient, tmp_path: Path, *, chosen: bool
+) -> None:
+    disk, link = tmp_path / "disk", tmp_path / "pictures" if chosen else backend.settings.output_dir
+    (disk / DAY).mkdir(parents=True)
+    (disk / DAY / NAME).write_bytes(encoded(Image.new("RGB", (8, 8), "red")))
+    link.symlink_to(disk, target_is_directory=True)
+    if chosen:
+        backend.paths.write(ChosenPaths(output=link))
+    assert client.get(f"/api/images/{NAME}", buffered=True).status_code == 200
+    assert backend.archive.pictures.dimensions(NAME) == (8, 8)
+    backend.archive.pictures.remove(GRAPH)
+    assert not list((disk / DAY).iterdir())
+
+
+def test_an_upload_behind_a_link_is_not_read_and_is_written_over(tmp_path: Path) -> None:
+    private, name = tmp_path / "private", f"{'0' * 64}.png"
+    private.write_bytes(b"something")
+    uploads = Uploads(tmp_path / "uploads")
+    (tmp_path / "uploads").mkdir()
+    (tmp_path / "uploads" / name).symlink_to(private)
+    assert uploads.find(name) is None
+    with pytest.raises(StorageFailed, match="leads elsewhere"):
+        uploads.read(name)
+    # As long as what is behind the link.
+    uploads.write(name, b"a picture")
+    assert (uploads.read(name), private.read_bytes()) == (b"a picture", b"something")
+    uploads.remove(name)
+    assert private.is_file()
+
+
+def test_an_uploads_folder_that_is_a_link_works(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "uploads").symlink_to(tmp_path / "disk", target_is_directory=True)
+    uploads = Uploads(tmp_path / "uploads")
+    uploads.write("a.png", b"png")
+    assert (uploads.find("a.png"), (tmp_path / "disk" / "a.png").read_bytes()) == (b"png", b"png")
+
+
+def test_the_engines_copy_of_an_upload_is_not_deleted_behind_a_link(backend: Backend, tmp_path: Path) -> None:
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "a.png").write_bytes(b"png")
+    backend.settings.input_dir.mkdir(parents=True)
+    (backend.settings.input_dir / "dream-layer").symlink_to(tmp_path / "private", target_is_directory=True)
+    backend.archive.pictures.remove_upload("dream-layer", "a.png")
+    assert (tmp_path / "private" / "a.png").is_file()
+
+
+def test_a_report_behind_a_link_is_not_handed_out(tmp_path: Path) -> None:
+    name = f"report-{1:019}.zip"
+    (tmp_path / "private").write_bytes(b"PK")
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / name).symlink_to(tmp_path / "private")
+    bundles = Bundles(tmp_path / "reports")
+    assert (bundles.newest(), bundles.find(name)) == (None, None)
+
+
+@pytest.mark.parametrize("linked", ["models", "models/loras"])
+def test_models_folders_that_are_links_stay_the_users_own(control: Control, tmp_path: Path, linked: str) -> None:
+    disk, link = tmp_path / "disk", control.backend.settings.data_dir / linked
+    disk.mkdir()
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(disk, target_is_directory=True)
+    content = write_safetensors(tmp_path / "sent", {"lora.up": ("F16", (8, 8))}).read_bytes()
+    form = {"file": (io.BytesIO(content), "a.safetensors"), "model_type": "loras"}
+    assert control.client.post("/api/upload-model", data=form, headers={"Origin": ORIGIN}).status_code == 200
+    assert [model.name for model in list_models(control.models)] == ["a.safetensors"]
+    assert next(disk.rglob("a.safetensors")).read_bytes() == content
+
+
+def test_a_link_inside_of_a_folder_is_no_way_out_of_it(tmp_path: Path) -> None:
+    (tmp_path / "folder" / "real").mkdir(parents=True)
+    (tmp_path / "folder" / "link").symlink_to("real", target_is_directory=True)
+    (tmp_path / "folder" / "out").symlink_to(tmp_path, target_is_directory=True)
+    assert lies_within(tmp_path / "folder" / "link" / "a", tmp_path / "folder")
+    assert not lies_within(tmp_path / "folder" / "out" / "a", tmp_path / "folder")
+    assert not lies_within(tmp_path / "folder-beside", tmp_path / "folder")
