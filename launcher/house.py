@@ -23,6 +23,9 @@ from launcher.serving import ServedHere
 from launcher.terminal import BOLD, activity, can_move, complain, erase_prefix, paint, say, stop_signals
 from shared import __version__
 from shared.child import MAX_LOG_BYTES, Child, Keeper
+from shared.defaults import draws_alone
+from shared.engine.families import classify
+from shared.engine.headers import read_header
 from shared.engine.install import comfyui_version, has_page
 from shared.engine.manager import EngineManager
 from shared.engine.process import engine_command, find_engine, make_keeper, use_cpu
@@ -168,13 +171,8 @@ class House:
             with activity("engine", "drawing a first picture"):
                 proven = prove(engine)
         except EngineError as error:
-            raise SetupError(
-                "engine",
-                f"{error.message} ({settings.engine_address})",
-                hint=error.hint or "is this a ComfyUI 0.30?",
-            ) from error
-        did = "drew its first picture" if proven else "is busy with unfinished jobs"
-        say("engine", f"{did} after {time.monotonic() - begun:.1f} s: {settings.engine_address}")
+            raise engine_failed(error, settings) from error
+        say("engine", engine_text(settings.engine_address, time.monotonic() - begun, proven=proven))
 
     def stop(self) -> None:
         """Stops every child, all at once."""
@@ -251,6 +249,22 @@ def build_control(backend: Backend, manager: EngineManager, uploads: ModelUpload
     return create_app("control", backend.settings, routes)
 
 
+def engine_text(address: str, seconds: float, *, proven: bool) -> str:
+    """What is said of an engine that answers: it drew a picture as a proof, or has jobs to finish first."""
+    if proven:
+        return f"drew its first picture after {seconds:.1f} s: {address}"
+    return f"answers after {seconds:.1f} s and is finishing earlier jobs: {address}"
+
+
+def engine_failed(error: EngineError, settings: Settings) -> SetupError:
+    """The engine did not prove that it works: why, and at which address, which is named once."""
+    where = "" if settings.engine_address in error.message else f" ({settings.engine_address})"
+    hint = error.hint or "is this a ComfyUI 0.30?"
+    if settings.engine_url is not None:
+        hint = f"is a ComfyUI 0.30 running there? {PREFIX}ENGINE_URL names it; without that, one is started here"
+    return SetupError("engine", f"{error.message}{where}", hint=hint)
+
+
 def _check_ports(settings: Settings, *, services: bool) -> None:
     check_port(settings.host, settings.control_port, f"{PREFIX}CONTROL_PORT")
     if services:
@@ -289,7 +303,7 @@ def _assemble_starter(settings: Settings, comfyui_dir: Path) -> None:
     from starter import CHECKPOINT_NAMES
     from starter.assemble import assemble
 
-    own = _own_checkpoint([settings.models_dir, comfyui_dir / "models"], CHECKPOINT_NAMES)
+    own = own_checkpoint([settings.models_dir, comfyui_dir / "models"], CHECKPOINT_NAMES)
     if own is not None:
         say("starter", f"not needed, there is {own.name}")
         return
@@ -304,15 +318,15 @@ def _assemble_starter(settings: Settings, comfyui_dir: Path) -> None:
     say("starter", f"a small model of coloured shapes, and its kit{took}")
 
 
-def _own_checkpoint(models_dirs: list[Path], ours: frozenset[str]) -> Path | None:
-    """A checkpoint that is not of the starter, if there is one."""
+def own_checkpoint(models_dirs: list[Path], ours: frozenset[str]) -> Path | None:
+    """A checkpoint that is not of the starter, if there is one that draws from a prompt alone."""
     found = (
         path
         for folder in models_dirs
         for path in files_below(folder / "checkpoints")
-        if path.suffix in (".safetensors", ".ckpt") and path.name not in ours
+        if path.suffix.lower() in (".safetensors", ".ckpt") and path.name not in ours
     )
-    return next(found, None)
+    return next((path for path in found if draws_alone(classify(path.name, read_header(path)))), None)
 
 
 def _service_lives(settings: Settings, port: int, probe_file: Path) -> Callable[[], bool]:

@@ -1,14 +1,22 @@
 """What a request means when it leaves something out: the checkpoint, and settings that suit that checkpoint. Pure."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from shared.engine.families import Family, ModelFile
+from shared.engine.families import Family, ModelFile, Part
 from starter import CHECKPOINT_NAME as STARTER
 from starter import CHECKPOINT_NAMES as SMALL
 from starter import VAE_NAME as SEPIA
 
 MEGAPIXEL = 1024 * 1024
+# Names of checkpoints that do not draw from words alone, for files whose header cannot be read.
+OTHER_PURPOSE = re.compile(
+    r"inpaint|refiner|ip2p|pix2pix|cosxl[_-]?edit|x4[_-]?upscal|zero123|svd(?!q)|sv3d|img2vid|[it]2v(?![a-z])"
+    r"|stable[_ -]?video|ltx[_-]?video|cogvideo|hunyuan[_-]?(?:video|3d)|mochi[_-]?(?:1|preview)"
+    r"|stable[_-]?audio|ace[_-]?step",
+    re.I,
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,15 @@ def choose_checkpoint(
     own = sorted(name for name in available if name not in SMALL)
     candidates = [*own, *(name for name in available if name == STARTER)]
     return next((name for name in candidates if draws_alone(name)), candidates[0] if candidates else None)
+
+
+def draws_alone(file: ModelFile) -> bool:
+    """Whether a checkpoint draws well from a prompt alone: not one for inpainting, editing, video or sound, no refiner,
+    and no file that holds other parts than a diffusion model."""
+    if not file.known:
+        return OTHER_PURPOSE.search(file.name) is None
+    holds_one = not file.parts or Part.DIFFUSION_MODEL in file.parts
+    return holds_one and file.from_words and not file.inpainting and file.family is not Family.SDXL_REFINER
 
 
 def own_vaes(available: Sequence[str]) -> list[str]:

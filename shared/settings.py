@@ -16,11 +16,13 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from shared.env_file import read_env_file
 from shared.errors import SetupError
 from shared.schema.words import AnySpelling
 
 PROJECT_DIR = Path(__file__).resolve().parents[1]
 PREFIX = "DREAM_LAYER_"
+ENV_FILE = PROJECT_DIR / ".env"
 # Threads of a service that never wait for pictures.
 FREE_THREADS = 4
 
@@ -61,8 +63,6 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
-        env_file=PROJECT_DIR / ".env",
-        env_file_encoding="utf-8",
         extra="ignore",
         frozen=True,
     )
@@ -287,22 +287,29 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
+def load_settings(environ: Mapping[str, str] = os.environ, env_file: Path | None = None) -> Settings:
     """The settings from the environment and `.env`; raises SetupError that names every wrong one.
 
     A variable with our prefix that is no setting is an error too: a typing error must not pass in silence.
     """
+    in_file = read_env_file(env_file or ENV_FILE, PREFIX)
     names = {PREFIX + name.upper() for name in Settings.model_fields}
-    for variable in sorted(environ):
+    for variable in sorted({*environ, *in_file}):
         if variable.upper().startswith(PREFIX) and variable.upper() not in names:
             near = difflib.get_close_matches(variable.upper(), names, n=1)
             raise SetupError(
                 "settings",
-                f"{variable} is not a setting",
+                f"{variable} is not a setting" + ("" if variable in environ else f" (in {env_file or ENV_FILE})"),
                 hint=f"did you mean {near[0]}?" if near else "README.md has the table of settings",
             )
+    in_environment = {name.upper() for name in environ}
+    values: dict[str, Any] = {
+        name.upper().removeprefix(PREFIX).lower(): value
+        for name, value in in_file.items()
+        if name.upper() not in in_environment
+    }
     try:
-        return Settings()
+        return Settings(**values)
     except ValidationError as error:
         reasons = [
             (PREFIX + str(item["loc"][0]).upper() + ": " if item["loc"] else "")

@@ -1,19 +1,25 @@
 """The checkpoint of a request that names none, and that the lists begin with it."""
 
+from pathlib import Path
+
 import pytest
 
+from launcher.house import own_checkpoint
 from shared.engine.families import Family, ModelFile
 from shared.web.body import Fields
 from shared.web.reading.default_checkpoint import default_checkpoint, default_first
 from shared.web.reading.requests import Context, read_txt2img
 from starter import CHECKPOINT_NAME, INPAINTING_NAME, PASTEL_NAME
+from tests import tiny
 from tests.control import Control, body
 from tests.shelf import OWN, PAINTER, Shelf
 
 PAINT, REFINE, DRAW = "a-paint.safetensors", "b-refine.safetensors", "z/draw.safetensors"
+EDIT = "c-edit.safetensors"
 KNOWN = {
     PAINT: ModelFile(PAINT, Family.SD1, inpainting=True, known=True),
     REFINE: ModelFile(REFINE, Family.SDXL_REFINER, known=True),
+    EDIT: ModelFile(EDIT, Family.SDXL, from_words=False, known=True),
     DRAW: ModelFile(DRAW, Family.SDXL, known=True),
     INPAINTING_NAME: ModelFile(INPAINTING_NAME, Family.SD1, inpainting=True, known=True),
 }
@@ -36,6 +42,11 @@ class Known(Shelf):
         # Where the files cannot be read, their names have to do.
         (("sd-Inpainting.ckpt", "sd_xl_refiner_1.0.ckpt", "v1-5.ckpt"), "v1-5.ckpt"),
         (("sd-inpainting.ckpt",), "sd-inpainting.ckpt"),
+        (("instruct-pix2pix-00-22000.ckpt", "svd_xt.ckpt", "x4-upscaler-ema.ckpt", "z.ckpt"), "z.ckpt"),
+        (("cosxl_edit.ckpt", "stable-audio-open-1.0.ckpt", "wan2.1_t2v_1.3B.ckpt", "z.ckpt"), "z.ckpt"),
+        (("svdq-flux.ckpt", "z.ckpt"), "svdq-flux.ckpt"),
+        ((EDIT, DRAW), DRAW),
+        ((EDIT, CHECKPOINT_NAME), CHECKPOINT_NAME),
         ((), None),
     ],
 )
@@ -45,6 +56,17 @@ def test_no_special_checkpoint_while_there_is_another(files: tuple[str, ...], ch
     if chosen is not None:
         others = [file for file in files if file != chosen]
         assert default_first(files, None, shelf, str) == [chosen, *others]
+
+
+def test_one_that_does_not_draw_from_words_does_not_stand_in_for_the_starter(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    tiny.write(folder / "a-painter.safetensors", tiny.checkpoint(tiny.sd1_unet(9)))
+    tiny.write(folder / "b-editor.safetensors", tiny.checkpoint(tiny.sd1_unet(8)))
+    tiny.write(folder / "c-vae.safetensors", tiny.under("first_stage_model.", tiny.autoencoder(4)))
+    assert own_checkpoint([tmp_path], frozenset()) is None
+    own = tiny.write(folder / "z-own.SAFETENSORS", tiny.checkpoint(tiny.sd1_unet()))
+    assert own_checkpoint([tmp_path], frozenset()) == own
+    assert own_checkpoint([tmp_path], frozenset({own.name})) is None
 
 
 def test_a_request_gets_the_checkpoint_that_the_lists_begin_with() -> None:

@@ -180,14 +180,52 @@ def test_a_controlnet_that_begins_as_it_ends_is_named() -> None:
 
 def test_a_control_type_that_stands_for_no_preprocessor_is_named() -> None:
     unit = {"model": "canny", "input_image": URL}
-    (warning,) = read(controlnet={"units": [{**unit, "control_type": "sketch"}]}).warnings
-    assert warning.startswith("controlnet.units[0].control_type 'sketch' has no effect")
+    (warning,) = read(controlnet={"units": [{**unit, "control_type": "IP-Adapter"}]}).warnings
+    assert warning.startswith("controlnet.units[0].control_type 'IP-Adapter' has no effect")
     for understood in (
         {"control_type": "canny"},
         {"control_type": "None"},
-        {"control_type": "x", "preprocessor": "none"},
+        {"control_type": "All"},
+        {"control_type": "ip-adapter", "preprocessor": "none"},
     ):
         assert read(controlnet={"units": [{**unit, **understood}]}).warnings == []
+
+
+# The types in the menus of the web page and of AUTOMATIC1111.
+MENU = (
+    *("All", "Canny", "Depth", "IP-Adapter", "Inpaint", "Instant-ID", "InstructP2P", "Lineart", "MLSD", "NormalMap"),
+    *("OpenPose", "PhotoMaker", "PuLID", "Recolor", "Reference", "Revision", "Scribble/Sketch", "Segmentation"),
+    *("Shuffle", "SoftEdge", "SparseCtrl", "T2I-Adapter", "Tile/Blur", "Tile", "Blur", "Sketch"),
+)
+
+
+@pytest.mark.parametrize("sent", MENU)
+@pytest.mark.parametrize("model", ["canny", "union"])
+def test_every_type_of_the_menus_is_known(sent: str, model: str) -> None:
+    unit = {"model": model, "input_image": URL, "preprocessor": "canny", "control_type": sent}
+    reading = read(controlnet={"units": [unit]})
+    # A type that the network does not have leaves it to the preprocessor.
+    assert reading.request.controls[0].union_type != "auto"
+    assert reading.warnings == []
+
+
+def test_a_type_that_a_network_for_several_does_not_have_is_named() -> None:
+    unit = {"model": "union", "input_image": URL, "preprocessor": "none", "control_type": "Shuffle"}
+    (warning,) = read(controlnet={"units": [unit]}).warnings
+    assert warning.startswith("controlnet.units[0].control_type 'Shuffle' has no effect: union")
+    assert read(controlnet={"units": [{**unit, "control_type": "All"}]}).warnings == []
+
+
+@pytest.mark.parametrize("preprocessor", [None, "none", "canny"])
+@pytest.mark.parametrize("model", ["canny", "union"])
+@pytest.mark.parametrize(
+    ("sent", "hint"), [("cany", "did you mean canny?"), ("dept", "did you mean depth?"), ("x", "there is canny, depth")]
+)
+def test_a_type_that_there_is_not_is_refused(sent: str, hint: str, model: str, preprocessor: str | None) -> None:
+    unit = {"model": model, "input_image": URL, "preprocessor": preprocessor, "control_type": sent}
+    wrong = refused(controlnet={"units": [{**unit}]})
+    assert wrong.field == "controlnet.units[0].control_type"
+    assert hint in str(wrong.hint)
 
 
 def test_what_a_graph_of_ones_own_makes_of_it_is_not_guessed() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from shared.defaults import defaults_for, usual_pixels
+from shared.defaults import defaults_for, draws_alone, usual_pixels
 from shared.engine.families import Family, ModelFile, Part, TextEncoder, classify
 from shared.engine.headers import LARGEST, MOST_VALUES, TELLING, read_header
 from shared.engine.install import engine_dir
@@ -26,6 +26,8 @@ XL = "conditioner.embedders.0.transformer."
 MODELS: dict[str, tuple[tiny.Shapes, str, Family, bool, frozenset[Part]]] = {
     "sd1": (tiny.checkpoint(tiny.sd1_unet()), "SD15", Family.SD1, False, ALL),
     "sd1-inpainting": (tiny.checkpoint(tiny.sd1_unet(9)), "SD15", Family.SD1, True, ALL),
+    "sd1-ip2p": (tiny.checkpoint(tiny.sd1_unet(8)), "SD15_instructpix2pix", Family.SD1, False, ALL),
+    "sdxl-ip2p": (tiny.sdxl_unet(8), "SDXL_instructpix2pix", Family.SDXL, False, ALONE),
     "sd1-alone": (tiny.sd1_unet(), "SD15", Family.SD1, False, ALONE),
     "sd2": (tiny.checkpoint(tiny.sd2_unet()), "SD20", Family.SD2, False, ALL),
     "sdxl": (tiny.checkpoint(tiny.sdxl_unet(), XL), "SDXL", Family.SDXL, False, ALL),
@@ -90,6 +92,41 @@ def test_a_diffusion_model_is_known_by_its_header(tmp_path: Path, name: str) -> 
     shapes, _, family, inpainting, parts = MODELS[name]
     file = about(tmp_path, shapes)
     assert (file.family, file.inpainting, file.parts, file.known) == (family, inpainting, parts, True)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_it_draws_from_words_unless_it_takes_more_than_noise(tmp_path: Path, name: str) -> None:
+    file = about(tmp_path, MODELS[name][0])
+    assert file.from_words == (not file.inpainting and not name.endswith("-ip2p"))
+    assert draws_alone(file) == (file.from_words and name != "refiner")
+
+
+VIDEO = {"patch_embedding.weight": (1536, 16, 1, 2, 2)}
+OTHER_PURPOSES: dict[str, tiny.Shapes] = {
+    "enlarging": tiny.sd2_unet(7),
+    "stable video": {**tiny.unet(channels=320, context=1024, depths=(1, 1, 1, 0), inputs=8, conditions=768)},
+    "video unet": {**tiny.sd2_unet(), "input_blocks.1.1.time_stack.0.attn2.to_k.weight": (320, 1024)},
+    "flux with a control map": tiny.flux_transformer(guided=True, inputs=128),
+    "wan": {**VIDEO, "head.modulation": (1, 2, 1536)},
+    "hunyuan video": {"img_in.proj.weight": (3072, 16, 1, 2, 2), "double_blocks.0.img_attn.qkv.weight": (9216, 3072)},
+    "ltx": {"adaln_single.emb.timestep_embedder.linear_1.bias": (2048,), "patchify_proj.weight": (2048, 128)},
+    "stable audio": {"transformer.rotary_pos_emb.inv_freq": (16,)},
+    "ace-step": {"genre_embedder.weight": (2560, 512)},
+}
+
+
+@pytest.mark.parametrize("name", OTHER_PURPOSES)
+@pytest.mark.parametrize("prefix", ["", tiny.INSIDE])
+def test_what_makes_something_else_does_not(tmp_path: Path, name: str, prefix: str) -> None:
+    file = about(tmp_path, tiny.under(prefix, OTHER_PURPOSES[name]))
+    assert (file.from_words, draws_alone(file)) == (False, False)
+
+
+def test_parts_of_a_model_draw_nothing_but_unknown_models_may(tmp_path: Path) -> None:
+    assert not draws_alone(about(tmp_path, tiny.under("first_stage_model.", tiny.autoencoder(4))))
+    assert draws_alone(about(tmp_path, {"double_layers.0.attn.w1q.weight": (3072, 3072)}))
+    assert draws_alone(about(tmp_path, {"img_in.proj.weight": (3584, 64, 1, 1)}))
+    assert not draws_alone(about(tmp_path, {"model.model.transformer.rotary_pos_emb.inv_freq": (16,)}))
 
 
 @pytest.mark.parametrize("name", ENCODERS)

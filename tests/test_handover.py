@@ -207,6 +207,21 @@ def test_a_job_is_not_accepted_under_a_heartbeat_that_is_not_written_yet(
         assert {each.result() for each in submitted} == set(engine.submitted)
 
 
+def test_who_ends_adopts_nothing_more(desk: Desk, open_desk: OpenDesk, engine: FakeEngine) -> None:
+    engine.seconds = HELD
+    job_id = desk.submit()
+    desk.wait(job_id, State.RUNNING)
+    heir = open_desk()
+    desk.fall_silent()
+    heir.conductor._stopping = True
+    heir.conductor._routine()
+    assert heir.row(job_id).owner == desk.conductor.owner
+    heir.conductor._stopping, heir.conductor._looked = False, 0.0
+    desk.fall_silent()
+    heir.conductor._routine()
+    assert heir.row(job_id).owner == heir.conductor.owner
+
+
 def test_a_job_that_was_taken_from_a_service_that_was_only_slow_is_drawn_once(
     desk: Desk, open_desk: OpenDesk, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

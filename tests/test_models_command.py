@@ -142,13 +142,52 @@ def test_a_name_that_is_taken_at_the_last_moment(tmp_path: Path) -> None:
     assert aside.is_file()
 
 
+@pytest.mark.parametrize(
+    ("typed", "kind"),
+    [
+        *(
+            (each, "loras")
+            for each in ("lora", "LoRA", "Loras", "loras/", "models/Lora", r"C:\ComfyUI\models\loras", "lycoris")
+        ),
+        *(("checkpoint", "checkpoints"), ("Stable-diffusion", "checkpoints"), ("ckpt", "checkpoints")),
+        *(("upscaler", "upscale_models"), ("ESRGAN", "upscale_models"), ("upscale models", "upscale_models")),
+        *(("text-encoder", "text_encoders"), ("clip", "text_encoders"), ("UNET", "diffusion_models")),
+        *(("ControlNets", "controlnet"), ("embedding", "embeddings"), ("VAE", "vae"), ("clip_vision", "clip_vision")),
+    ],
+)
+def test_a_kind_is_taken_in_any_spelling(typed: str, kind: str, models: Path, tmp_path: Path) -> None:
+    unclear = tiny.write(tmp_path / "unclear.safetensors", {"weight": (4, 4)})
+    assert command("add", str(unclear), "--kind", typed) == 0
+    assert (models / kind / "unclear.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("lorra", "did you mean loras? there are"),
+        ("chekpoint", "did you mean checkpoints?"),
+        ("controllnet", "did you mean controlnet?"),
+        ("../loras", "there are checkpoints"),
+        ("models", "there are checkpoints"),
+        ("", "there are checkpoints"),
+    ],
+)
+def test_a_kind_that_there_is_not_is_refused_with_the_nearest(
+    typed: str, hint: str, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unclear = tiny.write(tmp_path / "unclear.safetensors", {"weight": (4, 4)})
+    said = refused(capsys, "add", str(unclear), "--kind", typed)
+    assert f"there is no kind {typed}" in said
+    assert hint in said
+    assert not models.exists()
+
+
 def test_what_is_no_model_is_refused(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cut = small(tmp_path, "cut.safetensors")
     cut.write_bytes(cut.read_bytes()[:200])
     assert "no whole .safetensors file" in refused(capsys, "add", str(cut))
     unclear = tiny.write(tmp_path / "unclear.safetensors", {"weight": (4, 4)})
     assert "--kind" in refused(capsys, "add", str(unclear))
-    assert "there is no kind lora" in refused(capsys, "add", str(unclear), "--kind", "lora")
     assert command("add", str(unclear), "--kind", "loras") == 0
     pickle = tmp_path / "old.pth"
     pickle.write_bytes(b"...")

@@ -25,7 +25,7 @@ from tests.control import Control, body
 from tests.page import UNIT, generation
 from tests.readings import URL, read, refused, reread
 from tests.shelf import OWN, REFINER, Shelf
-from workflows.preprocessors import ALSO, PREPROCESSORS, UNION_TYPES, preprocessor_name
+from workflows.preprocessors import ALSO, OTHER_TYPES, PREPROCESSORS, UNION_TYPES, preprocessor_name
 
 BODIES = (Txt2ImgBody, Img2ImgBody, UpscaleBody, ExtrasBody, ControlUnitBody, LoraBody)
 # What stands in a menu when nothing was chosen, in several programs.
@@ -133,7 +133,7 @@ def test_the_pages_default_preprocessor_names_what_to_install() -> None:
 
 
 def test_preprocessors_by_any_of_their_names() -> None:
-    assert set(ALSO.values()) <= {*PREPROCESSORS, *UNION_TYPES}
+    assert set(ALSO.values()) <= {*PREPROCESSORS, *UNION_TYPES, *OTHER_TYPES}
     for sent, meant in (
         ("DWPose", "dwpose"), ("OpenPose", "openpose"), ("Soft Edge", "softedge"), ("softedge_hed", "hed"),
         ("Line-Art", "lineart"), ("Depth Anything", "depth"), ("M-LSD", "mlsd"), ("Canny", "canny"), ("None", "none"),

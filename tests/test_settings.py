@@ -52,6 +52,46 @@ def test_wrong_settings_are_named(monkeypatch: pytest.MonkeyPatch, environ: dict
         load(monkeypatch, **environ)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_the_file_is_read_in_every_encoding_that_editors_save(
+    encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / ".env"
+    lines = "DREAM_LAYER_TXT2IMG_PORT=6001\r\nexport dream_layer_data_dir='/tmp/Träume'\r\nOTHER\r\n# DREAM_LAYER_X\r\n"
+    path.write_bytes(lines.encode(encoding))
+    settings = load_settings(env_file=path)
+    assert (settings.txt2img_port, settings.data_dir) == (6001, Path("/tmp/Träume"))
+    monkeypatch.setenv("DREAM_LAYER_TXT2IMG_PORT", "6002")
+    assert load_settings(env_file=path).txt2img_port == 6002
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"A=1\nDREAM_LAYER_DATA_DIR=/tmp/Tr\xe4ume\n", "line 2 of .* is not valid UTF-8"),
+        ("DREAM_LAYER_TXT2IMG_PORT=6001".encode("utf-16-le"), "zero bytes"),
+        (b"\xff\xfeD", "not valid UTF-16"),
+        (b"DREAM_LAYER_TXT2IMGPORT=6001", r"DREAM_LAYER_TXT2IMGPORT is not a setting \(in "),
+        (b"DREAM_LAYER_TXT2IMG_PORT=port", "DREAM_LAYER_TXT2IMG_PORT"),
+        (b"\nset DREAM_LAYER_API_KEY=secret", "line 2 of .* is not understood: set DREAM_LAYER_API_KEY$"),
+        (b'$env:DREAM_LAYER_API_KEY="secret"', r"is not understood: \$env:DREAM_LAYER_API_KEY$"),
+        (b"DREAM_LAYER_API_KEY: secret", "is not understood"),
+        (b"DREAM_LAYER_API_KEY", "is not understood"),
+    ],
+)
+def test_what_is_wrong_in_the_file_is_told_with_its_place(content: bytes, says: str, tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.write_bytes(content)
+    with pytest.raises(SetupError, match=says) as wrong:
+        load_settings(env_file=path)
+    assert wrong.value.hint
+
+
+def test_a_folder_in_place_of_the_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="cannot be read"):
+        load_settings(env_file=tmp_path)
+
+
 def test_a_typing_error_is_answered_with_the_setting_that_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SetupError) as wrong:
         load(monkeypatch, TXT2IMGPORT="6001")

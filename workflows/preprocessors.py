@@ -71,6 +71,13 @@ UNION_TYPES = {
     "repaint": "repaint",
 }
 
+# Types of control in their menus that name neither a preprocessor nor a kind of map: all of them, and pictures shown to
+# other networks.
+OTHER_TYPES = (
+    *("all", "auto", "default", "ip2p", "reference", "recolor", "revision", "t2i-adapter", "ip-adapter", "instant-id"),
+    *("photomaker", "pulid", "sparsectrl"),
+)
+
 # What the web page and AUTOMATIC1111's ControlNet call the same; preprocessors and types of control alike.
 ALSO = {
     "dw_openpose_full": "dwpose",
@@ -90,6 +97,20 @@ ALSO = {
     "softedge_pidisafe": "pidinet",
     "softedge_teed": "teed",
     "scribble/sketch": "scribble",
+    "sketch": "scribble",
+    "tile/blur": "tile",
+    "blur": "tile",
+    "soft_edge": "softedge",
+    "line_art": "lineart",
+    "mlsd_lines": "mlsd",
+    "depth_map": "depth",
+    "canny_edges": "canny",
+    "canny_edge": "canny",
+    "instruct_pix2pix": "ip2p",
+    "instructp2p": "ip2p",
+    "pix2pix": "ip2p",
+    "adapter": "t2i-adapter",
+    "ipadapter_plus": "ip-adapter",
     "segmentation": "seg",
     "seg_ofade20k": "seg",
     "seg_ofcoco": "seg_coco",
@@ -101,4 +122,9 @@ ALSO = {
 
 def preprocessor_name(text: str) -> str:
     """Our name for a preprocessor, or a type of control, in any spelling; small letters of what is not known."""
-    return find_word(text, ("none", "canny", *PREPROCESSORS, *UNION_TYPES), ALSO) or text.lower()
+    return find_word(text, ("none", "canny", *PREPROCESSORS, *UNION_TYPES, *OTHER_TYPES), ALSO) or text.lower()
+
+
+def is_control_type(text: str) -> bool:
+    """Whether a type of control of that name is known, in any spelling."""
+    return preprocessor_name(text) in ("none", "canny", *PREPROCESSORS, *UNION_TYPES, *OTHER_TYPES)

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "leaves undone goes on when the same command is typed again.",
     )
     add.add_argument("source", metavar="FILE|URL|NAME", help="what to add")
-    add.add_argument("--kind", help="the folder that it belongs in, such as loras; else its header tells")
+    add.add_argument("--kind", help="what it is, such as lora or checkpoint; else its header tells")
     add.add_argument("--name", help="the file name to give it")
     add.add_argument("--sha256", help="what the hash must be")
     add.add_argument("--force", action="store_true", help="replace a file of the same name")

@@ -22,12 +22,12 @@ from launcher.models.shelf import (
     DOWNLOADS,
     Model,
     UnusableFileError,
-    check_kind,
     check_name,
     choose_kind,
     find_models,
     list_models,
     place,
+    read_kind,
     target_of,
 )
 from launcher.models.sources import STEP, Download, read_source
@@ -84,7 +84,7 @@ def _add(models_dir: Path, keys: KeyRing, options: argparse.Namespace) -> None:
     sha256 = options.sha256.lower() if options.sha256 else None
     if sha256 is not None and not HEXADECIMAL_256.fullmatch(sha256):
         raise SetupError(STEP, "--sha256 is 64 hexadecimal digits")
-    check_kind(options.kind)
+    options.kind = read_kind(options.kind)
     source = read_source(options.source, keys)
     if isinstance(source, Download):
         _add_download(models_dir, source, sha256, options)

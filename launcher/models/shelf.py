@@ -8,7 +8,7 @@ from pathlib import Path
 from launcher.models.sources import STEP
 from shared.engine.families import ModelFile, classify
 from shared.engine.headers import read_header
-from shared.engine.kinds import KINDS, kind_of
+from shared.engine.kinds import KINDS, find_kind, kind_of, kinds_near
 from shared.engine.storing import is_name, put
 from shared.errors import AlreadyThere, SetupError, StorageFailed
 from shared.files import files_below
@@ -70,10 +70,18 @@ def check_name(name: str, *, pickle: bool) -> str:
     return name
 
 
-def check_kind(kind: str | None) -> None:
-    """Raises SetupError unless there is such a kind; None is for the header to tell."""
-    if kind is not None and kind not in KINDS:
-        raise SetupError(STEP, f"there is no kind {kind}", hint=f"there are {', '.join(KINDS)}")
+def read_kind(text: str | None) -> str | None:
+    """The kind that was typed: its name in any spelling, or the path of its folder; None is for the header to tell.
+
+    Raises SetupError if there is no such kind.
+    """
+    if text is None:
+        return None
+    *folders, name = text.replace("\\", "/").rstrip("/").split("/")
+    kind = find_kind(name) if folders[-1:] in ([], ["models"]) else None
+    if kind is None:
+        raise SetupError(STEP, f"there is no kind {text}", hint=f"{kinds_near(text)}there are {', '.join(KINDS)}")
+    return kind
 
 
 def choose_kind(path: Path, name: str, asked: str | None) -> str:

@@ -68,15 +68,17 @@ class ModelFile:
     """What a file is, as far as its header tells; all else is left at "unknown", None or False.
 
     `known` says whether there was a header to read. `inpainting`: the model takes the mask and the masked picture
-    beside the noise. `prediction` is "epsilon" or "v". `union`: a ControlNet for maps of several kinds.
-    `latent_channels` are those of the VAE. `size` (width, height), `pixels` (the most that it should draw unasked),
-    `steps` and `cfg_scale` are its maker's recommendations.
+    beside the noise. `from_words` is False of what does not draw a picture from words alone: models that edit or
+    enlarge a picture, or make video, sound or shapes. `prediction` is "epsilon" or "v". `union`: a ControlNet for maps
+    of several kinds. `latent_channels` are those of the VAE. `size` (width, height), `pixels` (the most that it should
+    draw unasked), `steps` and `cfg_scale` are its maker's recommendations.
     """
 
     name: str
     family: Family = Family.UNKNOWN
     parts: frozenset[Part] = frozenset()
     inpainting: bool = False
+    from_words: bool = True
     prediction: str | None = None
     text_encoder: TextEncoder = TextEncoder.UNKNOWN
     latent_channels: int | None = None
@@ -113,8 +115,24 @@ LORA_OF_PROMPT = re.compile(
     r"attn2[._](?:processor[._])?to_[kv](?:[._]lora)?\.(?:lora_down|lora_A(?:\.\w+)?|lora\.down|down|hada_w1_b)(?:\.weight)?$"
 )
 FLUX_MARKS = ("double_blocks", "single_blocks", "single_transformer_blocks")
-INPAINTING_UNET = 9
-INPAINTING_FLUX = 384
+LATENT_UNET, INPAINTING_UNET = 4, 9
+LATENT_FLUX, INPAINTING_FLUX = 64, 384
+# What a diffusion model's keys may stand behind, and keys of those that do not draw a picture from words alone: by the
+# engine's own detection Stable Audio, ACE-Step (two), Mochi, MiniMax, Cosmos, CogVideoX, Wan, SeedVR2 (three),
+# Hunyuan 3D (two), TripoSplat, Stable Cascade's second stage.
+MODEL_PREFIXES = ("", INSIDE, "model.model.", "net.")
+OTHER_MODELS = (
+    *("transformer.rotary_pos_emb.inv_freq", "genre_embedder.weight", "t5_yproj.weight", "video_patch_proj.weight"),
+    "encoder.lyric_encoder.layers.0.input_layernorm.weight",
+    *("blocks.block0.blocks.0.block.attn.to_q.0.weight", "blocks.0.norm1.linear.weight", "head.modulation"),
+    *("blocks.35.mlp.vid.proj_out.weight", "blocks.35.mlp.all.proj_in_gate.weight"),
+    *("blocks.31.mlp.all.proj_in_gate.weight", "latent_in.weight", "cam_out_layer.weight"),
+    *("blocks.0.attn1.k_norm.weight", "clip_mapper.weight"),
+)
+# LTX Video has the first of these alone, PixArt both.
+LTX, PIXART = "adaln_single.emb.timestep_embedder.linear_1.bias", "pos_embed.proj.bias"
+# Layers that cut a picture, or a video, into patches; a convolution in three dimensions cuts a video.
+PATCHING = ("patch_embedding.weight", "img_in.proj.weight", "x_embedder.proj.weight")
 FLUX_TEXT_WIDTH = 4096
 SD3_CHANNELS = 16
 # Above it lies the deviation of one bias in those models of Stable Diffusion 2 that predict v: the engine's own rule.
@@ -135,6 +153,7 @@ def classify(name: str, header: Header | None) -> ModelFile:
         family=family,
         parts=_parts(tensors, encoder, channels),
         inpainting=inpainting,
+        from_words=not inpainting and _draws_from_words(tensors),
         prediction=_prediction(header, family, inpainting),
         text_encoder=encoder,
         latent_channels=channels,
@@ -180,7 +199,7 @@ def _unet(tensors: Tensors, prefix: str) -> tuple[Family, bool]:
     for first, conditions, blocks in UNET_NAMES:
         start = prefix + blocks
         # Models of moving pictures have the same layers, and further ones between frames.
-        if prefix + first not in tensors or any(".time_stack." in name or ".time_mix" in name for name in tensors):
+        if prefix + first not in tensors or _has_time(tensors):
             continue
         attention = (name for name in tensors if name.startswith(start) and name.endswith(".attn2.to_k.weight"))
         width = _side(tensors, next(attention, ""), 1) or 0
@@ -188,6 +207,29 @@ def _unet(tensors: Tensors, prefix: str) -> tuple[Family, bool]:
         if _side(tensors, prefix + conditions, 1) in allowed:
             return family, _side(tensors, prefix + first, 1) == INPAINTING_UNET
     return Family.UNKNOWN, False
+
+
+def _draws_from_words(tensors: Tensors) -> bool:
+    """Whether a model makes a picture of noise and words alone; True of what is not known."""
+    if is_lora(tensors) or is_control(tensors):
+        return True
+    prefix = next((each for each in MODEL_PREFIXES[1:] if _any(tensors, each)), "")
+    for first, _, _ in UNET_NAMES:
+        inputs = _side(tensors, prefix + first, 1)
+        if inputs is not None:
+            return inputs == LATENT_UNET and not _has_time(tensors)
+    if _diffusion_family(tensors)[0] in (Family.FLUX_DEV, Family.FLUX_SCHNELL):
+        return _side(tensors, f"{prefix}img_in.weight", 1) == LATENT_FLUX
+    if any(len(tensors[prefix + name].shape) == 5 for name in PATCHING if prefix + name in tensors):
+        return False
+    if prefix + LTX in tensors and prefix + PIXART not in tensors:
+        return False
+    return not any(prefix + name in tensors for name in OTHER_MODELS)
+
+
+def _has_time(tensors: Tensors) -> bool:
+    """Whether a UNet has layers between the frames of a video."""
+    return any(".time_stack." in name or ".time_mix" in name for name in tensors)
 
 
 def _prediction(header: Header, family: Family, inpainting: bool) -> str | None:

@@ -11,38 +11,25 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from shared.engine.headers import read_header
-from shared.engine.kinds import KINDS, kind_of
+from shared.engine.kinds import KINDS, find_kind, kind_of, kinds_near
 from shared.errors import AlreadyThere, InvalidValue, StorageFailed
-from shared.schema.words import find_word
 
 LONGEST_NAME = 200
 # Letters of any language; no separators, and nothing that a shell, Windows or a browser reads as more than a name.
 NAME = re.compile(r"[^\W_][\w .,+@()\[\]-]*")
 # Windows takes these for devices, whatever their extension.
 DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
-# What people call the kinds besides: one model of them, and the names of older folders.
-OTHER_KINDS = {
-    **{kind.removesuffix("s"): kind for kind in KINDS if kind.endswith("s")},
-    "controlnets": "controlnet",
-    "vaes": "vae",
-    "upscalers": "upscale_models",
-    "upscaler": "upscale_models",
-    "ESRGAN": "upscale_models",
-    "Stable-diffusion": "checkpoints",
-    "unet": "diffusion_models",
-    "clip": "text_encoders",
-    "textual_inversion": "embeddings",
-}
 # Bytes that stay free on the disk, for pictures and the database.
 SPARE = 512 * 1024 * 1024
 
 
 def checked_kind(kind: object) -> str:
     """The folder for a kind of models; raises InvalidValue for None, and for one that there is not."""
-    found = find_word(kind, KINDS, OTHER_KINDS) if isinstance(kind, str) else None
+    found = find_kind(kind) if isinstance(kind, str) else None
     if found is None:
         wrong = "model_type is missing" if kind is None else f"model_type {kind!r} does not exist"
-        raise InvalidValue(wrong, field="model_type", hint=f"one of {', '.join(KINDS)}")
+        hint = f"{kinds_near(kind)}one of {', '.join(KINDS)}"
+        raise InvalidValue(wrong, field="model_type", hint=hint)
     return found
 
 

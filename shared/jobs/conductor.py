@@ -197,7 +197,8 @@ class Conductor:
             self._adopt_from = wall + (STALE if self._looked else 0.0)
         if abs(wall - self._looked) >= BEAT:
             self._looked = wall
-            if wall >= self._adopt_from:
+            # Who is about to end leaves them to whoever comes next.
+            if wall >= self._adopt_from and not self._stopping:
                 self._adopt(wall - STALE)
         if self._roster and now - self._surveyed >= self._pause():
             self._surveyed = now

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, jsonify
 
-from shared.defaults import choose_checkpoint
 from shared.errors import EngineError
 from shared.model_names import match
 from shared.web.backend import Backend
+from shared.web.reading.default_checkpoint import default_checkpoint
 from shared.web.reading.models import MAIN
 
 # Seconds in which the engine must answer: whoever asks for readiness wants to know now.
@@ -35,7 +35,7 @@ def _obstacle(backend: Backend, unfinished: int) -> str | None:
         names = {folder: backend.catalog.names(folder, 0.0) for folder in MAIN}
     except EngineError as error:
         return f"{error.message}: it is starting, or was not started"
-    chosen = choose_checkpoint(backend.settings.checkpoint, names["checkpoints"])
+    chosen = default_checkpoint(backend.settings.checkpoint, backend.catalog)
     if chosen is None:
         return f"there is no checkpoint in {backend.settings.models_dir / 'checkpoints'}"
     # It may be a diffusion model, and named without its folder and extension, as in a request.

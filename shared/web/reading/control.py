@@ -9,11 +9,11 @@ from shared.errors import InvalidPicture, InvalidValue
 from shared.fitting import as_picture, fit
 from shared.schema.body import ControlNetBody, ControlUnitBody
 from shared.schema.request import ControlUnit, Preprocessing, Size
-from shared.schema.words import is_nothing
+from shared.schema.words import is_default, is_nothing
 from shared.web.reading.inventory import Inventory
 from shared.web.reading.matching import find_fitting
 from shared.web.reading.pictures import SentPictures
-from workflows.preprocessors import PACKAGE, PREPROCESSORS, UNION_TYPES, preprocessor_name
+from workflows.preprocessors import ALSO, PACKAGE, PREPROCESSORS, UNION_TYPES, is_control_type, preprocessor_name
 
 # Kinds of control that are shown a picture, not a map of it.
 OF_PICTURES = (
@@ -95,6 +95,7 @@ def _unit(
             field=f"{field}.guidance_start",
             hint="the unit acts between the two",
         )
+    _check_type(unit, field)
     model = find_fitting(unit.model, inventory, "controlnet", f"{field}.model", "ControlNet", chosen)
     return ControlUnit(
         model=model,
@@ -108,6 +109,19 @@ def _unit(
     )
 
 
+def _check_type(unit: ControlUnitBody, field: str) -> None:
+    """Raises InvalidValue for a type of control that there is not: a ControlNet for several would choose by itself."""
+    sent = unit.control_type
+    if sent is None or is_default(sent) or is_control_type(sent):
+        return
+    known = sorted({"canny", *UNION_TYPES})
+    near = difflib.get_close_matches(sent.lower(), {*known, *PREPROCESSORS, *ALSO}, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(known)}"
+    raise InvalidValue(
+        f"{field}.control_type {sent!r} is not known", field=f"{field}.control_type", hint=hint, value=sent
+    )
+
+
 def _without_effect(unit: ControlUnitBody, field: str, read: ControlUnit) -> list[str]:
     """Warnings about what was sent for a unit and changes nothing."""
     found = []
@@ -115,7 +129,10 @@ def _without_effect(unit: ControlUnitBody, field: str, read: ControlUnit) -> lis
         found.append(f"{field} has no effect: it begins and ends at {read.start:g}")
     kind = preprocessor_name(unit.control_type or "none")
     understood = ("canny", *PREPROCESSORS, *(UNION_TYPES if read.union_type else ()))
-    if unit.preprocessor is None and kind not in understood and not is_nothing(kind):
+    no_choice = is_default(kind) or kind == "all"
+    if read.union_type == "auto" and not no_choice:
+        found.append(f"{field}.control_type {unit.control_type!r} has no effect: {read.model} has no such type")
+    elif unit.preprocessor is None and kind not in understood and not no_choice:
         found.append(
             f"{field}.control_type {unit.control_type!r} has no effect: it names no preprocessor, so the picture is "
             "taken for a control map"
@@ -181,4 +198,5 @@ def _union_type(unit: ControlUnitBody, file: ModelFile) -> str | None:
     """What a ControlNet for several kinds of maps is told; None for those made for one."""
     if not file.union:
         return None
-    return UNION_TYPES.get(preprocessor_name(unit.control_type or unit.preprocessor or ""), "auto")
+    told = (UNION_TYPES.get(preprocessor_name(name)) for name in (unit.control_type, unit.preprocessor) if name)
+    return next((each for each in told if each is not None), "auto")

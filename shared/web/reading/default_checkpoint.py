@@ -1,31 +1,26 @@
 """The checkpoint of a request that names none, and lists of checkpoints that begin with it."""
 
-import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from shared.defaults import choose_checkpoint
+from shared.defaults import choose_checkpoint, draws_alone
 from shared.engine.catalog import FRESH
-from shared.engine.families import Family, ModelFile
 from shared.web.reading.inventory import Inventory, match_file
 
 T = TypeVar("T")
-
-# Where the file cannot be read, its name has to do.
-SPECIAL_NAME = re.compile(r"inpaint|refiner", re.I)
 
 
 def default_checkpoint(preferred: str | None, inventory: Inventory, max_age: float = FRESH) -> str | None:
     """The checkpoint for a request that names none; None if there is nothing to choose from.
 
-    `preferred` is that of the settings: it is taken as it is, and may lack its folder and extension. A checkpoint for
-    inpainting, or a refiner, is chosen only where there is no other.
+    `preferred` is that of the settings: it is taken as it is, and may lack its folder and extension. A checkpoint that
+    does not draw from words alone (for inpainting, editing or video, a refiner) is chosen only where there is no other.
     """
 
-    def draws_alone(name: str) -> bool:
-        return not _is_special(inventory.model_file("checkpoints", name))
+    def draws(name: str) -> bool:
+        return draws_alone(inventory.model_file("checkpoints", name))
 
-    return choose_checkpoint(preferred, inventory.names("checkpoints", max_age), draws_alone)
+    return choose_checkpoint(preferred, inventory.names("checkpoints", max_age), draws)
 
 
 def default_first(files: Sequence[T], preferred: str | None, inventory: Inventory, name: Callable[[T], str]) -> list[T]:
@@ -38,10 +33,3 @@ def default_first(files: Sequence[T], preferred: str | None, inventory: Inventor
     first = wanted or default_checkpoint(None, inventory)
     # Sorting keeps the order of all others.
     return sorted(files, key=lambda file: name(file) != first)
-
-
-def _is_special(file: ModelFile) -> bool:
-    """Whether it was made for one purpose, and draws badly from a prompt alone."""
-    if not file.known:
-        return SPECIAL_NAME.search(file.name) is not None
-    return file.inpainting or file.family is Family.SDXL_REFINER

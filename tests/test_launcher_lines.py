@@ -1,0 +1,32 @@
+"""What the launcher says of the engine at the end of a start."""
+
+import pytest
+
+from launcher.house import engine_failed, engine_text
+from shared.errors import EngineError, EngineUnavailable
+from shared.settings import Settings
+
+HERE, THERE = "http://127.0.0.1:8188", "http://10.0.0.9:8188"
+
+
+def test_an_engine_that_has_jobs_to_finish_is_told_as_one_that_answers() -> None:
+    assert engine_text(HERE, 6.44, proven=True) == f"drew its first picture after 6.4 s: {HERE}"
+    assert engine_text(HERE, 6.44, proven=False) == f"answers after 6.4 s and is finishing earlier jobs: {HERE}"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        EngineUnavailable(f"the engine does not answer at {THERE}", hint="python dream_layer.py starts it"),
+        EngineError("the engine takes jobs but did not draw a small picture"),
+    ],
+)
+def test_an_engine_elsewhere_that_fails_is_named_once_with_its_setting(error: EngineError) -> None:
+    failed = engine_failed(error, Settings(engine_url=THERE))
+    assert failed.message.count(THERE) == 1
+    assert "is a ComfyUI 0.30 running there? DREAM_LAYER_ENGINE_URL names it" in str(failed.hint)
+
+
+def test_our_own_engine_that_fails_keeps_the_hint_of_its_error() -> None:
+    failed = engine_failed(EngineError("it drew another colour", hint="data/logs/engine.log says more"), Settings())
+    assert (failed.message, failed.hint) == (f"it drew another colour ({HERE})", "data/logs/engine.log says more")
