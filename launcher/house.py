@@ -30,8 +30,9 @@ from shared.engine.install import comfyui_version, has_page
 from shared.engine.manager import EngineManager
 from shared.engine.process import engine_command, find_engine, make_keeper, use_cpu
 from shared.engine.proof import prove
-from shared.errors import EngineError, SetupError
+from shared.errors import EngineError, SetupError, StorageFailed
 from shared.files import files_below
+from shared.jobs.store import Store
 from shared.keys import KeyRing
 from shared.settings import PREFIX, Settings, load_settings
 from shared.web.app import create_app
@@ -57,6 +58,8 @@ from shared.web.probe import probe
 from shared.web.ready import ready_routes
 from shared.web.serve import check_port, make_server, open_ports, reachable
 from shared.web.uploading import upload_routes
+
+log = logging.getLogger(__name__)
 
 SERVICE_START_TIMEOUT = 60.0
 DESCRIPTORS = 8192
@@ -158,11 +161,12 @@ class House:
             command = partial(engine_command, settings, comfyui_dir, settings.data_dir.resolve(), cpu=cpu)
             self._start(keeper)
             say("engine", f"starting on the {'CPU' if cpu else 'GPU'}; log: {keeper.child.log_path}")
-        self._manager = EngineManager(engine, keeper, command, self._backend.store.count_unfinished)
+        store = self._backend.store
+        self._manager = EngineManager(engine, keeper, command, store.count_unfinished, partial(_note_stop, store))
         begun = time.monotonic()
         if services:
             self._start_services(settings)
-        self._backend.start()
+        self._backend.start(self._manager.restart_now if self._manager.ours else None)
         self._start_control(self._backend, self._manager)
         if keeper is not None:
             with activity("engine", "starting"):
@@ -190,6 +194,10 @@ class House:
             thread.start()
         for thread in stopping:
             thread.join()
+        if self._backend is not None and self._manager is not None and self._manager.ours:
+            # Services that were started by hand go on, and would blame a job.
+            _note_stop(self._backend.store)
+            self._backend.store.close()
         if stopping:
             say("stopped", f"all of it, after {time.monotonic() - begun:.1f} s")
 
@@ -263,6 +271,13 @@ def engine_failed(error: EngineError, settings: Settings) -> SetupError:
     if settings.engine_url is not None:
         hint = f"is a ComfyUI 0.30 running there? {PREFIX}ENGINE_URL names it; without that, one is started here"
     return SetupError("engine", f"{error.message}{where}", hint=hint)
+
+
+def _note_stop(store: Store) -> None:
+    try:
+        store.note_engine_stop()
+    except StorageFailed as error:
+        log.warning("it could not be written down that the engine was ended: %s", error)
 
 
 def _check_ports(settings: Settings, *, services: bool) -> None:

@@ -132,6 +132,13 @@ class Settings(BaseSettings):
         description="Database of the jobs, as an SQLAlchemy URL. Default: `jobs.sqlite` in the data folder.",
     )
     queue_limit: int = Field(default=1000, ge=1, description="Jobs that may be unfinished before new ones get a 429.")
+    cancel_timeout: float = Field(
+        default=120,
+        ge=1,
+        le=86400,
+        description="Seconds after which the engine is restarted when it still works on a job that was cancelled. "
+        "Loading a model cannot be interrupted: give it more time where that takes minutes.",
+    )
     keep_jobs: OptionalInt = Field(
         default=None, ge=0, description="Finished jobs that are kept; older ones go, with their pictures. Default: all."
     )

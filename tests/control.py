@@ -41,7 +41,7 @@ class Managed(EngineManager):
     ours = True
     restarts = 0
 
-    def restart(self, *, when_idle: bool) -> None:
+    def restart(self, *, when_idle: bool, reason: str = "") -> None:
         self.restarts += 1
 
 

@@ -1,17 +1,34 @@
 """What needs custom nodes works in an engine that has nodes of those names and inputs."""
 
+import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 import requests
 from PIL import Image, ImageDraw
 
-from tests.conftest import launched, launcher_environment
+from shared.settings import PREFIX
+from tests.conftest import PLANTED, launched, launcher_environment
+from tests.foreign_graphs import api
 from tests.house import TIMEOUT, TestHouse, data_url
 
-NODES = Path(__file__).parent / "data" / "known_nodes.py"
+NODES = [Path(__file__).parent / "data" / name for name in ("known_nodes.py", "probing_nodes.py")]
+# What a user's shell may hold, and none of it is for a stranger's node.
+CANARIES = {
+    name: f"canary-{number}"
+    for number, name in enumerate(
+        (
+            *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "OPENAI_API_KEY"),
+            *("CIVITAI_TOKEN", "GITHUB_TOKEN", "DATABASE_PASSWORD", "SSH_AUTH_SOCK", "DB_PASSWORD"),
+            *("NVIDIA_API_KEY", "CUDA_SECRET", "COMFYUI_API_KEY", "PYTHON_KEYRING_PASSWORD"),
+        )
+    )
+}
 QUICK = {"prompt": "a red circle on a blue background", "seed": 5, "steps": 2, "width": 64, "height": 64}
 
 
@@ -20,9 +37,16 @@ def rich_house(house: TestHouse, tmp_path_factory: pytest.TempPathFactory) -> It
     """A house whose user has put custom nodes where README says."""
     folder = tmp_path_factory.mktemp("rich")
     (folder / "data" / "custom_nodes").mkdir(parents=True)
-    shutil.copy(NODES, folder / "data" / "custom_nodes")
+    for nodes in NODES:
+        shutil.copy(nodes, folder / "data" / "custom_nodes")
     (folder / "data" / "models").symlink_to(house.data_dir / "models", target_is_directory=True)
-    with launched(folder, launcher_environment(folder / "data")) as running:
+    environ = {
+        **launcher_environment(folder / "data"),
+        **CANARIES,
+        f"{PREFIX}ALLOW_NODES": "ShowEnviron,HoldOn",
+        f"{PREFIX}CANCEL_TIMEOUT": "2",
+    }
+    with launched(folder, environ) as running:
         yield running
 
 
@@ -60,3 +84,62 @@ def test_a_face_model_that_is_not_there_is_a_422(rich_house: TestHouse) -> None:
     assert response.status_code == 422
     assert response.json()["error"]["field"] == "face_restoration_model"
     assert response.json()["error"]["nearest"] == ["codeformer.pth"]
+
+
+def graph_of(node: str) -> dict[str, Any]:
+    """A node of the test's own, and the picture that it gives."""
+    return api({"node": (node, {}), "save": ("SaveImage", {"images": ["node", 0], "filename_prefix": "x"})})
+
+
+def test_a_node_that_reads_the_environment_finds_no_secret(rich_house: TestHouse) -> None:
+    reply = rich_house.draw(custom_workflow=graph_of("ShowEnviron"))
+    environ = json.loads(rich_house.picture(reply).tobytes())
+    assert "PATH" in environ
+    secrets = {*CANARIES.values(), *PLANTED.values()}
+    assert not [name for name, value in environ.items() if value in secrets or name.upper().startswith(PREFIX)]
+    # Nor does what the process was started with, which os.environ might not show.
+    pid = rich_house.engine_state()["pid"]
+    assert not [name for name, value in psutil.Process(pid).environ().items() if value in secrets]
+    if sys.platform == "linux":
+        started_with = Path(f"/proc/{pid}/environ").read_bytes()
+        assert not [secret for secret in secrets if secret.encode() in started_with]
+        # The launcher itself has them: this test can fail.
+        launcher = Path(f"/proc/{rich_house.process.pid}/environ").read_bytes()
+        assert all(secret.encode() in launcher for secret in secrets)
+
+
+@pytest.mark.parametrize("node", ["StringFormat", "RegexExtract", "GLSLShader", "LoadImageOutput", "SaveText"])
+def test_nodes_that_could_read_more_are_refused_with_the_setting_that_lets_them_in(
+    rich_house: TestHouse, node: str
+) -> None:
+    graph = {**graph_of("ShowEnviron"), "other": {"class_type": node, "inputs": {}}}
+    response = requests.post(f"{rich_house.txt2img}/api/txt2img", json={"custom_workflow": graph}, timeout=TIMEOUT)
+    assert response.status_code == 422
+    error = response.json()["error"]
+    assert (error["field"], error["class_type"]) == ("custom_workflow", node)
+    assert f"{PREFIX}ALLOW_NODES={node}" in error["hint"]
+
+
+def test_a_node_that_does_not_let_go_is_ended_with_the_engine_and_the_others_go_on(rich_house: TestHouse) -> None:
+    before = rich_house.engine_state()
+    held = rich_house.submit(custom_workflow=graph_of("HoldOn"))
+    rich_house.wait_for_job(held, "running")
+    after = rich_house.submit(**QUICK)
+    assert requests.delete(f"{rich_house.txt2img}/api/jobs/{held}", timeout=TIMEOUT).json()["done"] == "cancelled"
+    job = rich_house.wait_for_job(after)
+    assert (job["state"], job["result"]["timings"]["attempts"]) == ("completed", 1)
+    state = rich_house.engine_state()
+    assert (state["restarts"], state["pid"] != before["pid"]) == (before["restarts"] + 1, True)
+    assert held in state["last_restart"]["reason"]
+    assert f"job {held} has ended, and the engine still worked on it" in rich_house.output()
+    assert requests.get(f"{rich_house.txt2img}/ready", timeout=TIMEOUT).status_code == 200
+
+
+def test_a_job_that_is_drawn_while_somebody_restarts_the_engine_is_not_blamed(rich_house: TestHouse) -> None:
+    drawn = rich_house.submit(**{**QUICK, "steps": 40, "width": 128})
+    rich_house.wait_for_job(drawn, "running")
+    restarts = rich_house.engine_state()["restarts"]
+    assert requests.post(f"{rich_house.control}/api/engine/restart", timeout=TIMEOUT).status_code == 202
+    job = rich_house.wait_for_job(drawn)
+    assert (job["state"], job["result"]["timings"]["attempts"]) == ("completed", 1)
+    assert rich_house.engine_state()["restarts"] == restarts + 1

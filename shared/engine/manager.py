@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ log = logging.getLogger(__name__)
 # Seconds in which it must answer who asks for its state, and between two looks at whether it has become idle.
 TIMEOUT = 3.0
 LOOK = 0.5
+ASKED = "somebody asked for it"
 
 
 class EngineManager:
     """One engine; `keeper` is None for one that others started, which can be looked at but not started again.
 
     `command` makes its command line anew, from what is set now. `unfinished` counts the jobs that are still to be done.
+    `stopped` is called each time when the engine was ended on purpose.
     """
 
     def __init__(
@@ -31,11 +34,14 @@ class EngineManager:
         keeper: Keeper | None,
         command: Callable[[], Sequence[str | Path]],
         unfinished: Callable[[], int],
+        stopped: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine = engine
         self._keeper = keeper
         self._command = command
         self._unfinished = unfinished
+        self._stopped = stopped
+        self._last_restart: dict[str, Any] | None = None
         self._lock = threading.Lock()
         self._waiting: threading.Thread | None = None
         # The process that is to end as soon as it is idle.
@@ -59,6 +65,7 @@ class EngineManager:
                 "restarts": keeper.restarts,
                 "uptime_s": None if uptime is None else round(uptime, 1),
                 "restart_pending": self.restart_pending,
+                "last_restart": self._last_restart,
             }
         told |= {"address": self._engine.address, "answers": False, "unfinished_jobs": self._unfinished()}
         try:
@@ -74,11 +81,11 @@ class EngineManager:
         waiting = self._waiting
         return waiting is not None and waiting.is_alive()
 
-    def restart(self, *, when_idle: bool) -> None:
+    def restart(self, *, when_idle: bool, reason: str = ASKED) -> None:
         """Starts it again, with what is set now: at once, or when no job is left, without waiting for that.
 
-        Jobs that it runs are drawn again. Raises NotPossible for an engine of others, EngineUnavailable for one that
-        has not been ready yet and would have to start again at once.
+        `reason` is told by `state`. Jobs that it runs are drawn again. Raises NotPossible for an engine of others,
+        EngineUnavailable for one that has not been ready yet and would have to start again at once.
         """
         keeper = self._keeper
         if keeper is None:
@@ -90,13 +97,17 @@ class EngineManager:
             raise EngineUnavailable("the engine is still starting", retry_after=5)
         keeper.child.change([str(part) for part in self._command()])
         if not when_idle:
-            keeper.restart()
+            self._end(keeper, reason)
             return
         with self._lock:
             self._outdated = keeper.child.pid
             if not self.restart_pending:
                 self._waiting = threading.Thread(target=self._restart_idle, name="engine-restart", daemon=True)
                 self._waiting.start()
+
+    def restart_now(self, reason: str) -> None:
+        """As `restart`, at once."""
+        self.restart(when_idle=False, reason=reason)
 
     def free(self) -> None:
         """Has it drop models and cached results from memory, as soon as no job runs. Raises EngineError."""
@@ -118,8 +129,13 @@ class EngineManager:
                 return
             if self._idle():
                 log.info("no job is left, so the engine is started again, as was asked")
-                keeper.restart()
+                self._end(keeper, ASKED)
                 return
+
+    def _end(self, keeper: Keeper, reason: str) -> None:
+        self._last_restart = {"at": round(time.time(), 1), "reason": reason}
+        keeper.restart()
+        self._stopped()
 
     def _idle(self) -> bool:
         try:

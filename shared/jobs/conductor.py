@@ -65,6 +65,8 @@ class Conductor:
         self._adopt_from = 0.0
         # When the engine last told its queue, on the monotonic clock.
         self._told = 0.0
+        # Whether it then ran what is no job of ours: another service's, a stranger's, or one that was cancelled.
+        self._others_ran = False
         self._trouble = ""
 
     def start(self) -> None:
@@ -278,13 +280,11 @@ class Conductor:
                 lost.append(each)
         self._recover(lost)
         self._told = asked
+        self._others_ran = bool(running - {each.row.id for each in active if not each.doomed})
 
     def _recover(self, lost: Sequence[Active]) -> None:
         """The engine knows nothing of these jobs that it had, in their order: it died, or was emptied by hand."""
-        # Whoever was being drawn is under suspicion; if nobody was seen to be, the first in line was about to. What was
-        # adopted is not: then its service died too, and that is not a job's doing.
-        taken = [each for each in lost if each.taken]
-        suspects = [each for each in taken if each.running] or [each for each in taken[:1] if self._was_first(each)]
+        suspects = self._suspects(lost)
         deaths = [(each, each.deaths + (each in suspects)) for each in lost]
         again = [(each, count) for each, count in deaths if count < MAX_DEATHS]
         # All in one transaction: if it fails, all of them are found lost once more, and nobody new is suspected.
@@ -302,10 +302,26 @@ class Conductor:
             if count >= MAX_DEATHS:
                 self._finish(each, State.FAILED, error=_quarantined(each.row.id))
 
+    def _suspects(self, lost: Sequence[Active]) -> list[Active]:
+        """Of which of these jobs the engine may have died.
+
+        Whoever was being drawn is under suspicion; if nobody was seen to be, the first in line was about to, unless the
+        engine was busy with something else. What was adopted is not: then its service died too, and that is not a job's
+        doing. Nor is it that somebody ended the engine.
+        """
+        taken = [each for each in lost if each.taken and not self._store.engine_stopped_since(self._last_seen(each))]
+        drawn = [each for each in taken if each.running]
+        if drawn or self._others_ran:
+            return drawn
+        return [each for each in taken[:1] if self._was_first(each)]
+
     def _was_first(self, each: Active) -> bool:
         """Whether no job of any service stood in front of this one, since it was sent or last seen in the queue."""
-        since = max(self._told, each.sent or 0.0)
-        return not self._store.stood_in_front(each.row.number, time.time() - (time.monotonic() - since))
+        return not self._store.stood_in_front(each.row.number, self._last_seen(each))
+
+    def _last_seen(self, each: Active) -> float:
+        """When a job was sent or last seen in the engine's queue, in seconds since 1970."""
+        return time.time() - (time.monotonic() - max(self._told, each.sent or 0.0))
 
     def _feed(self) -> None:
         """Sends what waits, in order, as far as the window allows; no more of it if the engine is away."""

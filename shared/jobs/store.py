@@ -41,6 +41,8 @@ from shared.jobs.tables import (
 
 # Previews are pictures: only the newest of a job is kept, and none when it has ended.
 PREVIEW = "preview"
+# The row of `about` that says when somebody ended the engine last, in seconds since 1970.
+ENGINE_STOP = "engine_stop"
 
 
 # Seconds that the clock of a living process may be ahead of another's.
@@ -252,6 +254,18 @@ class Store:
         """Which of these jobs are an owner's, and not finished."""
         with self._read() as connection:
             return _unfinished(connection, job_ids, owner)
+
+    def note_engine_stop(self) -> None:
+        """Writes down that somebody ended the engine just now: no job is to blame for what it lost."""
+        with self._write() as connection:
+            connection.execute(about.delete().where(about.c.key == ENGINE_STOP))
+            connection.execute(about.insert().values(key=ENGINE_STOP, value=repr(time.time())))
+
+    def engine_stopped_since(self, since: float) -> bool:
+        """Whether somebody ended the engine after `since`, in seconds since 1970."""
+        with self._read() as connection:
+            when = connection.scalar(sa.select(about.c.value).where(about.c.key == ENGINE_STOP))
+        return when is not None and float(when) >= since
 
     def beat(self, owner: str) -> None:
         """Renews the owner's heartbeat."""

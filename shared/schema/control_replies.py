@@ -118,6 +118,13 @@ class Waiting(Reply):
     pending: int
 
 
+class Restart(Reply):
+    """A restart of the engine that was no crash."""
+
+    at: Annotated[float, Field(description="seconds since 1970")]
+    reason: str
+
+
 class Engine(Reply):
     """The engine. What only itself knows is left out while it does not answer, and what only its keeper knows is for
     one that was not started here."""
@@ -130,6 +137,9 @@ class Engine(Reply):
     restarts: int | None = None
     uptime_s: float | None = None
     restart_pending: bool | None = None
+    last_restart: Annotated[
+        Restart | None, Field(description="the last one that was asked for, or that ended what could not be cancelled")
+    ] = None
     address: str
     answers: bool
     unfinished_jobs: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from sqlalchemy.exc import ArgumentError
 
@@ -16,6 +16,7 @@ from shared.jobs.conductor import Conductor
 from shared.jobs.estimate import MEASURED, seconds_left
 from shared.jobs.pictures import Pictures
 from shared.jobs.store import Store
+from shared.jobs.stuck import StuckJobs
 from shared.jobs.tables import JobRow, NewJob, State, Work
 from shared.jobs.uploads import Uploads
 from shared.paths import PathsFile
@@ -43,16 +44,26 @@ class Backend:
             Retention(settings.keep_jobs, settings.keep_days, settings.keep_mb),
         )
         self.conductor = Conductor(self.store, self.engine, self.archive)
+        self._stuck: StuckJobs | None = None
         self.picture_memory = MemoryBudget(settings.picture_memory_mb * MEGABYTE, f"{PREFIX}PICTURE_MEMORY_MB")
         self.waiters = Places(settings.waiters, "requests are waiting for pictures", f"{PREFIX}WAITERS")
         self.streams = Places(settings.streams, "event streams are open", f"{PREFIX}STREAMS")
 
-    def start(self) -> None:
-        """Starts following jobs, those too that were left unfinished when everything was last stopped."""
+    def start(self, restart_engine: Callable[[str], None] | None = None) -> None:
+        """Starts following jobs, those too that were left unfinished when everything was last stopped.
+
+        `restart_engine` is called with a reason when the engine works on a cancelled job and does not let go of it.
+        """
         self.conductor.start()
+        # An engine of others is watched by each process, as nobody else can say that it must be restarted.
+        if restart_engine is not None or self.settings.engine_url is not None:
+            self._stuck = StuckJobs(self.engine, self.store, self.settings.cancel_timeout, restart_engine)
+            self._stuck.start()
 
     def stop(self) -> None:
         """Hands unfinished jobs over to whoever comes next."""
+        if self._stuck is not None:
+            self._stuck.stop()
         self.conductor.stop()
         self.store.close()
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import time
+
 from flask import Blueprint, Response, jsonify
 
 from shared.errors import EngineError
+from shared.jobs.stuck import ended_but_running
 from shared.model_names import match
 from shared.web.backend import Backend
 from shared.web.reading.default_checkpoint import default_checkpoint
@@ -33,6 +37,7 @@ def _obstacle(backend: Backend, unfinished: int) -> str | None:
     try:
         backend.engine.system_stats(TIMEOUT)
         names = {folder: backend.catalog.names(folder, 0.0) for folder in MAIN}
+        stuck = _stuck(backend)
     except EngineError as error:
         return f"{error.message}: it is starting, or was not started"
     chosen = default_checkpoint(backend.settings.checkpoint, backend.catalog)
@@ -43,4 +48,15 @@ def _obstacle(backend: Backend, unfinished: int) -> str | None:
         return f"the checkpoint {chosen} of DREAM_LAYER_CHECKPOINT does not exist"
     if unfinished >= backend.settings.queue_limit:
         return f"the queue is full: {unfinished} jobs wait"
+    return stuck
+
+
+def _stuck(backend: Backend) -> str | None:
+    """What is said of a job that has ended long ago and still runs in the engine; None if there is none."""
+    for row in ended_but_running(backend.engine, backend.store, TIMEOUT):
+        seconds = time.time() - (row.finished or math.inf)
+        if seconds >= backend.settings.cancel_timeout:
+            away = backend.settings.engine_url
+            remedy = "the launcher restarts it" if away is None else f"restart it where it runs ({away})"
+            return f"the engine still works on job {row.id}, which was {row.state.value} {seconds:.0f} s ago: {remedy}"
     return None

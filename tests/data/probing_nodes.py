@@ -1,0 +1,33 @@
+"""Custom nodes that show what a node of somebody else could do in the engine: put into one by a test."""
+
+import json
+import os
+import time
+
+import torch
+
+
+class ShowEnviron:
+    """A picture of one row, whose bytes are the environment as JSON, filled up with blanks."""
+
+    INPUT_TYPES = classmethod(lambda _: {"required": {}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("IMAGE",), "run", "test"
+
+    def run(self):
+        text = json.dumps(dict(os.environ)).encode()
+        text += b" " * (-len(text) % 3)
+        return (torch.tensor(list(text), dtype=torch.float32).reshape(1, 1, -1, 3) / 255 + 0.001,)
+
+
+class HoldOn:
+    """Works for ten minutes without a look at whether it was interrupted."""
+
+    INPUT_TYPES = classmethod(lambda _: {"required": {}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("IMAGE",), "run", "test"
+
+    def run(self):
+        time.sleep(600)
+        return (torch.zeros(1, 8, 8, 3),)
+
+
+NODE_CLASS_MAPPINGS = {"ShowEnviron": ShowEnviron, "HoldOn": HoldOn}
