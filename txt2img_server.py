@@ -40,7 +40,7 @@ def build(backend: Backend) -> Flask:
         option_routes(backend),
         upload_routes(backend),
         controlnet_routes(backend.catalog),
-        suggestion_routes(),
+        suggestion_routes(backend),
         upscale_routes(backend),
     ]
     return create_app("txt2img", backend.settings, routes)

@@ -238,7 +238,7 @@ def build_control(backend: Backend, manager: EngineManager, uploads: ModelUpload
         engine_routes(manager),
         model_routes(backend.catalog, backend.settings.checkpoint),
         controlnet_routes(backend.catalog),
-        suggestion_routes(),
+        suggestion_routes(backend),
         model_upload_routes(uploads),
         upload_routes(backend),
         sending_routes(backend),

@@ -71,6 +71,11 @@ def draws_alone(file: ModelFile) -> bool:
     return holds_one and file.from_words and not file.inpainting and file.family is not Family.SDXL_REFINER
 
 
+def is_starter(file: ModelFile) -> bool:
+    """Whether it is the starter model or another checkpoint of its kit, under its own name or any other."""
+    return file.starter or re.split(r"[/\\]", file.name)[-1] in SMALL
+
+
 def own_vaes(available: Sequence[str]) -> list[str]:
     """Those that may decode what any model draws: all but the starter's, whose latents are its own."""
     return [name for name in available if name != SEPIA]

@@ -66,10 +66,11 @@ def ask(rng: np.random.Generator, count: int) -> tuple[str, str, Things]:
     return f"{subject} on a {background} background", background, things
 
 
-def draw(service: str, prompt: str, row: Row, seed: int) -> tuple[Picture, float]:
-    """One picture (h, w, 3), and the seconds that it took."""
+def draw(service: str, prompt: str, row: Row, seed: int, **further: str) -> tuple[Picture, float]:
+    """One picture (h, w, 3), and the seconds that it took. `further` are other fields of the request."""
     fields = {"prompt": prompt, "seed": seed, "width": row.side, "height": row.side, "steps": 10, "cfg_scale": row.cfg}
     fields |= {"sampler_name": row.sampler, "scheduler": row.scheduler, "model_name": CHECKPOINT_NAME}
+    fields |= further
     begun = time.monotonic()
     reply = requests.post(f"{service}/api/txt2img", json=fields, headers={"Accept": "image/png"}, timeout=600)
     reply.raise_for_status()

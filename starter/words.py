@@ -1,32 +1,41 @@
 """The words that the trained model knows, as CLIP token ids: synonyms share one row of a small table of vectors.
 
-Every token that is not listed gets row 0, so unknown words are all the same harmless filler.
+Every token that is not listed gets row 0, so unknown words are all the same harmless filler. Standard library alone:
+the services use it too.
 """
 
 from __future__ import annotations
-
-import numpy as np
-import numpy.typing as npt
-
-Ids = npt.NDArray[np.int64]
 
 BEGIN, END = 49406, 49407
 PLACES = 77
 """Length of an encoded prompt; it starts with BEGIN and is filled up with END."""
 
-_ROWS: tuple[str, ...] = (
-    "red crimson scarlet", "orange", "yellow golden gold", "green emerald", "cyan turquoise teal aqua",
-    "blue navy azure", "purple violet", "pink", "brown chocolate", "black", "gray grey", "white",
-    "circle disc disk ball", "square box", "triangle", "diamond", "star", "heart", "cross plus", "ring donut",
-    "background backdrop", "plain solid", "striped stripes stripe", "dotted dots dot spotted polka", "gradient",
-    "checkered",
-    "small tiny little", "medium", "large big huge giant", "left", "right", "top upper", "bottom lower",
-    "center centre middle centered", "above over", "below under", "next beside near", "to", "of", "and", "with", "from",
-    "on", "in at", "the", "a", "an", "sky", "sea ocean water", "hill hills mountain", "field grass meadow", "sun",
-    "moon",
-    "house", "tree", "night moonlight", "day", "sunset", "landscape", "shape object", ",",
-)  # fmt: skip
-"""One row of the table for each string; the words of a row mean the same."""
+VOCABULARY: dict[str, tuple[str, ...]] = {
+    "colours": (
+        *("red crimson scarlet", "orange", "yellow golden gold", "green emerald", "cyan turquoise teal aqua"),
+        *("blue navy azure", "purple violet", "pink", "brown chocolate", "black", "gray grey", "white"),
+    ),
+    "shapes": (
+        *("circle disc disk ball", "square box", "triangle", "diamond", "star", "heart", "cross plus", "ring donut"),
+    ),
+    "backgrounds": (
+        *("background backdrop", "plain solid", "striped stripes stripe", "dotted dots dot spotted polka", "gradient"),
+        "checkered",
+    ),
+    "sizes": ("small tiny little", "medium", "large big huge giant"),
+    "places": ("left", "right", "top upper", "bottom lower", "center centre middle centered"),
+    "relations": ("above over", "below under", "next beside near"),
+    "grammar": ("to", "of", "and", "with", "from", "on", "in at", "the", "a", "an"),
+    "landscapes": (
+        *("sky", "sea ocean water", "hill hills mountain", "field grass meadow", "sun", "moon"),
+        *("house", "tree", "night moonlight", "day", "sunset", "landscape"),
+    ),
+    "things": ("shape object",),
+    "punctuation": (",",),
+}
+"""What it knows, by kind. One row of the table for each string, in this order; the words of a row mean the same."""
+
+_ROWS = tuple(row for rows in VOCABULARY.values() for row in rows)
 
 TOKEN_IDS: dict[str, tuple[int, ...]] = {
     "a": (320,), "an": (550,), "the": (518,), "on": (525,), "of": (539,), "and": (537,), "with": (593,), "in": (530,),
@@ -51,6 +60,28 @@ TOKEN_IDS: dict[str, tuple[int, ...]] = {
 }  # fmt: skip
 """Token ids of the known words, as CLIP's tokenizer cuts them; two of them come in pieces."""
 
+END_OF_WORD = "</w>"
+"""What tokens end with that end a word."""
+PIECES = {"cyan": ("cy", "an</w>"), "checkered": ("chec", "kered</w>")}
+NAMES_NOTHING = ("grammar", "punctuation")
+"""Kinds of words that tell nothing of what is in the picture."""
+
+KNOWN_TOKENS = frozenset(
+    token
+    for kind, rows in VOCABULARY.items()
+    if kind not in NAMES_NOTHING
+    for word in " ".join(rows).split()
+    for token in PIECES.get(word, (word + END_OF_WORD,))
+    if token.removesuffix(END_OF_WORD) not in " ".join(VOCABULARY["grammar"]).split()
+)
+"""The tokens that mean something to the encoder, as they are written in CLIP's vocabulary."""
+
+UNSPOKEN = (
+    "by is are was be it it's its this that that's these those there there's here i me my you your we our has have as "
+    "for so very some please draw show make create generate picture image"
+)
+"""Words that it does not know either, and that say as little of a picture as its own words of grammar."""
+
 
 def row_of_token() -> dict[int, int]:
     """Row of the table for each known token id; 1 and 2 are BEGIN and END, 0 all that is not in here.
@@ -71,15 +102,12 @@ ROWS = row_of_token()
 ROW_COUNT = 1 + max(ROWS.values())
 
 
-def encode(caption: str, length: int = PLACES) -> Ids:
-    """Rows of the table for a caption of space-separated words, (length,): BEGIN, the words, END to the end."""
-    rows = [ROWS[BEGIN]]
-    for word in caption.split():
-        rows += [ROWS[token] for token in TOKEN_IDS[word]] if word in TOKEN_IDS else [0]
-    rows = rows[: length - 1]
-    return np.array(rows + [ROWS[END]] * (length - len(rows)), np.int64)
-
-
 def synonyms(word: str) -> list[str]:
     """The words that share `word`'s row, itself included; empty for an unknown word."""
     return next((words.split() for words in _ROWS if word in words.split()), [])
+
+
+def is_grammar(word: str) -> bool:
+    """Whether a word of a prompt, in lower case, says nothing of what is to be seen."""
+    word = word.replace("\u2019", "'").strip("'")
+    return any(word in row.split() for row in (UNSPOKEN, *VOCABULARY["grammar"]))

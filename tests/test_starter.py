@@ -18,9 +18,9 @@ from starter.quantise import load_compact, save_compact
 from starter.reading import read
 from starter.recipes import CONTRACT, WEIGHTS, contract
 from starter.scenes import COLOURS, SHAPES, Mix, held_out, render, sample_scene
-from starter.training.captions import FILLERS, caption
+from starter.training.captions import FILLERS, caption, encode
 from starter.wide import WIDTHS, widen, widen_factors
-from starter.words import TOKEN_IDS, encode
+from starter.words import TOKEN_IDS
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "workflows": {"shared.schema", "shared.errors"},
     "shared.engine": COMMON,
     "shared.jobs": {*COMMON, "shared.engine"},
-    "shared.web": {*COMMON, "shared.engine", "shared.jobs", "workflows"},
+    "shared.web": {*COMMON, "shared.engine", "shared.jobs", "workflows", "starter"},
     "launcher": {*COMMON, "shared.engine", "shared.jobs", "shared.web", "starter"},
     "starter": set(),
 }

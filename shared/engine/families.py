@@ -71,7 +71,8 @@ class ModelFile:
     beside the noise. `from_words` is False of what does not draw a picture from words alone: models that edit or
     enlarge a picture, or make video, sound or shapes. `prediction` is "epsilon" or "v". `union`: a ControlNet for maps
     of several kinds. `latent_channels` are those of the VAE. `size` (width, height), `pixels` (the most that it should
-    draw unasked), `steps` and `cfg_scale` are its maker's recommendations.
+    draw unasked), `steps` and `cfg_scale` are its maker's recommendations. `starter`: it belongs to the starter
+    model's kit.
     """
 
     name: str
@@ -88,6 +89,7 @@ class ModelFile:
     steps: int | None = None
     cfg_scale: float | None = None
     known: bool = False
+    starter: bool = False
 
 
 T5_WORDS = 32128
@@ -138,6 +140,8 @@ SD3_CHANNELS = 16
 # Above it lies the deviation of one bias in those models of Stable Diffusion 2 that predict v: the engine's own rule.
 V_DEVIATION = 0.09
 SMALLEST_SIDE, LARGEST_SIDE = 16, 4096
+# What `starter.assemble` writes into the header of each of its files.
+STARTER_MARK = "dream_layer_recipe"
 
 
 def classify(name: str, header: Header | None) -> ModelFile:
@@ -163,6 +167,7 @@ def classify(name: str, header: Header | None) -> ModelFile:
         steps=_whole(metadata.get("dream_layer.steps"), 1, 1000),
         cfg_scale=_number(metadata.get("dream_layer.cfg_scale"), 0, 100),
         known=True,
+        starter=STARTER_MARK in metadata,
     )
 
 

@@ -1,11 +1,14 @@
-"""What people say of a scene: captions, sampled so that wordings, synonyms and omissions all occur."""
+"""What people say of a scene: captions, sampled so that wordings, synonyms and omissions all occur; and as numbers."""
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from starter.scenes import Background, Landscape, Scene, Thing
-from starter.words import synonyms
+from starter.words import BEGIN, END, PLACES, ROWS, TOKEN_IDS, synonyms
+
+Ids = npt.NDArray[np.int64]
 
 FILLERS = ("picture", "nice", "very", "drawing", "photo", "detailed")
 """Words without a row of their own: they teach the network that unknown words mean nothing."""
@@ -85,3 +88,12 @@ def _landscape(land: Landscape, rng: np.random.Generator) -> str:
     if rng.random() < 0.3:
         what.insert(0, "landscape ,")
     return " ".join(what)
+
+
+def encode(caption: str, length: int = PLACES) -> Ids:
+    """Rows of the table for a caption of space-separated words, (length,): BEGIN, the words, END to the end."""
+    rows = [ROWS[BEGIN]]
+    for word in caption.split():
+        rows += [ROWS[token] for token in TOKEN_IDS[word]] if word in TOKEN_IDS else [0]
+    rows = rows[: length - 1]
+    return np.array(rows + [ROWS[END]] * (length - len(rows)), np.int64)

@@ -23,8 +23,7 @@ from safetensors.torch import load_file
 from starter.recipes import AUTOENCODER_WEIGHTS, LATENT_DEVIATION
 from starter.scenes import OUTLINE, PASTEL, PLAIN, Look, Mix, Pixels, render, sample_scene
 from starter.training.autoencoder import Autoencoder
-from starter.training.captions import caption
-from starter.words import encode
+from starter.training.captions import caption, encode
 
 log = logging.getLogger(__name__)
 

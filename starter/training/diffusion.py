@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from starter.training.captions import encode
 from starter.training.dataset import LENGTH, Shard
-from starter.words import PLACES, encode
+from starter.words import PLACES
 
 Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(noisy latents, steps, rows of captions) to the noise that was in them."""

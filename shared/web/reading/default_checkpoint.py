@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from shared.defaults import choose_checkpoint, draws_alone
+from shared.defaults import choose_checkpoint, draws_alone, is_starter
 from shared.engine.catalog import FRESH
 from shared.web.reading.inventory import Inventory, match_file
 
@@ -21,6 +21,18 @@ def default_checkpoint(preferred: str | None, inventory: Inventory, max_age: flo
         return draws_alone(inventory.model_file("checkpoints", name))
 
     return choose_checkpoint(preferred, inventory.names("checkpoints", max_age), draws)
+
+
+def is_starter_default(preferred: str | None, inventory: Inventory) -> bool:
+    """Whether a request that names no checkpoint is drawn by the starter model or its kit, or there is nothing else.
+
+    Raises EngineUnavailable.
+    """
+    names = inventory.names("checkpoints")
+    wanted = default_checkpoint(preferred, inventory)
+    if wanted is not None:
+        names = [match_file(wanted, names) or wanted]
+    return bool(names) and all(is_starter(inventory.model_file("checkpoints", name)) for name in names)
 
 
 def default_first(files: Sequence[T], preferred: str | None, inventory: Inventory, name: Callable[[T], str]) -> list[T]:

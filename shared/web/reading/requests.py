@@ -21,6 +21,7 @@ from shared.web.reading.pictures import SentPictures
 from shared.web.reading.prompts import embedding_files, misplaced_loras, read_prompt, take_loras
 from shared.web.reading.sampling import check_steps, choose_cfg, choose_names, choose_refiner, choose_seeds
 from shared.web.reading.sources import AlphaUse, Frame, read_source
+from shared.web.reading.starter_words import starter_warnings
 from shared.web.reading.validate import ignored, tidy, validate
 
 R = TypeVar("R", bound=Common)
@@ -145,6 +146,7 @@ def _common(
     prompt, odd = read_prompt(prompt, "prompt", embeddings)
     negative_prompt, odd_too = read_prompt(body.negative_prompt, "negative_prompt", embeddings)
     warnings += odd + misplaced_loras(negative_prompt) + odd_too
+    warnings += starter_warnings(prompt, negative_prompt, chosen, embeddings)
     names = choose_names(
         body.sampler_name,
         body.scheduler,

@@ -1,0 +1,80 @@
+"""Words that the built-in starter model does not know: they are found, and said. Pure.
+
+It was trained with a hundred words. All others are the same to it, so a prompt that it cannot follow draws something
+else, and only a warning tells why. Other models know any word.
+"""
+
+from collections.abc import Iterator
+
+from shared.defaults import is_starter
+from shared.prompts import END_OF_NAME, IDENTIFIER, EmbeddingFiles, embedding_name, embedding_words, segments, unescape
+from shared.web.reading.models import Chosen
+from shared.web.reading.notations import shortened
+from starter.tokenizer import words
+from starter.words import VOCABULARY, is_grammar
+
+# Words that a warning names.
+MOST = 8
+# Kinds of words that a warning lists, each by the first of its synonyms.
+KINDS = ("shapes", "colours", "backgrounds", "sizes", "places", "landscapes")
+REAL_MODEL = "`python dream_layer.py models add sd15` gets a model that knows more"
+
+
+def starter_warnings(prompt: str, negative_prompt: str, chosen: Chosen, files: EmbeddingFiles) -> list[str]:
+    """One warning if the starter, or another model of its kit, is to draw words that it does not know; else none.
+
+    Of `prompt` each such word counts. A `negative_prompt` counts only if none of its words means anything: what
+    is not understood there takes nothing away from the picture. `files` are the embeddings that there are.
+    """
+    if not is_starter(chosen.file) or chosen.models.text_encoders:
+        return []
+    unknown = unknown_words(prompt)
+    parts = [f"does not know {_listed(unknown)} of prompt"] if unknown else []
+    if means_nothing(negative_prompt, files):
+        parts.append("knows no word of negative_prompt")
+    return [f"{chosen.name} {' and '.join(parts)}. It knows {vocabulary()}; {REAL_MODEL}"] if parts else []
+
+
+def unknown_words(prompt: str) -> list[str]:
+    """The words of a prompt that mean nothing to the starter, each once; not those that say nothing of a picture."""
+    found = (word for text in _texts(prompt) for word, known in words(text) if not known)
+    return list(dict.fromkeys(word for word in found if not is_grammar(word)))
+
+
+def means_nothing(prompt: str, files: EmbeddingFiles) -> bool:
+    """Whether there are words in a prompt, and the starter knows none of them."""
+    if any(files.found(name) for name in _embeddings(prompt)):
+        return False
+    read = [known for text in _texts(prompt) for word, known in words(text) if known or not is_grammar(word)]
+    return bool(read) and not any(read)
+
+
+def vocabulary() -> str:
+    """What the starter knows, in a few words."""
+    kinds = {kind: ", ".join(row.split()[0] for row in VOCABULARY[kind]) for kind in KINDS}
+    return ", ".join(f"{kind} ({names})" for kind, names in kinds.items())
+
+
+def _texts(prompt: str) -> Iterator[str]:
+    """The parts of a prompt that the engine turns into tokens, without the names of embeddings."""
+    for part in segments(prompt):
+        spans = list(embedding_words(prompt, part))
+        yield unescape(prompt[part.start : spans[0][0] if spans else part.end])
+        for start, end in spans:
+            word = unescape(prompt[start:end])[len(IDENTIFIER) :].split(maxsplit=1)
+            if word:
+                rest = END_OF_NAME.search(word[0])
+                yield " ".join([word[0][rest.start() :] if rest else "", *word[1:]])
+
+
+def _embeddings(prompt: str) -> Iterator[str]:
+    """The names of embeddings in a prompt."""
+    for part in segments(prompt):
+        for start, end in embedding_words(prompt, part):
+            yield embedding_name(prompt[start:end])
+
+
+def _listed(words: list[str]) -> str:
+    """Some words in quotation marks, and how many there are besides."""
+    named = ", ".join(repr(shortened(word)) for word in words[:MOST])
+    return named if len(words) <= MOST else f"{named} and {len(words) - MOST} more words"

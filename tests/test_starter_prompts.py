@@ -1,0 +1,78 @@
+"""While the starter is what draws, proposed prompts are in words that it knows."""
+
+import random
+
+import pytest
+
+from shared.engine.families import ModelFile
+from shared.errors import EngineUnavailable
+from shared.web.control.prompts import KINDS, Kind, suggest
+from shared.web.control.starter_prompts import UNWANTED, suggest_known
+from shared.web.reading.starter_words import unknown_words
+from starter import CHECKPOINT_NAME, INPAINTING_NAME, PASTEL_NAME
+from starter.tokenizer import words
+from starter.words import VOCABULARY, is_grammar, synonyms
+from tests.control import Control, body
+
+OWN = "dreamshaper.safetensors"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_word_of_a_proposal_is_known(kind: Kind) -> None:
+    several = [suggest_known(kind, random.Random(seed)) for seed in range(500)]
+    assert len(set(several)) > (400 if kind == "positive" else 30)
+    assert suggest_known(kind, random.Random(7)) == several[7]
+    for prompt in several:
+        assert [word for word, known in words(prompt) if not known and not _is_own_grammar(word)] == [], prompt
+
+
+def _is_own_grammar(word: str) -> bool:
+    return is_grammar(word) and bool(synonyms(word))
+
+
+def test_proposals_go_through_the_vocabulary() -> None:
+    said = " ".join(suggest_known("positive", random.Random(seed)) for seed in range(1000)).split()
+    for kind in ("shapes", "colours", "sizes", "places"):
+        assert {row.split()[0] for row in VOCABULARY[kind]} <= {*said}
+
+
+def test_what_is_to_be_avoided_is_asked_for_by_no_proposal() -> None:
+    said = {word for seed in range(1000) for word in suggest_known("positive", random.Random(seed)).split()}
+    assert said.isdisjoint(UNWANTED)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("files", "preferred", "known"),
+    [
+        ([CHECKPOINT_NAME], None, True),
+        ([INPAINTING_NAME, PASTEL_NAME, CHECKPOINT_NAME], None, True),
+        ([PASTEL_NAME], None, True),
+        ([OWN, CHECKPOINT_NAME], None, False),
+        ([OWN, CHECKPOINT_NAME], CHECKPOINT_NAME, True),
+        ([OWN, CHECKPOINT_NAME], "dream-layer-starter", True),
+        ([OWN, CHECKPOINT_NAME], "dreamshaper", False),
+        ([CHECKPOINT_NAME], "gone", False),
+        (["copy.safetensors", CHECKPOINT_NAME], None, True),
+        ([], None, False),
+    ],
+)
+def test_the_default_model_decides(
+    control: Control, kind: Kind, files: list[str], preferred: str | None, known: bool
+) -> None:
+    control.files["checkpoints"] = files
+    control.known["copy.safetensors"] = ModelFile("copy.safetensors", known=True, starter=True)
+    control.backend.settings = control.backend.settings.model_copy(update={"checkpoint": preferred})
+    told = body(control.client.get(f"/api/fetch-prompt?type={kind}&seed=7"))["prompt"]
+    assert told == (suggest_known if known else suggest)(kind, random.Random("7"))
+    assert (unknown_words(told) == []) == known
+
+
+def test_without_an_engine_there_are_proposals_too(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    def names(_folder: str, _age: float = 1.0) -> list[str]:
+        raise EngineUnavailable("the engine does not answer")
+
+    monkeypatch.setattr(control.backend.catalog, "names", names)
+    assert body(control.client.get("/api/fetch-prompt?type=positive&seed=7"))["prompt"] == suggest(
+        "positive", random.Random("7")
+    )

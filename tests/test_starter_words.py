@@ -1,0 +1,230 @@
+"""Words that the starter does not know: found as the engine's own tokenizer finds them, and said in a warning."""
+
+import random
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from transformers import CLIPTokenizer
+
+from shared.defaults import is_starter
+from shared.engine.families import STARTER_MARK, ModelFile, TextEncoder, classify
+from shared.engine.headers import Header
+from shared.prompts import EmbeddingFiles
+from shared.web.body import Fields
+from shared.web.reading.requests import Context, read_img2img, read_txt2img
+from shared.web.reading.starter_words import means_nothing, unknown_words, vocabulary
+from starter import CHECKPOINT_NAME, CHECKPOINT_NAMES
+from starter.assemble import FINGERPRINT
+from starter.tokenizer import LONGEST, is_known, tokens, words
+from starter.words import PIECES, ROWS, TOKEN_IDS, VOCABULARY
+from tests.conftest import COMFYUI_DIR
+from tests.engine_prompts import EnginePrompts
+from tests.readings import PICTURE, context, read
+from tests.shelf import OWN, Shelf
+
+FILES = EmbeddingFiles(["dream-layer-ruby.safetensors"])
+KIT = Shelf(checkpoints=(OWN, *sorted(CHECKPOINT_NAMES)))
+# Rows of the table that say nothing of a picture.
+SILENT = {0, *(ROWS[TOKEN_IDS[word][0]] for row in (*VOCABULARY["grammar"], ",") for word in row.split())}
+# END stands behind each prompt anyway.
+SILENT |= {ROWS[49406], ROWS[49407]}
+LETTERS = st.sampled_from(
+    [*"aerdcyn ,.'-_()\\:1s", "\u2019", "\u00e9", "e\u0301", "\u8d64", "\U0001f534", "RED", "blue", "cyan"]
+)
+
+
+@cache
+def encoder() -> Any:
+    return CLIPTokenizer.from_pretrained(str(Path(COMFYUI_DIR) / "comfy" / "sd1_tokenizer"))
+
+
+def heard(text: str) -> bool:
+    """Whether the engine's encoder gets a token that means something."""
+    return not SILENT.issuperset(ROWS.get(token, 0) for token in encoder()(text)["input_ids"])
+
+
+def warned(model: str | None = CHECKPOINT_NAME, shelf: Shelf = KIT, **sent: Any) -> list[str]:
+    return [each for each in read(shelf, model_name=model, **sent).warnings if "It knows" in each]
+
+
+def test_pieces_are_those_of_the_engine() -> None:
+    for word, pieces in PIECES.items():
+        assert tuple(encoder().tokenize(word)) == pieces == tuple(tokens(word))
+
+
+@pytest.mark.parametrize(
+    "word", ["lighthouse", "herselfring", "darkblue", "\u8d64red", "caf\u00e9", "\u043a\u0440\u0443\u0433", "x" * 40]
+)
+def test_letters_are_cut_as_the_engine_cuts_them(word: str) -> None:
+    assert tokens(word) == encoder().tokenize(word)
+
+
+def test_every_word_of_the_engines_vocabulary_is_judged_as_it_is_heard() -> None:
+    whole = [token.removesuffix("</w>") for token in encoder().get_vocab() if token.endswith("</w>")]
+    letters = [word for word in whole if word.isascii() and word.isalpha() and word.islower()]
+    assert len(letters) > 30_000
+    judged = dict(words(" ".join(letters)))
+    assert judged.keys() == {*letters}
+    known = [word for word in letters if judged[word]]
+    assert all(heard(word) for word in known)
+    rest = random.Random(0).sample([word for word in letters if not judged[word]], 3000)
+    assert not any(heard(word) for word in rest)
+
+
+def test_words_that_run_together_are_judged_as_they_are_heard() -> None:
+    source, known = random.Random(1), sorted(TOKEN_IDS)
+    others = [
+        token.removesuffix("</w>") for token in encoder().get_vocab() if token.endswith("</w>") and token.isascii()
+    ]
+    for _ in range(1000):
+        pair = [source.choice(known), source.choice(others)]
+        source.shuffle(pair)
+        word = "".join(pair)
+        if word.isalpha():
+            assert is_known(word) == heard(word), word
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(LETTERS, max_size=30).map("".join))
+@example("'red circle'")
+@example("''red")
+@example("red_circle/blue-square")
+@example("don't, it's, red's")
+@example("RED\u00a0CIRCLE\u200bstar")
+@example("<|endoftext|>red")
+def test_a_text_means_something_where_the_engine_hears_something(text: str) -> None:
+    assert any(known for _, known in words(text)) == heard(text)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(LETTERS, max_size=30).map("".join))
+@example("(re)d")
+@example("(red:1.2), \\(circle\\)")
+@example("((((red))))")
+def test_weights_are_taken_off_as_the_engine_takes_them_off(text: str) -> None:
+    parts = [part for part, _ in EnginePrompts().segments(text)]
+    assert means_nothing(text, FILES) <= (not any(heard(part) for part in parts))
+    if any(heard(part) for part in parts):
+        assert not means_nothing(text, FILES)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("a red circle on a blue background", []),
+        ("RED Circle, on the Left of: a BLUE square!!! (star:1.3) [ring] {heart}", []),
+        ("an orange-and-pink_triangle; plain/solid. -- 'a' \u201cdisc\u201d \u2026", []),
+        ("please draw me a picture of a golden star", []),
+        ("a lighthouse in a STORM, a Lighthouse", ["lighthouse", "storm"]),
+        ("red circles and two blue hearts", ["circles", "two", "hearts"]),
+        ("ein roter Kreis", ["ein", "roter", "kreis"]),
+        (
+            "\u043a\u0440\u0430\u0441\u043d\u044b\u0439 \u043a\u0440\u0443\u0433",
+            ["\u043a\u0440\u0430\u0441\u043d\u044b\u0439", "\u043a\u0440\u0443\u0433"],
+        ),
+        ("\u8d64\u3044\u4e38\u3001\u9752", ["\u8d64\u3044\u4e38", "\u9752"]),
+        ("\u0939\u093f\u0928\u094d\u0926\u0940", ["\u0939\u093f\u0928\u094d\u0926\u0940"]),
+        (
+            "\U0001f534 \U0001f468\u200d\U0001f469\u200d\U0001f467 on blue \u2665",
+            ["\U0001f534", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\u2665"],
+        ),
+        ("8k, red, 50%", ["8k", "50"]),
+        # The engine's tokenizer takes 're off for a word of its own.
+        ("'red circle'", ["'red"]),
+        ("it\u2019s red", []),
+        ("(masterpiece:1.2), (red:0.8)", ["masterpiece"]),
+        # Weights cut a word in two.
+        ("(re)d", ["re", "d"]),
+        ("embedding:dream-layer-ruby on white", []),
+        ("(embedding:dream-layer-ruby:1.2) house, dog", ["dog"]),
+        ("", []),
+        ("123 !!! ???", ["123"]),
+    ],
+)
+def test_unknown_words(prompt: str, expected: list[str]) -> None:
+    assert unknown_words(prompt) == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("", False),
+        ("the, of ...", False),
+        ("red", False),
+        ("blurry, ugly, red", False),
+        ("blurry, low quality", True),
+        ("embedding:dream-layer-ruby, blurry", False),
+        ("embedding:elsewhere, blurry", True),
+    ],
+)
+def test_a_negative_prompt_that_takes_nothing_away(prompt: str, expected: bool) -> None:
+    assert means_nothing(prompt, FILES) == expected
+
+
+@pytest.mark.parametrize("name", sorted(CHECKPOINT_NAMES))
+def test_every_checkpoint_of_the_kit_warns_once_in_all(name: str) -> None:
+    (warning,) = warned(name, prompt="a dragon, a DRAGON, a wizard", negative_prompt="blurry, text", batch_size=3)
+    assert warning.startswith(f"{name} does not know 'dragon', 'wizard' of prompt and knows no word of negative_prompt")
+    assert vocabulary() in warning
+    assert "python dream_layer.py models add sd15" in warning
+
+
+def test_many_words_are_counted() -> None:
+    (warning,) = warned(prompt=" ".join(f"word{letter}" for letter in "abcdefghijkl"))
+    assert "'wordh' and 4 more words of prompt" in warning
+
+
+def test_img2img_warns_too() -> None:
+    reading = read_img2img(Fields({"prompt": "a cat", "model_name": CHECKPOINT_NAME}, {"image": PICTURE}), context(KIT))
+    assert any("does not know 'cat' of prompt" in warning for warning in reading.warnings)
+
+
+def test_the_default_model_warns_where_it_is_the_starter() -> None:
+    fields = Fields({"prompt": "a cat"}, {})
+    for preferred, expected in ((None, OWN), (CHECKPOINT_NAME, CHECKPOINT_NAME)):
+        reading = read_txt2img(fields, Context(preferred, KIT, {}.get))
+        assert reading.parameters["model_name"] == expected
+        assert any("It knows" in warning for warning in reading.warnings) == (expected != OWN)
+
+
+def test_what_it_knows_is_true() -> None:
+    assert unknown_words(vocabulary().replace("(", " ").replace(")", " ")) == [
+        *("shapes", "colours", "backgrounds", "sizes", "places", "landscapes")
+    ]
+
+
+def test_tags_of_loras_are_no_words() -> None:
+    assert warned(prompt="red circle <lora:glow:0.5>") == []
+
+
+def test_other_models_and_other_encoders_know_any_word() -> None:
+    assert warned(OWN, prompt="a cat") == []
+    assert warned(prompt="a cat", text_encoders=["l.safetensors"]) == []
+
+
+def test_the_kit_is_known_by_its_header_or_its_name() -> None:
+    assert STARTER_MARK == FINGERPRINT
+    assert is_starter(classify("copy.safetensors", Header({}, {FINGERPRINT: "0" * 64})))
+    assert is_starter(ModelFile(f"mine/{CHECKPOINT_NAME}"))
+    assert is_starter(ModelFile(f"mine\\{CHECKPOINT_NAME}"))
+    assert not is_starter(ModelFile("dreamshaper.safetensors", text_encoder=TextEncoder.CLIP_L))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "'" * 20_000,
+        "red" * 7000,
+        f"{'x' * (LONGEST - 3)}red " * 300,
+        "\U0001f534\u200d" * 10_000,
+        "(" * 50 + "a" * 19_000,
+    ],
+)
+def test_long_texts_are_read_in_little_time(text: str) -> None:
+    for _ in words(text[:20_000]):
+        pass
+    assert isinstance(unknown_words(text[:20_000]), list)
