@@ -11,6 +11,7 @@
     │   ├── AlreadyThere             409  already_there         a file of that name exists, and is not overwritten
     │   ├── NotPossible              409  not_possible          not on this machine, or not with this engine
     │   ├── BodyTooLarge             413  body_too_large
+    │   ├── HeadersTooLarge      431  headers_too_large
     │   ├── UnsupportedBody          415  unsupported_body
     │   ├── InvalidValue             422  invalid_value         one field of the request is wrong
     │   ├── InvalidPicture           422  invalid_picture       an uploaded picture or mask cannot be used
@@ -172,6 +173,13 @@ class BodyTooLarge(RequestError):
 
     status = 413
     code = "body_too_large"
+
+
+class HeadersTooLarge(RequestError):
+    """The first line and the headers of a request are over the server's limit."""
+
+    status = 431
+    code = "headers_too_large"
 
 
 class UnsupportedBody(RequestError):

@@ -1,5 +1,6 @@
 """The server under clients that bring nothing, take nothing, or send what no client should."""
 
+import email
 import errno
 import json
 import os
@@ -17,9 +18,11 @@ from waitress import wasyncore
 
 from shared.errors import SetupError
 from shared.settings import Settings
+from shared.web.channel import TOO_LATE
 from shared.web.connections import Limits, Phase
+from shared.web.guard import RESTRICTIONS
 from shared.web.serve import addresses, bind, is_short, make_server
-from shared.web.serving import MOST_FAULTS
+from shared.web.serving import MOST_FAULTS, NO_ROOM
 from tests.page import ORIGIN
 from tests.served import PATIENCE, Served, needs_ipv6, read_all, serving, wait_until
 
@@ -460,13 +463,43 @@ def test_a_chunked_body_in_small_pieces_is_taken(server: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "status"),
-    [(b"GET http://[ HTTP/1.1", 400), (b"nonsense", 400), (b"GET / HTTP/1.1\r\nX: " + b"a" * 70_000, 431)],
+    ("first", "status", "code", "hint"),
+    [
+        (b"GET http://[ HTTP/1.1", 400, "malformed_request", "client for HTTP/1.1"),
+        (b"nonsense", 400, "malformed_request", "client for HTTP/1.1"),
+        (b"GET / HTTP/1.1\r\nX: " + b"a" * 70_000, 431, "headers_too_large", "cookies"),
+        (b"GET /?" + b"a" * 70_000 + b" HTTP/1.1", 431, "headers_too_large", "in the body"),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip", 501, "not_supported", "Content-Length"),
+    ],
 )
-def test_what_is_no_request_is_told_in_json(server: Served, first: bytes, status: int) -> None:
+def test_what_is_no_request_is_told_in_json(server: Served, first: bytes, status: int, code: str, hint: str) -> None:
     answer = server.answer(first + b"\r\nHost: localhost\r\n\r\n")
     assert int(answer.split(b" ", 2)[1]) == status
+    told = json.loads(answer.partition(b"\r\n\r\n")[2])
+    assert (told["status"], told["error"]["code"]) == ("error", code)
+    assert hint in told["error"]["hint"]
+    assert_restricted(answer)
+
+
+def assert_restricted(answer: bytes) -> None:
+    """An error that the application did not write has the headers of those that it does."""
+    head = email.message_from_bytes(answer.partition(b"\r\n")[2])
+    assert {name: head[name] for name in RESTRICTIONS} == RESTRICTIONS
+    assert (head.get_content_type(), head["Connection"]) == ("application/json", "close")
+    assert int(head["Content-Length"]) == len(answer.partition(b"\r\n\r\n")[2])
+
+
+@pytest.mark.parametrize("answer", [TOO_LATE, NO_ROOM])
+def test_so_is_what_needs_no_request(answer: bytes) -> None:
+    assert_restricted(answer)
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["status"] == "error"
+
+
+def test_so_is_a_body_that_is_not_taken_in(server: Served) -> None:
+    for lines, status in (((f"Content-Length: {10**12}",), 413), (("Host: evil.example", "Content-Length: 5"), 400)):
+        answer = server.answer(server.head("POST", "/quick", *lines) + b"x")
+        assert int(answer.split(b" ", 2)[1]) == status
+        assert_restricted(answer)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "GZIP", "br, identity", "identity, deflate", "x-unknown"])

@@ -14,7 +14,7 @@ from shared.errors import BodyTooLarge, DreamLayerError, NotFound, RequestError
 from shared.settings import Settings
 from shared.web.body import MOST_FIELDS, StrictRequest
 from shared.web.directions import LONGEST, way_to, way_to_call
-from shared.web.guard import REFUSAL, Guard, check_encoding
+from shared.web.guard import REFUSAL, RESTRICTIONS, Guard, check_encoding
 from shared.web.openapi.routes import openapi_routes
 from shared.web.proxies import ForwardedRequests
 from shared.web.reply import base_address, error_reply
@@ -89,14 +89,10 @@ def create_app(service: str, settings: Settings, routes: Sequence[Blueprint]) ->
 
 def restrict(response: Response, *, keyed: bool) -> Response:
     """What pages of others, and caches between us and the client, must not do with a response. Pure."""
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["X-Frame-Options"] = "DENY"
-    response.headers["Content-Security-Policy"] = "frame-ancestors 'none'"
-    # Signed addresses are secrets.
-    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers.update(RESTRICTIONS)
     # The web page shows pictures by <img> and may be at any address that is allowed; their names cannot be guessed.
-    shown = (response.mimetype or "").startswith("image/")
-    response.headers["Cross-Origin-Resource-Policy"] = "cross-origin" if shown else "same-origin"
+    if (response.mimetype or "").startswith("image/"):
+        response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
     if keyed and response.cache_control.public:
         response.cache_control.public = False
         response.cache_control.private = True

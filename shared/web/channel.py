@@ -14,9 +14,9 @@ from waitress.buffers import ReadOnlyFileBasedBuffer
 from waitress.channel import HTTPChannel
 from waitress.task import ErrorTask, WSGITask
 
-from shared.errors import DreamLayerError, RequestError
+from shared.errors import DreamLayerError, HeadersTooLarge, NotSupported, RequestError
 from shared.web.connections import Phase, client_address
-from shared.web.guard import REFUSAL
+from shared.web.guard import REFUSAL, RESTRICTIONS
 from shared.web.intake import Ahead, Parser
 
 if TYPE_CHECKING:
@@ -26,11 +26,15 @@ if TYPE_CHECKING:
 PIECE = 256 * 1024
 
 
+HEADERS = {"Content-Type": "application/json", **RESTRICTIONS}
+
+
 def plain_answer(status: str, message: str, *, hint: str, code: str) -> bytes:
     """An answer in our error shape that needs neither a thread nor the application."""
     body = json.dumps({"status": "error", "message": message, "error": {"code": code, "hint": hint}}).encode()
-    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nRetry-After: 5\r\n"
-    return f"{head}X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n".encode() + body
+    headers = {**HEADERS, "Content-Length": len(body), "Retry-After": 5, "Connection": "close"}
+    lines = [f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 TOO_LATE = plain_answer(
@@ -58,18 +62,29 @@ class Task(WSGITask):  # type: ignore[misc]
         return header
 
 
+def refusal_of(wrong: Any) -> DreamLayerError:
+    """The error in our shape for one of waitress's, which has `code`, `reason` and `body`."""
+    if wrong.code == HeadersTooLarge.status:
+        return HeadersTooLarge(
+            f"the address and the headers are too large: {wrong.body}",
+            hint="delete the cookies of this host, or send fields in the body",
+        )
+    if wrong.code == NotSupported.status:
+        return NotSupported(wrong.body, hint="send Transfer-Encoding: chunked, or a Content-Length")
+    if wrong.code < 500:
+        return RequestError(f"this is no HTTP request: {wrong.body}", hint="send it with a client for HTTP/1.1")
+    return DreamLayerError("something went wrong in the server", hint="its log has the details")
+
+
 class RefusalTask(ErrorTask):  # type: ignore[misc]
     """The answer to what is no request, in our error shape."""
 
     def execute(self) -> None:
         """Writes it."""
         wrong = self.request.error
-        error = DreamLayerError("something went wrong in the server", hint="its log has the details")
-        if wrong.code < 500:
-            error = RequestError(f"this is no HTTP request: {wrong.body}", hint="send it with a client for HTTP/1.1")
-        body = json.dumps(error.as_dict()).encode()
+        body = json.dumps(refusal_of(wrong).as_dict()).encode()
         self.status = f"{wrong.code} {wrong.reason}"
-        self.response_headers += [("Content-Type", "application/json"), ("X-Content-Type-Options", "nosniff")]
+        self.response_headers += HEADERS.items()
         self.set_close_on_finish()
         self.content_length = len(body)
         self.write(body)

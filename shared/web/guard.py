@@ -15,6 +15,14 @@ from shared.web.key_tries import KeyTries, sources_of
 from shared.web.proxies import OWN_HOST, PEER, claims_of
 from shared.web.signing import SIGNATURE, signer_of
 
+# What pages of others must not do with a reply, whoever writes it. Signed addresses are secrets: no referrer.
+RESTRICTIONS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Content-Security-Policy": "frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 # What needs no key: whether the service lives, and the page that asks for one.
 OPEN = ("/", "/health", "/docs")
 # Where the server leaves an error that it found in a request's head, in the WSGI environment.

@@ -133,7 +133,9 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]
             self.intake.admit(self.command, self.path, self.query, sent)
         except DreamLayerError as error:
             return error
-        if counted and not self.intake.has_room(self.content_length):
+        # What is larger than any body may be is told so by the application: waiting would not help.
+        fits = self.content_length < self.adj.max_request_body_size
+        if counted and fits and not self.intake.has_room(self.content_length):
             return Busy(
                 "the server takes in as many bodies as it can hold already", hint="try again soon", retry_after=5
             )
