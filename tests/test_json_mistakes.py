@@ -52,6 +52,21 @@ def client(tmp_path: Path) -> Iterator[FlaskClient]:
         ('{"prompt": "x"}{"prompt": "y"}', "it goes on after its end (line 1, column 16", "one JSON object"),
         ('{"prompt": "x" // mine\n}', "JSON has no comments", "leave"),
         ("{\n  # mine\n}", "JSON has no comments (line 2, column 3", "leave"),
+        # As other languages write quotes and numbers.
+        ('{"prompt": `x`}', "not backticks (line 1, column 12", 'write "..."'),
+        (r"{\"prompt\": \"x\"}", "its quotes have backslashes (line 1, column 2", "leave the backslashes out"),
+        ("{'prompt': 'x', 'tiling': False}", "not single ones", "json.dumps"),
+        ('{"steps": 0x10}', "0x10 is no number of JSON (line 1, column 12", "decimal digits"),
+        ('{"steps": 007}', "007 is no number", "decimal digits"),
+        ('{"steps": +5}', "+5 is no number", "without zeros or + in front"),
+        ('{"cfg_scale": .5}', ".5 is no number", "0.5"),
+        ('{"cfg_scale": 7.}', "7. is no number", "0.5"),
+        ('{"width": 1_024}', "1_024 is no number", "decimal digits"),
+        ('{"cfg_scale": 7,5}', "a number has a comma (line 1, column 17", "7.5"),
+        # What nobody sees, in texts that were copied.
+        ('{\xa0"prompt": "x"}', "a character that cannot be seen (U+00A0) (line 1, column 2", "delete it"),
+        ('\u200b{"prompt": "x"}', "a character that cannot be seen (U+200B)", "delete it"),
+        ('{"prompt": "a\x00b"}', "the control character U+0000", r"\u0000"),
         (
             '{"a": "' + "y" * 1000 + '", b' + "x" * 1000,
             'column 1011, at ...yyyyyyyyyyyyyyyyy", bxxxxxxxxxxxxxxxxxxx...)',
@@ -112,3 +127,80 @@ def test_json_in_a_form_is_told_so_too(client: FlaskClient) -> None:
     assert refused.status_code == 422
     assert refused.json is not None
     assert "loras is text that is not valid JSON: the name has no quotes (line 1, column 3" in refused.json["message"]
+
+
+@pytest.mark.parametrize("content_type", ["application/json", FORM, "text/plain"])
+@pytest.mark.parametrize(
+    ("sent", "says", "hint"),
+    [
+        (json.dumps(GOOD), "a text with JSON in it", "encoded twice"),
+        ('"a red circle"', "a text, not an object", '{"prompt": "a lighthouse"}'),
+        (f"[{GOOD}]", "a list, not an object", "send one object"),
+    ],
+)
+def test_json_that_is_no_object_is_told_as_what_it_is(
+    client: FlaskClient, sent: str, says: str, hint: str, content_type: str
+) -> None:
+    refused = client.post("/api/txt2img", data=sent, content_type=content_type)
+    assert refused.status_code == 400
+    assert refused.json is not None
+    assert says in refused.json["message"]
+    assert hint in refused.json["error"]["hint"]
+
+
+@pytest.mark.parametrize("sent", ["5", "null", "true", "1e400", "NaN"])
+def test_so_is_a_single_value(client: FlaskClient, sent: str) -> None:
+    refused = client.post("/api/txt2img", data=sent, content_type="application/json")
+    assert refused.status_code == 400
+    assert refused.json is not None
+    assert refused.json["message"].endswith(", not an object")
+
+
+@pytest.mark.parametrize("content_type", [None, "text/json", "application/ld+json"])
+def test_json_needs_no_header_that_says_so(client: FlaskClient, content_type: str | None) -> None:
+    assert client.post("/api/txt2img", data=GOOD.encode(), content_type=content_type).status_code == 503
+
+
+PARTS = b'--x\r\nContent-Disposition: form-data; name="prompt"\r\n\r\na cat\r\n--x--\r\n'
+
+
+@pytest.mark.parametrize(
+    ("sent", "content_type", "says", "hint"),
+    [
+        # fetch() with a content type of one's own.
+        (PARTS, "multipart/form-data", "the form has no boundary", "leave the header content-type"),
+        (PARTS, FORM, f"its content type says {FORM}", "leave the header content-type"),
+        (PARTS, "application/json", "its content type says application/json", "leave the header content-type"),
+        (PARTS, None, "its content type says none", "leave the header content-type"),
+        (
+            GOOD.encode(),
+            "multipart/form-data; boundary=y",
+            "do not begin with its boundary",
+            "JSON is application/json",
+        ),
+        (b"prompt=a+cat", "application/json", "it begins with a word", "a form needs no content-type header"),
+        (b"a red circle", FORM, "it begins with 'a red circle'", "prompt=..."),
+        (b"@body.json", FORM, "it begins with '@body.json'", "the name of a file is not its content"),
+        (b"prompt=caf%E9", FORM, "prompt has bytes that are no UTF-8", "send UTF-8"),
+        (b"steps=2&prompt=caf\xe9", FORM, "prompt has bytes that are no UTF-8", "send UTF-8"),
+        (b"", FORM, "the body is empty", "an example"),
+        (b"", None, "the body is empty", "an example"),
+    ],
+)
+def test_a_body_of_another_kind_than_its_header_says(
+    client: FlaskClient, sent: bytes, content_type: str | None, says: str, hint: str
+) -> None:
+    refused = client.post("/api/txt2img", data=sent, content_type=content_type)
+    assert refused.status_code == 400
+    assert refused.json is not None
+    assert says in refused.json["message"]
+    assert hint in refused.json["error"]["hint"]
+
+
+def test_fields_in_the_address_alone_are_told_where_they_belong(client: FlaskClient) -> None:
+    refused = client.post("/api/txt2img?prompt=a+cat")
+    assert refused.json is not None
+    assert "not into the address" in refused.json["error"]["hint"]
+    nothing = client.post("/api/txt2img", json={})
+    assert nothing.json is not None
+    assert 'send {"prompt"' in nothing.json["error"]["hint"]

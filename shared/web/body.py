@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from flask import Request
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -21,6 +22,11 @@ DEEP = f"has more than {DEEPEST} levels"
 # Names in one object, and fields in one form. The largest object that is taken is a graph, with a node for each.
 MOST_FIELDS = 1000
 EXAMPLE = "it should be a JSON object or a form; /docs has an example for each route"
+OBJECT = 'send one object, such as {"prompt": "a lighthouse"}'
+NO_HEADER = "leave the header content-type to the client, which puts the boundary of the parts into it"
+MULTIPART, URL_ENCODED = "multipart/form-data", "application/x-www-form-urlencoded"
+# What clients say of JSON without being told its type.
+OFTEN_FORGOTTEN = ("", URL_ENCODED, "text/json")
 
 
 # What stands for bytes that could not be read as text.
@@ -73,28 +79,40 @@ class Fields:
 
 def read_fields(request: Request) -> Fields:
     """Reads JSON, multipart and URL-encoded bodies; raises RequestError or UnsupportedBody for others."""
-    # `curl -d '{...}'` without a header says that its JSON is a form.
-    forgotten = request.mimetype == "application/x-www-form-urlencoded" and begins_as_json(request.get_data())
-    if request.is_json or request.mimetype == "text/plain" or forgotten:
-        return Fields(values=_read_json(request), files={})
-    if request.mimetype in ("multipart/form-data", "application/x-www-form-urlencoded"):
+    if request.mimetype == MULTIPART:
         _check_form(request)
         files = {name: file.read() for name, file in request.files.items() if file.filename or file.content_length}
         return Fields(values=dict(request.form.items()), files=files)
-    if not request.get_data():
-        raise RequestError("the body is empty", hint=EXAMPLE)
+    body = request.get_data()
+    if body.startswith(b"--") and b"form-data" in body[:1000]:
+        raise RequestError(
+            f"the body is a form in parts, and its content type says {_type_of(request)}", hint=NO_HEADER
+        )
+    # `curl -d '{...}'` without a header says that its JSON is a form, and other clients say nothing.
+    forgotten = request.mimetype in OFTEN_FORGOTTEN and begins_as_json(body)
+    if request.is_json or request.mimetype == "text/plain" or forgotten:
+        return Fields(values=_read_json(request), files={})
+    if not body:
+        in_address = "fields belong into the body, not into the address; " if request.args else ""
+        raise RequestError("the body is empty", hint=f"{in_address}{EXAMPLE}")
+    if request.mimetype == URL_ENCODED:
+        _check_form(request)
+        return Fields(values=dict(request.form.items()), files={})
     raise UnsupportedBody(
-        f"a body of type {request.mimetype or 'unknown'} is not understood",
+        f"a body of the type {_type_of(request)} is not understood",
         hint="send application/json or multipart/form-data; with curl: -H 'content-type: application/json'",
     )
+
+
+def _type_of(request: Request) -> str:
+    return request.mimetype[:100] or "none"
 
 
 def _check_form(request: Request) -> None:
     """Raises RequestError for a form that is broken, that has more fields than any request has, or that has a part
     that cannot be told or read."""
-    if request.mimetype == "application/x-www-form-urlencoded":
-        # Of none of them is a field made.
-        refuse_many(1 + request.get_data().count(b"&"), "the form has", "fields")
+    if request.mimetype == URL_ENCODED:
+        _check_url_encoded(request.get_data())
     try:
         names = [name for part in (request.form, request.files) for name, _ in part.items(multi=True)]
     except RequestEntityTooLarge:
@@ -105,7 +123,12 @@ def _check_form(request: Request) -> None:
         refuse_many(MOST_FIELDS + 1, "the form has at least", "fields")
         raise
     except ValueError as error:
-        raise RequestError(f"the form cannot be read: {error}", hint=EXAMPLE) from error
+        boundary = "boundary" in request.mimetype_params
+        what = "the form cannot be read: its parts do not begin with its boundary, or it was cut off"
+        raise RequestError(
+            what if boundary else "the form has no boundary",
+            hint=f"{NO_HEADER}; JSON is application/json" if boundary else NO_HEADER,
+        ) from error
     if None in names:
         raise RequestError("a part of the form has no name", hint='name it: content-disposition: form-data; name="..."')
     refuse_twice(names)
@@ -114,6 +137,26 @@ def _check_form(request: Request) -> None:
             raise RequestError(
                 f"{name[:100]} has bytes that are no UTF-8", field=name[:100], hint="send text as UTF-8, or as JSON"
             )
+
+
+def _check_url_encoded(body: bytes) -> None:
+    # Of none of them is a field made.
+    refuse_many(1 + body.count(b"&"), "the form has", "fields")
+    if b"=" not in body:
+        begins = body[:40].decode("utf-8", "replace")
+        # As curl sends it with --data-raw, and other programs always.
+        file = "; the name of a file is not its content" if begins.startswith("@") else ""
+        raise RequestError(
+            f"the body is neither JSON nor a form: it begins with {begins!r}",
+            hint=f'send {{"prompt": "..."}} or prompt=...{file}',
+        )
+    for pair in body.split(b"&"):
+        try:
+            unquote_to_bytes(pair).decode()
+        except UnicodeDecodeError as error:
+            # werkzeug would leave the bytes as they are written: %E9.
+            name = pair.partition(b"=")[0].decode("utf-8", "replace")[:100]
+            raise RequestError(f"{name} has bytes that are no UTF-8", field=name, hint="send UTF-8, or JSON") from error
 
 
 def read_optional_fields(request: Request, *known: str) -> Fields:
@@ -198,5 +241,16 @@ def _read_json(request: Request) -> dict[str, Any]:
     except ValueError as error:
         raise RequestError(f"the body {error}", hint=getattr(error, "hint", None) or EXAMPLE) from error
     if not isinstance(body, dict):
-        raise RequestError("the body must be a JSON object", hint=EXAMPLE)
+        raise _no_object(body)
     return {name: value for name, value in body.items() if value is not None}
+
+
+def _no_object(body: Any) -> RequestError:
+    """The error for JSON that is something else: what it is, and what to send."""
+    if isinstance(body, str):
+        if begins_as_json(body.encode("utf-8", "replace")):
+            hint = "it was encoded twice: send the object itself (JSON.stringify, json.dumps or ConvertTo-Json once)"
+            return RequestError("the body is a text with JSON in it, not an object", hint=hint)
+        return RequestError("the body is a text, not an object", hint=OBJECT)
+    kinds = {list: "a list", bool: "true or false", type(None): "null"}
+    return RequestError(f"the body is {kinds.get(type(body), 'a number')}, not an object", hint=OBJECT)

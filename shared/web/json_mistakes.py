@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 
 AROUND = 20
 QUOTES = "\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u00ab\u00bb\u2032\u2033"
 WORDS = {"True": "true", "False": "false", "None": "null", "undefined": "null", "nan": "null", "NULL": "null"}
 WORD = re.compile(r"[^\W\d]\w{0,50}")
+# What other languages take for a number; JSON's have no such signs and no zeros in front.
+NUMBER = re.compile(r"[+-]?[\d.][\w.]*")
 SHELL = (
     "cmd and PowerShell take quotes away: save the JSON as body.json and send -d @body.json, or in cmd write "
     r'-d "{\"prompt\": \"a lighthouse\"}"'
@@ -24,9 +27,9 @@ class InvalidJson(ValueError):
 
 
 def begins_as_json(body: bytes) -> bool:
-    """Whether a body is meant as a JSON object, in whatever encoding, even if the shell has spoilt its quotes."""
-    start = body[:100].decode(json.detect_encoding(body[:4]), "replace").lstrip("\ufeff \t\r\n")
-    return start[:1] == "{" or start.startswith(("'{", "\u2018{", "\u201c{", '"{'))
+    """Whether a body is meant as JSON, in whatever encoding, even if the shell has spoilt its quotes."""
+    start = body[:100].decode(json.detect_encoding(body[:4]), "replace").lstrip("\ufeff\u200b\xa0 \t\r\n")
+    return start.startswith(("{", "[", '"', "'{", "'[", "\u2018{", "\u201c{"))
 
 
 def explain(error: ValueError) -> InvalidJson:
@@ -57,10 +60,8 @@ def _mistake(text: str, at: int, said: str) -> tuple[str, str | None]:
     start = text.lstrip()[:1]
     if start == "'" and at <= len(text) - len(text.lstrip()):
         return "it begins with a single quote", SHELL
-    if here in QUOTES and here:
-        return f"{here} is a quote for print", 'write straight double quotes: "'
-    if here == "'":
-        return "JSON has double quotes, not single ones", "write \"...\" instead of '...'; " + SHELL
+    if here and (spoilt := _character_mistake(text, at, said)) is not None:
+        return spoilt
     if (here and here in "]}" and before == ",") or "trailing comma" in said:
         return "there is a comma too many", "leave out the comma before } or ]"
     if not here:
@@ -70,6 +71,8 @@ def _mistake(text: str, at: int, said: str) -> tuple[str, str | None]:
         )
     if said.startswith("Invalid control"):
         return "a text has a line break or tab as it is", r"write \n or \t"
+    if (number := _number_mistake(text, at)) is not None:
+        return number
     if said.startswith("Invalid \\"):
         return "a text has a backslash that stands for nothing", r"write \\ for a backslash, or / in paths"
     if said.startswith("Unterminated"):
@@ -79,6 +82,43 @@ def _mistake(text: str, at: int, said: str) -> tuple[str, str | None]:
     if here in "/#":
         return "JSON has no comments", "leave them out"
     return _misplaced(text, at, said)
+
+
+def _character_mistake(text: str, at: int, said: str) -> tuple[str, str | None] | None:
+    """The same, for a character that looks like one of JSON's, or like none; None if it is another."""
+    here = text[at]
+    if here in QUOTES:
+        return f"{here} is a quote for print", 'write straight double quotes: "'
+    if here in "'`":
+        which = "single ones" if here == "'" else "backticks"
+        python = "Python's dicts go through json.dumps, or json=... of requests; " if here == "'" else ""
+        return f"JSON has double quotes, not {which}", f'write "..." instead of {here}...{here}; {python}{SHELL}'
+    if text[at : at + 2] == '\\"':
+        return "its quotes have backslashes", "leave the backslashes out, or send the body from a file: -d @body.json"
+    is_control = unicodedata.category(here) in ("Cf", "Cc") and not here.isspace()
+    return _unseen(here, said) if is_control or here in "\xa0\u3000" else None
+
+
+def _unseen(character: str, said: str) -> tuple[str, str | None]:
+    """The same, for a character that nobody sees."""
+    name = f"U+{ord(character):04X}"
+    if said.startswith("Invalid control"):
+        return f"a text has the control character {name} as it is", f"write \\u{ord(character):04x}, or leave it out"
+    return f"there is a character that cannot be seen ({name})", "it may have come with a copied text: delete it"
+
+
+def _number_mistake(text: str, at: int) -> tuple[str, str | None] | None:
+    """The same, for a number as other languages write it; None if there is none."""
+    if re.search(r"\d,$", text[max(0, at - 2) : at]) and re.match(r"\d+\s*[,}\]]", text[at : at + 20]):
+        return "a number has a comma", "write a decimal point: 7.5"
+    begin = at
+    while begin > max(0, at - 30) and (text[begin - 1].isalnum() or text[begin - 1] in "_.+-"):
+        begin -= 1
+    number = NUMBER.match(text, begin)
+    if number is None or number.end() < at or not any(each.isdigit() for each in number[0]):
+        return None
+    hint = "write it with decimal digits, such as 7, -1 or 0.5, without zeros or + in front"
+    return f"{number[0][:30]} is no number of JSON", hint
 
 
 def _misplaced(text: str, at: int, said: str) -> tuple[str, str | None]:

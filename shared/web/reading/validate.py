@@ -89,6 +89,8 @@ def _hint(model: type[BaseModel], item: Any, field: str) -> str | None:
         *place, wanted = item["loc"]
         holder = next((NESTED[each] for each in reversed(place) if each in NESTED), model)
         sent = item["input"] if isinstance(item["input"], Mapping) else {}
+        if not sent and wanted == "prompt":
+            return 'send {"prompt": "a lighthouse"}, or a form with prompt=...'
         return sent_instead(str(wanted), sent, known_names(holder), OTHER_NAMES.get(holder, {}))
     if field == "prompt" and isinstance(item["input"], Mapping):
         return "a graph belongs into custom_workflow"
