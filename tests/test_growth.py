@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from waitress.adjustments import Adjustments
 
 from shared import infotext, png
 from shared.engine.headers import read_header
@@ -22,6 +23,7 @@ from shared.png import SIGNATURE, read_texts
 from shared.prompts import EmbeddingFiles
 from shared.web.body import MOST_FIELDS, parse_json
 from shared.web.control.report_text import cell
+from shared.web.intake import Intake, Parser
 from shared.web.reading.prompts import read_prompt, take_loras
 from shared.web.titles import title
 from workflows.foreign import read_graph
@@ -309,3 +311,48 @@ def test_headers_of_too_many_values_are_no_headers(tmp_path: Path) -> None:
     tags = json.dumps(json.dumps([1] * 600_000)).encode()
     assert read_header(written(b'{"__metadata__":{"tags":%s},%s}' % (tags, entry))) is not None
     assert read_header(written(b"{" + entry.replace(b"[1,1]", b"[" + b"1," * 600_000 + b"1]") + b"}")) is None
+
+
+HEADS = {
+    "no third word in the first line": lambda size: b"GET a://" + b"1" * size + b" x",
+    "no version in the first line": lambda size: b"GET a://" + b"1" * size + b" HTTP/11",
+    "a method that is none": lambda size: b"G" * size + b"\x01 / HTTP/1.1",
+    "a value behind blanks": lambda size: b"GET / HTTP/1.1\r\nX:" + b" " * size + b"a",
+    "a value behind tabs": lambda size: b"GET / HTTP/1.1\r\nX:" + b"\t" * size + b"a" + b" " * size,
+    "NUL behind blanks": lambda size: b"GET / HTTP/1.1\r\nX:" + b" " * size + b"\0",
+    "DEL behind words": lambda size: b"GET / HTTP/1.1\r\nX:" + b"a " * size + b"\x7f",
+    "a value on a second line": lambda size: b"GET / HTTP/1.1\r\nX:\r\n" + b" " * size + b"a",
+    "a name that is none": lambda size: b"GET / HTTP/1.1\r\n" + b"a" * size + b" : x",
+    "many headers": lambda size: b"GET / HTTP/1.1" + b"\r\na: \r\nb:" * (size // 10),
+    "many codings": lambda size: b"GET / HTTP/1.1\r\nTransfer-Encoding:" + b"," * size + b"chunked",
+}
+
+
+@pytest.mark.parametrize("make", HEADS.values(), ids=HEADS)
+def test_heads_of_requests_are_read_in_linear_time(make: Make) -> None:
+    nothing = Intake(lambda _path, _headers: None, lambda *_: None, lambda _size: True)
+
+    def read(head: bytes) -> None:
+        Parser(Adjustments(max_request_header_size=1_000_000), nothing).received(head)
+
+    assert_linear(read, lambda size: make(size) + b"\r\nHost: localhost\r\n\r\n", 4_000)
+
+
+CHUNKS = {
+    "extensions": lambda size: b"5" + b";a=b" * size + b"\0",
+    "a quote that never ends": lambda size: b'5;a="' + b"\\a" * size + b"\0",
+    "a text that never ends": lambda size: b'5;a="' + b"a" * size + b"\0",
+    "no number": lambda size: b"f" * size + b"g",
+}
+
+
+@pytest.mark.parametrize("make", CHUNKS.values(), ids=CHUNKS)
+def test_what_frames_a_chunk_is_read_in_linear_time(make: Make) -> None:
+    nothing = Intake(lambda _path, _headers: None, lambda *_: None, lambda _size: True)
+
+    def read(line: bytes) -> None:
+        parser = Parser(Adjustments(), nothing)
+        parser.received(b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        parser.received(line + b"\r\n")
+
+    assert_linear(read, make, 1_000)

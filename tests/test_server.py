@@ -467,6 +467,9 @@ def test_a_chunked_body_in_small_pieces_is_taken(server: Served) -> None:
     [
         (b"GET http://[ HTTP/1.1", 400, "malformed_request", "client for HTTP/1.1"),
         (b"nonsense", 400, "malformed_request", "client for HTTP/1.1"),
+        (b"GET / HTTP/1.1 x", 400, "malformed_request", "client for HTTP/1.1"),
+        (b"GET / HTTP/1.1\r\nX: a\r\n b", 400, "malformed_request", "client for HTTP/1.1"),
+        (b"GET / HTTP/1.1\r\nX: \0", 400, "malformed_request", "client for HTTP/1.1"),
         (b"GET / HTTP/1.1\r\nX: " + b"a" * 70_000, 431, "headers_too_large", "cookies"),
         (b"GET /?" + b"a" * 70_000 + b" HTTP/1.1", 431, "headers_too_large", "in the body"),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip", 501, "not_supported", "Content-Length"),

@@ -7,6 +7,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from waitress import wasyncore
@@ -230,7 +231,9 @@ class WebServer:
         """Makes `run` return; from any thread."""
         self._stopping = True
         for each in self._listeners[:1]:
-            each.pull_trigger()
+            # The loop may have seen it already, and closed everything.
+            with suppress(OSError):
+                each.pull_trigger()
 
     def close(self) -> None:
         """Ends all connections and threads."""
