@@ -24,6 +24,8 @@ def in_short(definitions: dict[str, Any]) -> dict[str, Any]:
                 if group in each["input"]
             },
             "output": each["output"],
+            **({"is_input_list": True} if each.get("is_input_list") else {}),
+            **({"output_is_list": each["output_is_list"]} if any(each.get("output_is_list") or ()) else {}),
         }
         for name, each in sorted(stock.items())
     }

@@ -86,9 +86,9 @@ def test_a_face_model_that_is_not_there_is_a_422(rich_house: TestHouse) -> None:
     assert response.json()["error"]["nearest"] == ["codeformer.pth"]
 
 
-def graph_of(node: str) -> dict[str, Any]:
+def graph_of(node: str, **inputs: Any) -> dict[str, Any]:
     """A node of the test's own, and the picture that it gives."""
-    return api({"node": (node, {}), "save": ("SaveImage", {"images": ["node", 0], "filename_prefix": "x"})})
+    return api({"node": (node, inputs), "save": ("SaveImage", {"images": ["node", 0], "filename_prefix": "x"})})
 
 
 def test_a_node_that_reads_the_environment_finds_no_secret(rich_house: TestHouse) -> None:
@@ -122,7 +122,7 @@ def test_nodes_that_could_read_more_are_refused_with_the_setting_that_lets_them_
 
 def test_a_node_that_does_not_let_go_is_ended_with_the_engine_and_the_others_go_on(rich_house: TestHouse) -> None:
     before = rich_house.engine_state()
-    held = rich_house.submit(custom_workflow=graph_of("HoldOn"))
+    held = rich_house.submit(custom_workflow=graph_of("HoldOn", seconds=600))
     rich_house.wait_for_job(held, "running")
     after = rich_house.submit(**QUICK)
     assert requests.delete(f"{rich_house.txt2img}/api/jobs/{held}", timeout=TIMEOUT).json()["done"] == "cancelled"
@@ -136,7 +136,7 @@ def test_a_node_that_does_not_let_go_is_ended_with_the_engine_and_the_others_go_
 
 
 def test_a_job_that_is_drawn_while_somebody_restarts_the_engine_is_not_blamed(rich_house: TestHouse) -> None:
-    drawn = rich_house.submit(**{**QUICK, "steps": 40, "width": 128})
+    drawn = rich_house.submit(custom_workflow=graph_of("HoldOn", seconds=5))
     rich_house.wait_for_job(drawn, "running")
     restarts = rich_house.engine_state()["restarts"]
     assert requests.post(f"{rich_house.control}/api/engine/restart", timeout=TIMEOUT).status_code == 202

@@ -8,8 +8,10 @@ import pytest
 
 from shared.engine.check import check_graph
 from shared.engine.formula import evaluate
+from shared.engine.limits import check_limits
 from shared.engine.memory import check_memory
 from shared.engine.text_lengths import check_texts
+from shared.web.reading.loaded import loaded_names
 from tests.foreign_graphs import Short, api
 from tests.nodes import reviewed
 
@@ -28,11 +30,13 @@ def scaled(source: str, factor: Any) -> tuple[str, dict[str, Any]]:
     return "ImageScaleBy", {"image": [source, 0], "upscale_method": "area", "scale_by": factor}
 
 
-def refused(nodes: Short) -> list[str]:
+def refused(nodes: Short, size: tuple[int, int, int] = (1, 2048, 2048)) -> list[str]:
+    """The nodes that are refused, where each file that is loaded has so many pictures, that wide and high."""
     graph = api(nodes)
     # The snapshot has no lists of choices, so each combo objects to its value.
     assert not [each for each in check_graph(graph, NODES) if each.kind != "not_in_list"]
-    return [each.node for each in check_texts(graph, NODES) or check_memory(graph, NODES)]
+    loaded = dict.fromkeys(loaded_names(graph, NODES), size)
+    return [each.node for each in check_texts(graph, NODES) or check_memory(graph, NODES, loaded)]
 
 
 def chain(first: tuple[str, dict[str, Any]], count: int, link: Any) -> Short:
@@ -138,7 +142,10 @@ def test_the_graphs_of_this_program_itself_fit() -> None:
     graphs = [json.loads(path.read_text(encoding="utf-8")) for path in Path("tests/golden").glob("*.json")]
     known = [graph for graph in graphs if all(node["class_type"] in NODES for node in graph.values())]
     assert len(known) > 5
-    assert [found for graph in known if (found := check_texts(graph, NODES) + check_memory(graph, NODES))] == []
+    loaded = [dict.fromkeys(loaded_names(graph, NODES), (1, 2048, 2048)) for graph in known]
+    checked = zip(known, loaded, strict=True)
+    assert [each for graph, sizes in checked if (each := check_memory(graph, NODES, sizes))] == []
+    assert [found for graph in known if (found := check_texts(graph, NODES) + check_limits(graph, NODES))] == []
 
 
 def test_a_size_that_is_computed_in_another_way_is_refused() -> None:

@@ -269,3 +269,89 @@ def test_a_formula_is_written_and_works_on_numbers() -> None:
     assert limited({"t": text, "s": switch, "f": ("ComfyMathExpression", product)}) == [("f", "values.a", "bad_link")]
     size = ("GetImageSize", {"image": ["e", 0]})
     assert limited({"e": EMPTY, "s": size, "f": ("ComfyMathExpression", {**product, "expression": "a * 2"})}) == []
+
+
+SAMPLING = {"model": ["x", 0], "positive": ["x", 1], "negative": ["x", 1], "latent_image": ["x", 2], "seed": 1,
+            "steps": 20, "cfg": 7.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}  # fmt: skip
+GIVES = {**NODES, "Gives": {"input": {}, "output": ["MODEL", "CONDITIONING", "LATENT"]}}
+
+
+def linked(key: str, link: list[Any], **nodes: tuple[str, dict[str, Any]]) -> list[tuple[str, str | None, str]]:
+    """What is found wrong with a KSampler that has this input from another node."""
+    graph = api({"x": ("Gives", {}), "k": ("KSampler", {**SAMPLING, key: link}), **nodes})
+    return [(each.node, each.input, each.kind) for each in check_limits(graph, GIVES)]
+
+
+def computed(text: str, **values: Any) -> tuple[str, dict[str, Any]]:
+    return "ComfyMathExpression", {"expression": text, **{f"values.{key}": value for key, value in values.items()}}
+
+
+@pytest.mark.parametrize(
+    ("link", "nodes"),
+    [
+        (["n", 0], {"n": ("PrimitiveInt", {"value": 10_001})}),
+        (["n", 0], {"n": ("PrimitiveInt", {"value": 0})}),
+        (["n", 0], {"n": ("PrimitiveInt", {"value": ["m", 0]}), "m": ("PrimitiveInt", {"value": 2**60})}),
+        (["n", 0], {"n": ("SeedNode", {"seed": 99_999})}),
+        (["n", 1], {"n": computed("a * a", a=5000)}),
+        (["n", 1], {"n": computed("a * a", a=["m", 0]), "m": ("PrimitiveInt", {"value": 101})}),
+        (["n", 1], {"n": computed("a", a=["m", 1]), "m": computed("1e300 * a", a=1e5)}),
+        (["n", 1], {"n": ("ComfyNumberConvert", {"value": "99999"})}),
+        (["n", 1], {"n": ("ComfyNumberConvert", {"value": ["t", 0]}), "t": ("PrimitiveString", {"value": "1e5"})}),
+        (["n", 0], {"n": ("ColorToRGBInt", {"color": "#ffffff"})}),
+        (["n", 0], {"n": ("ComfySwitchNode", {"switch": True, "on_true": ["m", 0], "on_false": 5}),
+                    "m": ("PrimitiveInt", {"value": 99_999})}),
+        (["n", 0], {"n": ("ComfySwitchNode", {"switch": ["b", 0], "on_true": 5, "on_false": 99_999}),
+                    "b": ("PrimitiveBoolean", {"value": False})}),
+        (["n", 0], {"n": ("ComfySwitchNode", {"switch": ["b", 0], "on_true": 5, "on_false": 99_999}),
+                    "b": ("StringContains", {"string": "a", "substring": "a", "case_sensitive": True})}),
+    ],
+)  # fmt: skip
+def test_a_number_that_comes_over_a_link_keeps_to_the_range_of_the_input(link: list[Any], nodes: Short) -> None:
+    assert linked("steps", link, **nodes)[:1] == [("k", "steps", "out_of_range")]
+
+
+@pytest.mark.parametrize(
+    ("key", "link", "nodes"),
+    [
+        ("steps", ["n", 0], {"n": ("PrimitiveInt", {"value": 10_000})}),
+        ("steps", ["n", 1], {"n": computed("a * 2", a=10)}),
+        ("seed", ["n", 0], {"n": ("SeedNode", {"seed": 2**63 - 1})}),
+        ("cfg", ["n", 0], {"n": ("PrimitiveFloat", {"value": 7.5})}),
+        ("cfg", ["n", 0], {"n": computed("a / 4", a=30)}),
+        ("denoise", ["n", 0], {"n": ("ComfyNumberConvert", {"value": "0.5"})}),
+        ("steps", ["n", 0], {"n": ("ComfySwitchNode", {"switch": False, "on_true": 99_999, "on_false": 5})}),
+    ],
+)
+def test_a_number_within_the_range_comes_over_a_link(key: str, link: list[Any], nodes: Short) -> None:
+    assert linked(key, link, **nodes) == []
+
+
+def test_how_long_a_sampler_works_is_known_beforehand() -> None:
+    tiny = computed("a / 10000", a=0.5)
+    assert linked("denoise", ["n", 0], n=tiny) == [("k", "denoise", "out_of_range")]
+    width: Short = {"e": EMPTY, "s": ("GetImageSize", {"image": ["e", 0]})}
+    assert linked("steps", ["s", 0], **width) == [("k", "steps", "bad_link")]
+    assert linked("denoise", ["n", 0], **width, n=computed("1 / a", a=["s", 0])) == [("k", "denoise", "bad_link")]
+    # What whoever runs this service let in is theirs to answer for.
+    assert linked("steps", ["x", 0]) == []
+
+
+def test_each_range_that_the_engine_declares_holds_over_links() -> None:
+    tried = 0
+    for name, node in NODES.items():
+        if why_refused(name, node, ()) is not None:
+            continue
+        for key, (kind, *extra) in {**node["input"].get("required", {}), **node["input"].get("optional", {})}.items():
+            high = extra[0].get("max") if extra else None
+            if kind not in ("INT", "FLOAT") or high is None or high > 2**62 or (name, key) in LIMITS:
+                continue
+            source = ("PrimitiveInt" if kind == "INT" else "PrimitiveFloat", {"value": high + 1})
+            found = check_limits(api({"n": source, "x": (name, {key: ["n", 0]})}), NODES)
+            assert [(each.node, each.input, each.kind) for each in found] == [("x", key, "out_of_range")]
+            tried += 1
+    assert tried > 500
+
+
+def test_a_formula_that_would_not_end_is_not_computed_to_look_at_its_value() -> None:
+    assert ("n", "expression", "bad_formula") in linked("steps", ["n", 1], n=computed("9 ** 9 ** 9", a=1))

@@ -71,13 +71,25 @@ def check_graph(graph: Mapping[str, Any], schemas: Mapping[str, Any]) -> list[Pr
             if problem is not None:
                 problems.append(Problem(node_id, class_type, name, *problem, value=value, options=options))
         steps, denoise = (_number(graph, inputs.get(name)) for name in ("steps", "denoise"))
-        if steps is not None and denoise is not None and 0 < denoise < steps / MOST_STEPS:
-            # A sampler is divided into steps / denoise. That holds the engine for so long, and nothing cancels it.
-            message = (
-                f"denoise {denoise:g} is too little for {steps:g} steps: send 0, or {steps / MOST_STEPS:g} or more"
-            )
-            problems.append(Problem(node_id, class_type, "denoise", "out_of_range", message, value=denoise))
+        objection = too_little_denoise(steps, denoise)
+        if objection is not None:
+            problems.append(Problem(node_id, class_type, "denoise", "out_of_range", objection, value=denoise))
     return problems
+
+
+def too_little_denoise(steps: float | None, denoise: float | None) -> str | None:
+    """What is wrong with these two together; None if nothing is, or if one of them is not known."""
+    if steps is None or denoise is None or not 0 < denoise < steps / MOST_STEPS:
+        return None
+    # A sampler is divided into steps / denoise. That holds the engine for so long, and nothing cancels it.
+    return f"denoise {denoise:g} is too little for {steps:g} steps: send 0, or {steps / MOST_STEPS:g} or more"
+
+
+def range_of(declaration: Declaration) -> tuple[float, float]:
+    """The least and the largest number that an input declares."""
+    extra = declaration[1] if len(declaration) > 1 else {}
+    low, high = (extra.get(end) for end in ("min", "max"))
+    return -math.inf if low is None else low, math.inf if high is None else high
 
 
 def _number(graph: Mapping[str, Any], value: Any) -> float | None:
@@ -148,8 +160,7 @@ def _check_value(kind: str, extra: Mapping[str, Any], name: str, value: Any) -> 
         is_number = is_whole or (isinstance(value, float) and math.isfinite(value))
         if not is_number or (kind == "INT" and value != int(value)):
             return "wrong_type", f"{name} must be {'a whole' if kind == 'INT' else 'a'} number, not {value!r}"
-        low, high = (extra.get(end) for end in ("min", "max"))
-        low, high = -math.inf if low is None else low, math.inf if high is None else high
+        low, high = range_of([kind, extra])
         if not low <= value <= high:
             return "out_of_range", f"{name} must be from {low} to {high}, not {value}"
         return None

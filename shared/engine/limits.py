@@ -1,11 +1,14 @@
-"""Holds graphs of others to the limits of `node_policy.py`. Pure."""
+"""Holds graphs of others to the limits of `node_policy.py`, and what comes over links to the engine's own. Pure."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from shared.engine.check import Problem
+from shared.engine.check import Problem, range_of, too_little_denoise
+from shared.engine.declared import declared_inputs
 from shared.engine.formula import LIST, why_no_formula
-from shared.engine.node_policy import FORMULAS, LIMITS, LITERALS, TEXT_LIMITS, Limit
+from shared.engine.node_policy import COUNTS, FORMULAS, LIMITS, LITERALS, TEXT_LIMITS, Limit
+from shared.engine.numbers import Given, known_numbers, number
+from shared.engine.reviewed import REVIEWED
 
 NUMBERS = {"INT", "FLOAT", "BOOLEAN"}
 
@@ -14,9 +17,15 @@ def check_limits(graph: Mapping[str, Any], definitions: Mapping[str, Any]) -> li
     """Inputs beyond their limits, in a graph with which `check_graph` finds no problem.
 
     The engine checks the values in a graph, but not what links bring. So a limited input is linked to a node with
-    nothing but a value, or to none.
+    nothing but a value, or to none; and a number that comes over a link, as far as it is known, keeps to the range that
+    the engine declares.
     """
-    return [problem for name in graph for problem in _of_node(graph, definitions, name)]
+    known = known_numbers(graph)
+    return [
+        problem
+        for name in graph
+        for problem in (*_of_node(graph, definitions, name), *_linked(graph, definitions, name, known))
+    ]
 
 
 def _of_node(graph: Mapping[str, Any], definitions: Mapping[str, Any], name: str) -> Iterator[Problem]:
@@ -34,6 +43,30 @@ def _of_node(graph: Mapping[str, Any], definitions: Mapping[str, Any], name: str
             objection = _variable(graph, definitions, key, sent)
         if objection is not None:
             yield Problem(name, class_type, key, *objection, value=sent)
+
+
+def _linked(
+    graph: Mapping[str, Any], definitions: Mapping[str, Any], name: str, known: Mapping[str, Given]
+) -> Iterator[Problem]:
+    """Numbers that come over links and are beyond what the input declares."""
+    class_type, inputs = graph[name]["class_type"], graph[name]["inputs"]
+    for key, declaration in declared_inputs(definitions[class_type], inputs).items():
+        sent = inputs.get(key)
+        if not isinstance(sent, list) or (class_type, key) in LIMITS:
+            continue
+        value = number(sent, known)
+        low, high = range_of(declaration)
+        if value is not None and not low <= value <= high:
+            message = f"{key} must be from {low} to {high}, and {sent[0]} gives {value:g}"
+            yield Problem(name, class_type, key, "out_of_range", message, value=sent)
+        elif value is None and key in COUNTS and {class_type, graph[sent[0]]["class_type"]} <= REVIEWED:
+            message = (
+                f"{key} decides how long it works, so it is a number, or computed of numbers by ComfyMathExpression"
+            )
+            yield Problem(name, class_type, key, "bad_link", message, value=sent)
+    objection = too_little_denoise(*(number(inputs.get(key), known) for key in ("steps", "denoise")))
+    if objection is not None:
+        yield Problem(name, class_type, "denoise", "out_of_range", objection, value=inputs["denoise"])
 
 
 def literal(graph: Mapping[str, Any], sent: Any) -> Any:

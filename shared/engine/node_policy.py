@@ -70,6 +70,9 @@ LIMITS = {
 }
 """By class and input, the numbers that are let in."""
 
+# Numbers that decide how long a node works: a link must say what they are.
+COUNTS = {"steps", "denoise"}
+
 TEXT_LIMITS = {
     # Found with a pattern, whose work grows with the square of the length.
     ("ManualSigmas", "sigmas"): 2_000,

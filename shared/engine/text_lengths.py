@@ -15,6 +15,8 @@ from shared.schema.units import LONGEST_TEXT
 # Of a text that a model writes, or that is made of something else.
 UNKNOWN = 2_000
 REPLACING = {"StringReplace": "string", "ReplaceText": "texts"}
+# These hand on one of what they are given, or each by itself.
+PASSING = {"ComfySwitchNode", "CreateList"}
 TEXT_TYPES = {"STRING", "COMFY_MATCHTYPE_V3"}
 
 
@@ -34,6 +36,8 @@ def check_texts(graph: Mapping[str, Any], definitions: Mapping[str, Any]) -> lis
         if not any(output in TEXT_TYPES for output in definitions[class_type]["output"] if isinstance(output, str)):
             continue
         given = {key: text for key, value in inputs.items() if (text := _given(texts, value)) is not None}
+        if class_type in PASSING and not given:
+            continue  # What it hands on is no text.
         text = texts[name] = _made(class_type, given)
         if text.longest > LONGEST_TEXT:
             message = f"this makes a text of up to {text.longest} characters; {LONGEST_TEXT} are allowed"
@@ -50,6 +54,8 @@ def _given(texts: Mapping[str, _Text], value: Any) -> _Text | None:
 def _made(class_type: str, given: Mapping[str, _Text]) -> _Text:
     if class_type in LITERALS:
         return given.get("value", _Text(0))
+    if class_type in PASSING:
+        return _Text(max(text.longest for text in given.values()))
     if class_type == "StringConcatenate":
         return _joined(*(given.get(key, _Text(UNKNOWN)) for key in ("string_a", "delimiter", "string_b")))
     if class_type in REPLACING:

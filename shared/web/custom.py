@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from shared.engine.check import Problem
@@ -15,9 +15,11 @@ from shared.errors import InvalidValue
 from shared.jobs.names import with_prefix
 from shared.json_limits import JsonTooLarge
 from shared.schema.request import Common, Img2ImgRequest
+from shared.schema.units import Picture
 from shared.settings import PREFIX
 from shared.web.backend import Backend
 from shared.web.body import parse_json
+from shared.web.reading.loaded import loaded_sizes
 from shared.web.reading.notations import misread
 from shared.web.reading.prompts import embedding_files, heard
 from shared.web.reading.requests import Reading
@@ -60,15 +62,23 @@ def alpha_use(graph: ApiGraph, places: Places) -> AlphaUse:
 
 
 def custom_graph(
-    backend: Backend, graph: ApiGraph, places: Places, values: Mapping[str, Any], prefix: str, field: str = FIELD
+    backend: Backend,
+    graph: ApiGraph,
+    places: Places,
+    values: Mapping[str, Any],
+    prefix: str,
+    pictures: Iterable[Picture] = (),
 ) -> tuple[ApiGraph, list[str]]:
-    """The graph with `values` placed on it (see `workflows.placing`), and warnings. Raises InvalidValue."""
+    """The graph with `values` placed on it (see `workflows.placing`), and warnings. Raises InvalidValue.
+
+    `pictures` are those that came with it.
+    """
     placed, warnings = place(graph, values, places)
     fields = places.fields_of(values)
-    checked, ignored = check(backend, placed, field, fields)
+    checked, ignored = check(backend, placed, FIELD, fields, pictures)
     # What was placed was read before.
     read = {target for target, name in fields.items() if name in ("prompt", "negative_prompt")}
-    odd = misread_prompts(backend, checked, field, {}, except_for=read)
+    odd = misread_prompts(backend, checked, FIELD, {}, except_for=read)
     return with_prefix(checked, prefix), warnings + ignored + odd
 
 
@@ -133,11 +143,13 @@ def misread_prompts(
     return warnings
 
 
-def check(backend: Backend, graph: ApiGraph, field: str, fields: Mapping[Target, str]) -> tuple[ApiGraph, list[str]]:
+def check(
+    backend: Backend, graph: ApiGraph, field: str, fields: Mapping[Target, str], pictures: Iterable[Picture] = ()
+) -> tuple[ApiGraph, list[str]]:
     """The graph without values that the engine would ignore, and a warning for each.
 
-    Raises InvalidValue for what it would refuse or not survive; the error's field is the one that the input was set by,
-    after `fields`, else `field`.
+    `pictures` are those that came with the request. Raises InvalidValue for what it would refuse or not survive; the
+    error's field is the one that the input was set by, after `fields`, else `field`.
     """
     definitions = backend.catalog.definitions({node["class_type"] for node in graph.values()})
     for name, node in graph.items():
@@ -160,8 +172,11 @@ def check(backend: Backend, graph: ApiGraph, field: str, fields: Mapping[Target,
     serious = [each for each in problems if not _is_unused(graph, each)]
     if not serious:
         definitions = backend.catalog.definitions({node["class_type"] for node in graph.values()})
-        checks = (check_files, check_limits, check_texts, check_memory)
+        checks = (check_files, check_limits, check_texts)
         serious = next((found for each in checks if (found := each(graph, definitions))), [])
+    if not serious:
+        sent = {input_name(picture): picture.png for picture in pictures}
+        serious = check_memory(graph, definitions, loaded_sizes(backend, graph, definitions, sent))
     if serious:
         raise _objection(serious, field, fields)
     cleaned = {name: {**node, "inputs": dict(node["inputs"])} for name, node in graph.items()}

@@ -180,7 +180,7 @@ def generation_routes(
         if "prompt" not in fields.values:
             # Ours stood in for it; what stands in the graph stays.
             values.pop("prompt", None)
-        graph, not_placed = custom_graph(backend, own, places, values, prefix)
+        graph, not_placed = custom_graph(backend, own, places, values, prefix, reading.request.pictures)
         asked = fields.values.get(OUTPUT)
         return Draft(
             request={key: value for key, value in values.items() if key not in ("input_image", "mask")},

@@ -150,7 +150,7 @@ def _draft(backend: Backend, workflow: Workflow, fields: Fields, prefix: str) ->
     settings = {target: value for key, value in values.items() for target in workflow.targets[key]}
     settings |= {target: input_name(picture) for target, picture in pictures.items()}
     sent_by = {target: key for key in [*values, *images] for target in workflow.targets[key]}
-    graph, ignored = check(backend, fill(workflow.graph, settings), FIELD, sent_by)
+    graph, ignored = check(backend, fill(workflow.graph, settings), FIELD, sent_by, pictures.values())
     asked = sent.get(OUTPUT) if OUTPUT in further else None
     return Draft(
         request={"workflow": workflow.name, **values},

@@ -20,13 +20,13 @@ class ShowEnviron:
 
 
 class HoldOn:
-    """Works for ten minutes without a look at whether it was interrupted."""
+    """Works for so many seconds without a look at whether it was interrupted."""
 
-    INPUT_TYPES = classmethod(lambda _: {"required": {}})
+    INPUT_TYPES = classmethod(lambda _: {"required": {"seconds": ("INT", {"min": 1, "max": 600})}})
     RETURN_TYPES, FUNCTION, CATEGORY = ("IMAGE",), "run", "test"
 
-    def run(self):
-        time.sleep(600)
+    def run(self, seconds):
+        time.sleep(seconds)
         return (torch.zeros(1, 8, 8, 3),)
 
 

@@ -1,0 +1,96 @@
+"""How large the pictures are that a graph loads, and what follows from that."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from shared.engine.memory import check_memory
+from shared.settings import Settings
+from shared.web.backend import Backend
+from shared.web.reading.loaded import loaded_sizes
+from tests.fake_engine import FakeEngine
+from tests.foreign_graphs import api
+from tests.house import encoded
+from tests.nodes import reviewed
+
+NODES = reviewed()
+SENT, EARLIER = (f"dream_layer/{letter * 64}.png" for letter in "ab")
+
+
+def graph(name: str, scale: float = 1.0) -> dict[str, Any]:
+    """Loads a picture, enlarges it, and turns its colours over."""
+    return api(
+        {
+            "load": ("LoadImage", {"image": name}),
+            "scale": ("ImageScaleBy", {"image": ["load", 0], "upscale_method": "area", "scale_by": scale}),
+            "invert": ("ImageInvert", {"image": ["scale", 0]}),
+        }
+    )
+
+
+def animation(frames: int) -> bytes:
+    buffer = io.BytesIO()
+    first, *more = (Image.new("RGB", (40, 30), (index, 0, 0)) for index in range(frames))
+    first.save(buffer, "GIF", save_all=True, append_images=more)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def backend(tmp_path: Path) -> Iterator[Backend]:
+    made = Backend(Settings(data_dir=tmp_path))
+    made.settings.input_dir.mkdir()
+    yield made
+    made.stop()
+
+
+def sizes(backend: Backend, name: str, sent: dict[str, bytes] | None = None) -> dict[str, tuple[int, int, int]]:
+    return loaded_sizes(backend, graph(name), NODES, sent or {})
+
+
+def test_what_was_sent_now_or_earlier_or_put_there_is_measured(backend: Backend) -> None:
+    png = encoded(Image.new("RGB", (48, 32)))
+    assert sizes(backend, SENT, {SENT: png}) == {SENT: (1, 48, 32)}
+    backend.archive.uploads.write(EARLIER.partition("/")[2], encoded(Image.new("RGB", (24, 16))))
+    assert sizes(backend, EARLIER) == {EARLIER: (1, 24, 16)}
+    (backend.settings.input_dir / "theirs.png").write_bytes(png)
+    assert sizes(backend, "theirs.png") == {"theirs.png": (1, 48, 32)}
+
+
+def test_all_pictures_of_an_animation_count(backend: Backend) -> None:
+    (backend.settings.input_dir / "moving.gif").write_bytes(animation(7))
+    assert sizes(backend, "moving.gif") == {"moving.gif": (7, 40, 30)}
+
+
+def test_what_cannot_be_measured_is_left_out(backend: Backend) -> None:
+    (backend.settings.input_dir / "broken.png").write_bytes(b"no picture")
+    assert sizes(backend, "broken.png") == sizes(backend, "missing.png") == {}
+
+
+def test_an_engine_elsewhere_shows_its_pictures(tmp_path: Path, engine: FakeEngine) -> None:
+    backend = Backend(Settings(data_dir=tmp_path, engine_url=engine.address))
+    try:
+        assert sizes(backend, "theirs.png") == {"theirs.png": (1, 8, 8)}
+    finally:
+        backend.stop()
+
+
+def test_the_estimate_follows_from_the_true_size() -> None:
+    for size, scale, fits in (
+        ((1, 512, 512), 8.0, True),
+        ((1, 4000, 4000), 1.0, True),
+        ((1, 4000, 4000), 8.0, False),
+        ((1, 512, 512), 8.0 * 8.0, False),
+        ((500, 1024, 1024), 1.0, False),
+    ):
+        found = check_memory(graph(SENT, scale), NODES, {SENT: size})
+        assert (found == []) is fits, (size, scale)
+
+
+def test_a_picture_of_which_nothing_is_known_is_as_large_as_one_can_be() -> None:
+    assert check_memory(graph("unknown.png"), NODES) == []
+    [problem] = check_memory(graph("unknown.png", 2.0), NODES)
+    assert (problem.node, problem.kind) == ("scale", "too_large")
