@@ -72,6 +72,11 @@ class House:
         times = self._process().cpu_times()
         return float(times.user + times.system)
 
+    def engine_processor(self) -> float:
+        """Seconds of processor time that the engine has used, which a busy machine hardly changes."""
+        times = psutil.Process(self._engine.child.pid).cpu_times()
+        return float(times.user + times.system)
+
     def _process(self) -> psutil.Process:
         return psutil.Process(self._service.child.pid)
 

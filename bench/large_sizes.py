@@ -3,66 +3,75 @@
 Each prompt is drawn twice with the same seed, once in two passes and once in one (`large_sizes` direct), the two in
 turn first. The prompts are held-out ones of `starter.evaluate`, and so is the judgement: a picture is right if the
 ground's colour, the shape and its colour are. What counts are those shares, and the ratio of the two times, pair by
-pair. `--first` skips as many prompts, so that a long measurement can be made in parts. Run nothing beside it.
+pair: of the whole request, and of the engine's processor time, which also tells on a machine that does other things.
+`--first` skips as many prompts, so that a long measurement can be made in parts; `--only` draws in one way.
 """
 
 import argparse
 import logging
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from bench.front_house import running_house
+from bench.front_house import House, running_house
 from starter.evaluate import Row, ask, draw, judge, sheet
 from starter.reading import Picture, read
 
 log = logging.getLogger(__name__)
 
 WAYS = ("two_passes", "direct")
+# Of the picture with which the engine loads the model; no other has it, for the engine would not draw that again.
+WARM_UP = 1_000_000
 
 
 @dataclass
 class Way:
-    """The pictures of one way: marks of each (ground, colours, all), and the seconds that each took."""
+    """The pictures of one way: marks of each (ground, colours, all), the seconds that each took, and the engine's."""
 
     marks: list[tuple[bool, bool, bool]] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
 
 
-def measure(service: str, side: int, numbers: range) -> dict[str, Way]:
-    """Draws the prompts of these numbers both ways, at `side` pixels squared."""
+def measure(house: House, side: int, numbers: range, names: Sequence[str]) -> dict[str, Way]:
+    """Draws the prompts of these numbers in these ways, at `side` pixels squared."""
     rng = np.random.default_rng(side)
     asked = [ask(rng, 1) for _ in range(numbers.stop)]
-    ways = {name: Way() for name in WAYS}
+    ways = {name: Way() for name in names}
     row = Row("", side=side)
-    for name in WAYS:
-        # The engine loads the model with its first picture.
-        draw(service, asked[0][0], row, 0, large_sizes=name)
+    draw(house.service_url, asked[0][0], Row("", side=128), WARM_UP)
     for number in numbers:
         prompt, background, things = asked[number]
-        for name in WAYS if number % 2 else reversed(WAYS):
-            picture, seconds = draw(service, prompt, row, number, large_sizes=name)
-            ways[name].pictures.append(picture)
-            ways[name].seconds.append(seconds)
-            ways[name].marks.append(judge(read(picture), background, things))
-            log.info("%3d %-10s %6.2f s %s", number, name, seconds, ways[name].marks[-1])
+        for name in names if number % 2 else reversed(names):
+            way, before = ways[name], house.engine_processor()
+            picture, seconds = draw(house.service_url, prompt, row, number, large_sizes=name)
+            way.processor.append(house.engine_processor() - before)
+            way.seconds.append(seconds)
+            way.pictures.append(picture)
+            way.marks.append(judge(read(picture), background, things))
+            log.info("%3d %-10s %6.2f s %6.2f s %s", number, name, seconds, way.processor[-1], way.marks[-1])
     return ways
 
 
 def report(ways: dict[str, Way]) -> Iterator[str]:
     """The lines of the table."""
-    yield f"{'':12}{'asked':>6}{'ground':>8}{'colours':>9}{'all':>5}{'median s':>10}"
+    yield f"{'':12}{'asked':>6}{'ground':>8}{'colours':>9}{'all':>5}{'median s':>10}{'processor s':>13}"
     for name, way in ways.items():
         ground, colours, right = (sum(marks) for marks in zip(*way.marks, strict=True))
-        yield f"{name:12}{len(way.marks):6}{ground:8}{colours:9}{right:5}{statistics.median(way.seconds):10.2f}"
-    ratios = sorted(two / one for two, one in zip(*(way.seconds for way in ways.values()), strict=True))
-    yield f"two_passes / direct: median {statistics.median(ratios):.2f}, {ratios[0]:.2f} to {ratios[-1]:.2f}"
+        times = f"{statistics.median(way.seconds):10.2f}{statistics.median(way.processor):13.2f}"
+        yield f"{name:12}{len(way.marks):6}{ground:8}{colours:9}{right:5}{times}"
+    if len(ways) == len(WAYS):
+        for what in ("seconds", "processor"):
+            pairs = zip(*(getattr(ways[name], what) for name in WAYS), strict=True)
+            ratios = sorted(two / one for two, one in pairs)
+            middle = statistics.median(ratios)
+            yield f"two_passes / direct, {what}: median {middle:.2f}, {ratios[0]:.2f} to {ratios[-1]:.2f}"
 
 
 def main() -> None:
@@ -71,11 +80,13 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=512, help="pixels")
     parser.add_argument("--count", type=int, default=24, help="prompts")
     parser.add_argument("--first", type=int, default=0, help="number of the first prompt")
+    parser.add_argument("--only", choices=WAYS, help="draw in this way alone")
     parser.add_argument("--pictures", type=Path, help="keep a sheet of each way in this folder")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with running_house() as house:
-        ways = measure(house.service_url, args.side, range(args.first, args.first + args.count))
+        numbers = range(args.first, args.first + args.count)
+        ways = measure(house, args.side, numbers, [args.only] if args.only else WAYS)
         house.check()
     for name, way in ways.items() if args.pictures else ():
         args.pictures.mkdir(parents=True, exist_ok=True)

@@ -1,18 +1,24 @@
 """Sizes beyond a model's own are drawn in two passes, unless the client says otherwise; the reply says which."""
 
+from typing import Any
+
 import pytest
+from PIL import Image
 
 from shared.defaults import defaults_for
 from shared.engine.families import Family, ModelFile
 from shared.infotext import read as read_infotext
 from shared.jobs.recipes import infotext
-from shared.schema.request import Models, Size
+from shared.schema.request import Img2ImgRequest, Models, Size
 from shared.web.backend import Backend
+from shared.web.body import Fields
 from shared.web.reading.large_sizes import DENOISE, first_pass_size
 from shared.web.reading.models import Chosen
+from shared.web.reading.requests import Reading, read_img2img
 from tests.control import Control
 from tests.finished import finish
-from tests.readings import read, reread, words
+from tests.house import encoded
+from tests.readings import context, read, reread, words
 from tests.shelf import FLUX, OWN
 
 STARTER = ModelFile("starter", Family.SD1, size=(128, 128))
@@ -149,10 +155,69 @@ def test_other_programs_are_told_both_passes(control: Control) -> None:
     assert words(**recipe.parameters).hires == reading.request.hires
 
 
+def from_picture(size: Size, mask: Image.Image | None = None, **values: Any) -> Reading[Img2ImgRequest]:
+    files = {"image": encoded(Image.new("RGB", size, "red"))} | ({} if mask is None else {"mask": encoded(mask)})
+    return reread(files, **values)
+
+
 def test_img2img_has_its_composition_already() -> None:
-    request = reread(width=1024, height=512).request
-    assert request.hires is None
-    assert reread(large_sizes="direct").warnings != []
+    reading = reread(width=1024, height=512, denoising_strength=0.9)
+    assert reading.request.hires is None
+    assert reading.warnings == []
+    (warning,) = reread(denoising_strength=0.9, large_sizes="direct").warnings
+    assert warning.startswith("large_sizes has no effect: what is there already guides the picture")
+
+
+@pytest.mark.parametrize("values", [{}, {"width": 1024, "height": 700}])
+def test_img2img_from_pure_noise_takes_two_passes(values: dict[str, int]) -> None:
+    reading = from_picture((1024, 700), denoising_strength=1, steps=20, seed=3, **values)
+    size = first((1024, 700), ModelFile("model", Family.SD1))
+    request = reading.request
+    assert request.size == request.source.size == size
+    assert request.final_size == (1024, 700)
+    assert request.hires is not None
+    assert (request.hires.sampling.steps, request.hires.sampling.denoise) == (round(20 * DENOISE), DENOISE)
+    (warning,) = reading.warnings
+    assert warning.startswith("1024x700 is beyond the 512x512 of this model: drawn at")
+    # The same again from what the reply repeats, and for programs that know two passes by another name.
+    assert (reading.parameters["width"], reading.parameters["height"]) == (1024, 700)
+    sent = {"image": encoded(Image.new("RGB", (1024, 700), "red"))}
+    for parameters in (reading.parameters, reading.parameters | reading.spelled_out):
+        again = read_img2img(Fields(parameters | {"input_image": None}, sent), context()).request
+        assert (again.size, again.hires) == (request.size, request.hires)
+
+
+def test_a_control_map_of_the_source_has_the_size_of_the_first_pass() -> None:
+    unit = {"model": "canny", "preprocessor": "canny"}
+    request = from_picture((1024, 1024), denoising_strength=1, controlnet={"units": [unit]}).request
+    assert [control.picture.size for control in request.controls] == [(512, 512)]
+
+
+def test_img2img_from_pure_noise_in_one_pass_says_what_may_come_of_it() -> None:
+    direct = from_picture((1024, 1024), denoising_strength=1, large_sizes="direct")
+    assert direct.request.hires is None
+    assert direct.request.size == (1024, 1024)
+    assert ["in one pass" in warning for warning in direct.warnings] == [True]
+    hires = from_picture((1024, 1024), denoising_strength=1, hires_fix=True)
+    assert hires.request.size == (1024, 1024)
+    assert ["start from 512x512" in warning for warning in hires.warnings] == [True]
+
+
+def test_a_large_hole_is_said_and_a_small_one_is_not() -> None:
+    def holes(box: tuple[int, int, int, int], **values: Any) -> list[str]:
+        mask = Image.new("L", (1024, 1024))
+        mask.paste(255, box)
+        reading = from_picture((1024, 1024), mask, **values)
+        assert reading.request.hires is None
+        return [warning for warning in reading.warnings if "from noise alone" in warning]
+
+    (warning,) = holes((0, 0, 1024, 1024))
+    assert warning.startswith("mask repaints as much as 1024x1024 pixels")
+    assert "512x512" in warning
+    assert holes((0, 0, 500, 500)) == []
+    assert holes((0, 0, 1024, 1024), inpaint_mode="refine", denoising_strength=0.6) == []
+    # Only a frame of it, however far it reaches.
+    assert holes((0, 0, 1024, 100)) == []
 
 
 def test_work_counts_both_passes() -> None:

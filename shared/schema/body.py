@@ -229,6 +229,13 @@ class GenerationBody(Body):
     hires_fix_sampler_name: Annotated[Name | None, Field(description="its sampler; the first one if left out")] = None
     hires_fix_scheduler: Annotated[Name | None, Field(description="its scheduler; the first one if left out")] = None
     hires_fix_cfg_scale: Annotated[Scale | None, Field(description="its cfg; the first one if left out")] = None
+    large_sizes: Annotated[
+        LargeSizes,
+        Field(
+            description="sizes far beyond the model's own, drawn from noise alone: `two_passes` draws at its own size "
+            "first, then enlarges and refines; `direct` draws in one pass"
+        ),
+    ] = "two_passes"
     refiner_enabled: Annotated[
         bool,
         Field(
@@ -274,14 +281,6 @@ class GenerationBody(Body):
 
 class Txt2ImgBody(GenerationBody):
     """A picture from words alone."""
-
-    large_sizes: Annotated[
-        LargeSizes,
-        Field(
-            description="sizes far beyond the model's own: `two_passes` draws at its own size first, then enlarges and "
-            "refines; `direct` draws in one pass"
-        ),
-    ] = "two_passes"
 
 
 class Img2ImgBody(GenerationBody):

@@ -13,7 +13,6 @@ from shared.schema.body import (
     GenerationBody,
     Img2ImgBody,
     LoraBody,
-    Txt2ImgBody,
     UpscaleBody,
 )
 from shared.schema.units import MAX_SEED
@@ -25,12 +24,8 @@ NAMES = {"boolean": "true or false", "integer": "whole number", "number": "numbe
 def markdown_tables() -> str:
     """All tables with the sentences between them, ending in a newline."""
     own = {name: field for name, field in Img2ImgBody.model_fields.items() if name not in GenerationBody.model_fields}
-    common = GenerationBody.model_fields
-    txt2img_alone = {name: field for name, field in Txt2ImgBody.model_fields.items() if name not in common}
     parts = [
         _table(GenerationBody, GenerationBody.model_fields),
-        "`/api/txt2img` takes this too:",
-        _table(Txt2ImgBody, txt2img_alone),
         "`/api/img2img` takes these too:",
         _table(Img2ImgBody, own),
         "`lora`, and each of `loras`:",

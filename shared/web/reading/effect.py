@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from shared.schema.body import GenerationBody, UpscaleBody
-from shared.schema.request import Common
+from shared.schema.request import Common, Img2ImgRequest
 from shared.schema.units import LARGE
 from shared.schema.words import is_nothing
 
@@ -72,6 +72,8 @@ def _reasons(body: GenerationBody, request: Common) -> dict[str, str]:
     if all(sampling.cfg == 1 for sampling in request.passes) and body.negative_prompt.strip():
         reasons["negative_prompt"] = "with cfg_scale 1 the prompt alone counts"
     reasons["output_node"] = "it is for custom_workflow"
+    if isinstance(request, Img2ImgRequest) and (request.inpainting is not None or request.sampling.denoise < 1):
+        reasons["large_sizes"] = "what is there already guides the picture, so it is drawn in one pass"
     steps = request.sampling.steps
     if request.refiner is not None:
         begins, at = request.refiner.begins_at(steps), f"refiner_switch_at {request.refiner.switch_at:g}"

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from shared.engine.families import Family
-from shared.schema.body import Txt2ImgBody
+from shared.schema.body import GenerationBody
 from shared.schema.request import Enlarging, Hires, Sampling, Size
 from shared.schema.units import aligned, enlarged
 from shared.web.reading.models import Chosen
@@ -67,7 +67,16 @@ def as_hires_fix(first: Size, hires: Hires) -> dict[str, Any]:
     }
 
 
-def size_warning(body: Txt2ImgBody, chosen: Chosen, size: Size, first: Size | None) -> str | None:
+def hole_warning(painted: Size, chosen: Chosen) -> str:
+    """What a client should know of a hole that is larger than what the model draws at once."""
+    own = f"{chosen.defaults.width}x{chosen.defaults.height}"
+    return (
+        f"mask repaints as much as {painted[0]}x{painted[1]} pixels from noise alone, beyond the {own} of this model: "
+        f"it may repeat its subject; draw in {own} (width, height), or with a lower denoising_strength"
+    )
+
+
+def size_warning(body: GenerationBody, chosen: Chosen, size: Size, first: Size | None) -> str | None:
     """What a client should know of a size beyond the model's own; None if there is nothing to say."""
     if first is None:
         return None

@@ -14,13 +14,13 @@ from shared.web.reading.control import is_on, read_controls
 from shared.web.reading.effect import idle, unchosen_parts_off, unswitched, without_effect
 from shared.web.reading.enlarging import choose_faces, choose_hires, choose_upscale, hires_upscaler
 from shared.web.reading.inventory import Inventory
-from shared.web.reading.large_sizes import as_hires_fix, first_pass_size, second_pass, size_warning
+from shared.web.reading.large_sizes import as_hires_fix, first_pass_size, hole_warning, second_pass, size_warning
 from shared.web.reading.matching import find_fitting
 from shared.web.reading.models import Chosen, choose_models, models_of_a_graph
 from shared.web.reading.pictures import SentPictures
 from shared.web.reading.prompts import embedding_files, misplaced_loras, read_prompt, take_loras
 from shared.web.reading.sampling import check_steps, choose_cfg, choose_names, choose_refiner, choose_seeds
-from shared.web.reading.sources import AlphaUse, Frame, read_source
+from shared.web.reading.sources import AlphaUse, Frame, drawn_small, read_source
 from shared.web.reading.starter_words import starter_warnings
 from shared.web.reading.validate import ignored, tidy, validate
 
@@ -116,6 +116,14 @@ def read_img2img(fields: Fields, context: Context) -> Reading[Img2ImgRequest]:
     warnings += chosen.warnings
     sent = SentPictures(fields, context.stored, context.budget)
     source = read_source(body, chosen, sent, warnings, custom=(context.alpha or AlphaUse()) if context.custom else None)
+    first = None if context.custom or source.frame.denoise < 1 else first_pass_size(source.painted, chosen)
+    if source.inpainting is not None:
+        warnings += [] if first is None else [hole_warning(source.painted, chosen)]
+    else:
+        if (warning := size_warning(body, chosen, source.frame.size, first)) is not None:
+            warnings.append(warning)
+        if first is not None and body.large_sizes == "two_passes" and not body.hires_fix:
+            source = drawn_small(source, first)
     parts, parameters = _common(body, chosen, source.frame, sent, context.inventory, warnings)
     warnings += sent.warnings
     parameters |= {**source.names, "denoising_strength": source.frame.denoise}
@@ -123,7 +131,8 @@ def read_img2img(fields: Fields, context: Context) -> Reading[Img2ImgRequest]:
         parameters["inpaint_mode"] = source.inpainting.mode
     request = Img2ImgRequest(**parts, source=source.picture, inpainting=source.inpainting)
     warnings += [] if context.custom else without_effect(body, request)
-    return Reading(request, parameters, _said(body, parameters), warnings, sent.kept, body.preview, {})
+    spelled_out = as_hires_fix(request.size, request.hires) if source.frame.enlarged and request.hires else {}
+    return Reading(request, parameters, _said(body, parameters), warnings, sent.kept, body.preview, spelled_out)
 
 
 def _choose_models(body: GenerationBody, context: Context) -> Chosen:

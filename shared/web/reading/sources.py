@@ -1,6 +1,6 @@
 """The source of img2img and its mask, brought to the sizes in which the graph wants them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PIL import Image, ImageChops
 
@@ -64,12 +64,24 @@ class AlphaUse:
 
 @dataclass(frozen=True)
 class Source:
-    """The picture to start from, and what is repainted of it; `names` stand for the pictures as they were sent."""
+    """The picture to start from, and what is repainted of it; `names` stand for the pictures as they were sent.
+
+    `painted` is the size in pixels of what is drawn anew: of the whole frame, or of as much as the mask lets through.
+    """
 
     picture: Picture
     frame: Frame
     inpainting: Inpainting | None
     names: dict[str, str]
+    painted: Size
+
+
+def drawn_small(source: Source, first: Size) -> Source:
+    """A source without a mask, to be drawn in `first` pixels and then enlarged to its own size."""
+    image = source.frame.image and fit(source.frame.image, first, "just_resize")
+    picture = as_picture(image) if image else source.picture
+    frame = replace(source.frame, size=first, image=image, enlarged=source.frame.size)
+    return replace(source, picture=picture, frame=frame, painted=first)
 
 
 def read_source(
@@ -182,7 +194,7 @@ def _whole(
         picture = drawn if custom is not None and custom.shared else picture
         inpainting = Inpainting(mode, drawn, as_mask(blend), body.grow_mask_by)
     frame = Frame(size, asked, _denoise(body, inpainting, warnings), on_backdrop(image, "white"))
-    return Source(picture, frame, inpainting, names)
+    return Source(picture, frame, inpainting, names, size if blend is None else _painted(blend))
 
 
 def _for_graph(use: AlphaUse, image: Image.Image, mask: Image.Image) -> Picture:
@@ -221,7 +233,14 @@ def _surroundings(
         paste=Paste(as_picture(image, align=False), box[0], box[1], place),
     )
     frame = Frame(size, size, _denoise(body, inpainting, warnings), part, whole=image.size)
-    return Source(as_picture(part), frame, inpainting, names)
+    painted = _painted(fit(blend.crop(box), size, "just_resize"))
+    return Source(as_picture(part), frame, inpainting, names, painted)
+
+
+def _painted(blend: Image.Image) -> Size:
+    """The size, in the proportions of the mask `blend`, that has as many pixels as it is above 0."""
+    share = 1 - blend.histogram()[0] / (blend.width * blend.height)
+    return round(blend.width * share**0.5), round(blend.height * share**0.5)
 
 
 def _fit_mask(mask: Image.Image, size: Size, mode: ResizeMode) -> Image.Image:
