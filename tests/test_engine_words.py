@@ -8,7 +8,16 @@ from datetime import datetime
 import pytest
 
 from shared.engine.client import SavedImage, _outcome, _problems
-from shared.engine.events import ImagesSaved, JobEnded, JobEvent, JobProgress, JobStarted, Preview, parse_frame
+from shared.engine.events import (
+    ImagesSaved,
+    JobCached,
+    JobEnded,
+    JobEvent,
+    JobProgress,
+    JobStarted,
+    Preview,
+    parse_frame,
+)
 from shared.engine.failures import explain
 from shared.errors import GenerationFailed
 from shared.jobs.names import filename_prefix, locate
@@ -38,6 +47,8 @@ def frame(kind: str, **data: object) -> str:
         (frame("executing", node=None, prompt_id="j"), JobEnded("j")),
         (frame("execution_success", prompt_id="j"), None),
         (frame("status", status={}), None),
+        (frame("execution_cached", prompt_id="j", nodes=["3", "4"]), JobCached("j", frozenset({"3", "4"}))),
+        (frame("execution_cached", prompt_id="j"), None),
         (preview(4, {"prompt_id": "j"}), Preview("j", b"jpeg")),
         (preview(1, {"prompt_id": "j"}), None),
         (preview(4, {}), None),

@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 import txt2img_server
 from shared.settings import Settings
 from shared.web.backend import Backend
-from tests.fake_engine import CHECKPOINTS, FakeEngine
+from tests.fake_engine import CHECKPOINTS, HELD, FakeEngine
 from tests.foreign_graphs import plain
 from workflows.texts import prompt_texts
 
@@ -79,3 +79,37 @@ def test_workflows_with_names_are_read_too(client: FlaskClient, tmp_path: Path) 
     assert reply.json["warnings"] == ["prompt has [red|blue], which is read as words"]
     reply = client.post("/api/workflows/mine", json={"prompt": "(year: inf)"})
     assert (reply.status_code, reply.json["error"]["field"]) == (422, "prompt")
+
+
+def test_a_parameter_that_was_to_name_the_files_is_told_not_to(client: FlaskClient, tmp_path: Path) -> None:
+    header = {
+        "parameters": {
+            "words": {"type": "string", "targets": ["good.text"]},
+            "name": {"type": "string", "default": "mine", "targets": ["save.filename_prefix", "bad.text"]},
+        }
+    }
+    (tmp_path / "workflows").mkdir()
+    named = {"dream_layer": header, "prompt": graph("old")}
+    (tmp_path / "workflows" / "mine.json").write_text(json.dumps(named), encoding="utf-8")
+    reply = client.post("/api/workflows/mine", json={"words": "a circle", "name": "holiday"})
+    assert reply.status_code == 200, reply.text
+    [warning] = reply.json["warnings"]
+    assert warning.startswith("name: not used as save.filename_prefix, for pictures are saved under names that lead to")
+    nodes = reply.json["workflow"]["prompt"]
+    assert "holiday" not in nodes["save"]["inputs"]["filename_prefix"]
+    assert nodes["bad"]["inputs"]["text"] == "holiday"
+    assert client.post("/api/workflows/mine", json={"words": "a circle"}).json["warnings"] == []
+
+
+def test_a_job_that_is_not_done_tells_its_warnings_too(client: FlaskClient, engine: FakeEngine) -> None:
+    engine.seconds = HELD
+    wanted = {"prompt": "a {red|blue} circle", "custom_workflow": graph("old")}
+    job = client.post("/api/txt2img", json=wanted, headers={"Prefer": "respond-async"}).json["job_id"]
+    told = client.get(f"/api/jobs/{job}").json
+    assert (told["state"] in ("queued", "running"), told["warnings"]) == (
+        True,
+        ["prompt has {red|blue}, which is read as words"],
+    )
+    client.delete(f"/api/jobs/{job}")
+    assert client.get(f"/api/jobs/{job}").json["warnings"] == told["warnings"]
+    engine.seconds = 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shared.engine.events import JobProgress
+from shared.engine.events import JobCached, JobProgress, JobStarted
 from shared.jobs.active import Active
 from shared.jobs.estimate import seconds_left
 from shared.jobs.pace import Pace, sampler_work
@@ -72,6 +72,42 @@ def test_the_pace_is_measured_from_the_first_step_on() -> None:
     assert pace.step("A", 10, 10, 118.0) == pytest.approx(118.0 + 2 * 10)
     # The second sampler has begun, so the first is done.
     assert pace.step("B", 10, 10, 138.0) == pytest.approx(138.0)
+
+
+def test_samplers_that_do_not_run_are_no_work_that_is_left() -> None:
+    def sampler(latent: str) -> dict[str, Any]:
+        return {"class_type": "KSampler", "inputs": {"steps": 10, "latent_image": [latent, 0]}}
+
+    graph = {
+        "Size": {"inputs": {"width": 64, "height": 64}},
+        "A": sampler("Size"),
+        "B": sampler("A"),
+        "C": sampler("B"),
+        "Save": {"inputs": {"images": ["C", 0]}},
+    }
+    for cached, left in ((("Size", "A"), 8 + 10), (("Size", "A", "B"), 8), (("B",), 8)):
+        pace = Pace(graph, None, cached)
+        # The first that runs, of those that do.
+        at = "C" if "B" in cached else "B"
+        assert pace.step(at, 1, 10, 100.0) is None
+        assert pace.step(at, 2, 10, 101.0) == pytest.approx(101.0 + left)
+
+
+def test_what_the_engine_says_of_its_cache_reaches_the_estimate(
+    open_desk: OpenDesk, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = {**new_job().spec["graph"], "Cached": {"class_type": "KSampler", "inputs": {"steps": 4000}}}
+    active = Active(open_desk().store.add(new_job(spec={"graph": graph}), "me", 9)[0])
+    clock = iter((100.0, 101.0))
+    active.heed(JobStarted(active.row.id))
+    active.heed(JobCached(active.row.id, frozenset({"Cached"})))
+    with monkeypatch.context() as patch:
+        patch.setattr("shared.jobs.active.time.time", lambda: next(clock))
+        active.heed(JobProgress(active.row.id, "KSampler", 1, 4))
+        active.heed(JobProgress(active.row.id, "KSampler", 2, 4))
+    report = active.report()
+    assert report is not None
+    assert report.notes[-1][1]["ends_at"] == 103.0
 
 
 def test_own_progress_goes_before_what_others_took() -> None:

@@ -28,6 +28,14 @@ class JobStarted:
 
 
 @dataclass(frozen=True)
+class JobCached:
+    """The engine has what these nodes of a job return from an earlier one, and runs them not."""
+
+    job_id: str
+    nodes: frozenset[str]
+
+
+@dataclass(frozen=True)
 class JobProgress:
     """A job is in `node` (its name in the graph), at `step` of `steps`; both are 0 for a node without steps."""
 
@@ -60,7 +68,7 @@ class JobEnded:
     job_id: str
 
 
-JobEvent = JobStarted | JobProgress | Preview | ImagesSaved | JobEnded
+JobEvent = JobStarted | JobCached | JobProgress | Preview | ImagesSaved | JobEnded
 EngineEvent = Connection | JobEvent
 
 
@@ -78,11 +86,13 @@ def parse_frame(frame: str | bytes) -> JobEvent | None:
 
 def _parse_text(message: dict[str, Any]) -> JobEvent | None:
     data, kind = message["data"], message["type"]
-    if kind not in ("execution_start", "progress", "executing", "executed"):
+    if kind not in ("execution_start", "execution_cached", "progress", "executing", "executed"):
         return None
     job_id = str(data["prompt_id"])
     if kind == "execution_start":
         return JobStarted(job_id)
+    if kind == "execution_cached":
+        return JobCached(job_id, frozenset(map(str, data["nodes"])))
     if kind == "progress":
         return JobProgress(job_id, str(data["node"]), int(data["value"]), int(data["max"]))
     if kind == "executing":

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from shared.engine.client import SavedImage
-from shared.engine.events import ImagesSaved, JobProgress, JobStarted, Preview
+from shared.engine.events import ImagesSaved, JobCached, JobProgress, JobStarted, Preview
 from shared.errors import InvalidPicture
 from shared.images import read_picture
 from shared.jobs.pace import Pace
@@ -43,6 +43,7 @@ class Active:
     _started: float | None = None
     _progress: Note | None = None
     _preview: bytes | None = None
+    _cached: frozenset[str] = frozenset()
     _pace: Pace | None = None
     _ends_at: float | None = None
 
@@ -51,13 +52,15 @@ class Active:
         """Whether it is still to be sent."""
         return self.sent is None and not self.sending and not self.doomed
 
-    def heed(self, event: JobStarted | JobProgress | Preview | ImagesSaved) -> None:
+    def heed(self, event: JobStarted | JobCached | JobProgress | Preview | ImagesSaved) -> None:
         """Takes notice of an event of this job."""
         if not isinstance(event, Preview):
             self.start()
         if isinstance(event, JobProgress):
             # Only where it stands now is told: of steps that came and went since the last report, nobody needs to know.
             self._progress = ("progress", self._measured(event))
+        elif isinstance(event, JobCached):
+            self._cached = event.nodes
         elif isinstance(event, Preview):
             self._preview = event.picture
         elif isinstance(event, ImagesSaved):
@@ -74,7 +77,7 @@ class Active:
         """The engine has it no more, and died of it so often; what was not told yet is void."""
         self.deaths, self.row = deaths, replace(self.row, attempts=deaths)
         self.sent, self.taken, self.running = None, False, False
-        self._pace, self._ends_at = None, None
+        self._pace, self._ends_at, self._cached = None, None, frozenset()
         self.shown.clear()
         self.reported()
 
@@ -89,7 +92,7 @@ class Active:
             asked = self.row.spec.get("request", {})
             width, height = asked.get("width"), asked.get("height")
             pixels = float(width * height) if type(width) is int and type(height) is int else None
-            self._pace = Pace(self.row.spec.get("graph", {}), pixels)
+            self._pace = Pace(self.row.spec.get("graph", {}), pixels, self._cached)
         self._ends_at = self._pace.step(event.node, event.step, event.steps, time.time()) or self._ends_at
         ends = {} if self._ends_at is None else {"ends_at": round(self._ends_at, 1)}
         return _progress(event) | ends

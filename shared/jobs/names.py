@@ -16,6 +16,8 @@ from typing import Any
 
 from shared.engine.client import SavedImage
 
+# The input by which a node is told under which names it saves.
+PREFIX_INPUT = "filename_prefix"
 NAME = re.compile(r"(?P<day>\d{8})-\d{6}-(?P<job>[0-9a-f]{12})(-(?P<node>\d{3}))?_(?P<count>\d{5})_\.png", re.ASCII)
 
 

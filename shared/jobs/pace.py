@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 SAMPLERS = frozenset(("KSampler", "KSamplerAdvanced", "SamplerCustom", "SamplerCustomAdvanced"))
@@ -16,11 +16,13 @@ USUAL_STEPS = 20
 class Pace:
     """How fast a job gets on. `graph` is what the engine runs; `pixels` is the usual size of a picture of the job.
 
-    Work is counted in pixels times steps, over all samplers of the graph.
+    Work is counted in pixels times steps, over all samplers of the graph that run: what is `cached` does not, and
+    nothing that is needed for it alone.
     """
 
-    def __init__(self, graph: Mapping[str, Any], pixels: float | None) -> None:
-        self._work = sampler_work(graph, pixels)
+    def __init__(self, graph: Mapping[str, Any], pixels: float | None, cached: Collection[str] = ()) -> None:
+        runs = _that_run(graph, cached)
+        self._work = {name: work for name, work in sampler_work(graph, pixels).items() if name in runs}
         self._done: dict[str, float] = {}
         self._first: tuple[float, float] | None = None
 
@@ -52,6 +54,19 @@ def sampler_work(graph: Mapping[str, Any], pixels: float | None) -> dict[str, fl
     sizes = {name: _pixels(graph, name) for name in samplers}
     usual = pixels or min((size for size in sizes.values() if size is not None), default=1.0)
     return {name: (sizes[name] or usual) * _steps(graph, name) for name in samplers}
+
+
+def _that_run(graph: Mapping[str, Any], cached: Collection[str]) -> set[str]:
+    """The nodes that are not cached, and from which a way of such nodes leads to one whose outputs nobody takes."""
+    feeds = {name: [value[0] for value in _inputs(graph, name).values() if _is_link(value)] for name in graph}
+    taken = {source for name, sources in feeds.items() if name not in sources for source in sources}
+    waiting, found = [name for name in graph if name not in taken], set()
+    while waiting:
+        name = waiting.pop()
+        if name in graph and name not in cached and name not in found:
+            found.add(name)
+            waiting += feeds[name]
+    return found
 
 
 def _pixels(graph: Mapping[str, Any], sampler: str) -> float | None:

@@ -127,6 +127,7 @@ class JobReply(Job):
     """A job with all that is known of it."""
 
     status: Literal["success"]
+    warnings: Annotated[list[str], Field(description="what was ignored, rounded or unusual")]
     position: Annotated[int | None, Field(description="unfinished jobs in front of it")] = None
     eta_s: Annotated[float | None, Field(description="seconds until it is done")] = None
     progress: Annotated[dict[str, Any] | None, Field(description="its last event `progress`")] = None

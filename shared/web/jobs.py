@@ -116,7 +116,7 @@ def _others(count: int) -> str:
 
 def _whole(backend: Backend, row: JobRow) -> dict[str, Any]:
     """A job with all that is known of it."""
-    body = job_body(row, backend.addresses())
+    body = {**job_body(row, backend.addresses()), "warnings": row.spec["warnings"]}
     if not row.state.finished:
         progress = backend.store.last_event(row.id, "progress") if row.state is State.RUNNING else None
         body |= {

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from shared.errors import DreamLayerError, InvalidPicture, InvalidValue, NotFound
 from shared.fitting import as_cutout, as_mask, as_picture, fit
 from shared.images import on_backdrop, transparency_left
-from shared.jobs.names import with_prefix
+from shared.jobs.names import PREFIX_INPUT, with_prefix
 from shared.json_limits import JsonTooLarge, load_json
 from shared.schema.units import Picture, align
 from shared.web.accepting import Draft, draw
@@ -150,6 +150,7 @@ def _draft(backend: Backend, workflow: Workflow, fields: Fields, prefix: str) ->
     settings = {target: value for key, value in values.items() for target in workflow.targets[key]}
     settings |= {target: input_name(picture) for target, picture in pictures.items()}
     sent_by = {target: key for key in [*values, *images] for target in workflow.targets[key]}
+    warnings += _prefixes_not_used(workflow, own)
     graph, ignored = check(backend, fill(workflow.graph, settings), FIELD, sent_by, pictures.values())
     asked = sent.get(OUTPUT) if OUTPUT in further else None
     return Draft(
@@ -163,6 +164,18 @@ def _draft(backend: Backend, workflow: Workflow, fields: Fields, prefix: str) ->
         output_node=None if asked in (None, "") else find_output(graph, asked),
         previews="preview" in further and _preview(fields.values.get("preview", False)),
     )
+
+
+def _prefixes_not_used(workflow: Workflow, sent: Mapping[str, Any]) -> list[str]:
+    """Warnings of parameters that were to name the files: those get names from which their job follows."""
+    return [
+        f"{key}: not used as {node}.{PREFIX_INPUT}, for pictures are saved under names that lead to their job; "
+        "the page's file name format names downloads"
+        for key, targets in workflow.targets.items()
+        if sent.get(key) is not None
+        for node, name in targets
+        if name == PREFIX_INPUT
+    ]
 
 
 def _preview(value: Any) -> bool:
