@@ -34,6 +34,7 @@ from shared.errors import EngineError, SetupError, StorageFailed
 from shared.files import files_below
 from shared.jobs.store import Store
 from shared.keys import KeyRing
+from shared.rights import close_to_others
 from shared.settings import PREFIX, Settings, load_settings
 from shared.web.app import create_app
 from shared.web.backend import Backend
@@ -82,6 +83,7 @@ def run_house(*, services: bool, starter: bool) -> int:
         instance = Instance(settings.data_dir)
         if not instance.hold("up" if services else "run", asdict(addresses)):
             return already_running(instance, services=services)
+        close_to_others(settings.data_dir, ours=settings.has_own_data_dir)
         _keep_log(settings)
         house.start(settings, services=services, starter=starter)
         instance.ready()

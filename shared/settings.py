@@ -243,6 +243,11 @@ class Settings(BaseSettings):
         return {f"{PREFIX}{name.upper()}": getattr(self, name) for name in names}
 
     @property
+    def has_own_data_dir(self) -> bool:
+        """Whether the data folder is the one in the project folder, and not one that the user chose."""
+        return self.data_dir == PROJECT_DIR / "data" and not self.data_dir.is_symlink()
+
+    @property
     def reports_dir(self) -> Path:
         """Where reports lie until newer ones replace them."""
         return self.data_dir / "reports"

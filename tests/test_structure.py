@@ -25,6 +25,7 @@ FLAT = (
         "paths",
         "keys",
         "model_names",
+        "rights",
         "prompts",
     ),
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 from flask import Flask
 
 from shared.errors import SetupError, StorageFailed
+from shared.rights import close_to_others, keep_new_files_private
 from shared.settings import Settings, load_settings
 from shared.web.backend import Backend
 from shared.web.memory import return_freed_memory
@@ -22,8 +23,12 @@ def main(build: Callable[[Backend], Flask], port: Callable[[Settings], int], por
     probe_file = parser.parse_args().probe_file
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
     return_freed_memory()
+    keep_new_files_private()
     try:
         settings = load_settings()
+        if probe_file is None:
+            # No launcher did it.
+            close_to_others(settings.data_dir, ours=settings.has_own_data_dir)
         check_port(settings.host, port(settings), port_setting)
         backend = Backend(settings)
         backend.start()

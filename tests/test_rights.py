@@ -1,0 +1,151 @@
+"""The data folder is its owner's alone: what is made, and what an older version left open; nothing that is shared."""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shared.rights import close_to_others
+from shared.settings import PROJECT_DIR, Settings
+from tests.house import TestHouse
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has the rights of the user's profile")
+
+SECRETS = (
+    *("api-keys.json", "paths.json", "jobs.sqlite", "jobs.sqlite-wal", "jobs.sqlite-shm", "launcher.json"),
+    *("logs/engine.log", "logs/setup.log", "output/20261122/a.png", "uploads/a.png", "input/dream-layer/a.png"),
+    *("reports/report.zip", "user/comfyui.db", "temp/a.png", "run/txt2img.probe", "workflows/shape.json"),
+)
+SHARED = ("models/loras/a.safetensors", "engine/ComfyUI/main.py", "custom_nodes/mine.py")
+
+
+def make(folder: Path, *names: str) -> None:
+    """As an older version did, with the umask that most systems have."""
+    before = os.umask(0o022)
+    try:
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(b"x")
+    finally:
+        os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def open_to_others(folder: Path) -> list[Path]:
+    """What others could get at if somebody opened the folder itself, without what is shared."""
+    private = [path for path in folder.rglob("*") if path.relative_to(folder).parts[0] not in ("models", "engine")]
+    return [path for path in private if not path.is_symlink() and mode(path) & 0o077]
+
+
+def test_what_an_older_version_left_open_is_closed_once(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    make(data, *SECRETS, *SHARED)
+    assert (mode(data), mode(data / "jobs.sqlite")) == (0o755, 0o644)
+    assert close_to_others(data, ours=False) > len(SECRETS)
+    assert mode(data) == 0o700
+    for name in SECRETS:
+        assert (mode(data / name), mode((data / name).parent)) == (0o600, 0o700), name
+    # The folder closes them; they may be others' files too.
+    for name in SHARED:
+        assert mode(data / name) == 0o644
+    assert close_to_others(data, ours=False) == 0
+
+
+def test_one_open_file_in_a_closed_folder_is_closed(tmp_path: Path) -> None:
+    make(tmp_path / "data", *SECRETS)
+    close_to_others(tmp_path / "data", ours=True)
+    (tmp_path / "data" / "api-keys.json").chmod(0o640)
+    assert close_to_others(tmp_path / "data", ours=True) == 1
+    assert mode(tmp_path / "data" / "api-keys.json") == 0o600
+
+
+def test_a_folder_that_a_user_chose_among_other_things_stays_open_and_ours_in_it_is_closed(tmp_path: Path) -> None:
+    make(tmp_path / "home", *SECRETS, "letters/a.txt", "notes.txt")
+    close_to_others(tmp_path / "home", ours=False)
+    assert mode(tmp_path / "home") == 0o755
+    assert [mode(tmp_path / "home" / name) for name in ("letters", "letters/a.txt", "notes.txt")] == [
+        0o755, 0o644, 0o644,
+    ]  # fmt: skip
+    assert all(mode(tmp_path / "home" / name) == 0o600 for name in SECRETS)
+    # In the project folder it is ours, whatever else lies in it.
+    close_to_others(tmp_path / "home", ours=True)
+    assert mode(tmp_path / "home") == 0o700
+
+
+def test_what_is_behind_links_is_left_as_it_is(tmp_path: Path) -> None:
+    make(tmp_path, "elsewhere/pictures/a.png", "elsewhere/paths.json", "data/logs/engine.log", "data/output/b.png")
+    (tmp_path / "data" / "uploads").symlink_to(tmp_path / "elsewhere" / "pictures", target_is_directory=True)
+    (tmp_path / "data" / "output" / "day").symlink_to(tmp_path / "elsewhere" / "pictures", target_is_directory=True)
+    (tmp_path / "data" / "paths.json").symlink_to(tmp_path / "elsewhere" / "paths.json")
+    # A second name for a file of somebody else.
+    os.link(tmp_path / "elsewhere" / "paths.json", tmp_path / "data" / "workflows")
+    close_to_others(tmp_path / "data", ours=True)
+    assert mode(tmp_path / "data" / "output" / "b.png") == 0o600
+    assert mode(tmp_path / "elsewhere" / "pictures") == 0o755
+    assert mode(tmp_path / "elsewhere" / "pictures" / "a.png") == 0o644
+    assert mode(tmp_path / "elsewhere" / "paths.json") == 0o644
+
+
+def test_what_was_broken_off_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"output/day/{number}.png" for number in range(9)]
+    make(tmp_path / "data", *names)
+    calls, change = [], os.chmod
+
+    def die_soon(path: str, mode: int) -> None:
+        calls.append(path)
+        if len(calls) > 5:
+            raise KeyboardInterrupt
+        change(path, mode)
+
+    monkeypatch.setattr(os, "chmod", die_soon)
+    with pytest.raises(KeyboardInterrupt):
+        close_to_others(tmp_path / "data", ours=True)
+    monkeypatch.setattr(os, "chmod", change)
+    close_to_others(tmp_path / "data", ours=True)
+    assert open_to_others(tmp_path / "data") == []
+
+
+def test_rights_of_the_owner_and_of_programs_stay(tmp_path: Path) -> None:
+    make(tmp_path / "data", "logs/a", "user/script")
+    (tmp_path / "data" / "logs" / "a").chmod(0o444)
+    (tmp_path / "data" / "user" / "script").chmod(0o755)
+    close_to_others(tmp_path / "data", ours=True)
+    assert (mode(tmp_path / "data/logs/a"), mode(tmp_path / "data/user/script")) == (0o400, 0o700)
+
+
+def test_there_may_be_no_data_folder_yet(tmp_path: Path) -> None:
+    assert close_to_others(tmp_path / "data", ours=True) == 0
+
+
+def test_the_data_folder_is_ours_unless_a_user_chose_it(tmp_path: Path) -> None:
+    assert Settings().has_own_data_dir == (Settings().data_dir == PROJECT_DIR / "data")
+    assert not Settings(data_dir=tmp_path).has_own_data_dir
+
+
+def test_a_service_that_was_started_by_hand_closes_what_it_finds_and_makes(tmp_path: Path) -> None:
+    make(tmp_path / "data", "api-keys.json", "output/20261122/a.png")
+    settings = {"DATA_DIR": str(tmp_path / "data"), "ENGINE_URL": "http://127.0.0.1:9"}
+    environ = {**os.environ, **{f"DREAM_LAYER_{name}": value for name, value in settings.items()}}
+    # All of a service but its port.
+    script = (
+        "import shared.web.service as service, txt2img_server, sys\n"
+        "service.check_port = lambda *_: None\n"
+        "service.run_service = lambda *_: None\n"
+        "sys.exit(service.main(txt2img_server.build, lambda settings: settings.txt2img_port, ''))\n"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=PROJECT_DIR, env=environ, check=True, umask=0o022)
+    assert (tmp_path / "data" / "jobs.sqlite").is_file()
+    assert (mode(tmp_path / "data"), open_to_others(tmp_path / "data")) == (0o700, [])
+
+
+def test_all_that_runs_leaves_nothing_open(own_house: TestHouse) -> None:
+    own_house.draw(prompt="a red circle", width=64, height=64, steps=1)
+    assert mode(own_house.data_dir) == 0o700
+    assert open_to_others(own_house.data_dir) == []
+    assert list((own_house.data_dir / "output").rglob("*.png"))
