@@ -211,7 +211,7 @@ class Busy(DreamLayerError):
 
 
 class StorageFailed(DreamLayerError):
-    """Our own files or database cannot be written or read."""
+    """Our own files or database cannot be written or read. Its details have `disk_full` where that is why."""
 
     status = 507
     code = "storage_failed"

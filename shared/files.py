@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from shared.errors import StorageFailed
+
+# The disk is full, or what its owner may use of it.
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def is_folder(path: Path) -> bool:
@@ -58,6 +63,33 @@ def write_whole(path: Path, content: bytes, what: str) -> None:
         finally:
             aside.unlink(missing_ok=True)
     except OSError as error:
-        raise StorageFailed(
-            f"{what} could not be kept: {error.strerror}", hint="is the disk full, or the data folder not writable?"
-        ) from error
+        raise not_written(what, error, path.parent, len(content)) from error
+
+
+def not_written(what: str, error: OSError, folder: Path, needed: int | None = None) -> StorageFailed:
+    """The error that says why `what` could not be written into `folder`; with the bytes that it `needed`, if known."""
+    if error.errno not in FULL:
+        return StorageFailed(
+            f"{what} could not be kept: {error.strerror}", hint="is the data folder there, and writable?"
+        )
+    return disk_full(f"{what} could not be kept", folder, needed)
+
+
+def disk_full(problem: str, folder: Path, needed: int | None = None) -> StorageFailed:
+    """The error for a disk without room for `needed` bytes in `folder`. Its text begins with the `problem`."""
+    sizes = {"free": free_bytes(folder), "needed": needed}
+    told = ", ".join(f"{size / 1e6:.1f} MB {name}" for name, size in sizes.items() if size is not None)
+    return StorageFailed(
+        f"{problem}: the disk of the data folder is full" + (f" ({told})" if told else ""),
+        hint="make room: finished jobs can be removed (DELETE /api/jobs/<id>), and other files on that disk",
+        disk_full=True,
+    )
+
+
+def free_bytes(folder: Path) -> int | None:
+    """Room on the disk that holds `folder`, which need not exist yet; None if it cannot be told."""
+    try:
+        there = next(each for each in (folder, *folder.parents) if each.exists())
+        return shutil.disk_usage(there).free
+    except OSError:
+        return None

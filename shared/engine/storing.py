@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from shared.engine.headers import read_header
 from shared.engine.kinds import KINDS, find_kind, kind_of, kinds_near
 from shared.errors import AlreadyThere, InvalidValue, StorageFailed
+from shared.files import free_bytes, not_written
 
 LONGEST_NAME = 200
 # Letters of any language; no separators, and nothing that a shell, Windows or a browser reads as more than a name.
@@ -83,20 +84,13 @@ def check_content(path: Path, name: str, kind: str) -> list[str]:
 def check_space(folder: Path, size: int) -> None:
     """Raises StorageFailed if a file of `size` bytes does not fit beside what else is needed."""
     free = free_bytes(folder)
+    if free is None:
+        raise StorageFailed("the disk cannot be asked for its free space")
     if size + SPARE > free:
         raise StorageFailed(
             f"there is not enough room: {size / 1e9:.1f} GB are needed, and {free / 1e9:.1f} GB are free",
             hint=f"{SPARE // 1_000_000} MB always stay free, and an upload needs its size twice while it arrives",
         )
-
-
-def free_bytes(folder: Path) -> int:
-    """Room on the disk that holds `folder`, which need not exist yet. Raises StorageFailed."""
-    try:
-        there = next(each for each in (folder, *folder.parents) if each.exists())
-        return shutil.disk_usage(there).free
-    except OSError as error:
-        raise StorageFailed(f"the disk cannot be asked for its free space: {error.strerror}") from error
 
 
 def aside(folder: Path) -> Path:
@@ -127,9 +121,7 @@ def put(path: Path, folder: Path, name: str, *, replace: bool = False) -> Path:
             f"there is a {name} already", field="file", hint="rename yours, or remove the one that is there"
         ) from error
     except OSError as error:
-        raise StorageFailed(
-            f"{name} could not be kept: {error.strerror}", hint="is the disk full, or the folder not writable?"
-        ) from error
+        raise not_written(name, error, folder) from error
     return target
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from shared.errors import StorageFailed
 from shared.jobs.pictures import Pictures
 from shared.jobs.store import Store
 from shared.jobs.tables import JobRow
@@ -60,10 +61,27 @@ class Archive:
             if folders[name] is not None:
                 _tolerate(self.pictures.remove_upload, folders[name], name)
 
-        removed = self._store.remove(row.id, discard)
+        try:
+            removed = self._store.remove(row.id, discard)
+        except StorageFailed as error:
+            if not error.details.get("disk_full"):
+                raise
+            # The pictures are what takes the room.
+            self.remove_pictures(row)
+            removed = self._store.remove(row.id, discard)
         if removed:
             self.remove_pictures(row)
         return removed
+
+    def drop(self, uploads: Iterable[str]) -> None:
+        """Removes uploads of a job that was not accepted, but for those that others need."""
+        try:
+            with self._store.hold() as is_needed:
+                for name in uploads:
+                    if not is_needed(name) and not self.uploads.is_kept(name):
+                        _tolerate(self.uploads.remove, name)
+        except StorageFailed as error:
+            log.warning("uploads of a job that was not accepted stay: %s", error)
 
     def write_recipes(self, row: JobRow, names: Iterable[str]) -> None:
         """Puts the recipe into each of a job's pictures that are here. What fails is only logged."""

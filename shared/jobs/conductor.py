@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from shared.engine.client import EngineClient, Outcome, SavedImage
 from shared.engine.events import Connection, EngineEvent, JobEnded
 from shared.engine.listener import Listener
-from shared.errors import Cancelled, DreamLayerError, EngineError, GenerationFailed, StorageFailed
+from shared.errors import Cancelled, DreamLayerError, EngineError, GenerationFailed, QueueFull, StorageFailed
 from shared.jobs.active import Active, saved
 from shared.jobs.archive import Archive
 from shared.jobs.bells import Bells
@@ -102,8 +102,13 @@ class Conductor:
         has failed when this returns.
         """
         self._beat()
-        self._archive.keep(uploads)
-        row, new = self._store.add(job, self.owner, limit)
+        try:
+            self._archive.keep(uploads)
+            row, new = self._store.add(job, self.owner, limit)
+        except (QueueFull, StorageFailed):
+            # There may be none to whom they are of use, and little room.
+            self._archive.drop(uploads)
+            raise
         if not new:
             return row, False
         # A job with the same picture may have been removed, with its files, before this one was written down.
@@ -211,6 +216,7 @@ class Conductor:
             self._tidy()
         if now - self._expired >= EXPIRE:
             self._expired = now
+            self._store.refill()
             self._archive.expire(wall)
 
     def _beat(self) -> None:

@@ -13,8 +13,8 @@ from sqlalchemy.engine import Connection, Engine
 PATIENCE = 30.0
 
 
-def tune(engine: Engine) -> None:
-    """Readers never wait for the writer, and writers wait for each other."""
+def tune(engine: Engine, journal_pages: int) -> None:
+    """Readers never wait for the writer, and writers for each other. The journal has about so many pages at most."""
 
     @event.listens_for(engine, "connect")
     def on_connect(connection: Any, _record: Any) -> None:
@@ -23,7 +23,10 @@ def tune(engine: Engine) -> None:
         connection.isolation_level = None
         connection.execute(f"PRAGMA busy_timeout={PATIENCE * 1000:.0f}")
         connection.execute("PRAGMA foreign_keys=ON")
+        # Some builds write zeros over all that is deleted: on a full disk there is no room for that in the journal.
+        connection.execute("PRAGMA secure_delete=FAST")
         _use_wal(connection)
+        connection.execute(f"PRAGMA wal_autocheckpoint={journal_pages}")
 
     @event.listens_for(engine, "begin")
     def on_begin(connection: Connection) -> None:
@@ -37,6 +40,11 @@ def tune(engine: Engine) -> None:
             driver.execute("BEGIN IMMEDIATE")
 
 
+def empty_journal(connection: Connection) -> None:
+    """Brings what stands in the journal into the database, so that it is written anew in the room that it has."""
+    connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
+
+
 def _use_wal(connection: sqlite3.Connection) -> None:
     """Switches to WAL, which the file remembers. Unlike a write, this does not wait for another process to finish."""
     deadline = time.monotonic() + PATIENCE
@@ -44,7 +52,7 @@ def _use_wal(connection: sqlite3.Connection) -> None:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             return
-        except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.05)

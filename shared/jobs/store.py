@@ -5,21 +5,28 @@ All processes share one database: SQLite in WAL mode by default, or any other th
 
 from __future__ import annotations
 
+import json
+import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from functools import wraps
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from shared.errors import QueueFull, SetupError, StorageFailed
+from shared.files import disk_full
 from shared.jobs import listing, statements
 from shared.jobs.listing import Page
-from shared.jobs.sqlite import tune
+from shared.jobs.reserve import HAS_ROW, PUT_ROW, ROW, TAKE_ROW, Reserve
+from shared.jobs.sqlite import empty_journal, tune
 from shared.jobs.tables import (
     SCHEMA_VERSION,
     UNFINISHED,
@@ -39,6 +46,8 @@ from shared.jobs.tables import (
     uploads,
 )
 
+log = logging.getLogger(__name__)
+
 # Previews are pictures: only the newest of a job is kept, and none when it has ended.
 PREVIEW = "preview"
 # The row of `about` that says when somebody ended the engine last, in seconds since 1970.
@@ -47,6 +56,25 @@ ENGINE_STOP = "engine_stop"
 
 # Seconds that the clock of a living process may be ahead of another's.
 MOST_AHEAD = 5.0
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _even_if_full(method: Callable[Concatenate[Store, P], R]) -> Callable[Concatenate[Store, P], R]:
+    """The method, tried again with the room that is kept for it when the disk is full."""
+
+    @wraps(method)
+    def tried(self: Store, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(self, *args, **kwargs)
+        except StorageFailed as error:
+            if not error.details.get("disk_full") or not self._make_room():
+                raise
+        return method(self, *args, **kwargs)
+
+    return tried
 
 
 class Store:
@@ -59,20 +87,25 @@ class Store:
         self._engine = sa.create_engine(url, pool_size=16, max_overflow=112, pool_pre_ping=not url.startswith("sqlite"))
         # SQLite takes one writer at a time, and lets others sleep for milliseconds; a lock wakes them at once.
         self._turn = threading.Lock()
+        self._reserve: Reserve | None = None
         if self._engine.dialect.name == "sqlite":
-            tune(self._engine)
+            self._reserve = Reserve(Path(self._engine.url.database or "").absolute())
+            tune(self._engine, self._reserve.journal_pages)
         try:
             self._prepare()
         except BaseException:
             self.close()
             raise
+        self.refill()
 
     def add(self, job: NewJob, owner: str, limit: int) -> tuple[JobRow, bool]:
         """Accepts a job, safely on disk when this returns; the row, and whether it is new.
 
         It is not if its idempotency key is taken: then the row is the earlier job's. Raises QueueFull if `limit` jobs
-        are unfinished.
+        are unfinished, and StorageFailed if it would take the room that is kept for cancelling and removing others.
         """
+        if self._reserve is not None and not self._reserve.fill():
+            raise _no_room(job, self._reserve)
         values = {
             "id": job.id, "kind": job.kind, "state": State.QUEUED.value, "client": job.client, "service": job.service,
             "owner": owner, "attempts": 0, "created": time.time(), "started": None,
@@ -98,6 +131,10 @@ class Store:
             if earlier is None:
                 raise
             return earlier, False
+        except StorageFailed as error:
+            if self._reserve is None or not error.details.get("disk_full"):
+                raise
+            raise _no_room(job, self._reserve) from error
         return JobRow(**{**values, "number": number, "state": State.QUEUED}), True
 
     def get(self, job_id: str) -> JobRow | None:
@@ -189,6 +226,7 @@ class Store:
         with self._read() as connection:
             return [(str(model), float(work), float(seconds)) for model, work, seconds in connection.execute(query)]
 
+    @_even_if_full
     def save(self, owner: str, reports: Sequence[Report]) -> None:
         """Writes down what happened to jobs of this owner, as far as they are not ended or taken over meanwhile."""
         ids = [report.job_id for report in reports]
@@ -202,6 +240,7 @@ class Store:
                     connection.execute(statements.MOVE, _which(report.job_id, owner) | values)
                 _tell(connection, report.job_id, report.notes)
 
+    @_even_if_full
     def requeue(self, owner: str, lost: Sequence[tuple[JobRow, int]]) -> set[str]:
         """Back to the queue: the engine lost these jobs, each with the number of times that it died of the job.
 
@@ -217,6 +256,7 @@ class Store:
                     moved.add(row.id)
         return moved
 
+    @_even_if_full
     def finish(
         self,
         row: JobRow,
@@ -241,6 +281,7 @@ class Store:
             _end(connection, row.id, notes, state)
         return replace(row, **{**values, "state": state})
 
+    @_even_if_full
     def cancel(self, job_id: str, error: Mapping[str, Any]) -> bool:
         """Ends a job as cancelled, whoever runs it; False if it is finished or unknown. Its owner finds out."""
         values = {"state": State.CANCELLED.value, "finished": time.time(), "error": error}
@@ -255,6 +296,7 @@ class Store:
         with self._read() as connection:
             return _unfinished(connection, job_ids, owner)
 
+    @_even_if_full
     def note_engine_stop(self) -> None:
         """Writes down that somebody ended the engine just now: no job is to blame for what it lost."""
         with self._write() as connection:
@@ -267,16 +309,19 @@ class Store:
             when = connection.scalar(sa.select(about.c.value).where(about.c.key == ENGINE_STOP))
         return when is not None and float(when) >= since
 
+    @_even_if_full
     def beat(self, owner: str) -> None:
         """Renews the owner's heartbeat."""
         with self._write() as connection:
             _beat(connection, owner)
 
+    @_even_if_full
     def leave(self, owner: str) -> None:
         """Ends the owner's heartbeat: what it has not finished is for others to adopt, at once."""
         with self._write() as connection:
             connection.execute(owners.delete().where(owners.c.id == owner))
 
+    @_even_if_full
     def adopt(self, owner: str, stale_before: float) -> list[JobRow]:
         """Takes over every unfinished job whose owner is gone, or silent since before then; in their order."""
         # One far ahead of now was written before the clock was set back, and would hold its jobs until then.
@@ -307,6 +352,7 @@ class Store:
         with self._read() as connection:
             return [Finished(*row) for row in connection.execute(query)]
 
+    @_even_if_full
     def remove(self, job_id: str, discard: Callable[[str], None]) -> bool:
         """Forgets a finished job and its events; False if there is no such job, or if it is not finished.
 
@@ -347,10 +393,40 @@ class Store:
             row = connection.execute(query.order_by(events.c.number.desc()).limit(1)).first()
         return None if row is None else Event(row.number, row.job_id, row.name, row.data)
 
+    def refill(self) -> None:
+        """Takes the room again that is kept for a full disk, once there is some. To be called now and then."""
+        if self._reserve is None or not self._reserve.fill():
+            return
+        try:
+            with self._read() as connection:
+                there = connection.execute(HAS_ROW).first() is not None
+            if not there:
+                with self._write() as connection:
+                    connection.execute(PUT_ROW)
+        except (StorageFailed, IntegrityError) as error:
+            # Another process may have been quicker, and the disk full again.
+            log.info("no room is kept in the database: %s", error)
+
+    def _make_room(self) -> bool:
+        """Gives up what was kept for a full disk; whether a write may succeed now."""
+        if self._reserve is None:
+            return False
+        log.warning("the disk is full: the room that was kept is used to end and remove jobs")
+        self._reserve.give_up()
+        try:
+            with self._read() as connection:
+                empty_journal(connection)
+            with self._write() as connection:
+                connection.execute(TAKE_ROW)
+        except StorageFailed as error:
+            log.info("the database keeps no room: %s", error)
+        return True
+
     def close(self) -> None:
         """Closes all connections."""
         self._engine.dispose()
 
+    @_even_if_full
     def _prepare(self) -> None:
         """Makes the tables, if they are not there. Raises SetupError if they are another version's."""
         with self._write() as connection:
@@ -372,18 +448,37 @@ class Store:
 
     @contextmanager
     def _read(self) -> Iterator[Connection]:
-        with _translated(), self._engine.connect() as connection:
+        with self._translated(), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
     def _write(self, *, durable: bool = False) -> Iterator[Connection]:
         with (
-            _translated(),
+            self._translated(),
             self._turn,
             self._engine.connect().execution_options(writes=True, durable=durable) as connection,
             connection.begin(),
         ):
             yield connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except IntegrityError:
+            raise
+        except (DBAPIError, sqlite3.Error) as error:
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            if self._reserve is not None and self._reserve.is_wanted(cause):
+                raise disk_full("the jobs' database cannot be written", self._reserve.folder) from error
+            raise StorageFailed(
+                f"the jobs' database does not work: {cause}", hint="is the data folder there, and writable?"
+            ) from error
+
+
+def _no_room(job: NewJob, reserve: Reserve) -> StorageFailed:
+    # About what its row takes, and beside it the rest.
+    return disk_full("the job could not be written down", reserve.folder, len(json.dumps(job.spec)) + ROW)
 
 
 def _which(job_id: str, owner: str) -> dict[str, Any]:
@@ -430,15 +525,3 @@ def _ends_at(connection: Connection, job_id: str) -> float | None:
 
 def _row(row: RowMapping) -> JobRow:
     return JobRow(**{**row, "state": State(row["state"])})
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except IntegrityError:
-        raise
-    except DBAPIError as error:
-        raise StorageFailed(
-            f"the jobs' database does not work: {error.orig}", hint="is the disk full, or the data folder not writable?"
-        ) from error

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from shared.errors import StorageFailed
-from shared.files import lies_within
+from shared.files import lies_within, not_written
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +28,7 @@ class Bundles:
 
     def make(self, fill: Callable[[zipfile.ZipFile], None]) -> Path:
         """The new report that `fill` writes. Raises StorageFailed, and what `fill` raises; then nothing is left."""
-        with self._turn, _translated():
+        with self._turn, self._translated():
             self._folder.mkdir(parents=True, exist_ok=True)
             path = self._folder / f"report-{max(time.time_ns(), self._number() + 1):019}.zip"
             aside = path.with_suffix(".part")
@@ -71,13 +70,9 @@ class Bundles:
                 # Windows keeps a file that somebody is downloading; it goes the next time.
                 log.info("an old report stays for now: %s", error)
 
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageFailed(
-            f"the report could not be written: {error.strerror}",
-            hint="is the disk full, or the data folder not writable?",
-        ) from error
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise not_written("the report", error, self._folder) from error

@@ -23,6 +23,7 @@ from shared.errors import (
     StorageFailed,
     UnsupportedBody,
 )
+from shared.files import not_written
 from shared.settings import Settings
 from shared.web.body import refuse_twice
 from shared.web.guard import admit
@@ -114,7 +115,7 @@ class ModelUploads:
             check_space(self._incoming, 2 * size)
             raise RequestError("the form cannot be read", hint="send it with file and model_type") from error
         except OSError as error:
-            raise StorageFailed(f"the model could not be kept: {error.strerror}", hint="is the disk full?") from error
+            raise not_written("the model", error, self._incoming, size) from error
         finally:
             for path, stream in written:
                 stream.close()

@@ -1,0 +1,268 @@
+"""A full disk: jobs are still cancelled, interrupted and removed, new ones refused with what is full and needed."""
+
+import io
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask.testing import FlaskClient
+from PIL import Image
+from sqlalchemy.engine import Connection
+
+from shared.errors import Cancelled, StorageFailed
+from shared.files import write_whole
+from shared.jobs import reserve as module
+from shared.jobs.names import filename_prefix, with_prefix
+from shared.jobs.reserve import Reserve
+from shared.jobs.store import Store
+from shared.jobs.tables import JobRow, State
+from shared.settings import Settings
+from shared.web.app import create_app
+from shared.web.backend import Backend
+from shared.web.control.report import report_routes
+from shared.web.control.runs import run_routes
+from shared.web.jobs import interrupt_routes, job_routes
+from shared.web.uploading import upload_routes
+from tests.desk import Desk, new_job, wait_for
+from tests.fake_engine import FakeEngine
+from tests.golden_graphs import draw
+from tests.house import encoded
+from tests.test_store import new
+
+MANY = 10_000
+ERROR = Cancelled("the job was cancelled").as_dict()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 3 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if sys.platform != "linux":
+        pytest.skip("a small disk is made with Linux's tmpfs")
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "none", str(disk)], capture_output=True, text=True)
+    if made.returncode != 0:
+        pytest.skip(f"a small disk cannot be mounted here: {made.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def fill(disk: Path) -> None:
+    """As other programs do: to the last byte."""
+    with (disk / "others").open("ab", buffering=0) as file:
+        for size in (65536, 4096, 1):
+            try:
+                while True:
+                    file.write(bytes(size))
+            except OSError:
+                continue
+    assert shutil.disk_usage(disk).free == 0
+
+
+def leave(disk: Path, size: int) -> None:
+    """Fills all but so many bytes."""
+    (disk / "others").write_bytes(bytes(shutil.disk_usage(disk).free - size))
+
+
+def add(store: Store, text: str = "", **fields: Any) -> JobRow:
+    return store.add(new(spec={"request": {}, "graph": {}, "text": text}, **fields), "me", MANY)[0]
+
+
+def test_jobs_are_cancelled_finished_and_removed_on_a_full_disk(small_disk: Path) -> None:
+    store = Store(f"sqlite:///{small_disk}/jobs.sqlite")
+    rows = [add(store, "x" * 20_000) for _ in range(20)]
+    fill(small_disk)
+    with pytest.raises(StorageFailed, match=r"full .*0\.0 MB free, 1\.\d MB needed"):
+        add(store, "x" * 1_000_000)
+    for row in rows[:10]:
+        assert store.cancel(row.id, ERROR)
+        assert store.remove(row.id, lambda _: None)
+        # Whoever runs beside takes all the room that there is.
+        fill(small_disk)
+    assert store.finish(rows[10], "me", State.COMPLETED)
+    store.beat("me")
+    store.leave("me")
+    assert store.page(states=[State.CANCELLED]).rows == []
+    store.close()
+
+
+def test_the_room_that_was_kept_is_not_for_new_jobs_and_comes_back(small_disk: Path) -> None:
+    store = Store(f"sqlite:///{small_disk}/jobs.sqlite")
+    rows = [add(store)]
+    fill(small_disk)
+    says = "could not be written down: the disk of the data folder is full"
+    # Some fit into what the database has already.
+    with pytest.raises(StorageFailed, match=says):
+        rows.extend(add(store) for _ in range(1000))
+    reserve = small_disk / "jobs.sqlite-reserve"
+    assert reserve.is_file()
+    for row in rows:
+        assert store.cancel(row.id, ERROR)
+    assert not reserve.exists()
+    with pytest.raises(StorageFailed, match=says):
+        add(store)
+    (small_disk / "others").unlink()
+    store.refill()
+    assert reserve.is_file()
+    again = add(store)
+    fill(small_disk)
+    assert store.cancel(again.id, ERROR)
+    store.close()
+
+
+def test_a_database_is_opened_on_a_full_disk(small_disk: Path) -> None:
+    store = Store(f"sqlite:///{small_disk}/jobs.sqlite")
+    row = add(store)
+    store.close()
+    fill(small_disk)
+    begun = time.monotonic()
+    again = Store(f"sqlite:///{small_disk}/jobs.sqlite")
+    assert again.cancel(row.id, ERROR)
+    assert again.remove(row.id, lambda _: None)
+    again.close()
+    # SQLite's own patience is for other writers.
+    assert time.monotonic() - begun < 20
+
+
+@pytest.fixture
+def backend(small_disk: Path) -> Iterator[Backend]:
+    backend = Backend(Settings(engine_url="http://127.0.0.1:9", data_dir=small_disk))
+    yield backend
+    backend.stop()
+
+
+@pytest.fixture
+def client(backend: Backend) -> FlaskClient:
+    routes = [job_routes(backend), run_routes(backend), report_routes(backend), upload_routes(backend)]
+    routes += [interrupt_routes(backend, "txt2img")]
+    return create_app("txt2img", backend.settings, routes).test_client()
+
+
+def drawn(backend: Backend, size: int) -> JobRow:
+    """A completed job with a picture of that many bytes."""
+    job = new(spec={"request": {}, "graph": {}, "warnings": [], "uploads": []})
+    prefix = filename_prefix(job.id, datetime.now())
+    job.spec["graph"].update(with_prefix(draw(), prefix))  # type: ignore[index]
+    row, _ = backend.store.add(job, "me", MANY)
+    path = backend.settings.output_dir / f"{prefix}_00001_.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(bytes(size))
+    image = {"filename": path.name, "subfolder": path.parent.name, "type": "output"}
+    ended = backend.store.finish(row, "me", State.COMPLETED, images=[image])
+    assert ended is not None
+    return ended
+
+
+def test_the_api_ends_and_removes_jobs_on_a_full_disk(backend: Backend, client: FlaskClient, small_disk: Path) -> None:
+    done, run = drawn(backend, 100_000), drawn(backend, 100_000)
+    queued = add(backend.store)
+    asked = add(backend.store)
+    fill(small_disk)
+    told = client.delete(f"/api/jobs/{asked.id}")
+    assert (told.status_code, told.get_json()["done"]) == (200, "cancelled")
+    told = client.post("/api/txt2img/interrupt", json={"job_id": queued.id})
+    assert (told.status_code, told.get_json()["cancelled"]) == (200, True)
+    fill(small_disk)
+    refused = next(each for _ in range(300) if (each := client.post(f"/api/jobs/{done.id}/retry")).status_code != 202)
+    assert (refused.status_code, refused.get_json()["error"]["disk_full"]) == (507, True)
+    assert "MB free" in refused.get_json()["message"]
+    picture = {"file": (io.BytesIO(encoded(Image.effect_noise((256, 256), 90))), "a.png")}
+    refused = client.post("/api/upload-controlnet-image", data=picture)
+    assert (refused.status_code, refused.get_json()["error"].get("disk_full")) == (507, True)
+    refused = client.post("/api/report-bundle", json={"run_ids": [run.id]})
+    assert (refused.status_code, refused.get_json()["error"].get("disk_full")) == (507, True)
+    assert client.delete(f"/api/runs/{run.id}").status_code == 200
+    while jobs := client.get("/api/jobs").get_json()["jobs"]:
+        for job in jobs:
+            # The first time cancels what is not finished.
+            assert client.delete(f"/api/jobs/{job['job_id']}").status_code == 200
+    assert not list(backend.settings.output_dir.rglob("*.png"))
+
+
+def test_pictures_make_the_room_where_none_was_kept(
+    backend: Backend, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [drawn(backend, 300_000) for _ in range(2)]
+    # As in a folder of an older version that was full when this one came.
+    monkeypatch.setattr(Reserve, "give_up", lambda _: None)
+    fill(small_disk)
+    for row in rows:
+        assert backend.archive.forget(row)
+    assert backend.store.page().rows == []
+
+
+def test_a_running_job_leaves_the_engine_too(small_disk: Path, engine: FakeEngine) -> None:
+    engine.seconds = 30
+    desk = Desk(small_disk, engine)
+    desk.start()
+    job_id = desk.submit()
+    desk.wait(job_id, State.RUNNING)
+    fill(small_disk)
+    assert desk.conductor.cancel(job_id)
+    wait_for(lambda: job_id in engine.cancelled, "the engine is not told")
+    assert desk.row(job_id).state is State.CANCELLED
+    desk.close()
+
+
+def test_uploads_of_a_job_that_finds_no_room_are_not_left(small_disk: Path, engine: FakeEngine) -> None:
+    desk = Desk(small_disk, engine)
+    leave(small_disk, 300_000)
+    with pytest.raises(StorageFailed):
+        desk.conductor.submit(new_job(spec={"text": "x" * 1_000_000}), {"a.png": bytes(100_000)}, limit=100)
+    assert not list((small_disk / "uploads").iterdir())
+    desk.close()
+
+
+def test_a_database_without_a_free_page_still_ends_and_removes_jobs(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path}/jobs.sqlite")
+    rows = [add(store, "x" * (3_000 + number)) for number in range(40)]
+
+    def no_more_pages(connection: Connection) -> None:
+        connection.exec_driver_sql("PRAGMA max_page_count = 1")
+
+    sa.event.listen(store._engine, "begin", no_more_pages)
+    for row in rows[:20]:
+        assert store.cancel(row.id, ERROR)
+    for row in rows[20:]:
+        assert store.finish(row, "me", State.FAILED, error=ERROR)
+    with pytest.raises(StorageFailed, match="full"):
+        add(store, "x" * 1_000_000)
+    for row in rows:
+        assert store.remove(row.id, lambda _: None)
+    store.close()
+
+
+def test_a_full_disk_is_told_with_its_room_and_what_is_needed(small_disk: Path) -> None:
+    fill(small_disk)
+    with pytest.raises(
+        StorageFailed, match=r"keys could not be kept: .* full \(0\.0 MB free, 2\.0 MB needed\)"
+    ) as told:
+        write_whole(small_disk / "keys", bytes(2_000_000), "keys")
+    assert told.value.details["disk_full"] is True
+    assert not list(small_disk.glob(".*"))
+
+
+def test_other_troubles_of_the_database_are_not_taken_for_a_full_disk(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path}/jobs.sqlite")
+    row = add(store)
+    with store._write() as connection:
+        connection.exec_driver_sql("ALTER TABLE events RENAME TO gone")
+    with pytest.raises(StorageFailed, match="no such table") as told:
+        store.cancel(row.id, ERROR)
+    assert "disk_full" not in told.value.details
+    assert (tmp_path / "jobs.sqlite-reserve").is_file()
+    store.close()
+
+
+def test_a_small_disk_keeps_little_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage: Any = lambda _: shutil._ntuple_diskusage(16_000, 1_000, 15_000)  # type: ignore[attr-defined]  # noqa: E731
+    monkeypatch.setattr(module.shutil, "disk_usage", usage)
+    assert Reserve(tmp_path / "jobs.sqlite").fill()
+    assert (tmp_path / "jobs.sqlite-reserve").stat().st_size == 2_000
