@@ -72,7 +72,7 @@ def not_written(what: str, error: OSError, folder: Path, needed: int | None = No
         return StorageFailed(
             f"{what} could not be kept: {error.strerror}", hint="is the data folder there, and writable?"
         )
-    return disk_full(f"{what} could not be kept", folder, needed)
+    return disk_full(f"{what} could not be kept ({error.strerror})", folder, needed)
 
 
 def disk_full(problem: str, folder: Path, needed: int | None = None) -> StorageFailed:
