@@ -330,10 +330,10 @@ HEADS = {
 
 @pytest.mark.parametrize("make", HEADS.values(), ids=HEADS)
 def test_heads_of_requests_are_read_in_linear_time(make: Make) -> None:
-    nothing = Intake(lambda _path, _headers: None, lambda *_: None, lambda _size: True)
+    nothing = Intake(lambda _path, _headers: None, lambda _environ: None, lambda _size: True)
 
     def read(head: bytes) -> None:
-        Parser(Adjustments(max_request_header_size=1_000_000), nothing).received(head)
+        Parser(Adjustments(max_request_header_size=1_000_000), nothing, "127.0.0.1").received(head)
 
     assert_linear(read, lambda size: make(size) + b"\r\nHost: localhost\r\n\r\n", 4_000)
 
@@ -348,10 +348,10 @@ CHUNKS = {
 
 @pytest.mark.parametrize("make", CHUNKS.values(), ids=CHUNKS)
 def test_what_frames_a_chunk_is_read_in_linear_time(make: Make) -> None:
-    nothing = Intake(lambda _path, _headers: None, lambda *_: None, lambda _size: True)
+    nothing = Intake(lambda _path, _headers: None, lambda _environ: None, lambda _size: True)
 
     def read(line: bytes) -> None:
-        parser = Parser(Adjustments(), nothing)
+        parser = Parser(Adjustments(), nothing, "127.0.0.1")
         parser.received(b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
         parser.received(line + b"\r\n")
 

@@ -129,13 +129,12 @@ def test_a_full_disk_is_told_before_the_body_is_read(control: Control, monkeypat
     assert control.uploads.large_body("/api/upload-model", headers) is None
 
 
-def test_only_an_admitted_upload_may_be_large(control: Control) -> None:
+def test_only_an_upload_that_fits_may_be_large(control: Control) -> None:
     allowed = {"HOST": "localhost:5002", "ORIGIN": ORIGIN, "CONTENT_LENGTH": "1000"}
     large = control.uploads.large_body("/api/upload-model", allowed)
     assert large is not None
     assert large[0] > 4 * 1024 * 1024
     assert control.uploads.large_body("/api/models", allowed) is None
-    assert control.uploads.large_body("/api/upload-model", {**allowed, "ORIGIN": "http://evil.example"}) is None
     # More than any disk holds.
     assert control.uploads.large_body("/api/upload-model", {**allowed, "CONTENT_LENGTH": "9" * 17}) is None
 

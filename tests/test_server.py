@@ -20,7 +20,8 @@ from shared.errors import SetupError
 from shared.settings import Settings
 from shared.web.channel import TOO_LATE
 from shared.web.connections import Limits, Phase
-from shared.web.guard import RESTRICTIONS
+from shared.web.guard import OPEN, RESTRICTIONS
+from shared.web.key_tries import AT_ONCE
 from shared.web.serve import addresses, bind, is_short, make_server
 from shared.web.serving import MOST_FAULTS, NO_ROOM
 from tests.page import ORIGIN
@@ -376,6 +377,45 @@ def test_a_body_that_is_refused_is_not_taken_in(
         taken = requests.post(f"{server.url}/quick", data=body, headers={"X-API-Key": KEY}, timeout=PATIENCE)
         assert taken.json()["size"] == len(body)
         assert spools.made == 1
+
+
+@pytest.mark.parametrize("path", OPEN)
+def test_what_needs_no_key_takes_in_no_body_without_one(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    spools = Spools(monkeypatch)
+    with serving(Settings(api_key=KEY, threads=8, waiters=1, streams=1)) as server:
+        for method in ("POST", "GET"):
+            refused = requests.request(method, server.url + path, data=bytes(1_000_000), timeout=PATIENCE)
+            assert (refused.status_code, spools.made) == (401, 0)
+        assert requests.get(server.url + path, timeout=PATIENCE).ok
+
+
+def test_who_may_try_no_more_keys_learns_nothing_from_what_becomes_of_a_body() -> None:
+    with serving(Settings(api_key=KEY, threads=8, waiters=1, streams=1)) as server:
+
+        def ask(key: str) -> int:
+            lines = ("Content-Length: 5", "Expect: 100-continue", "Connection: close", f"X-API-Key: {key}")
+            return int(server.answer(server.head("POST", "/quick", *lines)).split(b" ", 2)[1])
+
+        assert [ask("wrong") for _ in range(AT_ONCE)] == [401] * AT_ONCE
+        # Not 100, which says to go on.
+        assert (ask("wrong"), ask(KEY)) == (429, 429)
+
+
+def test_wrong_keys_are_counted_before_a_thread_hears_of_them() -> None:
+    with serving(Settings(api_key=KEY, threads=8, waiters=1, streams=1)) as server:
+        head = server.head("POST", "/quick", "Content-Length: 5", "Connection: close", "X-API-Key: wrong")
+        clients = [server.connect(head) for _ in range(3 * AT_ONCE)]
+        codes = [int(read_all(client).split(b" ", 2)[1]) for client in clients]
+        assert (codes.count(401), codes.count(429)) == (AT_ONCE, 2 * AT_ONCE)
+
+
+def test_a_body_from_a_page_behind_a_trusted_proxy_is_taken() -> None:
+    proxied = {"X-Forwarded-Host": "draw.example", "X-Forwarded-Port": "8443", "X-Forwarded-Proto": "https"}
+    headers = {"Origin": "https://draw.example:8443", **proxied}
+    for trusted, status in (("127.0.0.1", 200), ("10.0.0.1", 403), ("", 403)):
+        with serving(Settings(trusted_proxies=trusted, threads=8, waiters=1, streams=1)) as server:
+            sent = requests.post(f"{server.url}/quick", data=b"x", headers=headers, timeout=PATIENCE)
+            assert sent.status_code == status
 
 
 def test_a_client_that_asks_first_is_told_before_it_sends(server: Served) -> None:

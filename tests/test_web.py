@@ -91,6 +91,39 @@ def test_strange_pages_are_kept_out(client: MakeClient) -> None:
     assert "Access-Control-Allow-Origin" not in refused.headers
 
 
+@pytest.mark.parametrize(
+    ("method", "headers", "status"),
+    [
+        ("POST", {"Sec-Fetch-Site": "cross-site"}, 403),
+        ("DELETE", {"Sec-Fetch-Site": "Cross-Site"}, 403),
+        ("POST", {"Sec-Fetch-Site": "cross-site", "Origin": PAGE}, 422),
+        ("POST", {"Sec-Fetch-Site": "none"}, 422),
+        ("POST", {"Sec-Fetch-Site": "same-origin"}, 422),
+        # Pictures are shown by pages anywhere.
+        ("GET", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "image"}, 404),
+        ("POST", {"Origin": "null"}, 403),
+        ("POST", {"Origin": "http://localhost:5999"}, 403),
+        ("POST", {"Origin": f"{PAGE}, {PAGE}"}, 403),
+        ("POST", {"Origin": PAGE.upper()}, 403),
+        ("POST", {"Origin": ""}, 403),
+    ],
+)
+def test_pages_that_hide_their_origin_change_nothing(
+    client: MakeClient, method: str, headers: dict[str, str], status: int
+) -> None:
+    paths = {"POST": "/api/txt2img", "DELETE": "/api/jobs/x", "GET": "/api/images/x.png"}
+    sent = {"json": {}} if method == "POST" else {}
+    assert client().open(paths[method], method=method, headers=headers, **sent).status_code == status
+
+
+def test_a_page_without_an_origin_is_not_our_own_where_the_host_is_not_told(client: MakeClient) -> None:
+    key = "correct horse battery"
+    headers = {"Origin": "null", "X-API-Key": key}
+    for host in ("", "a b"):
+        made = client(host="0.0.0.0", api_key=key)
+        assert made.get("/api/jobs", headers=headers, environ_overrides={"HTTP_HOST": host}).status_code == 403
+
+
 def test_the_list_of_pages_is_a_setting(client: MakeClient) -> None:
     theirs = {"Origin": "https://studio.example"}
     allowed = client(allowed_origins=("https://studio.example",)).get("/health", headers=theirs)

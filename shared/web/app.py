@@ -14,7 +14,7 @@ from shared.errors import BodyTooLarge, DreamLayerError, NotFound, RequestError
 from shared.settings import Settings
 from shared.web.body import MOST_FIELDS, StrictRequest
 from shared.web.directions import LONGEST, way_to, way_to_call
-from shared.web.guard import REFUSAL, RESTRICTIONS, Guard, check_encoding
+from shared.web.guard import GUARD, REFUSAL, RESTRICTIONS, Guard
 from shared.web.openapi.routes import openapi_routes
 from shared.web.proxies import ForwardedRequests
 from shared.web.reply import base_address, error_reply
@@ -33,16 +33,16 @@ def create_app(service: str, settings: Settings, routes: Sequence[Blueprint]) ->
 
     app.request_class = StrictRequest
     app.wsgi_app = ForwardedRequests(app.wsgi_app, settings)  # type: ignore[method-assign]
-    guard = Guard(settings)
+    guard = app.extensions[GUARD] = Guard(settings)
 
     @app.before_request
     def check_caller() -> None:
-        if request.method != "OPTIONS":
-            guard.check(request)
-            check_encoding(request.headers)
         refusal = request.environ.get(REFUSAL)
         if isinstance(refusal, DreamLayerError):
+            # The server asked the same guard, and a wrong key is counted once.
             raise refusal
+        if request.method != "OPTIONS":
+            guard.check(request)
 
     @app.get("/health")
     def health() -> Response:

@@ -166,7 +166,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     def parser_class(self, adj: Adjustments) -> Parser:
         """Takes in what comes next: while a request is being answered it only is kept."""
         kind = Ahead if self.requests else Parser
-        return kind(adj, self.server.intake)
+        return kind(adj, self.server.intake, self.addr[0])
 
     def readable(self) -> bool:
         """Whether to read from the client."""

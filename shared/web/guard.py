@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import math
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from flask import Request
@@ -12,7 +13,7 @@ from werkzeug.datastructures import Headers
 from shared.errors import OriginNotAllowed, TooManyTries, Unauthorized, UnsupportedBody
 from shared.settings import Settings, is_loopback
 from shared.web.key_tries import KeyTries, sources_of
-from shared.web.proxies import OWN_HOST, PEER, claims_of
+from shared.web.proxies import OWN_HOST, PEER, claims_of, see_through
 from shared.web.signing import SIGNATURE, signer_of
 
 # What pages of others must not do with a reply, whoever writes it. Signed addresses are secrets: no referrer.
@@ -25,8 +26,12 @@ RESTRICTIONS = {
 }
 # What needs no key: whether the service lives, and the page that asks for one.
 OPEN = ("/", "/health", "/docs")
+# Methods that change nothing.
+SAFE = ("GET", "HEAD", "OPTIONS")
 # Where the server leaves an error that it found in a request's head, in the WSGI environment.
 REFUSAL = "dream_layer.refusal"
+# Where an application keeps its guard, among its extensions.
+GUARD = "dream_layer.guard"
 
 
 class Guard:
@@ -37,12 +42,15 @@ class Guard:
         self._tries = tries or KeyTries()
         self._signer = signer_of(settings)
 
-    def check(self, request: Request) -> None:
-        """Raises OriginNotAllowed, Unauthorized or TooManyTries for a request that must not go on."""
+    def check(self, request: Request, *, with_body: bool = False) -> None:
+        """Raises OriginNotAllowed, Unauthorized, TooManyTries or UnsupportedBody for a request that must not go on.
+
+        What is open to all has no use for a body: `with_body`, a request for it needs the key as well.
+        """
         objection = self._objection(request)
         sources = sources_of(request.remote_addr or "", [] if PEER in request.environ else claims_of(request.headers))
-        needed = self._settings.api_key is not None and request.path not in OPEN and objection != ""
-        tried = needed and given_key(request.headers) != ""
+        keyless = self._settings.api_key is None or objection == "" or (request.path in OPEN and not with_body)
+        tried = not keyless and given_key(request.headers) != ""
         if tried and (wait := self._tries.wait(sources)) > 0:
             raise TooManyTries(
                 "too many wrong API keys came from your address",
@@ -52,10 +60,10 @@ class Guard:
         try:
             admit(
                 self._settings,
-                request.path,
+                request.method,
                 request.environ.get(OWN_HOST, request.host),
                 request.headers,
-                signed=objection == "",
+                keyless=keyless,
                 called=request.host,
             )
         except Unauthorized as error:
@@ -64,6 +72,15 @@ class Guard:
             if objection:
                 raise Unauthorized(objection, hint="replies and GET /api/jobs/<id> have fresh ones") from error
             raise
+        check_encoding(request.headers)
+
+    def check_head(self, environ: dict[str, Any]) -> None:
+        """As `check`, for the server, before it takes in a body: of the WSGI environment that the head makes.
+
+        Whoever may not try keys any more must not learn from what becomes of a body whether a guess was right.
+        """
+        see_through(environ, self._settings.trusted_proxies)
+        self.check(Request(environ), with_body=True)
 
     def _objection(self, request: Request) -> str | None:
         """What is wrong with the request's signature: "" if it is good, None if there is none that could count."""
@@ -73,12 +90,12 @@ class Guard:
 
 
 def admit(
-    settings: Settings, path: str, host: str, headers: Headers, *, signed: bool = False, called: str | None = None
+    settings: Settings, method: str, host: str, headers: Headers, *, keyless: bool, called: str | None = None
 ) -> None:
     """Raises OriginNotAllowed or Unauthorized for a request that must not go on. Pure.
 
-    `signed` says that the address bears a good signature, which stands in for the key. `called` is the host that a
-    trusted proxy was called by, if that is another than `host`, which this service was.
+    `keyless` says that it needs no key. `called` is the host that a trusted proxy was called by, if that is another
+    than `host`, which this service was.
 
     A browser sends forms and pictures to any address without asking, so CORS alone does not keep a strange page from
     using the GPU; its Origin header does tell on it. And a strange name that resolves to 127.0.0.1 would make such a
@@ -97,9 +114,15 @@ def admit(
             f"pages of {origin} may not call this service",
             hint="add it to DREAM_LAYER_ALLOWED_ORIGINS",
         )
-    if settings.api_key is None or signed or path in OPEN:
+    # Where a browser tells no origin, it tells this (https://www.w3.org/TR/fetch-metadata/).
+    if origin is None and method not in SAFE and headers.get("Sec-Fetch-Site", "").lower() == "cross-site":
+        raise OriginNotAllowed(
+            f"pages of other sites may not send {method} without their origin",
+            hint="add the page's origin to DREAM_LAYER_ALLOWED_ORIGINS, and have the page send it",
+        )
+    if keyless:
         return
-    if not hmac.compare_digest(given_key(headers).encode(), settings.api_key.encode()):
+    if not hmac.compare_digest(given_key(headers).encode(), (settings.api_key or "").encode()):
         raise Unauthorized("an API key is needed", hint="send it as X-API-Key, or as Authorization: Bearer")
 
 
@@ -107,14 +130,6 @@ def given_key(headers: Headers) -> str:
     """The API key that a request brings; "" if it brings none."""
     scheme, _, token = headers.get("Authorization", "").partition(" ")
     return headers.get("X-API-Key") or (token.strip() if scheme.lower() == "bearer" else "")
-
-
-def admit_body(settings: Settings, path: str, headers: Headers) -> None:
-    """As `admit`, for the server, before it takes in a body; raises UnsupportedBody too."""
-    # Whether the sender is a trusted proxy, only the application knows, and it looks again.
-    called = headers.get("X-Forwarded-Host") if settings.trusted_proxies else None
-    admit(settings, path, headers.get("Host", ""), headers, called=called)
-    check_encoding(headers)
 
 
 def check_encoding(headers: Headers) -> None:
@@ -133,7 +148,8 @@ def _allowed(settings: Settings, origin: str, host: str) -> bool:
     if "*" in settings.allowed_origins or origin in settings.allowed_origins:
         return True
     # A page of the service itself, at the name that it was called by or that a proxy gives it.
-    return _split(origin).netloc in (host, _split(settings.public_url or "").netloc or host)
+    page = _split(origin).netloc
+    return page != "" and page in (host, _split(settings.public_url or "").netloc)
 
 
 def _split(address: str) -> SplitResult:

@@ -19,15 +19,14 @@ from waitress.adjustments import Adjustments
 from waitress.buffers import TempfileBasedBuffer
 from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.utilities import BadRequest
-from werkzeug.datastructures import Headers
 
 from shared.errors import BodyTooLarge, Busy, DreamLayerError
 
 # The largest body of a request, in bytes, and the folder for its file: of a path and its headers (upper case, with
 # underscores). None stands for what the server does with all others.
 Large = Callable[[str, Mapping[str, str]], "tuple[int, Path] | None"]
-# Raises the error with which the application would refuse a request: of its method, path, query and headers.
-Admit = Callable[[str, str, str, Headers], None]
+# Raises the error with which the application would refuse a request, of its WSGI environment without the body.
+Admit = Callable[[dict[str, Any]], None]
 
 # Bytes of what frames a chunked body: of the line before a chunk, of what follows the last one, and of all of it
 # beyond as many as the body itself has.
@@ -69,9 +68,10 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]
     counted = True
     """Whether its body counts among those that share a bound."""
 
-    def __init__(self, adj: Adjustments, intake: Intake) -> None:
+    def __init__(self, adj: Adjustments, intake: Intake, peer: str) -> None:
         super().__init__(adj)
         self.intake = intake
+        self.peer = peer
 
     def parse_header(self, header_plus: bytes) -> None:
         """Waitress's own, and then whether to take in a body."""
@@ -84,11 +84,17 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]
         self._check_framing(header_plus)
         if self.body_rcv is None:
             return
-        large = self.intake.large(self.path, self.headers)
+        self.refusal = self._objection()
+        large = self.intake.large(self.path, self.headers) if self.refusal is None else None
         if large is not None:
             self.adj = copy.copy(self.adj)
             self.adj.max_request_body_size = large[0]
-        self.refusal = self._refusal(counted=large is None)
+        # What is larger than any body may be is told so by the application: waiting would not help.
+        fits = self.content_length < self.adj.max_request_body_size
+        if self.refusal is None and large is None and fits and not self.intake.has_room(self.content_length):
+            self.refusal = Busy(
+                "the server takes in as many bodies as it can hold already", hint="try again soon", retry_after=5
+            )
         if self.refusal is not None:
             self._drop_body()
         elif self.content_length >= self.adj.max_request_body_size:
@@ -133,18 +139,23 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]
         if names.count(b"content-length") > 1 or names.count(b"host") > 1:
             raise ParsingError("Content-Length and Host must be there once")
 
-    def _refusal(self, *, counted: bool) -> DreamLayerError | None:
-        sent = Headers([(name.replace("_", "-"), value) for name, value in self.headers.items()])
+    def _objection(self) -> DreamLayerError | None:
+        """The error with which the application would refuse the request."""
+        environ = {
+            "REQUEST_METHOD": self.command,
+            "SCRIPT_NAME": "",
+            "PATH_INFO": self.path,
+            "QUERY_STRING": self.query,
+            "REMOTE_ADDR": self.peer,
+            "SERVER_NAME": "",
+            "SERVER_PORT": "0",
+            "wsgi.url_scheme": "http",
+            **{f"HTTP_{name}": value for name, value in self.headers.items()},
+        }
         try:
-            self.intake.admit(self.command, self.path, self.query, sent)
+            self.intake.admit(environ)
         except DreamLayerError as error:
             return error
-        # What is larger than any body may be is told so by the application: waiting would not help.
-        fits = self.content_length < self.adj.max_request_body_size
-        if counted and fits and not self.intake.has_room(self.content_length):
-            return Busy(
-                "the server takes in as many bodies as it can hold already", hint="try again soon", retry_after=5
-            )
         return None
 
     def _drop_body(self) -> None:
@@ -188,8 +199,8 @@ class Ahead(Parser):
 
     limit = 64 * 1024
 
-    def __init__(self, adj: Adjustments, intake: Intake) -> None:
-        super().__init__(adj, intake)
+    def __init__(self, adj: Adjustments, intake: Intake, peer: str) -> None:
+        super().__init__(adj, intake, peer)
         self.data = b""
 
     @property

@@ -74,7 +74,7 @@ def _loopback_socket() -> socket.socket:
     return sock
 
 
-def _admit(_method: str, _path: str, _query: str, _headers: Any) -> None:
+def _admit(_environ: dict[str, Any]) -> None:
     return None
 
 

@@ -34,15 +34,17 @@ class ForwardedRequests:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answers a request, as WSGI has it."""
-        peer = environ.get("REMOTE_ADDR", "")
-        if is_in(peer, self._trusted):
-            environ[PEER], environ[OWN_HOST] = peer, environ.get("HTTP_HOST", "")
-            _see_through(environ, self._trusted)
+        see_through(environ, self._trusted)
         response: Iterable[bytes] = self._app(environ, start_response)
         return response
 
 
-def _see_through(environ: dict[str, Any], trusted: Sequence[Network]) -> None:
+def see_through(environ: dict[str, Any], trusted: Sequence[Network]) -> None:
+    """Writes into a WSGI environment what a proxy told of its request, if that was handed on by a trusted one."""
+    peer = environ.get("REMOTE_ADDR", "")
+    if not is_in(peer, trusted):
+        return
+    environ[PEER], environ[OWN_HOST] = peer, environ.get("HTTP_HOST", "")
     headers = EnvironHeaders(environ)
     environ["REMOTE_ADDR"] = client_address(environ["REMOTE_ADDR"], _values(headers, "X-Forwarded-For"), trusted)
     scheme = _last(headers, "X-Forwarded-Proto").lower()

@@ -15,13 +15,12 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from flask import Flask
-from werkzeug.datastructures import Headers
 
 from shared.errors import SetupError
 from shared.settings import PREFIX, Settings
 from shared.web.capacity import connections_for
 from shared.web.connections import Limits
-from shared.web.guard import admit_body
+from shared.web.guard import GUARD, Guard
 from shared.web.probe import listen_for_probes
 
 if TYPE_CHECKING:
@@ -102,10 +101,8 @@ def make_server(
         "clear_untrusted_proxy_headers": False,
     }
 
-    def admitted(_method: str, path: str, _query: str, headers: Headers) -> None:
-        admit_body(settings, path, headers)
-
-    server.listen(app, sockets, options, Intake(large, admitted, server.connections.has_room_for_body))
+    guard: Guard = app.extensions[GUARD]
+    server.listen(app, sockets, options, Intake(large, guard.check_head, server.connections.has_room_for_body))
     return server
 
 

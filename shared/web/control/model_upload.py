@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from typing import IO
 
 from flask import Blueprint, Response, jsonify, request
-from werkzeug.datastructures import FileStorage, Headers
+from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
@@ -26,7 +26,6 @@ from shared.errors import (
 from shared.files import not_written
 from shared.settings import Settings
 from shared.web.body import refuse_twice
-from shared.web.guard import admit
 
 ROUTE = "/api/upload-model"
 MB = 1024 * 1024
@@ -50,17 +49,15 @@ class ModelUploads:
         return self._settings.max_model_mb * MB + FORM
 
     def large_body(self, path: str, headers: Mapping[str, str]) -> tuple[int, Path] | None:
-        """For the server, before it takes in a body: how large it may be, and where it is put meanwhile.
+        """For the server, before it takes in a body that the guard lets in: how large it may be, and where it is put.
 
-        None, which means as small as all others, when the application would refuse it anyway.
+        None, which means as small as all others, when there is no room for it.
         """
         if path != ROUTE:
             return None
-        sent = Headers([(name.replace("_", "-"), value) for name, value in headers.items()])
         try:
-            admit(self._settings, path, sent.get("Host", ""), sent)
-            check_space(self._incoming, 2 * _length(sent.get("Content-Length")))
-        except (RequestError, StorageFailed):
+            check_space(self._incoming, 2 * _length(headers.get("CONTENT_LENGTH")))
+        except StorageFailed:
             return None
         # The server takes its limit for the first size that is too large.
         return self.largest + 1, self._incoming
