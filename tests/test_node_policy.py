@@ -266,7 +266,11 @@ def test_a_formula_is_written_and_works_on_numbers() -> None:
     ]
     switch = ("ComfySwitchNode", {"switch": True, "on_true": ["t", 0], "on_false": ["t", 0]})
     product = {"expression": "a * 2000000000", "values.a": ["s", 0]}
-    assert limited({"t": text, "s": switch, "f": ("ComfyMathExpression", product)}) == [("f", "values.a", "bad_link")]
+    through_a_switch: Short = {"t": text, "s": switch, "f": ("ComfyMathExpression", product)}
+    assert problems(through_a_switch) == [("values.a", "bad_link")]
+    assert [(each.node, each.input, each.kind) for each in check_limits(api(through_a_switch), NODES)] == [
+        ("f", "values.a", "bad_link")
+    ]
     size = ("GetImageSize", {"image": ["e", 0]})
     assert limited({"e": EMPTY, "s": size, "f": ("ComfyMathExpression", {**product, "expression": "a * 2"})}) == []
 
@@ -355,3 +359,48 @@ def test_each_range_that_the_engine_declares_holds_over_links() -> None:
 
 def test_a_formula_that_would_not_end_is_not_computed_to_look_at_its_value() -> None:
     assert ("n", "expression", "bad_formula") in linked("steps", ["n", 1], n=computed("9 ** 9 ** 9", a=1))
+
+
+@pytest.mark.parametrize("name", ["WebcamCapture", "RecordAudio"])
+def test_no_file_is_named_by_a_text_that_a_switch_hands_on(name: str) -> None:
+    """`x.png [output]` is somebody's picture, and the engine follows such a name wherever it comes from."""
+    assert why_refused(name, NODES[name], ()) == REFUSED[name]
+    key = "image" if name == "WebcamCapture" else "audio"
+    others = {} if name == "RecordAudio" else {"width": 0, "height": 0, "capture_on_queue": True}
+    for source in (
+        ("ComfySwitchNode", {"switch": True, "on_true": "x.png [output]", "on_false": "x"}),
+        ("ComfySwitchNode", {"switch": True, "on_true": ["text", 0], "on_false": ["text", 0]}),
+        ("CreateList", {"inputs.input0": ["text", 0]}),
+        ("ComfySwitchNode", {"switch": True, "on_true": ["other", 0], "on_false": ["other", 0]}),
+    ):
+        nodes: Short = {
+            "text": ("PrimitiveString", {"value": "x.png [output]"}),
+            "other": ("CreateList", {"inputs.input0": ["text", 0]}),
+            "switch": source,
+            "reads": (name, {key: ["switch", 0], **others}),
+        }
+        assert problems(nodes) == [(key, "bad_link")]
+
+
+def test_a_text_that_is_handed_on_reaches_texts_alone() -> None:
+    switch = ("ComfySwitchNode", {"switch": True, "on_true": "x.png [output]", "on_false": "x"})
+    tried = 0
+    for name, node in NODES.items():
+        for key, (kind, *_) in {**node["input"].get("required", {}), **node["input"].get("optional", {})}.items():
+            if str(kind).startswith("COMFY_") or kind == "*" or "STRING" in str(kind).split(","):
+                continue
+            found = check_graph(api({"s": switch, "n": (name, {key: ["s", 0]})}), NODES)
+            assert (key, "bad_link") in [(each.input, each.kind) for each in found], (name, key)
+            tried += 1
+    assert tried > 1500
+
+
+def test_what_a_switch_hands_on_fits_where_it_would_fit_itself() -> None:
+    chosen = ("ComfySwitchNode", {"switch": True, "on_true": ["e", 0], "on_false": ["e", 0]})
+    assert problems({"e": EMPTY, "s": chosen, "n": ("ImageInvert", {"image": ["s", 0]})}) == []
+    assert problems({"e": EMPTY, "s": chosen, "n": ("InvertMask", {"mask": ["s", 0]})}) == [("mask", "bad_link")]
+    width = ("ComfySwitchNode", {"switch": True, "on_true": 64, "on_false": 128})
+    assert problems({"s": width, "n": ("EmptyImage", {**EMPTY[1], "width": ["s", 0]})}) == []
+    # Two that feed each other are a circle, which is told elsewhere.
+    a, b = (("ComfySwitchNode", {"switch": True, "on_true": [name, 0], "on_false": [name, 0]}) for name in "ba")
+    assert problems({"a": a, "b": b, "n": ("ImageInvert", {"image": ["a", 0]})}) == []

@@ -14,6 +14,10 @@ from typing import Any
 from shared.engine.declared import CHOICE, Declaration, declared_inputs, is_dynamic
 from shared.schema.units import MOST_STEPS, is_text
 
+# The type of an output that is of the type of some inputs of its node, and those that a value of its own can be.
+MATCHED = "COMFY_MATCHTYPE_V3"
+TYPES_OF_VALUES = {str: {"STRING"}, bool: {"BOOLEAN"}, int: {"INT", "FLOAT"}, float: {"FLOAT"}}
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -190,7 +194,45 @@ def _check_link(
         return "bad_link", f"{name} takes one of its choices, and no link to a {given}"
     if isinstance(kind, str) and not _fits(given, kind):
         return "bad_link", f"{name} takes {kind}, but output {link[1]} of {link[0]} is {given}"
+    if given == MATCHED and isinstance(kind, str):
+        handed_on = types_of(graph, schemas, link[0])
+        if handed_on and not any(_fits(each, kind) for each in handed_on):
+            return "bad_link", f"{name} takes {kind}, but {link[0]} hands on {', '.join(sorted(handed_on))}"
     return None
+
+
+def types_of(graph: Mapping[str, Any], schemas: Mapping[str, Any], name: str) -> set[str]:
+    """The types of what a node hands on whose output is of the type of its inputs; empty where they are not known."""
+    found: set[str] = set()
+    waiting, seen = [name], {name}
+    while waiting:
+        source = graph.get(waiting.pop())
+        schema = schemas.get(class_of(source) or "")
+        inputs = source.get("inputs") if isinstance(source, dict) else None
+        if schema is None or not isinstance(inputs, dict):
+            continue
+        for key, declaration in declared_inputs(schema, inputs).items():
+            value = inputs.get(key)
+            if declaration[0] != MATCHED or value is None:
+                continue
+            if not isinstance(value, list):
+                found |= TYPES_OF_VALUES.get(type(value), set())
+                continue
+            given = _output(graph, schemas, value)
+            if given is not None and given != MATCHED:
+                found.add(given)
+            elif given == MATCHED and value[0] not in seen:
+                seen.add(value[0])
+                waiting.append(value[0])
+    return found
+
+
+def _output(graph: Mapping[str, Any], schemas: Mapping[str, Any], link: list[Any]) -> str | None:
+    """The type of the output that a link names, if there is one."""
+    if len(link) != 2 or not isinstance(link[0], str) or type(link[1]) is not int:
+        return None
+    outputs = (schemas.get(class_of(graph.get(link[0])) or "") or {}).get("output") or ()
+    return str(outputs[link[1]]) if 0 <= link[1] < len(outputs) else None
 
 
 def _fits(given: Any, wanted: str) -> bool:

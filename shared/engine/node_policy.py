@@ -11,6 +11,8 @@ HARMLESS_ENDS = {"SaveImage", "PreviewImage", "MaskPreview", "PreviewAny", "Imag
 
 _REFUSED_BY_REASON = {
     "reads pictures of others": ("LoadImageOutput",),
+    # They take names of files as their editor's page gives them, in which `x.png [output]` is somebody's picture.
+    "reads what only ComfyUI's own page records": ("RecordAudio", "WebcamCapture"),
     "reads whole folders": (
         "LoadImageDataSetFromFolder",
         "LoadImageTextDataSetFromFolder",
