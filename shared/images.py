@@ -16,6 +16,7 @@ from shared.budget import MemoryBudget
 from shared.decoding import WITH_ALPHA, Decoded, decode, is_transparent
 from shared.errors import InvalidPicture
 from shared.exif import comment_exif
+from shared.schema.words import NOTHING, plain
 
 OutputFormat = Literal["png", "webp", "jpeg"]
 # What a picture's name may end in: all are saved as PNG, and converted when they are asked for.
@@ -38,14 +39,22 @@ def decode_base64(text: str, field: str) -> bytes:
     try:
         return base64.b64decode(body + "=" * (-len(body) % 4), validate=True)
     except ValueError as error:
-        looks_named = re.match(r"https?://|[\w./\\:~ -]+\.\w{3,4}$", text)
         raise InvalidPicture(
             f"{field} is not base64",
             field=field,
-            hint="addresses and file names are not fetched; send the picture itself"
-            if looks_named
-            else "send a data URL, base64, or a file of a form",
+            hint=f"{_why_no_base64(text)}send a data URL, base64, or a file of a form",
         ) from error
+
+
+def _why_no_base64(text: str) -> str:
+    """The start of a hint: what the text seems to be; empty if it seems nothing."""
+    if text.startswith("@"):
+        return "the name of a file is not its content (curl sends files with -F image=@...); "
+    if re.match(r"[a-z][a-z0-9+.-]+:|(?:www\.|/|~/|\.{0,2}[\\/])|[\w./\\:~ -]+\.\w{3,4}$", text, re.IGNORECASE):
+        return "addresses and file names are not fetched; send the picture itself; "
+    if plain(text) in NOTHING or text.startswith("[object"):
+        return f"{text[:30]!r} is what JavaScript makes of no text; "
+    return ""
 
 
 def read_picture(

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from shared.engine.kinds import KINDS
 from shared.model_names import without_extension
 
+# The address of a model file, without what a shell would read as more than text.
+FILE_ADDRESS = re.compile(r"https?://[\w.:/~%+-]{1,300}\.safetensors(?:\?[\w.=&%+-]{0,100})?", re.ASCII)
+
 
 @dataclass(frozen=True)
 class KnownModel:
@@ -98,15 +101,17 @@ def find_known(text: str, known: Mapping[str, KnownModel] = KNOWN) -> KnownModel
 def how_to_add(text: str, kinds: Container[str] = KINDS) -> str | None:
     """The command that adds the model that `text` names, if it is one of these `kinds` in the list; else None.
 
-    It may be named by its short name, its title, its file with or without extension, or its repository on the hub.
+    It may be named by its short name, its title, its file with or without extension, its repository on the hub, or the
+    address of any file.
     """
-    asked = _plain(without_extension(text))
-    if asked:
-        for name, model in KNOWN.items():
-            repository = model.repository.rpartition("/")[2]
-            names = (name, model.title, without_extension(model.file), model.repository, repository)
-            if model.kind in kinds and asked in map(_plain, names):
-                return f"python dream_layer.py models add {name}"
+    if FILE_ADDRESS.fullmatch(text):
+        return f'python dream_layer.py models add "{text}"'
+    asked = {_plain(without_extension(each)) for each in (text, text.rstrip("/").rpartition("/")[2])} - {""}
+    for name, model in KNOWN.items():
+        repository = model.repository.rpartition("/")[2]
+        names = (name, model.title, without_extension(model.file), model.repository, repository)
+        if model.kind in kinds and asked & set(map(_plain, names)):
+            return f"python dream_layer.py models add {name}"
     return None
 
 

@@ -143,9 +143,11 @@ LORA: Mapping[str, str] = {
     "text_encoder_strength te_weight",
     "enabled": "on enable active is_enabled is_active",
 }
+# The fields of a unit stand for the units where one was sent without its list.
 CONTROL_NET = _by_name(
     {
-        "units": "args unit list controlnets items controlnet_units",
+        "units": "args unit list controlnets items controlnet_units model input_image image preprocessor module weight "
+        "control_type control_mode resize_mode guidance_start guidance_end strength",
         "enabled": "on enable active is_enabled is_active",
     }
 )

@@ -69,7 +69,7 @@ class Fields:
                 continue
             if not isinstance(value, str):
                 raise InvalidPicture(
-                    f"{name} must be text, not {type(value).__name__}",
+                    f"{name} must be text, not {json_kind(value)}",
                     field=name,
                     hint="send a data URL, base64, or a file of a form",
                 )
@@ -247,10 +247,13 @@ def _read_json(request: Request) -> dict[str, Any]:
 
 def _no_object(body: Any) -> RequestError:
     """The error for JSON that is something else: what it is, and what to send."""
-    if isinstance(body, str):
-        if begins_as_json(body.encode("utf-8", "replace")):
-            hint = "it was encoded twice: send the object itself (JSON.stringify, json.dumps or ConvertTo-Json once)"
-            return RequestError("the body is a text with JSON in it, not an object", hint=hint)
-        return RequestError("the body is a text, not an object", hint=OBJECT)
-    kinds = {list: "a list", bool: "true or false", type(None): "null"}
-    return RequestError(f"the body is {kinds.get(type(body), 'a number')}, not an object", hint=OBJECT)
+    if isinstance(body, str) and begins_as_json(body.encode("utf-8", "replace")):
+        hint = "it was encoded twice: send the object itself (JSON.stringify, json.dumps or ConvertTo-Json once)"
+        return RequestError("the body is a text with JSON in it, not an object", hint=hint)
+    return RequestError(f"the body is {json_kind(body)}, not an object", hint=OBJECT)
+
+
+def json_kind(value: Any) -> str:
+    """What a value of JSON is, in its own words."""
+    kinds = {list: "a list", dict: "an object", str: "a text", bool: "true or false", type(None): "null"}
+    return kinds.get(type(value), "a number")

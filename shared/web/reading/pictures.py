@@ -10,7 +10,7 @@ from shared.budget import MemoryBudget
 from shared.errors import InvalidPicture
 from shared.images import decode_base64, read_picture, read_with_alpha
 from shared.masks import read_mask
-from shared.web.body import Fields
+from shared.web.body import Fields, json_kind
 
 UPLOAD_NAME = re.compile(r"[0-9a-f]{64}")
 
@@ -70,11 +70,13 @@ class SentPictures:
     ) -> tuple[Image.Image, str] | None:
         for name in names:
             value = self._fields.files.get(name) or self._fields.values.get(name)
+            if value is None and name in self._fields.files:
+                raise InvalidPicture(f"{name} is an empty file", field=name, hint="is its path right?")
             if value is None or value == "":
                 continue
             if not isinstance(value, str | bytes):
                 raise InvalidPicture(
-                    f"{name} must be text, not {type(value).__name__}",
+                    f"{name} must be text, not {json_kind(value)}",
                     field=name,
                     hint="send a data URL, base64, or a file of a form",
                 )

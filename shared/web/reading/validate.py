@@ -31,6 +31,7 @@ from shared.schema.spellings import (
 )
 from shared.schema.words import is_default
 from shared.web.body import parse_json
+from shared.web.reading.hints import graph_hint, shape_hint, text_hint
 from shared.web.reading.loras import written_loras
 
 B = TypeVar("B", bound=BaseModel)
@@ -89,11 +90,13 @@ def _hint(model: type[BaseModel], item: Any, field: str) -> str | None:
         *place, wanted = item["loc"]
         holder = next((NESTED[each] for each in reversed(place) if each in NESTED), model)
         sent = item["input"] if isinstance(item["input"], Mapping) else {}
+        if wanted == "prompt" and (graph := graph_hint(sent)) is not None:
+            return graph
         if not sent and wanted == "prompt":
             return 'send {"prompt": "a lighthouse"}, or a form with prompt=...'
         return sent_instead(str(wanted), sent, known_names(holder), OTHER_NAMES.get(holder, {}))
-    if field == "prompt" and isinstance(item["input"], Mapping):
-        return "a graph belongs into custom_workflow"
+    if (shaped := shape_hint(field, item["input"])) is not None:
+        return shaped
     return None if _is_required(model, field) else "leave it out, or send null, for the default"
 
 
@@ -198,7 +201,7 @@ def _structured(name: str, value: Any) -> Any:
         raise InvalidValue(
             f"{name} is text that {error}",
             field=name,
-            hint=getattr(error, "hint", None) or "in a form, send this field as JSON text",
+            hint=text_hint(name, value, error),
         ) from error
 
 
