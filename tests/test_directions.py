@@ -63,7 +63,23 @@ def clients(tmp_path: Path) -> Iterator[Clients]:
         ("txt2img", "/object_info/KSampler", "GET /api/options"),
         ("txt2img", "/v2beta/stable-image/generate/core", "POST /api/txt2img"),
         ("txt2img", "/healthz", "GET /health"),
+        ("txt2img", "/api//txt2img", "POST /api/txt2img, with single slashes"),
+        ("txt2img", "/API/jobs", "GET /api/jobs, in small letters"),
+        ("txt2img", "/api/v1/txt2img", "did you mean POST /api/txt2img?"),
+        ("txt2img", "/api/predictions", "POST /api/txt2img"),
+        ("txt2img", "/gradio_api/call/predict", "POST /api/txt2img"),
+        ("txt2img", "/API/GenerateText2Image", "POST /api/txt2img"),
+        ("txt2img", "/api/inpaint", "POST /api/img2img"),
+        ("txt2img", "/api/cancel", "POST /api/txt2img/interrupt"),
+        ("txt2img", "/api/samplers", "GET /api/options"),
+        ("txt2img", "/api/loras", "GET /api/lora-models on port 5002"),
+        ("txt2img", "/openapi.yaml", "GET /openapi.json"),
+        ("txt2img", "/api", "GET /docs"),
+        ("txt2img", "/api/", "GET /docs"),
         # Nothing like it.
+        ("txt2img", "/user", NOWHERE),
+        ("txt2img", "/api/login", NOWHERE),
+        ("txt2img", "/metrics", NOWHERE),
         ("txt2img", "/wp-login.php", NOWHERE),
         ("txt2img", "/" + "x" * 5000, NOWHERE),
     ],
@@ -121,3 +137,43 @@ def test_the_call_that_a_wrong_method_is_answered_with_works(clients: Clients) -
     body = told["error"]["hint"].partition("-d '")[2].removesuffix("'")
     # Without an engine, what was understood is a 503.
     assert clients["txt2img"].post("/api/txt2img", data=body, content_type="application/json").status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("service", "path", "name", "hint"),
+    [
+        ("txt2img", "/api/jobs", "status", "did you mean state?"),
+        ("txt2img", "/api/jobs", "State", "did you mean state?"),
+        ("txt2img", "/api/jobs", "page", "did you mean before?"),
+        ("txt2img", "/api/jobs", "per_page", "did you mean limit?"),
+        ("txt2img", "/api/jobs", "type", "did you mean kind?"),
+        ("txt2img", "/api/jobs", "model", "there is state, kind, limit, before"),
+        ("control", "/api/runs", "offset", "did you mean before?"),
+        ("control", "/api/fetch-prompt", "kind", "there is type, seed"),
+        ("control", "/api/fetch-prompt", "Type", "did you mean type?"),
+    ],
+)
+def test_an_argument_that_a_list_does_not_have_is_refused(
+    clients: Clients, service: str, path: str, name: str, hint: str
+) -> None:
+    refused = clients[service].get(path, query_string={name: "completed"})
+    assert refused.status_code == 422
+    assert (refused.json["error"]["field"], refused.json["error"]["hint"]) == (name, hint)
+
+
+def test_what_pages_add_against_caches_is_passed_over(clients: Clients) -> None:
+    for name in ("_", "t", "v", "nocache", "signature"):
+        assert clients["txt2img"].get("/api/jobs", query_string={name: "1"}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/api/engine/free", "/api/jobs/an-id/retry"])
+def test_an_order_without_fields_takes_none(clients: Clients, path: str) -> None:
+    refused = clients["control"].post(path, json={"seed": 5})
+    assert (refused.status_code, refused.json["error"]["hint"]) == (422, "it takes none")
+
+
+@pytest.mark.parametrize("sent", ["file", "name", "imageName"])
+def test_the_name_of_a_picture_under_another_name_is_told(clients: Clients, sent: str) -> None:
+    refused = clients["control"].post("/api/send-to-img2img", json={sent: "x.png"})
+    assert refused.status_code == 422
+    assert f"{sent} (did you mean filename?)" in refused.json["error"]["hint"]

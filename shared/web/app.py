@@ -31,6 +31,8 @@ def create_app(service: str, settings: Settings, routes: Sequence[Blueprint]) ->
     app.config["MAX_FORM_MEMORY_SIZE"] = app.config["MAX_CONTENT_LENGTH"]
     app.config["MAX_FORM_PARTS"] = MOST_FIELDS
 
+    # A redirect would be followed by few clients, and with POST by fewer; the 404 says where the route is.
+    app.url_map.merge_slashes = False
     app.request_class = StrictRequest
     app.wsgi_app = ForwardedRequests(app.wsgi_app, settings)  # type: ignore[method-assign]
     guard = app.extensions[GUARD] = Guard(settings)

@@ -170,7 +170,8 @@ def read_optional_fields(request: Request, *known: str) -> Fields:
     for name in (*fields.values, *fields.files):
         if name not in known:
             near = difflib.get_close_matches(name[:100].lower(), known, n=1, cutoff=0.5)
-            meant = f"did you mean {near[0]}?" if near else f"it may have {', '.join(known)}, or no body"
+            there = f"it may have {', '.join(known)}, or no body" if known else "it takes none"
+            meant = f"did you mean {near[0]}?" if near else there
             raise InvalidValue(f"{name[:100]} is not a field here", field=name[:100], hint=meant)
     return fields
 

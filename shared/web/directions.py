@@ -63,6 +63,34 @@ ELSEWHERE = {
     "/ws": "GET /api/jobs/<job_id>/events",
     "/generate": "POST /api/txt2img",
     "/run/predict": "POST /api/txt2img",
+    "/call": "POST /api/txt2img",
+    "/gradio_api": "POST /api/txt2img",
+    "/predictions": "POST /api/txt2img",
+    "/text-to-image": "POST /api/txt2img",
+    "/image-to-image": "POST /api/img2img",
+    "/inpaint": "POST /api/img2img",
+    "/outpaint": "POST /api/img2img",
+    "/edit": "POST /api/img2img",
+    "/generatetext2image": "POST /api/txt2img",
+    "/generatetext2imagews": "POST /api/txt2img",
+    "/listmodels": "GET /api/models",
+    "/cancel": "POST /api/txt2img/interrupt",
+    "/stop": "POST /api/txt2img/interrupt",
+    "/progress": "GET /api/jobs",
+    "/tasks": "GET /api/jobs",
+    "/samplers": "GET /api/options",
+    "/schedulers": "GET /api/options",
+    "/upscalers": "GET /api/options",
+    "/vaes": "GET /api/options",
+    "/checkpoints": "GET /api/models",
+    "/loras": "GET /api/lora-models",
+    "/version": "GET /health",
+    "/api": "GET /docs",
+    "/index.html": "GET /docs",
+    "/help": "GET /docs",
+    "/swagger.json": "GET /openapi.json",
+    "/openapi": "GET /openapi.json",
+    "/openapi.yaml": "GET /openapi.json",
     "/swagger": "GET /docs",
     "/redoc": "GET /docs",
     "/api-docs": "GET /docs",
@@ -93,20 +121,28 @@ def way_to(path: str, service: str, settings: Settings) -> str:
     tidy = re.sub(r"/+", "/", f"/{path[:LONGEST]}").rstrip("/").lower()
     for known in _paths():
         if _fits(known, tidy):
-            return _said(
-                _methods(known), known, service, settings, "without a slash at its end" if path != tidy else ""
-            )
+            return _said(_methods(known), known, service, settings, _difference(path))
     # The longest of the programs' paths that it begins with, with or without the prefix of ours.
     bare = tidy.removeprefix("/api")
     for start in sorted(ELSEWHERE, key=len, reverse=True):
-        if any(each == start or each.startswith(f"{start}/") for each in (tidy, bare)):
+        if any(each == start or (each.startswith(f"{start}/") and start != "/api") for each in (tidy, bare)):
             method, _, here = ELSEWHERE[start].partition(" ")
             note = next((note for prefix, note in FIELDS.items() if start.startswith(prefix)), "")
             return _said([method], here, service, settings, note)
-    near = difflib.get_close_matches(tidy, _paths(), n=1, cutoff=0.6) or difflib.get_close_matches(
-        f"/api{bare}", _paths(), n=1, cutoff=0.7
-    )
-    return f"did you mean {_said(_methods(near[0]), near[0], service, settings, '')}?" if near else NOWHERE
+    # Without the prefix, which would make all of them alike.
+    paths = {known.removeprefix("/api"): known for known in _paths()}
+    near = difflib.get_close_matches(bare, paths, n=1, cutoff=0.7)
+    if not near:
+        return NOWHERE
+    meant = paths[near[0]]
+    return f"did you mean {_said(_methods(meant), meant, service, settings, '')}?"
+
+
+def _difference(path: str) -> str:
+    """How a path is written otherwise than the route that it means."""
+    if "//" in path:
+        return "with single slashes"
+    return "without a slash at its end" if path.endswith("/") else "in small letters" if path != path.lower() else ""
 
 
 def way_to_call(path: str, methods: Iterable[str], base: str) -> str:

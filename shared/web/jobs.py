@@ -15,7 +15,7 @@ from shared.schema.words import find_word
 from shared.web.backend import Backend
 from shared.web.body import Fields, read_optional_fields
 from shared.web.callers import caller_of, newest_job_of
-from shared.web.paging import number_argument, whole_number
+from shared.web.paging import check_arguments, number_argument, whole_number
 from shared.web.reply import job_body, result_body
 from shared.web.waiting import accepted_reply, stream_reply
 
@@ -32,6 +32,7 @@ def job_routes(backend: Backend) -> Blueprint:
 
     @routes.get("/api/jobs")
     def list_jobs() -> Response:
+        check_arguments("state", "kind", "limit", "before")
         states = [_state(name) for value in request.args.getlist("state") for name in value.split(",")]
         limit = number_argument("limit", LARGEST_PAGE) or PAGE
         asked = request.args.get("kind")
@@ -62,6 +63,8 @@ def job_routes(backend: Backend) -> Blueprint:
 
     @routes.post("/api/jobs/<job_id>/retry")
     def retry_job(job_id: str) -> Response:
+        # Whoever sends a field wants another picture than the job's.
+        read_optional_fields(request)
         row = _find(backend, job_id)
         if not row.state.finished:
             raise NotFinished(f"the job is {row.state.value}", hint="wait for its end, or cancel it first")

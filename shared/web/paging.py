@@ -1,8 +1,29 @@
-"""Arguments of lists: how many, and before which."""
+"""Arguments of lists: which there are, how many are asked for, and before which."""
 
 from flask import request
 
 from shared.errors import InvalidValue
+from shared.schema.spellings import meant_field
+
+# Arguments that have no meaning: against caches, and the signature of an address, which was looked at before.
+PASSED_OVER = frozenset(("_", "t", "ts", "time", "timestamp", "v", "cb", "nocache", "expires", "signature"))
+OTHER_NAMES = {
+    **dict.fromkeys(("status", "states", "filter"), ("state",)),
+    **dict.fromkeys(("type", "route", "service"), ("kind", "type")),
+    **dict.fromkeys(("n", "count", "size", "pagesize", "perpage", "max", "take", "first"), ("limit",)),
+    **dict.fromkeys(("page", "offset", "skip", "cursor", "after", "start", "from"), ("before",)),
+}
+
+
+def check_arguments(*known: str) -> None:
+    """Raises InvalidValue for an argument in the request's address that is not `known`: left out in silence, it would
+    make a longer list look like the one that was asked for."""
+    for name in request.args:
+        if name in known or name.lower() in PASSED_OVER:
+            continue
+        near = meant_field(name, known, OTHER_NAMES)
+        hint = f"did you mean {near}?" if near else f"there is {', '.join(known)}"
+        raise InvalidValue(f"{name[:100]} is not an argument here", field=name[:100], hint=hint)
 
 
 def number_argument(name: str, largest: int) -> int | None:

@@ -30,6 +30,7 @@ def engine_routes(manager: EngineManager) -> Blueprint:
 
     @routes.post("/api/engine/free")
     def free_engine() -> Response:
+        read_optional_fields(request)
         manager.free()
         return jsonify({"status": "success", "message": "the engine drops its models as soon as no job runs"})
 

@@ -11,6 +11,7 @@ from shared.schema.words import find_word
 from shared.web.backend import Backend
 from shared.web.control.prompts import KINDS, suggest
 from shared.web.control.starter_prompts import suggest_known
+from shared.web.paging import check_arguments
 from shared.web.reading.default_checkpoint import is_starter_default
 
 
@@ -23,6 +24,7 @@ def suggestion_routes(backend: Backend) -> Blueprint:
 
     @routes.get("/api/fetch-prompt")
     def fetch_prompt() -> Response:
+        check_arguments("type", "seed")
         asked = request.args.get("type", "positive")
         kind = next((each for each in KINDS if each == find_word(asked, KINDS)), None)
         if kind is None:

@@ -14,6 +14,7 @@ from shared.engine.manager import EngineManager
 from shared.errors import InvalidValue, NotPossible
 from shared.files import is_folder
 from shared.paths import ChosenPaths, PathsFile
+from shared.schema.spellings import told as told_name
 from shared.schema.units import is_text
 from shared.schema.words import is_placeholder
 from shared.web.body import read_fields
@@ -28,6 +29,7 @@ FOLDERS = {
     "vaeModelsPath": "vae",
     "loraEmbeddingsPath": "loras",
 }
+NAMES = (*FOLDERS, "filenameFormat", "saveMetadata")
 LONGEST_PATH = 1000
 
 
@@ -69,9 +71,7 @@ def path_routes(file: PathsFile, manager: EngineManager) -> Blueprint:
 def read_paths(values: Mapping[str, Any]) -> tuple[ChosenPaths, list[str]]:
     """The choice that a request makes, and what of it has no effect. Raises InvalidValue. Pure."""
     warnings = [
-        f"{name} is not understood"
-        for name in values
-        if name not in FOLDERS and name not in ("filenameFormat", "saveMetadata")
+        f"ignored, because not known here: {told_name(name, NAMES, {})}" for name in values if name not in NAMES
     ]
     folders = {ours: _folder(theirs, values.get(theirs)) for theirs, ours in FOLDERS.items()}
     chosen_format = _text("filenameFormat", values.get("filenameFormat"), LONGEST_FORMAT)

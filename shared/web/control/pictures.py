@@ -10,12 +10,15 @@ from flask import Blueprint, Response, jsonify, request
 from shared.errors import InvalidValue, NotFound, NotPossible
 from shared.images import ENDINGS
 from shared.jobs.names import locate
+from shared.schema.spellings import sent_instead
 from shared.web.backend import Backend
-from shared.web.body import read_fields
+from shared.web.body import json_kind, read_fields
 from shared.web.callers import is_local
 from shared.web.control.desktop import show
 
 TABS = ("img2img", "extras")
+PICTURE_NAME = "send the filename of a picture in a reply"
+FILE_NAMES = dict.fromkeys(("file", "name", "image", "picture", "path", "url", "imagename"), ("filename",))
 
 
 def sending_routes(backend: Backend, show: Callable[[Path], None] = show) -> Blueprint:
@@ -47,11 +50,16 @@ def sending_routes(backend: Backend, show: Callable[[Path], None] = show) -> Blu
 
 def _filename() -> str:
     """The picture's name in the body: one of ours, and so never a path."""
-    name = read_fields(request).values.get("filename")
-    if not isinstance(name, str) or not name:
-        raise InvalidValue("filename is missing", field="filename", hint="send the name of a picture of ours")
+    values = read_fields(request).values
+    name = values.get("filename")
+    if name is not None and not isinstance(name, str):
+        raise InvalidValue(f"filename must be text, not {json_kind(name)}", field="filename", hint=PICTURE_NAME)
+    if not name:
+        instead = sent_instead("filename", values, ["filename"], FILE_NAMES)
+        hint = PICTURE_NAME if instead is None else f"{instead}; {PICTURE_NAME}"
+        raise InvalidValue("filename is missing", field="filename", hint=hint)
     if locate(_saved(name)) is None:
-        raise NotFound("filename is not the name of a picture of ours", field="filename")
+        raise NotFound("filename is not the name of a picture of ours", field="filename", hint=PICTURE_NAME)
     return name
 
 

@@ -13,7 +13,7 @@ from shared.jobs.pictures import Pictures
 from shared.jobs.tables import JobRow, State
 from shared.web.backend import Backend
 from shared.web.control.run_form import run_body
-from shared.web.paging import number_argument
+from shared.web.paging import check_arguments, number_argument
 from shared.web.reply import shown_picture
 
 # The page asks for all runs at once, each with its graph.
@@ -27,6 +27,7 @@ def run_routes(backend: Backend) -> Blueprint:
 
     @routes.get("/api/runs")
     def list_runs() -> Response:
+        check_arguments("limit", "before")
         limit = number_argument("limit", LARGEST_PAGE) or PAGE
         page = backend.store.page(states=[State.COMPLETED], limit=limit, before=number_argument("before", 2**53))
         addresses = backend.addresses()
