@@ -1,6 +1,8 @@
 """How large the pictures are that a graph loads, and what follows from that."""
 
 import io
+import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from PIL import Image
 from shared.engine.memory import check_memory
 from shared.settings import Settings
 from shared.web.backend import Backend
-from shared.web.reading.loaded import loaded_sizes
+from shared.web.reading.loaded import HUGE, loaded_sizes
 from tests.fake_engine import FakeEngine
 from tests.foreign_graphs import api
 from tests.house import encoded
@@ -68,6 +70,16 @@ def test_all_pictures_of_an_animation_count(backend: Backend) -> None:
 def test_what_cannot_be_measured_is_left_out(backend: Backend) -> None:
     (backend.settings.input_dir / "broken.png").write_bytes(b"no picture")
     assert sizes(backend, "broken.png") == sizes(backend, "missing.png") == {}
+
+
+def test_a_picture_that_is_far_too_large_is_not_taken_for_a_usual_one(backend: Backend) -> None:
+    head = bytearray(encoded(Image.new("1", (8, 8))))
+    head[16:24] = struct.pack(">II", 30_000, 30_000)
+    head[29:33] = struct.pack(">I", zlib.crc32(head[12:29]))
+    (backend.settings.input_dir / "huge.png").write_bytes(bytes(head))
+    found = sizes(backend, "huge.png")
+    assert found["huge.png"] == HUGE
+    assert [each.node for each in check_memory(graph("huge.png"), NODES, found)] == ["load"]
 
 
 def test_an_engine_elsewhere_shows_its_pictures(tmp_path: Path, engine: FakeEngine) -> None:

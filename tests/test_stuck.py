@@ -95,6 +95,23 @@ def test_what_runs_and_was_not_cancelled_is_left_alone(desk: Desk, engine: FakeE
     assert reasons == []
 
 
+def test_a_job_of_which_the_engine_was_never_told_that_it_is_cancelled_is_only_interrupted(
+    open_desk: OpenDesk, engine: FakeEngine
+) -> None:
+    """Its service died between the two."""
+    engine.seconds = HELD
+    desk = open_desk()
+    job_id = desk.submit()
+    wait_until_drawn(engine, job_id)
+    assert desk.store.cancel(job_id, {})
+    reasons: list[str] = []
+    watch = StuckJobs(desk.client, desk.store, 3600, lambda reason: reasons.append(reason))
+    watch.look()
+    engine.seconds = 0.05
+    wait_for(lambda: engine.running is None, "it was not interrupted")
+    assert (engine.cancelled, reasons) == ([job_id], [])
+
+
 def test_of_an_engine_of_others_it_is_said_once_what_to_do(
     desk: Desk, engine: FakeEngine, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -77,6 +77,9 @@ class StuckJobs:
         for job_id, since in self._since.items():
             if now - since >= self._patience:
                 self._end(job_id, now - since)
+            else:
+                # Whoever cancelled it may have died before the engine was told.
+                self._engine.cancel(job_id)
 
     def _end(self, job_id: str, seconds: float) -> None:
         reason = f"job {job_id} has ended, and the engine still worked on it after {seconds:.0f} s"

@@ -10,9 +10,12 @@ from pathlib import Path
 
 from shared.errors import StorageFailed
 from shared.files import lies_within, write_whole
+from shared.png import read_size
 
 # The ending of an empty file beside an upload that stays without a job.
 MARK = ".kept"
+# Bytes from which the size of a PNG is read.
+HEAD = 24
 
 
 class Uploads:
@@ -43,6 +46,15 @@ class Uploads:
     def find(self, name: str) -> bytes | None:
         """The content of `name`, a name from outside that was checked to be a hash; None if it is not here."""
         return self.read(name) if self._is_there(self._folder / name) else None
+
+    def dimensions(self, name: str) -> tuple[int, int] | None:
+        """Width and height in pixels of the PNG `name`, checked as for `find`; None if there is none."""
+        path = self._folder / name
+        try:
+            with path.open("rb") as file:
+                return read_size(file.read(HEAD)) if self._is_there(path) else None
+        except OSError:
+            return None
 
     def keep(self, name: str, content: bytes) -> None:
         """Keeps `content` without a job: who sent it knows its name, and may send that with any later request.

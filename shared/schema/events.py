@@ -8,7 +8,7 @@ from pydantic import Field
 from shared.schema.replies import ErrorReply, Image, Reply, ResultReply
 
 JobId = Annotated[str, Field(description="the job's id")]
-Attempt = Annotated[int, Field(ge=1, description="how often the engine was given the job, this time included")]
+Attempt = Annotated[int, Field(ge=1, description="1, and one more for each time that the engine died of the job")]
 
 
 class QueuedEvent(Reply):

@@ -56,7 +56,7 @@ class ComfyResponse(Reply):
 
 
 class Timings(Reply):
-    """How long a job waited and ran so far, and how often the engine was given it."""
+    """How long a job waited and ran so far; `attempts` is one more than how often the engine died of it."""
 
     waited_s: Seconds
     ran_s: Seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -16,6 +17,8 @@ from shared.web.backend import Backend
 
 # Frames, width, height.
 Loaded = tuple[int, int, int]
+# Of a file that is too large for Pillow to say how large it is.
+HUGE: Loaded = (1, 20_000, 20_000)
 
 
 def loaded_sizes(
@@ -26,13 +29,11 @@ def loaded_sizes(
     `sent` has the pictures of the request at hand, by their names in the graph. All names were checked: they are ours,
     or those of files at the top of the engine's input folder.
     """
-    found = {}
-    for name in loaded_names(graph, definitions):
-        content = sent[name] if name in sent else _stored(backend, name)
-        size = None if content is None else _measured(content)
-        if size is not None:
-            found[name] = size
-    return found
+    sizes = {
+        name: _measured(io.BytesIO(sent[name])) if name in sent else _stored(backend, name)
+        for name in loaded_names(graph, definitions)
+    }
+    return {name: size for name, size in sizes.items() if size is not None}
 
 
 def loaded_names(graph: Mapping[str, Any], definitions: Mapping[str, Any]) -> set[str]:
@@ -46,22 +47,26 @@ def loaded_names(graph: Mapping[str, Any], definitions: Mapping[str, Any]) -> se
     }
 
 
-def _stored(backend: Backend, name: str) -> bytes | None:
-    """A file that was sent earlier, or that whoever runs the engine put into its input folder."""
+def _stored(backend: Backend, name: str) -> Loaded | None:
+    """Of a file that was sent earlier, or that whoever runs the engine put into its input folder."""
     if OWN_UPLOAD.fullmatch(name):
-        return backend.archive.uploads.find(name.rpartition("/")[2])
+        sides = backend.archive.uploads.dimensions(name.rpartition("/")[2])
+        return None if sides is None else (1, *sides)
+    if backend.settings.engine_url is None:
+        return _measured(backend.settings.input_dir / name)
     try:
-        if backend.settings.engine_url is None:
-            path = backend.settings.input_dir / name
-            return path.read_bytes() if path.is_file() else None
-        return backend.engine.view(SavedImage(name, "", "input"))
-    except (OSError, EngineError):
+        shown = backend.engine.view(SavedImage(name, "", "input"))
+    except EngineError:
         return None
+    return None if shown is None else _measured(io.BytesIO(shown))
 
 
-def _measured(content: bytes) -> Loaded | None:
+def _measured(file: Path | io.BytesIO) -> Loaded | None:
+    """Of no more than its head, except for how many pictures an animation has."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(file) as image:
             return getattr(image, "n_frames", 1), *image.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return HUGE
+    except (OSError, ValueError, SyntaxError):
         return None
