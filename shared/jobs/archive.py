@@ -95,21 +95,28 @@ class Archive:
         """Removes what a job saved so far. Files that cannot be removed stay, and are named in the log."""
         _tolerate(self.pictures.remove, row.spec["graph"])
 
-    def expire(self, now: float) -> int:
-        """Forgets finished jobs beyond the limits, at `now` in seconds since 1970; how many."""
+    def expire(self, now: float | None) -> int:
+        """Forgets finished jobs beyond the limits, at `now` in seconds since 1970; how many.
+
+        Without `now`, nothing is too old.
+        """
         limits = self._retention
         if limits == Retention():
             return 0
-        if limits.days is not None:
-            self._release(now - limits.days * DAY)
+        oldest = None if limits.days is None or now is None else now - limits.days * DAY
+        if oldest is not None:
+            self._release(oldest)
         kept = size = forgotten = 0
         before: int | None = None
+        # Of what is finished ahead of now, because the clock was set back since, the jobs after it tell the age.
+        latest = now
         while page := self._store.finished_before(before, PAGE):
             for job in page:
                 size += self.pictures.size(job.images)
+                latest = job.finished if now is not None and job.finished <= now else latest
                 past = (
                     (limits.count is not None and kept >= limits.count)
-                    or (limits.days is not None and now - job.finished > limits.days * DAY)
+                    or (oldest is not None and latest is not None and latest < oldest)
                     or (limits.megabytes is not None and kept > 0 and size > limits.megabytes * 1e6)
                 )
                 kept += not past

@@ -40,6 +40,10 @@ STALE = 8.0
 TIDY = 1.0
 # Between two looks for what is past its time.
 EXPIRE = 30.0
+# Of a process's life, before anything is too old for it: a machine may start with a wrong clock, and mends it soon.
+SETTLED = 60.0
+# That the wall clock goes ahead of the monotonic one, or behind it, before it counts as set.
+CLOCK_SET = 2.0
 MAX_DEATHS = 3
 
 
@@ -68,6 +72,9 @@ class Conductor:
         # Whether it then ran what is no job of ours: another service's, a stranger's, or one that was cancelled.
         self._others_ran = False
         self._trouble = ""
+        self._begun, self._begun_at = time.monotonic(), time.time()
+        # How far the wall clock is ahead of the monotonic one, and when on that it was seen to be set.
+        self._ahead, self._clock_set = self._begun_at - self._begun, 0.0
 
     def start(self) -> None:
         """Starts following, and adopts what dead processes left behind."""
@@ -194,6 +201,7 @@ class Conductor:
     def _routine(self) -> None:
         """What is due by the clock: news for the table, the heartbeat, orphans, a look at the engine's queue."""
         now, wall = time.monotonic(), time.time()
+        self._look_at_clock(now, wall)
         if now - self._reported >= REPORT:
             self._reported = now
             self._report()
@@ -217,7 +225,19 @@ class Conductor:
         if now - self._expired >= EXPIRE:
             self._expired = now
             self._store.refill()
-            self._archive.expire(wall)
+            self._archive.expire(self._trusted(now, wall))
+
+    def _look_at_clock(self, now: float, wall: float) -> None:
+        """Finds out whether the wall clock was set, or the machine slept."""
+        if abs(wall - now - self._ahead) > CLOCK_SET:
+            self._ahead = wall - now
+            self._clock_set = now
+
+    def _trusted(self, now: float, wall: float) -> float | None:
+        """The time by which things become old: it does not jump ahead. None while the clock may still be wrong."""
+        if now - self._begun < SETTLED:
+            return None
+        return min(wall, self._begun_at + now - self._begun)
 
     def _beat(self) -> None:
         # Who comes second waits: a job must not be accepted under a heartbeat that is not written yet.
@@ -315,7 +335,9 @@ class Conductor:
         engine was busy with something else. What was adopted is not: then its service died too, and that is not a job's
         doing. Nor is it that somebody ended the engine.
         """
-        taken = [each for each in lost if each.taken and not self._store.engine_stopped_since(self._last_seen(each))]
+        # By a clock that was set since, it is not known what else happened at that time.
+        seen = [each for each in lost if each.taken and max(self._told, each.sent or 0.0) > self._clock_set]
+        taken = [each for each in seen if not self._store.engine_stopped_since(self._last_seen(each))]
         drawn = [each for each in taken if each.running]
         if drawn or self._others_ran:
             return drawn

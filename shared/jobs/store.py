@@ -206,7 +206,8 @@ class Store:
 
     def stood_in_front(self, number: int, since: float) -> bool:
         """Whether a job of a lower number is unfinished, or was until after `since`, in seconds since 1970."""
-        waits_or_waited = sa.or_(jobs.c.state.in_(UNFINISHED), jobs.c.finished >= since)
+        # What ended ahead of now did so before the clock was set back.
+        waits_or_waited = sa.or_(jobs.c.state.in_(UNFINISHED), jobs.c.finished.between(since, _not_ahead()))
         with self._read() as connection:
             return bool(connection.scalar(sa.select(sa.exists().where(jobs.c.number < number, waits_or_waited))))
 
@@ -219,7 +220,8 @@ class Store:
         """Model, work and seconds of the jobs that were completed last."""
         query = (
             sa.select(jobs.c.model, jobs.c.work, jobs.c.finished - jobs.c.started)
-            .where(jobs.c.state == State.COMPLETED.value, jobs.c.started.is_not(None))
+            # Where the clock was set back meanwhile, it is not known how long it took.
+            .where(jobs.c.state == State.COMPLETED.value, jobs.c.finished > jobs.c.started)
             .order_by(jobs.c.number.desc())
             .limit(limit)
         )
@@ -307,7 +309,8 @@ class Store:
         """Whether somebody ended the engine after `since`, in seconds since 1970."""
         with self._read() as connection:
             when = connection.scalar(sa.select(about.c.value).where(about.c.key == ENGINE_STOP))
-        return when is not None and float(when) >= since
+        # One ahead of now was written before the clock was set back, and would excuse every job until then.
+        return when is not None and since <= float(when) <= _not_ahead()
 
     @_even_if_full
     def beat(self, owner: str) -> None:
@@ -325,7 +328,7 @@ class Store:
     def adopt(self, owner: str, stale_before: float) -> list[JobRow]:
         """Takes over every unfinished job whose owner is gone, or silent since before then; in their order."""
         # One far ahead of now was written before the clock was set back, and would hold its jobs until then.
-        ahead = time.time() + MOST_AHEAD
+        ahead = _not_ahead()
         alive = sa.select(owners.c.id).where(owners.c.heartbeat.between(stale_before, ahead))
         orphans = (jobs.c.state.in_(UNFINISHED), jobs.c.owner != owner, jobs.c.owner.not_in(alive))
         with self._read() as connection:
@@ -474,6 +477,11 @@ class Store:
             raise StorageFailed(
                 f"the jobs' database does not work: {cause}", hint="is the data folder there, and writable?"
             ) from error
+
+
+def _not_ahead() -> float:
+    """Of what was written down, nothing is later, unless the clock was set back since."""
+    return time.time() + MOST_AHEAD
 
 
 def _no_room(job: NewJob, reserve: Reserve) -> StorageFailed:

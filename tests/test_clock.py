@@ -1,0 +1,135 @@
+"""The wall clock is set ahead or back while jobs run and are kept: nothing is blocked, blamed or deleted for it."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from shared.jobs import conductor as module
+from shared.jobs.active import Active
+from shared.jobs.archive import DAY
+from shared.jobs.estimate import seconds_left
+from shared.jobs.store import ENGINE_STOP, Store
+from shared.jobs.tables import JobRow, State, Work, about, jobs
+from tests.desk import Desk, wait_for
+from tests.fake_engine import FakeEngine
+from tests.test_archive import Cellar
+from tests.test_store import add
+
+YEAR = 365 * DAY
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(f"sqlite:///{tmp_path}/jobs.sqlite")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def desk(tmp_path: Path, engine: FakeEngine) -> Iterator[Desk]:
+    desk = Desk(tmp_path, engine)
+    yield desk
+    desk.close()
+
+
+def set_times(store: Store, row: JobRow, **times: float) -> None:
+    """As a clock wrote them that was wrong."""
+    with store._write() as connection:
+        connection.execute(jobs.update().where(jobs.c.id == row.id).values(**times))
+
+
+def test_a_job_that_ended_ahead_of_now_did_not_just_stand_in_front(store: Store) -> None:
+    first, second = add(store), add(store)
+    store.finish(first, "me", State.COMPLETED)
+    assert store.stood_in_front(second.number, time.time() - 60)
+    set_times(store, first, finished=time.time() + YEAR)
+    assert not store.stood_in_front(second.number, time.time() - 60)
+
+
+def test_an_engine_that_was_ended_ahead_of_now_excuses_no_job(store: Store) -> None:
+    store.note_engine_stop()
+    assert store.engine_stopped_since(time.time() - 60)
+    with store._write() as connection:
+        connection.execute(about.update().where(about.c.key == ENGINE_STOP).values(value=repr(time.time() + YEAR)))
+    assert not store.engine_stopped_since(time.time() - 60)
+
+
+def test_a_job_that_ended_before_it_began_measures_nothing(store: Store) -> None:
+    for seconds in (4.0, -YEAR):
+        row = add(store, model="a", work=2.0)
+        store.finish(row, "me", State.COMPLETED, started=time.time())
+        set_times(store, row, finished=time.time() + seconds, started=time.time())
+    ((_, _, seconds),) = store.measured(9)
+    assert seconds == pytest.approx(4.0, abs=1.0)
+    assert seconds_left([], Work("a", 2.0, None), store.measured(9), time.time()) == pytest.approx(4.0, abs=1.0)
+
+
+@pytest.mark.parametrize("ahead", [YEAR, 20 * YEAR])
+def test_what_ended_ahead_of_now_goes_with_the_jobs_after_it(tmp_path: Path, ahead: float) -> None:
+    cellar = Cellar(tmp_path, days=2.0)
+    (wrong, picture), _ = cellar.finished(), cellar.finished()
+    set_times(cellar.store, wrong, finished=time.time() + ahead)
+    assert cellar.archive.expire(time.time()) == 0
+    assert picture.is_file()
+    # The other one is as old as it says.
+    assert cellar.archive.expire(time.time() + 1.9 * DAY) == 0
+    assert cellar.archive.expire(time.time() + 2.1 * DAY) == 2
+    assert not picture.exists()
+    # Where nothing tells how old it is, it stays.
+    last, picture = cellar.finished()
+    set_times(cellar.store, last, finished=time.time() + ahead)
+    assert cellar.archive.expire(time.time() + 3 * DAY) == 0
+    assert picture.is_file()
+    cellar.store.close()
+
+
+def test_without_a_time_only_numbers_and_sizes_count(tmp_path: Path) -> None:
+    cellar = Cellar(tmp_path, days=2.0, count=1)
+    rows = [cellar.finished()[0] for _ in range(2)]
+    for row in rows:
+        set_times(cellar.store, row, finished=1.0)
+    cellar.archive.keep_alone("mine.png", b"png")
+    assert cellar.archive.expire(None) == 1
+    assert cellar.archive.uploads.find("mine.png") == b"png"
+    assert cellar.archive.expire(time.time()) == 1
+    cellar.store.close()
+
+
+@pytest.mark.parametrize("jump", [YEAR, -YEAR])
+def test_nothing_becomes_old_by_a_clock_that_is_set(desk: Desk, monkeypatch: pytest.MonkeyPatch, jump: float) -> None:
+    asked: list[float | None] = []
+    monkeypatch.setattr(module, "EXPIRE", 0.0)
+    monkeypatch.setattr(module, "BEAT", 0.05)
+    monkeypatch.setattr(desk.archive, "expire", lambda now: asked.append(now) or 0)
+    begun, shift = time.time(), 0.0
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=time.sleep, time=lambda: time.time() + shift)
+    monkeypatch.setattr(module, "time", clock)
+    desk.start()
+    wait_for(lambda: len(asked) > 2, "nothing is looked through")
+    # A clock that is wrong when the machine starts is soon set.
+    assert set(asked) == {None}
+    monkeypatch.setattr(module, "SETTLED", 0.0)
+    shift = jump
+    asked.clear()
+    wait_for(lambda: len([now for now in asked if now is not None]) > 2, "nothing is looked through")
+    # At the most as late as it really is; earlier only keeps more.
+    assert max(now for now in asked if now is not None) < begun + 600
+    job_id = desk.submit()
+    assert desk.wait(job_id).state is State.COMPLETED
+
+
+def test_no_job_is_blamed_by_times_from_before_the_clock_was_set(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    conductor = desk.conductor
+    each = Active(add(desk.store, conductor.owner), sent=time.monotonic() - 1)
+    each.taken = True
+    conductor._told = time.monotonic() - 0.5
+    conductor._look_at_clock(time.monotonic(), time.time() + 1.0)
+    assert conductor._suspects([each]) == [each]
+    conductor._look_at_clock(time.monotonic(), time.time() - YEAR)
+    assert conductor._suspects([each]) == []
+    # Seen again by the clock as it is now.
+    conductor._told = time.monotonic()
+    assert conductor._suspects([each]) == [each]
