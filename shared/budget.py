@@ -1,4 +1,4 @@
-"""How much memory the decoded pictures of a process may take together."""
+"""How much memory pictures may take together while a process decodes and encodes them."""
 
 import threading
 import time
@@ -25,6 +25,16 @@ class MemoryBudget:
         self._taken = 0
         # Reentrant, for a picture may be freed at any moment, in the midst of our own work too.
         self._changed = threading.Condition()
+
+    @property
+    def limit(self) -> int:
+        """Bytes that there are in all."""
+        return self._limit
+
+    @property
+    def setting(self) -> str:
+        """The name of the setting that gives more."""
+        return self._setting
 
     @property
     def taken(self) -> int:
@@ -62,8 +72,9 @@ class MemoryBudget:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise Busy(
-                        f"too many large pictures are being read for {field} to have room",
-                        hint=f"send it again later, or smaller; whoever runs this service can raise {self._setting}",
+                        f"too many large pictures are being read or written for {field} to have room",
+                        hint="try again later, or with a smaller picture; "
+                        f"whoever runs this service can raise {self._setting}",
                         retry_after=10,
                     )
                 self._changed.wait(left)

@@ -5,6 +5,7 @@
     │   ├── Unauthorized             401  unauthorized
     │   ├── OriginNotAllowed         403  origin_not_allowed
     │   ├── NotFound                 404  not_found
+    │   ├── NotAcceptable            406  not_acceptable        the picture cannot be written in that format
     │   ├── Cancelled                409  cancelled             the job was cancelled before it was done
     │   ├── NotFinished              409  not_finished          only a finished job can be retried
     │   ├── CallerUnclear            409  caller_unclear        the job may be another caller's
@@ -110,6 +111,13 @@ class NotFound(RequestError):
 
     status = 404
     code = "not_found"
+
+
+class NotAcceptable(RequestError):
+    """The picture is there, and cannot be written in the format that was asked for."""
+
+    status = 406
+    code = "not_acceptable"
 
 
 class Cancelled(RequestError):

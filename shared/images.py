@@ -1,4 +1,4 @@
-"""Bytes from outside become pictures that the engine reads exactly; and PNG bytes become other formats.
+"""Bytes from outside become pictures that the engine reads exactly.
 
 Why everything is normalised here, not sent on as it is: ComfyUI's LoadImage draws a truncated file with a part missing,
 takes grey PNGs one level too dark, gets four of the eight EXIF orientations wrong, and crops to multiples of 8. An
@@ -6,21 +6,15 @@ upright 8-bit RGB PNG with sides that are multiples of 8 comes through to the la
 """
 
 import base64
-import io
 import re
-from typing import Literal
 
 from PIL import Image
 
 from shared.budget import MemoryBudget
 from shared.decoding import WITH_ALPHA, Decoded, decode, is_transparent
 from shared.errors import InvalidPicture
-from shared.exif import comment_exif
 from shared.schema.words import NOTHING, plain
 
-OutputFormat = Literal["png", "webp", "jpeg"]
-# What a picture's name may end in: all are saved as PNG, and converted when they are asked for.
-ENDINGS: dict[str, OutputFormat] = {"png": "png", "webp": "webp", "jpg": "jpeg", "jpeg": "jpeg"}
 DATA_URL = re.compile(r"data:[^,]*?(;base64)?,", re.IGNORECASE)
 
 
@@ -105,16 +99,3 @@ def on_backdrop(image: Image.Image, colour: str) -> Image.Image:
     opaque = Image.new("RGB", image.size, colour)
     opaque.paste(image, mask=image)
     return opaque
-
-
-def convert_png(png: bytes, output: OutputFormat, comment: str | None = None) -> bytes:
-    """The same picture as PNG (unchanged, with its embedded texts), lossless-looking WebP, or JPEG with `comment`."""
-    if output == "png":
-        return png
-    buffer = io.BytesIO()
-    exif = None if comment is None else comment_exif(comment)
-    with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
-        # WebP has transparency; JPEG has none, and what it hides may be of any colour.
-        seen = image if output == "webp" and image.mode in ("RGB", "RGBA") else on_backdrop(image, "white")
-        seen.save(buffer, output, quality=92, exif=exif or b"")
-    return buffer.getvalue()

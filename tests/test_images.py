@@ -11,8 +11,9 @@ import pytest
 from PIL import Image, ImageCms
 
 from shared.decoding import decode
+from shared.encoding import encode_picture
 from shared.errors import InvalidPicture
-from shared.images import convert_png, decode_base64, read_picture
+from shared.images import decode_base64, read_picture
 from shared.masks import read_mask
 from shared.schema.units import Picture
 from tests.house import encoded
@@ -326,18 +327,18 @@ def test_equal_pictures_have_equal_names() -> None:
 
 def test_a_png_converts_and_png_stays_as_it_is() -> None:
     png = encoded(NOISE)
-    assert convert_png(png, "png") is png
+    assert encode_picture(png, "png").content is png
     for output in ("webp", "jpeg"):
-        with Image.open(io.BytesIO(convert_png(png, output))) as picture:  # type: ignore[arg-type]
+        with Image.open(io.BytesIO(encode_picture(png, output).content)) as picture:  # type: ignore[arg-type]
             assert picture.format == output.upper()
             assert picture.size == NOISE.size
 
 
 def test_transparency_stays_in_webp_and_is_white_in_jpeg() -> None:
     png = encoded(solid("RGBA", (0, 0, 0, 0)))
-    with Image.open(io.BytesIO(convert_png(png, "webp"))) as picture:
+    with Image.open(io.BytesIO(encode_picture(png, "webp").content)) as picture:
         assert picture.getpixel((3, 3))[3] == 0  # type: ignore[index]
-    with Image.open(io.BytesIO(convert_png(png, "jpeg"))) as picture:
+    with Image.open(io.BytesIO(encode_picture(png, "jpeg").content)) as picture:
         assert min(picture.getpixel((3, 3))) >= 250  # type: ignore[type-var,arg-type]
 
 

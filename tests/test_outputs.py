@@ -96,7 +96,7 @@ def test_each_picture_names_its_node_title_index_and_measured_size(client: Flask
 def test_an_accepted_picture_is_the_last_stages_or_the_one_asked_for(client: FlaskClient) -> None:
     def answer(**more: Any) -> Any:
         fields = {"custom_workflow": stages(), **more}
-        return client.post("/api/txt2img", json=fields, headers={"Accept": "image/png"})
+        return client.post("/api/txt2img", json=fields, headers={"Accept": "image/png"}, buffered=True)
 
     last, by_id, by_title = answer(), answer(output_node="save"), answer(output_node="The large one")
     assert [each.status_code for each in (last, by_id, by_title)] == [200] * 3
@@ -115,11 +115,11 @@ def test_workflows_with_names_take_it_too(client: FlaskClient, tmp_path: Path) -
     (tmp_path / "workflows").mkdir()
     (tmp_path / "workflows" / "mine.json").write_text(json.dumps(stages()), encoding="utf-8")
     png = {"Accept": "image/png"}
-    reply = client.post("/api/workflows/mine", json={"output_node": "save", "seed": 5}, headers=png)
+    reply = client.post("/api/workflows/mine", json={"output_node": "save", "seed": 5}, headers=png, buffered=True)
     assert "-002_" in reply.headers["Content-Location"]
     assert "X-Warnings" not in reply.headers
     assert reply.headers["X-Seed"] == "5"
-    reply = client.post("/api/workflows/mine", data={"seed": "5"}, headers=png)
+    reply = client.post("/api/workflows/mine", data={"seed": "5"}, headers=png, buffered=True)
     assert "-001_" in reply.headers["Content-Location"]
     for wrong in ("sampler", True, ["save"]):
         reply = client.post("/api/workflows/mine", json={"output_node": wrong})

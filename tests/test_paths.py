@@ -35,7 +35,7 @@ def test_placeholders_that_were_kept_earlier_mean_the_defaults(control: Control,
     told = body(control.client.get("/api/settings/paths"))["paths"]
     assert {name for name, value in told.items() if value is not None} == {"saveMetadata"}
     path = picture(control)
-    assert "Content-Disposition" not in control.client.get(f"/api/images/{path.name}").headers
+    assert "Content-Disposition" not in control.client.get(f"/api/images/{path.name}", buffered=True).headers
     # What somebody did choose stays, beside them.
     (tmp_path / FILE).write_text(json.dumps({**kept, "loras": str(tmp_path), "filename_format": "[seed]"}), "utf-8")
     assert PathsFile(tmp_path).read() == ChosenPaths(loras=tmp_path, filename_format="[seed]")
@@ -48,7 +48,7 @@ def test_a_picture_can_be_asked_for_as_a_file_to_save(control: Control, chosen: 
     stem = path.stem if chosen is None else "mine-143210"
 
     def disposition(address: str) -> str | None:
-        answer = control.client.get(address)
+        answer = control.client.get(address, buffered=True)
         assert (answer.status_code, answer.content_type) == (200, "image/png")
         return answer.headers.get("Content-Disposition")
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from PIL import Image, PngImagePlugin
 
+from shared.encoding import encode_picture
 from shared.exif import comment_exif, read_exif
-from shared.images import convert_png
 from shared.jobs.archive import Archive, Retention
 from shared.jobs.names import filename_prefix, job_beginning
 from shared.jobs.pictures import Pictures
@@ -142,16 +142,18 @@ def test_many_small_chunks_do_not_become_huge_texts(count: int) -> None:
 @pytest.mark.parametrize("output", ["webp", "jpeg"])
 @pytest.mark.parametrize("text", ["a red circle\nSteps: 20", "caf\xe9 \u5186 \U0001f534\nSteps: 1"])
 def test_other_formats_carry_the_text_as_their_comment(output: Any, text: str) -> None:
-    data = convert_png(png(), output, text)
+    data = encode_picture(png(), output, text).content
     assert read_exif(data) == {"parameters": text}
     with Image.open(io.BytesIO(data)) as image:
         assert image.getexif().get_ifd(0x8769)[0x9286].startswith(b"UNICODE\0")
-    assert read_exif(convert_png(png(), output)) == {}
+    assert read_exif(encode_picture(png(), output).content) == {}
 
 
 def test_a_text_too_long_for_exif_is_left_out() -> None:
     assert comment_exif("x" * 40_000) is None
-    assert read_exif(convert_png(png(), "jpeg", "x" * 40_000)) == {}
+    made = encode_picture(png(), "jpeg", "x" * 40_000)
+    assert read_exif(made.content) == {}
+    assert made.warnings == ("the recipe is too long for jpeg, and left out",)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ from typing import Any
 
 from flask import Response, jsonify, request
 
+from shared.encoding import OutputFormat, check_size
 from shared.engine.client import SavedImage
-from shared.errors import GenerationFailed, InvalidValue
+from shared.errors import Busy, GenerationFailed, InvalidValue, NotAcceptable
 from shared.jobs.names import filename_prefix
 from shared.jobs.pictures import Pictures
 from shared.jobs.tables import JobRow, NewJob
@@ -17,11 +18,12 @@ from shared.web.addresses import Addresses
 from shared.web.backend import Backend
 from shared.web.body import Fields, read_fields
 from shared.web.callers import caller_of
+from shared.web.picture_files import picture_file
 from shared.web.reply import (
     picture_facts,
-    picture_reply,
     result_body,
     shown_picture,
+    tell_picture,
     tell_warnings,
     wanted_format,
 )
@@ -71,19 +73,24 @@ def draw(
     `write` makes of a completed job the JSON for who waited.
     """
     place = take_place(backend, request)
+    output = None if place is None or wants_stream(request) else wanted_format(request)
     try:
-        row = _accept(backend, kind, draft, salt or kind)
+        row = _accept(backend, kind, draft, salt or kind, output)
         if wants_stream(request) and place is not None:
             streamed = stream_reply(backend, row, place)
             place = None
             return streamed
-        return accepted_reply(backend, row) if place is None else _result(backend, wait_for(backend, row), write)
+        return (
+            accepted_reply(backend, row) if place is None else _result(backend, wait_for(backend, row), write, output)
+        )
     finally:
         if place is not None:
             place.release()
 
 
-def _accept(backend: Backend, kind: str, draft: Callable[[Fields, str], Draft], salt: str) -> JobRow:
+def _accept(
+    backend: Backend, kind: str, draft: Callable[[Fields, str], Draft], salt: str, output: OutputFormat | None
+) -> JobRow:
     key, body_hash = request.headers.get("Idempotency-Key"), None
     fields = read_fields(request)
     if key is not None:
@@ -93,6 +100,9 @@ def _accept(backend: Backend, kind: str, draft: Callable[[Fields, str], Draft], 
             return _same(earlier, body_hash)
     job_id = str(uuid.uuid4())
     drafted = draft(fields, filename_prefix(job_id, datetime.now()))
+    if output is not None and drafted.size is not None and not _takes_png():
+        # Before anything is drawn for nothing.
+        check_size(drafted.size, output, backend.picture_memory)
     job = NewJob(
         id=job_id,
         kind=kind,
@@ -144,14 +154,44 @@ def _same(earlier: JobRow, body_hash: str | None) -> JobRow:
     return earlier
 
 
-def _result(backend: Backend, row: JobRow, write: Write) -> Response:
-    output = wanted_format(request)
+def _takes_png() -> bool:
+    """Whether the client takes a PNG too, where the format that it likes best cannot be had."""
+    return request.accept_mimetypes["image/png"] > 0
+
+
+def _result(backend: Backend, row: JobRow, write: Write, output: OutputFormat | None) -> Response:
     if output is None:
         return tell_warnings(jsonify(write(row, backend.addresses(), backend.archive.pictures)), row)
     image = shown_picture(row)
-    png = None if image is None else backend.picture(SavedImage(**image))
-    if image is None or png is None:
-        raise GenerationFailed("the engine saved no picture", hint="data/logs/engine.log says more")
+    response = None if image is None else _picture(backend, row, SavedImage(**image), output)
+    if image is None or response is None:
+        raise GenerationFailed("the engine saved no picture", hint="data/logs/engine.log says more", job_id=row.id)
     name = image["filename"]
     facts = picture_facts(row, name, backend.archive.pictures)
-    return tell_warnings(picture_reply(row, backend.addresses(), name, facts, png, output), row)
+    return tell_picture(response, row, backend.addresses(), name, facts)
+
+
+def _picture(backend: Backend, row: JobRow, image: SavedImage, output: OutputFormat) -> Response | None:
+    """The picture in that format, or as PNG where the client takes that too; None if it is gone.
+
+    Raises NotAcceptable and Busy, which say where the picture is: the job is done, and nothing of it is lost.
+    """
+    warnings = row.spec["warnings"]
+    try:
+        return picture_file(backend, image, output, row, warnings=warnings)
+    except NotAcceptable as error:
+        if _takes_png():
+            return picture_file(backend, image, "png", row, warnings=[*warnings, f"{error.message}: it is PNG"])
+        error.details |= _where(backend, row)
+        raise
+    except Busy as error:
+        error.hint = f"the job is done, and its picture is at {backend.addresses().image(image.filename)}"
+        error.details |= _where(backend, row)
+        raise
+
+
+def _where(backend: Backend, row: JobRow) -> dict[str, Any]:
+    """Where a job and its pictures are, for an error."""
+    addresses = backend.addresses()
+    images = [addresses.image(image["filename"]) for image in row.images]
+    return {"job_id": row.id, "url": addresses.job(row.id), "images": images}

@@ -1,17 +1,14 @@
 """The native REST API: POST /api/txt2img, POST /api/img2img, GET /api/images/<name>."""
 
-import io
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from flask import Blueprint, Response, request, send_file
-from PIL import Image
+from flask import Blueprint, Response, request
 
-from shared.errors import InvalidValue, NotFound
-from shared.images import ENDINGS, OutputFormat, convert_png
+from shared.encoding import ENDINGS
+from shared.errors import InvalidValue, NotAcceptable, NotFound
 from shared.jobs.names import job_beginning, locate
-from shared.jobs.recipes import infotext, with_recipe
 from shared.jobs.tables import JobRow
 from shared.schema.request import Common
 from shared.schema.words import find_word
@@ -21,6 +18,7 @@ from shared.web.body import Fields
 from shared.web.custom import FIELD as CUSTOM
 from shared.web.custom import alpha_use, custom_graph, read_custom, sent_values
 from shared.web.objections import objection
+from shared.web.picture_files import picture_file
 from shared.web.reading.requests import Context, Reading, read_img2img, read_txt2img
 from shared.web.reading.sources import AlphaUse
 from shared.web.reply import picture_facts
@@ -56,25 +54,25 @@ def image_routes(backend: Backend) -> Blueprint:
     @routes.get("/api/images/<name>")
     def get_image(name: str) -> Response:
         stem, _, ending = name.rpartition(".")
-        output = ENDINGS.get(ending)
+        output = ENDINGS.get(ending.lower())
         image = None if output is None else locate(f"{stem}.png")
         if image is None or output is None:
             raise NotFound(f"{name} is not the name of a picture", hint="use the url of a reply")
-        path = backend.archive.pictures.finished(image.filename)
-        # A picture never changes under its name, so browsers may keep it.
-        if path is not None and output == "png":
-            return named(send_file(path, mimetype="image/png", max_age=ONE_YEAR), image.filename, ending)
-        png = backend.picture(image)
-        if png is None:
+        row, download = job_of(image.filename), wants_download()
+        try:
+            # A picture never changes under its name, so browsers may keep it.
+            response = picture_file(backend, image, output, row, max_age=ONE_YEAR)
+        except NotAcceptable as error:
+            # Here it is the name that asks for a format.
+            raise InvalidValue(error.message, field="name", hint=f"ask for {stem}.png") from error
+        if response is None:
             raise NotFound(f"there is no picture {name}", hint="it may have been deleted")
-        content = io.BytesIO(_content(png, output, name, job_of(image.filename)))
-        return named(send_file(content, mimetype=f"image/{output}", max_age=ONE_YEAR), image.filename, ending)
+        return named(response, image.filename, ending, row, download=download)
 
-    def named(response: Response, filename: str, ending: str) -> Response:
+    def named(response: Response, filename: str, ending: str, row: JobRow | None, *, download: bool) -> Response:
         """The picture, with the name to save it under: if a format for that was chosen, or it is to be saved."""
-        chosen, download = backend.paths.read().filename_format, wants_download()
+        chosen = backend.paths.read().filename_format
         if chosen is not None:
-            row = job_of(filename)
             facts = {} if row is None else _title_facts(row, picture_facts(row, filename, backend.archive.pictures))
             stem = title(chosen, filename, facts)
         elif download:
@@ -108,25 +106,6 @@ def _title_facts(row: JobRow, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The request's parameters and the picture's own facts, which alone count for a graph of the client's own."""
     measured = ("seed", "width", "height") if row.foreign else ()
     return {**{name: value for name, value in row.spec["request"].items() if name not in measured}, **facts}
-
-
-def _content(png: bytes, output: OutputFormat, name: str, row: JobRow | None) -> bytes:
-    """The picture in that format, with its recipe; `row` is its job, if that is still known."""
-    filename = f"{name.rpartition('.')[0]}.png"
-    if output == "png":
-        # It was told of before its job's end, or the engine runs elsewhere.
-        return png if row is None else with_recipe(png, row, filename)
-    return _converted(png, output, name, None if row is None else infotext(row, filename))
-
-
-def _converted(png: bytes, output: OutputFormat, name: str, comment: str | None) -> bytes:
-    try:
-        return convert_png(png, output, comment)
-    except (ValueError, OSError, Image.DecompressionBombError) as error:
-        # It may be larger than the format, or the memory, bears.
-        raise InvalidValue(
-            f"the picture cannot be written as {output}", field="name", hint=f"ask for {name.rpartition('.')[0]}.png"
-        ) from error
 
 
 def generation_routes(

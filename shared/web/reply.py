@@ -7,11 +7,10 @@ from typing import Any
 
 from flask import Request, Response, jsonify, request
 
+from shared.encoding import OutputFormat
 from shared.errors import DreamLayerError
-from shared.images import OutputFormat, convert_png
 from shared.jobs.names import picture_index, picture_number, saving_node
 from shared.jobs.pictures import Pictures
-from shared.jobs.recipes import infotext, with_recipe
 from shared.jobs.tables import JobRow
 from shared.settings import Settings
 from shared.web.addresses import Addresses
@@ -19,7 +18,13 @@ from workflows.outputs import last_output, seed_of, seeds_in, title
 
 # Characters of the header X-Warnings, and of one warning in it.
 LONGEST_HEADER, LONGEST_WARNING = 3500, 1500
-FORMATS: dict[str, OutputFormat] = {"image/png": "png", "image/webp": "webp", "image/jpeg": "jpeg"}
+FORMATS: dict[str, OutputFormat] = {
+    "image/png": "png",
+    "image/webp": "webp",
+    "image/jpeg": "jpeg",
+}
+# No type of that name is registered, but many send it.
+ALSO_CALLED: dict[str, OutputFormat] = {"image/jpg": "jpeg"}
 
 
 def base_address(settings: Settings) -> str:
@@ -29,8 +34,8 @@ def base_address(settings: Settings) -> str:
 
 def wanted_format(request: Request) -> OutputFormat | None:
     """The picture format that the Accept header asks for; None for JSON, which is also the answer to */*."""
-    best = request.accept_mimetypes.best_match(["application/json", *FORMATS])
-    return FORMATS.get(best or "")
+    formats = FORMATS | ALSO_CALLED
+    return formats.get(request.accept_mimetypes.best_match(["application/json", *formats]) or "")
 
 
 def result_body(row: JobRow, addresses: Addresses, pictures: Pictures) -> dict[str, Any]:
@@ -135,12 +140,10 @@ def timings(row: JobRow) -> dict[str, float | int]:
     return {"waited_s": round(waited, 3), "ran_s": round(ran, 3), "attempts": row.attempts + 1}
 
 
-def picture_reply(
-    row: JobRow, addresses: Addresses, name: str, facts: Mapping[str, Any], png: bytes, output: OutputFormat
+def tell_picture(
+    response: Response, row: JobRow, addresses: Addresses, name: str, facts: Mapping[str, Any]
 ) -> Response:
     """The picture of that name itself; what JSON would have told of it stands in headers. `facts` are its own."""
-    whole = with_recipe(png, row, name) if output == "png" else convert_png(png, output, infotext(row, name))
-    response = Response(whole, mimetype=f"image/{output}")
     others = [addresses.image(image["filename"]) for image in row.images if image["filename"] != name]
     response.headers["Content-Location"] = addresses.image(name)
     response.headers["X-Job-Id"] = row.id

@@ -7,10 +7,12 @@ from typing import Any
 
 from flask import Blueprint, Response
 
+from shared.encoding import BACKDROP, ENDINGS
 from shared.engine.catalog import Catalog
 from shared.engine.options import FACES, NODES_AGE
 from shared.errors import InvalidValue
 from shared.fitting import as_source_to_enlarge
+from shared.images import transparency_left
 from shared.jobs.pictures import Pictures
 from shared.jobs.tables import JobRow
 from shared.schema.body import ExtrasBody
@@ -55,7 +57,12 @@ def extras_routes(backend: Backend) -> Blueprint:
             _face_models(backend.catalog) if body.gfpgan_visibility or body.codeformer_visibility else None,
             warnings,
             transparent=image.mode == "RGBA",
+            budget=backend.picture_memory,
         )
+        if ENDINGS[body.output_format] == "jpeg":
+            warnings += [
+                f"{note}; png and webp keep transparency" for note in transparency_left(image, "image", BACKDROP)
+            ]
         graph = extras(request, prefix).to_api()
         problems = backend.catalog.check(graph)
         if problems:

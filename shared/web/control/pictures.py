@@ -7,8 +7,8 @@ from pathlib import Path
 
 from flask import Blueprint, Response, jsonify, request
 
+from shared.encoding import ENDINGS
 from shared.errors import InvalidValue, NotFound, NotPossible
-from shared.images import ENDINGS
 from shared.jobs.names import locate
 from shared.schema.spellings import sent_instead
 from shared.web.backend import Backend

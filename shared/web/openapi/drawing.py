@@ -18,6 +18,7 @@ from shared.errors import (
     GenerationFailed,
     InvalidPicture,
     InvalidValue,
+    NotAcceptable,
     NotFound,
     QueueFull,
     RequestError,
@@ -77,6 +78,7 @@ ACCEPTED = Reply(
 BODY_ERRORS = (RequestError, BodyTooLarge, UnsupportedBody, InvalidValue, InvalidPicture)
 DRAWING_ERRORS = (
     *BODY_ERRORS,
+    NotAcceptable,
     Cancelled,
     QueueFull,
     GenerationFailed,
@@ -247,7 +249,7 @@ OPERATIONS = (
                     "download", "query", "1: a file to save, in place of a picture to show", {"enum": ["1", "0"]}
                 ),
             ),
-            errors=(NotFound, InvalidValue, EngineUnavailable),
+            errors=(NotFound, InvalidValue, Busy, EngineUnavailable),
         )
         for folder, summary in (("/api/images", "A picture"), ("/images", "The same, where the web page looks for it"))
     ),

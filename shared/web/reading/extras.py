@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from shared.budget import MemoryBudget
+from shared.encoding import ENDINGS, Limits, limits
 from shared.errors import InvalidValue
 from shared.schema.body import ExtrasBody
 from shared.schema.request import EnlargedLayer, Enlarging, ExtrasRequest, FaceRestoration, FacesLayer, Size
@@ -11,9 +13,6 @@ from shared.web.reading.enlarging import LARGEST_UPSCALE, factor_in_name, not_th
 from shared.web.reading.inventory import Inventory, look_for, match_file
 
 USUAL_FACTOR = 2.0
-# The encoder of WebP takes no larger side; and what is written in another format than the engine's is decoded whole.
-LARGEST_WEBP = 16383
-LARGEST_CONVERTED = 80_000_000
 # What the web page calls a well-known upscaler, in plain letters, and the name that its file has.
 ALSO_CALLED = {"realesrganx4plus": ("RealESRGAN_x4plus",)}
 GFPGAN, CODEFORMER = "GFPGANv1.4.pth", "codeformer.pth"
@@ -27,10 +26,12 @@ def read_extras(
     warnings: list[str],
     *,
     transparent: bool = False,
+    budget: MemoryBudget | None = None,
 ) -> ExtrasRequest:
     """What is to be done with `source`. The page names upscalers that may not be there: they are replaced by Lanczos.
 
-    `face_models` are those that the engine has; None if it cannot restore faces. Raises InvalidValue.
+    `face_models` are those that the engine has; None if it cannot restore faces. `budget` is what encoding the result
+    may take. Raises InvalidValue.
     """
     wanted = [
         (name, visibility, field)
@@ -42,7 +43,8 @@ def read_extras(
     ]
     if len(wanted) == 2 and wanted[1][1] >= 1:
         warnings.append("upscaler_visibility_2 is 1: nothing is to be seen of the first upscaler")
-    size = _size(body, source.size, wanted[0][0] if wanted else None, warnings)
+    bounds = limits(ENDINGS[body.output_format], budget)
+    size = _size(body, source.size, wanted[0][0] if wanted else None, bounds, warnings)
     layers = [
         EnlargedLayer(_enlarging(name, size, field, inventory, warnings), visibility)
         for name, visibility, field in wanted
@@ -50,22 +52,20 @@ def read_extras(
     return ExtrasRequest(source, Enlarging(size), tuple(layers), _faces(body, face_models, warnings), transparent)
 
 
-def _size(body: ExtrasBody, source: Size, upscaler: str | None, warnings: list[str]) -> Size:
+def _size(body: ExtrasBody, source: Size, upscaler: str | None, bounds: Limits | None, warnings: list[str]) -> Size:
     factor = body.upscale_factor
     if factor is None and upscaler is None:
         warnings.append("no upscaler is chosen, or none is visible: the picture keeps its size")
         factor = 1.0
     if factor is None:
         factor = factor_in_name(upscaler or "") or USUAL_FACTOR
-    largest = LARGEST_WEBP if body.output_format == "webp" else LARGEST_UPSCALE
-    size = scaled(source, factor, "upscale_factor", largest)
-    if body.output_format != "png" and size[0] * size[1] > LARGEST_CONVERTED:
+    size = scaled(
+        source, factor, "upscale_factor", LARGEST_UPSCALE if bounds is None else min(bounds.side, LARGEST_UPSCALE)
+    )
+    reason = None if bounds is None else bounds.objection(size)
+    if reason is not None:
         raise InvalidValue(
-            f"output_format {body.output_format} is for pictures of at most {LARGEST_CONVERTED // 1_000_000} "
-            f"megapixels, and this one would have {size[0]}x{size[1]} pixels",
-            field="output_format",
-            hint="use png, or a smaller upscale_factor",
-            value=body.output_format,
+            reason, field="output_format", hint="use png, or a smaller upscale_factor", value=body.output_format
         )
     return size
 

@@ -1,0 +1,220 @@
+"""Finished pictures in other formats: what a format and the memory cannot hold is said, and no job is lost by it."""
+
+import io
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from PIL import Image
+
+from shared.budget import MemoryBudget
+from shared.encoding import BYTES_TO_ENCODE, LARGEST_SIDE, MOST_PIXELS, OutputFormat, encode_picture, limits
+from shared.errors import Busy, InvalidValue, NotAcceptable
+from shared.jobs.tables import JobRow, NewJob, State
+from shared.schema.units import Picture
+from shared.settings import Settings
+from shared.web.app import create_app
+from shared.web.backend import Backend
+from shared.web.native import image_routes
+from shared.web.upscaling import upscale_routes
+from tests.house import encoded
+from tests.test_extras import StockCatalog, read
+
+SETTING = "DREAM_LAYER_PICTURE_MEMORY_MB"
+SMALL = encoded(Image.new("RGB", (100, 100), "red"))
+SIZES: list[tuple[OutputFormat, int]] = [("webp", 16_383), ("jpeg", 65_500)]
+
+
+@pytest.mark.parametrize(("output", "side"), SIZES)
+def test_the_largest_side_of_a_format_is_the_encoders_own(output: OutputFormat, side: int) -> None:
+    for size in ((side, 1), (1, side)):
+        assert Image.open(io.BytesIO(encode_picture(encoded(Image.new("L", size)), output).content)).size == size
+    for size in ((side + 1, 1), (1, side + 1)):
+        with pytest.raises(NotAcceptable, match=f"at most {side} pixels a side") as refused:
+            encode_picture(encoded(Image.new("L", size)), output)
+        assert "PNG" in str(refused.value.hint)
+
+
+@pytest.mark.parametrize("output", BYTES_TO_ENCODE)
+def test_encoding_is_admitted_by_bytes_before_it_begins(output: OutputFormat, monkeypatch: pytest.MonkeyPatch) -> None:
+    cost = 100 * 100 * BYTES_TO_ENCODE[output]
+    budget = MemoryBudget(cost, SETTING, patience=0.01)
+    seen: list[int] = []
+    monkeypatch.setattr("shared.encoding._encode", lambda *_: seen.append(budget.taken))
+    encode_picture(SMALL, output, budget=budget)
+    assert (seen, budget.taken) == ([cost], 0)
+    with budget.admit(1, "another"), pytest.raises(Busy) as busy:
+        encode_picture(SMALL, output, budget=budget)
+    assert busy.value.retry_after
+    with pytest.raises(NotAcceptable) as refused:
+        encode_picture(SMALL, output, budget=MemoryBudget(cost - 1, SETTING))
+    assert SETTING in str(refused.value.hint)
+    assert len(seen) == 1
+
+
+def test_a_conversion_waits_for_its_turn() -> None:
+    budget = MemoryBudget(100 * 100 * BYTES_TO_ENCODE["webp"], SETTING, patience=60)
+    made: list[bytes] = []
+    with budget.admit(budget.limit, "another"):
+        waiting = threading.Thread(target=lambda: made.append(encode_picture(SMALL, "webp", budget=budget).content))
+        waiting.start()
+        waiting.join(0.2)
+        assert made == []
+    waiting.join(30)
+    assert len(made) == 1
+
+
+def test_a_file_that_is_no_whole_png_is_refused(tmp_path: Path) -> None:
+    noise = encoded(Image.effect_noise((64, 64), 90))
+    for number, broken in enumerate((b"", b"png", noise[:40], noise[:1500])):
+        path = tmp_path / f"{number}.png"
+        path.write_bytes(broken)
+        with pytest.raises(NotAcceptable, match="cannot be written as webp"):
+            encode_picture(path, "webp")
+
+
+def test_limits_follow_the_budget() -> None:
+    assert limits("png") is None
+    small = limits("webp", MemoryBudget(28_000_000, SETTING))
+    assert small is not None
+    assert (small.pixels, small.more, small.side) == (1_000_000, SETTING, LARGEST_SIDE["webp"])
+    assert "at most 1 megapixels" in str(small.objection((2000, 1000)))
+    large = limits("webp", MemoryBudget(10**10, SETTING))
+    assert large is not None
+    assert (large.pixels, large.more) == (MOST_PIXELS, None)
+
+
+def test_what_extras_could_not_write_is_refused_before_it_is_drawn() -> None:
+    for output in ("webp", "jpg"):
+        with pytest.raises(InvalidValue) as refused:
+            read(source=Picture(b"x", 4000, 4000), output_format=output, upscale_factor=2.5)
+        assert refused.value.field == "output_format"
+    read(source=Picture(b"x", 4000, 4000), output_format="png", upscale_factor=2.5)
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[FlaskClient, Backend, dict[str, Any]]]:
+    """POST /api/upscale without an engine: each job is done at once, and its picture is `made["picture"]`."""
+    backend = Backend(Settings(data_dir=tmp_path))
+    about: dict[str, Any] = {"picture": SMALL, "jobs": []}
+
+    def accept(job: NewJob, _uploads: Mapping[str, bytes]) -> tuple[JobRow | None, bool]:
+        row, new = backend.store.add(job, "me", 1000)
+        folder, _, prefix = row.spec["graph"]["SaveImage"]["inputs"]["filename_prefix"].partition("/")
+        path = backend.settings.output_dir / folder / f"{prefix}_00001_.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(about["picture"])
+        about["jobs"].append(row.id)
+        image = {"filename": path.name, "subfolder": folder, "type": "output"}
+        return backend.store.finish(row, "me", State.COMPLETED, images=[image]), new
+
+    monkeypatch.setattr(backend, "accept", accept)
+    monkeypatch.setattr(backend, "catalog", StockCatalog())
+    routes = [upscale_routes(backend), image_routes(backend)]
+    yield create_app("txt2img", backend.settings, routes).test_client(), backend, about
+    backend.stop()
+
+
+def ask(client: FlaskClient, accept: str, size: tuple[int, int] = (20, 10), **fields: Any) -> Any:
+    body = {"image": (io.BytesIO(encoded(Image.new("RGB", size, "red"))), "a.png"), **fields}
+    return client.post("/api/upscale", data=body, headers={"Accept": accept}, buffered=True)
+
+
+Made = tuple[FlaskClient, Backend, dict[str, Any]]
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("image/png", "PNG"),
+        ("image/webp", "WEBP"),
+        ("image/jpeg", "JPEG"),
+        ("image/jpg", "JPEG"),
+        ("image/*", "PNG"),
+        ("image/avif,image/webp,image/apng,image/*,*/*;q=0.8", "WEBP"),
+    ],
+)
+def test_accept_brings_each_format(made: Made, accept: str, kind: str) -> None:
+    answer = ask(made[0], accept)
+    assert answer.status_code == 200, answer.text
+    assert answer.mimetype == f"image/{kind.lower()}"
+    assert Image.open(io.BytesIO(answer.data)).format == kind
+    assert answer.headers["X-Job-Id"] == made[2]["jobs"][0]
+    assert "Cache-Control" not in answer.headers or "max-age" not in answer.headers["Cache-Control"]
+
+
+@pytest.mark.parametrize(("output", "side"), SIZES)
+def test_a_finished_picture_that_the_format_cannot_hold_is_not_lost(made: Made, output: str, side: int) -> None:
+    client, _, about = made
+    about["picture"] = encoded(Image.new("RGB", (side + 1, 1), "red"))
+    refused = ask(client, f"image/{output}")
+    assert refused.status_code == 406, refused.text
+    told = refused.get_json()
+    assert f"at most {side} pixels a side" in told["message"]
+    error = told["error"]
+    assert (error["code"], error["job_id"]) == ("not_acceptable", about["jobs"][0])
+    (address,) = error["images"]
+    assert Image.open(io.BytesIO(client.get(address, buffered=True).data)).size == (side + 1, 1)
+    named = client.get(address.replace(".png", f".{output}"))
+    assert (named.status_code, named.get_json()["error"]["field"]) == (422, "name")
+    assert f"at most {side} pixels a side" in named.get_json()["message"]
+
+
+def test_who_takes_png_too_gets_it_with_a_warning(made: Made) -> None:
+    client, _, about = made
+    about["picture"] = encoded(Image.new("RGB", (16_384, 1), "red"))
+    answer = ask(client, "image/webp, image/png;q=0.5")
+    assert (answer.status_code, answer.mimetype) == (200, "image/png")
+    (warning,) = json.loads(answer.headers["X-Warnings"])
+    assert "at most 16383 pixels a side" in warning
+    assert warning.endswith("it is PNG")
+
+
+def test_a_size_that_is_known_before_is_refused_before_anything_is_drawn(made: Made) -> None:
+    client, _, about = made
+    refused = ask(client, "image/webp", (2048, 1), upscale_factor="8")
+    assert (refused.status_code, about["jobs"]) == (406, [])
+    assert ask(client, "application/json", (2048, 1), upscale_factor="8").status_code == 200
+    assert ask(client, "image/webp, image/*;q=0.1", (2048, 1), upscale_factor="8").status_code == 200
+
+
+def test_without_room_the_answer_says_where_the_picture_is(made: Made) -> None:
+    client, backend, about = made
+    backend.picture_memory = MemoryBudget(1_000_000, SETTING, patience=0.01)
+    cost = 100 * 100 * BYTES_TO_ENCODE["webp"]
+    with backend.picture_memory.admit(1_000_000 - cost + 1, "another"):
+        busy = ask(client, "image/webp")
+        by_name = client.get(busy.get_json()["error"]["images"][0].replace(".png", ".webp"))
+    assert (busy.status_code, by_name.status_code) == (503, 503)
+    assert busy.get_json()["error"]["job_id"] == about["jobs"][0]
+    assert busy.headers["Retry-After"]
+    assert ask(client, "image/webp").status_code == 200
+
+
+def test_jpeg_says_on_which_ground_what_is_transparent_lies(made: Made) -> None:
+    client, _, about = made
+    image = Image.new("RGBA", (40, 10), (200, 16, 32, 255))
+    image.paste((0, 0, 0, 0), (0, 0, 10, 10))
+    about["picture"] = encoded(image)
+    answer = ask(client, "image/jpeg")
+    (warning,) = json.loads(answer.headers["X-Warnings"])
+    assert warning == (
+        "the picture is transparent (25.0% of it): there it was taken as white, for jpeg has no transparency"
+    )
+    assert min(Image.open(io.BytesIO(answer.data)).getpixel((2, 5))) >= 250  # type: ignore[type-var,arg-type]
+    webp = ask(client, "image/webp")
+    assert "X-Warnings" not in webp.headers
+    assert Image.open(io.BytesIO(webp.data)).convert("RGBA").getpixel((2, 5))[3] == 0  # type: ignore[index]
+
+
+def test_names_end_in_any_case(made: Made) -> None:
+    client, _, _ = made
+    address = ask(client, "application/json").get_json()["comfy_response"]["generated_images"][0]["url"]
+    for ending, kind in (("PNG", "PNG"), ("JPG", "JPEG"), ("WebP", "WEBP")):
+        assert (
+            Image.open(io.BytesIO(client.get(address.replace(".png", f".{ending}"), buffered=True).data)).format == kind
+        )
