@@ -15,6 +15,7 @@ FLAT = (
     *(
         "budget",
         "decoding",
+        "encoding",
         "masks",
         "exif",
         "infolabels",
