@@ -15,6 +15,7 @@ from shared.engine.families import STARTER_MARK, ModelFile, TextEncoder, classif
 from shared.engine.headers import Header
 from shared.prompts import EmbeddingFiles
 from shared.web.body import Fields
+from shared.web.custom import unknown_to_starter
 from shared.web.reading.requests import Context, read_img2img, read_txt2img
 from shared.web.reading.starter_words import means_nothing, unknown_words, vocabulary
 from starter import CHECKPOINT_NAME, CHECKPOINT_NAMES
@@ -22,11 +23,15 @@ from starter.assemble import FINGERPRINT
 from starter.tokenizer import LONGEST, is_known, tokens, words
 from starter.words import PIECES, ROWS, TOKEN_IDS, VOCABULARY
 from tests.conftest import COMFYUI_DIR
+from tests.control import Control
 from tests.engine_prompts import EnginePrompts
+from tests.foreign_graphs import api, plain
 from tests.readings import PICTURE, context, read
 from tests.shelf import OWN, Shelf
+from workflows.foreign import read_graph
 
 FILES = EmbeddingFiles(["dream-layer-ruby.safetensors"])
+LOADER = "CheckpointLoaderSimple"
 KIT = Shelf(checkpoints=(OWN, *sorted(CHECKPOINT_NAMES)))
 # Rows of the table that say nothing of a picture.
 SILENT = {0, *(ROWS[TOKEN_IDS[word][0]] for row in (*VOCABULARY["grammar"], ",") for word in row.split())}
@@ -35,6 +40,14 @@ SILENT |= {ROWS[49406], ROWS[49407]}
 LETTERS = st.sampled_from(
     [*"aerdcyn ,.'-_()\\:1s", "\u2019", "\u00e9", "e\u0301", "\u8d64", "\U0001f534", "RED", "blue", "cyan"]
 )
+
+
+def starter_graph(prompt: str, negative_prompt: str) -> dict[str, Any]:
+    return plain(
+        ckpt=(LOADER, {"ckpt_name": CHECKPOINT_NAME}),
+        good=("CLIPTextEncode", {"text": prompt, "clip": ["ckpt", 1]}),
+        bad=("CLIPTextEncode", {"text": negative_prompt, "clip": ["ckpt", 1]}),
+    )
 
 
 @cache
@@ -171,6 +184,28 @@ def test_every_checkpoint_of_the_kit_warns_once_in_all(name: str) -> None:
     assert warning.startswith(f"{name} does not know 'dragon', 'wizard' of prompt and knows no word of negative_prompt")
     assert vocabulary() in warning
     assert "python dream_layer.py models add sd15" in warning
+
+
+@pytest.mark.parametrize(
+    ("graph", "expected"),
+    [
+        (
+            plain(ckpt=(LOADER, {"ckpt_name": CHECKPOINT_NAME})),
+            ["'old' of prompt and knows no word of negative_prompt"],
+        ),
+        (starter_graph("a red circle", "blurry"), ["knows no word of negative_prompt"]),
+        (starter_graph("a red lighthouse", "blue, blurry"), ["does not know 'lighthouse' of prompt."]),
+        (starter_graph("a red circle", "blue, blurry"), []),
+        (plain(ckpt=(LOADER, {"ckpt_name": OWN})), []),
+        ({**starter_graph("a cat", ""), **api({"other": (LOADER, {"ckpt_name": OWN})})}, []),
+        ({**starter_graph("a cat", ""), **api({"clip": ("CLIPLoader", {"clip_name": "l.safetensors"})})}, []),
+        (api({"save": ("SaveImage", {"images": "x"})}), []),
+    ],
+)
+def test_graphs_of_ones_own_warn_too(control: Control, graph: dict[str, Any], expected: list[str]) -> None:
+    warnings = unknown_to_starter(control.backend, read_graph(graph, "custom_workflow"))
+    assert len(warnings) == len(expected)
+    assert all(part in warning for part, warning in zip(expected, warnings, strict=True))
 
 
 def test_many_words_are_counted() -> None:

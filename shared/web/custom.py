@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
+from shared.defaults import is_starter
 from shared.engine.check import Problem
 from shared.engine.known import how_to_add
 from shared.engine.limits import check_limits
@@ -24,6 +25,7 @@ from shared.web.reading.notations import misread
 from shared.web.reading.prompts import embedding_files, heard
 from shared.web.reading.requests import Reading
 from shared.web.reading.sources import AlphaUse
+from shared.web.reading.starter_words import starter_warnings
 from workflows.foreign import read_graph
 from workflows.graph import ApiGraph
 from workflows.loading import input_name
@@ -79,6 +81,7 @@ def custom_graph(
     # What was placed was read before.
     read = {target for target, name in fields.items() if name in ("prompt", "negative_prompt")}
     odd = misread_prompts(backend, checked, FIELD, {}, except_for=read)
+    odd += unknown_to_starter(backend, checked)
     return with_prefix(checked, prefix), warnings + ignored + odd
 
 
@@ -141,6 +144,21 @@ def misread_prompts(
         except InvalidValue as error:
             raise InvalidValue(error.message, field=guilty, hint=error.hint, node=target[0]) from error
     return warnings
+
+
+def unknown_to_starter(backend: Backend, graph: ApiGraph) -> list[str]:
+    """The warning that the starter model does not know some words of the graph's prompts; none for other models, and
+    where a text encoder of its own reads them."""
+    names = [name for node in graph.values() if isinstance(name := node["inputs"].get("ckpt_name"), str)]
+    files = [backend.catalog.model_file("checkpoints", name) for name in names]
+    other_encoder = any("CLIPLoader" in node["class_type"] for node in graph.values())
+    if not files or other_encoder or not all(map(is_starter, files)):
+        return []
+    texts = dict(prompt_texts(graph))
+    fields = find_places(graph).fields_of(("prompt", "negative_prompt"))
+    negative = [text for target, text in texts.items() if fields.get(target) == "negative_prompt"]
+    positive = [text for target, text in texts.items() if fields.get(target) != "negative_prompt"]
+    return starter_warnings(files[0], positive, negative, embedding_files(backend.catalog, *texts.values()))
 
 
 def check(

@@ -22,7 +22,7 @@ from shared.schema.units import Picture, align
 from shared.web.accepting import Draft, draw
 from shared.web.backend import Backend
 from shared.web.body import Fields
-from shared.web.custom import check, misread_prompts
+from shared.web.custom import check, misread_prompts, unknown_to_starter
 from shared.web.reading.pictures import SentPictures
 from workflows.loading import input_name
 from workflows.named import FIELD, PICTURE_TYPES, Workflow, read_workflow
@@ -156,7 +156,11 @@ def _draft(backend: Backend, workflow: Workflow, fields: Fields, prefix: str) ->
     return Draft(
         request={"workflow": workflow.name, **values},
         graph=with_prefix(graph, prefix),
-        warnings=[*warnings, *reader.warnings, *ignored, *misread_prompts(backend, graph, FIELD, sent_by)],
+        warnings=[
+            *(*warnings, *reader.warnings, *ignored),
+            *misread_prompts(backend, graph, FIELD, sent_by),
+            *unknown_to_starter(backend, graph),
+        ],
         uploads={picture.name: picture.png for picture in pictures.values()},
         kept=reader.kept,
         # Its own earlier jobs tell how long it takes.

@@ -91,7 +91,7 @@ def read_txt2img(fields: Fields, context: Context) -> Reading[Txt2ImgRequest]:
     frame = Frame(size, asked=size)
     if first is not None and body.large_sizes == "two_passes" and not body.hires_fix:
         frame = Frame(first, asked=size, enlarged=size)
-    parts, parameters = _common(body, chosen, frame, sent, context.inventory, warnings)
+    parts, parameters = _common(body, chosen, frame, sent, context, warnings)
     warnings += sent.warnings
     request = Txt2ImgRequest(**parts)
     warnings += [] if context.custom else without_effect(body, request)
@@ -124,7 +124,7 @@ def read_img2img(fields: Fields, context: Context) -> Reading[Img2ImgRequest]:
             warnings.append(warning)
         if first is not None and body.large_sizes == "two_passes" and not body.hires_fix:
             source = drawn_small(source, first)
-    parts, parameters = _common(body, chosen, source.frame, sent, context.inventory, warnings)
+    parts, parameters = _common(body, chosen, source.frame, sent, context, warnings)
     warnings += sent.warnings
     parameters |= {**source.names, "denoising_strength": source.frame.denoise}
     if source.inpainting is not None:
@@ -146,16 +146,18 @@ def _common(
     chosen: Chosen,
     frame: Frame,
     sent: SentPictures,
-    inventory: Inventory,
+    context: Context,
     warnings: list[str],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What every request holds, and the parameters that say the same."""
+    inventory = context.inventory
     embeddings = embedding_files(inventory, body.prompt, body.negative_prompt)
     prompt, tagged = take_loras(body.prompt)
     prompt, odd = read_prompt(prompt, "prompt", embeddings)
     negative_prompt, odd_too = read_prompt(body.negative_prompt, "negative_prompt", embeddings)
     warnings += odd + misplaced_loras(negative_prompt) + odd_too
-    warnings += starter_warnings(prompt, negative_prompt, chosen, embeddings)
+    if not context.custom and not chosen.models.text_encoders:
+        warnings += starter_warnings(chosen.file, [prompt], [negative_prompt], embeddings)
     names = choose_names(
         body.sampler_name,
         body.scheduler,

@@ -4,11 +4,11 @@ It was trained with a hundred words. All others are the same to it, so a prompt 
 else, and only a warning tells why. Other models know any word.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from shared.defaults import is_starter
+from shared.engine.families import ModelFile
 from shared.prompts import END_OF_NAME, IDENTIFIER, EmbeddingFiles, embedding_name, embedding_words, segments, unescape
-from shared.web.reading.models import Chosen
 from shared.web.reading.notations import shortened
 from starter.tokenizer import words
 from starter.words import VOCABULARY, is_grammar
@@ -20,19 +20,21 @@ KINDS = ("shapes", "colours", "backgrounds", "sizes", "places", "landscapes")
 REAL_MODEL = "`python dream_layer.py models add sd15` gets a model that knows more"
 
 
-def starter_warnings(prompt: str, negative_prompt: str, chosen: Chosen, files: EmbeddingFiles) -> list[str]:
-    """One warning if the starter, or another model of its kit, is to draw words that it does not know; else none.
+def starter_warnings(
+    file: ModelFile, prompts: Iterable[str], negative_prompts: Iterable[str], files: EmbeddingFiles
+) -> list[str]:
+    """One warning if `file` is the starter, or of its kit, and is to draw words that it does not know; else none.
 
-    Of `prompt` each such word counts. A `negative_prompt` counts only if none of its words means anything: what
-    is not understood there takes nothing away from the picture. `files` are the embeddings that there are.
+    Of `prompts` each such word counts. A negative prompt counts only if none of its words means anything: what is not
+    understood there takes nothing away from the picture. `files` are the embeddings that there are.
     """
-    if not is_starter(chosen.file) or chosen.models.text_encoders:
+    if not is_starter(file):
         return []
-    unknown = unknown_words(prompt)
+    unknown = list(dict.fromkeys(word for prompt in prompts for word in unknown_words(prompt)))
     parts = [f"does not know {_listed(unknown)} of prompt"] if unknown else []
-    if means_nothing(negative_prompt, files):
+    if any(means_nothing(prompt, files) for prompt in negative_prompts):
         parts.append("knows no word of negative_prompt")
-    return [f"{chosen.name} {' and '.join(parts)}. It knows {vocabulary()}; {REAL_MODEL}"] if parts else []
+    return [f"{file.name} {' and '.join(parts)}. It knows {vocabulary()}; {REAL_MODEL}"] if parts else []
 
 
 def unknown_words(prompt: str) -> list[str]:
