@@ -89,3 +89,12 @@ def test_a_key_that_repeats_itself_is_guessable(key: str) -> None:
 @pytest.mark.parametrize("key", [KEY, "2f1c9a7be04d5683", "Zm9vYmFyYmF6cXV4", "00000000-1111-4222-8333-abcdef012345"])
 def test_a_key_as_programs_make_them_is_not(key: str) -> None:
     assert not is_guessable(key)
+
+
+@pytest.mark.parametrize("date", ["1" * 5000, "Mon, 01 Jan 2024 00:00:00 " + "1" * 4000, "\x80", "Mon, 32 Jan 99999"])
+@pytest.mark.parametrize("header", ["If-Modified-Since", "If-Unmodified-Since", "If-Range"])
+def test_dates_that_are_none_do_no_harm(make: Make, header: str, date: str) -> None:
+    client, backend = make()
+    address = f"/api/images/{finish(backend).images[0]['filename']}"
+    shown = client.get(address, headers={header: date, "Range": "bytes=0-1"})
+    assert shown.status_code == (200 if header == "If-Range" else 206)

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,19 @@ def test_a_job_drawn_again_is_of_who_asked_for_it(service: Service) -> None:
         ),
         ({"content_type": "application/x-www-form-urlencoded", "data": b"x"}, 400),
         ({"content_type": "application/x-www-form-urlencoded", "data": b"job_id=%ff"}, 400),
+        ({"content_type": "application/x-www-form-urlencoded", "data": b"&&"}, 400),
+        ({"content_type": "application/json", "data": b'{"job_id": "\\ud800"}'}, 404),
+        ({"content_type": "application/json", "data": b'{"job_id": "\\u0000"}'}, 404),
+        ({"data": {"job_id": (BytesIO(b"x"), "job.txt")}}, 422),
+        ({"data": {"job_id": (BytesIO(b"x"), "")}}, 422),
+        ({"data": {"other": (BytesIO(b""), "")}}, 422),
+        (
+            {
+                "content_type": FORM,
+                "data": b"--b\r\ncontent-disposition: form-data; name=job_id; filename*=utf-8''%ff\r\n\r\n1\r\n--b--",
+            },
+            422,
+        ),
         ({"content_type": "application/json", "data": b" "}, 400),
         ({"content_type": "application/json", "data": b"{"}, 400),
         ({"content_type": "application/json", "data": b"null"}, 400),

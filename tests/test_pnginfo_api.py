@@ -251,3 +251,22 @@ def test_a_file_without_recipe_gets_it_on_the_way_out(house: TestHouse) -> None:
     served = fetch(reply, 0)
     assert read_texts(served)["dream_layer"] == read_texts(whole)["dream_layer"]
     assert pixels(served) == pixels(whole)
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "NaN", "Infinity"])
+@pytest.mark.parametrize(
+    "texts",
+    [
+        {"prompt": '{"1": {"class_type": "KSampler", "inputs": {"seed": 3, "cfg": NUMBER, "list": [[NUMBER]]}}}'},
+        {"dream_layer": '{"kind": "txt2img", "parameters": {"cfg_scale": NUMBER, "lora": {"strength": NUMBER}}}'},
+    ],
+)
+def test_numbers_that_no_browser_reads_are_null(client: FlaskClient, texts: dict[str, str], number: str) -> None:
+    content = with_texts(encoded(PICTURE), {key: text.replace("NUMBER", number) for key, text in texts.items()})
+
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    told = json.loads(client.post("/api/png-info", data=content, content_type="image/png").data, parse_constant=refuse)
+    assert told["parameters"].get("cfg_scale") is None
+    assert told["status"] == "success"

@@ -8,10 +8,12 @@ import pytest
 from shared.defaults import choose_checkpoint
 from shared.engine.families import ModelFile
 from shared.errors import EngineUnavailable, InvalidPicture, InvalidValue
+from shared.schema.body import Txt2ImgBody
 from shared.schema.request import Enlarging, Lora
 from shared.web.body import Fields
 from shared.web.reading.pictures import upload_name
 from shared.web.reading.requests import Context, read_img2img, read_txt2img
+from shared.web.reading.validate import MOST_PROBLEMS, validate
 from starter import CHECKPOINT_NAME
 from tests.house import data_url, encoded
 from tests.page import UNIT, generation
@@ -394,3 +396,11 @@ def test_a_wrong_value_is_told_with_its_range(values: dict[str, Any], field: str
 
 def test_all_wrong_fields_are_told_at_once() -> None:
     assert [problem["field"] for problem in refused(width=5, steps="x").details["problems"]] == ["width", "steps"]
+
+
+@pytest.mark.parametrize("wrong", [{"text_encoders": [1] * 500}, {"controlnet": {"units": ["a"] * 500}}])
+def test_of_many_wrong_values_the_first_are_told(wrong: dict[str, Any]) -> None:
+    # Each costs a look at the whole schema.
+    with pytest.raises(InvalidValue) as caught:
+        validate(Txt2ImgBody, {"prompt": "x", **wrong})
+    assert len(caught.value.details["problems"]) == MOST_PROBLEMS

@@ -139,7 +139,8 @@ class Store:
 
     def get(self, job_id: str) -> JobRow | None:
         """The job of that id."""
-        return self._first(statements.GET, {"the_id": job_id})
+        # No database takes half of a character, and not each takes NUL.
+        return self._first(statements.GET, {"the_id": job_id}) if job_id.isprintable() else None
 
     def state(self, job_id: str) -> State | None:
         """Where the job of that id stands: what is asked most often."""

@@ -2,15 +2,19 @@
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from flask import Blueprint, Flask, Response, jsonify, redirect, request
+from flask.json.provider import DefaultJSONProvider
 from flask.typing import ResponseReturnValue
 from flask_cors import CORS
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 from werkzeug.exceptions import NotFound as NoSuchRoute
+from werkzeug.http import parse_date
 
 import shared
 from shared.errors import BodyTooLarge, DreamLayerError, NotFound, RequestError
+from shared.json_limits import dump_json
 from shared.settings import Settings
 from shared.web.body import MOST_FIELDS, StrictRequest
 from shared.web.directions import LONGEST, way_to, way_to_call
@@ -21,11 +25,24 @@ from shared.web.reply import base_address, error_reply
 
 log = logging.getLogger(__name__)
 
+DATES = ("HTTP_IF_MODIFIED_SINCE", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_IF_RANGE")
+
+
+class ReadableJson(DefaultJSONProvider):
+    """Replies as JSON that browsers read, whatever numbers a file or the engine brought."""
+
+    sort_keys = False
+
+    def dumps(self, obj: Any, **kwargs: Any) -> str:
+        """As Flask writes it, without NaN and Infinity."""
+        options = {"default": self.default, "ensure_ascii": self.ensure_ascii, "sort_keys": self.sort_keys}
+        return dump_json(obj, **{**options, **kwargs})
+
 
 def create_app(service: str, settings: Settings, routes: Sequence[Blueprint]) -> Flask:
     """The application of `service` (its name in /health) with the given routes."""
     app = Flask(service, static_folder=None)
-    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.json = ReadableJson(app)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_mb * 1024 * 1024
     # Flask refuses text fields of a form over 500 kB by default; a picture as base64 is larger.
     app.config["MAX_FORM_MEMORY_SIZE"] = app.config["MAX_CONTENT_LENGTH"]
@@ -45,6 +62,7 @@ def create_app(service: str, settings: Settings, routes: Sequence[Blueprint]) ->
             raise refusal
         if request.method != "OPTIONS":
             guard.check(request)
+        _forget_wrong_dates(request.environ)
 
     @app.get("/health")
     def health() -> Response:
@@ -99,6 +117,15 @@ def restrict(response: Response, *, keyed: bool) -> Response:
         response.cache_control.public = False
         response.cache_control.private = True
     return response
+
+
+def _forget_wrong_dates(environ: dict[str, Any]) -> None:
+    """Takes dates that are none out of a request: they count as not sent (RFC 9110, 13.1); Werkzeug fails at some."""
+    for name in DATES:
+        try:
+            parse_date(environ.get(name))
+        except ArithmeticError:
+            environ[name] = "no date"
 
 
 def _http_error(error: HTTPException, service: str, settings: Settings) -> Response:

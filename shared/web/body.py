@@ -129,6 +129,8 @@ def _check_form(request: Request) -> None:
             what if boundary else "the form has no boundary",
             hint=f"{NO_HEADER}; JSON is application/json" if boundary else NO_HEADER,
         ) from error
+    if not names and request.mimetype == "application/x-www-form-urlencoded" and request.get_data():
+        raise RequestError("the form has no field", hint="write name=value, or send no body")
     if None in names:
         raise RequestError("a part of the form has no name", hint='name it: content-disposition: form-data; name="..."')
     refuse_twice(names)
@@ -173,6 +175,9 @@ def read_optional_fields(request: Request, *known: str) -> Fields:
             there = f"it may have {', '.join(known)}, or no body" if known else "it takes none"
             meant = f"did you mean {near[0]}?" if near else there
             raise InvalidValue(f"{name[:100]} is not a field here", field=name[:100], hint=meant)
+    # Also a file without a name, which is left out elsewhere: an empty choice in a page's form.
+    for name in request.files:
+        raise InvalidValue(f"{name[:100]} must be text, not a file", field=name[:100])
     return fields
 
 

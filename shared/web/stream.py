@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from shared.jobs.bells import Bell
 from shared.jobs.store import Store
 from shared.jobs.tables import Event
+from shared.json_limits import dump_json
 
 LAST_EVENTS = ("completed", "failed", "cancelled")
 # In seconds. Between two looks at the table for jobs of another process, whose bells are not heard here.
@@ -69,4 +69,4 @@ def event_stream(
 
 def frame(name: str, data: Data) -> str:
     """One event on the wire."""
-    return f"event: {name}\ndata: {json.dumps(data)}\n\n"
+    return f"event: {name}\ndata: {dump_json(data)}\n\n"

@@ -37,6 +37,8 @@ from shared.web.reading.loras import written_loras
 B = TypeVar("B", bound=BaseModel)
 
 TEXTS = ("prompt", "negative_prompt")
+# How many wrong fields of one body are told.
+MOST_PROBLEMS = 20
 # What a form can only hold as text.
 STRUCTURED = ("controlnet", "custom_workflow", "text_encoders")
 # Names that may be left to us: a menu's own words for that are as if nothing was sent.
@@ -71,16 +73,17 @@ SETTINGS = "override_settings"
 
 
 def validate(model: type[B], values: Mapping[str, Any]) -> B:
-    """The body in `values`. Raises InvalidValue that names the first wrong field, and lists all in `problems`."""
+    """The body in `values`. Raises InvalidValue that names the first wrong field, and lists the first in `problems`."""
     try:
         return model(**values)
     except ValidationError as error:
-        problems = [_problem(model, item) for item in error.errors(include_url=False)]
+        found = error.errors(include_url=False)
+        problems = [_problem(model, item) for item in found[:MOST_PROBLEMS]]
         field = problems[0]["field"]
         raise InvalidValue(
             problems[0]["message"],
             field=field,
-            hint=_hint(model, error.errors(include_url=False)[0], field),
+            hint=_hint(model, found[0], field),
             problems=problems if len(problems) > 1 else None,
         ) from error
 
