@@ -17,7 +17,7 @@ from pathlib import Path
 
 from launcher.pip_output import PipOutput, expected_sizes, normalised
 from launcher.progress import bar, size_text, time_text
-from launcher.terminal import TICK, activity, can_move, draw, erase, plain, say
+from launcher.terminal import TICK, activity, can_move, columns, draw, erase, plain, say
 
 STEP = "packages"
 # The first pip that tells its progress in a form for programs.
@@ -108,12 +108,12 @@ class _Run:
         if speed > 0:
             words += [f"{size_text(speed)}/s", f"{time_text((output.total - output.fetched) / speed)} left"]
         words.append(plain(re.split(r"-\d", output.current)[0]) or "looking up what is needed")
-        return f"{bar(output.fetched / output.total)}  {', '.join(words)}"
+        return f"{bar(output.fetched / output.total, columns())}  {', '.join(words)}"
 
     def _installing(self) -> str:
         # pip is silent while it unpacks; what is there tells how far it is.
         done, count = len(set(_installed(self._python)) - self._before), len(self._output.packages)
-        return f"{bar(done / max(1, count))}  installing {min(done, count)} of {_count(count)}"
+        return f"{bar(done / max(1, count), columns())}  installing {min(done, count)} of {_count(count)}"
 
 
 class _Pip:

@@ -1,7 +1,8 @@
 """Sizes, times and bars as a terminal shows them. Pure, standard library only."""
 
 FILLED, EMPTY = "#", "."
-BAR = 24
+# Characters of a bar, by those of the whole line from which on there is room for it.
+BARS = ((110, 24), (80, 10))
 
 
 def size_text(size: float) -> str:
@@ -20,8 +21,10 @@ def time_text(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
-def bar(fraction: float) -> str:
-    """How much is done, 0 to 1, as a bar with its percentage."""
+def bar(fraction: float, columns: int = BARS[0][0]) -> str:
+    """How much is done, 0 to 1, as a bar with its percentage, in a line of `columns`; a narrow one has no bar."""
     part = min(1.0, max(0.0, fraction))
-    filled = int(part * BAR)
-    return f"[{FILLED * filled}{EMPTY * (BAR - filled)}] {int(part * 100):3d} %"
+    length = next((length for least, length in BARS if columns >= least), 0)
+    filled = int(part * length)
+    drawn = f"[{FILLED * filled}{EMPTY * (length - filled)}] " if length else ""
+    return f"{drawn}{int(part * 100):3d} %"

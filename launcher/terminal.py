@@ -79,8 +79,7 @@ def complain(step: str, message: str, hint: str | None) -> None:
 
 def draw(line: str) -> None:
     """Draws a line that moves in place of the one before. Only where `can_move`."""
-    width = _columns() - 1
-    sys.stdout.write(ERASE + line[:width])
+    sys.stdout.write(ERASE + line[: columns() - 1])
     sys.stdout.flush()
 
 
@@ -136,7 +135,8 @@ def _interrupt(_signum: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _columns() -> int:
+def columns() -> int:
+    """Characters of a line of the terminal; 80 where there is none."""
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns or 80
     except (OSError, ValueError):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from launcher.models.sources import Download, read_source
+from launcher.models.tables import known_table
 from shared.engine.kinds import KINDS
 from shared.engine.known import KNOWN, find_known, markdown_table
 from shared.keys import KeyRing
@@ -57,3 +58,15 @@ def test_the_list_of_known_models_is_sound() -> None:
 
 def test_the_readme_has_the_list() -> None:
     assert markdown_table() in (PROJECT_DIR / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("columns", [40, 80, 100])
+def test_in_a_narrow_terminal_the_list_has_no_broken_lines(columns: int) -> None:
+    wide = known_table(KNOWN, [], 200)
+    assert wide == known_table(KNOWN, [])
+    assert len(wide.splitlines()) == 1 + len(KNOWN)
+    narrow = known_table(KNOWN, [KNOWN["sd15"].file], columns).splitlines()
+    assert len(narrow) == 2 * len(KNOWN)
+    assert max(map(len, narrow)) < 80
+    assert narrow[0].split() == ["sd15", "Stable", "Diffusion", "1.5"]
+    assert narrow[1].strip().endswith("sha256 known, is here")

@@ -68,7 +68,8 @@ def test_what_is_expected_is_in_the_lock() -> None:
 
 
 def test_a_terminal_gets_one_bar_and_a_line_for_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(terminal, "_columns", lambda: 200)
+    for module in (terminal, packages):
+        monkeypatch.setattr(module, "columns", lambda: 200)
     clock = iter([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0])
     monkeypatch.setattr(packages.time, "monotonic", lambda: next(clock))
     python = tmp_path / "bin" / "python"
@@ -97,6 +98,9 @@ def test_bars_and_times() -> None:
     assert bar(0) == f"[{'.' * 24}]   0 %"
     assert bar(0.5) == f"[{'#' * 12}{'.' * 12}]  50 %"
     assert bar(7) == f"[{'#' * 24}] 100 %"
+    # What stands beside it goes before its length.
+    assert bar(0.5, 80) == f"[{'#' * 5}{'.' * 5}]  50 %"
+    assert bar(0.5, 40) == " 50 %"
     assert [time_text(seconds) for seconds in (0, 61, 3723)] == ["0:00", "1:01", "1:02:03"]
 
 

@@ -3,16 +3,19 @@
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import requests
 
+from shared.errors import SetupError
 from shared.settings import PREFIX, PROJECT_DIR, Settings
-from shared.web.serve import open_ports
+from shared.web.serve import check_port, open_ports
 from tests.conftest import free_ports, launched, launcher_environment
 from tests.house import TIMEOUT, TestHouse, wait_for_health
+from tests.served import serving
 
 SERVER = """
 import sys
@@ -50,6 +53,35 @@ def test_free_ports_are_told_from_taken_ones() -> None:
     assert found == [free]
     (problem,) = problems
     assert (problem.step, problem.hint) == (f"port {other}", "stop it, or set B to a free port")
+
+
+def test_a_service_of_ours_that_has_the_port_is_told_from_other_programs(tmp_path: Path) -> None:
+    with (
+        serving(Settings(threads=8, waiters=1, streams=1, data_dir=tmp_path)) as served,
+        pytest.raises(SetupError) as wrong,
+    ):
+        check_port("127.0.0.1", served.port, "A")
+    assert wrong.value.message == "the service test of Dream Layer listens there already"
+    assert "status" in str(wrong.value.hint)
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\n\r\n[]", b'HTTP/1.1 200 OK\r\n\r\n{"a": 1}']
+)
+def test_whatever_another_program_says_it_is_one(answer: bytes) -> None:
+    (port,) = free_ports(1)
+    with taken(port) as other, ThreadPoolExecutor(1) as pool:
+
+        def answer_all() -> None:
+            for _ in range(2):
+                client, _ = other.accept()
+                with client:
+                    client.sendall(answer)
+
+        told = pool.submit(answer_all)
+        with pytest.raises(SetupError, match="another program listens there"):
+            check_port("127.0.0.1", port, "A")
+        told.result(timeout=TIMEOUT)
 
 
 def test_one_application_answers_on_many_ports() -> None:

@@ -33,7 +33,7 @@ from launcher.models.shelf import (
 from launcher.models.sources import STEP, Download, read_source
 from launcher.models.tables import NOTHING, describe, known_table, shelf_table
 from launcher.progress import size_text
-from launcher.terminal import complain, plain, say
+from launcher.terminal import columns, complain, plain, say
 from shared.engine.families import classify
 from shared.engine.headers import read_header
 from shared.engine.known import KNOWN
@@ -77,7 +77,8 @@ def _list(models_dir: Path) -> None:
         told = f"unfinished: {_files(len(parts))}, {size}; the same `models add` goes on with a download"
         sys.stdout.write(f"\n  {told}\n")
     sys.stdout.write("\n  `models add` knows these by name:\n\n")
-    sys.stdout.write(known_table(KNOWN, (Path(model.name).name for model in models)) + "\n\n")
+    room = columns() if sys.stdout.isatty() else None
+    sys.stdout.write(known_table(KNOWN, (Path(model.name).name for model in models), room) + "\n\n")
 
 
 def _add(models_dir: Path, keys: KeyRing, options: argparse.Namespace) -> None:

@@ -38,8 +38,9 @@ def shelf_table(models: Sequence[Model]) -> str:
     return "\n".join(lines)
 
 
-def known_table(known: Mapping[str, KnownModel], there: Iterable[str]) -> str:
-    """What can be added by name; `there`: file names that are there already."""
+def known_table(known: Mapping[str, KnownModel], there: Iterable[str], columns: int | None = None) -> str:
+    """What can be added by name; `there`: file names that are there already. In a line of `columns` that is too narrow
+    for the table, each model has two lines."""
     present = set(there)
     rows = [
         (
@@ -53,7 +54,12 @@ def known_table(known: Mapping[str, KnownModel], there: Iterable[str]) -> str:
         for name, model in known.items()
     ]
     head = ("name", "model", "size", "licence", "checked against")
-    a, b, c, d, _ = _widths([head, *rows])
+    a, b, c, d, e = _widths([head, *rows])
+    if columns is not None and columns <= 4 + a + b + c + d + e + 8:
+        return "\n".join(
+            f"    {name:<{a}}  {title}\n    {'':<{a}}  {size if size != '?' else 'size not sure'}, {licence}, {rest}"
+            for name, title, size, licence, rest in rows
+        )
     return "\n".join(
         f"    {name:<{a}}  {title:<{b}}  {size:>{c}}  {licence:<{d}}  {rest}"
         for name, title, size, licence, rest in [head, *rows]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import http.client
 import importlib.util
+import json
 import logging
 import signal
 import socket
@@ -32,6 +34,8 @@ log = logging.getLogger(__name__)
 SHORT_THREADS = 4
 # Bytes of the largest head of a request: browsers send the cookies of all programs on localhost along.
 LARGEST_HEAD = 64 * 1024
+# Bytes that are read of what answers on a port that is to be ours.
+LARGEST_HEALTH = 10_000
 # Bytes of a body, and of an answer that waits for its client, that are kept in memory; more goes to a file.
 IN_MEMORY = 256 * 1024
 
@@ -185,9 +189,29 @@ def check_port(host: str, port: int, setting: str) -> None:
         probe.settimeout(1)
         taken = probe.connect_ex((address.strip("[]"), port)) == 0
     if taken:
+        name = _service_at(address, port)
+        if name is not None:
+            raise SetupError(
+                f"port {port}",
+                f"the service {name} of Dream Layer listens there already",
+                hint=f"python dream_layer.py status shows what runs, stop ends it; or set {setting} to a free port",
+            )
         raise SetupError(
             f"port {port}", "another program listens there", hint=f"stop it, or set {setting} to a free port"
         )
+
+
+def _service_at(address: str, port: int) -> str | None:
+    """The name of the service of ours that answers there; None if it is another program."""
+    connection = http.client.HTTPConnection(address.strip("[]"), port, timeout=1)
+    try:
+        connection.request("GET", "/health")
+        told = json.loads(connection.getresponse().read(LARGEST_HEALTH))
+        return str(told["service"])[:30] if "version" in told else None
+    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError):
+        return None
+    finally:
+        connection.close()
 
 
 def _serve_development(app: Flask, settings: Settings, port: int) -> None:
