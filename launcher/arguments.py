@@ -17,6 +17,19 @@ LINES, MOST_LINES = 20, 100_000
 class Parser(argparse.ArgumentParser):
     """A wrong command line is one line that says what is wrong, and one that says where help is."""
 
+    def __init__(self, **options: Any) -> None:
+        # The beginning of an option is a typing error here, not the option: `up --no-i` must not start everything.
+        super().__init__(**{"allow_abbrev": False, **options})
+
+    def options_of(self, arguments: Sequence[str]) -> list[str]:
+        """The options of the command that was typed, and of its action, such as those of `models add`."""
+        known = [name for action in self._actions for name in action.option_strings]
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                names = [each for each in arguments if each in action.choices]
+                known += [name for each in names[:1] for name in action.choices[each].options_of(arguments)]
+        return known
+
     def error(self, message: str) -> NoReturn:
         """Writes both, and ends with exit code 2."""
         sys.stderr.write(f"{self.prog}: {shorten(plain(message))}\n  -> python {self.prog} --help\n")
@@ -36,7 +49,8 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     if rest and options.command != "test":
-        parser.error(f"not understood: {' '.join(rest)}")
+        near = difflib.get_close_matches(rest[0].partition("=")[0], parser.options_of(arguments), n=1)
+        parser.error(f"not understood: {' '.join(rest)}" + (f"; did you mean {near[0]}?" if near else ""))
     return options, rest
 
 

@@ -67,7 +67,10 @@ DESCRIPTORS = 8192
 
 
 def run_house(*, services: bool, starter: bool) -> int:
-    """Starts everything, waits for Ctrl-C, SIGTERM or `stop`, stops everything. Returns the exit code."""
+    """Starts everything, waits for Ctrl-C, SIGTERM or `stop`, stops everything. Returns the exit code.
+
+    Raises KeyboardInterrupt if it was ended so before everything ran.
+    """
     _log_to(logging.StreamHandler(), f"{erase_prefix(sys.stderr)}  %(asctime)s     %(message)s")
     logging.getLogger("waitress").setLevel(logging.WARNING)
     return_freed_memory()
@@ -101,6 +104,8 @@ def run_house(*, services: bool, starter: bool) -> int:
         complain("files", str(error), f"is the disk full or a folder not writable? {PREFIX}DATA_DIR moves the data")
         return 1
     except KeyboardInterrupt:
+        if not house.is_up:
+            raise
         return 0
     finally:
         # A second Ctrl-C must not leave the work of the first half done.
@@ -140,6 +145,8 @@ class House:
         self._manager: EngineManager | None = None
         self._backend: Backend | None = None
         self._control: ServedHere | None = None
+        self.is_up = False
+        """Whether everything was started."""
 
     def start(self, settings: Settings, *, services: bool, starter: bool) -> None:
         """Starts all there is to start, in an order that lets slow things overlap. Raises SetupError."""
@@ -178,6 +185,7 @@ class House:
                 proven = prove(engine)
         except EngineError as error:
             raise engine_failed(error, settings) from error
+        self.is_up = True
         say("engine", engine_text(settings.engine_address, time.monotonic() - begun, proven=proven))
 
     def stop(self) -> None:

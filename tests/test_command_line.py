@@ -137,6 +137,25 @@ def test_whatever_is_typed(command: tuple[str, ...], more: list[str]) -> None:
     failed_clearly(*command, *more)
 
 
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (("up", "--no-instal"), "--no-install"),
+        (("up", "--nostarter"), "--no-starter"),
+        (("run", "--no-start"), "--no-starter"),
+        (("logs", "--follo"), "--follow"),
+        (("jobs", "list", "--al"), "--all"),
+        (("models", "add", "x", "--kin=loras"), "--kind"),
+        (("models", "remove", "x", "--ye"), "--yes"),
+        (("--versio",), "--version"),
+        (("up", "--hlep"), "--help"),
+    ],
+)
+def test_the_beginning_of_an_option_is_not_the_option(command: tuple[str, ...], option: str) -> None:
+    told = failed_clearly(*command)
+    assert f"did you mean {option}?" in told
+
+
 @pytest.fixture
 def server() -> Iterator[FileServer]:
     with file_server() as running:

@@ -1,10 +1,18 @@
-"""What the launcher says of the engine at the end of a start."""
+"""What the launcher says of the engine at the end of a start, and of a start that is ended."""
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from launcher.house import engine_failed, engine_text
 from shared.errors import EngineError, EngineUnavailable
-from shared.settings import Settings
+from shared.settings import PREFIX, PROJECT_DIR, Settings
+from tests.conftest import launcher_environment
+from tests.house import TIMEOUT
 
 HERE, THERE = "http://127.0.0.1:8188", "http://10.0.0.9:8188"
 
@@ -30,3 +38,28 @@ def test_an_engine_elsewhere_that_fails_is_named_once_with_its_setting(error: En
 def test_our_own_engine_that_fails_keeps_the_hint_of_its_error() -> None:
     failed = engine_failed(EngineError("it drew another colour", hint="data/logs/engine.log says more"), Settings())
     assert (failed.message, failed.hint) == (f"it drew another colour ({HERE})", "data/logs/engine.log says more")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_start_that_is_ended_says_so(number: signal.Signals, tmp_path: Path) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        silent.settimeout(TIMEOUT)
+        environ = launcher_environment(tmp_path / "data")
+        environ[f"{PREFIX}ENGINE_URL"] = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        launcher = subprocess.Popen(
+            [sys.executable, "dream_layer.py", "run"],
+            cwd=PROJECT_DIR, env=environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            # The engine is asked, and will never answer.
+            with silent.accept()[0]:
+                launcher.send_signal(number)
+                _, err = launcher.communicate(timeout=TIMEOUT)
+        finally:
+            launcher.kill()
+    assert launcher.returncode == 130
+    assert err.endswith("\n  stopped; the same command goes on where this one was\n")
+    assert "Traceback" not in err
