@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import requests
 import websocket
 
+from shared.engine.access import EngineAccess
 from shared.engine.catalog import Catalog
 from shared.engine.client import EngineClient
 from shared.jobs.names import filename_prefix
@@ -69,14 +70,15 @@ class Client(Protocol):
 class Bare:
     """A client of ComfyUI, as its own examples are: it hears of the job's end, looks it up, gets the picture."""
 
-    def __init__(self, engine_url: str) -> None:
+    def __init__(self, engine_url: str, access: EngineAccess) -> None:
         self._url = engine_url
-        self._catalog = Catalog(EngineClient(engine_url))
+        self._catalog = Catalog(EngineClient(engine_url, access))
         self._id = str(uuid.uuid4())
-        self._session = _session(f"{engine_url}/prompt")
+        self._session = _session(f"{engine_url}/prompt", access.headers())
         self._socket = websocket.create_connection(
             f"{engine_url.replace('http', 'ws', 1)}/ws?clientId={self._id}",
             timeout=TIMEOUT,
+            header=access.headers(),
             http_no_proxy=["*"],
             # Otherwise it looks at each byte, for a millisecond of each job: a bare client is to be a quick one.
             skip_utf8_validation=True,
@@ -172,9 +174,10 @@ class Ours:
         self._session.close()
 
 
-def _session(url: str) -> requests.Session:
-    """A session, connected by a first request."""
+def _session(url: str, headers: Mapping[str, str] | None = None) -> requests.Session:
+    """A session, connected by a first request, which sends these headers with each."""
     session = requests.Session()
+    session.headers.update(headers or {})
     # Proxies are for the internet; looking for them takes time, too.
     session.trust_env = False
     session.get(url, timeout=TIMEOUT).raise_for_status()

@@ -12,6 +12,7 @@ import requests
 
 from bench.processes import own_place
 from shared.child import Child, Keeper
+from shared.engine.access import EngineAccess, engine_access
 from shared.engine.client import EngineClient
 from shared.engine.process import make_keeper, use_cpu
 from shared.settings import PREFIX, PROJECT_DIR, Settings, load_settings
@@ -27,7 +28,7 @@ class House:
         self.service_url = f"http://127.0.0.1:{settings.txt2img_port}"
         self.on_cpu = use_cpu(settings)
         self._log_dir = settings.log_dir
-        self._client = EngineClient(self.engine_url)
+        self._client = EngineClient(self.engine_url, engine_access(settings))
         self._engine = make_keeper(settings, self._client, comfyui_dir, cpu=self.on_cpu)
         self._service = self._new_service()
 
@@ -49,6 +50,11 @@ class House:
         self._service = self._new_service()
         self._service.start()
         self._service.wait_ready()
+
+    @property
+    def access(self) -> EngineAccess:
+        """What the engine asks for."""
+        return self._client.access
 
     def wait_idle(self) -> None:
         """Waits until the engine has no job."""

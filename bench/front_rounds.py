@@ -120,7 +120,7 @@ class Rounds:
         return found
 
     def _bare(self) -> Client:
-        return Bare(self._house.engine_url)
+        return Bare(self._house.engine_url, self._house.access)
 
     def _ours(self) -> Client:
         return Ours(self._house.service_url)

@@ -31,6 +31,7 @@ def main() -> None:
     rows: dict[str, list[float]] = {"engine": [], "ours, known": [], "ours, asked anew": []}
     with running_house() as house, requests.Session() as session:
         session.trust_env = False
+        session.headers.update(house.access.headers())
         engine, ours = f"{house.engine_url}/object_info", f"{house.service_url}/api/options"
         for url in (engine, ours):
             seconds(session, url)

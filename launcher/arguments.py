@@ -78,7 +78,10 @@ def _parser() -> Parser:
         "the next start. The exit code is 0 if nothing runs any more.",
     )
     _add_log_arguments(commands.add_parser("logs", help="show the logs, and follow them with -f"))
-    commands.add_parser("open", help="open the page in the browser, or show its address")
+    opening = commands.add_parser("open", help="open the page in the browser, or show its address")
+    opening.add_argument(
+        "page", nargs="?", choices=("engine",), metavar="PAGE", help="engine: ComfyUI's own page, where it is installed"
+    )
     _add_job_arguments(commands.add_parser("jobs", help="list and cancel jobs, whether or not anything runs"))
     add_model_arguments(commands.add_parser("models", help="list, add and remove model files"))
     commands.add_parser("test", help="run the whole test suite; further arguments go to pytest")

@@ -14,20 +14,24 @@ Paint = Callable[..., str]
 
 @dataclasses.dataclass(frozen=True)
 class Addresses:
-    """Base URLs, without a slash at their end; `keyed`: every request but those of /docs needs the API key."""
+    """Base URLs, without a slash at their end; `keyed`: every request but those of /docs needs the API key.
+    `engine_page`: the engine serves ComfyUI's own page."""
 
     txt2img: str
     img2img: str
     control: str
     engine: str
     keyed: bool = False
+    engine_page: bool = False
 
     @classmethod
-    def of(cls, host: str, ports: Mapping[str, int], engine: str, *, keyed: bool) -> "Addresses":
+    def of(
+        cls, host: str, ports: Mapping[str, int], engine: str, *, keyed: bool, engine_page: bool = False
+    ) -> "Addresses":
         """The addresses of services that listen on `host`; `ports` by the names of the services."""
         name = "localhost" if host in LOCAL else f"[{host}]" if ":" in host else host
         urls = {service: f"http://{name}:{port}" for service, port in ports.items()}
-        return cls(urls["txt2img"], urls["img2img"], urls["control"], engine, keyed)
+        return cls(urls["txt2img"], urls["img2img"], urls["control"], engine, keyed, engine_page)
 
     @classmethod
     def read(cls, values: Any) -> "Addresses | None":
@@ -69,7 +73,9 @@ def _open(addresses: Addresses, paint: Paint) -> str:
 
 
 def _table(addresses: Addresses, *, services: bool) -> str:
-    rows = [("control", f"{addresses.control}/api/models"), ("engine", addresses.engine)]
+    # Without its token, which is new after each restart and would be old here.
+    engine = f"{addresses.engine}   (python dream_layer.py open engine)" if addresses.engine_page else addresses.engine
+    rows = [("control", f"{addresses.control}/api/models"), ("engine", engine)]
     if services:
         rows = [
             ("txt2img", f"{addresses.txt2img}/api/txt2img"),

@@ -373,7 +373,13 @@ def _service_lives(settings: Settings, port: int, probe_file: Path) -> Callable[
 def addresses_of(settings: Settings) -> Addresses:
     """Where everything listens, as this machine reaches it."""
     ports = {"txt2img": settings.txt2img_port, "img2img": settings.img2img_port, "control": settings.control_port}
-    return Addresses.of(settings.host, ports, settings.engine_address, keyed=settings.api_key is not None)
+    return Addresses.of(
+        settings.host,
+        ports,
+        settings.engine_address,
+        keyed=settings.api_key is not None,
+        engine_page=settings.engine_page and settings.engine_url is None,
+    )
 
 
 def _tell_left_over(unfinished: int) -> None:

@@ -12,10 +12,12 @@ from launcher.house import addresses_of
 from launcher.instance import Instance, Record, terminate
 from launcher.jobs import run_jobs
 from launcher.logs import show_logs
-from launcher.status import NOTHING_RUNS, Status, probe, status_text
+from launcher.status import NOTHING_RUNS, TIMEOUT, Status, probe, status_text
 from launcher.terminal import BOLD, CYAN, activity, complain, paint, plain, say
-from shared.errors import DreamLayerError, SetupError
-from shared.settings import Settings, load_settings
+from shared.engine.access import engine_access
+from shared.engine.client import EngineClient
+from shared.errors import DreamLayerError, EngineDenied, EngineError, SetupError
+from shared.settings import PREFIX, Settings, load_settings
 
 # Seconds in which a launcher that was asked to end does: it gives its children 8 of them.
 END_TIMEOUT = 30.0
@@ -31,7 +33,7 @@ def run_operation(options: argparse.Namespace) -> int:
         if options.command == "stop":
             return _stop(settings, instance)
         if options.command == "open":
-            return _open(settings, instance)
+            return _open_engine(settings) if options.page == "engine" else _open(settings, instance)
         if options.command == "logs":
             return show_logs(settings, options.name, lines=options.lines, follow=options.follow)
         return run_jobs(settings, options, running=instance.running() is not None)
@@ -99,9 +101,36 @@ def _open(settings: Settings, instance: Instance) -> int:
     if not any(part.answers for part in probe(settings, instance.running()).parts if part.name == "txt2img"):
         complain("open", f"nothing answers at {page}", "python dream_layer.py up starts it")
         return NOTHING_RUNS
-    opened = has_desktop(sys.platform, os.environ) and webbrowser.open(page)
+    opened = _in_browser(page)
     say("page" if not opened else "opened", paint(page, BOLD, CYAN))
     return 0
+
+
+def _open_engine(settings: Settings) -> int:
+    if settings.engine_url is None and not settings.engine_page:
+        raise SetupError(
+            "open", "ComfyUI's own page is not installed", hint=f"{PREFIX}ENGINE_PAGE=true and a new start bring it"
+        )
+    access = engine_access(settings)
+    try:
+        EngineClient(settings.engine_address, access).system_stats(TIMEOUT)
+    except EngineDenied:
+        raise
+    except EngineError as error:
+        complain("open", error.message, error.hint)
+        return NOTHING_RUNS
+    page = access.page(settings.engine_address)
+    if _in_browser(page):
+        # Without the token, which the browser has now.
+        say("opened", paint(f"{settings.engine_address}/", BOLD, CYAN))
+    else:
+        say("page", paint(page, BOLD, CYAN))
+        say("", "good until the engine is started again")
+    return 0
+
+
+def _in_browser(page: str) -> bool:
+    return has_desktop(sys.platform, os.environ) and webbrowser.open(page)
 
 
 def has_desktop(platform: str, environ: Mapping[str, str]) -> bool:

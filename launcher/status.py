@@ -14,6 +14,9 @@ from launcher.greeting import Paint
 from launcher.instance import Record
 from launcher.terminal import GREEN, RED, plain
 from shared import __version__
+from shared.engine.access import engine_access
+from shared.engine.client import EngineClient
+from shared.errors import EngineDenied, EngineError, EngineUnavailable
 from shared.settings import Settings
 from shared.web.serve import reachable
 
@@ -74,9 +77,7 @@ def probe(settings: Settings, record: Record | None) -> Status:
             return Part(
                 "engine", settings.engine_address, bool(about.get("answers")), _of_engine(about), about.get("pid")
             )
-        stats = _get(f"{settings.engine_address}/system_stats", {})
-        found = stats is not None and "system" in stats
-        said = "answers" if found else "does not answer" if stats is None else "something listens"
+        found, said = _ask_engine(EngineClient(settings.engine_address, engine_access(settings)))
         return Part("engine", settings.engine_address, found, said)
 
     with ThreadPoolExecutor(len(ports) + 1) as pool:
@@ -120,6 +121,19 @@ def _of_engine(about: Mapping[str, Any]) -> str:
     if about.get("restarts"):
         words.append(f"started again {about['restarts']} times")
     return plain(", ".join(word for word in words if word))
+
+
+def _ask_engine(client: EngineClient) -> tuple[bool, str]:
+    """Whether an engine answers, and that in words."""
+    try:
+        found = "system" in client.system_stats(TIMEOUT)
+    except EngineDenied:
+        return False, "does not let us in"
+    except EngineUnavailable:
+        return False, "does not answer"
+    except EngineError:
+        found = False
+    return found, "answers" if found else "something listens"
 
 
 def _get(url: str, headers: Mapping[str, str]) -> dict[str, Any] | None:

@@ -6,6 +6,8 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +28,15 @@ CHECK, DEAF = 5.0, 120.0
 State = Literal["stopped", "starting", "ready", "restarting"]
 
 
+@dataclass(frozen=True)
+class Guard:
+    """A Python file whose `install` is called in the child before its script, with a secret that `make` makes anew at
+    each start. `make` may raise SetupError."""
+
+    file: Path
+    make: Callable[[], str]
+
+
 class Child:
     """A Python script run as a child that cannot outlive us (see `shared.lifeline`), its output appended to a log.
 
@@ -41,11 +52,14 @@ class Child:
         folder: Path,
         log_path: Path,
         vital: str | None = None,
+        guard: Guard | None = None,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
         self.name = name
         self.log_path = log_path
         options = [] if vital is None else ["--vital", vital]
+        options += [] if guard is None else ["--guard", str(guard.file)]
+        self._guard = guard
         self._python = [str(python), str(LIFELINE), *options]
         self._command = [*self._python, *map(str, command)]
         self._folder = folder
@@ -69,8 +83,12 @@ class Child:
         self._command = [*self._python, *map(str, command)]
 
     def start(self) -> None:
-        """Starts the process. Ctrl-C in our terminal does not reach it: we stop our children ourselves, in order."""
+        """Starts the process. Ctrl-C in our terminal does not reach it: we stop our children ourselves, in order.
+
+        Raises SetupError if its secret cannot be made.
+        """
         self._close_lifeline()
+        secret = None if self._guard is None else self._guard.make()
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         if self.log_path.exists() and self.log_path.stat().st_size > MAX_LOG_BYTES:
             self.log_path.replace(self.log_path.with_suffix(".previous.log"))
@@ -87,6 +105,11 @@ class Child:
                 start_new_session=True,
                 creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
             )
+        if secret is not None and self._process.stdin is not None:
+            # A child that has ended already is noticed by who waits for it.
+            with suppress(BrokenPipeError):
+                self._process.stdin.write(f"{secret}\n".encode())
+                self._process.stdin.flush()
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Its exit code, once it has ended; None if `timeout` seconds pass first."""
@@ -223,8 +246,8 @@ class Keeper:
             if self._stopping.wait(delay):
                 return
             self.restarts += 1
-            self.child.start()
             try:
+                self.child.start()
                 self._wait_ready()
                 log.info("%s is ready again", self.child.name)
             except SetupError as error:

@@ -1,10 +1,13 @@
-"""Runs a Python script that ends when its parent does: `python lifeline.py [--vital NAME] SCRIPT [ARGUMENT ...]`.
+"""Runs a Python script that ends when its parent does: `python lifeline.py [OPTION ...] SCRIPT [ARGUMENT ...]`.
 
 The parent holds the other end of standard input. However it dies, even by SIGKILL, that pipe closes and this process
 ends: no orphan, on any operating system. Standard library only, for the script may run in another environment.
 
 With `--vital NAME` the process ends, too, when a thread that runs a function of that name dies of an exception. ComfyUI
 goes on answering HTTP when the thread that does its work is dead, and would never draw a picture again.
+
+With `--guard FILE` that Python file's `install` is called before the script, with the first line of standard input: a
+secret that nobody reads there, as others could in arguments and environment.
 """
 
 import os
@@ -23,6 +26,14 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
+def _first_line() -> str:
+    line = b""
+    # Byte by byte, for the rest is not ours to read here; and bounded, whoever writes.
+    while len(line) < 1024 and (byte := os.read(0, 1)) not in (b"", b"\n"):
+        line += byte
+    return line.decode("ascii")
+
+
 def _end_with_thread(function: str) -> None:
     usual = threading.excepthook
 
@@ -39,10 +50,17 @@ def _end_with_thread(function: str) -> None:
 
 if __name__ == "__main__":
     del sys.argv[0]
-    if sys.argv[0] == "--vital":
-        _end_with_thread(sys.argv[1])
+    guard = None
+    while sys.argv[0] in ("--vital", "--guard"):
+        if sys.argv[0] == "--vital":
+            _end_with_thread(sys.argv[1])
+        else:
+            guard = sys.argv[1]
         del sys.argv[:2]
     # As if the script had been started directly: its own folder first, and ours not at all.
     sys.path[0] = str(Path(sys.argv[0]).resolve().parent)
+    secret = _first_line() if guard else ""
     threading.Thread(target=_end_with_parent, name="lifeline", daemon=True).start()
+    if guard:
+        runpy.run_path(guard)["install"](secret)
     runpy.run_path(sys.argv[0], run_name="__main__")

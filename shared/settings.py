@@ -92,6 +92,13 @@ class Settings(BaseSettings):
         pattern=r"^https?://",
         description="Address of a ComfyUI that already runs; then none is installed or started.",
     )
+    engine_token: OptionalText = Field(
+        default=None,
+        pattern=r"^[!-~]+$",
+        repr=False,
+        description="Sent to `DREAM_LAYER_ENGINE_URL` as `Authorization: Bearer`, for a proxy before that ComfyUI that "
+        "asks for one.",
+    )
     comfyui_dir: OptionalPath = Field(
         default=None,
         description="Folder of your own ComfyUI to start, in place of the one that set-up fetches.",
@@ -111,7 +118,8 @@ class Settings(BaseSettings):
     )
     engine_page: bool = Field(
         default=False,
-        description="Install and serve ComfyUI's own web page too (0.5 GB), on the engine's port.",
+        description="Install and serve ComfyUI's own web page too (0.5 GB), on the engine's port; "
+        "`python dream_layer.py open engine` opens it.",
     )
     device: Annotated[Literal["auto", "cpu", "gpu"], AnySpelling({"automatic": "auto", "cuda": "gpu"})] = Field(
         default="auto", description="`auto` uses a GPU when there is a usable one, else the CPU."

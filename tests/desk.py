@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from shared.engine.access import TOKEN_FILE, EngineAccess
 from shared.engine.client import EngineClient
 from shared.jobs.archive import Archive, Retention
 from shared.jobs.conductor import Conductor
@@ -44,7 +45,7 @@ class Desk:
 
     def __init__(self, folder: Path, engine: FakeEngine) -> None:
         self.store = Store(f"sqlite:///{folder}/jobs.sqlite")
-        self.client = EngineClient(engine.address)
+        self.client = EngineClient(engine.address, EngineAccess(file=folder / TOKEN_FILE))
         self.archive = Archive(
             self.store, Uploads(folder / "uploads"), Pictures(engine.output_dir, folder / "input"), Retention()
         )

@@ -14,10 +14,12 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from aiohttp import web
 from PIL import Image
+
+from shared.engine.guard import make_guard
 
 DEFINITIONS = Path(__file__).parent / "data" / "object_info.json"
 CHECKPOINTS = ["model.safetensors"]
@@ -58,6 +60,8 @@ class FakeEngine:
         self.output_dir = output_dir
         self.seconds = 0.05
         self.preview = tiny_png()
+        # The token that it asks for, as the engine that we start does; without one it answers everybody.
+        self.token = ""
         # Faults.
         self.silent = False  # The socket says nothing at all.
         self.deaf = False  # It does not heed that a job was cancelled which it works on.
@@ -117,6 +121,12 @@ class FakeEngine:
         for line in list(self._lines.values()):
             self._loop.call_soon_threadsafe(line.abort)
 
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        if not self.token:
+            return cast(web.StreamResponse, await handler(request))
+        return cast(web.StreamResponse, await make_guard(self.token)(request, handler))
+
     def _begin(self) -> None:
         self.running, self._pending, self.history = None, [], {}
         self._arrived = asyncio.Event()
@@ -124,7 +134,7 @@ class FakeEngine:
 
     async def _serve(self, ready: "Future[None]") -> None:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
-        app = web.Application()
+        app = web.Application(middlewares=[self._guard])
         app.on_response_prepare.append(self._late)
         for method, path, handler in (
             ("POST", "/prompt", self._post_prompt),

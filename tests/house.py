@@ -14,6 +14,8 @@ import psutil
 import requests
 from PIL import Image
 
+from shared.engine.access import TOKEN_FILE, EngineAccess
+from shared.engine.client import EngineClient
 from shared.settings import PREFIX
 
 # Seconds; generous, for machines that do other things too.
@@ -72,6 +74,24 @@ class TestHouse:
     @property
     def engine(self) -> str:
         return self._url("ENGINE")
+
+    @property
+    def engine_access(self) -> EngineAccess:
+        """What lets a test ask the engine itself."""
+        return EngineAccess(file=self.data_dir / TOKEN_FILE)
+
+    def engine_client(self) -> EngineClient:
+        """The engine itself, as the services ask it."""
+        return EngineClient(self.engine, self.engine_access)
+
+    def ask_engine(self, method: str, path: str, **options: Any) -> requests.Response:
+        """What the engine itself answers."""
+        headers = self.engine_access.headers()
+        return requests.request(method, self.engine + path, headers=headers, timeout=TIMEOUT, **options)
+
+    def settings_to_share_the_engine(self) -> dict[str, str]:
+        """The settings of others that are to draw with this house's engine."""
+        return {f"{PREFIX}ENGINE_URL": self.engine, f"{PREFIX}ENGINE_TOKEN": self.engine_access.token or ""}
 
     def engine_state(self) -> dict[str, Any]:
         """What the control service tells of the engine."""
@@ -133,23 +153,23 @@ class TestHouse:
     def run(self, nodes: Nodes) -> Image.Image:
         """What the engine's `save` node makes of a graph, asked of the engine itself."""
         graph = {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in nodes.items()}
-        queued = requests.post(f"{self.engine}/prompt", json={"prompt": graph}, timeout=TIMEOUT)
+        queued = self.ask_engine("POST", "/prompt", json={"prompt": graph})
         assert queued.status_code == 200, queued.text
         job = queued.json()["prompt_id"]
         deadline = time.monotonic() + TIMEOUT
         while time.monotonic() < deadline:
-            entry = requests.get(f"{self.engine}/history/{job}", timeout=TIMEOUT).json().get(job)
+            entry = self.ask_engine("GET", f"/history/{job}").json().get(job)
             if entry:
                 assert entry["status"]["status_str"] == "success", entry["status"]["messages"]
                 image = entry["outputs"]["save"]["images"][0]
-                return open_rgb(requests.get(f"{self.engine}/view", params=image, timeout=TIMEOUT).content)
+                return open_rgb(self.ask_engine("GET", "/view", params=image).content)
             time.sleep(0.05)
         raise TimeoutError(job)
 
     def upload(self, image: Image.Image, name: str) -> str:
         """Puts a picture into the engine's input folder; the name that it got there."""
         files = {"image": (name, encoded(image))}
-        reply = requests.post(f"{self.engine}/upload/image", files=files, timeout=TIMEOUT)
+        reply = self.ask_engine("POST", "/upload/image", files=files)
         assert reply.status_code == 200, reply.text
         return str(reply.json()["name"])
 

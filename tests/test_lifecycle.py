@@ -44,7 +44,7 @@ def test_a_request_outlives_the_engine_that_it_runs_on(house: TestHouse) -> None
     waiting = threading.Thread(target=lambda: replies.append(house.draw(**{**SMALL, "width": 128, "steps": 40})))
     waiting.start()
     deadline = time.monotonic() + TIMEOUT
-    while not requests.get(f"{house.engine}/queue", timeout=TIMEOUT).json()["queue_running"]:
+    while not house.ask_engine("GET", "/queue").json()["queue_running"]:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     os.kill(before["pid"], signal.SIGKILL)
@@ -58,7 +58,7 @@ def test_a_request_outlives_the_engine_that_it_runs_on(house: TestHouse) -> None
 def test_results_are_taken_out_of_the_engines_memory(house: TestHouse) -> None:
     job_id = house.draw(**SMALL)["job_id"]
     deadline = time.monotonic() + TIMEOUT
-    while requests.get(f"{house.engine}/history/{job_id}", timeout=TIMEOUT).json():
+    while house.ask_engine("GET", f"/history/{job_id}").json():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
@@ -151,7 +151,7 @@ def test_something_else_than_an_engine_is_not_taken_for_one(tmp_path: Path, hous
 
 def test_without_a_command_it_looks_after_an_engine_elsewhere(tmp_path: Path, house: TestHouse) -> None:
     """The first of the three terminals, with an engine that somebody else started."""
-    environ = {**launcher_environment(tmp_path / "data"), f"{PREFIX}ENGINE_URL": house.engine}
+    environ = {**launcher_environment(tmp_path / "data"), **house.settings_to_share_the_engine()}
     launcher = subprocess.Popen(
         [sys.executable, "dream_layer.py"], cwd=PROJECT_DIR, env=environ, stdout=subprocess.PIPE, text=True
     )
@@ -170,7 +170,7 @@ def test_without_a_command_it_looks_after_an_engine_elsewhere(tmp_path: Path, ho
         launcher.terminate()
         launcher.communicate(timeout=20)
     assert launcher.returncode == 0
-    assert requests.get(f"{house.engine}/system_stats", timeout=TIMEOUT).ok
+    assert house.ask_engine("GET", "/system_stats").ok
 
 
 def test_a_killed_launcher_leaves_no_orphans(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_status_tells_what_runs_and_up_does_not_start_it_twice(house: TestHouse)
 
 
 def test_stop_ends_it_from_another_terminal_and_its_jobs_wait(tmp_path: Path, house: TestHouse) -> None:
-    environ = {**launcher_environment(tmp_path / "data"), f"{PREFIX}ENGINE_URL": house.engine}
+    environ = {**launcher_environment(tmp_path / "data"), **house.settings_to_share_the_engine()}
     command = [sys.executable, "dream_layer.py", "up", "--no-install"]
     launcher = subprocess.Popen(command, cwd=PROJECT_DIR, env=environ, stdout=subprocess.PIPE, text=True)
     try:
@@ -235,8 +235,8 @@ def test_stop_ends_it_from_another_terminal_and_its_jobs_wait(tmp_path: Path, ho
         assert "2 jobs unfinished" in run_launcher(environ, "jobs", "list").stdout
         assert "2 jobs cancelled" in run_launcher(environ, "jobs", "cancel", "all").stdout
         # Nobody was there to tell the engine.
-        requests.post(f"{house.engine}/interrupt", timeout=TIMEOUT)
-        requests.post(f"{house.engine}/queue", json={"clear": True}, timeout=TIMEOUT)
+        house.ask_engine("POST", "/interrupt")
+        house.ask_engine("POST", "/queue", json={"clear": True})
     finally:
         launcher.kill()
         launcher.communicate()
@@ -254,7 +254,7 @@ def test_jobs_that_are_left_over_are_said_at_the_start(tmp_path: Path) -> None:
 
 def test_the_three_terminals_way(tmp_path: Path, house: TestHouse) -> None:
     """Services started by hand, here beside an engine that runs already; ended by Ctrl-C."""
-    environ = {**launcher_environment(tmp_path), f"{PREFIX}ENGINE_URL": house.engine}
+    environ = {**launcher_environment(tmp_path), **house.settings_to_share_the_engine()}
     for script, name in (("txt2img_server.py", "TXT2IMG"), ("img2img_server.py", "IMG2IMG")):
         service = subprocess.Popen([sys.executable, script], cwd=PROJECT_DIR, env=environ, stderr=subprocess.DEVNULL)
         url = f"http://127.0.0.1:{environ[f'{PREFIX}{name}_PORT']}"

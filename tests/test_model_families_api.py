@@ -8,15 +8,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import requests
 from PIL import Image
 
 from shared.engine.catalog import Catalog
-from shared.engine.client import EngineClient
 from shared.web.body import Fields
 from shared.web.reading.requests import Context, read_img2img, read_txt2img
 from tests import tiny
-from tests.house import TIMEOUT, TestHouse, data_url
+from tests.house import TestHouse, data_url
 from workflows.graph import ApiGraph
 from workflows.img2img import img2img
 from workflows.txt2img import txt2img
@@ -42,7 +40,7 @@ def context(house: TestHouse) -> Iterator[Context]:
     try:
         for path, shapes in paths.items():
             tiny.write(path, shapes)
-        yield Context(None, Catalog(EngineClient(house.engine)), lambda _: None)
+        yield Context(None, Catalog(house.engine_client()), lambda _: None)
     finally:
         for path in paths:
             path.unlink(missing_ok=True)
@@ -54,11 +52,11 @@ def accepted(house: TestHouse, graph: ApiGraph) -> None:
         "image": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
         "save": {"class_type": "PreviewImage", "inputs": {"images": ["image", 0]}},
     }
-    requests.post(f"{house.engine}/prompt", json={"prompt": blocker}, timeout=TIMEOUT)
-    answer = requests.post(f"{house.engine}/prompt", data=json.dumps({"prompt": graph}), timeout=TIMEOUT)
+    house.ask_engine("POST", "/prompt", json={"prompt": blocker})
+    answer = house.ask_engine("POST", "/prompt", data=json.dumps({"prompt": graph}))
     assert answer.status_code == 200, answer.text
     assert answer.json()["node_errors"] == {}
-    requests.post(f"{house.engine}/api/jobs/{answer.json()['prompt_id']}/cancel", timeout=TIMEOUT)
+    house.ask_engine("POST", f"/api/jobs/{answer.json()['prompt_id']}/cancel")
 
 
 def nodes(graph: ApiGraph) -> dict[str, dict[str, Any]]:

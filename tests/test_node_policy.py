@@ -6,7 +6,6 @@ from typing import Any, cast
 
 import psutil
 import pytest
-import requests
 
 from shared.engine.catalog import Catalog
 from shared.engine.check import check_graph
@@ -21,7 +20,7 @@ from shared.settings import PREFIX
 from shared.web.custom import check
 from tests.conftest import PLANTED
 from tests.foreign_graphs import Short, api
-from tests.house import TIMEOUT, TestHouse
+from tests.house import TestHouse
 from tests.nodes import SNAPSHOT, in_short, reviewed
 
 NODES = reviewed()
@@ -30,7 +29,7 @@ NODES = reviewed()
 def test_every_class_of_the_engine_was_looked_through(house: TestHouse, update_golden: bool) -> None:
     """A new ComfyUI brings nodes, and gives inputs to old ones: read those before `--update-golden` takes them in, and
     add the classes to shared/engine/reviewed.py."""
-    told = requests.get(f"{house.engine}/object_info", timeout=TIMEOUT).json()
+    told = house.ask_engine("GET", "/object_info").json()
     found = in_short(told)
     if update_golden:
         lines = (f"{json.dumps(name)}:{json.dumps(each, separators=(',', ':'))}" for name, each in found.items())

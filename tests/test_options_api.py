@@ -83,7 +83,7 @@ def test_a_new_file_is_told_to_all_who_ask_a_second_later(house: TestHouse) -> N
 def test_a_file_is_known_by_its_header_in_any_folder(house: TestHouse, tmp_path: Path) -> None:
     folder = house.data_dir / "models" / "diffusion_models"
     source = tiny.write(folder.parent / "source.safetensors", tiny.flux_transformer(guided=True))
-    catalog = Catalog(EngineClient(house.engine))
+    catalog = Catalog(house.engine_client())
     try:
         with added(folder / "deeper" / "sd15.safetensors", source):
             (name,) = catalog.names("diffusion_models")
@@ -95,13 +95,13 @@ def test_a_file_is_known_by_its_header_in_any_folder(house: TestHouse, tmp_path:
 
 @pytest.mark.parametrize("name", ["../checkpoints/" + CHECKPOINT_NAME, "/etc/passwd", "no-such.safetensors", ""])
 def test_a_name_that_the_engine_does_not_list_is_not_looked_for(house: TestHouse, name: str) -> None:
-    catalog = Catalog(EngineClient(house.engine))
+    catalog = Catalog(house.engine_client())
     file = catalog.model_file("loras", name)
     assert (file.family, file.known) == (Family.UNKNOWN, False)
 
 
 def test_what_the_engine_does_not_have(house: TestHouse) -> None:
-    catalog = Catalog(EngineClient(house.engine))
+    catalog = Catalog(house.engine_client())
     assert catalog.names("no_such_folder") == []
     assert catalog.has_node("KSampler")
     assert not catalog.has_node("OpenposePreprocessor")

@@ -5,20 +5,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from pydantic import BaseModel
 
 from shared.engine.catalog import Catalog
-from shared.engine.client import EngineClient
 from shared.errors import DreamLayerError
 from shared.schema.body import ControlUnitBody, Img2ImgBody, LoraBody, Txt2ImgBody
 from shared.web.body import Fields
 from shared.web.objections import objection
 from shared.web.reading.requests import Context, read_img2img, read_txt2img
-from tests.house import TIMEOUT, TestHouse, data_url
+from tests.house import TestHouse, data_url
 from workflows.graph import ApiGraph
 from workflows.img2img import img2img
 from workflows.txt2img import txt2img
@@ -103,7 +101,7 @@ def _in_order(unit: Mapping[str, Any]) -> bool:
 
 @pytest.fixture(scope="module")
 def context(house: TestHouse) -> Context:
-    return Context(None, Catalog(EngineClient(house.engine)), lambda _: None)
+    return Context(None, Catalog(house.engine_client()), lambda _: None)
 
 
 def answer_to(values: Mapping[str, Any], kind: str, context: Context) -> ApiGraph | DreamLayerError:
@@ -187,11 +185,11 @@ def test_the_live_engine_itself_accepts_such_graphs(house: TestHouse, context: C
         # A picture was never uploaded here.
         if isinstance(graph, DreamLayerError) or any(node["class_type"] == "LoadImage" for node in graph.values()):
             return
-        answer = requests.post(f"{house.engine}/prompt", data=json.dumps({"prompt": graph}), timeout=TIMEOUT)
+        answer = house.ask_engine("POST", "/prompt", data=json.dumps({"prompt": graph}))
         assert answer.status_code == 200, answer.text
         assert answer.json()["node_errors"] == {}
         accepted.append(answer.json()["prompt_id"])
-        requests.post(f"{house.engine}/api/jobs/{accepted[-1]}/cancel", timeout=TIMEOUT)
+        house.ask_engine("POST", f"/api/jobs/{accepted[-1]}/cancel")
 
     check()
     assert len(accepted) >= 5

@@ -41,7 +41,7 @@ def test_health_answers_while_every_waiting_place_is_taken(tmp_path: Path, house
     environ = {
         **house.environ,
         f"{PREFIX}TXT2IMG_PORT": str(port),
-        f"{PREFIX}ENGINE_URL": house.engine,
+        **house.settings_to_share_the_engine(),
         f"{PREFIX}THREADS": "8",
         f"{PREFIX}WAITERS": "2",
         f"{PREFIX}STREAMS": "2",
@@ -84,7 +84,7 @@ def test_past_its_limits_a_service_says_so_and_everything_else_still_answers(tmp
     environ = {
         **house.environ,
         f"{PREFIX}TXT2IMG_PORT": str(port),
-        f"{PREFIX}ENGINE_URL": house.engine,
+        **house.settings_to_share_the_engine(),
         f"{PREFIX}DATABASE_URL": f"sqlite:///{tmp_path / 'jobs.sqlite'}",
         f"{PREFIX}THREADS": "8",
         f"{PREFIX}WAITERS": "2",
@@ -144,7 +144,7 @@ def test_finished_jobs_are_kept_as_long_as_the_settings_say(tmp_path: Path, hous
     environ = {
         **house.environ,
         f"{PREFIX}TXT2IMG_PORT": str(port),
-        f"{PREFIX}ENGINE_URL": house.engine,
+        **house.settings_to_share_the_engine(),
         f"{PREFIX}DATABASE_URL": f"sqlite:///{tmp_path / 'jobs.sqlite'}",
     }
     url = f"http://127.0.0.1:{port}"
@@ -180,7 +180,7 @@ def test_a_request_that_takes_too_long_is_a_504_with_the_jobs_id(house: TestHous
     environ = {
         **house.environ,
         f"{PREFIX}TXT2IMG_PORT": str(port),
-        f"{PREFIX}ENGINE_URL": house.engine,
+        **house.settings_to_share_the_engine(),
         f"{PREFIX}REQUEST_TIMEOUT": "0.2",
     }
     service = subprocess.Popen([sys.executable, "txt2img_server.py"], cwd=PROJECT_DIR, env=environ)

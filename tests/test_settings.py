@@ -44,6 +44,7 @@ def test_values_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
         ({"API_KEY": "passwordpassword"}, "too easy to guess"),
         ({"TRUSTED_PROXIES": "localhost"}, "DREAM_LAYER_TRUSTED_PROXIES"),
         ({"ENGINE_URL": "localhost:8188"}, "DREAM_LAYER_ENGINE_URL"),
+        ({"ENGINE_TOKEN": "two lines\nX-Other: 1"}, "DREAM_LAYER_ENGINE_TOKEN"),
         ({"TXT2IMGPORT": "6001"}, "DREAM_LAYER_TXT2IMGPORT is not a setting"),
     ],
 )

@@ -54,7 +54,7 @@ def test_an_engine_whose_worker_thread_died_is_started_again_and_its_jobs_with_i
         "good": {"class_type": "PreviewImage", "inputs": {"images": ["image", 0]}},
         "deadly": {"class_type": "PreviewImage"},
     }
-    sent = requests.post(f"{house.engine}/prompt", json={"prompt": deadly, "number": -1}, timeout=TIMEOUT)
+    sent = house.ask_engine("POST", "/prompt", json={"prompt": deadly, "number": -1})
     assert sent.status_code == 200
     following = house.submit(**SMALL)
     assert house.wait_for_job(job_id)["state"] == "completed"

@@ -93,3 +93,13 @@ def test_without_services_it_is_said_what_to_start() -> None:
     assert "python txt2img_server.py" in shown
     assert "5001" not in shown
     assert "5001" not in running_text(addresses, services=False, paint=lambda text, *_: text)
+
+
+def test_how_to_open_the_engines_page_is_said_where_there_is_one() -> None:
+    for there in (True, False):
+        addresses = Addresses.of("127.0.0.1", PORTS, "http://127.0.0.1:8188", keyed=False, engine_page=there)
+        for shown in (
+            greeting(addresses, services=True, windows=False, paint=lambda text, *_: text),
+            running_text(addresses, services=False, paint=lambda text, *_: text),
+        ):
+            assert ("python dream_layer.py open engine" in shown) is there

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
 from shared.engine.check import check_graph
 from tests.golden_graphs import CUSTOM_GRAPHS, GRAPHS, MASK, draw
-from tests.house import TIMEOUT, TestHouse
+from tests.house import TestHouse
 from workflows.graph import ApiGraph, Graph
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -56,7 +55,7 @@ def test_the_snapshot_is_what_the_live_engine_says(house: TestHouse, update_gold
     classes = sorted({node["class_type"] for graph in GRAPHS.values() for node in graph.values()})
     live = {}
     for name in classes:
-        schema = requests.get(f"{house.engine}/object_info/{name}", timeout=TIMEOUT).json()[name]
+        schema = house.ask_engine("GET", f"/object_info/{name}").json()[name]
         live[name] = bare(schema)
     if update_golden:
         SNAPSHOT.write_text(json.dumps(live, indent=1) + "\n", encoding="utf-8")

@@ -1,14 +1,22 @@
 """ComfyUI's HTTP interface, as far as we use it. Stateless and safe to share between threads."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import urllib3
 
+from shared.engine.access import EngineAccess
 from shared.engine.failures import LOG_HINT, explain
-from shared.errors import DreamLayerError, EngineError, EngineRejected, EngineUnavailable, GenerationFailed
+from shared.errors import (
+    DreamLayerError,
+    EngineDenied,
+    EngineError,
+    EngineRejected,
+    EngineUnavailable,
+    GenerationFailed,
+)
 
 CONNECT_TIMEOUT = 5.0
 # ComfyUI answers from its event loop in milliseconds, but encoding a huge picture can hold that loop for seconds.
@@ -37,13 +45,15 @@ class Outcome:
 
 
 class EngineClient:
-    """One engine at one address.
+    """One engine at one address, which `access` opens.
 
-    Every method raises EngineUnavailable if the engine does not answer, and EngineError if it answers nonsense.
+    Every method raises EngineUnavailable if the engine does not answer, EngineDenied if it does not let us in, and
+    EngineError if it answers nonsense.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, access: EngineAccess | None = None) -> None:
         self.address = address
+        self.access = access or EngineAccess()
         # What requests is made of, without the millisecond that requests adds to each call: a job waits for several.
         # And it heeds no proxy settings, which are meant for the internet.
         self._pool = urllib3.connection_from_url(address, maxsize=128)
@@ -166,9 +176,30 @@ class EngineClient:
     def _request(
         self, method: str, path: str, *, timeout: float = READ_TIMEOUT, **options: Any
     ) -> urllib3.BaseHTTPResponse:
-        limits = urllib3.Timeout(connect=CONNECT_TIMEOUT, read=timeout)
+        options["timeout"] = urllib3.Timeout(connect=CONNECT_TIMEOUT, read=timeout)
+        headers = self.access.headers()
+        response = self._send(method, path, headers, options)
+        if response.status == 401 and (renewed := self.access.renewed(headers)) is not None:
+            # The engine was started again, and has another token now.
+            response = self._send(method, path, renewed, options)
+        if response.status in (401, 403):
+            raise EngineDenied(
+                f"the engine at {self.address} does not let us in (status {response.status})", hint=self.access.advice
+            )
+        if 300 <= response.status < 400:
+            # Not followed: what we send is meant for this engine alone.
+            raise EngineError(
+                f"the engine at {self.address} is elsewhere: {method} {path} was answered with a redirection to "
+                f"{_site(response.headers.get('Location', ''))}",
+                hint=f"put its own address into DREAM_LAYER_ENGINE_URL. {self.access.advice}",
+            )
+        return response
+
+    def _send(
+        self, method: str, path: str, headers: Mapping[str, str], options: Mapping[str, Any]
+    ) -> urllib3.BaseHTTPResponse:
         try:
-            return self._pool.request(method, self._base + path, timeout=limits, retries=False, **options)
+            return self._pool.request(method, self._base + path, headers=headers, retries=False, **options)
         except urllib3.exceptions.HTTPError as error:
             unavailable = EngineUnavailable(
                 f"the engine does not answer at {self.address}",
@@ -188,6 +219,12 @@ class EngineClient:
         if not isinstance(answer, dict):
             raise EngineError(f"the engine answered GET {path} with something else than an object")
         return answer
+
+
+def _site(location: str) -> str:
+    """The server that an address names, without what may be secret in the rest."""
+    parts = urlsplit(location)
+    return f"{parts.scheme}://{parts.hostname}" if parts.hostname else "another path"
 
 
 def _decoded(response: urllib3.BaseHTTPResponse, asked: str) -> Any:

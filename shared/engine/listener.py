@@ -6,10 +6,11 @@ import json
 import logging
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import websocket
 
+from shared.engine.access import EngineAccess
 from shared.engine.events import Connection, EngineEvent, parse_frame
 
 log = logging.getLogger(__name__)
@@ -23,9 +24,10 @@ FEATURES = json.dumps({"type": "feature_flags", "data": {"supports_preview_metad
 class Listener:
     """Hands the events of jobs that were submitted with its `client_id` to `sink`, from a daemon thread of its own."""
 
-    def __init__(self, address: str, sink: Callable[[EngineEvent], None]) -> None:
+    def __init__(self, address: str, sink: Callable[[EngineEvent], None], access: EngineAccess | None = None) -> None:
         self._url = address.replace("http", "ws", 1) + "/ws"
         self._sink = sink
+        self._access = access or EngineAccess()
         self._client_id = str(uuid.uuid4())
         self._connected = threading.Event()
         self._stopping = threading.Event()
@@ -56,17 +58,12 @@ class Listener:
 
     def _listen(self) -> None:
         while not self._stopping.is_set():
-            client_id = str(uuid.uuid4())
+            client_id, headers = str(uuid.uuid4()), self._access.headers()
             try:
-                socket = websocket.create_connection(
-                    f"{self._url}?clientId={client_id}",
-                    timeout=5,
-                    http_no_proxy=["*"],
-                    # It checks each byte in Python, which took most of this process's time with short jobs.
-                    skip_utf8_validation=True,
-                )
-                socket.send(FEATURES)
-            except (OSError, websocket.WebSocketException):
+                socket = self._connect(client_id, headers)
+            except (OSError, websocket.WebSocketException) as error:
+                if isinstance(error, websocket.WebSocketBadStatusException) and error.status_code == 401:
+                    self._access.renewed(headers)
                 self._stopping.wait(RECONNECT_DELAY)
                 continue
             self._client_id, self._socket = client_id, socket
@@ -86,6 +83,20 @@ class Listener:
                 self._connected.clear()
                 socket.close()
                 self._sink(Connection(connected=False))
+
+    def _connect(self, client_id: str, headers: Mapping[str, str]) -> websocket.WebSocket:
+        socket = websocket.create_connection(
+            f"{self._url}?clientId={client_id}",
+            timeout=5,
+            header=dict(headers),
+            # The token is meant for this address alone.
+            redirect_limit=0,
+            http_no_proxy=["*"],
+            # It checks each byte in Python, which took most of this process's time with short jobs.
+            skip_utf8_validation=True,
+        )
+        socket.send(FEATURES)
+        return socket
 
     def _read(self, socket: websocket.WebSocket) -> None:
         silent = 0

@@ -3,9 +3,11 @@
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
-from shared.child import Child, Keeper
+from shared.child import Child, Guard, Keeper
+from shared.engine.access import new_token
 from shared.engine.client import EngineClient
 from shared.engine.device import has_usable_gpu
 from shared.engine.environment import engine_environ
@@ -20,6 +22,7 @@ from shared.settings import Settings
 START_TIMEOUT = 300.0
 # The function of ComfyUI's thread that runs jobs.
 WORKER = "prompt_worker"
+GUARD = Path(__file__).with_name("guard.py")
 # Seconds for an answer that proves life.
 ANSWER_TIMEOUT = 10.0
 FOLDERS = ("custom_nodes", "input", "models/checkpoints", "output", "temp", "user")
@@ -51,6 +54,7 @@ def make_keeper(settings: Settings, engine: EngineClient, comfyui_dir: Path, *, 
         folder=data_dir,
         log_path=data_dir / "logs" / "engine.log",
         vital=WORKER,
+        guard=Guard(GUARD, partial(new_token, data_dir)),
         environ=engine_environ(os.environ, settings.engine_env),
     )
     return Keeper(child, lambda: _answers(engine), START_TIMEOUT)

@@ -57,7 +57,7 @@ class Conductor:
         self._engine = engine
         self._archive = archive
         self._events: queue.SimpleQueue[EngineEvent | None] = queue.SimpleQueue()
-        self._listener = Listener(engine.address, self._events.put)
+        self._listener = Listener(engine.address, self._events.put, engine.access)
         self._roster = Roster()
         self._spent: list[str] = []
         self._beating = threading.Lock()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from sqlalchemy.exc import ArgumentError
 
 from shared.budget import MEGABYTE, MemoryBudget
+from shared.engine.access import engine_access
 from shared.engine.catalog import Catalog
 from shared.engine.client import EngineClient, SavedImage
 from shared.errors import SetupError, StorageFailed
@@ -33,7 +34,7 @@ class Backend:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._signer = signer_of(settings)
-        self.engine = EngineClient(settings.engine_address)
+        self.engine = EngineClient(settings.engine_address, engine_access(settings))
         self.catalog = Catalog(self.engine)
         self.paths = PathsFile(settings.data_dir)
         self.store = open_store(settings)

@@ -7,7 +7,7 @@ import time
 
 from flask import Blueprint, Response, jsonify
 
-from shared.errors import EngineError
+from shared.errors import EngineDenied, EngineError
 from shared.jobs.stuck import ended_but_running
 from shared.model_names import match
 from shared.web.backend import Backend
@@ -38,6 +38,8 @@ def _obstacle(backend: Backend, unfinished: int) -> str | None:
         backend.engine.system_stats(TIMEOUT)
         names = {folder: backend.catalog.names(folder, 0.0) for folder in MAIN}
         stuck = _stuck(backend)
+    except EngineDenied as error:
+        return f"{error.message}: {error.hint}"
     except EngineError as error:
         return f"{error.message}: it is starting, or was not started"
     chosen = default_checkpoint(backend.settings.checkpoint, backend.catalog)

@@ -1,0 +1,418 @@
+"""The check before the engine's port, each way to call it byte by byte; and how the engine's clients get through."""
+
+import json
+import logging
+import socket
+import stat
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+import websocket
+
+from shared.child import Child, Guard, Keeper
+from shared.engine.access import TOKEN_FILE, EngineAccess, engine_access, new_token
+from shared.engine.client import EngineClient
+from shared.engine.process import GUARD
+from shared.errors import EngineDenied, EngineError, SetupError
+from shared.jobs.tables import State
+from shared.settings import Settings
+from tests.desk import Desk, wait_for, wait_until_drawn
+from tests.fake_engine import HELD, FakeEngine
+
+TOKEN = "a-token-of-this-start"
+# Built as ComfyUI's is: a middleware that answers preflights, a part below /internal, a websocket, a static root.
+SERVER = """
+import asyncio, pathlib, sys
+from aiohttp import web
+
+@web.middleware
+async def preflights(request, handler):
+    return web.Response() if request.method == "OPTIONS" else await handler(request)
+
+async def answer(request):
+    return web.Response(text="reached")
+
+async def listen(request):
+    line = web.WebSocketResponse()
+    await line.prepare(request)
+    await line.send_str("reached")
+    await line.close()
+    return line
+
+async def main():
+    app, internal = web.Application(middlewares=[preflights]), web.Application()
+    internal.add_routes([web.get("/logs", answer)])
+    app.add_subapp("/internal", internal)
+    app.add_routes([web.get("/", answer), web.get("/ws", listen), web.post("/prompt", answer)])
+    app.add_routes([web.get("/view", answer), web.static("/", pathlib.Path.cwd())])
+    app.middlewares.insert(0, preflights)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    print(runner.addresses[0][1], sys.argv[1:], flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A server behind the guard, as a child that was started as the engine is."""
+
+    child: Child
+    port: int
+
+    def ask(self, head: str, body: bytes = b"") -> tuple[int, str]:
+        """Status and text of the answer to a request whose head is sent as it stands, but for {port} and line ends."""
+        lines = [*head.strip().replace("{port}", str(self.port)).splitlines(), f"Content-Length: {len(body)}"]
+        sent = "".join(f"{line.strip()}\r\n" for line in [*lines, "Connection: close", ""]).encode("latin-1") + body
+        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as sock:
+            sock.sendall(sent)
+            answer = b"".join(iter(lambda: sock.recv(65536), b""))
+        return int(answer.split()[1]), answer.decode("utf-8", "replace")
+
+
+def serve(folder: Path, token: str = TOKEN) -> Child:
+    script = folder / "server.py"
+    script.write_text(SERVER)
+    (folder / "file.js").write_text("reached")
+    return Child(
+        "guarded",
+        [script, "argument"],
+        python=sys.executable,
+        folder=folder,
+        log_path=folder / "guarded.log",
+        guard=Guard(GUARD, lambda: token),
+    )
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    child = serve(tmp_path_factory.mktemp("guarded"))
+    child.start()
+    wait_for(lambda: child.last_lines().endswith("['argument']") or child.wait(0) is not None, "it does not listen")
+    yield Guarded(child, int(child.last_lines().split()[0]))
+    child.stop()
+
+
+HOSTS = ("127.0.0.1:{port}", "localhost:{port}", "LocalHost:{port}", "[::1]:{port}")
+FOREIGN_HOSTS = (
+    *("evil.example", "evil.example:{port}", "localhost", "127.0.0.1", "localhost:1", "localhost.:{port}"),
+    *("localhost.evil.example:{port}", "127.0.0.1.evil.example:{port}", "evil.example#127.0.0.1:{port}", ""),
+    *("a@127.0.0.1:{port}", "127.0.0.2:{port}", "0.0.0.0:{port}", "[::]:{port}", "[::ffff:127.0.0.1]:{port}"),
+    *("2130706433:{port}", "127.1:{port}", "localhost:{port}, evil.example", "localhost:{port}:{port}", "::1:{port}"),
+    *("localhost:0{port}", "http://localhost:{port}", "[0:0:0:0:0:0:0:1]:{port}", "[::1%lo]:{port}"),
+)
+ROUTES = ("GET /", "GET /?token=old", "POST /prompt", "GET /view?filename=a.png", "GET /internal/logs", "GET /file.js")
+OTHERS = ("GET /not-there", "OPTIONS /prompt", "HEAD /view", "PUT /prompt", "GET /ws", "GET //", "GET /..", "OPTIONS *")
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("route", ROUTES)
+def test_who_knows_the_token_is_let_in(guarded: Guarded, host: str, route: str) -> None:
+    for head in (f"Authorization: Bearer {TOKEN}", f"Cookie: a=b; dream_layer_engine_{{port}}={TOKEN}; c=d"):
+        told = guarded.ask(f"{route} HTTP/1.1\nHost: {host}\n{head}")
+        assert (told[0], told[1].endswith("reached")) == (200, True)
+
+
+@pytest.mark.parametrize("host", FOREIGN_HOSTS)
+def test_another_host_is_refused_even_with_the_token(guarded: Guarded, host: str) -> None:
+    for route in (*ROUTES, *OTHERS):
+        status, told = guarded.ask(f"{route} HTTP/1.1\nHost: {host}\nAuthorization: Bearer {TOKEN}")
+        # What is no Host at all, aiohttp refuses itself.
+        assert status in (400, 403), route
+        assert "reached" not in told
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        "",
+        "Host: localhost:{port}\nHost: evil.example",
+        "Host: evil.example\nHost: localhost:{port}",
+        "Host: localhost:{port}\nHost: localhost:{port}",
+        "X-Forwarded-Host: localhost:{port}",
+        "Host: evil.example\nX-Forwarded-Host: localhost:{port}\nForwarded: host=localhost",
+    ],
+)
+def test_there_must_be_one_host(guarded: Guarded, hosts: str) -> None:
+    for version in ("1.1", "1.0"):
+        status, told = guarded.ask(f"GET / HTTP/{version}\n{hosts}\nAuthorization: Bearer {TOKEN}")
+        assert status in (400, 403)
+        assert "reached" not in told
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["http://evil.example/prompt", "http://localhost:{port}/prompt", "evil.example:80", "*", "//evil.example/prompt"],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "CONNECT"])
+def test_the_target_must_be_a_path(guarded: Guarded, method: str, target: str) -> None:
+    head = f"{method} {target} HTTP/1.1\nHost: localhost:{{port}}\nAuthorization: Bearer {TOKEN}"
+    status, told = guarded.ask(head)
+    # A path that begins with two slashes is one, and is not there. With the token, a preflight is the server's own.
+    assert status in (400, 403, 404, 405) or (method, target, status) == ("OPTIONS", "//evil.example/prompt", 200)
+    assert "reached" not in told
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "Origin: http://evil.example",
+        "Origin: http://evil.example:{port}",
+        "Origin: http://localhost:8080",
+        "Origin: http://localhost",
+        "Origin: https://localhost:{port}",
+        "Origin: http://127.0.0.1:{port}",
+        "Origin: http://localhost:{port}/",
+        "Origin: http://localhost:{port}.evil.example",
+        "Origin: null",
+        "Origin:",
+        "Origin: http://localhost:{port}\nOrigin: http://evil.example",
+        "Sec-Fetch-Site: cross-site",
+        "Sec-Fetch-Site: same-site",
+        "Sec-Fetch-Site: whatever",
+    ],
+)
+def test_other_pages_are_refused_even_with_the_cookie(guarded: Guarded, head: str) -> None:
+    """A cookie is for a host, whatever the port; and pages of other ports count as the same site."""
+    for route in (*ROUTES, *OTHERS):
+        host = f"Host: localhost:{{port}}\nCookie: dream_layer_engine_{{port}}={TOKEN}"
+        status, told = guarded.ask(f"{route} HTTP/1.1\n{host}\n{head}")
+        assert status == 403, route
+        assert "reached" not in told
+
+
+def test_the_own_page_is_let_in(guarded: Guarded) -> None:
+    host = f"Host: localhost:{{port}}\nCookie: dream_layer_engine_{{port}}={TOKEN}"
+    for head in ("Origin: http://localhost:{port}\nSec-Fetch-Site: same-origin", "Sec-Fetch-Site: none"):
+        assert guarded.ask(f"POST /prompt HTTP/1.1\n{host}\n{head}")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "X-A: b",
+        "Authorization: Bearer",
+        "Authorization: Bearer wrong",
+        f"Authorization: Bearer {TOKEN}x",
+        f"Authorization: Bearer {TOKEN[:-1]}",
+        f"Authorization: Basic {TOKEN}",
+        f"Authorization: {TOKEN}",
+        f"X-API-Key: {TOKEN}",
+        "Authorization: Bearer \xe4\xf6\xff",
+        "Authorization: Bearer ????????????????????",
+        "Cookie: dream_layer_engine_{port}=",
+        f"Cookie: dream_layer_engine_1={TOKEN}",
+        f"Cookie: token={TOKEN}",
+        'Cookie: a="{[; dream_layer_engine_{port}=wrong',
+    ],
+)
+def test_without_the_token_nothing_is_reached(guarded: Guarded, head: str) -> None:
+    for route in (*ROUTES, *OTHERS, f"POST /?token={TOKEN}", f"GET /view?token={TOKEN}", "GET /?token=%ff%ed%a0%80"):
+        if route == "OPTIONS *":
+            continue
+        status, told = guarded.ask(f"{route} HTTP/1.1\nHost: localhost:{{port}}\n{head}")
+        assert status == 401, route
+        assert "reached" not in told
+        assert TOKEN not in told
+        assert "WWW-Authenticate: Bearer" in told
+
+
+def test_a_refused_body_is_not_waited_for(guarded: Guarded) -> None:
+    head = f"POST /prompt HTTP/1.1\r\nHost: localhost:{guarded.port}\r\nContent-Length: 90000000\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", guarded.port), timeout=20) as sock:
+        sock.sendall(head.encode())
+        assert sock.recv(65536).startswith(b"HTTP/1.1 401 ")
+
+
+def test_a_refusal_says_what_would_be_right(guarded: Guarded) -> None:
+    status, told = guarded.ask("GET /queue HTTP/1.1\nHost: evil.example")
+    body = json.loads(told.partition("\r\n\r\n")[2])
+    assert (status, body["status"], body["error"]["code"]) == (403, "error", "origin_not_allowed")
+    assert "evil.example" in body["message"]
+    assert f"localhost:{guarded.port}" in body["error"]["hint"]
+    status, told = guarded.ask("GET / HTTP/1.1\nHost: localhost:{port}\nAccept: text/html,*/*")
+    assert status == 401
+    assert "text/plain" in told
+    assert "python dream_layer.py open engine" in told
+
+
+def test_a_browser_gets_a_cookie_and_a_page_without_the_token_in_its_address(guarded: Guarded) -> None:
+    browser = requests.Session()
+    page = EngineAccess(file=Path("none"))
+    page._read = lambda: TOKEN  # type: ignore[method-assign]
+    opened = browser.get(page.page(f"http://127.0.0.1:{guarded.port}"), timeout=20)
+    assert (opened.text, opened.url) == ("reached", f"http://127.0.0.1:{guarded.port}/")
+    (sent_on,) = opened.history
+    assert sent_on.status_code == 303
+    cookie = sent_on.headers["Set-Cookie"]
+    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
+    assert browser.get(f"http://127.0.0.1:{guarded.port}/file.js", timeout=20).text == "reached"
+
+
+def test_websockets_need_the_token_too(guarded: Guarded) -> None:
+    url = f"ws://127.0.0.1:{guarded.port}/ws"
+    line = websocket.create_connection(url, header={"Authorization": f"Bearer {TOKEN}"}, timeout=20)
+    assert line.recv() == "reached"
+    line.close()
+    for status, options in (
+        (401, {}),
+        (403, {"origin": "http://evil.example", "header": {"Authorization": f"Bearer {TOKEN}"}}),
+        (403, {"host": "evil.example", "origin": "http://evil.example"}),
+        (403, {"host": f"evil.example:{guarded.port}", "cookie": f"dream_layer_engine_{guarded.port}={TOKEN}"}),
+    ):
+        with pytest.raises(websocket.WebSocketBadStatusException) as refused:
+            websocket.create_connection(url, timeout=20, **options)
+        assert refused.value.status_code == status
+
+
+def test_the_token_is_neither_in_arguments_nor_in_the_environment(guarded: Guarded) -> None:
+    assert guarded.child.pid is not None
+    process = psutil.Process(guarded.child.pid)
+    assert TOKEN not in " ".join(process.cmdline())
+    assert TOKEN not in str(process.environ())
+    assert TOKEN not in guarded.child.last_lines(100)
+
+
+def test_without_a_token_nothing_is_served(tmp_path: Path) -> None:
+    child = serve(tmp_path, token="")
+    child.start()
+    assert child.wait(20) == 1
+    assert "the engine's token is empty" in child.last_lines()
+    child.stop()
+
+
+def test_each_start_has_a_token_of_its_own_that_only_its_owner_reads(tmp_path: Path) -> None:
+    tokens = {new_token(tmp_path) for _ in range(3)}
+    file = tmp_path / TOKEN_FILE
+    assert len(tokens) == 3
+    assert all(len(token) >= 43 for token in tokens)
+    assert file.read_text().strip() in tokens
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600 or sys.platform == "win32"
+
+
+def test_an_engine_whose_token_cannot_be_kept_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("shared.child.FIRST_DELAY", 0.05)
+    (tmp_path / "script.py").write_text("import time\ntime.sleep(60)\n")
+    (tmp_path / "guard.py").write_text("def install(token): print('given', token)\n")
+    faults: list[str] = []
+
+    def make() -> str:
+        if faults:
+            raise SetupError("engine", faults.pop())
+        return "secret"
+
+    child = Child(
+        "thing",
+        [tmp_path / "script.py"],
+        python=sys.executable,
+        folder=tmp_path,
+        log_path=tmp_path / "thing.log",
+        guard=Guard(tmp_path / "guard.py", make),
+    )
+    keeper = Keeper(child, lambda: child.pid is not None and "given secret" in child.last_lines(), 20)
+    keeper.start()
+    keeper.wait_ready()
+    faults.append("the disk is full")
+    child.kill()
+    with caplog.at_level(logging.ERROR):
+        wait_for(lambda: keeper.restarts == 2 and keeper.state == "ready", "it was not started again")
+    assert "the disk is full" in caplog.text
+    keeper.stop()
+
+
+def write_token(folder: Path, token: str) -> None:
+    (folder / TOKEN_FILE).parent.mkdir(exist_ok=True)
+    (folder / TOKEN_FILE).write_text(f"{token}\n")
+
+
+def test_jobs_go_on_when_a_restart_changes_the_token(tmp_path: Path, engine: FakeEngine) -> None:
+    engine.stop()
+    engine.token = "first"
+    write_token(tmp_path, "first")
+    engine.start()
+    desk = Desk(tmp_path, engine)
+    try:
+        desk.start()
+        assert desk.wait(desk.submit()).state is State.COMPLETED
+        engine.seconds = HELD
+        job = desk.submit()
+        wait_until_drawn(engine, job)
+        engine.stop()
+        engine.token, engine.seconds = "second", 0.05
+        write_token(tmp_path, "second")
+        engine.start()
+        assert desk.wait(job).state is State.COMPLETED
+        wait_for(lambda: desk.conductor._listener.connected, "the engine is not heard again")
+    finally:
+        desk.close()
+
+
+def test_an_engine_that_does_not_let_us_in_keeps_jobs_waiting_and_says_why(tmp_path: Path, engine: FakeEngine) -> None:
+    engine.stop()
+    engine.token = "first"
+    engine.start()
+    desk = Desk(tmp_path, engine)
+    try:
+        with pytest.raises(EngineDenied, match="does not let us in") as denied:
+            desk.client.queue()
+        assert str(TOKEN_FILE) in (denied.value.hint or "")
+        desk.conductor.start()
+        job = desk.submit()
+        time.sleep(0.5)
+        assert desk.row(job).state is State.QUEUED
+        write_token(tmp_path, "first")
+        assert desk.wait(job).state is State.COMPLETED
+    finally:
+        desk.close()
+
+
+def test_an_engine_of_others_gets_the_token_of_the_setting(tmp_path: Path, engine: FakeEngine) -> None:
+    engine.stop()
+    engine.token = "theirs"
+    engine.start()
+    # What our own launcher left is for our own engine.
+    write_token(tmp_path, "ours")
+    settings = Settings(engine_url=engine.address, engine_token="theirs", data_dir=tmp_path)
+    assert EngineClient(engine.address, engine_access(settings)).queue() == (frozenset(), frozenset())
+    for other in (None, "another"):
+        settings = Settings(engine_url=engine.address, engine_token=other, data_dir=tmp_path)
+        with pytest.raises(EngineDenied) as denied:
+            EngineClient(engine.address, engine_access(settings)).queue()
+        assert "DREAM_LAYER_ENGINE_TOKEN" in (denied.value.hint or "")
+        assert "ours" not in str(denied.value)
+    assert engine_access(settings).page("http://engine.example") == "http://engine.example/"
+    assert "theirs" not in repr(Settings(engine_token="theirs"))
+
+
+def test_a_redirection_is_not_followed_with_the_token(tmp_path: Path) -> None:
+    """Such as to the page where a person is to log in."""
+    head = b"HTTP/1.1 302 Found\r\nLocation: https://login.example/?secret=1\r\nContent-Length: 0\r\n\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        client = EngineClient(address, EngineAccess(token="theirs"))
+
+        def answer() -> None:
+            line, _ = server.accept()
+            with line:
+                line.recv(65536)
+                line.sendall(head)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(EngineError, match=r"redirection to https://login\.example$") as elsewhere:
+            client.queue()
+        thread.join()
+    assert "DREAM_LAYER_ENGINE_URL" in (elsewhere.value.hint or "")

@@ -1,0 +1,122 @@
+"""The engine's own port, on the real engine: strangers reach nothing, and the services go on after a restart."""
+
+import socket
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+import websocket
+
+from shared.engine.access import TOKEN_FILE
+from tests.exchange import SMALL, post
+from tests.house import TIMEOUT, TestHouse
+
+# Of each kind of handler that ComfyUI has: with a body, with /api before it, below /internal, static, none at all.
+ROUTES = (
+    *("GET /", "POST /prompt", "POST /api/prompt", "POST /queue", "POST /interrupt", "POST /free", "POST /history"),
+    *("GET /userdata?dir=.", "POST /userdata/evil.json", "GET /ws", "GET /api/ws", "GET /view?filename=a.png"),
+    *(
+        "POST /upload/image",
+        "GET /object_info",
+        "GET /system_stats",
+        "GET /internal/logs",
+        "GET /internal/folder_paths",
+    ),
+    *("GET /extensions", "GET /not-there", "OPTIONS /prompt", "DELETE /userdata/a.json", "GET /models/checkpoints"),
+)
+
+
+def status_of(house: TestHouse, route: str, *heads: str) -> int:
+    """Of the answer to a request with these lines in its head."""
+    port = int(house.engine.rpartition(":")[2])
+    lines = [f"{route} HTTP/1.1", *(head.replace("{port}", str(port)) for head in heads), "Connection: close"]
+    body = '{"clear": true, "prompt": {}}'
+    lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"] if route.startswith("POST") else []
+    with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) as sock:
+        sock.sendall("".join(f"{line}\r\n" for line in [*lines, ""]).encode() + body.encode())
+        return int(sock.recv(65536).split()[1])
+
+
+def test_strangers_reach_nothing(house: TestHouse) -> None:
+    bearer = f"Authorization: Bearer {house.engine_access.token}"
+    for route in ROUTES:
+        own = "Host: 127.0.0.1:{port}"
+        assert status_of(house, route, own) == 401, route
+        assert status_of(house, route, own, "Authorization: Bearer wrong") == 401, route
+        assert status_of(house, route, "Host: evil.example:{port}", "Origin: http://evil.example:{port}") == 403, route
+        assert status_of(house, route, own, "Origin: http://localhost:8080", bearer) == 403, route
+        assert status_of(house, route, "Host: evil.example:{port}", bearer) == 403, route
+        assert status_of(house, route, own, own, bearer) == 403, route
+        method, path = route.split(" ")
+        assert status_of(house, f"{method} http://evil.example{path}", own, bearer) == 403, route
+    assert not (house.data_dir / "user" / "default" / "evil.json").exists()
+
+
+def test_the_web_page_is_refused_the_websocket(house: TestHouse) -> None:
+    """As its newer version asks for it."""
+    url = house.engine.replace("http", "ws", 1).replace("127.0.0.1", "localhost")
+    with pytest.raises(websocket.WebSocketBadStatusException) as refused:
+        websocket.create_connection(f"{url}/ws", origin="http://localhost:8080", timeout=TIMEOUT)
+    assert refused.value.status_code == 403
+
+
+def test_who_knows_the_token_asks_the_engine_itself(house: TestHouse) -> None:
+    token = house.engine_access.token
+    assert house.ask_engine("GET", "/queue").json().keys() == {"queue_running", "queue_pending"}
+    line = websocket.create_connection(
+        f"{house.engine.replace('http', 'ws', 1)}/ws", header={"Authorization": f"Bearer {token}"}, timeout=TIMEOUT
+    )
+    assert '"status"' in line.recv()
+    line.close()
+
+
+def test_a_browser_opens_the_page_once_with_the_token(house: TestHouse) -> None:
+    (house.data_dir / "engine" / "no-page" / "index.html").write_text("<p>a page</p>")
+    browser = requests.Session()
+    assert browser.get(house.engine, timeout=TIMEOUT).status_code == 401
+    opened = browser.get(house.engine_access.page(house.engine), timeout=TIMEOUT)
+    assert (opened.url, opened.text) == (f"{house.engine}/", "<p>a page</p>")
+    assert browser.get(f"{house.engine}/api/queue", timeout=TIMEOUT).status_code == 200
+
+
+@pytest.mark.parametrize("place", ["../run/engine.token", "../run/engine.token [output]", "run/engine.token [temp]"])
+def test_a_graph_cannot_read_the_token(house: TestHouse, place: str) -> None:
+    graph = {
+        "load": {"class_type": "LoadImage", "inputs": {"image": place}},
+        "save": {"class_type": "SaveImage", "inputs": {"images": ["load", 0], "filename_prefix": "token"}},
+    }
+    refused = post(house, "/api/txt2img", {**SMALL, "custom_workflow": {"prompt": graph}})
+    assert refused.status_code == 422, refused.text
+
+
+def test_the_engine_serves_the_token_nowhere(house: TestHouse) -> None:
+    token = house.engine_access.token
+    assert token
+    name = TOKEN_FILE.name
+    folder = str(Path("..") / TOKEN_FILE.parent)
+    for kind in ("input", "output", "temp"):
+        for query in ({"filename": name, "subfolder": folder}, {"filename": f"{folder}/{name}"}):
+            told = house.ask_engine("GET", "/view", params={**query, "type": kind})
+            assert told.status_code in (400, 403, 404)
+    for path in (f"/userdata/..%2F..%2F{TOKEN_FILE.parent}%2F{name}", f"/../../run/{name}", f"/..%2F..%2Frun%2F{name}"):
+        assert token not in house.ask_engine("GET", path).text
+    engine = psutil.Process(house.engine_state()["pid"])
+    assert token not in f"{engine.cmdline()} {engine.environ()}"
+    assert token not in (house.data_dir / "logs" / "engine.log").read_text(encoding="utf-8", errors="replace")
+    assert token not in house.output()
+
+
+def test_a_new_start_has_a_new_token_and_jobs_go_on(own_house: TestHouse) -> None:
+    own_house.draw(**SMALL)
+    before = own_house.engine_access.token
+    job = own_house.submit(**{**SMALL, "steps": 200})
+    own_house.wait_for_job(job, "running")
+    psutil.Process(own_house.engine_state()["pid"]).kill()
+    assert own_house.wait_for_job(job)["state"] == "completed"
+    after = own_house.engine_access.token
+    assert after not in (None, before)
+    assert own_house.ask_engine("GET", "/queue").status_code == 200
+    old = {"Authorization": f"Bearer {before}"}
+    assert requests.get(f"{own_house.engine}/queue", headers=old, timeout=TIMEOUT).status_code == 401
+    own_house.redraw(prompt="a red circle", input_image=own_house.picture(own_house.draw(**SMALL)), steps=2)
