@@ -107,9 +107,8 @@ class Child:
             )
         if secret is not None and self._process.stdin is not None:
             # A child that has ended already is noticed by who waits for it.
-            with suppress(BrokenPipeError):
-                self._process.stdin.write(f"{secret}\n".encode())
-                self._process.stdin.flush()
+            with suppress(OSError):
+                os.write(self._process.stdin.fileno(), f"{secret}\n".encode())
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Its exit code, once it has ended; None if `timeout` seconds pass first."""

@@ -184,7 +184,9 @@ class EngineClient:
             response = self._send(method, path, renewed, options)
         if response.status in (401, 403):
             raise EngineDenied(
-                f"the engine at {self.address} does not let us in (status {response.status})", hint=self.access.advice
+                f"the engine at {self.address} does not let us in (status {response.status})",
+                hint=self.access.advice,
+                retry_after=5,
             )
         if 300 <= response.status < 400:
             # Not followed: what we send is meant for this engine alone.

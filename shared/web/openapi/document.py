@@ -143,7 +143,9 @@ def _responses(replies: Iterable[Reply], errors: Iterable[type[DreamLayerError]]
         if reply.headers:
             responses[str(reply.status)]["headers"] = {name: _header(name) for name in reply.headers}
     by_status: dict[int, dict[str, str]] = defaultdict(dict)
-    for error in errors:
+    told_of = list(errors)
+    # A route that finds the engine away may as well find that it does not let us in.
+    for error in [*told_of, *([EngineDenied] if EngineUnavailable in told_of else [])]:
         by_status[error.status][error.code] = (error.__doc__ or "").split("\n")[0]
     for status, told in sorted(by_status.items()):
         error_response = _error(told, retry=status in (429, 503))
