@@ -14,7 +14,14 @@ from pydantic.json_schema import models_json_schema
 from werkzeug.routing import Map
 
 from shared import __version__
-from shared.errors import DreamLayerError, OriginNotAllowed, TooManyTries, Unauthorized
+from shared.errors import (
+    DreamLayerError,
+    EngineDenied,
+    EngineUnavailable,
+    OriginNotAllowed,
+    TooManyTries,
+    Unauthorized,
+)
 from shared.schema.replies import ErrorReply
 from shared.web.openapi import control, drawing, extras, house, jobs, workflows
 from shared.web.openapi.operation import FORM, HEADERS, JSON, REF, Body, Example, Operation, Parameter, Reply
