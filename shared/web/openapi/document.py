@@ -151,8 +151,10 @@ def _responses(replies: Iterable[Reply], errors: Iterable[type[DreamLayerError]]
             responses[str(reply.status)]["headers"] = {name: _header(name) for name in reply.headers}
     by_status: dict[int, dict[str, str]] = defaultdict(dict)
     told_of = list(errors)
-    # A route that finds the engine away may as well find that it does not let us in.
-    for error in [*told_of, *([EngineDenied] if EngineUnavailable in told_of else [])]:
+    if EngineUnavailable in told_of:
+        # A route that finds the engine away may as well find that it does not let us in.
+        told_of.append(EngineDenied)
+    for error in told_of:
         by_status[error.status][error.code] = (error.__doc__ or "").split("\n")[0]
     for status, told in sorted(by_status.items()):
         error_response = _error(told, retry=status in (429, 503))
