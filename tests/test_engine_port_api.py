@@ -1,6 +1,8 @@
 """The engine's own port, on the real engine: strangers reach nothing, and the services go on after a restart."""
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -9,8 +11,10 @@ import requests
 import websocket
 
 from shared.engine.access import TOKEN_FILE
+from shared.settings import PREFIX, PROJECT_DIR
+from tests.conftest import free_ports
 from tests.exchange import SMALL, post
-from tests.house import TIMEOUT, TestHouse
+from tests.house import TIMEOUT, TestHouse, wait_for_health
 
 # Of each kind of handler that ComfyUI has: with a body, with /api before it, below /internal, static, none at all.
 ROUTES = (
@@ -120,3 +124,18 @@ def test_a_new_start_has_a_new_token_and_jobs_go_on(own_house: TestHouse) -> Non
     old = {"Authorization": f"Bearer {before}"}
     assert requests.get(f"{own_house.engine}/queue", headers=old, timeout=TIMEOUT).status_code == 401
     own_house.redraw(prompt="a red circle", input_image=own_house.picture(own_house.draw(**SMALL)), steps=2)
+
+
+def test_a_service_started_by_hand_finds_the_token_in_the_data_folder(tmp_path: Path, house: TestHouse) -> None:
+    (port,) = free_ports(1)
+    environ = {**house.environ, f"{PREFIX}TXT2IMG_PORT": str(port)}
+    url = f"http://127.0.0.1:{port}"
+    with (tmp_path / "service.log").open("wb") as log:
+        service = subprocess.Popen([sys.executable, "txt2img_server.py"], cwd=PROJECT_DIR, env=environ, stderr=log)
+    try:
+        wait_for_health(url)
+        drawn = requests.post(f"{url}/api/txt2img", json=SMALL, timeout=TIMEOUT)
+        assert (drawn.status_code, drawn.json()["comfy_response"]["generated_images"][0]["type"]) == (200, "output")
+    finally:
+        service.terminate()
+        service.wait(timeout=30)
