@@ -301,6 +301,29 @@ def test_each_start_has_a_token_of_its_own_that_only_its_owner_reads(tmp_path: P
     assert stat.S_IMODE(file.stat().st_mode) == 0o600 or sys.platform == "win32"
 
 
+def test_a_token_that_cannot_be_kept_is_said_as_a_step_of_the_start(tmp_path: Path) -> None:
+    (tmp_path / TOKEN_FILE.parent).write_text("no folder")
+    with pytest.raises(SetupError, match="the engine's token could not be kept") as failed:
+        new_token(tmp_path)
+    assert failed.value.step == "engine"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such program")
+def test_a_child_that_ends_before_it_is_told_the_secret_is_only_a_child_that_ended(tmp_path: Path) -> None:
+    child = Child(
+        "brief",
+        ["nothing"],
+        python="true",
+        folder=tmp_path,
+        log_path=tmp_path / "brief.log",
+        guard=Guard(GUARD, lambda: "x" * 900),
+    )
+    for _ in range(20):
+        child.start()
+        assert child.wait(20) == 0
+        child.stop()
+
+
 def test_an_engine_whose_token_cannot_be_kept_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
