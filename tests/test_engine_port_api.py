@@ -51,7 +51,8 @@ def test_strangers_reach_nothing(house: TestHouse) -> None:
         assert status_of(house, route, "Host: evil.example:{port}", "Origin: http://evil.example:{port}") == 403, route
         assert status_of(house, route, own, "Origin: http://localhost:8080", bearer) == 403, route
         assert status_of(house, route, "Host: evil.example:{port}", bearer) == 403, route
-        assert status_of(house, route, own, own, bearer) == 403, route
+        # Of two Hosts, some versions of aiohttp say themselves that this is no request.
+        assert status_of(house, route, own, own, bearer) in (400, 403), route
         method, path = route.split(" ")
         assert status_of(house, f"{method} http://evil.example{path}", own, bearer) == 403, route
     assert not (house.data_dir / "user" / "default" / "evil.json").exists()
@@ -114,7 +115,7 @@ def test_the_engine_serves_the_token_nowhere(house: TestHouse) -> None:
 def test_a_new_start_has_a_new_token_and_jobs_go_on(own_house: TestHouse) -> None:
     own_house.draw(**SMALL)
     before = own_house.engine_access.token
-    job = own_house.submit(**{**SMALL, "steps": 200})
+    job = own_house.submit(**{**SMALL, "steps": 30})
     own_house.wait_for_job(job, "running")
     psutil.Process(own_house.engine_state()["pid"]).kill()
     assert own_house.wait_for_job(job)["state"] == "completed"
