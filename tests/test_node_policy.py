@@ -7,6 +7,7 @@ from typing import Any, cast
 import psutil
 import pytest
 
+from shared.engine import check as module
 from shared.engine.catalog import Catalog
 from shared.engine.check import check_graph
 from shared.engine.environment import engine_environ
@@ -403,3 +404,22 @@ def test_what_a_switch_hands_on_fits_where_it_would_fit_itself() -> None:
     # Two that feed each other are a circle, which is told elsewhere.
     a, b = (("ComfySwitchNode", {"switch": True, "on_true": [name, 0], "on_false": [name, 0]}) for name in "ba")
     assert problems({"a": a, "b": b, "n": ("ImageInvert", {"image": ["a", 0]})}) == []
+
+
+def test_a_long_row_of_switches_is_looked_through_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = 0
+    usual = module.declared_inputs
+
+    def counted(*args: Any) -> Any:
+        nonlocal looked
+        looked += 1
+        return usual(*args)
+
+    monkeypatch.setattr(module, "declared_inputs", counted)
+    nodes: Short = {"n0": ("ComfySwitchNode", {"switch": True, "on_true": "a", "on_false": "b"})}
+    for i in range(1, 300):
+        nodes[f"n{i}"] = ("ComfySwitchNode", {"switch": True, "on_true": [f"n{i - 1}", 0], "on_false": "b"})
+        nodes[f"i{i}"] = ("ImageInvert", {"image": [f"n{i}", 0]})
+    assert problems(dict(reversed(nodes.items()))) == [("image", "bad_link")] * 299
+    # Once for what they hand on, and once for what they have.
+    assert looked == 2 * 300 + 299

@@ -43,6 +43,7 @@ class Problem:
 def check_graph(graph: Mapping[str, Any], schemas: Mapping[str, Any]) -> list[Problem]:
     """All problems of `graph` (API format), given /object_info entries for its classes; empty when there are none."""
     problems = []
+    handed_on = handed_on_types(graph, schemas)
     for node_id, node in graph.items():
         class_type = class_of(node)
         if class_type is None or not isinstance(node.get("inputs"), dict):
@@ -71,7 +72,7 @@ def check_graph(graph: Mapping[str, Any], schemas: Mapping[str, Any]) -> list[Pr
                 value = name
             else:
                 options = choices(declared[name])
-                problem = _check_input(graph, schemas, declared[name], options, name, value)
+                problem = _check_input(graph, schemas, handed_on, declared[name], options, name, value)
             if problem is not None:
                 problems.append(Problem(node_id, class_type, name, *problem, value=value, options=options))
         steps, denoise = (_number(graph, inputs.get(name)) for name in ("steps", "denoise"))
@@ -135,6 +136,7 @@ def choices(declaration: list[Any]) -> tuple[Any, ...]:
 def _check_input(
     graph: Mapping[str, Any],
     schemas: Mapping[str, Any],
+    handed_on: Mapping[str, set[str]],
     declaration: list[Any],
     options: tuple[Any, ...],
     name: str,
@@ -142,7 +144,7 @@ def _check_input(
 ) -> tuple[str, str] | None:
     kind, extra = declaration[0], declaration[1] if len(declaration) > 1 else {}
     if isinstance(value, list):
-        return _check_link(graph, schemas, kind, name, value)
+        return _check_link(graph, schemas, handed_on, kind, name, value)
     if isinstance(value, dict) or value is None:
         return "wrong_type", f"{name} must be a value or a link, not {value!r}"
     if isinstance(kind, list) or kind == "COMBO" or (kind == CHOICE and options):
@@ -176,7 +178,12 @@ def _check_value(kind: str, extra: Mapping[str, Any], name: str, value: Any) -> 
 
 
 def _check_link(
-    graph: Mapping[str, Any], schemas: Mapping[str, Any], kind: Any, name: str, link: list[Any]
+    graph: Mapping[str, Any],
+    schemas: Mapping[str, Any],
+    handed_on: Mapping[str, set[str]],
+    kind: Any,
+    name: str,
+    link: list[Any],
 ) -> tuple[str, str] | None:
     well_formed = len(link) == 2 and isinstance(link[0], str) and type(link[1]) is int
     source = graph.get(link[0]) if well_formed else None
@@ -195,36 +202,41 @@ def _check_link(
     if isinstance(kind, str) and not _fits(given, kind):
         return "bad_link", f"{name} takes {kind}, but output {link[1]} of {link[0]} is {given}"
     if given == MATCHED and isinstance(kind, str):
-        handed_on = types_of(graph, schemas, link[0])
-        if handed_on and not any(_fits(each, kind) for each in handed_on):
-            return "bad_link", f"{name} takes {kind}, but {link[0]} hands on {', '.join(sorted(handed_on))}"
+        found = handed_on.get(link[0], set())
+        if found and not any(_fits(each, kind) for each in found):
+            return "bad_link", f"{name} takes {kind}, but {link[0]} hands on {', '.join(sorted(found))}"
     return None
 
 
-def types_of(graph: Mapping[str, Any], schemas: Mapping[str, Any], name: str) -> set[str]:
-    """The types of what a node hands on whose output is of the type of its inputs; empty where they are not known."""
-    found: set[str] = set()
-    waiting, seen = [name], {name}
-    while waiting:
-        source = graph.get(waiting.pop())
-        schema = schemas.get(class_of(source) or "")
-        inputs = source.get("inputs") if isinstance(source, dict) else None
-        if schema is None or not isinstance(inputs, dict):
+def handed_on_types(graph: Mapping[str, Any], schemas: Mapping[str, Any]) -> dict[str, set[str]]:
+    """For each node whose output is of the type of its inputs, the types of what it hands on, as far as known."""
+    types: dict[str, set[str]] = {}
+    takers: dict[str, list[str]] = {}
+    for name, node in graph.items():
+        schema = schemas.get(class_of(node) or "")
+        inputs = node.get("inputs") if schema is not None else None
+        if schema is None or MATCHED not in map(str, schema.get("output") or ()) or not isinstance(inputs, dict):
             continue
+        types[name] = set()
         for key, declaration in declared_inputs(schema, inputs).items():
             value = inputs.get(key)
             if declaration[0] != MATCHED or value is None:
                 continue
-            if not isinstance(value, list):
-                found |= TYPES_OF_VALUES.get(type(value), set())
-                continue
-            given = _output(graph, schemas, value)
-            if given is not None and given != MATCHED:
-                found.add(given)
-            elif given == MATCHED and value[0] not in seen:
-                seen.add(value[0])
-                waiting.append(value[0])
-    return found
+            given = _output(graph, schemas, value) if isinstance(value, list) else None
+            if given == MATCHED:
+                takers.setdefault(value[0], []).append(name)
+            elif given is not None:
+                types[name].add(given)
+            else:
+                types[name] |= TYPES_OF_VALUES.get(type(value), set())
+    waiting = [name for name, found in types.items() if found]
+    while waiting:
+        name = waiting.pop()
+        for taker in takers.get(name, ()):
+            if not types[name] <= types[taker]:
+                types[taker] |= types[name]
+                waiting.append(taker)
+    return types
 
 
 def _output(graph: Mapping[str, Any], schemas: Mapping[str, Any], link: list[Any]) -> str | None:
