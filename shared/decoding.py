@@ -8,10 +8,12 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageOps
 
 from shared.budget import MemoryBudget
+from shared.colours import to_srgb
 from shared.errors import InvalidPicture
+from shared.file_kinds import what_it_is
 
 # What cameras, phones, browsers and painting programs write (JPEG includes the MPO of phones). Other decoders of
 # Pillow stay unreachable from outside.
@@ -28,8 +30,6 @@ BAND = 256
 WITH_ALPHA = ("LA", "RGBA")
 # TIFF's tag PhotometricInterpretation, and its value for pictures in which 0 is white.
 PHOTOMETRIC, MIN_IS_WHITE = 262, 0
-# The modes of pictures that a colour profile of each space is for.
-SPACES = {"RGB ": ("RGB", "L"), "GRAY": ("L",), "CMYK": ("CMYK",), "Lab ": ("LAB",)}
 TO_8_BIT = [round(level / 257) for level in range(65536)]
 TO_8_BIT_INVERTED = TO_8_BIT[::-1]
 
@@ -41,11 +41,13 @@ class _Unusable(Exception):
 @dataclass(frozen=True)
 class Decoded:
     """A picture of mode L, LA, RGB or RGBA; `lossy` if its format changes levels a little; `several` says what it is
-    of which only the first picture was decoded ("an animation", "a file of several pages"), if it is that."""
+    of which only the first picture was decoded ("an animation", "a file of several pages"), if it is that; `doubt` what
+    it is or has that leaves its colours in doubt ("is CMYK without a colour profile ..."), if they are."""
 
     image: Image.Image
     lossy: bool
     several: str | None
+    doubt: str | None = None
 
 
 def decode(data: bytes, field: str, *, colours: bool = True, budget: MemoryBudget | None = None) -> Decoded:
@@ -72,7 +74,8 @@ def _decoded(image: Image.Image, data: bytes, field: str, *, colours: bool) -> D
         lossy = image.format in ("JPEG", "MPO", "AVIF") or (image.format == "WEBP" and data[12:16] != b"VP8L")
         _mend_transparency(image, data)
         ImageOps.exif_transpose(image, in_place=True)
-        return Decoded(_by_bands(image, _conversion(image, colours=colours)), lossy, several)
+        convert, doubt = _conversion(image, data, colours=colours)
+        return Decoded(_by_bands(image, convert), lossy, several, doubt)
     except _Unusable as error:
         reason, hint = error.args
         raise InvalidPicture(f"{field} {reason}", field=field, hint=hint) from error
@@ -92,10 +95,19 @@ def is_transparent(image: Image.Image) -> bool:
 def _open(data: bytes, field: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InvalidPicture(
+            f"{field} has more than {MAX_SOURCE_PIXELS // 1_000_000} megapixels",
+            field=field,
+            hint="scale it down first",
+        ) from error
     # As in `decode`, a damaged head is reported through many types.
     except Exception as error:
+        kind = what_it_is(data)
         raise InvalidPicture(
-            f"{field} is not a picture that can be read", field=field, hint=f"send {FORMATS_TEXT}"
+            f"{field} is {'' if kind is None else f'{kind}, and '}not a picture that can be read",
+            field=field,
+            hint=f"send {FORMATS_TEXT}",
         ) from error
     width, height = image.size
     if width * height > MAX_SOURCE_PIXELS:
@@ -115,8 +127,10 @@ def _several(image: Image.Image) -> str | None:
 
 
 def _mend_transparency(image: Image.Image, data: bytes) -> None:
-    """Scales a transparent level of a PNG with 2 or 4 bits as Pillow scales its pixels."""
+    """Scales the transparent level or colour of a PNG that has not 8 bits as Pillow scales its pixels."""
     key = image.info.get("transparency")
+    if image.format == "PNG" and image.mode == "RGB" and isinstance(key, tuple) and data[24] == 16:
+        image.info["transparency"] = tuple(level >> 8 for level in key)
     if image.format == "PNG" and image.mode == "L" and isinstance(key, int) and data[24] in (2, 4):
         image.info["transparency"] = key * 255 // (2 ** data[24] - 1)
 
@@ -131,16 +145,19 @@ def _by_bands(image: Image.Image, convert: Callable[[Image.Image], Image.Image] 
     return converted
 
 
-def _conversion(image: Image.Image, *, colours: bool) -> Callable[[Image.Image], Image.Image] | None:
-    """What makes of each band one of mode L, LA, RGB or RGBA in sRGB; None if the picture is that already."""
+def _conversion(
+    image: Image.Image, data: bytes, *, colours: bool
+) -> tuple[Callable[[Image.Image], Image.Image] | None, str | None]:
+    """What makes of each band one of mode L, LA, RGB or RGBA in sRGB (None if the picture is that already), and what is
+    in doubt about its colours."""
     if image.mode in ("I", "F"):
         _check_range(image)
     grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I;16")
     base = image.mode if image.mode in ("CMYK", "LAB") else "L" if grey else "RGB"
-    transform = _transform(image, base) if colours or base == "LAB" else None
+    transform, doubt = to_srgb(image, data, base) if colours or base == "LAB" else (None, None)
     transparent = image.has_transparency_data
     if transform is None and not transparent and image.mode in ("L", "RGB"):
-        return None
+        return None, doubt
     inverted = image.format == "TIFF" and _is_min_white(image)
 
     def convert(band: Image.Image) -> Image.Image:
@@ -159,7 +176,7 @@ def _conversion(image: Image.Image, *, colours: bool) -> Callable[[Image.Image],
             band.putalpha(alpha)
         return band
 
-    return convert
+    return convert, doubt
 
 
 def _check_range(image: Image.Image) -> None:
@@ -192,33 +209,3 @@ def _from_16_bit(band: Image.Image, *, inverted: bool) -> Image.Image:
         grey.info.pop("transparency", None)
         grey.putalpha(levels.point(opaque, "L"))
     return grey
-
-
-def _transform(image: Image.Image, base: str) -> Callable[[Image.Image], Image.Image] | None:
-    """From pictures of mode `base` with the embedded profile to sRGB, so that a wide-gamut photo keeps its looks.
-
-    None without a profile for such pictures, or with a broken one: the numbers as they stand are the best that is
-    known.
-    """
-    embedded = image.info.get("icc_profile")
-    try:
-        if base == "LAB":
-            profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
-        elif embedded:
-            profile = ImageCms.ImageCmsProfile(io.BytesIO(embedded))
-        else:
-            return None
-        space = profile.profile.xcolor_space
-        if base not in SPACES.get(space, ()):
-            return None
-        # Some programs put an RGB profile into grey pictures too.
-        mode = "RGB" if space == "RGB " else base
-        transform = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return None
-
-    def to_srgb(band: Image.Image) -> Image.Image:
-        converted = ImageCms.applyTransform(band.convert(mode) if band.mode != mode else band, transform)
-        return band if converted is None else converted
-
-    return to_srgb

@@ -66,14 +66,14 @@ def read_picture(
     """
     decoded = decode(data, field, budget=budget)
     if warnings is not None:
-        warnings += frames_left(decoded, field) + transparency_left(decoded.image, field, backdrop)
+        warnings += notes_on(decoded, field) + transparency_left(decoded.image, field, backdrop)
     return on_backdrop(decoded.image, backdrop)
 
 
 def read_with_alpha(data: bytes, field: str, warnings: list[str], budget: MemoryBudget | None = None) -> Image.Image:
     """Like `read_picture`, with its transparency: of mode RGBA if any pixel is not opaque, else RGB."""
     decoded = decode(data, field, budget=budget)
-    warnings += frames_left(decoded, field)
+    warnings += notes_on(decoded, field)
     mode = "RGBA" if is_transparent(decoded.image) else "RGB"
     return decoded.image if decoded.image.mode == mode else decoded.image.convert(mode)
 
@@ -90,6 +90,11 @@ def transparency_left(image: Image.Image, field: str, backdrop: str) -> list[str
 def frames_left(decoded: Decoded, field: str) -> list[str]:
     """A warning about further pictures in the file, if there are any."""
     return [] if decoded.several is None else [f"{field} is {decoded.several}: the first picture of it is used"]
+
+
+def notes_on(decoded: Decoded, field: str) -> list[str]:
+    """Warnings about what of a file was not used, or could not be told."""
+    return [*frames_left(decoded, field), *([] if decoded.doubt is None else [f"{field} {decoded.doubt}"])]
 
 
 def on_backdrop(image: Image.Image, colour: str) -> Image.Image:

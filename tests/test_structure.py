@@ -14,6 +14,7 @@ FLAT = (
     *("schema", "errors", "settings", "images", "fitting", "child", "defaults"),
     *(
         "budget",
+        "colours",
         "decoding",
         "encoding",
         "masks",
@@ -21,6 +22,7 @@ FLAT = (
         "infolabels",
         "infotext",
         "png",
+        "file_kinds",
         "files",
         "json_limits",
         "paths",
