@@ -15,7 +15,7 @@ from shared.engine.formula import why_no_formula
 from shared.engine.limits import check_limits
 from shared.engine.node_policy import FORMULAS, LIMITS, REFUSED, TEXT_LIMITS
 from shared.engine.reviewed import REVIEWED
-from shared.engine.trust import why_refused
+from shared.engine.trust import check_files, why_refused
 from shared.errors import InvalidValue
 from shared.settings import PREFIX
 from shared.web.custom import check
@@ -380,6 +380,19 @@ def test_no_file_is_named_by_a_text_that_a_switch_hands_on(name: str) -> None:
             "reads": (name, {key: ["switch", 0], **others}),
         }
         assert problems(nodes) == [(key, "bad_link")]
+
+
+def test_the_mask_of_a_painter_is_a_file_that_is_listed_or_ours() -> None:
+    def found(mask: Any) -> list[str]:
+        nodes: Short = {
+            "t": ("PrimitiveString", {"value": "x.png [output]"}),
+            "p": ("Painter", {"mask": mask, "width": 64, "height": 64, "bg_color": "#000000"}),
+        }
+        return [each.kind for each in check_files(api(nodes), NODES)]
+
+    assert found("") == found(f"dream_layer/{'a' * 64}.png") == []
+    for mask in (["t", 0], "x.png [output]", "../x.png", "somebody.png"):
+        assert found(mask) == ["not_in_list"]
 
 
 def test_a_text_that_is_handed_on_reaches_texts_alone() -> None:
