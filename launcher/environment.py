@@ -39,6 +39,8 @@ SERVICE_MODULES = (
     *("flask", "flask_cors", "pydantic", "pydantic_settings", "requests"),
     *("sqlalchemy", "urllib3", "websocket", "PIL"),
 )
+# Names of missing packages that are shown.
+MOST_NAMES = 4
 # Seconds in which a set-up that was asked to end does.
 STOP_TIMEOUT = 30.0
 
@@ -72,10 +74,16 @@ def find_environment(requirements: list[str], *, install: bool) -> Path:
     if record is not None:
         raise _setting_up(record)
     raise SetupIncompleteError(
-        f"these packages are missing: {', '.join(missing)}",
-        "run: pip install -r requirements.txt (in an environment of your own), "
-        "or let python dream_layer.py up make one",
+        f"these packages are missing: {_first(missing)}",
+        "python dream_layer.py up installs them into .venv; "
+        "or, in an environment of your own: pip install -r requirements.txt",
     )
+
+
+def _first(names: list[str]) -> str:
+    """The first of many names: all of them would hide what to do."""
+    more = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def missing_packages(requirements: list[str]) -> list[str]:
@@ -187,7 +195,7 @@ def enter_environment(script: str) -> None:
     if record is not None:
         sys.exit(f"the packages are being installed by process {record.pid}: try again when it is done")
     sys.exit(
-        f"this Python has no {', '.join(missing)}: run `python dream_layer.py up`, which makes a .venv that has, "
+        f"this Python has no {_first(missing)}: run `python dream_layer.py up`, which makes a .venv that has, "
         "or `pip install -r requirements.txt` in one of your own"
     )
 

@@ -25,6 +25,8 @@ MODERN_PIP = (24, 1)
 # Seconds that pip is given to end by itself, and of which the speed is told.
 GRACE, SPEED_OF = 10.0, 15.0
 LAST_LINES = 8
+# The part of all that must be fetched before the time that is left can be told.
+TELLING = 0.02
 # pip heeds these too; with them it would say less than is read here.
 SILENCING = ("PIP_QUIET", "PIP_VERBOSE", "PIP_PROGRESS_BAR", "PIP_LOG", "PIP_NO_COLOR")
 
@@ -106,7 +108,10 @@ class _Run:
             return f"looking up what is needed ({now - self._begun:.0f} s)"
         words = [f"{size_text(output.fetched)} of {size_text(output.total)}"]
         if speed > 0:
-            words += [f"{size_text(speed)}/s", f"{time_text((output.total - output.fetched) / speed)} left"]
+            words.append(f"{size_text(speed)}/s")
+        # Small packages come first, with their pauses: they tell nothing of the speed of large ones.
+        if speed > 0 and output.fetched >= TELLING * output.total:
+            words.append(f"{time_text((output.total - output.fetched) / speed)} left")
         words.append(plain(re.split(r"-\d", output.current)[0]) or "looking up what is needed")
         return f"{bar(output.fetched / output.total, columns())}  {', '.join(words)}"
 

@@ -127,9 +127,15 @@ def test_an_interpreter_that_has_everything_is_used_as_it_is(project: Project) -
 def test_without_permission_to_install_what_is_missing_is_named(project: Project) -> None:
     refused = project.find(install=False)
     assert refused.returncode == 1
-    assert "packages are missing: tinything" in refused.stderr
+    assert "packages are missing: tinything -> python dream_layer.py up installs them" in refused.stderr
     assert "pip install -r requirements.txt" in refused.stderr
     assert not project.venv.exists()
+
+
+def test_of_many_packages_that_are_missing_the_first_are_named(project: Project) -> None:
+    (project.folder / "requirements.in").write_text("".join(f"tinything{number}\n" for number in range(6)))
+    refused = project.find(install=False)
+    assert "missing: tinything0, tinything1, tinything2, tinything3 and 2 more -> python" in refused.stderr
 
 
 def test_a_failed_install_says_so_and_is_done_again(project: Project) -> None:

@@ -94,6 +94,22 @@ def test_a_terminal_gets_one_bar_and_a_line_for_what_is_done(tmp_path: Path, mon
         assert drawn[-1].endswith("50 %  installing 1 of 2 packages")
 
 
+def test_the_time_left_is_told_when_it_can_be_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (terminal, packages):
+        monkeypatch.setattr(module, "columns", lambda: 200)
+    with on_screen() as screen:
+        output = PipOutput(expected_sizes(["torch"], cuda=False))
+        run = packages._Run(output, tmp_path / "bin" / "python")
+        run.show()
+        read(output, "Downloading torch-2.11.0-cp311-none-win_amd64.whl (100.0 MB)\nProgress 1000000 of 100000000")
+        run.show()
+        assert "1 MB of 100 MB" in screen.getvalue()
+        assert "left" not in screen.getvalue()
+        read(output, "Progress 3000000 of 100000000")
+        run.show()
+    assert "left" in screen.getvalue()
+
+
 def test_bars_and_times() -> None:
     assert bar(0) == f"[{'.' * 24}]   0 %"
     assert bar(0.5) == f"[{'#' * 12}{'.' * 12}]  50 %"
