@@ -23,6 +23,8 @@ from shared.web.openapi.document import OPERATIONS, openapi_document, routes_of
 from shared.web.openapi.operation import FORM, HEADERS, JSON
 from shared.web.openapi.routes import PAGE
 
+PAGE_FILES = sorted(path for path in PAGE.iterdir() if path.is_file())
+
 SERVICES: dict[str, Callable[[Backend], Flask]] = {
     "txt2img": txt2img_server.build,
     "img2img": img2img_server.build,
@@ -156,12 +158,68 @@ def test_with_a_key_the_page_asks_for_it_and_the_document_needs_it(backend: Make
     assert told["paths"]["/api/jobs"]["get"]["security"] == [{"key": []}, {"bearer": []}]
 
 
-def test_the_page_needs_nothing_from_elsewhere() -> None:
-    page = PAGE.read_text(encoding="utf-8")
+@pytest.mark.parametrize("file", PAGE_FILES, ids=lambda each: each.name)
+def test_the_page_needs_nothing_from_elsewhere(file: Path) -> None:
+    page = file.read_text(encoding="utf-8")
     assert "http://" not in page
     assert "https://" not in page
     # What is written in the document must never become markup.
-    assert "innerHTML" not in page
+    assert not re.search("innerHTML|outerHTML|insertAdjacentHTML|document.write|eval", page)
+    named = re.findall(r'from "\./([\w.]+)"', page) + re.findall(r'(?:href|src)="docs/([\w.]+)"', page)
+    assert {PAGE / name for name in named} <= set(PAGE_FILES)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("key", [None, "correct horse battery"])
+def test_the_files_of_the_page_need_no_key(backend: MakeBackend, service: str, key: str | None) -> None:
+    client = SERVICES[service](backend(api_key=key)).test_client()
+    for file in PAGE_FILES:
+        answer = client.get(f"/docs/{file.name}")
+        assert (answer.status_code, answer.get_data()) == (200, file.read_bytes())
+        assert answer.mimetype == {"js": "text/javascript", "css": "text/css", "html": "text/html"}[file.suffix[1:]]
+        # A newer page is seen at once, and one that has not changed is not sent again.
+        assert answer.headers["Cache-Control"] == "no-cache"
+        again = client.get(f"/docs/{file.name}", headers={"If-None-Match": answer.headers["ETag"]})
+        assert again.status_code == 304
+
+
+@pytest.mark.parametrize("name", ["more.js", "routes.py", "..%2froutes.py", "..%5croutes.py", "%00.js", ".js", "page"])
+def test_nothing_else_is_a_file_of_the_page(backend: MakeBackend, name: str) -> None:
+    client = txt2img_server.build(backend(api_key="correct horse battery")).test_client()
+    assert client.get(f"/docs/{name}").status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/docs/../api/jobs", "/docs//api/jobs", "/docsx", "/docs/%2e%2e/api/jobs"])
+def test_no_path_beside_the_page_is_open(backend: MakeBackend, path: str) -> None:
+    client = txt2img_server.build(backend(api_key="correct horse battery")).test_client()
+    answer = client.get(path)
+    assert answer.status_code in (401, 404)
+    assert b'jobs":' not in answer.get_data()
+
+
+def test_limits_of_bodies_are_told(backend: MakeBackend) -> None:
+    told = document(SERVICES["control"](backend(max_body_mb=3, max_model_mb=70)))["paths"]
+    assert told["/api/png-info"]["post"]["requestBody"]["x-max-bytes"] == 3 * 1024 * 1024
+    assert told["/api/upload-model"]["post"]["requestBody"]["x-max-bytes"] == 70 * 1024 * 1024
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_picture_is_marked_as_one(backend: MakeBackend, service: str) -> None:
+    """By that a page knows where a file chooser belongs: at texts that may be a data URL, and at files of forms."""
+    marked = []
+    for name, schema in document(SERVICES[service](backend()))["components"]["schemas"].items():
+        for field, told in schema.get("properties", {}).items():
+            kind = next((each for each in told.get("anyOf", [told]) if each.get("type") != "null"), {})
+            picture = kind.get("contentMediaType") == "image/*"
+            if picture:
+                marked.append(f"{name}.{field}")
+            elif kind.get("format") == "binary":
+                assert name == "ModelUploadForm", (name, field)
+            elif kind.get("type") == "string" and name.endswith(("Body", "Picture")):
+                assert "data URL" not in told.get("description", ""), (name, field)
+                assert field not in ("mask", "image", "input_image"), (name, field)
+    wanted = {"txt2img": 9, "img2img": 9, "control": 7}
+    assert len(marked) >= wanted[service], marked
 
 
 def test_the_document_is_json_throughout(backend: MakeBackend) -> None:

@@ -15,6 +15,7 @@ from shared.schema.units import (
     Fraction,
     Name,
     NotBool,
+    PictureText,
     Scale,
     Side,
     Steps,
@@ -93,9 +94,9 @@ class ControlUnitBody(Body):
 
     enabled: Annotated[bool, Field(description="`false` is as if it were not there")] = True
     model: Annotated[Name | None, Field(description="the ControlNet's file")] = None
-    input_image: Annotated[str | None, Field(description="data URL, base64, or the name that an upload was given")] = (
-        None
-    )
+    input_image: Annotated[
+        PictureText | None, Field(description="data URL, base64, or the name that an upload was given")
+    ] = None
     preprocessor: Annotated[
         Name | None,
         Field(
@@ -287,11 +288,11 @@ class Img2ImgBody(GenerationBody):
     """A picture from words and a picture; with a mask, only what is white in the mask is repainted."""
 
     input_image: Annotated[
-        str,
+        PictureText,
         Field(description="data URL, base64, the file `image` of a form, or the name that an upload was given"),
     ]
     mask: Annotated[
-        str | None,
+        PictureText | None,
         Field(description="likewise, or the file `mask`; white is repainted, black stays exactly, grey blends the two"),
     ] = None
     denoising_strength: Annotated[
@@ -347,7 +348,8 @@ class UpscaleBody(Body):
     """A finished picture, enlarged."""
 
     image: Annotated[
-        str, Field(description="data URL, base64, the file `image` of a form, or the name that an upload was given")
+        PictureText,
+        Field(description="data URL, base64, the file `image` of a form, or the name that an upload was given"),
     ]
     upscaler: Annotated[Name, Field(description="an upscale model, `Lanczos`, `Nearest`, ...")] = "Lanczos"
     upscale_factor: Annotated[Factor, Field(description="by exactly this, whatever the upscale model's own is")] = 2.0

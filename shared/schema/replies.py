@@ -197,6 +197,23 @@ class IndexReply(HealthReply):
     openapi: Annotated[str, Field(description="the address of the OpenAPI document")]
 
 
+class ServiceEntry(Reply):
+    """A service of ours, on one of its ports."""
+
+    name: str
+    service: Annotated[str, Field(description="which service answers there")]
+    port: int
+    running: bool
+    docs: Annotated[str | None, Field(description="the address of its page; null where only a proxy knows it")]
+
+
+class ServicesReply(Reply):
+    """The services."""
+
+    status: Literal["success"]
+    services: list[ServiceEntry]
+
+
 class ReadyReply(Reply):
     """Whether a picture can be made now."""
 

@@ -85,6 +85,8 @@ Side = Annotated[int, Field(ge=MIN_SIDE, le=MAX_SIDE), NotBool]
 LONGEST_TEXT = 20_000
 Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
 Name = Annotated[str, Field(max_length=500)]
+# A data URL, base64, or the name of an upload. Its JSON Schema says so, and user interfaces offer a file chooser.
+PictureText = Annotated[str, Field(json_schema_extra={"contentMediaType": "image/*"})]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), NotBool]
 Strength = Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False), NotBool]
 Steps = Annotated[int, Field(ge=1, le=1000), NotBool]

@@ -22,6 +22,7 @@ from shared.web.guard import GUARD, REFUSAL, RESTRICTIONS, Guard
 from shared.web.openapi.routes import openapi_routes
 from shared.web.proxies import ForwardedRequests
 from shared.web.reply import base_address, error_reply
+from shared.web.services import service_routes
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +86,8 @@ def create_app(service: str, settings: Settings, routes: Sequence[Blueprint]) ->
     app.register_error_handler(DreamLayerError, error_reply)
     app.register_error_handler(HTTPException, lambda error: _http_error(error, service, settings))
     app.register_error_handler(Exception, _unexpected)
-    keyed = settings.api_key is not None
-    for blueprint in (*routes, openapi_routes(service, lambda: base_address(settings), keyed=keyed)):
+    described = openapi_routes(service, lambda: base_address(settings), settings)
+    for blueprint in (*routes, service_routes(settings), described):
         app.register_blueprint(blueprint)
     # It adds its headers after the error handlers have run, so errors carry them too.
     CORS(

@@ -131,7 +131,7 @@ def way_to(path: str, service: str, settings: Settings) -> str:
             return _said([method], here, service, settings, note)
     # Without the prefix, which would make all of them alike.
     paths = {known.removeprefix("/api"): known for known in _paths()}
-    near = difflib.get_close_matches(bare, paths, n=1, cutoff=0.7)
+    near = difflib.get_close_matches(bare, paths, n=1, cutoff=0.75)
     if not near:
         return NOWHERE
     meant = paths[near[0]]

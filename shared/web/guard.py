@@ -26,6 +26,7 @@ RESTRICTIONS = {
 }
 # What needs no key: whether the service lives, and the page that asks for one.
 OPEN = ("/", "/health", "/docs")
+PAGE_FILES = "/docs/"
 # Methods that change nothing.
 SAFE = ("GET", "HEAD", "OPTIONS")
 # Where the server leaves an error that it found in a request's head, in the WSGI environment.
@@ -49,7 +50,7 @@ class Guard:
         """
         objection = self._objection(request)
         sources = sources_of(request.remote_addr or "", [] if PEER in request.environ else claims_of(request.headers))
-        keyless = self._settings.api_key is None or objection == "" or (request.path in OPEN and not with_body)
+        keyless = self._settings.api_key is None or objection == "" or (is_open(request.path) and not with_body)
         tried = not keyless and given_key(request.headers) != ""
         if tried and (wait := self._tries.wait(sources)) > 0:
             raise TooManyTries(
@@ -124,6 +125,11 @@ def admit(
         return
     if not hmac.compare_digest(given_key(headers).encode(), (settings.api_key or "").encode()):
         raise Unauthorized("an API key is needed", hint="send it as X-API-Key, or as Authorization: Bearer")
+
+
+def is_open(path: str) -> bool:
+    """Whether a path needs no key: the page's own files are part of the page."""
+    return path in OPEN or path.startswith(PAGE_FILES)
 
 
 def given_key(headers: Headers) -> str:

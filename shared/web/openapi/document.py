@@ -53,13 +53,19 @@ def routes_of(url_map: Map) -> set[tuple[str, str]]:
     }
 
 
-def openapi_document(service: str, url_map: Map, base_url: str, *, keyed: bool) -> Document:
-    """The document of a service with these routes at this address; `keyed` says whether an API key is set."""
+def openapi_document(
+    service: str, url_map: Map, base_url: str, *, keyed: bool, limits: Mapping[str, int] | None = None
+) -> Document:
+    """The document of a service with these routes at this address; `keyed` says whether an API key is set.
+
+    `limits` are the most bytes of a body, by path; that of "" is for all others.
+    """
     routes = routes_of(url_map)
     told = [operation for operation in OPERATIONS if (operation.method, operation.path) in routes]
     paths: dict[str, Document] = defaultdict(dict)
     for operation in told:
-        paths[re.sub(r"<(\w+)>", r"{\1}", operation.path)][operation.method.lower()] = _operation(operation, keyed)
+        path = re.sub(r"<(\w+)>", r"{\1}", operation.path)
+        paths[path][operation.method.lower()] = _operation(operation, keyed, limits or {})
     components: Document = {"schemas": _schemas(told)}
     if keyed:
         components["securitySchemes"] = KEYS
@@ -78,7 +84,7 @@ def openapi_document(service: str, url_map: Map, base_url: str, *, keyed: bool) 
     }
 
 
-def _operation(operation: Operation, keyed: bool) -> Document:
+def _operation(operation: Operation, keyed: bool, limits: Mapping[str, int]) -> Document:
     errors = (*operation.errors, *USUAL_ERRORS, *((Unauthorized, TooManyTries) if keyed and not operation.open else ()))
     document: Document = {
         "operationId": re.sub(r"\W+", "_", f"{operation.method.lower()}{operation.path}").strip("_"),
@@ -91,6 +97,8 @@ def _operation(operation: Operation, keyed: bool) -> Document:
         document["description"] = operation.description
     if operation.body is not None:
         document["requestBody"] = _body(operation.body, operation.examples)
+        if most := limits.get(operation.path, limits.get("")):
+            document["requestBody"]["x-max-bytes"] = most
     if keyed:
         # Either will do.
         document["security"] = [] if operation.open else [{name: []} for name in KEYS]

@@ -30,11 +30,17 @@ from shared.schema.body import Body as Fields
 from shared.schema.body import Img2ImgBody, Txt2ImgBody, UpscaleBody
 from shared.schema.events import EVENTS
 from shared.schema.replies import AcceptedReply, PngInfoReply, ResultReply, UploadReply
+from shared.schema.units import PictureText
 from shared.web.openapi.operation import JSON, REF, Body, Example, Operation, Parameter, Reply
 from shared.web.reply import FORMATS
 
+RGB = tuple[int, int, int]
 File = Annotated[str, WithJsonSchema({"type": "string", "format": "binary"})]
-SMALL = {"prompt": "a red circle on a blue background", "width": 64, "height": 64, "steps": 2, "seed": 7}
+PictureFile = Annotated[str, WithJsonSchema({"type": "string", "format": "binary", "contentMediaType": "image/*"})]
+# Size, steps and the rest are what suits the model at hand. The words are among those that the starter model knows.
+CIRCLE = {"prompt": "a red circle on a blue background", "seed": 7}
+GREEN_STAR = {"prompt": "a green star on a blue background", "seed": 7}
+PNG = {"Accept": "image/png"}
 
 BINARY = {"type": "string", "format": "binary"}
 # Before OpenAPI 3.2 has its `itemSchema`, the schema of a stream is that of each event, by convention.
@@ -115,38 +121,38 @@ class Img2ImgForm(Img2ImgBody):
     """The fields of img2img as a form, where pictures may be files."""
 
     input_image: Annotated[str, Field(description="in place of the file: data URL, base64, or a name")] = ""
-    image: Annotated[File | None, Field(description="the source")] = None
-    mask: Annotated[File | None, Field(description="white is repainted, black stays exactly; or as text")] = None
+    image: Annotated[PictureFile | None, Field(description="the source")] = None
+    mask: Annotated[PictureFile | None, Field(description="white is repainted, black stays exactly; or as text")] = None
 
 
 class UpscaleForm(UpscaleBody):
     """The fields of upscale as a form."""
 
-    image: Annotated[File, Field(description="the picture")]
+    image: Annotated[PictureFile, Field(description="the picture")]
 
 
 class UploadBody(Fields):
     """A picture."""
 
-    file: Annotated[str, Field(description="data URL or base64")]
+    file: Annotated[PictureText, Field(description="data URL or base64")]
 
 
 class UploadForm(Fields):
     """A picture as a file."""
 
-    file: Annotated[File, Field(description="the picture")]
+    file: Annotated[PictureFile, Field(description="the picture")]
 
 
 class PngInfoBody(Fields):
     """A picture with a recipe."""
 
-    image: Annotated[str, Field(description="data URL or base64")]
+    image: Annotated[PictureText, Field(description="data URL or base64")]
 
 
 class PngInfoForm(Fields):
     """A picture with a recipe, as a file."""
 
-    image: Annotated[File, Field(description="the picture")]
+    image: Annotated[PictureFile, Field(description="the picture")]
 
 
 def _data_url(picture: Image.Image, infotext: str = "") -> str:
@@ -157,14 +163,20 @@ def _data_url(picture: Image.Image, infotext: str = "") -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _mask() -> Image.Image:
-    mask = Image.new("1", (64, 64))
-    ImageDraw.Draw(mask).rectangle((32, 0, 63, 63), fill=1)
-    return mask
+def _drawn_circle(size: int, circle: RGB, background: RGB) -> Image.Image:
+    """A circle in the middle, half as wide as the picture; smooth, and few bytes as a PNG."""
+    picture = Image.new("RGB", (2 * size, 2 * size), background)
+    ImageDraw.Draw(picture).ellipse((size // 2, size // 2, size * 3 // 2, size * 3 // 2), fill=circle)
+    return picture.resize((size, size), Image.Resampling.BOX).quantize(8)
 
 
-PICTURE = _data_url(Image.new("P", (64, 64)))
-RECIPE = _data_url(Image.new("P", (8, 8)), "a cat\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 42, Size: 512x512")
+BLACK, WHITE, RED, BLUE = (0, 0, 0), (255, 255, 255), (220, 28, 36), (32, 70, 212)
+PICTURE = _data_url(_drawn_circle(256, RED, BLUE))
+MASK = _data_url(_drawn_circle(256, WHITE, BLACK))
+RECIPE = _data_url(
+    _drawn_circle(64, RED, BLUE),
+    "a red circle on a blue background\nSteps: 10, Sampler: Euler, CFG scale: 3, Seed: 7, Size: 256x256",
+)
 
 OPERATIONS = (
     Operation(
@@ -174,15 +186,16 @@ OPERATIONS = (
         "Draw pictures from words",
         (RESULT, ACCEPTED),
         (
-            Example("A small picture", SMALL),
-            Example("The picture itself", SMALL, {"Accept": "image/png"}),
-            Example("Watched as it is drawn", SMALL, {"Accept": "text/event-stream"}),
-            Example("Come back for it later", SMALL, {"Prefer": "respond-async"}, status=202),
+            Example("A picture", CIRCLE),
+            Example("The picture itself", {"prompt": "a yellow star on a purple background", "seed": 7}, PNG),
+            Example("Watched as it is drawn", CIRCLE | {"preview": True}, {"Accept": "text/event-stream"}),
+            Example("Come back for it later", CIRCLE, {"Prefer": "respond-async"}, status=202),
             Example(
                 "Two pictures, drawn small and then large",
-                SMALL | {"batch_size": 2, "hires_fix": True, "hires_fix_upscale_factor": 1.5},
+                {"prompt": "a house on a hill", "seed": 7, "batch_size": 2}
+                | {"hires_fix": True, "hires_fix_upscale_factor": 1.5},
             ),
-            Example("As a form", SMALL, form=True),
+            Example("As a form", CIRCLE, form=True),
         ),
         body=Body(Txt2ImgBody),
         parameters=DRAWING_HEADERS,
@@ -195,8 +208,8 @@ OPERATIONS = (
         "Draw pictures from a picture and words, or repaint a part of it",
         (RESULT, ACCEPTED),
         (
-            Example("Over a picture", {**SMALL, "input_image": PICTURE, "denoising_strength": 0.6}),
-            Example("Its right half repainted", {**SMALL, "input_image": PICTURE, "mask": _data_url(_mask())}),
+            Example("Over a picture", {**GREEN_STAR, "input_image": PICTURE, "denoising_strength": 0.8}),
+            Example("Its middle repainted", {**GREEN_STAR, "input_image": PICTURE, "mask": MASK}),
         ),
         body=Body(Img2ImgBody, Img2ImgForm),
         parameters=DRAWING_HEADERS,

@@ -8,6 +8,7 @@ from shared.errors import EngineUnavailable, InvalidValue, NotFinished, NotFound
 from shared.schema.body import Body as Fields
 from shared.schema.body import ExtrasBody
 from shared.schema.page_replies import ExtrasReply, ReportReply, RunRemovedReply, RunReply, RunsReply
+from shared.schema.units import PictureText
 from shared.web.control.runs import LARGEST_PAGE, PAGE
 from shared.web.openapi.drawing import (
     ACCEPTED,
@@ -17,7 +18,7 @@ from shared.web.openapi.drawing import (
     DRAWING_HEADERS,
     PICTURE,
     RESULT,
-    File,
+    PictureFile,
 )
 from shared.web.openapi.operation import Body, Example, Operation, Parameter, Reply
 
@@ -29,13 +30,13 @@ NUMBER = {"type": "integer", "minimum": 1}
 class ExtrasPicture(ExtrasBody):
     """A picture, and what is done with it."""
 
-    image: Annotated[str, Field(description="data URL, base64, or the name that an upload was given")]
+    image: Annotated[PictureText, Field(description="data URL, base64, or the name that an upload was given")]
 
 
 class ExtrasForm(Fields):
     """A picture as a file, and what is done with it."""
 
-    image: Annotated[File, Field(description="the picture")]
+    image: Annotated[PictureFile, Field(description="the picture")]
     params: Annotated[str, Field(description="the other fields, as JSON")] = "{}"
 
 
@@ -50,7 +51,7 @@ class ReportBody(Fields):
 class Img2TxtBody(Fields):
     """A picture to describe, as the web page sends it."""
 
-    input_image: Annotated[str, Field(description="data URL")] = ""
+    input_image: Annotated[PictureText, Field(description="data URL")] = ""
     prompt: str = ""
     model: str = ""
     seed: int = -1

@@ -1,9 +1,10 @@
 """The routes that tell how things stand, and what there is."""
 
-from shared.errors import EngineUnavailable
-from shared.schema.replies import HealthReply, IndexReply, OptionsReply, ReadyReply
-from shared.web.openapi.operation import JSON, Example, Operation, Reply
+from shared.errors import EngineUnavailable, NotFound
+from shared.schema.replies import HealthReply, IndexReply, OptionsReply, ReadyReply, ServicesReply
+from shared.web.openapi.operation import JSON, Example, Operation, Parameter, Reply
 
+TEXT = {"type": "string"}
 OPERATIONS = (
     Operation(
         "GET",
@@ -45,6 +46,14 @@ OPERATIONS = (
     ),
     Operation(
         "GET",
+        "/api/services",
+        "House",
+        "The services, where each has its page, and which of them run",
+        (Reply("all of them, with the ports of the web page", ServicesReply),),
+        (Example("Ask"),),
+    ),
+    Operation(
+        "GET",
         "/openapi.json",
         "House",
         "This document",
@@ -58,6 +67,17 @@ OPERATIONS = (
         "This document as a page",
         (Reply("the page", types={"text/html": {"type": "string"}}),),
         (Example("Ask"),),
+        open=True,
+    ),
+    Operation(
+        "GET",
+        "/docs/<file>",
+        "House",
+        "A file of that page",
+        (Reply("the file", types={f"text/{kind}": TEXT for kind in ("javascript", "css", "html")}),),
+        (Example("Its style", path={"file": "style.css"}),),
+        parameters=(Parameter("file", "path", "its name"),),
+        errors=(NotFound,),
         open=True,
     ),
 )

@@ -1,0 +1,152 @@
+// The two ways to write a body: as JSON, with a box for each field beside the text, and as a form. Both have an
+// `element`, `use(example)`, `content()` -> { body, type, size }, `box(field)`, `refresh()` and `most` bytes.
+
+import { menuFor } from "./choices.js";
+import { modelControls } from "./controls.js";
+import { fold, make, sizeText } from "./dom.js";
+import { parse, write } from "./exact.js";
+import { fileInput, tooLarge } from "./pictures.js";
+import { isFile, isPicture, plain } from "./session.js";
+
+// Characters of a text in the JSON that are shown; pictures are longer, and an editor of megabytes is slow.
+const SHOWN = 400;
+
+export class JsonBody {
+  constructor(schema, most, changed) {
+    this.most = most;
+    this.boxes = new Map();
+    this.long = new Map();
+    this.changed = changed;
+    this.note = make("p", { class: "note", role: "alert" });
+    this.text = make("textarea", { spellcheck: "false", "aria-label": "Body as JSON", rows: 8, oninput: () => this.read() });
+    this.place = make("div", {});
+    this.element = make("div", {}, this.place, make("label", { class: "body" }, "The same as JSON", this.text), this.note);
+    this.describe(schema);
+  }
+
+  // What fields there are; for workflows of the user's own that is known only when one is chosen.
+  describe(schema) {
+    this.boxes.clear();
+    this.controls = modelControls(schema, [], { put: (path, value) => this.put(path, value), most: this.most, boxes: this.boxes });
+    this.place.replaceChildren(this.controls.element);
+    this.refresh();
+  }
+
+  use(example) { this.write(example.value); }
+
+  value() { return parse(this.whole()); }
+
+  // The text with what was cut put back, so that the rest stays as it was typed.
+  whole() {
+    let text = this.text.value;
+    for (const [cut, whole] of this.long) text = text.split(write(cut)).join(write(whole));
+    return text;
+  }
+
+  write(value) {
+    this.text.value = write(this.cut(value), 2);
+    this.text.rows = Math.min(24, Math.max(4, this.text.value.split("\n").length + 1));
+    this.read();
+  }
+
+  cut(value) {
+    if (typeof value === "string" && value.length > SHOWN) {
+      const head = value.slice(0, value.startsWith("data:") ? 40 : SHOWN / 2);
+      let cut = `${head} ... (${sizeText(value.length)} in all)`;
+      while (this.long.has(cut) && this.long.get(cut) !== value) cut += " ";
+      this.long.set(cut, value);
+      return cut;
+    }
+    if (Array.isArray(value)) return value.map((each) => this.cut(each));
+    if (value && typeof value === "object" && !JSON.isRawJSON?.(value)) {
+      return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, this.cut(each)]));
+    }
+    return value;
+  }
+
+  put(path, value) {
+    let whole;
+    try { whole = this.text.value.trim() ? this.value() : {}; } catch { this.read(); return; }
+    let place = whole;
+    for (const [index, step] of path.slice(0, -1).entries()) {
+      if (typeof place[step] !== "object" || place[step] === null) place[step] = typeof path[index + 1] === "number" ? [] : {};
+      place = place[step];
+    }
+    const last = path.at(-1);
+    if (value !== undefined) place[last] = value;
+    else if (Array.isArray(place)) place.splice(last, 1);
+    else delete place[last];
+    this.write(whole);
+  }
+
+  read() {
+    this.note.textContent = "";
+    this.refresh();
+    this.changed();
+  }
+
+  refresh() {
+    try { this.controls.show(this.text.value.trim() ? this.value() : {}); }
+    catch (error) { this.note.textContent = `This is no JSON, and is sent as it is: ${error.message}`; }
+  }
+
+  content() {
+    const body = this.whole();
+    return { body, type: "application/json", size: new Blob([body]).size };
+  }
+
+  objection() { return tooLarge(this.content().size, this.most); }
+
+  box(field) { return this.boxes.get(field.replace(/\[(\d+)\]/g, ".$1")) || this.text; }
+}
+
+export class FormBody {
+  constructor(schema, most, changed) {
+    this.most = most;
+    this.parts = new Map();
+    const model = plain(schema);
+    const needed = ["prompt", ...(model.required || [])];
+    const rows = Object.entries(model.properties).map(([name, field]) => [name, this.part(name, field, needed.includes(name))]);
+    const first = rows.filter(([name]) => rows.length <= 8 || needed.includes(name) || isFile(model.properties[name]));
+    const others = rows.filter((row) => !first.includes(row));
+    const grid = (some) => make("div", { class: "fields" }, ...some.map(([, row]) => row));
+    this.element = make("div", { oninput: changed, onchange: changed }, grid(first),
+      others.length ? fold(`${others.length} more fields`, grid(others)) : null);
+  }
+
+  part(name, field, required) {
+    const schema = plain(field);
+    const file = isFile(field) ? fileInput(name, isPicture(field), this.most) : null;
+    const words = schema.enum || (schema.type === "boolean" ? ["true", "false"] : null);
+    const box = file ? file.input : words
+      ? make("select", {}, make("option", { value: "" }, required ? "" : "default"), ...words.map((each) => make("option", {}, each)))
+      : make("input", { list: menuFor(name, ""), spellcheck: "false", autocomplete: "off" });
+    this.parts.set(name, box);
+    return make("div", { class: file || name.endsWith("prompt") ? "wide" : "" },
+      make("label", { class: required ? "required" : "" }, make("span", {}, name), file ? file.element : box));
+  }
+
+  use(example) {
+    for (const [name, box] of this.parts) {
+      const value = example.value[name];
+      if (!box.files) box.value = value === undefined ? "" : typeof value === "object" ? JSON.stringify(value) : String(value);
+    }
+  }
+
+  // Name and value, or file, of each part that has one.
+  filled() {
+    return [...this.parts].map(([name, box]) => [name, box.files ? box.files[0] : box.value]).filter(([, value]) => value);
+  }
+
+  content() {
+    const body = new FormData();
+    for (const [name, value] of this.filled()) body.append(name, value);
+    return { body, size: this.filled().reduce((sum, [, value]) => sum + (value.size ?? value.length), 0) };
+  }
+
+  refresh() {}
+
+  objection() { return tooLarge(this.content().size, this.most); }
+
+  box(field) { return this.parts.get(field) || this.parts.values().next().value; }
+}

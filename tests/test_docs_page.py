@@ -1,0 +1,548 @@
+"""The page /docs in a real browser, before services whose engine is a small one that a test can hold."""
+
+import base64
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+
+from shared.settings import Settings
+from shared.web.backend import Backend
+from shared.web.serve import make_server
+from tests.browser import Page, browsing, find_browser
+from tests.conftest import free_ports
+from tests.docs_page import (
+    IMG2IMG,
+    TXT2IMG,
+    answer,
+    box,
+    choices,
+    execute,
+    label,
+    line,
+    open_all,
+    opened,
+    photo,
+    press,
+    put,
+    select,
+    send,
+    sent_bodies,
+    shown_json,
+    write_json,
+)
+from tests.fake_engine import HELD, FakeEngine
+from tests.test_openapi import SERVICES
+
+KEY = "correct horse battery"
+MAGIC = {"PNG": b"\x89PNG", "WEBP": b"RIFF", "JPG": b"\xff\xd8"}
+PORTS = ("txt2img", "img2img", "control", "extras", "runs", "report", "img2txt")
+Serve = Callable[..., str]
+
+pytestmark = pytest.mark.skipif(find_browser() is None, reason="there is no Chromium on this machine")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with browsing(tmp_path_factory.mktemp("browser")) as page:
+        yield page
+
+
+@pytest.fixture
+def page(browser: Page) -> Iterator[Page]:
+    """The tab, which no script may have failed in when the test is over."""
+    for file in browser.downloads.iterdir():
+        file.unlink()
+    browser.mistakes.clear()
+    browser.resize(1280, 1000)
+    yield browser
+    assert browser.mistakes == []
+
+
+@pytest.fixture
+def serve(tmp_path: Path, engine: FakeEngine) -> Iterator[Serve]:
+    """Serves a service as it is served for users, on the port that the settings name; gives its address."""
+    with ExitStack() as stack:
+
+        def start(service: str = "txt2img", prefix: str = "", **chosen: Any) -> str:
+            ports = zip(PORTS, free_ports(len(PORTS)), strict=True)
+            values = {f"{name}_port": port for name, port in ports} | chosen
+            values |= {"engine_url": engine.address, "data_dir": tmp_path, "threads": 16, "waiters": 4, "streams": 4}
+            settings = Settings(**values)
+            backend = Backend(settings)
+            app = SERVICES[service](backend)
+            if prefix:
+                app.wsgi_app = DispatcherMiddleware(_nothing, {prefix: app.wsgi_app})  # type: ignore[method-assign]
+            port = getattr(settings, f"{service}_port")
+            server = make_server(app, settings, port)
+            thread = threading.Thread(target=server.run)
+            backend.start()
+            thread.start()
+            for end in (backend.stop, lambda: thread.join(30), server.stop):
+                stack.callback(end)
+            return f"http://localhost:{port}{prefix}"
+
+        yield start
+
+
+def _nothing(_environ: Any, start_response: Any) -> list[bytes]:
+    start_response("404 NOT FOUND", [])
+    return []
+
+
+# Everything, pressed.
+
+# Of these an engine that is not ours, a machine without a desktop, or a form without its file makes an error.
+TOLD_OTHERWISE: Mapping[str, str] = {
+    "post_api_upload_model": "422",
+    "post_api_show_in_folder": "409",
+    "post_api_img2txt": "501",
+    "post_api_engine_restart": "409",
+    "post_api_engine_free": "502",
+}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_example_of_every_operation(page: Page, serve: Serve, engine: FakeEngine, service: str) -> None:
+    """What the page fills in by itself, sent, is answered as the document tells; what it drew is shown and saved."""
+    page.open(f"{serve(service)}/docs")
+    page.wait("document.querySelector('#menu-samplers option')")
+    operations = page.run("[...document.querySelectorAll('details.operation')].map((each) => each.id)")
+    assert len(operations) > 20
+    # Those that are about pictures and jobs come after one that draws.
+    last = ("get_api_images", "get_images", "get_api_jobs_", "post_api_jobs", "post_api_show", "post_api_send")
+    drawn = False
+    for name in sorted(operations, key=lambda each: (each.startswith("delete"), each.startswith(last))):
+        operation = f"#{name}"
+        page.run(f"document.querySelector('{operation}').open = true")
+        page.wait(f"document.querySelector('{operation} .attempt')")
+        examples = page.run(
+            f"[...{label('Example', operation)}?.querySelectorAll('option') || [{{}}]].map((each) => each.text)"
+        )
+        for example in examples:
+            if len(examples) > 1:
+                select(page, "Example", example, operation)
+            send(page, operation)
+            told = answer(page, operation)
+            if name.endswith("workflows_name") or name == "delete_api_runs_run_id":
+                continue
+            expected = TOLD_OTHERWISE.get(name, ("200", "202"))
+            assert told.startswith(expected), (name, example, told)
+            drawn = drawn or page.run(f"document.querySelector('{operation} .answer figure img') !== null")
+        page.run(f"document.querySelector('{operation}').open = false")
+    assert drawn
+
+
+# Fields.
+
+
+def test_fields_and_json_are_the_same(page: Page, serve: Serve) -> None:
+    opened(page, serve())
+    put(page, "prompt", 'a "green" star, 50 % & more')
+    put(page, "steps", "4")
+    assert shown_json(page) == {"prompt": 'a "green" star, 50 % & more', "seed": 7, "steps": 4}
+    put(page, "steps", "many")
+    assert shown_json(page)["steps"] == "many"
+    page.run(f"{box('seed')}.value = ''; {box('seed')}.dispatchEvent(new Event('input', {{ bubbles: true }}))")
+    assert "seed" not in shown_json(page)
+    write_json(page, '{"prompt": "a heart", "loras": [{"lora_name": "x"}]}')
+    assert page.run(f"{box('prompt')}.value") == "a heart"
+    open_all(page, TXT2IMG)
+    assert page.run(f"document.querySelector('{TXT2IMG} legend').textContent") == "loras[0]"
+    write_json(page, "{'prompt': 'a heart'}")
+    assert "no JSON" in page.run(f"document.querySelector('{TXT2IMG}').innerText")
+    send(page)
+    # It is sent all the same, for the service says best what is wrong.
+    assert answer(page).startswith("400")
+
+
+def test_whole_numbers_stay_as_they_are(page: Page, serve: Serve) -> None:
+    seed = 2**64 - 1
+    opened(page, serve())
+    write_json(page, json.dumps({"prompt": "a heart", "seed": seed}))
+    put(page, "steps", "3")
+    assert shown_json(page)["seed"] == seed
+    assert page.run(f"{box('seed')}.value") == str(seed)
+    put(page, "seed", str(seed - 1))
+    assert shown_json(page)["seed"] == seed - 1
+    send(page)
+    assert f"seed {seed - 1}" in answer(page)
+
+
+def test_menus_are_what_there_is(page: Page, serve: Serve) -> None:
+    address = serve()
+    opened(page, address)
+    assert choices(page, "models") == ["model.safetensors"]
+    assert {"euler", "dpmpp_2m"} <= set(choices(page, "samplers"))
+    assert "karras" in choices(page, "schedulers")
+    assert "Lanczos" in choices(page, "upscalers")
+    for name, menu in (("model_name", "models"), ("sampler_name", "samplers"), ("vae_name", "vaes")):
+        assert page.run(f"{box(name)}.getAttribute('list')") == f"menu-{menu}"
+    assert page.run(f"{box('model_name')}.placeholder") == "default: model.safetensors"
+    assert page.run(f"{box('width')}.placeholder") == "default: 512"
+    # Jobs and pictures too; asked for again when a person comes back to the page.
+    assert choices(page, "jobs") == []
+    form = "{ method: 'POST', body: new URLSearchParams({ prompt: 'x' }) }"
+    told = page.run(f"fetch('api/txt2img', {form}).then((answer) => answer.json())")
+    page.run("window.dispatchEvent(new Event('focus'))")
+    page.wait("document.querySelector('#menu-jobs option')")
+    assert choices(page, "jobs") == [told["job_id"]]
+    assert choices(page, "pictures") == [told["comfy_response"]["generated_images"][0]["filename"]]
+
+
+def test_a_workflow_of_ones_own_has_its_fields(page: Page, serve: Serve, tmp_path: Path) -> None:
+    graph = json.loads((Path(__file__).parent / "golden" / "txt2img.json").read_text("utf-8"))
+    text = next(node for node, each in graph.items() if each["class_type"] == "CLIPTextEncode")
+    parameters = {"words": {"type": "string", "targets": [f"{text}.text"]}}
+    file = {"dream_layer": {"title": "A shape", "parameters": parameters}, "prompt": graph}
+    (tmp_path / "workflows").mkdir()
+    (tmp_path / "workflows" / "shape.json").write_text(json.dumps(file), "utf-8")
+    operation = "#post_api_workflows_name"
+    opened(page, serve(), operation)
+    page.wait(label("words", operation))
+    assert page.run(f"{box('name', operation)}.value") == "shape"
+
+
+# Pictures.
+
+
+def test_a_chosen_picture_is_sent_as_a_data_url(page: Page, serve: Serve, tmp_path: Path) -> None:
+    file = photo(tmp_path)
+    opened(page, serve(), IMG2IMG)
+    sent_bodies(page)
+    page.choose(f"{IMG2IMG} input[aria-label='Picture for input_image']", file)
+    page.wait(f"document.querySelector('{IMG2IMG} img[alt=\"Chosen for input_image\"]').naturalWidth === 96")
+    # The text of the JSON stays short.
+    assert len(shown_json(page, IMG2IMG)["input_image"]) < 200
+    put(page, "prompt", "a ring", IMG2IMG)
+    send(page, IMG2IMG)
+    assert answer(page, IMG2IMG).startswith("200")
+    sent = json.loads(page.run("window.sent[0]"))
+    assert sent["prompt"] == "a ring"
+    assert base64.b64decode(sent["input_image"].removeprefix("data:image/png;base64,")) == file.read_bytes()
+    page.run(f"document.querySelector('{IMG2IMG} .chooser button').click()")
+    assert "input_image" not in shown_json(page, IMG2IMG)
+    assert page.run(f"document.querySelector('{IMG2IMG} .thumbnail').hidden")
+
+
+# The operations whose JSON holds pictures, by service, with the paths of all of them.
+PICTURES = {
+    "txt2img": {"post_api_txt2img": ["controlnet.units.0.input_image"]},
+    "img2img": {
+        "post_api_img2img": ["input_image", "mask", "controlnet.units.0.input_image"],
+        "post_api_upscale": ["image"],
+        "post_api_upload_controlnet_image": ["file"],
+        "post_api_png_info": ["image"],
+    },
+    "control": {"post_api_extras_upscale": ["image"], "post_api_img2txt": ["input_image"]},
+}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_picture_in_json_has_a_chooser(page: Page, serve: Serve, tmp_path: Path, service: str) -> None:
+    address, file = serve(service), photo(tmp_path)
+    for name, paths in PICTURES[service].items():
+        opened(page, address, f"#{name}")
+        if any("units" in path for path in paths):
+            write_json(page, '{"prompt": "a ring", "controlnet": {"units": [{}]}}', f"#{name}")
+            open_all(page, f"#{name}")
+        for path in paths:
+            chooser = f"#{name} input[aria-label='Picture for {path}']"
+            page.wait(f'document.querySelector("{chooser}")')
+            page.choose(chooser, file)
+            page.wait(f"document.querySelector('#{name} img[alt=\"Chosen for {path}\"]')?.naturalWidth === 96")
+            value = shown_json(page, f"#{name}")
+            for step in path.split("."):
+                value = value[int(step) if step.isdigit() else step]
+            assert value.startswith("data:image/png;base64,")
+        marked = page.run(f"document.querySelectorAll('#{name} .attempt input[type=file][accept=\"image/*\"]').length")
+        assert marked == len(paths)
+
+
+def test_a_form_has_choosers_of_its_own(page: Page, serve: Serve, tmp_path: Path) -> None:
+    opened(page, serve(), IMG2IMG)
+    select(page, "Send as", "form", IMG2IMG)
+    page.choose(f"{IMG2IMG} input[aria-label=image]", photo(tmp_path))
+    page.wait(f"document.querySelector('{IMG2IMG} img[alt=\"Chosen for image\"]').naturalWidth === 96")
+    put(page, "prompt", "a ring", IMG2IMG)
+    assert "-F 'image=@photo.png'" in line(page, "sh", IMG2IMG)
+    send(page, IMG2IMG)
+    assert answer(page, IMG2IMG).startswith("200")
+
+
+def test_what_is_too_large_is_not_sent(page: Page, serve: Serve, tmp_path: Path) -> None:
+    opened(page, serve(max_body_mb=1), IMG2IMG)
+    large = tmp_path / "large.png"
+    # Under the limit as a file, over it in base64.
+    large.write_bytes(photo(tmp_path).read_bytes() + bytes(900_000))
+    sent_bodies(page)
+    page.choose(f"{IMG2IMG} input[aria-label='Picture for mask']", large)
+    said = "1.2 MB is too large: the service takes bodies up to 1.0 MB"
+    page.wait(f"document.querySelector('{IMG2IMG}').innerText.includes('{said}')")
+    assert "mask" not in shown_json(page, IMG2IMG)
+    # Two that are too large together.
+    half = tmp_path / "half.png"
+    half.write_bytes(photo(tmp_path).read_bytes() + bytes(500_000))
+    for field in ("input_image", "mask"):
+        page.choose(f"{IMG2IMG} input[aria-label='Picture for {field}']", half)
+        page.wait(f"document.querySelector('{IMG2IMG} img[alt=\"Chosen for {field}\"]').naturalWidth === 96")
+    send(page, IMG2IMG)
+    assert answer(page, IMG2IMG).startswith("Not sent: 1.4 MB is too large")
+    assert page.run("window.sent") == []
+
+
+# Answers.
+
+
+def test_pictures_and_answers_are_saved_under_good_names(page: Page, serve: Serve) -> None:
+    opened(page, serve())
+    send(page)
+    answer(page)
+    for ending in ("PNG", "WEBP", "JPG"):
+        press(page, f"Save as {ending}")
+        saved = page.downloaded(lambda path, ending=ending: path.suffix == f".{ending.lower()}")
+        assert re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{12}_00001_", saved.stem), saved
+        assert saved.read_bytes().startswith(MAGIC[ending])
+    page.run(f"document.querySelector('{TXT2IMG} .answer details').open = true")
+    page.wait(f"document.querySelector('{TXT2IMG} .answer details button')")
+    page.run(f"document.querySelector('{TXT2IMG} .answer details button').click()")
+    told = json.loads(page.downloaded(lambda path: path.suffix == ".json").read_text("utf-8"))
+    assert told["comfy_response"]["generated_images"][0]["filename"] == f"{saved.stem}.png"
+
+
+def test_a_report_is_saved_under_its_name(page: Page, serve: Serve) -> None:
+    operation = "#get_api_report_bundle_download"
+    opened(page, serve("control"), "#post_api_extras_upscale")
+    send(page, "#post_api_extras_upscale")
+    assert answer(page, "#post_api_extras_upscale").startswith("200")
+    for each in ("#post_api_report_bundle", operation):
+        page.run(f"document.querySelector('{each}').open = true")
+        page.wait(f"document.querySelector('{each} .attempt')")
+        send(page, each)
+        assert answer(page, each).startswith("200")
+    assert page.downloaded().name == "dream-layer-report.zip"
+
+
+def test_a_job_is_watched_and_cancelled(page: Page, serve: Serve, engine: FakeEngine) -> None:
+    engine.seconds = HELD
+    opened(page, serve())
+    write_json(page, '{"prompt": "a heart", "steps": 5, "preview": true}')
+    send(page)
+    page.wait(f"document.querySelector('{TXT2IMG} .progress')?.innerText.match(/KSampler|started/)")
+    page.run(f"document.querySelector('{TXT2IMG} .progress button').click()")
+    told = answer(page)
+    assert "cancelled" in told
+    assert len(engine.cancelled) == 1
+    # A picture itself cannot be watched; who hangs up cancels it.
+    select(page, "Accept", "image/png")
+    send(page)
+    page.wait(f"document.querySelector('{TXT2IMG} .progress button')")
+    page.run(f"document.querySelector('{TXT2IMG} .progress button').click()")
+    assert "Cancelled." in answer(page)
+
+
+def test_progress_moves(page: Page, serve: Serve, engine: FakeEngine) -> None:
+    engine.seconds = 1.0
+    opened(page, serve())
+    write_json(page, '{"prompt": "a heart", "steps": 4, "preview": true}')
+    send(page)
+    page.wait(f"document.querySelector('{TXT2IMG} progress')?.value > 0")
+    assert "of 4" in page.run(f"document.querySelector('{TXT2IMG} .progress').innerText")
+    page.wait(f"document.querySelector('{TXT2IMG} .preview')?.naturalWidth > 0")
+    assert answer(page).startswith("200")
+
+
+def test_errors_mark_their_field_and_warnings_are_seen(page: Page, serve: Serve) -> None:
+    opened(page, serve())
+    put(page, "steps", "0")
+    send(page)
+    told = answer(page)
+    assert told.startswith("422")
+    assert "Field: steps" in told
+    assert page.run(f"{box('steps')}.getAttribute('aria-invalid')") == "true"
+    write_json(page, '{"prompt": "a heart", "controlnet": {"units": [{"weight": 99, "model": "x"}]}}')
+    send(page)
+    assert "controlnet.units" in answer(page)
+    assert page.run(f"document.querySelector('{TXT2IMG} [aria-invalid]').checkVisibility()")
+    write_json(page, '{"prompt": "a heart", "promt": "x"}')
+    send(page)
+    told = answer(page)
+    assert told.startswith("200")
+    assert "promt" in page.run(f"document.querySelector('{TXT2IMG} .warnings').innerText")
+    select(page, "Accept", "image/png")
+    send(page)
+    answer(page)
+    assert "promt" in page.run(f"document.querySelector('{TXT2IMG} .warnings').innerText")
+
+
+# The command line.
+
+
+def test_the_command_line_does_what_the_form_does(page: Page, serve: Serve, tmp_path: Path) -> None:
+    opened(page, serve())
+    prompt = 'it\'s a "heart" \\ 100 % & <b> \u00e9'
+    write_json(page, json.dumps({"prompt": prompt, "seed": 2**63 + 1}))
+    command = line(page, "sh")
+    assert command.startswith("curl -sS --fail-with-body 'http://localhost:")
+    told = json.loads(execute(command, tmp_path))
+    assert (told["parameters"]["prompt"], told["seed"]) == (prompt, 2**63 + 1)
+    select(page, "Accept", "image/webp")
+    execute(line(page), tmp_path)
+    assert (tmp_path / "picture.webp").read_bytes()[8:12] == b"WEBP"
+    select(page, "Send as", "form")
+    put(page, "prompt", "@it's ; a <form>")
+    put(page, "width", "64")
+    select(page, "Accept", "default: application/json")
+    assert json.loads(execute(line(page), tmp_path))["parameters"]["prompt"] == "@it's ; a <form>"
+
+
+def test_the_command_lines_for_windows_keep_the_json_whole(page: Page, serve: Serve) -> None:
+    opened(page, serve())
+    body = {"prompt": 'it\'s a "heart" \\ 100 % & | <b> ^ ! \u00e9 \U0001f600', "seed": 2**63 + 1}
+    write_json(page, json.dumps(body))
+    piped = line(page, "powershell")
+    text = re.match(r"'((?:[^']|'')*)' \| curl\.exe -sS --fail-with-body ", piped)
+    assert text
+    assert json.loads(text[1].replace("''", "'")) == body
+    assert piped.endswith("-d '@-'")
+    argument = re.search(r' -d ("(?:[^"\\]|\\.)*")$', line(page, "cmd"))
+    assert argument
+    # As the C library reads an argument. Beside its quotes, nothing of it means anything to cmd.
+    assert json.loads(argument[1][1:-1].replace('\\"', '"')) == body
+    assert not set(argument[1]) & set("&|<>^%!")
+    assert argument[1].isascii()
+
+
+def test_a_long_body_goes_into_a_file(page: Page, serve: Serve, tmp_path: Path) -> None:
+    opened(page, serve(), IMG2IMG)
+    page.choose(f"{IMG2IMG} input[aria-label='Picture for input_image']", photo(tmp_path, size=200))
+    page.wait(f"document.querySelector('{IMG2IMG} .thumbnail').naturalWidth === 200")
+    command = line(page, "sh", IMG2IMG)
+    assert "--data-binary '@body.json'" in command
+    press(page, "Save body.json", IMG2IMG)
+    assert json.loads(execute(command, page.downloaded().parent))["status"] == "success"
+
+
+# Keys, other services, proxies.
+
+
+def test_with_a_key(page: Page, serve: Serve, tmp_path: Path) -> None:
+    address = serve(api_key=KEY)
+    page.open(f"{address}/docs")
+    page.wait("!document.querySelector('#door').hidden")
+    for key, said in (("no such key at all", "This key is wrong"), (KEY, "The key is right")):
+        page.run("document.querySelector('#door input').focus()")
+        page.send("Input.insertText", text=key)
+        page.key("Enter")
+        page.wait(f"document.querySelector('#key-note').textContent.startsWith({json.dumps(said)})")
+    assert page.run("[localStorage.length, document.cookie, sessionStorage.length]") == [0, "", 1]
+    # Remembered in this tab.
+    opened(page, address)
+    send(page)
+    answer(page)
+    # <img> sends no key: its address is signed.
+    page.wait(f"document.querySelector('{TXT2IMG} figure img').naturalWidth === 8")
+    assert "signature=" in page.run(f"document.querySelector('{TXT2IMG} figure img').src")
+    for ending in MAGIC:
+        press(page, f"Save as {ending}")
+        saved = page.downloaded(lambda path, ending=ending: path.suffix == f".{ending.lower()}")
+        assert saved.read_bytes().startswith(MAGIC[ending])
+    # Nor does EventSource.
+    put(page, "Prefer", "respond-async")
+    send(page)
+    told = answer(page)
+    assert told.startswith("202")
+    assert page.run(f"document.querySelector('{TXT2IMG} figure img').naturalWidth") == 8
+    # The key itself is in no command line.
+    assert KEY not in line(page, "sh")
+    assert json.loads(execute(line(page), tmp_path, DREAM_LAYER_API_KEY=KEY))["status"] == "accepted"
+    page.run("document.querySelector('#forget').click()")
+    page.wait("document.querySelector('#about')?.textContent.includes('API key')")
+    # A 401 is no fault of the page.
+    page.mistakes.clear()
+
+
+def test_the_other_services_are_linked(page: Page, serve: Serve) -> None:
+    first, second, third, *others = free_ports(7)
+    chosen = {f"{name}_port": port for name, port in zip(PORTS, (first, second, third, *others), strict=True)}
+    address = serve(**chosen)
+    serve("img2img", **chosen)
+    opened(page, address)
+    page.wait("document.querySelector('#services li')")
+    links = page.run("[...document.querySelectorAll('#services a')].map((each) => each.href)")
+    assert links == [f"http://localhost:{first}/docs", f"http://localhost:{second}/docs"]
+    assert page.run("document.querySelector('#services [aria-current=page]').href") == links[0]
+    assert f"control {third}does not run" in page.run("document.querySelector('#services').textContent")
+    serve("control", **chosen)
+    page.run("window.dispatchEvent(new Event('focus'))")
+    page.wait("document.querySelectorAll('#services a').length === 3")
+    page.run("document.querySelectorAll('#services a')[1].click()")
+    page.wait("document.querySelector('#post_api_img2img') && document.title.includes('img2img')")
+
+
+def test_below_a_path(page: Page, serve: Serve) -> None:
+    address = serve(prefix="/dream/layer")
+    opened(page, address)
+    send(page)
+    assert answer(page).startswith("200")
+    page.wait(f"document.querySelector('{TXT2IMG} figure img').naturalWidth === 8")
+    assert f"'{address}/api/txt2img'" in line(page, "sh")
+    # Where the proxy puts the others is not known here.
+    assert page.run("document.querySelectorAll('#services a').length") == 0
+    assert page.run("document.querySelectorAll('#services li').length") == 7
+
+
+# People.
+
+
+def test_by_keyboard_and_with_names_for_everything(page: Page, serve: Serve) -> None:
+    opened(page, serve())
+    open_all(page, TXT2IMG)
+    nameless = page.run("""[...document.querySelectorAll("input, select, textarea, button")].filter((each) =>
+        !each.closest("label")?.textContent.trim() && !each.getAttribute("aria-label") && !each.textContent.trim())
+        .map((each) => each.outerHTML)""")
+    assert nameless == []
+    page.run(f"{box('prompt')}.focus()")
+    page.key("Enter", modifiers=2)
+    assert answer(page).startswith("200")
+    page.run("document.querySelector('#post_api_upscale summary').focus()")
+    page.key("Enter")
+    page.wait("document.querySelector('#post_api_upscale').open")
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_on_a_narrow_screen(page: Page, serve: Serve, dark: bool) -> None:
+    address = serve()
+    page.resize(360, 740)
+    page.dark(dark)
+    try:
+        opened(page, address)
+        page.run("[...document.querySelectorAll('details.operation')].forEach((each) => { each.open = true; })")
+        page.wait("[...document.querySelectorAll('details.operation')].every((each) => each.children.length > 1)")
+        send(page)
+        answer(page)
+        assert page.run("document.documentElement.scrollWidth") <= 360
+        # The lightness of text and ground is far apart: WCAG asks for 4.5.
+        assert page.run(CONTRAST) >= 4.5
+    finally:
+        page.dark(False)
+
+
+CONTRAST = """(() => {
+    const light = (colour) => { const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map((each) => {
+        const part = each / 255; return part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4; });
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+    const ground = (element) => { for (let each = element; each; each = each.parentElement) {
+        const colour = getComputedStyle(each).backgroundColor;
+        if (!colour.endsWith(", 0)")) return colour; } return "rgb(255, 255, 255)"; };
+    const texts = [...document.querySelectorAll("h1, h2, p, a, code, th, label span, button, .method, .soft")]
+        .filter((each) => each.checkVisibility());
+    return Math.min(...texts.map((each) => { const pair = [light(getComputedStyle(each).color), light(ground(each))];
+        return (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05); }));
+})()"""
