@@ -37,6 +37,8 @@ D50 = (0.9642, 1.0, 0.8249)
 CURVE_POINTS = 1024
 # Bytes at the beginning of an AVIF in which its properties stand.
 AVIF_HEAD = 65_536
+# Chunks of a PNG that are looked at: this one stands near its beginning.
+MOST_CHUNKS = 1000
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,9 @@ def _coded(image: Image.Image, data: bytes) -> ColourSpace | None:
 
 def _cicp_chunk(data: bytes) -> tuple[int, int] | None:
     at = 8
-    while at + 12 <= len(data):
+    for _ in range(MOST_CHUNKS):
+        if at + 12 > len(data):
+            return None
         length, kind = struct.unpack_from(">I4s", data, at)
         if kind == b"cICP" and length == 4:
             return data[at + 8], data[at + 9]

@@ -196,3 +196,39 @@ def test_a_broken_file_is_listed_with_what_is_wrong(house: TestHouse, shelf: Pat
 @pytest.mark.parametrize("name", ["none", "Bad%20Name", "..%2Fjobs", "%2e%2e", "a.json"])
 def test_no_name_leads_out_of_the_folder(house: TestHouse, shelf: Path, name: str) -> None:
     assert requests.get(f"{house.txt2img}/api/workflows/{name}", timeout=TIMEOUT).status_code == 404
+
+
+@pytest.mark.parametrize("channel", ["alpha", "red", "green", "blue"])
+def test_a_picture_keeps_the_channel_that_a_node_for_masks_reads(house: TestHouse, shelf: Path, channel: str) -> None:
+    graph = {
+        "load": {"class_type": "LoadImageMask", "inputs": {"image": "none.png", "channel": channel}},
+        "grey": {"class_type": "MaskToImage", "inputs": {"mask": ["load", 0]}},
+        "save": {"class_type": "SaveImage", "inputs": {"images": ["grey", 0], "filename_prefix": "x"}},
+    }
+    parameters = {"photo": {"type": "image", "targets": ["load.image"]}}
+    content = {"dream_layer": {"parameters": parameters}, "prompt": graph}
+    (shelf / f"read-{channel}.json").write_text(json.dumps(content), encoding="utf-8")
+    ramp = Image.linear_gradient("L").resize((64, 48))
+    photo = Image.merge("RGBA", [ramp, ImageOps.invert(ramp), Image.new("L", ramp.size, 70), ramp.rotate(180)])
+    if channel != "alpha":
+        photo.putalpha(255)
+    reply = post(house, f"/api/workflows/read-{channel}", {"photo": data_url(photo)})
+    assert reply.status_code == 200, reply.text
+    assert reply.json()["warnings"] == []
+    # As with LoadImage, 1 is where nothing is to be seen.
+    read = photo.getchannel(channel[0].upper())
+    expected = ImageOps.invert(read) if channel == "alpha" else read
+    assert alike(house.picture(reply.json()), expected.convert("RGB"))
+
+
+def test_a_picture_without_the_transparency_that_a_node_reads_is_said(house: TestHouse, shelf: Path) -> None:
+    graph = {
+        "load": {"class_type": "LoadImage", "inputs": {"image": "none.png"}},
+        "grey": {"class_type": "MaskToImage", "inputs": {"mask": ["load", 1]}},
+        "save": {"class_type": "SaveImage", "inputs": {"images": ["grey", 0], "filename_prefix": "x"}},
+    }
+    parameters = {"photo": {"type": "image", "targets": ["load.image"]}}
+    content = {"dream_layer": {"parameters": parameters}, "prompt": graph}
+    (shelf / "opaque.json").write_text(json.dumps(content), encoding="utf-8")
+    reply = post(house, "/api/workflows/opaque", {"photo": data_url(Image.new("RGB", (64, 48), "red"))}).json()
+    assert reply["warnings"] == ["photo has no transparency, which load reads: it repaints nothing then"]

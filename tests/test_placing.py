@@ -283,8 +283,9 @@ def test_picture_and_mask_go_to_what_the_sampler_starts_from() -> None:
     assert warnings == []
     assert inputs["style"]["image"] == "style.png"
     assert inputs["source"]["image"] == "a.png"
-    # Ours is grey, and its alpha would be read upside down.
-    assert inputs["hole"] == {"image": "b.png", "channel": "red"}
+    # It is placed so that this node reads it.
+    assert inputs["hole"] == {"image": "b.png", "channel": "alpha"}
+    assert reads_alpha(read_graph(picture_graph()), ("hole", "image"))
     assert inputs["sampler"]["denoise"] == 0.5
 
 
@@ -345,3 +346,36 @@ def test_a_node_for_masks_goes_before_transparency() -> None:
     )
     inputs, _ = placed(graph, input_image="a.png", mask="b.png")
     assert (inputs["source"]["image"], inputs["hole"]["image"]) == ("a.png", "b.png")
+
+
+@pytest.mark.parametrize(
+    ("channel", "alpha"), [("alpha", True), ("red", False), ("green", False), ("blue", False), (["source", 0], True)]
+)
+def test_a_node_for_masks_keeps_the_channel_that_it_reads(channel: Any, alpha: bool) -> None:
+    graph = picture_graph(hole=("LoadImageMask", {"image": "hole.png", "channel": channel}))
+    assert reads_alpha(read_graph(graph), ("hole", "image")) == alpha
+    inputs, _ = placed(graph, input_image="a.png", mask="b.png")
+    assert inputs["hole"] == {"image": "b.png", "channel": channel}
+
+
+def test_a_node_for_masks_of_the_same_file_gets_the_picture_unless_there_is_a_mask() -> None:
+    same = picture_graph(hole=("LoadImageMask", {"image": "old.png", "channel": "alpha"}))
+    inputs, warnings = placed(same, input_image="a.png")
+    assert (inputs["source"]["image"], inputs["hole"]["image"], warnings) == ("a.png", "a.png", [])
+    inputs, _ = placed(same, input_image="a.png", mask="b.png")
+    assert (inputs["source"]["image"], inputs["hole"]["image"]) == ("a.png", "b.png")
+    inputs, _ = placed(picture_graph(), input_image="a.png")
+    assert inputs["hole"]["image"] == "hole.png"
+
+
+def test_every_loader_has_its_transparency_at_its_second_output() -> None:
+    encode = {"pixels": ["source", 0], "vae": ["ckpt", 2], "mask": ["source", 1], "grow_mask_by": 6}
+    for kind in ("LoadImage", "LoadImageOutput", "LoadImageFromElsewhere"):
+        graph = read_graph(plain(source=(kind, {"image": "old.png"}), empty=("VAEEncodeForInpaint", encode)))
+        assert reads_alpha(graph, ("source", "image"))
+    inputs, _ = placed(
+        plain(source=("LoadImageOutput", {"image": "old.png"}), empty=("VAEEncodeForInpaint", encode)),
+        input_image="a.png",
+        mask="a.png",
+    )
+    assert inputs["source"]["image"] == "a.png"

@@ -94,3 +94,29 @@ def test_an_opaque_picture_stays_without_an_alpha_channel(house: TestHouse) -> N
     opaque = Image.new("RGBA", (40, 30), (*RED, 255))
     reply = requests.post(f"{house.img2img}/api/upscale", json={"image": data_url(opaque)}, timeout=TIMEOUT).json()
     assert as_made(reply["comfy_response"]["generated_images"][0]["url"]).mode == "RGB"
+
+
+@pytest.mark.parametrize("sent_apart", [True, False])
+def test_a_node_for_masks_of_the_same_file_reads_the_transparency_or_the_mask(
+    house: TestHouse, sent_apart: bool
+) -> None:
+    graph = {
+        "picture": {"class_type": "LoadImage", "inputs": {"image": "clipspace.png"}},
+        "hole": {"class_type": "LoadImageMask", "inputs": {"image": "clipspace.png", "channel": "alpha"}},
+        "black": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 48, "batch_size": 1, "color": 0}},
+        "shown": {
+            "class_type": "ImageCompositeMasked",
+            "inputs": {
+                "destination": ["picture", 0], "source": ["black", 0], "x": 0, "y": 0, "resize_source": False,
+                "mask": ["hole", 0],
+            },
+        },
+        "save": {"class_type": "SaveImage", "inputs": {"images": ["shown", 0], "filename_prefix": "x"}},
+    }  # fmt: skip
+    plain, mask = Image.new("RGB", (64, 48), (200, 16, 32)), Image.linear_gradient("L").resize((64, 48))
+    erased = plain.copy()
+    erased.putalpha(mask.point([255 - level for level in range(256)]))
+    fields = {"input_image": plain, "mask": mask} if sent_apart else {"input_image": erased}
+    reply = house.redraw(prompt="x", custom_workflow=graph, **fields)
+    expected = Image.composite(Image.new("RGB", (64, 48)), plain, mask)
+    assert abs(numbers(house.picture(reply)) - numbers(expected)).max() <= 2

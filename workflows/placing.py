@@ -12,7 +12,8 @@ A sampler is a node with `latent_image`, and `positive` or `guider`; to it belon
   shifts its model, for a size; batch_size also the node that repeats its latent.
 - model_name: the checkpoint or diffusion model from which the first sampler's model comes.
 - input_image, mask: the LoadImage, and the LoadImageMask, from which the first sampler starts; else the only one there
-  is. Without a LoadImageMask, the mask is the transparency of the LoadImage whose MASK output is used.
+  is. A LoadImageMask of the same file as that LoadImage gets input_image too, where no mask is sent. Without a
+  LoadImageMask, the mask is the transparency of the LoadImage whose MASK output is used.
 
 An input that is connected to a node with nothing but a value (PrimitiveInt and the like) is set there.
 """
@@ -47,6 +48,8 @@ FIRST_SAMPLER: Mapping[str, tuple[str, ...]] = {
 SIDES = ("width", "height")
 PLACEABLE = ("prompt", "negative_prompt", *EACH_SAMPLER, *FIRST_SAMPLER, *SIDES, "batch_size", "model_name")
 PICTURES = ("input_image", "mask")
+PICTURE_LOADERS, MASK_LOADER = ("LoadImage", "LoadImageOutput"), "LoadImageMask"
+COLOUR_CHANNELS = ("red", "green", "blue")
 # A sampler has five parts or so. Without a limit, a thousand that share a thousand would take a minute to read.
 MOST_PARTS = 50
 # One that ends its part of the way knows no better end.
@@ -94,19 +97,26 @@ def place(graph: ApiGraph, values: Mapping[str, Any], places: Places | None = No
 
 
 def fill(graph: ApiGraph, settings: Mapping[Target, Any]) -> ApiGraph:
-    """A copy of `graph` with these inputs set. A mask is read through its red channel, for it is grey."""
+    """A copy of `graph` with these inputs set."""
     filled = {name: {**node, "inputs": dict(node["inputs"])} for name, node in graph.items()}
     for (name, key), value in settings.items():
         filled[name]["inputs"][key] = value
-        if filled[name]["class_type"] == "LoadImageMask" and key == "image":
-            filled[name]["inputs"]["channel"] = "red"
     return filled
 
 
 def reads_alpha(graph: ApiGraph, target: Target) -> bool:
-    """Whether the graph uses the transparency of the picture that is placed there."""
+    """Whether the graph uses the transparency of the picture that is placed there.
+
+    A node for masks reads the channel that its graph says; one that is connected may be any. All others that load a
+    picture have its transparency at their second output, as LoadImage has.
+    """
     name, key = target
-    return graph[name]["class_type"] == "LoadImage" and key == "image" and (name, 1) in _used(graph)
+    if key != "image":
+        return False
+    if graph[name]["class_type"] == MASK_LOADER:
+        return graph[name]["inputs"].get("channel") not in COLOUR_CHANNELS
+    loads = graph[name]["class_type"] in PICTURE_LOADERS or isinstance(graph[name]["inputs"].get(key), str)
+    return loads and (name, 1) in _used(graph)
 
 
 def _used(graph: ApiGraph) -> set[tuple[Any, ...]]:
@@ -316,11 +326,12 @@ class _Finder:
 
     def _pictures(self, upstream: set[str]) -> None:
         used = _used(self.graph)
-        for name, kind, loader in (("input_image", "picture", "LoadImage"), ("mask", "mask", "LoadImageMask")):
+        for name, kind, loaders in (("input_image", "picture", PICTURE_LOADERS), ("mask", "mask", (MASK_LOADER,))):
+            loader = loaders[0]
             all_of_them = [
                 node
                 for node in self.graph
-                if self.graph[node]["class_type"] == loader and ((node, 0) in used or loader == "LoadImageMask")
+                if self.graph[node]["class_type"] in loaders and ((node, 0) in used or loader == MASK_LOADER)
             ]
             near = [node for node in all_of_them if node in upstream]
             chosen = near if len(near) == 1 else all_of_them if not near and len(all_of_them) == 1 else []
@@ -329,8 +340,19 @@ class _Finder:
                 self.places.reasons[name] = f"the graph has no {loader} node"
             elif not chosen:
                 self.places.reasons[name] = f"several {loader} nodes could be meant, and one {kind} was sent"
-        if not any(node["class_type"] == "LoadImageMask" for node in self.graph.values()):
+        self._share_file()
+        if not any(node["class_type"] == MASK_LOADER for node in self.graph.values()):
             self._mask_in_alpha(upstream)
+
+    def _share_file(self) -> None:
+        """The nodes for masks that load the same file as the place of input_image are places of it too."""
+        for node, key in self.places.targets.get("input_image", [])[:1]:
+            file = self.graph[node]["inputs"].get(key)
+            self.places.targets["input_image"] += [
+                (other, "image")
+                for other, content in self.graph.items()
+                if content["class_type"] == MASK_LOADER and content["inputs"].get("image") == file and not is_link(file)
+            ]
 
     def _mask_in_alpha(self, upstream: set[str]) -> None:
         """The mask has its place in the transparency of a picture; it may be that of input_image, so that both share

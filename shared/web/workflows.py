@@ -13,6 +13,7 @@ from flask import Blueprint, Response, jsonify
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
+from shared.decoding import is_transparent
 from shared.errors import DreamLayerError, InvalidPicture, InvalidValue, NotFound
 from shared.fitting import as_cutout, as_mask, as_picture, fit
 from shared.images import on_backdrop, transparency_left
@@ -24,6 +25,7 @@ from shared.web.backend import Backend
 from shared.web.body import Fields
 from shared.web.custom import check, misread_prompts, unknown_to_starter
 from shared.web.reading.pictures import SentPictures
+from workflows.graph import ApiGraph
 from workflows.loading import input_name
 from workflows.named import FIELD, PICTURE_TYPES, Workflow, read_workflow
 from workflows.outputs import FIELD as OUTPUT
@@ -146,8 +148,8 @@ def _draft(backend: Backend, workflow: Workflow, fields: Fields, prefix: str) ->
         if parameter.type in PICTURE_TYPES
         and (image := _image(workflow, key, reader, also="image" in further)) is not None
     }
-    pictures = _placed(workflow, images, reader.warnings)
     settings = {target: value for key, value in values.items() for target in workflow.targets[key]}
+    pictures = _placed(workflow, fill(workflow.graph, settings), images, reader.warnings)
     settings |= {target: input_name(picture) for target, picture in pictures.items()}
     sent_by = {target: key for key in [*values, *images] for target in workflow.targets[key]}
     warnings += _prefixes_not_used(workflow, own)
@@ -204,9 +206,9 @@ def _image(workflow: Workflow, name: str, sent: SentPictures, *, also: bool) -> 
 
 
 def _placed(
-    workflow: Workflow, images: Mapping[str, Image.Image], warnings: list[str]
+    workflow: Workflow, graph: ApiGraph, images: Mapping[str, Image.Image], warnings: list[str]
 ) -> Mapping[tuple[str, str], Picture]:
-    """The pictures as the node of each target reads them: a mask may be the transparency of a picture."""
+    """The pictures as the node of each target in `graph` reads them: a mask may be the transparency of a picture."""
     placed: dict[tuple[str, str], Picture] = {}
     parameters = workflow.header.parameters
     # Pictures go first, so that a mask finds the one that it belongs to.
@@ -219,7 +221,7 @@ def _placed(
             if parameters[key].type == "mask":
                 if target in placed:
                     continue
-                in_alpha = reads_alpha(workflow.graph, target)
+                in_alpha = reads_alpha(graph, target)
                 placed[target] = (
                     as_cutout(image.convert("RGB"), image, align=align) if in_alpha else as_mask(image, align=align)
                 )
@@ -228,7 +230,9 @@ def _placed(
             if mask is not None:
                 mask = fit(mask, image.size, "just_resize")
                 placed[target] = as_cutout(on_backdrop(image, "white"), mask, align=align)
-            elif reads_alpha(workflow.graph, target):
+            elif reads_alpha(graph, target):
+                if not is_transparent(image):
+                    warnings.append(f"{key} has no transparency, which {target[0]} reads: it repaints nothing then")
                 placed[target] = as_picture(image, align=align)
             else:
                 warnings += [note for note in transparency_left(image, key, "white") if note not in warnings]
