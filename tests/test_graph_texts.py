@@ -113,3 +113,17 @@ def test_a_job_that_is_not_done_tells_its_warnings_too(client: FlaskClient, engi
     client.delete(f"/api/jobs/{job}")
     assert client.get(f"/api/jobs/{job}").json["warnings"] == told["warnings"]
     engine.seconds = 0
+
+
+def test_a_graph_that_is_drawn_again_is_checked_again(client: FlaskClient, engine: FakeEngine, tmp_path: Path) -> None:
+    """It was let in by settings, or by a version, that let in more."""
+    job = client.post("/api/txt2img", json={"custom_workflow": graph("old")}).json["job_id"]
+    assert client.post(f"/api/jobs/{job}/retry").status_code == 202
+    strict = Backend(Settings(engine_url=engine.address, data_dir=tmp_path))
+    try:
+        again = txt2img_server.build(strict).test_client().post(f"/api/jobs/{job}/retry")
+        assert again.status_code == 422
+        assert again.json["error"]["field"] == "custom_workflow"
+        assert "is not allowed" in again.json["message"]
+    finally:
+        strict.stop()

@@ -8,13 +8,14 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
-from shared.errors import InvalidValue, NotFinished, NotFound
+from shared.errors import EngineUnavailable, InvalidValue, NotFinished, NotFound
 from shared.jobs.names import filename_prefix, with_prefix
 from shared.jobs.tables import JobRow, NewJob, State
 from shared.schema.words import find_word
 from shared.web.backend import Backend
 from shared.web.body import Fields, read_optional_fields
 from shared.web.callers import caller_of, newest_job_of
+from shared.web.custom import FIELD, check
 from shared.web.paging import check_arguments, number_argument, whole_number
 from shared.web.reply import job_body, result_body
 from shared.web.waiting import accepted_reply, stream_reply
@@ -69,6 +70,8 @@ def job_routes(backend: Backend) -> Blueprint:
         if not row.state.finished:
             raise NotFinished(f"the job is {row.state.value}", hint="wait for its end, or cancel it first")
         new_id = str(uuid.uuid4())
+        if row.foreign:
+            _check_again(backend, row)
         spec = {**row.spec, "graph": with_prefix(row.spec["graph"], filename_prefix(new_id, datetime.now()))}
         new, _ = backend.accept(
             NewJob(new_id, row.kind, caller_of(request).mark, row.service, spec, row.model, row.work), {}
@@ -130,6 +133,15 @@ def _whole(backend: Backend, row: JobRow) -> dict[str, Any]:
     if row.state is State.COMPLETED:
         body["result"] = result_body(row, backend.addresses(), backend.archive.pictures)
     return body
+
+
+def _check_again(backend: Backend, row: JobRow) -> None:
+    """Raises InvalidValue for a graph of somebody else that was let in then, and is not any more."""
+    try:
+        check(backend, row.spec["graph"], FIELD, {})
+    except EngineUnavailable:
+        # It was let in once; so it may wait for the engine, as every job does.
+        return
 
 
 def _find(backend: Backend, job_id: str) -> JobRow:

@@ -97,7 +97,7 @@ OPERATIONS = (
         (ACCEPTED,),
         (Example("Once more", path=THAT, status=202),),
         parameters=(JOB_ID,),
-        errors=(NotFound, NotFinished, QueueFull, StorageFailed),
+        errors=(NotFound, NotFinished, InvalidValue, QueueFull, StorageFailed),
     ),
     Operation(
         "DELETE",
