@@ -19,6 +19,7 @@ from shared.schema.body import Img2ImgBody, Txt2ImgBody
 from shared.settings import PROJECT_DIR, Settings
 from shared.web.backend import Backend
 from shared.web.control.model_upload import ModelUploads
+from shared.web.openapi import routes as routes_module
 from shared.web.openapi.document import OPERATIONS, openapi_document, routes_of
 from shared.web.openapi.operation import FORM, HEADERS, JSON
 from shared.web.openapi.routes import PAGE
@@ -225,3 +226,21 @@ def test_every_picture_is_marked_as_one(backend: MakeBackend, service: str) -> N
 def test_the_document_is_json_throughout(backend: MakeBackend) -> None:
     told = document(txt2img_server.build(backend()))
     assert json.loads(json.dumps(told)) == told
+
+
+def test_the_document_is_made_once(backend: MakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def make(*told: Any, **more: Any) -> dict[str, Any]:
+        made.append(told)
+        return openapi_document(*told, **more)
+
+    monkeypatch.setattr(routes_module, "openapi_document", make)
+    app = SERVICES["txt2img"](backend())
+    here, there = document(app), document(app, Host="127.0.0.1:5001")
+    assert (here.pop("servers"), there.pop("servers")) == (
+        [{"url": "http://localhost"}],
+        [{"url": "http://127.0.0.1:5001"}],
+    )
+    assert here == there
+    assert len(made) == 1

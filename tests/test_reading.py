@@ -400,7 +400,6 @@ def test_all_wrong_fields_are_told_at_once() -> None:
 
 @pytest.mark.parametrize("wrong", [{"text_encoders": [1] * 500}, {"controlnet": {"units": ["a"] * 500}}])
 def test_of_many_wrong_values_the_first_are_told(wrong: dict[str, Any]) -> None:
-    # Each costs a look at the whole schema.
     with pytest.raises(InvalidValue) as caught:
         validate(Txt2ImgBody, {"prompt": "x", **wrong})
     assert len(caught.value.details["problems"]) == MOST_PROBLEMS

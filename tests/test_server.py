@@ -460,6 +460,10 @@ HIDDEN = b"0\r\n\r\nGET /quick HTTP/1.1\r\nHost: localhost\r\n\r\n"
         ["Transfer-Encoding: chunked", "Content-Length: 0"],
         ["transfer-encoding: CHUNKED", "CONTENT-LENGTH: 50"],
         ["Transfer-Encoding: chunked", "Transfer-Encoding: chunked"],
+        ["Transfer-Encoding: chunked, chunked"],
+        ["Transfer-Encoding: ,"],
+        ["Transfer-Encoding: ,chunked"],
+        ["Transfer-Encoding:"],
         ["Content-Length: 5", "Content-Length: 5"],
         ["Content-Length: 5", "Content-Length: 6"],
         ["Content-Length: +5"],
@@ -473,6 +477,29 @@ def test_what_two_servers_could_read_differently_is_refused(server: Served, line
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert answer.count(b"HTTP/1.1 ") == 1
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "malformed_request"
+    assert server.calls == []
+
+
+@pytest.mark.parametrize("length", [[], ["Content-Length: 0"]])
+def test_who_asks_to_go_on_without_a_body_is_answered(server: Served, length: list[str]) -> None:
+    answer = server.answer(server.head("POST", "/quick", "Expect: 100-continue", "Connection: close", *length))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert server.calls == ["/quick"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "says"),
+    [
+        (b"\x16\x03\x01\x00\xf5\x01\x00\x00\xf1\x03\x03", b"http, not https"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"HTTP/2.0"),
+        (b"GET /quick HTTP/1.1\r\n\r\n", b"Host is missing"),
+    ],
+)
+def test_who_speaks_another_protocol_is_told_at_once(server: Served, sent: bytes, says: bytes) -> None:
+    answer = server.answer(sent)
+    assert answer.split(b" ", 2)[1] == b"400"
+    assert says in answer
+    assert_restricted(answer)
     assert server.calls == []
 
 

@@ -37,6 +37,8 @@ FRAMING = 64 * 1024
 # A request's first line, and what no header may contain.
 FIRST_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [^ ]+(?: HTTP/[0-9]\.[0-9])?")
 CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+# How TLS begins: a handshake.
+TLS = b"\x16\x03"
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]
             raise ParsingError("the first line or a header cannot be read") from error
         self._check_framing(header_plus)
         if self.body_rcv is None:
+            # Told to go on, waitress would wait for a body that does not come.
+            self.expect_continue = False
             return
         self.refusal = self._objection()
         large = self.intake.large(self.path, self.headers) if self.refusal is None else None
@@ -107,6 +111,10 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]
 
     def received(self, data: bytes) -> int:
         """Waitress's own, with bounds for what a chunked body may consist of."""
+        if data.startswith(TLS) and not (self.header_plus or self.headers_finished):
+            # Read as a head, it would have no end.
+            self._fail("this is encrypted: call this port by http, not https")
+            return len(data)
         consumed: int = super().received(data)
         if self.chunked and self.body_rcv is not None and self.error is None:
             receiver = self.body_rcv
@@ -130,12 +138,19 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]
 
     def _check_framing(self, header_plus: bytes) -> None:
         """Raises ParsingError for a request of which two servers could read two different ones (RFC 9112, 6.1)."""
-        names = [line.partition(b":")[0].strip().lower() for line in header_plus.split(b"\r\n")[1:]]
+        pairs = [line.partition(b":") for line in header_plus.lower().split(b"\r\n")[1:]]
+        names = [name for name, _, _ in pairs]
         encodings = names.count(b"transfer-encoding")
         if encodings and b"content-length" in names:
             raise ParsingError("Content-Length and Transfer-Encoding exclude each other")
         if encodings and (self.version != "1.1" or encodings > 1):
             raise ParsingError("Transfer-Encoding must be there once, and in HTTP/1.1")
+        if encodings and (b"transfer-encoding", b":", b"chunked") not in pairs:
+            raise ParsingError("Transfer-Encoding must be chunked, said once")
+        if self.version[:1] not in ("1", ""):
+            raise ParsingError(f"HTTP/{self.version} is not spoken here")
+        if self.version == "1.1" and b"host" not in names:
+            raise ParsingError("Host is missing")
         if names.count(b"content-length") > 1 or names.count(b"host") > 1:
             raise ParsingError("Content-Length and Host must be there once")
 
