@@ -223,7 +223,10 @@ def test_the_answer_has_the_address_where_the_page_looks_for_it(client: FlaskCli
     assert client.get(f"/api/jobs/{reply['job_id']}").get_json()["kind"] == "extras"
 
 
-@pytest.mark.parametrize(("sent", "ending"), [("PNG", "png"), ("JPEG", "jpeg"), ("WEBP", "webp")])
+@pytest.mark.parametrize(
+    ("sent", "ending"),
+    [("PNG", "png"), ("JPEG", "jpeg"), ("WEBP", "webp"), ("image/webp", "webp"), (".png", "png"), (".JPG", "jpg")],
+)
 def test_the_pages_own_defaults_are_taken(client: FlaskClient, sent: str, ending: str) -> None:
     answer = client.post("/api/extras/upscale", data=form(**DEFAULTS, output_format=sent))
     assert answer.status_code == 200, answer.text
@@ -287,6 +290,12 @@ def test_a_transparent_picture_stays_so_and_needs_no_warning(client: FlaskClient
     assert reply["warnings"] == []
     graph = reply["workflow"]["prompt"]
     assert graph["SaveImage"]["inputs"]["images"] == ["JoinImageWithAlpha", 0]
+    params = json.dumps({**PAGE, "upscaler_model": "Lanczos", "output_format": "JPEG"})
+    as_jpeg = client.post(
+        "/api/extras/upscale", data={"image": (io.BytesIO(encoded(erased)), "a.png"), "params": params}
+    )
+    (warning,) = as_jpeg.get_json()["warnings"]
+    assert warning.startswith("image is transparent (33.3% of it): there it was taken as white; png and webp keep")
 
 
 def small() -> Image.Image:

@@ -185,6 +185,7 @@ def test_an_erased_source_is_white_there_and_says_how_to_repaint_it() -> None:
     reading = reread({"image": erased()})
     (warning,) = reading.warnings
     assert "input_image is transparent (50.0% of it): there it was taken as white" in warning
+    assert "and the result is opaque" in warning
     assert "send the same picture as mask too" in warning
     assert open_rgb(reading.request.source.png).getpixel((60, 9)) == (255, 255, 255)
 

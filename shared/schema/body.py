@@ -30,13 +30,16 @@ LargeSizes = Annotated[Literal["two_passes", "direct"], AnySpelling()]
 OFF = ("false", "0", "0.0", "off", "no", "n", "f", "none", "null", "undefined", "")
 # Beside each choice, how the web page and AUTOMATIC1111 (also by number) write it.
 InpaintMode = Annotated[Literal["fill", "refine", "model"], AnySpelling({"original": "refine"})]
+# As the ControlNet extension of AUTOMATIC1111 called them once, which are "Crop and Resize" and "Resize and Fill" now.
+INNER_FIT = ("inner fit (scale to fit)", "scale to fit (inner fit)")
+OUTER_FIT = ("outer fit (shrink to fit)", "envelope (outer fit)")
 ResizeMode = Annotated[
     Literal["just_resize", "crop_and_resize", "fill"],
     AnySpelling(
         {
             **dict.fromkeys(("0", "resize", "stretch"), "just_resize"),
-            **dict.fromkeys(("1", "crop_resize", "crop", "outer fit (shrink to fit)"), "crop_and_resize"),
-            **dict.fromkeys(("2", "resize_fill", "resize_and_fill", "inner fit (scale to fit)"), "fill"),
+            **dict.fromkeys(("1", "crop_resize", "crop", *INNER_FIT), "crop_and_resize"),
+            **dict.fromkeys(("2", "resize_fill", "resize_and_fill", *OUTER_FIT), "fill"),
         }
     ),
 ]
@@ -381,6 +384,6 @@ class ExtrasBody(Body):
     codeformer_weight: Annotated[Fraction, Field(description="fidelity of the faces that CodeFormer restores")] = 0.5
     output_format: Annotated[
         Literal["png", "jpg", "jpeg", "webp"],
-        AnySpelling({f"image/{name}": name for name in ("png", "jpg", "jpeg", "webp")}),
+        AnySpelling({f"{before}{name}": name for name in ("png", "jpg", "jpeg", "webp") for before in ("image/", ".")}),
         Field(description="of the picture that `output_image` leads to"),
     ] = "png"

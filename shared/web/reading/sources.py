@@ -122,7 +122,8 @@ def read_source(
             )
     else:
         warnings += [
-            note if mask is not None else f"{note}; to repaint just that, send the same picture as mask too"
+            f"{note}, and the result is opaque"
+            + ("" if mask is not None else "; to repaint just that, send the same picture as mask too")
             for note in transparency_left(sent_image, "input_image", "white")
         ]
     mode = _mode(body, chosen, warnings)
