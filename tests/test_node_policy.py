@@ -324,6 +324,8 @@ def test_a_number_that_comes_over_a_link_keeps_to_the_range_of_the_input(link: l
         ("cfg", ["n", 0], {"n": ("PrimitiveFloat", {"value": 7.5})}),
         ("cfg", ["n", 0], {"n": computed("a / 4", a=30)}),
         ("denoise", ["n", 0], {"n": ("ComfyNumberConvert", {"value": "0.5"})}),
+        # 1.0000000000000002, as floats add up.
+        ("denoise", ["n", 0], {"n": computed("a * 3 * 10 / 3", a=0.1)}),
         ("steps", ["n", 0], {"n": ("ComfySwitchNode", {"switch": False, "on_true": 99_999, "on_false": 5})}),
     ],
 )

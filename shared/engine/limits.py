@@ -1,5 +1,6 @@
 """Holds graphs of others to the limits of `node_policy.py`, and what comes over links to the engine's own. Pure."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -56,7 +57,7 @@ def _linked(
             continue
         value = number(sent, known)
         low, high = range_of(declaration)
-        if value is not None and not low <= value <= high:
+        if value is not None and not (low <= value <= high or _is_end(value, low, high)):
             message = f"{key} must be from {low} to {high}, and {sent[0]} gives {value:g}"
             yield Problem(name, class_type, key, "out_of_range", message, value=sent)
         elif value is None and key in COUNTS and {class_type, graph[sent[0]]["class_type"]} <= REVIEWED:
@@ -67,6 +68,11 @@ def _linked(
     objection = too_little_denoise(*(number(inputs.get(key), known) for key in ("steps", "denoise")))
     if objection is not None:
         yield Problem(name, class_type, "denoise", "out_of_range", objection, value=inputs["denoise"])
+
+
+def _is_end(value: float, *ends: float) -> bool:
+    """Whether a number is the end of a range, and only its computing was not exact."""
+    return any(math.isclose(value, end, abs_tol=1e-9) for end in ends)
 
 
 def literal(graph: Mapping[str, Any], sent: Any) -> Any:
