@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from shared.defaults import defaults_for
-from shared.engine.families import Family, ModelFile
+from shared.engine.families import Family, ModelFile, Part
 from shared.infotext import read as read_infotext
 from shared.jobs.recipes import infotext
 from shared.schema.request import Img2ImgRequest, Models, Size
@@ -19,7 +19,7 @@ from tests.control import Control
 from tests.finished import finish
 from tests.house import encoded
 from tests.readings import context, read, reread, words
-from tests.shelf import FLUX, OWN
+from tests.shelf import FLUX, OWN, Shelf
 
 STARTER = ModelFile("starter", Family.SD1, size=(128, 128))
 
@@ -84,7 +84,7 @@ def test_the_second_pass_enlarges_and_refines() -> None:
     assert request.hires.enlarging is not None
     assert request.hires.enlarging.model is None
     again = request.hires.sampling
-    assert (again.steps, again.denoise) == (round(20 * DENOISE), DENOISE)
+    assert (again.steps, again.denoise) == (int(20 * DENOISE), DENOISE)
     assert (again.sampler, again.scheduler, again.cfg) == ("dpmpp_2m", "karras", 5)
 
 
@@ -176,7 +176,7 @@ def test_img2img_from_pure_noise_takes_two_passes(values: dict[str, int]) -> Non
     assert request.size == request.source.size == size
     assert request.final_size == (1024, 700)
     assert request.hires is not None
-    assert (request.hires.sampling.steps, request.hires.sampling.denoise) == (round(20 * DENOISE), DENOISE)
+    assert (request.hires.sampling.steps, request.hires.sampling.denoise) == (int(20 * DENOISE), DENOISE)
     (warning,) = reading.warnings
     assert warning.startswith("1024x700 is beyond the 512x512 of this model: drawn at")
     # The same again from what the reply repeats, and for programs that know two passes by another name.
@@ -222,4 +222,20 @@ def test_a_large_hole_is_said_and_a_small_one_is_not() -> None:
 
 def test_work_counts_both_passes() -> None:
     request = words(width=1024, height=1024, steps=20, model_name=OWN)
-    assert request.work == 512 * 512 * 20 + 1024 * 1024 * 6
+    assert request.work == 512 * 512 * 20 + 1024 * 1024 * 5
+
+
+class StarterShelf(Shelf):
+    def model_file(self, _folder: str, name: str) -> ModelFile:
+        return ModelFile(name, Family.SD1, parts=frozenset(Part), size=(128, 128), steps=10, cfg_scale=3, known=True)
+
+
+@pytest.mark.parametrize(("side", "share"), [(512, 0.35), (256, 0.5)])
+def test_the_starter_samples_much_less_in_two_passes(side: int, share: float) -> None:
+    two, one = (
+        read(StarterShelf(), width=side, height=side, large_sizes=way).request for way in ("two_passes", "direct")
+    )
+    assert (two.size, one.size) == ((128, 128), (side, side))
+    assert two.hires is not None
+    assert (two.hires.sampling.steps, two.hires.sampling.denoise) == (2, DENOISE)
+    assert two.work < share * one.work

@@ -1,14 +1,16 @@
 """The starter draws what it is told, over the API; the answer is read off the pixels."""
 
+import json
 from collections import Counter
 
 import numpy as np
 import pytest
+import requests
 from PIL import Image
 
 from starter.reading import Reading, read
 from starter.scenes import COLOURS, SHAPES, Background, Scene, Thing, held_out, render
-from tests.house import TestHouse
+from tests.house import PNG, TIMEOUT, TestHouse
 
 
 def seen(image: Image.Image) -> Reading:
@@ -46,12 +48,24 @@ def test_unknown_words_do_no_harm(house: TestHouse) -> None:
     assert seen(house.picture(house.draw(prompt=prompt, seed=3))).shows("green", "triangle")
 
 
-@pytest.mark.parametrize(("colour", "shape"), [("red", "heart"), ("yellow", "triangle")])
-def test_a_picture_of_four_times_the_side_shows_one_shape(house: TestHouse, colour: str, shape: str) -> None:
-    reply = house.draw(prompt=f"a {colour} {shape} on a blue background", width=512, height=512, seed=9)
+def test_unknown_words_are_told_once_in_every_form_of_reply(house: TestHouse) -> None:
+    small = {"prompt": "a red LIGHTHOUSE, \U0001f534 lighthouse", "width": 64, "height": 64, "steps": 1}
+    (warning,) = house.draw(**small, batch_size=2)["warnings"]
+    assert "does not know 'lighthouse', '\U0001f534' of prompt. It knows" in warning
+    reply = requests.post(f"{house.txt2img}/api/txt2img", json=small, headers=PNG, timeout=TIMEOUT)
+    assert json.loads(reply.headers["X-Warnings"]) == [warning]
+    redrawn = house.redraw(prompt="a storm", steps=1, input_image=Image.new("RGB", (64, 64), "red"))
+    assert ["does not know 'storm'" in each for each in redrawn["warnings"]] == [True]
+
+
+@pytest.mark.parametrize(
+    ("colour", "shape", "side"), [("red", "heart", 512), ("yellow", "triangle", 512), ("pink", "star", 256)]
+)
+def test_a_picture_beyond_its_own_size_shows_one_shape(house: TestHouse, colour: str, shape: str, side: int) -> None:
+    reply = house.draw(prompt=f"a {colour} {shape} on a blue background", width=side, height=side, seed=9)
     assert any("drawn at 128x128, then enlarged" in warning for warning in reply["warnings"])
     picture = house.picture(reply)
-    assert picture.size == (512, 512)
+    assert picture.size == (side, side)
     assert seen(picture).background == "blue"
     assert [(thing.colour, thing.shape) for thing in seen(picture).things] == [(colour, shape)]
 
