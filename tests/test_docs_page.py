@@ -297,6 +297,27 @@ def test_what_is_too_large_is_not_sent(page: Page, serve: Serve, tmp_path: Path)
     assert page.run("window.sent") == []
 
 
+def test_an_example_takes_the_place_of_a_chosen_picture(page: Page, serve: Serve, tmp_path: Path) -> None:
+    opened(page, serve(), IMG2IMG)
+    chooser = f"{IMG2IMG} input[aria-label='Picture for input_image']"
+    page.choose(chooser, photo(tmp_path))
+    page.wait(f"document.querySelector('{IMG2IMG} .thumbnail').naturalWidth === 96")
+    assert page.run(f'document.querySelector("{chooser}").files.length') == 1
+    select(page, "Example", "Its middle repainted", IMG2IMG)
+    page.wait(f"document.querySelector('{IMG2IMG} .thumbnail').naturalWidth === 256")
+    assert page.run(f'document.querySelector("{chooser}").files.length') == 0
+
+
+def test_what_was_filled_in_goes_along_into_the_form(page: Page, serve: Serve) -> None:
+    opened(page, serve())
+    put(page, "prompt", "a ring")
+    put(page, "steps", "3")
+    select(page, "Send as", "form")
+    command = line(page)
+    assert "--form-string 'prompt=a ring'" in command
+    assert "--form-string 'steps=3'" in command
+
+
 # Answers.
 
 
@@ -458,7 +479,7 @@ def test_with_a_key(page: Page, serve: Serve, tmp_path: Path) -> None:
     send(page)
     told = answer(page)
     assert told.startswith("202")
-    assert page.run(f"document.querySelector('{TXT2IMG} figure img').naturalWidth") == 8
+    page.wait(f"document.querySelector('{TXT2IMG} figure img').naturalWidth === 8")
     # The key itself is in no command line.
     assert KEY not in line(page, "sh")
     assert json.loads(execute(line(page), tmp_path, DREAM_LAYER_API_KEY=KEY))["status"] == "accepted"

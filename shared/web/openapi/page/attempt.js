@@ -14,6 +14,9 @@ const SHELL = "dream-layer-shell";
 
 export function attempt(method, path, operation) { return new Attempt(method, path, operation).element; }
 
+const withoutPictures = (fields) =>
+  Object.fromEntries(Object.entries(fields).filter(([, value]) => !(typeof value === "string" && value.startsWith("data:"))));
+
 class Attempt {
   constructor(method, path, operation) {
     Object.assign(this, { method, path, operation, name: operation.operationId, sending: null });
@@ -68,10 +71,19 @@ class Attempt {
   exampleRow() {
     const chooser = this.examples.length > 1 ? make("select", { onchange: () => this.use(this.examples[chooser.value]) },
       ...this.examples.map((example, index) => make("option", { value: index }, example.summary))) : null;
-    this.kindBox = Object.keys(this.bodies).length > 1 ? make("select", { onchange: () => { this.body = this.bodies[this.kindBox.value]; this.showBody(); } },
+    this.kindBox = Object.keys(this.bodies).length > 1 ? make("select", { onchange: () => this.sendAs(this.kindBox.value) },
       ...Object.keys(this.bodies).map((each) => make("option", {}, each))) : null;
     return chooser || this.kindBox ? make("div", { class: "row" }, chooser ? make("label", {}, "Example", chooser) : null,
       this.kindBox ? make("label", {}, "Send as", this.kindBox) : null) : null;
+  }
+
+  // What was filled in goes along; only pictures are chosen anew, as files.
+  sendAs(kind) {
+    if (kind === "form" && this.body === this.bodies.JSON) {
+      try { this.bodies.form.use({ value: withoutPictures(this.bodies.JSON.value()) }); } catch { /* no JSON: nothing to take along */ }
+    }
+    this.body = this.bodies[kind];
+    this.showBody();
   }
 
   use(example) {

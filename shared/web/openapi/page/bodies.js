@@ -11,6 +11,8 @@ import { isFile, isPicture, plain } from "./session.js";
 // Characters of a text in the JSON that are shown; pictures are longer, and an editor of megabytes is slow.
 const SHOWN = 400;
 
+const isObject = (value) => Boolean(value) && typeof value === "object" && !JSON.isRawJSON?.(value);
+
 export class JsonBody {
   constructor(schema, most, changed) {
     this.most = most;
@@ -34,13 +36,21 @@ export class JsonBody {
 
   use(example) { this.write(example.value); }
 
-  value() { return parse(this.whole()); }
+  value() { return this.restored(parse(this.text.value)); }
 
   // The text with what was cut put back, so that the rest stays as it was typed.
   whole() {
     let text = this.text.value;
     for (const [cut, whole] of this.long) text = text.split(write(cut)).join(write(whole));
     return text;
+  }
+
+  // A value with what was cut put back.
+  restored(value) {
+    if (typeof value === "string") return this.long.get(value) ?? value;
+    if (Array.isArray(value)) return value.map((each) => this.restored(each));
+    if (!isObject(value)) return value;
+    return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, this.restored(each)]));
   }
 
   write(value) {
@@ -58,7 +68,7 @@ export class JsonBody {
       return cut;
     }
     if (Array.isArray(value)) return value.map((each) => this.cut(each));
-    if (value && typeof value === "object" && !JSON.isRawJSON?.(value)) {
+    if (isObject(value)) {
       return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, this.cut(each)]));
     }
     return value;
@@ -66,7 +76,7 @@ export class JsonBody {
 
   put(path, value) {
     let whole;
-    try { whole = this.text.value.trim() ? this.value() : {}; } catch { this.read(); return; }
+    try { whole = this.text.value.trim() ? parse(this.text.value) : {}; } catch { this.read(); return; }
     let place = whole;
     for (const [index, step] of path.slice(0, -1).entries()) {
       if (typeof place[step] !== "object" || place[step] === null) place[step] = typeof path[index + 1] === "number" ? [] : {};

@@ -63,7 +63,8 @@ async function askWorkflows() {
 // Asks again. Tells who listens (`document`, event `choices`); what is away leaves its menus as they were.
 export async function refreshChoices() {
   const questions = [askOptions(), askJobs(), ...(session.api.paths["/api/workflows"] ? [askWorkflows()] : [])];
-  await Promise.allSettled(questions);
+  const [asked] = await Promise.allSettled(questions);
+  document.getElementById("menus-note").textContent = asked.status === "fulfilled" ? "" : `The menus may be out of date: ${asked.reason.message}`;
   const menus = [...found].map(([name, entries]) => make("datalist", { id: `menu-${name}` },
     ...entries.map(({ value, label }) => make("option", { value, label: label || undefined }))));
   document.getElementById("menus").replaceChildren(...menus);

@@ -9,9 +9,9 @@ import { usualValue } from "./reference.js";
 import { isPicture, plain } from "./session.js";
 
 // Shown at once; the others are unfolded.
-const USUAL = ["prompt", "negative_prompt", "input_image", "image", "file", "mask", "model_name", "width", "height", "steps",
-  "cfg_scale", "sampler_name", "scheduler", "seed", "batch_size", "denoising_strength", "upscaler", "upscaler_model",
-  "upscale_factor", "output_format"];
+const USUAL = ["prompt", "negative_prompt", "input_image", "image", "file", "mask", "denoising_strength", "model_name", "width",
+  "height", "steps", "cfg_scale", "sampler_name", "scheduler", "seed", "batch_size", "upscaler", "upscaler_model",
+  "upscale_factor", "output_format", "lora_name", "model", "preprocessor", "weight", "units"];
 
 let count = 0;
 
@@ -23,6 +23,8 @@ export function modelControls(schema, path, form, required = plain(schema).requi
   const few = controls.length <= 8;
   const usual = controls.filter(([name]) => few || USUAL.includes(name) || required.includes(name));
   const others = controls.filter((each) => !usual.includes(each));
+  const place = ([name]) => (USUAL.includes(name) ? USUAL.indexOf(name) : USUAL.length);
+  usual.sort((one, other) => place(one) - place(other));
   const grid = (some) => make("div", { class: "fields" }, ...some.map(([, each]) => each.element));
   return {
     element: make("div", {}, grid(usual), others.length ? fold(`${others.length} more fields`, grid(others)) : null),
@@ -32,16 +34,16 @@ export function modelControls(schema, path, form, required = plain(schema).requi
 
 function control(path, name, field, form, owner, required) {
   const schema = plain(field);
-  if (isPicture(field)) return pictureControl(path, name, form, required);
+  if (isPicture(field)) return pictureControl(path, name, field, form, required);
   if (schema.type === "array" && schema.items && plain(schema.items).properties) return listControl(path, name, schema.items, form);
   if (schema.properties) return objectControl(path, name, schema, form);
-  if (schema.type === "object") return graphControl(path, name, form);
+  if (schema.type === "object") return graphControl(path, name, field, form);
   if (schema.type === "boolean" || schema.enum) return choiceControl(path, name, schema, field, form);
   return textControl(path, name, schema, field, form, owner, required);
 }
 
-function labelled(name, required, ...inside) {
-  return make("label", { class: required ? "required" : "" }, make("span", {}, name), ...inside);
+function labelled(name, field, required, ...inside) {
+  return make("label", { class: required ? "required" : "", title: field.description || plain(field).description }, make("span", {}, name), ...inside);
 }
 
 function textControl(path, name, schema, field, form, owner, required) {
@@ -57,7 +59,7 @@ function textControl(path, name, schema, field, form, owner, required) {
   };
   form.boxes.set(path.join("."), box);
   return {
-    element: make("div", { class: long ? "wide" : "" }, labelled(name, required, box)),
+    element: make("div", { class: long ? "wide" : "" }, labelled(name, field, required, box)),
     show(value, siblings) {
       const text = value === undefined || value === null ? "" : isNumber(value) || typeof value !== "object" ? textOf(value) : value.join?.(", ") ?? JSON.stringify(value);
       if (document.activeElement !== box) box.value = text;
@@ -77,16 +79,16 @@ function choiceControl(path, name, schema, field, form) {
   const box = make("select", { oninput: () => form.put(path, box.value === "" ? undefined : schema.enum ? box.value : box.value === "true") },
     make("option", { value: "" }, empty), ...words.map((word) => make("option", {}, word)));
   form.boxes.set(path.join("."), box);
-  return { element: make("div", {}, labelled(name, false, box)), show: (value) => { box.value = value === undefined || value === null ? "" : String(value); } };
+  return { element: make("div", {}, labelled(name, field, false, box)), show: (value) => { box.value = value === undefined || value === null ? "" : String(value); } };
 }
 
-function pictureControl(path, name, form, required) {
+function pictureControl(path, name, field, form, required) {
   const box = make("input", { spellcheck: "false", autocomplete: "off", placeholder: "a file, or the name of an upload",
     oninput: () => form.put(path, box.value === "" ? undefined : box.value) });
   const chooser = pictureChooser(path.join("."), form.most, (text) => form.put(path, text || undefined));
   form.boxes.set(path.join("."), box);
   return {
-    element: make("div", { class: "wide" }, labelled(name, required, box), chooser.element),
+    element: make("div", { class: "wide" }, labelled(name, field, required, box), chooser.element),
     show(value) {
       const isData = typeof value === "string" && value.startsWith("data:");
       if (document.activeElement !== box) box.value = isData ? "" : value ?? "";
@@ -97,7 +99,7 @@ function pictureControl(path, name, form, required) {
 }
 
 // A graph comes out of a file; it can be pasted into the JSON below as well.
-function graphControl(path, name, form) {
+function graphControl(path, name, field, form) {
   const note = make("span", { class: "note", role: "alert" });
   const box = make("input", { type: "file", accept: ".json,application/json", onchange: async (event) => {
     event.stopPropagation();
@@ -105,7 +107,7 @@ function graphControl(path, name, form) {
     catch (error) { note.textContent = `${box.files[0].name} is no JSON: ${error.message}`; }
   } });
   form.boxes.set(path.join("."), box);
-  return { element: make("div", { class: "wide" }, labelled(name, false, box), note), show: (value) => { if (!value) box.value = ""; } };
+  return { element: make("div", { class: "wide" }, labelled(name, field, false, box), note), show: (value) => { if (!value) box.value = ""; } };
 }
 
 function objectControl(path, name, schema, form) {

@@ -42,7 +42,7 @@ export function curlLine(shell, { method, address, headers, text, parts, types }
   for (const [name, value] of Object.entries(headers)) pieces.push(`-H ${say(`${name}: ${value}`)}`);
   if (apiKey()) pieces.push(`-H ${KEY[shell]}`);
   if (text) {
-    const inline = shell === "sh" ? text : ascii(minified(text));
+    const inline = shell === "sh" || text.length > 4 * LONGEST ? text : ascii(minified(text));
     file = inline.length > LONGEST ? BODY_FILE : null;
     // Windows PowerShell takes quotes out of arguments; what it pipes stays whole.
     if (file) pieces.push(`--data-binary ${say(`@${file}`)}`);

@@ -93,12 +93,16 @@ async function load() {
 
 door.addEventListener("submit", (event) => {
   event.preventDefault();
-  keepApiKey(door.elements.key.value.trim());
+  const key = door.elements.key.value.trim();
+  // Headers hold no others, and no key has others.
+  if (/[^ -~]/.test(key)) { askForKey("This key is wrong: a key has letters, digits and signs of ASCII alone."); return; }
+  keepApiKey(key);
   door.elements.key.value = "";
   load();
 });
 document.getElementById("forget").addEventListener("click", () => { keepApiKey(""); location.reload(); });
 document.addEventListener("key-needed", () => askForKey("The service does not take this key any more."));
+document.getElementById("folded").open = matchMedia("(min-width: 801px)").matches;
 window.addEventListener("hashchange", openChosen);
 window.addEventListener("focus", () => { if (session.api) { refreshChoices(); showServices(); } });
 load();

@@ -20,7 +20,10 @@ function readFile(file) {
 
 export function thumbnail(label) {
   const picture = make("img", { class: "thumbnail", alt: `Chosen for ${label}`, hidden: "" });
+  let shown = "";
   return { element: picture, show(address) {
+    if (address === shown) return;
+    shown = address;
     picture.hidden = !address;
     if (address) picture.src = address; else picture.removeAttribute("src");
   } };
@@ -29,6 +32,7 @@ export function thumbnail(label) {
 // A chooser beside the text of a field. `put` gets the data URL, or "" where the picture is taken away.
 export function pictureChooser(label, most, put) {
   const shown = thumbnail(label);
+  let chosen = "";
   const note = make("span", { class: "note", role: "alert" });
   const input = make("input", { type: "file", accept: "image/*", "aria-label": `Picture for ${label}`, onchange: choose });
   const remove = make("button", { type: "button", hidden: "", onclick: () => { input.value = ""; note.textContent = ""; put(""); } }, "Take away");
@@ -39,7 +43,7 @@ export function pictureChooser(label, most, put) {
     if (!file) return;
     note.textContent = tooLarge(inJson(file.size), most);
     if (note.textContent) { input.value = ""; return; }
-    try { put(await readFile(file)); } catch (error) { note.textContent = `${file.name} cannot be read: ${error.message}`; }
+    try { chosen = await readFile(file); put(chosen); } catch (error) { note.textContent = `${file.name} cannot be read: ${error.message}`; }
   }
   return {
     element: make("span", { class: "chooser" }, input, remove, shown.element, note),
@@ -47,7 +51,8 @@ export function pictureChooser(label, most, put) {
       const isData = typeof text === "string" && text.startsWith("data:image/");
       shown.show(isData ? text : "");
       remove.hidden = !text;
-      if (!text) input.value = "";
+      // The chooser names the file only while that is what stands in the body.
+      if (text !== chosen) input.value = "";
     },
   };
 }
