@@ -85,7 +85,7 @@ def encode_picture(
     """A PNG (its bytes, or its file) as WebP that looks the same and is as transparent, or as JPEG; with `comment`.
 
     JPEG has no transparency, and shows white there. A picture that is to be PNG is not touched. Raises NotAcceptable
-    where the format cannot hold the picture, and Busy where `budget` has no room for long.
+    where the format cannot hold the picture, Busy where `budget` has no room for long, and FileNotFoundError.
     """
     if output == "png":
         return Encoded(png if isinstance(png, bytes) else png.read_bytes())
@@ -95,10 +95,14 @@ def encode_picture(
         room = nullcontext() if budget is None else budget.admit(size[0] * size[1] * BYTES_TO_ENCODE[output], "it")
         with room, Image.open(png if isinstance(png, Path) else io.BytesIO(png), formats=("PNG",)) as image:
             return _encode(image, output, comment)
-    # A damaged file, what an encoder does not take, or memory that was not there.
+    except FileNotFoundError:
+        raise
+    # A damaged file, what an encoder does not take, or memory that was not there; Pillow's words may hold a path.
     except (OSError, ValueError, SyntaxError, MemoryError) as error:
         raise NotAcceptable(
-            f"the picture cannot be written as {output}: {error}", hint="ask for it as PNG", format=output
+            f"the picture cannot be written as {output}: its file is damaged, or the encoder refused it",
+            hint="ask for it as PNG",
+            format=output,
         ) from error
 
 

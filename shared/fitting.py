@@ -16,7 +16,7 @@ Size = tuple[int, int]
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom, in pixels."""
 # Pixels over which colours go on beneath full transparency: more than filters reach when a picture is enlarged.
-SPREAD = 8
+SPREAD = 5
 # Pixels a side of the parts in which that is done.
 TILE = 128
 

@@ -73,8 +73,9 @@ def test_a_file_that_is_no_whole_png_is_refused(tmp_path: Path) -> None:
     for number, broken in enumerate((b"", b"png", noise[:40], noise[:1500])):
         path = tmp_path / f"{number}.png"
         path.write_bytes(broken)
-        with pytest.raises(NotAcceptable, match="cannot be written as webp"):
+        with pytest.raises(NotAcceptable, match="cannot be written as webp") as refused:
             encode_picture(path, "webp")
+        assert str(tmp_path) not in str(refused.value)
 
 
 def test_limits_follow_the_budget() -> None:
@@ -218,3 +219,18 @@ def test_names_end_in_any_case(made: Made) -> None:
         assert (
             Image.open(io.BytesIO(client.get(address.replace(".png", f".{ending}"), buffered=True).data)).format == kind
         )
+
+
+@pytest.mark.parametrize("accept", ["image/png", "image/webp"])
+def test_a_picture_that_is_removed_in_the_meantime_is_gone(
+    made: Made, accept: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    client, backend, about = made
+    monkeypatch.setattr(backend.archive.pictures, "find", lambda _: tmp_path / "removed.png")
+    gone = ask(client, accept)
+    assert (gone.status_code, gone.get_json()["error"]["code"]) == (500, "generation_failed")
+    assert str(tmp_path) not in gone.text
+    row = backend.store.get(about["jobs"][0])
+    assert row is not None
+    name = row.images[0]["filename"]
+    assert client.get(f"/api/images/{name[:-4]}.{accept[6:]}").status_code == 404

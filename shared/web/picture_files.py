@@ -30,6 +30,21 @@ def picture_file(
     With `max_age` (in seconds) it is good for caches and in parts. `warnings`, and what the format cannot hold, stand
     in X-Warnings. Raises NotAcceptable where the format cannot hold it, and Busy.
     """
+    try:
+        return _response(backend, image, output, row, max_age, warnings)
+    except FileNotFoundError:
+        # Removed in the meantime.
+        return None
+
+
+def _response(
+    backend: Backend,
+    image: SavedImage,
+    output: OutputFormat,
+    row: JobRow | None,
+    max_age: int | None,
+    warnings: Sequence[str],
+) -> Response | None:
     path = backend.archive.pictures.find(image.filename)
     source = path or backend.picture(image)
     if source is None:
