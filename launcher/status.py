@@ -128,7 +128,7 @@ def _ask_engine(client: EngineClient) -> tuple[bool, str]:
     try:
         found = "system" in client.system_stats(TIMEOUT)
     except EngineDenied:
-        return False, "does not let us in"
+        return False, "refused our token"
     except EngineUnavailable:
         return False, "does not answer"
     except EngineError:

@@ -23,7 +23,7 @@
     ├── StorageFailed                507  storage_failed        the disk is full, or a folder cannot be written
     ├── EngineError                  502  engine_error          ComfyUI did not do what was asked
     │   ├── EngineUnavailable        503  engine_unavailable    it does not answer (starting, restarting, absent)
-    │   │   └── EngineDenied         503  engine_denied         it, or a proxy before it, wants another token
+    │   │   └── EngineDenied         503  engine_denied         it, or a proxy in front of it, refused our token
     │   ├── EngineRejected           502  engine_rejected       it refused the graph
     │   ├── GenerationFailed         500  generation_failed     a node raised while it ran
     │   └── WaitExpired              504  wait_expired          the job goes on, the client waited long enough
@@ -243,7 +243,7 @@ class EngineUnavailable(EngineError):
 
 
 class EngineDenied(EngineUnavailable):
-    """The engine, or a proxy before it, answers only to who sends another token than ours."""
+    """The engine, or a proxy in front of it, refused our token, or needs one."""
 
     status = 503
     code = "engine_denied"

@@ -389,7 +389,7 @@ def test_an_engine_that_does_not_let_us_in_keeps_jobs_waiting_and_says_why(tmp_p
     engine.start()
     desk = Desk(tmp_path, engine)
     try:
-        with pytest.raises(EngineDenied, match="does not let us in") as denied:
+        with pytest.raises(EngineDenied, match="refused our token") as denied:
             desk.client.queue()
         assert str(TOKEN_FILE) in (denied.value.hint or "")
         desk.conductor.start()

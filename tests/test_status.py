@@ -33,7 +33,7 @@ def test_status_asks_the_engine_with_its_token(tmp_path: Path, engine: FakeEngin
     engine.start()
     settings = Settings(data_dir=tmp_path, engine_port=int(engine.address.rpartition(":")[2]), control_port=9)
     engine_part = probe(settings, None).parts[-1]
-    assert (engine_part.answers, engine_part.about) == (False, "does not let us in")
+    assert (engine_part.answers, engine_part.about) == (False, "refused our token")
     (tmp_path / TOKEN_FILE).parent.mkdir()
     (tmp_path / TOKEN_FILE).write_text("secret\n")
     engine_part = probe(settings, None).parts[-1]

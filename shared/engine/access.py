@@ -50,21 +50,21 @@ class EngineAccess:
 
     @property
     def advice(self) -> str:
-        """What would be right, when the engine refuses what it was sent."""
+        """What to do when the engine refuses the token."""
         if self._file is None:
             return (
-                f"{PREFIX}ENGINE_TOKEN is sent to {PREFIX}ENGINE_URL as Authorization: Bearer. An engine that our "
-                f"launcher started is found without either, by services with the same {PREFIX}DATA_DIR"
+                f"set {PREFIX}ENGINE_TOKEN, which is sent as Authorization: Bearer. If our launcher started this "
+                f"engine, unset {PREFIX}ENGINE_URL and use the launcher's {PREFIX}DATA_DIR"
             )
         return (
-            f"the launcher that started it must have the same {PREFIX}DATA_DIR, and its {self._file} be readable; "
+            f"use the {PREFIX}DATA_DIR of the launcher that started it, and see that {self._file} can be read; "
             f"for an engine of your own, set {PREFIX}ENGINE_URL"
         )
 
     def page(self, address: str) -> str:
-        """Where a browser opens the page of the engine at `address`: of one that we started it gets a cookie there.
+        """The address at which a browser opens the engine's own page.
 
-        That cookie, like the token, is good until the engine is started again.
+        If we started the engine, that address sets a cookie, which holds until the engine is started again.
         """
         token = None if self._file is None else self._read()
         return f"{address}/" if token is None else f"{address}/?token={quote(token)}"

@@ -47,7 +47,7 @@ class Outcome:
 class EngineClient:
     """One engine at one address, which `access` opens.
 
-    Every method raises EngineUnavailable if the engine does not answer, EngineDenied if it does not let us in, and
+    Every method raises EngineUnavailable if the engine does not answer, EngineDenied if it refuses our token, and
     EngineError if it answers nonsense.
     """
 
@@ -184,16 +184,16 @@ class EngineClient:
             response = self._send(method, path, renewed, options)
         if response.status in (401, 403):
             raise EngineDenied(
-                f"the engine at {self.address} does not let us in (status {response.status})",
+                f"the engine at {self.address} refused our token, or needs one (status {response.status})",
                 hint=self.access.advice,
                 retry_after=5,
             )
         if 300 <= response.status < 400:
             # Not followed: what we send is meant for this engine alone.
             raise EngineError(
-                f"the engine at {self.address} is elsewhere: {method} {path} was answered with a redirection to "
+                f"the engine at {self.address} answered {method} {path} with a redirection to "
                 f"{_site(response.headers.get('Location', ''))}",
-                hint=f"put its own address into DREAM_LAYER_ENGINE_URL. {self.access.advice}",
+                hint=f"set DREAM_LAYER_ENGINE_URL to where it really is. {self.access.advice}",
             )
         return response
 

@@ -1,15 +1,15 @@
 """Who may call the engine: programs that know its token, and its own page. Runs inside ComfyUI's process.
 
-ComfyUI answers whoever reaches its port, by any name. A web page can reach it too: when a name of its own resolves to
-127.0.0.1 (DNS rebinding), Host and Origin agree. And other users of the machine can. So `install` puts a check before
-every application that aiohttp serves in this process, and before whatever other checks it has:
+On its own, ComfyUI answers anyone who can reach its port, under any host name. That includes other users of the
+machine, and web pages whose name resolves to 127.0.0.1 (DNS rebinding), because their Host and Origin agree. So
+`install` adds a check to every application that aiohttp serves in this process, ahead of all other middleware:
 
-    the target    is a path; an absolute address would be another Host
-    Host          stands there once, and is a loopback name with the port that was connected to
-    Origin        if there is one, is the engine's own page
-    the token     comes as `Authorization: Bearer`, or in a cookie that `/?token=...` sets for a browser
+    request target   must be a path; an absolute address would name another host
+    Host             must be there once: a loopback name with the port that was connected to
+    Origin           if there is one, must be the engine's own page
+    token            must come as `Authorization: Bearer`, or in the cookie that `/?token=...` sets for a browser
 
-It holds for websockets as well, whose handshake is a GET. The launcher makes the token anew at each start.
+The check covers websockets too, because their handshake is a GET. The launcher makes a new token at each start.
 
 Needs aiohttp, which ComfyUI brings, and nothing of ours: the engine may have an environment of its own.
 """
@@ -66,8 +66,8 @@ def make_guard(token: str) -> Any:
             request,
             401,
             "unauthorized",
-            "the engine answers only to those who know its token, which is new at each of its starts",
-            f"{HOW_TO_OPEN}; programs send jobs to the services, or the token as Authorization: Bearer",
+            "the engine's token is missing or wrong; it changes each time the engine starts",
+            f"{HOW_TO_OPEN}; programs send jobs to the services, or send the token as Authorization: Bearer",
         )
 
     return guard
@@ -76,19 +76,19 @@ def make_guard(token: str) -> Any:
 def foreign(request: web.Request, port: int | None) -> tuple[str, str] | None:
     """What shows that a request was meant for another server or comes from another page, and what would be right."""
     if not request.raw_path.startswith("/"):
-        return "the request names a whole address where a path belongs", "call the engine without a proxy"
+        return "the request target must be a path, not a whole address", "call the engine without a proxy"
     hosts = request.headers.getall("Host", [])
     host = hosts[0].lower() if len(hosts) == 1 else ""
     names = [f"{name}:{port}" for name in HOST_NAMES] + (list(HOST_NAMES) if port == 80 else [])
     if port is None or host not in names:
         said = ", ".join(hosts)[:100] or "none"
-        return f"the engine does not answer to this Host: {said}", f"call it as {' or '.join(names)}"
+        return f"the engine does not answer to this Host: {said}", f"use {' or '.join(names)}"
     origins = request.headers.getall("Origin", [])
     if any(origin.lower() != f"{request.scheme}://{host}" for origin in origins):
         said = ", ".join(origins)[:100]
         return f"pages of {said} may not call the engine", "let the page call the services, which check what it sends"
     if request.headers.get("Sec-Fetch-Site", "none") not in OWN_SITES:
-        return "other pages may neither call the engine nor link to it", HOW_TO_OPEN
+        return "pages of other sites may neither call the engine nor link to it", HOW_TO_OPEN
     return None
 
 

@@ -160,7 +160,7 @@ def _responses(replies: Iterable[Reply], errors: Iterable[type[DreamLayerError]]
     by_status: dict[int, dict[str, str]] = defaultdict(dict)
     told_of = list(errors)
     if EngineUnavailable in told_of:
-        # A route that finds the engine away may as well find that it does not let us in.
+        # A route that finds the engine away may as well find that it refuses our token.
         told_of.append(EngineDenied)
     for error in told_of:
         by_status[error.status][error.code] = (error.__doc__ or "").split("\n")[0]
