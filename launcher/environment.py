@@ -24,7 +24,7 @@ from pathlib import Path
 from launcher.instance import Instance, Record, terminate
 from launcher.packages import PackagesError, install_packages
 from launcher.progress import time_text
-from launcher.terminal import activity, say
+from launcher.terminal import activity, cause, say
 
 PROJECT_DIR = Path(__file__).resolve().parents[1]
 VENV = PROJECT_DIR / ".venv"
@@ -116,7 +116,7 @@ def _make(requirements: list[str]) -> Path:
         _complete(python, installed, wanted)
     except OSError as error:
         raise SetupIncompleteError(
-            f"{VENV} could not be made: {error}", "is the disk full, or the project folder not writable?"
+            f"{VENV} could not be made: {cause(error)}", "is the disk full, or the project folder not writable?"
         ) from error
     finally:
         lock.release()

@@ -20,7 +20,7 @@ from launcher.greeting import Addresses, greeting, running_text
 from launcher.instance import Instance
 from launcher.packages import PackagesError, install_packages
 from launcher.serving import ServedHere
-from launcher.terminal import BOLD, activity, can_move, complain, erase_prefix, paint, say, stop_signals
+from launcher.terminal import BOLD, activity, can_move, cause, complain, erase_prefix, paint, say, stop_signals
 from shared import __version__
 from shared.child import MAX_LOG_BYTES, Child, Keeper
 from shared.defaults import draws_alone
@@ -101,7 +101,7 @@ def run_house(*, services: bool, starter: bool) -> int:
         complain(error.step, error.message, error.hint)
         return 1
     except OSError as error:
-        complain("files", str(error), f"is the disk full or a folder not writable? {PREFIX}DATA_DIR moves the data")
+        complain("files", cause(error), f"is the disk full or a folder not writable? {PREFIX}DATA_DIR moves the data")
         return 1
     except KeyboardInterrupt:
         if not house.is_up:
@@ -337,7 +337,7 @@ def _assemble_starter(settings: Settings, comfyui_dir: Path) -> None:
         written = assemble(settings.models_dir)
     except OSError as error:
         raise SetupError(
-            "starter", f"the starter model could not be written: {error}", hint="is the disk full?"
+            "starter", f"the starter model could not be written: {cause(error)}", hint="is the disk full?"
         ) from error
     took = f", {len(written)} files assembled in {time.monotonic() - begun:.1f} s" if written else ""
     say("starter", f"a small model of coloured shapes, and its kit{took}")

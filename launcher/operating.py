@@ -13,7 +13,7 @@ from launcher.instance import Instance, Record, terminate
 from launcher.jobs import run_jobs
 from launcher.logs import show_logs
 from launcher.status import NOTHING_RUNS, TIMEOUT, Status, probe, status_text
-from launcher.terminal import BOLD, CYAN, activity, complain, paint, plain, say
+from launcher.terminal import BOLD, CYAN, activity, cause, complain, paint, plain, say
 from shared.engine.access import engine_access
 from shared.engine.client import EngineClient
 from shared.errors import DreamLayerError, EngineDenied, EngineError, SetupError
@@ -42,7 +42,7 @@ def run_operation(options: argparse.Namespace) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        complain(options.command, str(error), "may this user read and write the data folder?")
+        complain(options.command, cause(error), "may this user read and write the data folder?")
     return 1
 
 

@@ -50,6 +50,13 @@ def plain(text: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in SEQUENCE.sub("", text))
 
 
+def cause(error: OSError) -> str:
+    """What went wrong with which file, without the number that the system has for it."""
+    if error.strerror is None:
+        return str(error)
+    return error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"
+
+
 def shorten(text: str) -> str:
     """`text` without its middle, if it is longer than a person reads: names and addresses can have any length."""
     half = LONGEST_LINE // 2

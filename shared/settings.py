@@ -224,6 +224,9 @@ class Settings(BaseSettings):
                 f"waiters ({self.waiters}) and streams ({self.streams}) must leave {FREE_THREADS} of the threads "
                 f"({self.threads}) free: those keep /health, job status and cancel answering"
             )
+        shared_port = self._shared_port()
+        if shared_port is not None:
+            raise ValueError(f"{shared_port}: two services cannot listen on one port")
         if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable()):
             raise ValueError(f"{PREFIX}API_KEY must be printable ASCII: in others, no two clients write a header alike")
         if self.api_key is not None and is_guessable(self.api_key):
@@ -238,6 +241,20 @@ class Settings(BaseSettings):
                 "(16 characters or more), or the host be 127.0.0.1"
             )
         return self
+
+    def _shared_port(self) -> str | None:
+        """Settings that name one port for two programs, in words; None if there are none. The control service may have
+        several ports, also the same one."""
+        ports = {"txt2img_port": self.txt2img_port, "img2img_port": self.img2img_port}
+        if self.engine_url is None:
+            ports["engine_port"] = self.engine_port
+        seen = {self.control_port: "control_port"}
+        seen |= {port: name.removeprefix(PREFIX).lower() for name, port in self.page_ports.items()}
+        for name, port in ports.items():
+            other = seen.setdefault(port, name)
+            if other != name:
+                return f"{PREFIX}{other.upper()} and {PREFIX}{name.upper()} are both {port}"
+        return None
 
     @property
     def engine_address(self) -> str:
@@ -333,10 +350,23 @@ def load_settings(environ: Mapping[str, str] = os.environ, env_file: Path | None
     except ValidationError as error:
         reasons = [
             (PREFIX + str(item["loc"][0]).upper() + ": " if item["loc"] else "")
-            + item["msg"].removeprefix("Value error, ")
+            + _reason(item["type"], item["msg"], item["input"])
             for item in error.errors()
         ]
         raise SetupError("settings", "; ".join(reasons), hint="README.md has the table of settings") from error
+
+
+def _reason(kind: str, said: str, value: object) -> str:
+    """What is wrong with a value, which is shown where it can be no secret."""
+    if kind in ("int_parsing", "float_parsing"):
+        return f"must be a {'whole ' if kind == 'int_parsing' else ''}number, not {str(value)[:60]!r}"
+    if kind == "bool_parsing":
+        return f"must be true or false, not {str(value)[:60]!r}"
+    if kind == "string_pattern_mismatch" and "https?" in said:
+        return "must begin with http:// or https://"
+    if kind == "string_pattern_mismatch":
+        return "must begin with a scheme, such as sqlite:///"
+    return said.removeprefix("Value error, ")
 
 
 def markdown_table() -> str:

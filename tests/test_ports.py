@@ -65,6 +65,15 @@ def test_a_service_of_ours_that_has_the_port_is_told_from_other_programs(tmp_pat
     assert "status" in str(wrong.value.hint)
 
 
+@pytest.mark.parametrize("host", ["192.0.2.1", "999.1.1.1", "2001:db8::1"])
+def test_a_host_that_is_not_this_machine_is_told_so(host: str) -> None:
+    with pytest.raises(SetupError) as wrong:
+        check_port(host, free_ports(1)[0], "A")
+    assert wrong.value.step == "host"
+    assert f"{host} is no address of this machine" in wrong.value.message
+    assert "DREAM_LAYER_HOST" in str(wrong.value.hint)
+
+
 @pytest.mark.parametrize(
     "answer", [b"", b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\n\r\n[]", b'HTTP/1.1 200 OK\r\n\r\n{"a": 1}']
 )

@@ -45,6 +45,16 @@ def test_values_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
         ({"TRUSTED_PROXIES": "localhost"}, "DREAM_LAYER_TRUSTED_PROXIES"),
         ({"ENGINE_URL": "localhost:8188"}, "DREAM_LAYER_ENGINE_URL"),
         ({"ENGINE_TOKEN": "two lines\nX-Other: 1"}, "DREAM_LAYER_ENGINE_TOKEN"),
+        ({"ENGINE_URL": "localhost:8188"}, "ENGINE_URL: must begin with http:// or https://"),
+        ({"DATABASE_URL": "jobs.sqlite"}, "must begin with a scheme, such as sqlite:///"),
+        ({"TXT2IMG_PORT": "abc"}, "TXT2IMG_PORT: must be a whole number, not 'abc'"),
+        ({"REQUEST_TIMEOUT": "soon"}, "must be a number, not 'soon'"),
+        ({"ENGINE_PAGE": "perhaps"}, "must be true or false, not 'perhaps'"),
+        ({"TXT2IMG_PORT": "5004"}, "TXT2IMG_PORT and DREAM_LAYER_IMG2IMG_PORT are both 5004"),
+        ({"TXT2IMG_PORT": "5002"}, "CONTROL_PORT and DREAM_LAYER_TXT2IMG_PORT are both 5002"),
+        ({"RUNS_PORT": "5004"}, "RUNS_PORT and DREAM_LAYER_IMG2IMG_PORT are both 5004"),
+        ({"ENGINE_PORT": "5001"}, "TXT2IMG_PORT and DREAM_LAYER_ENGINE_PORT are both 5001"),
+        ({"ENGINE_PORT": "5005"}, "RUNS_PORT and DREAM_LAYER_ENGINE_PORT are both 5005"),
         ({"TXT2IMGPORT": "6001"}, "DREAM_LAYER_TXT2IMGPORT is not a setting"),
     ],
 )
@@ -91,6 +101,12 @@ def test_what_is_wrong_in_the_file_is_told_with_its_place(content: bytes, says: 
 def test_a_folder_in_place_of_the_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="cannot be read"):
         load_settings(env_file=tmp_path)
+
+
+def test_ports_that_one_service_has_may_be_one() -> None:
+    assert Settings(extras_port=5002, runs_port=5002).runs_port == 5002
+    # The engine's own port does not count where another engine is used.
+    assert Settings(engine_url="http://127.0.0.1:1", engine_port=5001).txt2img_port == 5001
 
 
 def test_a_typing_error_is_answered_with_the_setting_that_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from launcher import terminal
 from launcher.greeting import Addresses, first_command, greeting, running_text
-from launcher.terminal import BOLD, activity, can_move, complain, paint, plain, prepare_output, say
+from launcher.terminal import BOLD, activity, can_move, cause, complain, paint, plain, prepare_output, say
 from tests.screen import on_screen
 
 PORTS = {"txt2img": 5001, "img2img": 5004, "control": 5002}
@@ -103,3 +103,9 @@ def test_how_to_open_the_engines_page_is_said_where_there_is_one() -> None:
             running_text(addresses, services=False, paint=lambda text, *_: text),
         ):
             assert ("python dream_layer.py open engine" in shown) is there
+
+
+def test_an_error_of_the_system_is_told_with_its_file() -> None:
+    assert cause(FileExistsError(17, "File exists", "/etc/hostname")) == "File exists: /etc/hostname"
+    assert cause(OSError(28, "No space left on device")) == "No space left on device"
+    assert cause(OSError("of our own")) == "of our own"

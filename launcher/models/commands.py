@@ -33,7 +33,7 @@ from launcher.models.shelf import (
 from launcher.models.sources import STEP, Download, read_source
 from launcher.models.tables import NOTHING, describe, known_table, shelf_table
 from launcher.progress import size_text
-from launcher.terminal import columns, complain, plain, say
+from launcher.terminal import cause, columns, complain, plain, say
 from shared.engine.families import classify
 from shared.engine.headers import read_header
 from shared.engine.known import KNOWN
@@ -61,7 +61,7 @@ def run_models(options: argparse.Namespace) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        complain(STEP, str(error), "is the disk full or a folder not writable?")
+        complain(STEP, cause(error), "is the disk full or a folder not writable?")
         return 1
     return 0
 

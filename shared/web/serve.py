@@ -182,7 +182,8 @@ def open_ports(host: str, ports: Mapping[str, int]) -> tuple[list[int], list[Set
 
 
 def check_port(host: str, port: int, setting: str) -> None:
-    """Raises SetupError if something listens on the port already."""
+    """Raises SetupError if `host` is not this machine, or if something listens on the port already."""
+    _check_host(host)
     address = reachable(host)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -199,6 +200,18 @@ def check_port(host: str, port: int, setting: str) -> None:
         raise SetupError(
             f"port {port}", "another program listens there", hint=f"stop it, or set {setting} to a free port"
         )
+
+
+def _check_host(host: str) -> None:
+    try:
+        for found in _resolved(host, 0):
+            _bound(*found).close()
+    except OSError as error:
+        raise SetupError(
+            "host",
+            f"{host} is no address of this machine: {error.strerror}",
+            hint=f"{PREFIX}HOST is 127.0.0.1 for this machine alone, or 0.0.0.0 for all networks",
+        ) from error
 
 
 def _service_at(address: str, port: int) -> str | None:
