@@ -1,10 +1,13 @@
 """Named workflows: their header, and the parameters that it declares."""
 
+import io
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from shared.errors import InvalidValue
+from shared.web.workflows import place_pictures as placed
 from tests.foreign_graphs import plain
 from workflows.named import read_workflow
 
@@ -104,3 +107,41 @@ def test_without_a_header_the_parameters_are_those_that_have_a_place() -> None:
     assert properties["steps"] == {"type": "integer", "default": 20}
     assert properties["prompt"] == {"type": "string", "default": "old"}
     assert workflow.read({}, random_seed=5)[0]["seed"] == 5
+
+
+@pytest.mark.parametrize("channel", ["red", "alpha"])
+def test_a_node_for_masks_of_the_pictures_own_file_has_the_mask_if_one_is_sent(channel: str) -> None:
+    graph = {
+        "ckpt": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "m.safetensors"}},
+        "text": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["ckpt", 1], "text": "a"}},
+        "picture": {"class_type": "LoadImage", "inputs": {"image": "own.png"}},
+        "hole": {"class_type": "LoadImageMask", "inputs": {"image": "own.png", "channel": channel}},
+        "latent": {
+            "class_type": "VAEEncodeForInpaint",
+            "inputs": {"pixels": ["picture", 0], "vae": ["ckpt", 2], "mask": ["hole", 0], "grow_mask_by": 6},
+        },
+        "sampler": {
+            "class_type": "KSampler",
+            "inputs": {
+                "model": ["ckpt", 0], "positive": ["text", 0], "negative": ["text", 0], "latent_image": ["latent", 0],
+                "seed": 1, "steps": 1, "cfg": 1.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0,
+            },
+        },
+        "decode": {"class_type": "VAEDecode", "inputs": {"samples": ["sampler", 0], "vae": ["ckpt", 2]}},
+        "save": {"class_type": "SaveImage", "inputs": {"images": ["decode", 0], "filename_prefix": "x"}},
+    }  # fmt: skip
+    workflow = read_workflow("mine", graph)
+    photo, mask = Image.new("RGBA", (64, 48), (200, 16, 32, 255)), Image.new("L", (64, 48), 90)
+    warnings: list[str] = []
+    pictures = placed(workflow, workflow.graph, {"input_image": photo, "mask": mask}, warnings)
+    assert warnings == []
+    with Image.open(io.BytesIO(pictures["hole", "image"].png)) as sent:
+        read = sent.getchannel("A" if channel == "alpha" else "R").getpixel((3, 3))
+    # The engine turns transparency round.
+    assert read == (255 - 90 if channel == "alpha" else 90)
+    with Image.open(io.BytesIO(pictures["picture", "image"].png)) as sent:
+        assert sent.convert("RGB").getpixel((3, 3)) == (200, 16, 32)
+    photo.putalpha(77)
+    alone = placed(workflow, workflow.graph, {"input_image": photo}, [])
+    with Image.open(io.BytesIO(alone["hole", "image"].png)) as sent:
+        assert sent.mode == ("RGBA" if channel == "alpha" else "RGB")

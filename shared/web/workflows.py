@@ -30,7 +30,7 @@ from workflows.loading import input_name
 from workflows.named import FIELD, PICTURE_TYPES, Workflow, read_workflow
 from workflows.outputs import FIELD as OUTPUT
 from workflows.outputs import find_output
-from workflows.placing import SIDES, fill, reads_alpha
+from workflows.placing import MASK_LOADER, SIDES, fill, reads_alpha
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}", re.ASCII)
 LARGEST_FILE = 10_000_000
@@ -149,7 +149,7 @@ def _draft(backend: Backend, workflow: Workflow, fields: Fields, prefix: str) ->
         and (image := _image(workflow, key, reader, also="image" in further)) is not None
     }
     settings = {target: value for key, value in values.items() for target in workflow.targets[key]}
-    pictures = _placed(workflow, fill(workflow.graph, settings), images, reader.warnings)
+    pictures = place_pictures(workflow, fill(workflow.graph, settings), images, reader.warnings)
     settings |= {target: input_name(picture) for target, picture in pictures.items()}
     sent_by = {target: key for key in [*values, *images] for target in workflow.targets[key]}
     warnings += _prefixes_not_used(workflow, own)
@@ -205,7 +205,7 @@ def _image(workflow: Workflow, name: str, sent: SentPictures, *, also: bool) -> 
     return found[0]
 
 
-def _placed(
+def place_pictures(
     workflow: Workflow, graph: ApiGraph, images: Mapping[str, Image.Image], warnings: list[str]
 ) -> Mapping[tuple[str, str], Picture]:
     """The pictures as the node of each target in `graph` reads them: a mask may be the transparency of a picture."""
@@ -227,6 +227,9 @@ def _placed(
                 )
                 continue
             mask = next((images[other] for other in masks if target in workflow.targets[other]), None)
+            if mask is not None and graph[target[0]]["class_type"] == MASK_LOADER:
+                # A node for masks has the mask alone; it comes later.
+                continue
             if mask is not None:
                 mask = fit(mask, image.size, "just_resize")
                 placed[target] = as_cutout(on_backdrop(image, "white"), mask, align=align)
