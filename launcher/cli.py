@@ -62,9 +62,6 @@ def _command(options: argparse.Namespace, rest: Sequence[str]) -> Callable[[], i
         from launcher.testing import run_tests
 
         return lambda: run_tests(rest)
-    from shared.rights import keep_new_files_private
-
-    keep_new_files_private()
     if options.command == "models":
         from launcher.models.commands import run_models
 

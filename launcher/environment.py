@@ -44,6 +44,7 @@ MOST_NAMES = 4
 # Seconds in which a set-up that was asked to end does.
 STOP_TIMEOUT = 30.0
 
+HOW_TO_INSTALL = "pip install -r requirements.txt --no-deps, then pip install -r requirements-torch.txt"
 RUNTIME = ["requirements"]
 DEVELOPMENT = ["requirements", "requirements-dev"]
 
@@ -75,8 +76,7 @@ def find_environment(requirements: list[str], *, install: bool) -> Path:
         raise _setting_up(record)
     raise SetupIncompleteError(
         f"these packages are missing: {_first(missing)}",
-        "python dream_layer.py up installs them into .venv; "
-        "or, in an environment of your own: pip install -r requirements.txt",
+        f"python dream_layer.py up installs them into .venv; or, in an environment of your own: {HOW_TO_INSTALL}",
     )
 
 
@@ -141,7 +141,8 @@ def _complete(python: Path, installed: dict[str, str], wanted: dict[str, str]) -
     say(STEP, "installing packages" + ("" if installed else " (the first time; this can take some minutes)"))
     MARK.touch()
     try:
-        install_packages(python, [PROJECT_DIR / f"{name}.txt" for name in wanted], SETUP_LOG, update_pip=True)
+        files = [path for name in wanted for path in _locks(name)]
+        install_packages(python, files, SETUP_LOG, update_pip=True)
     except PackagesError as error:
         raise SetupIncompleteError(
             f"pip could not install the packages. The end of {SETUP_LOG}:\n{error}",
@@ -196,7 +197,7 @@ def enter_environment(script: str) -> None:
         sys.exit(f"the packages are being installed by process {record.pid}: try again when it is done")
     sys.exit(
         f"this Python has no {_first(missing)}: run `python dream_layer.py up`, which makes a .venv that has, "
-        "or `pip install -r requirements.txt` in one of your own"
+        f"or `{HOW_TO_INSTALL}` in one of your own"
     )
 
 
@@ -215,8 +216,13 @@ def go_on_in(python: Path, command: list[str]) -> int:
             continue  # the child got the Ctrl-C too, and is stopping everything
 
 
+def _locks(name: str) -> list[Path]:
+    """What is installed for the needs in `<name>.in`: the lock, and beside it torch, which has no hashes."""
+    return [path for path in (PROJECT_DIR / f"{name}.txt", PROJECT_DIR / f"{name}-torch.txt") if path.is_file()]
+
+
 def _fingerprint(name: str) -> str:
-    return hashlib.sha256((PROJECT_DIR / f"{name}.txt").read_bytes()).hexdigest()
+    return hashlib.sha256(b"".join(path.read_bytes() for path in _locks(name))).hexdigest()
 
 
 def _python_of(folder: Path) -> Path:

@@ -34,7 +34,7 @@ from shared.errors import EngineError, SetupError, StorageFailed
 from shared.files import files_below
 from shared.jobs.store import Store
 from shared.keys import KeyRing
-from shared.rights import close_to_others
+from shared.rights import close_to_others, keep_new_files_private
 from shared.settings import PREFIX, Settings, load_settings
 from shared.web.app import create_app
 from shared.web.backend import Backend
@@ -74,6 +74,7 @@ def run_house(*, services: bool, starter: bool) -> int:
     _log_to(logging.StreamHandler(), f"{erase_prefix(sys.stderr)}  %(asctime)s     %(message)s")
     logging.getLogger("waitress").setLevel(logging.WARNING)
     return_freed_memory()
+    keep_new_files_private()
     # Children inherit it: the engine, too, is to bear a crowd before its port.
     raise_descriptors(DESCRIPTORS)
     house = House()

@@ -17,6 +17,7 @@ from launcher.terminal import BOLD, CYAN, activity, cause, complain, paint, plai
 from shared.engine.access import engine_access
 from shared.engine.client import EngineClient
 from shared.errors import DreamLayerError, EngineDenied, EngineError, SetupError
+from shared.rights import keep_new_files_private
 from shared.settings import PREFIX, Settings, load_settings
 
 # Seconds in which a launcher that was asked to end does: it gives its children 8 of them.
@@ -25,6 +26,7 @@ END_TIMEOUT = 30.0
 
 def run_operation(options: argparse.Namespace) -> int:
     """Does what was typed, and returns the exit code."""
+    keep_new_files_private()
     try:
         settings = load_settings()
         instance = Instance(settings.data_dir)

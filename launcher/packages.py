@@ -14,12 +14,14 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from launcher.pip_output import PipOutput, expected_sizes, normalised
 from launcher.progress import bar, size_text, time_text
 from launcher.terminal import TICK, activity, can_move, columns, draw, erase, plain, say
 
 STEP = "packages"
+PIP_LOCK = Path(__file__).resolve().parents[1] / "requirements-pip.txt"
 # The first pip that tells its progress in a form for programs.
 MODERN_PIP = (24, 1)
 # Seconds that pip is given to end by itself, and of which the speed is told.
@@ -38,38 +40,62 @@ class PackagesError(Exception):
 def install_packages(python: Path, files: Sequence[Path], log_path: Path, *, update_pip: bool) -> None:
     """Installs what the requirement files name into the environment of `python`. Raises PackagesError and OSError.
 
-    With `update_pip` a pip that is too old to tell its progress is updated first. Ctrl-C ends pip too.
+    A file with hashes names all that is needed; each file that pip fetches for it must have one of them. With
+    `update_pip` a pip that is too old to tell its progress is updated first. Ctrl-C ends pip too.
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
-    wanted = _missing(files, _installed(python))
-    output = PipOutput(expected_sizes(wanted, cuda=_has_cuda_wheels()))
+    installed = _installed(python)
+    runs = [
+        (arguments, PipOutput(expected_sizes(_missing(paths, installed), cuda=_has_cuda_wheels())))
+        for arguments, paths in _runs(files)
+    ]
     begun = time.monotonic()
     with log_path.open("a", encoding="utf-8") as log:
         log.write(f"\n{time.strftime('%Y-%m-%d %H:%M:%S')} installing {', '.join(path.name for path in files)}\n")
-        options = [argument for path in files for argument in ("-r", str(path))]
         log.flush()
         version = _pip_version(python)
         if update_pip and version < MODERN_PIP:
             _update_pip(python, log_path)
             version = _pip_version(python)
-        progress = "raw" if version >= MODERN_PIP else "off"
-        about = f", about {size_text(output.total)}" if output.total else ""
         if not can_move(sys.stdout):
-            say(STEP, f"{_count(len(wanted))} to install{about}; log: {log_path}")
-        run = _Run(output, python)
-        with contextlib.closing(_Pip(python, ["install", "--progress-bar", progress, *options])) as pip:
-            while True:
-                for line in pip.new_lines(TICK):
-                    if output.read(line):
-                        log.write(f"{line}\n")
-                log.flush()
-                run.show()
-                if pip.ended:
-                    break
-        erase()
-        if pip.code != 0:
-            raise PackagesError("\n".join(f"    {line}" for line in last_lines(log_path)))
-    run.tell_installed(begun)
+            total = sum(output.total for _, output in runs)
+            about = f", about {size_text(total)}" if total else ""
+            say(STEP, f"{_count(len(_missing(files, installed)))} to install{about}; log: {log_path}")
+        progress = ["--progress-bar", "raw" if version >= MODERN_PIP else "off"]
+        for arguments, output in runs:
+            if _follow(python, ["install", *progress, *arguments], output, log) != 0:
+                raise PackagesError("\n".join(f"    {line}" for line in last_lines(log_path)))
+    count = sum(len(output.packages) for _, output in runs)
+    say(STEP, f"{_count(count) if count else 'nothing new'} installed after {time_text(time.monotonic() - begun)}")
+
+
+def _runs(files: Sequence[Path]) -> list[tuple[list[str], list[Path]]]:
+    """The runs of pip that install the files, by its arguments: those with hashes, then the others."""
+    hashed = [path for path in files if "--hash=" in path.read_text(encoding="utf-8")]
+    others = [path for path in files if path not in hashed]
+    # A lock with hashes names all that is needed but torch, which pip would look for now, and find without a hash.
+    runs = [(["--require-hashes", "--no-deps"], hashed), ([], others)]
+    return [
+        ([*options, *(argument for path in paths for argument in ("-r", str(path)))], paths)
+        for options, paths in runs
+        if paths
+    ]
+
+
+def _follow(python: Path, arguments: Sequence[str], output: PipOutput, log: TextIO) -> int:
+    """Runs pip, shows how far it is, and writes what it says into the log; its exit code."""
+    run = _Run(output, python)
+    with contextlib.closing(_Pip(python, arguments)) as pip:
+        while True:
+            for line in pip.new_lines(TICK):
+                if output.read(line):
+                    log.write(f"{line}\n")
+            log.flush()
+            run.show()
+            if pip.ended:
+                break
+    erase()
+    return pip.code
 
 
 class _Run:
@@ -93,11 +119,6 @@ class _Run:
                 say(STEP, f"fetched {size_text(output.fetched)} in {time_text(time.monotonic() - self._begun)}")
         if self._moving:
             draw(f"  {STEP:<12} {self._fetching() if output.phase == 'fetching' else self._installing()}")
-
-    def tell_installed(self, begun: float) -> None:
-        """The line that stays."""
-        count = _count(len(self._output.packages)) if self._output.packages else "nothing new"
-        say(STEP, f"{count} installed after {time_text(time.monotonic() - begun)}")
 
     def _fetching(self) -> str:
         output, now = self._output, time.monotonic()
@@ -186,9 +207,9 @@ def last_lines(path: Path) -> list[str]:
 
 
 def _update_pip(python: Path, log_path: Path) -> None:
-    """Brings pip up to date, if the index has a newer one; else the old one will do."""
-    wanted = f"pip>={'.'.join(map(str, MODERN_PIP))}"
-    command = [str(python), "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--upgrade", wanted]
+    """Brings pip up to date, if the index has that version; else the old one will do."""
+    options = ["--no-input", "--disable-pip-version-check", "--require-hashes", "-r", str(PIP_LOCK)]
+    command = [str(python), "-m", "pip", "install", *options]
     with activity(STEP, "updating pip"), log_path.open("ab") as log:
         subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, check=False)
 

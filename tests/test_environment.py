@@ -1,5 +1,6 @@
 """Set-up of `.venv`, with the real venv and pip, on a small project with one tiny package of its own."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -149,6 +150,39 @@ def test_a_failed_install_says_so_and_is_done_again(project: Project) -> None:
     assert "ERROR: No matching distribution found for tinything==9.9" in failed.stderr
     (project.folder / "requirements.txt").write_text("tinything==1.0\n")
     assert project.find(install=True).stdout.endswith(f"USE {project.python}")
+
+
+def hash_of(project: Project, version: str) -> str:
+    wheel = project.folder / "wheels" / f"tinything-{version}-py3-none-any.whl"
+    return hashlib.sha256(wheel.read_bytes()).hexdigest()
+
+
+def test_a_package_is_taken_by_its_hash_alone(project: Project) -> None:
+    lock = project.folder / "requirements.txt"
+    lock.write_text(f"tinything==1.0 \\\n    --hash=sha256:{'0' * 64}\n")
+    refused = project.find(install=True)
+    assert refused.returncode == 1
+    assert "DO NOT MATCH THE HASHES" in refused.stderr
+    lock.write_text(f"tinything==1.0 \\\n    --hash=sha256:{hash_of(project, '1.0')}\n")
+    assert project.find(install=True).stdout.endswith(f"USE {project.python}")
+    assert project.version() == "1.0"
+
+
+def test_torch_comes_after_the_lock_and_without_a_hash(project: Project) -> None:
+    make_wheel(project.folder / "wheels", "torchlike", "2.0")
+    lock, torch = project.folder / "requirements.txt", project.folder / "requirements-torch.txt"
+    lock.write_text(f"tinything==1.0 \\\n    --hash=sha256:{hash_of(project, '1.0')}\n")
+    torch.write_text("torchlike==2.0\n")
+    installed = project.find(install=True)
+    assert "2 packages installed" in installed.stdout
+    assert [line for line in project.log.splitlines() if line.startswith("Successfully installed")] == [
+        "Successfully installed tinything-1.0",
+        "Successfully installed torchlike-2.0",
+    ]
+    assert project.find(install=True).stdout == f"USE {project.python}"
+    # A change of either is a reason to look again.
+    torch.write_text("torchlike==2.0\n\n")
+    assert "installing packages" in project.find(install=True).stdout
 
 
 def test_a_python_without_ensurepip_is_told_what_to_install(project: Project) -> None:

@@ -39,11 +39,13 @@ from shared.engine.headers import read_header
 from shared.engine.known import KNOWN
 from shared.errors import DreamLayerError, SetupError
 from shared.keys import KeyRing
+from shared.rights import keep_new_files_private
 from shared.settings import load_settings
 
 
 def run_models(options: argparse.Namespace) -> int:
     """Does what was typed, and returns the exit code."""
+    keep_new_files_private()
     try:
         settings = load_settings()
         models_dir = settings.models_dir

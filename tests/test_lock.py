@@ -1,0 +1,88 @@
+"""The locks: a hash for each file that pip may take, and a reason for each version that is held back."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from launcher.packages import _runs
+from launcher.pip_output import normalised
+from shared.settings import PROJECT_DIR
+
+# By the file that each is compiled from.
+LOCKS = {"requirements.in": "requirements.txt", "requirements-dev.in": "requirements-dev.txt",
+         "requirements-page.in": "requirements-page.txt"}  # fmt: skip
+TORCH = {"torch", "torchaudio", "torchvision"}
+PIN = re.compile(r"^([\w.-]+)==([^\s;\\]+)([^\\\n]*)((?: *\\\n +--hash=sha256:[0-9a-f]{64})*)", re.MULTILINE)
+BEHIND = re.compile(r"^#   ([\w.-]+) (\S+): (\S.+)$", re.MULTILINE)
+
+
+def text(name: str) -> str:
+    return (PROJECT_DIR / name).read_text(encoding="utf-8")
+
+
+def pins(name: str) -> list[tuple[str, str, str]]:
+    """Name, version and marker of each line."""
+    return [(normalised(name), version, marker.strip()) for name, version, marker, _ in PIN.findall(text(name))]
+
+
+def behind(name: str) -> dict[str, str]:
+    return {normalised(name): version for name, version, _ in BEHIND.findall(text(name))}
+
+
+@pytest.mark.parametrize("lock", [*LOCKS.values(), "requirements-pip.txt"])
+def test_each_pin_has_its_hashes(lock: str) -> None:
+    content = text(lock)
+    found = PIN.findall(content)
+    assert found
+    assert [name for name, _, _, hashes in found if not hashes] == []
+    # Nothing stands there besides.
+    assert re.sub(r"^#.*\n", "", PIN.sub("", content), flags=re.MULTILINE).strip() == ""
+
+
+def test_only_torch_has_none_and_says_why() -> None:
+    plain = [path.name for path in PROJECT_DIR.glob("requirements*.txt") if "--hash=" not in text(path.name)]
+    assert plain == ["requirements-torch.txt"]
+    assert {name for name, _, _ in pins("requirements-torch.txt")} == TORCH
+    assert not TORCH & {name for name, _, _ in pins("requirements.txt")}
+    source = re.findall(r"^(torch\w*)==([\d.]+)", text("requirements.in"), re.MULTILINE)
+    wanted = {(normalised(name), version) for name, version in source if normalised(name) in TORCH}
+    assert wanted == {(name, version) for name, version, _ in pins("requirements-torch.txt")}
+    assert "requirements.in says why" in text("requirements-torch.txt").replace("\n# ", " ")
+    assert "have no hashes" in text("requirements.in")
+
+
+@pytest.mark.parametrize(("source", "lock"), LOCKS.items())
+def test_the_lock_says_what_is_behind_as_its_source_does(source: str, lock: str) -> None:
+    block = re.search(r"^# Behind .*?\n\n", text(source), re.MULTILINE | re.DOTALL)
+    assert block is not None
+    assert block[0].strip() in text(lock)
+    held = behind(source)
+    there = {(name, version) for name, version, _ in (*pins(lock), *pins("requirements-torch.txt"))}
+    assert {(name, version) for name, version in held.items()} <= there
+
+
+def test_each_version_that_is_held_back_has_a_reason() -> None:
+    exact = {normalised(name) for name in re.findall(r"^([\w.-]+)[=<~!]", text("requirements.in"), re.MULTILINE)}
+    # The newest there is; its partners are held back for it.
+    assert exact - behind("requirements.in").keys() == {"torchaudio"}
+
+
+@pytest.mark.parametrize("lock", LOCKS.values())
+def test_several_versions_of_a_package_are_for_several_pythons(lock: str) -> None:
+    by_name: dict[str, list[str]] = {}
+    for name, _, marker in pins(lock):
+        by_name.setdefault(name, []).append(marker)
+    for name, markers in by_name.items():
+        assert len(markers) == 1 or all("python_full_version" in marker for marker in markers), name
+
+
+def test_files_with_hashes_are_installed_by_their_hashes_alone(tmp_path: Path) -> None:
+    hashed, plain = tmp_path / "a.txt", tmp_path / "a-torch.txt"
+    hashed.write_text("a==1 \\\n    --hash=sha256:00\n")
+    plain.write_text("torch==1\n")
+    assert _runs([hashed, plain]) == [
+        (["--require-hashes", "--no-deps", "-r", str(hashed)], [hashed]),
+        (["-r", str(plain)], [plain]),
+    ]
+    assert _runs([plain]) == [(["-r", str(plain)], [plain])]
