@@ -402,6 +402,24 @@ def test_errors_mark_their_field_and_warnings_are_seen(page: Page, serve: Serve)
     assert "promt" in page.run(f"document.querySelector('{TXT2IMG} .warnings').innerText")
 
 
+def test_a_form_marks_its_fields_too(page: Page, serve: Serve) -> None:
+    opened(page, serve())
+    select(page, "Send as", "form")
+    put(page, "controlnet", '{"units": [{"model": "x", "weight": 99}]}')
+    send(page)
+    assert "Field: controlnet.units[0].weight" in answer(page)
+    assert page.run(f"{box('controlnet')}.getAttribute('aria-invalid')") == "true"
+
+
+def test_without_an_engine_the_menus_say_so(page: Page, serve: Serve, engine: FakeEngine) -> None:
+    engine.stop()
+    page.open(f"{serve()}/docs{TXT2IMG}")
+    page.wait("document.querySelector('#menus-note').textContent.startsWith('The menus may be out of date')")
+    engine.start()
+    page.run("window.dispatchEvent(new Event('focus'))")
+    page.wait("document.querySelector('#menus-note').textContent === ''")
+
+
 # The command line.
 
 
@@ -457,7 +475,8 @@ def test_with_a_key(page: Page, serve: Serve, tmp_path: Path) -> None:
     address = serve(api_key=KEY)
     page.open(f"{address}/docs")
     page.wait("!document.querySelector('#door').hidden")
-    for key, said in (("no such key at all", "This key is wrong"), (KEY, "The key is right")):
+    wrong = "This key is wrong"
+    for key, said in (("no such key at all", f"{wrong}."), ("clé", f"{wrong}:"), (KEY, "The key is right")):
         page.run("document.querySelector('#door input').focus()")
         page.send("Input.insertText", text=key)
         page.key("Enter")

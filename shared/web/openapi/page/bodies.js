@@ -158,5 +158,6 @@ export class FormBody {
 
   objection() { return tooLarge(this.content().size, this.most); }
 
-  box(field) { return this.parts.get(field) || this.parts.values().next().value; }
+  // Of what is within a field, the field: it is one text here.
+  box(field) { return this.parts.get(field.split(/[.[]/)[0]); }
 }

@@ -94,10 +94,10 @@ async function load() {
 door.addEventListener("submit", (event) => {
   event.preventDefault();
   const key = door.elements.key.value.trim();
+  door.elements.key.value = "";
   // Headers hold no others, and no key has others.
   if (/[^ -~]/.test(key)) { askForKey("This key is wrong: a key has letters, digits and signs of ASCII alone."); return; }
   keepApiKey(key);
-  door.elements.key.value = "";
   load();
 });
 document.getElementById("forget").addEventListener("click", () => { keepApiKey(""); location.reload(); });
