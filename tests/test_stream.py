@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Request
+from werkzeug.test import EnvironBuilder
 
 from shared.jobs.bells import Bell
 from shared.jobs.store import Store
 from shared.jobs.tables import Event, JobRow, NewJob, Report, State
 from shared.web import stream as module
 from shared.web.stream import event_stream
+from shared.web.waiting import wants_stream
 
 
 @pytest.fixture
@@ -174,3 +177,21 @@ def test_a_stream_of_a_job_that_was_removed_ends(store: Store, job: JobRow, monk
     store.remove(job.id, lambda _: None)
     assert list(stream) == []
     assert not over()
+
+
+@pytest.mark.parametrize(
+    ("accept", "streams"),
+    [
+        ("text/event-stream", True),
+        ("text/event-stream, */*", True),
+        ("application/json, text/event-stream", True),
+        ("text/event-stream;q=0.8, */*;q=0.5", True),
+        ("image/png, text/event-stream;q=0.1", False),
+        ("text/event-stream;q=0", False),
+        ("*/*", False),
+        ("text/*", False),
+        ("", False),
+    ],
+)
+def test_a_stream_is_sent_to_who_would_rather_have_nothing_else(accept: str, streams: bool) -> None:
+    assert wants_stream(Request(EnvironBuilder(headers={"Accept": accept}).get_environ())) is streams

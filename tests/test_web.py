@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import requests
 from flask.testing import FlaskClient
+from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 import txt2img_server
 from shared.errors import InvalidValue
@@ -286,3 +287,16 @@ def test_more_fields_than_any_request_has_are_refused(client: MakeClient, count:
         refused = service.post("/api/txt2img", **body)
         assert refused.status_code == 400, (body.keys(), refused.text)
         assert "1,000 are taken" in refused.json["message"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "host", ["xn--a", "xn--\xe4.example", f"{'a' * 64}.example", "a..example", "..", "a b", "[", ""]
+)
+@pytest.mark.parametrize("path", ["/", "/api/jobs", "/openapi.json", "/health", "/nowhere"])
+def test_a_host_that_is_none_is_the_clients_mistake(client: MakeClient, host: str, path: str) -> None:
+    made = client(host="0.0.0.0", api_key="correct horse battery")
+    environ = EnvironBuilder(path, headers={"X-API-Key": "correct horse battery"}).get_environ()
+    # As the server has it: the test client reads the name itself, and fails.
+    _, status, headers = run_wsgi_app(made.application, {**environ, "HTTP_HOST": host})
+    assert int(status.split()[0]) < 500
+    assert headers["X-Content-Type-Options"] == "nosniff"

@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 from flask import Request
 from werkzeug.datastructures import Headers
 
-from shared.errors import OriginNotAllowed, TooManyTries, Unauthorized, UnsupportedBody
+from shared.errors import OriginNotAllowed, RequestError, TooManyTries, Unauthorized, UnsupportedBody
 from shared.settings import Settings, is_loopback
 from shared.web.key_tries import KeyTries, sources_of
 from shared.web.proxies import OWN_HOST, PEER, claims_of, see_through
@@ -44,10 +44,16 @@ class Guard:
         self._signer = signer_of(settings)
 
     def check(self, request: Request, *, with_body: bool = False) -> None:
-        """Raises OriginNotAllowed, Unauthorized, TooManyTries or UnsupportedBody for a request that must not go on.
+        """Raises an error for a request that must not go on: OriginNotAllowed, Unauthorized, TooManyTries, or
+        UnsupportedBody; RequestError for a Host that is none.
 
         What is open to all has no use for a body: `with_body`, a request for it needs the key as well.
         """
+        try:
+            # What all addresses in the reply begin with.
+            _ = request.root_url
+        except UnicodeError as error:
+            raise RequestError("Host is no name of a machine", field="Host") from error
         objection = self._objection(request)
         sources = sources_of(request.remote_addr or "", [] if PEER in request.environ else claims_of(request.headers))
         keyless = self._settings.api_key is None or objection == "" or (is_open(request.path) and not with_body)

@@ -18,6 +18,7 @@ from shared.web.stream import event_stream
 
 # Seconds between two looks at the job and at the client: a news that got lost costs no more.
 LOOK = 1.0
+STREAM = "text/event-stream"
 RESPOND_ASYNC = "respond-async"
 CANCEL_ON_DISCONNECT = "cancel-on-disconnect"
 
@@ -29,8 +30,9 @@ def preferences(asked: Request) -> set[str]:
 
 
 def wants_stream(asked: Request) -> bool:
-    """Whether the Accept header asks for an event stream."""
-    return "text/event-stream" in asked.accept_mimetypes.values()
+    """Whether the Accept header asks for an event stream, and for nothing else rather."""
+    qualities = dict(asked.accept_mimetypes)
+    return qualities.get(STREAM, 0) >= max([*qualities.values(), 0.001])
 
 
 def take_place(backend: Backend, asked: Request) -> Place | None:
