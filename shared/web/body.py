@@ -255,8 +255,8 @@ def _no_object(body: Any) -> RequestError:
     """The error for JSON that is something else: what it is, and what to send."""
     if isinstance(body, str) and begins_as_json(body.encode("utf-8", "replace")):
         hint = "it was encoded twice: send the object itself (JSON.stringify, json.dumps or ConvertTo-Json once)"
-        return RequestError("the body is a text with JSON in it, not an object", hint=hint)
-    return RequestError(f"the body is {json_kind(body)}, not an object", hint=OBJECT)
+        return RequestError("the body must be a JSON object, not a text with JSON in it", hint=hint)
+    return RequestError(f"the body must be a JSON object, not {json_kind(body)}", hint=OBJECT)
 
 
 def json_kind(value: Any) -> str:
