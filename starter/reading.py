@@ -15,8 +15,10 @@ from starter.scenes import COLOURS, PALETTE, SHAPES, Background, Scene, render
 Picture = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
-_SIDE = 24
+_SIDE = 48
 """Shapes are compared at this size, in cells."""
+_REACH = 2.2
+"""The side of that square, in roots of a shape's area: a star or a ring just fits."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def _thing(names: npt.NDArray[np.int_], mask: Mask, background: int) -> Thing:
     inside = ndimage.binary_erosion(mask, iterations=max(1, len(mask) // 64))
     seen = names[inside if inside.any() else mask]
     colours = np.bincount(seen[seen != background] if (seen != background).any() else seen, minlength=len(COLOURS))
-    scores = {shape: overlap(cropped(mask), template(shape)) for shape in SHAPES}
+    scores = {shape: overlap(centred(mask), template(shape)) for shape in SHAPES}
     shape = max(scores, key=lambda name: scores[name])
     y, x = (float(axis.mean()) / size for axis, size in zip(np.nonzero(mask), mask.shape, strict=True))
     return Thing(COLOURS[int(colours.argmax())], shape, scores[shape], x, y, float(mask.mean()))
@@ -76,21 +78,26 @@ def nearest_colours(picture: Picture) -> npt.NDArray[np.int_]:
     return np.asarray(distance.argmin(-1))
 
 
-def cropped(mask: Mask) -> Mask:
-    """The part of a mask that is set, scaled to a square of _SIDE cells; specks far from the rest are left out."""
-    rows, columns = (np.flatnonzero(mask.mean(axis) > 0.02) for axis in (1, 0))
-    if not len(rows) or not len(columns):
+def centred(mask: Mask) -> Mask:
+    """The part that is set, scaled to the same area whatever its size, its middle in the middle of _SIDE x _SIDE cells.
+
+    A corner that sticks out, or a side that is a little bent, hardly changes it; proportions stay, so a rectangle is no
+    square.
+    """
+    ys, xs = np.nonzero(mask)
+    if not len(ys):
         return np.zeros((_SIDE, _SIDE), bool)
-    part = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    y, x = (np.linspace(0, size - 1, _SIDE).round().astype(int) for size in part.shape)
-    return np.asarray(part[np.ix_(y, x)], bool)
+    cells = (np.arange(_SIDE) + 0.5 - _SIDE / 2) * _REACH * len(ys) ** 0.5 / _SIDE
+    y, x = (np.rint(cells + axis.mean()).astype(int) for axis in (ys, xs))
+    there = ((y >= 0) & (y < mask.shape[0]))[:, None] & ((x >= 0) & (x < mask.shape[1]))
+    return np.asarray(mask[np.ix_(y.clip(0, mask.shape[0] - 1), x.clip(0, mask.shape[1] - 1))] & there, bool)
 
 
 @functools.cache
 def template(shape: str) -> Mask:
     """The mask of a perfect shape."""
     scene = Scene(Background("plain", "black", "black"), (scenes.Thing(shape, "white", 0.5, 0.5, 0.4),))
-    return cropped(render(scene, 96, 96)[..., 0] > 0.5)
+    return centred(render(scene, 192, 192)[..., 0] > 0.5)
 
 
 def overlap(a: Mask, b: Mask) -> float:

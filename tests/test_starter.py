@@ -17,7 +17,18 @@ from starter.layout import checkpoint
 from starter.quantise import load_compact, save_compact
 from starter.reading import read
 from starter.recipes import CONTRACT, WEIGHTS, contract
-from starter.scenes import COLOURS, SHAPES, Mix, held_out, render, sample_scene
+from starter.scenes import (
+    COLOURS,
+    PALETTE,
+    SHAPES,
+    Background,
+    Mix,
+    Scene,
+    Thing,
+    held_out,
+    render,
+    sample_scene,
+)
 from starter.training.captions import FILLERS, caption, encode
 from starter.wide import WIDTHS, widen, widen_factors
 from starter.words import TOKEN_IDS
@@ -153,6 +164,27 @@ def test_two_rendered_shapes_are_read_back() -> None:
         seen = read((render(scene, 128, 128) * 255).astype(np.uint8))
         assert len(seen.things) == 2
         assert all(seen.shows(thing.colour, thing.shape) for thing in scene.things)
+
+
+@pytest.mark.parametrize("side", [64, 128, 256, 512])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shapes_are_read_alike_at_every_size(shape: str, side: int) -> None:
+    scene = Scene(Background("plain", "white", "white"), (Thing(shape, "blue", 0.45, 0.55, 0.3),))
+    (thing,) = read((render(scene, side, side) * 255).astype(np.uint8)).things
+    assert (thing.shape, thing.colour) == (shape, "blue")
+    assert thing.match > 0.9
+
+
+@pytest.mark.parametrize("side", [128, 512])
+def test_a_square_with_bent_sides_is_one_and_a_rectangle_is_none(side: int) -> None:
+    y, x = (axis / side * 2 - 1 for axis in np.mgrid[:side, :side] + 0.5)
+    bent = np.maximum(np.abs(x) / (0.4 + 0.3 * y**2), np.abs(y) / (0.4 + 0.3 * x**2)) < 1
+    rectangle = (np.abs(x) < 0.8) & (np.abs(y) < 0.4)
+    squares = [
+        read(np.where(mask[..., None], PALETTE["blue"], PALETTE["white"]).astype(np.uint8)).shows("blue", "square")
+        for mask in (bent, rectangle)
+    ]
+    assert squares == [True, False]
 
 
 def test_held_out_combinations_never_occur() -> None:
