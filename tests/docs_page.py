@@ -11,6 +11,19 @@ from PIL import Image
 from tests.browser import Page
 
 TXT2IMG, IMG2IMG = "#post_api_txt2img", "#post_api_img2img"
+# How far apart text and its ground are at the least, as WCAG 2 counts it.
+CONTRAST = """(() => {
+    const light = (colour) => { const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map((each) => {
+        const part = each / 255; return part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4; });
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+    const ground = (element) => { for (let each = element; each; each = each.parentElement) {
+        const colour = getComputedStyle(each).backgroundColor;
+        if (!colour.endsWith(", 0)")) return colour; } return "rgb(255, 255, 255)"; };
+    const texts = [...document.querySelectorAll("h1, h2, p, a, code, th, label span, button, .method, .soft")]
+        .filter((each) => each.checkVisibility());
+    return Math.min(...texts.map((each) => { const pair = [light(getComputedStyle(each).color), light(ground(each))];
+        return (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05); }));
+})()"""
 
 
 def opened(page: Page, address: str, operation: str = TXT2IMG) -> Page:

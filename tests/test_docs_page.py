@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ from shared.web.serve import make_server
 from tests.browser import Page, browsing, find_browser
 from tests.conftest import free_ports
 from tests.docs_page import (
+    CONTRAST,
     IMG2IMG,
     TXT2IMG,
     answer,
@@ -128,9 +130,13 @@ def test_every_example_of_every_operation(page: Page, serve: Serve, engine: Fake
         for example in examples:
             if len(examples) > 1:
                 select(page, "Example", example, operation)
+            if name.startswith("delete"):
+                # Nothing is filled in where something would be removed.
+                given = "run_id" if "run" in name else "job_id"
+                put(page, given, choices(page, "jobs" if given == "job_id" else "runs")[0], operation)
             send(page, operation)
             told = answer(page, operation)
-            if name.endswith("workflows_name") or name == "delete_api_runs_run_id":
+            if name.endswith("workflows_name"):
                 continue
             expected = TOLD_OTHERWISE.get(name, ("200", "202"))
             assert told.startswith(expected), (name, example, told)
@@ -458,6 +464,17 @@ def test_the_command_lines_for_windows_keep_the_json_whole(page: Page, serve: Se
     assert argument[1].isascii()
 
 
+def test_the_command_line_for_windows_keeps_a_form_whole(page: Page, serve: Serve) -> None:
+    opened(page, serve())
+    select(page, "Send as", "form")
+    for prompt in ("a \"heart\" & a 'ring' | <b> ^", "a heart & a ring", "C:\\a heart\\"):
+        put(page, "prompt", prompt)
+        argument = re.search(r' --form-string (\^?".*?prompt=.*?") --form', line(page, "cmd"))
+        assert argument
+        read = re.sub(r"\^(.)", r"\1", argument[1]) if argument[1][0] == "^" else argument[1]
+        assert read == subprocess.list2cmdline([f"prompt={prompt}"])
+
+
 def test_a_long_body_goes_into_a_file(page: Page, serve: Serve, tmp_path: Path) -> None:
     opened(page, serve(), IMG2IMG)
     page.choose(f"{IMG2IMG} input[aria-label='Picture for input_image']", photo(tmp_path, size=200))
@@ -572,17 +589,3 @@ def test_on_a_narrow_screen(page: Page, serve: Serve, dark: bool) -> None:
         assert page.run(CONTRAST) >= 4.5
     finally:
         page.dark(False)
-
-
-CONTRAST = """(() => {
-    const light = (colour) => { const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map((each) => {
-        const part = each / 255; return part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4; });
-        return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
-    const ground = (element) => { for (let each = element; each; each = each.parentElement) {
-        const colour = getComputedStyle(each).backgroundColor;
-        if (!colour.endsWith(", 0)")) return colour; } return "rgb(255, 255, 255)"; };
-    const texts = [...document.querySelectorAll("h1, h2, p, a, code, th, label span, button, .method, .soft")]
-        .filter((each) => each.checkVisibility());
-    return Math.min(...texts.map((each) => { const pair = [light(getComputedStyle(each).color), light(ground(each))];
-        return (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05); }));
-})()"""

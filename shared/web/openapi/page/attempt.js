@@ -102,10 +102,11 @@ class Attempt {
     this.show();
   }
 
-  // What the menus tell: an id that there is in place of a made-up one, and the defaults of the model.
+  // What the menus tell: an id that there is in place of a made-up one, and the defaults of the model. What is to be
+  // removed, a person chooses.
   onChoices() {
     for (const [parameter, input] of this.inputs) {
-      if (parameter.in === "path" && !input.value) input.value = newest(parameter.name, this.path) || "";
+      if (parameter.in === "path" && !input.value && this.method !== "DELETE") input.value = newest(parameter.name, this.path) || "";
     }
     this.fillNames();
     this.body?.refresh();

@@ -8,10 +8,12 @@ const LONGEST = 6000;
 const BODY_FILE = "body.json";
 
 const escaped = (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`;
+const quoted = (text) => `"${text.replace(/(\\*)"/g, '$1$1\\"').replace(/(\\+)$/, "$1$1")}"`;
 const quote = {
   sh: (text) => `'${text.replaceAll("'", "'\\''")}'`,
-  // The C library reads this: a quote has a backslash in front, and backslashes before a quote are doubled.
-  cmd: (text) => `"${text.replace(/(\\*)"/g, '$1$1\\"').replace(/(\\+)$/, "$1$1")}"`,
+  // The C library reads this: a quote has a backslash in front, and backslashes before a quote are doubled. To cmd each
+  // quote ends or begins a text, and outside of one some signs mean something, unless they have a caret in front.
+  cmd: (text) => (/".*[&|<>^]|[&|<>^].*"/s.test(text) ? quoted(text).replace(/[()%!^"<>&|]/g, "^$&") : quoted(text)),
   powershell: (text) => `'${text.replaceAll("'", "''")}'`,
 };
 const KEY = { sh: '"X-API-Key: $DREAM_LAYER_API_KEY"', cmd: '"X-API-Key: %DREAM_LAYER_API_KEY%"', powershell: '"X-API-Key: $env:DREAM_LAYER_API_KEY"' };
