@@ -4,6 +4,7 @@ import contextlib
 import json
 import struct
 import time
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -289,6 +290,18 @@ def test_what_stands_in_texts_does_not_count() -> None:
 @pytest.mark.parametrize("piece", ['"', '"[],', '\\"', '"\\', " ", "\\u0041", "1", "[],"])
 def test_json_is_counted_in_linear_time(piece: str) -> None:
     assert_linear(lambda text: has_more_values(text, 10), lambda size: '["' + piece * size, 50_000)
+
+
+@pytest.mark.parametrize("piece", ["\\\\", '\\"', "\\n", "\\u0041", "[", '","'])
+def test_counting_takes_no_more_memory_than_the_text(piece: str) -> None:
+    text = '["' + piece * (2_000_000 // len(piece)) + '"' + "," * 200
+    tracemalloc.start()
+    try:
+        has_more_values(text, 100)
+        # The patterns' own stack among it.
+        assert tracemalloc.get_traced_memory()[1] < 5 * len(text)
+    finally:
+        tracemalloc.stop()
 
 
 def test_an_object_of_too_many_names_is_refused_at_any_depth() -> None:
