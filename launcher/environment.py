@@ -114,6 +114,8 @@ def _make(requirements: list[str]) -> Path:
         raise _setting_up(lock.running())
     try:
         _complete(python, installed, wanted)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise SetupIncompleteError(
             f"{VENV} could not be made: {cause(error)}", "is the disk full, or the project folder not writable?"

@@ -101,6 +101,8 @@ def run_house(*, services: bool, starter: bool) -> int:
     except SetupError as error:
         complain(error.step, error.message, error.hint)
         return 1
+    except BrokenPipeError:
+        raise
     except OSError as error:
         complain("files", cause(error), f"is the disk full or a folder not writable? {PREFIX}DATA_DIR moves the data")
         return 1

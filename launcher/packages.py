@@ -27,6 +27,8 @@ MODERN_PIP = (24, 1)
 # Seconds that pip is given to end by itself, and of which the speed is told.
 GRACE, SPEED_OF = 10.0, 15.0
 LAST_LINES = 8
+# A condition of a pinned package, as `uv pip compile --universal` writes it, at the beginning or after "and".
+MARKER = re.compile(r"(?:^|and )(python_full_version|sys_platform) (<|>=|==|!=) '(\d+\.\d+(?:\.\*)?|[a-z]\w*)'")
 # The part of all that must be fetched before the time that is left can be told.
 TELLING = 0.02
 # pip heeds these too; with them it would say less than is read here.
@@ -235,16 +237,30 @@ def _installed(python: Path) -> list[str]:
 def _missing(files: Iterable[Path], installed: Iterable[str]) -> list[str]:
     """The names of the packages that the files pin and that are not installed in that version.
 
-    Those that are for other systems or Pythons alone may be among them.
+    Those that are for other machines alone may be among them.
     """
     there = {(normalised(name), version) for name, _, version in (each.partition("-") for each in installed)}
     pinned = []
     for path in files:
         for line in path.read_text(encoding="utf-8").splitlines():
-            match = re.match(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)", line)
-            if match is not None and (normalised(match[1]), match[2]) not in there:
+            match = re.match(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)(?:\s*;\s*([^\\]+))?", line)
+            if match is not None and (normalised(match[1]), match[2]) not in there and _is_for_us(match[3] or ""):
                 pinned.append(normalised(match[1]))
     return sorted(set(pinned))
+
+
+def _is_for_us(marker: str) -> bool:
+    """Whether a package is for this Python and system, by the conditions that all must hold; of other conditions
+    nothing is known before there are packages."""
+    for name, sign, value in re.findall(MARKER, marker):
+        if name == "sys_platform":
+            holds = (sys.platform == value) == (sign == "==")
+        else:
+            ours, theirs = sys.version_info[:2], tuple(int(part) for part in value.split(".")[:2])
+            holds = {"<": ours < theirs, ">=": ours >= theirs, "==": ours == theirs, "!=": ours != theirs}[sign]
+        if not holds:
+            return False
+    return True
 
 
 def _has_cuda_wheels() -> bool:

@@ -1,6 +1,7 @@
 """pip's lines as they were recorded, and what is read from them; and the bar that is drawn of it."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,22 @@ def test_an_old_pip_tells_of_files_alone() -> None:
     output = PipOutput({})
     read(output, "  Downloading a-1.0-py3-none-any.whl (2.0 MB)\n  Downloading b-1.0.tar.gz (512 bytes)")
     assert (output.fetched, output.total) == (2e6, 2e6 + 512)
+
+
+def test_what_is_for_other_pythons_and_systems_is_not_counted(tmp_path: Path) -> None:
+    this, major = sys.version_info[1], sys.version_info[0]
+    lock = tmp_path / "requirements.txt"
+    lock.write_text(
+        "there==1.0 \\\n    --hash=sha256:0\nneeded==1.0 \\\n"
+        f"newer==2.0 ; python_full_version >= '{major}.{this + 1}' \\\n"
+        f"older==2.0 ; python_full_version < '{major}.{this}' and sys_platform != 'emscripten' \\\n"
+        f"this==2.0 ; python_full_version == '{major}.{this}.*' \\\n"
+        f"since==2.0 ; python_full_version >= '{major}.{this}' and sys_platform != 'emscripten' \\\n"
+        f"here==2.0 ; sys_platform == '{sys.platform}' \\\n"
+        "elsewhere==2.0 ; sys_platform == 'elsewhere' \\\n"
+        "machine==2.0 ; platform_machine == 'x86_64' or platform_machine == 'arm64' \\\n"
+    )
+    assert packages._missing([lock], ["there-1.0"]) == ["here", "machine", "needed", "since", "this"]
 
 
 def test_what_is_expected_is_in_the_lock() -> None:
