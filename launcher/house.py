@@ -23,6 +23,7 @@ from launcher.serving import ServedHere
 from launcher.terminal import BOLD, activity, can_move, cause, complain, erase_prefix, paint, say, stop_signals
 from shared import __version__
 from shared.child import MAX_LOG_BYTES, Child, Keeper
+from shared.decoding import silence_decoders
 from shared.defaults import draws_alone
 from shared.engine.families import classify
 from shared.engine.headers import read_header
@@ -75,6 +76,7 @@ def run_house(*, services: bool, starter: bool) -> int:
     logging.getLogger("waitress").setLevel(logging.WARNING)
     return_freed_memory()
     keep_new_files_private()
+    silence_decoders()
     # Children inherit it: the engine, too, is to bear a crowd before its port.
     raise_descriptors(DESCRIPTORS)
     house = House()

@@ -5,6 +5,7 @@ known range. Pixels are converted in bands of rows, so that no more than two who
 """
 
 import io
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -48,6 +49,12 @@ class Decoded:
     lossy: bool
     several: str | None
     doubt: str | None = None
+
+
+def silence_decoders() -> None:
+    """Keeps what Pillow warns of out of the log, for good: a file can be made to have 65,000 such warnings, and what a
+    client must know is in our own. To be called once, when a process starts."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def decode(data: bytes, field: str, *, colours: bool = True, budget: MemoryBudget | None = None) -> Decoded:

@@ -1,6 +1,7 @@
 """What files say of their colours beside a profile, and files that are no pictures for us: right, or said."""
 
 import struct
+import warnings
 import zlib
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from shared.decoding import decode
+from shared.decoding import decode, silence_decoders
 from shared.errors import InvalidPicture
 from shared.images import read_picture
 from shared.masks import read_mask
@@ -263,3 +264,20 @@ def test_no_file_makes_the_reading_of_colours_long() -> None:
     assert read_picture(many, "x", warnings).getpixel((3, 3)) == COLOUR
     # It stands behind more chunks than are looked at.
     assert warnings == []
+
+
+def test_a_file_with_many_flaws_does_not_fill_the_log() -> None:
+    """A TIFF of which each of many tags reaches beyond its end."""
+    usual = [(256, 8), (257, 8), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, 8), (279, 64)]
+    tags = b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in usual)
+    tags += b"".join(struct.pack("<HHII", 40_000 + number, 7, 30_000, 30_000) for number in range(500))
+    data = b"II*\0" + struct.pack("<IH", 8, len(usual) + 500) + tags + bytes(4)
+    data += bytes(30_100 - len(data))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert decode(data, "x").image.size == (8, 8)
+        assert len(told) > 100
+        told.clear()
+        silence_decoders()
+        assert decode(data, "x").image.size == (8, 8)
+    assert told == []

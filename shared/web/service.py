@@ -8,6 +8,7 @@ from pathlib import Path
 
 from flask import Flask
 
+from shared.decoding import silence_decoders
 from shared.errors import SetupError, StorageFailed
 from shared.rights import close_to_others, keep_new_files_private
 from shared.settings import Settings, load_settings
@@ -23,6 +24,7 @@ def main(build: Callable[[Backend], Flask], port: Callable[[Settings], int], por
     probe_file = parser.parse_args().probe_file
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
     return_freed_memory()
+    silence_decoders()
     keep_new_files_private()
     try:
         settings = load_settings()
