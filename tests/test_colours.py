@@ -276,7 +276,7 @@ def test_a_file_with_many_flaws_does_not_fill_the_log() -> None:
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         assert decode(data, "x").image.size == (8, 8)
-        assert len(told) > 100
+        assert told
         told.clear()
         silence_decoders()
         assert decode(data, "x").image.size == (8, 8)
