@@ -166,6 +166,7 @@ def test_the_page_needs_nothing_from_elsewhere(file: Path) -> None:
     assert "https://" not in page
     # What is written in the document must never become markup.
     assert not re.search("innerHTML|outerHTML|insertAdjacentHTML|document.write|eval", page)
+    assert max(len(line) for line in page.splitlines()) <= 120
     named = re.findall(r'from "\./([\w.]+)"', page) + re.findall(r'(?:href|src)="docs/([\w.]+)"', page)
     assert {PAGE / name for name in named} <= set(PAGE_FILES)
 

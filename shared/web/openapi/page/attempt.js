@@ -12,10 +12,14 @@ const JSON_TYPE = "application/json";
 const STREAM = "text/event-stream";
 const SHELL = "dream-layer-shell";
 
-export function attempt(method, path, operation) { return new Attempt(method, path, operation).element; }
+export function attempt(method, path, operation) {
+  return new Attempt(method, path, operation).element;
+}
 
 const withoutPictures = (fields) =>
-  Object.fromEntries(Object.entries(fields).filter(([, value]) => !(typeof value === "string" && value.startsWith("data:"))));
+  Object.fromEntries(
+    Object.entries(fields).filter(([, value]) => !(typeof value === "string" && value.startsWith("data:"))),
+  );
 
 class Attempt {
   constructor(method, path, operation) {
@@ -27,60 +31,136 @@ class Attempt {
     const changed = () => this.show();
     this.bodies = {};
     if (content[JSON_TYPE]) this.bodies.JSON = new JsonBody(content[JSON_TYPE].schema, most, changed);
-    if (content["multipart/form-data"]) this.bodies.form = new FormBody(content["multipart/form-data"].schema, most, changed);
+    if (content["multipart/form-data"])
+      this.bodies.form = new FormBody(content["multipart/form-data"].schema, most, changed);
     this.body = this.bodies.JSON || this.bodies.form;
     this.examples = [
       ...Object.values(content[JSON_TYPE]?.examples || {}).map((example) => ({ ...example, as: "JSON" })),
-      ...Object.values(content["multipart/form-data"]?.examples || {}).map((example) => ({ ...example, as: "form" }))];
+      ...Object.values(content["multipart/form-data"]?.examples || {}).map((example) => ({ ...example, as: "form" })),
+    ];
     this.bodyPlace = make("div", {});
     const headers = this.inputRow((parameter) => parameter.in === "header");
     this.headers = headers && fold("Headers", headers);
-    this.shellBox = make("select", { "aria-label": "Shell", onchange: () => { remember(SHELL, this.shellBox.value); this.show(); } },
-      ...Object.entries(SHELLS).map(([value, label]) => make("option", { value }, label)));
+    this.shellBox = make(
+      "select",
+      {
+        "aria-label": "Shell",
+        onchange: () => {
+          remember(SHELL, this.shellBox.value);
+          this.show();
+        },
+      },
+      ...Object.entries(SHELLS).map(([value, label]) => make("option", { value }, label)),
+    );
     this.shellBox.value = remembered(SHELL) || (/Win/.test(navigator.platform) ? "powershell" : "sh");
     this.shell = make("pre", { class: "command", tabindex: "0", "aria-label": "Command line" });
-    this.bodyFile = make("button", { type: "button", hidden: "", onclick: () => save(new Blob([this.body.content().body]), "body.json") }, "Save body.json");
+    this.bodyFile = make(
+      "button",
+      { type: "button", hidden: "", onclick: () => save(new Blob([this.body.content().body]), "body.json") },
+      "Save body.json",
+    );
     this.answer = make("div", { class: "answer", "aria-live": "polite" });
     this.sendButton = make("button", { class: "send", type: "button", onclick: () => this.send() }, "Send");
-    this.element = make("div", { class: "attempt", oninput: changed, onkeydown: (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.send(); } },
-      this.inputRow((parameter) => parameter.in !== "header"), this.exampleRow(), this.bodyPlace, this.headers,
+    this.element = make(
+      "div",
+      {
+        class: "attempt",
+        oninput: changed,
+        onkeydown: (event) => {
+          if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.send();
+        },
+      },
+      this.inputRow((parameter) => parameter.in !== "header"),
+      this.exampleRow(),
+      this.bodyPlace,
+      this.headers,
       make("div", { class: "row" }, this.sendButton, make("span", { class: "soft" }, "or Ctrl+Enter")),
       this.answer,
-      make("div", { class: "row" }, make("span", {}, "Command line for"), this.shellBox,
-        make("button", { type: "button", onclick: (event) => this.copy(event.target) }, "Copy"), this.bodyFile), this.shell);
+      make(
+        "div",
+        { class: "row" },
+        make("span", {}, "Command line for"),
+        this.shellBox,
+        make("button", { type: "button", onclick: (event) => this.copy(event.target) }, "Copy"),
+        this.bodyFile,
+      ),
+      this.shell,
+    );
     document.addEventListener("choices", () => this.onChoices());
-    if (this.examples.length) this.use(this.examples[0]); else this.showBody();
+    if (this.examples.length) this.use(this.examples[0]);
+    else this.showBody();
     this.onChoices();
   }
 
   parameterInput(parameter) {
     const words = parameter.schema.enum;
-    if (words) return make("select", {}, make("option", { value: "" }, parameter.schema.default ? `default: ${parameter.schema.default}` : ""), ...words.map((each) => make("option", {}, each)));
+    if (words)
+      return make(
+        "select",
+        {},
+        make("option", { value: "" }, parameter.schema.default ? `default: ${parameter.schema.default}` : ""),
+        ...words.map((each) => make("option", {}, each)),
+      );
     const example = Object.values(parameter.examples || {})[0]?.value;
     const menu = menuFor(parameter.name, this.path);
-    return make("input", { list: menu, autocomplete: "off", spellcheck: "false", placeholder: menu ? undefined : example,
-      value: parameter.required && !menu ? example : undefined, onchange: () => this.describe() });
+    return make("input", {
+      list: menu,
+      autocomplete: "off",
+      spellcheck: "false",
+      placeholder: menu ? undefined : example,
+      value: parameter.required && !menu ? example : undefined,
+      onchange: () => this.describe(),
+    });
   }
 
   inputRow(which) {
     const some = [...this.inputs].filter(([parameter]) => which(parameter));
-    return some.length ? make("div", { class: "fields" }, ...some.map(([{ name, required }, input]) =>
-      make("label", { class: required ? "required" : "" }, make("span", {}, name), input))) : null;
+    return some.length
+      ? make(
+          "div",
+          { class: "fields" },
+          ...some.map(([{ name, required }, input]) =>
+            make("label", { class: required ? "required" : "" }, make("span", {}, name), input),
+          ),
+        )
+      : null;
   }
 
   exampleRow() {
-    const chooser = this.examples.length > 1 ? make("select", { onchange: () => this.use(this.examples[chooser.value]) },
-      ...this.examples.map((example, index) => make("option", { value: index }, example.summary))) : null;
-    this.kindBox = Object.keys(this.bodies).length > 1 ? make("select", { onchange: () => this.sendAs(this.kindBox.value) },
-      ...Object.keys(this.bodies).map((each) => make("option", {}, each))) : null;
-    return chooser || this.kindBox ? make("div", { class: "row" }, chooser ? make("label", {}, "Example", chooser) : null,
-      this.kindBox ? make("label", {}, "Send as", this.kindBox) : null) : null;
+    const chooser =
+      this.examples.length > 1
+        ? make(
+            "select",
+            { onchange: () => this.use(this.examples[chooser.value]) },
+            ...this.examples.map((example, index) => make("option", { value: index }, example.summary)),
+          )
+        : null;
+    this.kindBox =
+      Object.keys(this.bodies).length > 1
+        ? make(
+            "select",
+            { onchange: () => this.sendAs(this.kindBox.value) },
+            ...Object.keys(this.bodies).map((each) => make("option", {}, each)),
+          )
+        : null;
+    return chooser || this.kindBox
+      ? make(
+          "div",
+          { class: "row" },
+          chooser ? make("label", {}, "Example", chooser) : null,
+          this.kindBox ? make("label", {}, "Send as", this.kindBox) : null,
+        )
+      : null;
   }
 
   // What was filled in goes along; only pictures are chosen anew, as files.
   sendAs(kind) {
     if (kind === "form" && this.body === this.bodies.JSON) {
-      try { this.bodies.form.use({ value: withoutPictures(this.bodies.JSON.value()) }); } catch { /* no JSON: nothing to take along */ }
+      try {
+        this.bodies.form.use({ value: withoutPictures(this.bodies.JSON.value()) });
+      } catch {
+        /* no JSON: nothing to take along */
+      }
     }
     this.body = this.bodies[kind];
     this.showBody();
@@ -106,7 +186,8 @@ class Attempt {
   // removed, a person chooses.
   onChoices() {
     for (const [parameter, input] of this.inputs) {
-      if (parameter.in === "path" && !input.value && this.method !== "DELETE") input.value = newest(parameter.name, this.path) || "";
+      if (parameter.in === "path" && !input.value && this.method !== "DELETE")
+        input.value = newest(parameter.name, this.path) || "";
     }
     this.fillNames();
     this.body?.refresh();
@@ -117,7 +198,10 @@ class Attempt {
   // Bodies that name a picture of ours get one that there is.
   fillNames() {
     const there = newest("filename", "");
-    if (this.bodies.JSON?.boxes.has("filename") && there && !this.named) { this.named = true; this.bodies.JSON.put(["filename"], there); }
+    if (this.bodies.JSON?.boxes.has("filename") && there && !this.named) {
+      this.named = true;
+      this.bodies.JSON.put(["filename"], there);
+    }
   }
 
   // The fields of a workflow of the user's own are in its file.
@@ -126,7 +210,11 @@ class Attempt {
     const name = [...this.inputs].find(([parameter]) => parameter.name === "name")[1].value;
     if (!name || name === this.described) return;
     this.described = name;
-    try { this.bodies.JSON.describe((await callJson(`/api/workflows/${encodeURIComponent(name)}`)).schema); } catch { /* told when it is sent */ }
+    try {
+      this.bodies.JSON.describe((await callJson(`/api/workflows/${encodeURIComponent(name)}`)).schema);
+    } catch {
+      /* told when it is sent */
+    }
   }
 
   request() {
@@ -146,16 +234,29 @@ class Attempt {
 
   show() {
     const { address, headers, body } = this.request();
-    const { line, file } = curlLine(this.shellBox.value, { method: this.method, address, headers, types: this.types,
-      text: typeof body === "string" ? body : "", parts: body instanceof FormData ? this.body.filled() : null });
+    const { line, file } = curlLine(this.shellBox.value, {
+      method: this.method,
+      address,
+      headers,
+      types: this.types,
+      text: typeof body === "string" ? body : "",
+      parts: body instanceof FormData ? this.body.filled() : null,
+    });
     this.shell.textContent = line;
     this.bodyFile.hidden = !file;
   }
 
   async copy(button) {
-    try { await navigator.clipboard.writeText(this.shell.textContent); button.textContent = "Copied"; }
-    catch { getSelection().selectAllChildren(this.shell); button.textContent = "Selected"; }
-    setTimeout(() => { button.textContent = "Copy"; }, 2000);
+    try {
+      await navigator.clipboard.writeText(this.shell.textContent);
+      button.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(this.shell);
+      button.textContent = "Selected";
+    }
+    setTimeout(() => {
+      button.textContent = "Copy";
+    }, 2000);
   }
 
   // What keeps the request from being sent, with the box that it is about.
@@ -171,7 +272,12 @@ class Attempt {
     this.element.querySelectorAll("[aria-invalid]").forEach((each) => each.removeAttribute("aria-invalid"));
     if (!box) return;
     box.setAttribute("aria-invalid", "true");
-    for (let parent = box.closest("details"); parent && this.element.contains(parent); parent = parent.parentElement.closest("details")) parent.open = true;
+    for (
+      let parent = box.closest("details");
+      parent && this.element.contains(parent);
+      parent = parent.parentElement.closest("details")
+    )
+      parent.open = true;
   }
 
   markField(field) {
@@ -184,14 +290,26 @@ class Attempt {
     if (this.sending) return;
     const objection = this.objection();
     this.mark(objection?.[1]);
-    if (objection) { this.answer.replaceChildren(make("p", { class: "error", role: "alert" }, `Not sent: ${objection[0]}`)); return; }
+    if (objection) {
+      this.answer.replaceChildren(make("p", { class: "error", role: "alert" }, `Not sent: ${objection[0]}`));
+      return;
+    }
     this.sending = new AbortController();
     this.sendButton.disabled = true;
     const begun = performance.now();
     const status = make("p", { class: "status" });
     this.answer.replaceChildren(status);
-    try { await this.exchange(status); }
-    catch (error) { this.answer.append(make("p", { class: "error", role: "alert" }, error.name === "AbortError" ? "Cancelled." : `No answer: ${error.message}`)); }
+    try {
+      await this.exchange(status);
+    } catch (error) {
+      this.answer.append(
+        make(
+          "p",
+          { class: "error", role: "alert" },
+          error.name === "AbortError" ? "Cancelled." : `No answer: ${error.message}`,
+        ),
+      );
+    }
     status.append(` after ${((performance.now() - begun) / 1000).toFixed(2)} s`);
     this.sending = null;
     this.sendButton.disabled = false;
@@ -204,7 +322,8 @@ class Attempt {
     const progress = new Progress(() => this.sending?.abort());
     if (draws) {
       // The stream ends with the answer that JSON would be, and shows what happens until then.
-      if ((headers.Accept || JSON_TYPE) === JSON_TYPE && !/respond-async/.test(headers.Prefer || "")) headers.Accept = STREAM;
+      if ((headers.Accept || JSON_TYPE) === JSON_TYPE && !/respond-async/.test(headers.Prefer || ""))
+        headers.Accept = STREAM;
       else if (!headers.Prefer) headers.Prefer = "cancel-on-disconnect";
       this.answer.append(progress.element);
     }
@@ -213,18 +332,25 @@ class Attempt {
     const type = (response.headers.get("Content-Type") || "").split(";")[0];
     if (type === STREAM) await this.follow(this.method === "POST" ? jobEvents(response) : eventsOf(response), progress);
     else if (response.status === 202 && draws) await this.followLater(response, progress);
-    else { progress.element.remove(); await this.showAnswer(response); }
+    else {
+      progress.element.remove();
+      await this.showAnswer(response);
+    }
   }
 
   async showAnswer(response) {
-    if (!response.ok && /json/.test(response.headers.get("Content-Type") || "")) this.markField((await response.clone().json()).error?.field);
+    if (!response.ok && /json/.test(response.headers.get("Content-Type") || ""))
+      this.markField((await response.clone().json()).error?.field);
     if (response.status === 401) document.dispatchEvent(new Event("key-needed"));
     this.answer.append(await answerView(response, this.name));
   }
 
   async followLater(response, progress) {
     const told = await response.json();
-    this.answer.append(warningsView(told.warnings) || "", unfold("The answer at once", () => resultView(told, this.name), { open: "" }));
+    this.answer.append(
+      warningsView(told.warnings) || "",
+      unfold("The answer at once", () => resultView(told, this.name), { open: "" }),
+    );
     progress.job = told.job_id;
     await this.follow(watchedEvents(told.events_url), progress);
   }
@@ -240,8 +366,13 @@ class Attempt {
     }
     progress.element.remove();
     if (last?.name === "completed") this.answer.append(resultView(last.data, this.name));
-    else if (last?.data.error) { this.markField(last.data.error.field); this.answer.append(errorAnswer(last.data, last.name, this.name)); }
-    else this.answer.append(make("p", { class: "error" }, "The stream ended before the job did; GET /api/jobs tells how it goes on."));
+    else if (last?.data.error) {
+      this.markField(last.data.error.field);
+      this.answer.append(errorAnswer(last.data, last.name, this.name));
+    } else
+      this.answer.append(
+        make("p", { class: "error" }, "The stream ended before the job did; GET /api/jobs tells how it goes on."),
+      );
     this.answer.append(unfold(`${lines.length} events`, () => make("pre", { tabindex: "0" }, lines.join("\n"))));
   }
 }

@@ -20,23 +20,42 @@ export class JsonBody {
     this.long = new Map();
     this.changed = changed;
     this.note = make("p", { class: "note", role: "alert" });
-    this.text = make("textarea", { spellcheck: "false", "aria-label": "Body as JSON", rows: 8, oninput: () => this.read() });
+    this.text = make("textarea", {
+      spellcheck: "false",
+      "aria-label": "Body as JSON",
+      rows: 8,
+      oninput: () => this.read(),
+    });
     this.place = make("div", {});
-    this.element = make("div", {}, this.place, make("label", { class: "body" }, "The same as JSON", this.text), this.note);
+    this.element = make(
+      "div",
+      {},
+      this.place,
+      make("label", { class: "body" }, "The same as JSON", this.text),
+      this.note,
+    );
     this.describe(schema);
   }
 
   // What fields there are; for workflows of the user's own that is known only when one is chosen.
   describe(schema) {
     this.boxes.clear();
-    this.controls = modelControls(schema, [], { put: (path, value) => this.put(path, value), most: this.most, boxes: this.boxes });
+    this.controls = modelControls(schema, [], {
+      put: (path, value) => this.put(path, value),
+      most: this.most,
+      boxes: this.boxes,
+    });
     this.place.replaceChildren(this.controls.element);
     this.refresh();
   }
 
-  use(example) { this.write(example.value); }
+  use(example) {
+    this.write(example.value);
+  }
 
-  value() { return this.restored(parse(this.text.value)); }
+  value() {
+    return this.restored(parse(this.text.value));
+  }
 
   // The text with what was cut put back, so that the rest stays as it was typed.
   whole() {
@@ -76,10 +95,16 @@ export class JsonBody {
 
   put(path, value) {
     let whole;
-    try { whole = this.text.value.trim() ? parse(this.text.value) : {}; } catch { this.read(); return; }
+    try {
+      whole = this.text.value.trim() ? parse(this.text.value) : {};
+    } catch {
+      this.read();
+      return;
+    }
     let place = whole;
     for (const [index, step] of path.slice(0, -1).entries()) {
-      if (typeof place[step] !== "object" || place[step] === null) place[step] = typeof path[index + 1] === "number" ? [] : {};
+      if (typeof place[step] !== "object" || place[step] === null)
+        place[step] = typeof path[index + 1] === "number" ? [] : {};
       place = place[step];
     }
     const last = path.at(-1);
@@ -96,8 +121,11 @@ export class JsonBody {
   }
 
   refresh() {
-    try { this.controls.show(this.text.value.trim() ? this.value() : {}); }
-    catch (error) { this.note.textContent = `This is no JSON, and is sent as it is: ${error.message}`; }
+    try {
+      this.controls.show(this.text.value.trim() ? this.value() : {});
+    } catch (error) {
+      this.note.textContent = `This is no JSON, and is sent as it is: ${error.message}`;
+    }
   }
 
   content() {
@@ -105,9 +133,13 @@ export class JsonBody {
     return { body, type: "application/json", size: new Blob([body]).size };
   }
 
-  objection() { return tooLarge(this.content().size, this.most); }
+  objection() {
+    return tooLarge(this.content().size, this.most);
+  }
 
-  box(field) { return this.boxes.get(field.replace(/\[(\d+)\]/g, ".$1")) || this.text; }
+  box(field) {
+    return this.boxes.get(field.replace(/\[(\d+)\]/g, ".$1")) || this.text;
+  }
 }
 
 export class FormBody {
@@ -116,36 +148,56 @@ export class FormBody {
     this.parts = new Map();
     const model = plain(schema);
     const needed = ["prompt", ...(model.required || [])];
-    const rows = Object.entries(model.properties).map(([name, field]) => [name, this.part(name, field, needed.includes(name))]);
+    const rows = Object.entries(model.properties).map(([name, field]) => [
+      name,
+      this.part(name, field, needed.includes(name)),
+    ]);
     const first = rows.filter(([name]) => rows.length <= 8 || needed.includes(name) || isFile(model.properties[name]));
     const others = rows.filter((row) => !first.includes(row));
     const grid = (some) => make("div", { class: "fields" }, ...some.map(([, row]) => row));
-    this.element = make("div", { oninput: changed, onchange: changed }, grid(first),
-      others.length ? fold(`${others.length} more fields`, grid(others)) : null);
+    this.element = make(
+      "div",
+      { oninput: changed, onchange: changed },
+      grid(first),
+      others.length ? fold(`${others.length} more fields`, grid(others)) : null,
+    );
   }
 
   part(name, field, required) {
     const schema = plain(field);
     const file = isFile(field) ? fileInput(name, isPicture(field), this.most) : null;
     const words = schema.enum || (schema.type === "boolean" ? ["true", "false"] : null);
-    const box = file ? file.input : words
-      ? make("select", {}, make("option", { value: "" }, required ? "" : "default"), ...words.map((each) => make("option", {}, each)))
-      : make("input", { list: menuFor(name, ""), spellcheck: "false", autocomplete: "off" });
+    const box = file
+      ? file.input
+      : words
+        ? make(
+            "select",
+            {},
+            make("option", { value: "" }, required ? "" : "default"),
+            ...words.map((each) => make("option", {}, each)),
+          )
+        : make("input", { list: menuFor(name, ""), spellcheck: "false", autocomplete: "off" });
     this.parts.set(name, box);
-    return make("div", { class: file || name.endsWith("prompt") ? "wide" : "" },
-      make("label", { class: required ? "required" : "" }, make("span", {}, name), file ? file.element : box));
+    return make(
+      "div",
+      { class: file || name.endsWith("prompt") ? "wide" : "" },
+      make("label", { class: required ? "required" : "" }, make("span", {}, name), file ? file.element : box),
+    );
   }
 
   use(example) {
     for (const [name, box] of this.parts) {
       const value = example.value[name];
-      if (!box.files) box.value = value === undefined ? "" : typeof value === "object" ? JSON.stringify(value) : String(value);
+      if (!box.files)
+        box.value = value === undefined ? "" : typeof value === "object" ? JSON.stringify(value) : String(value);
     }
   }
 
   // Name and value, or file, of each part that has one.
   filled() {
-    return [...this.parts].map(([name, box]) => [name, box.files ? box.files[0] : box.value]).filter(([, value]) => value);
+    return [...this.parts]
+      .map(([name, box]) => [name, box.files ? box.files[0] : box.value])
+      .filter(([, value]) => value);
   }
 
   content() {
@@ -156,8 +208,12 @@ export class FormBody {
 
   refresh() {}
 
-  objection() { return tooLarge(this.content().size, this.most); }
+  objection() {
+    return tooLarge(this.content().size, this.most);
+  }
 
   // Of what is within a field, the field: it is one text here.
-  box(field) { return this.parts.get(field.split(/[.[]/)[0]); }
+  box(field) {
+    return this.parts.get(field.split(/[.[]/)[0]);
+  }
 }

@@ -4,13 +4,28 @@ import { make } from "./dom.js";
 import { callJson, session } from "./session.js";
 
 const LISTS = {
-  model_name: "models", refiner_model: "checkpoints", vae_name: "vaes", text_encoders: "textEncoders",
-  sampler_name: "samplers", hires_fix_sampler_name: "samplers", scheduler: "schedulers", hires_fix_scheduler: "schedulers",
-  hires_fix_upscaler: "hiresUpscalers", upscaler: "upscalers", upscaler_model: "upscalers", upscaler_model_2: "upscalers",
-  lora_name: "loras", face_restoration_model: "faceModels", preprocessor: "preprocessors",
+  model_name: "models",
+  refiner_model: "checkpoints",
+  vae_name: "vaes",
+  text_encoders: "textEncoders",
+  sampler_name: "samplers",
+  hires_fix_sampler_name: "samplers",
+  scheduler: "schedulers",
+  hires_fix_scheduler: "schedulers",
+  hires_fix_upscaler: "hiresUpscalers",
+  upscaler: "upscalers",
+  upscaler_model: "upscalers",
+  upscaler_model_2: "upscalers",
+  lora_name: "loras",
+  face_restoration_model: "faceModels",
+  preprocessor: "preprocessors",
   "ControlUnitBody.model": "controlnets",
-  job_id: "jobs", run_id: "runs", filename: "pictures",
-  "/api/images/{name}": "pictures", "/images/{name}": "pictures", "/api/workflows/{name}": "workflows",
+  job_id: "jobs",
+  run_id: "runs",
+  filename: "pictures",
+  "/api/images/{name}": "pictures",
+  "/images/{name}": "pictures",
+  "/api/workflows/{name}": "workflows",
 };
 
 const names = (files) => files.map((file) => ({ value: file.name, label: file.family || file.kind || "" }));
@@ -38,35 +53,62 @@ export function defaultOf(field, model) {
 async function askOptions() {
   options = await callJson("/api/options");
   const checkpoints = names(options.checkpoints);
-  found.set("models", [...checkpoints, ...names(options.diffusion_models)]).set("checkpoints", checkpoints)
+  found
+    .set("models", [...checkpoints, ...names(options.diffusion_models)])
+    .set("checkpoints", checkpoints)
     .set("vaes", [{ value: "automatic", label: "the checkpoint's own" }, ...names(options.vaes)])
-    .set("textEncoders", names(options.text_encoders)).set("samplers", words(options.samplers))
-    .set("schedulers", words(options.schedulers)).set("hiresUpscalers", words(options.hires_upscalers))
-    .set("upscalers", words([...new Set([...options.upscalers, ...PLAIN])])).set("loras", words(options.loras))
+    .set("textEncoders", names(options.text_encoders))
+    .set("samplers", words(options.samplers))
+    .set("schedulers", words(options.schedulers))
+    .set("hiresUpscalers", words(options.hires_upscalers))
+    .set("upscalers", words([...new Set([...options.upscalers, ...PLAIN])]))
+    .set("loras", words(options.loras))
     .set("faceModels", words(["codeformer", "gfpgan", ...options.face_restoration.models]))
-    .set("preprocessors", words(options.preprocessors)).set("controlnets", names(options.controlnets));
+    .set("preprocessors", words(options.preprocessors))
+    .set("controlnets", names(options.controlnets));
 }
 
 async function askJobs() {
   const { jobs } = await callJson("/api/jobs?limit=30");
-  const entry = (job) => ({ value: job.job_id, label: `${job.kind}, ${job.state}: ${String(job.parameters.prompt || "").slice(0, 60)}` });
-  found.set("jobs", jobs.map(entry)).set("runs", jobs.filter((job) => job.state === "completed").map(entry))
-    .set("pictures", jobs.flatMap((job) => job.images.map((address) =>
-      ({ value: decodeURIComponent(new URL(address).pathname.split("/").pop()), label: entry(job).label }))));
+  const entry = (job) => ({
+    value: job.job_id,
+    label: `${job.kind}, ${job.state}: ${String(job.parameters.prompt || "").slice(0, 60)}`,
+  });
+  found
+    .set("jobs", jobs.map(entry))
+    .set("runs", jobs.filter((job) => job.state === "completed").map(entry))
+    .set(
+      "pictures",
+      jobs.flatMap((job) =>
+        job.images.map((address) => ({
+          value: decodeURIComponent(new URL(address).pathname.split("/").pop()),
+          label: entry(job).label,
+        })),
+      ),
+    );
 }
 
 async function askWorkflows() {
   const { workflows } = await callJson("/api/workflows");
-  found.set("workflows", workflows.map((each) => ({ value: each.name, label: each.title || each.error?.message || "" })));
+  found.set(
+    "workflows",
+    workflows.map((each) => ({ value: each.name, label: each.title || each.error?.message || "" })),
+  );
 }
 
 // Asks again. Tells who listens (`document`, event `choices`); what is away leaves its menus as they were.
 export async function refreshChoices() {
   const questions = [askOptions(), askJobs(), ...(session.api.paths["/api/workflows"] ? [askWorkflows()] : [])];
   const [asked] = await Promise.allSettled(questions);
-  document.getElementById("menus-note").textContent = asked.status === "fulfilled" ? "" : `The menus may be out of date: ${asked.reason.message}`;
-  const menus = [...found].map(([name, entries]) => make("datalist", { id: `menu-${name}` },
-    ...entries.map(({ value, label }) => make("option", { value, label: label || undefined }))));
+  document.getElementById("menus-note").textContent =
+    asked.status === "fulfilled" ? "" : `The menus may be out of date: ${asked.reason.message}`;
+  const menus = [...found].map(([name, entries]) =>
+    make(
+      "datalist",
+      { id: `menu-${name}` },
+      ...entries.map(({ value, label }) => make("option", { value, label: label || undefined })),
+    ),
+  );
   document.getElementById("menus").replaceChildren(...menus);
   document.dispatchEvent(new Event("choices"));
 }

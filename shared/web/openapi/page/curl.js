@@ -16,9 +16,17 @@ const quote = {
   cmd: (text) => (/".*[&|<>^]|[&|<>^].*"/s.test(text) ? quoted(text).replace(/[()%!^"<>&|]/g, "^$&") : quoted(text)),
   powershell: (text) => `'${text.replaceAll("'", "''")}'`,
 };
-const KEY = { sh: '"X-API-Key: $DREAM_LAYER_API_KEY"', cmd: '"X-API-Key: %DREAM_LAYER_API_KEY%"', powershell: '"X-API-Key: $env:DREAM_LAYER_API_KEY"' };
+const KEY = {
+  sh: '"X-API-Key: $DREAM_LAYER_API_KEY"',
+  cmd: '"X-API-Key: %DREAM_LAYER_API_KEY%"',
+  powershell: '"X-API-Key: $env:DREAM_LAYER_API_KEY"',
+};
 // The Windows shells change quotes, signs of their own, and letters beyond ASCII; inside JSON they can all be escaped.
-const ascii = (json) => json.replaceAll("\\\\", "\\u005c").replaceAll('\\"', "\\u0022").replace(/[^ -~]|[&|<>^%!']/g, escaped);
+const ascii = (json) =>
+  json
+    .replaceAll("\\\\", "\\u005c")
+    .replaceAll('\\"', "\\u0022")
+    .replace(/[^ -~]|[&|<>^%!']/g, escaped);
 
 function minified(text) {
   // Without spaces between tokens, and with every number as it was typed.
@@ -29,8 +37,13 @@ function ending(shell, address, headers, types) {
   const wanted = headers.Accept || "";
   const only = types.length === 1 ? types[0] : "";
   if (wanted === "text/event-stream" || only === "text/event-stream") return "-N";
-  const name = wanted.startsWith("image/") ? `picture.${wanted.slice(6)}` : only === "application/zip" ? "report.zip"
-    : types.includes("image/png") && !types.includes("application/json") ? decodeURIComponent(address.split("?")[0].split("/").pop()) : "";
+  const name = wanted.startsWith("image/")
+    ? `picture.${wanted.slice(6)}`
+    : only === "application/zip"
+      ? "report.zip"
+      : types.includes("image/png") && !types.includes("application/json")
+        ? decodeURIComponent(address.split("?")[0].split("/").pop())
+        : "";
   return name ? `-o ${quote[shell](name)}` : "";
 }
 
@@ -48,12 +61,18 @@ export function curlLine(shell, { method, address, headers, text, parts, types }
     file = inline.length > LONGEST ? BODY_FILE : null;
     // Windows PowerShell takes quotes out of arguments; what it pipes stays whole.
     if (file) pieces.push(`--data-binary ${say(`@${file}`)}`);
-    else if (shell === "powershell") return { line: `${say(inline)} | ${joined(shell, [...pieces, "-d '@-'", ending(shell, address, headers, types)])}`, file };
+    else if (shell === "powershell")
+      return {
+        line: `${say(inline)} | ${joined(shell, [...pieces, "-d '@-'", ending(shell, address, headers, types)])}`,
+        file,
+      };
     else pieces.push(`-d ${say(inline)}`);
   }
   for (const [name, value] of parts || []) {
     // A text that begins with @ or < would be taken for a file.
-    pieces.push(typeof value === "string" ? `--form-string ${say(`${name}=${value}`)}` : `-F ${say(`${name}=@${value.name}`)}`);
+    pieces.push(
+      typeof value === "string" ? `--form-string ${say(`${name}=${value}`)}` : `-F ${say(`${name}=@${value.name}`)}`,
+    );
   }
   return { line: joined(shell, [...pieces, ending(shell, address, headers, types)]), file };
 }

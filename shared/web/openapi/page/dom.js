@@ -12,14 +12,19 @@ export function make(tag, attributes = {}, ...children) {
 
 // `code` and line ends, which is all the Markdown that descriptions have.
 export function prose(text = "") {
-  const lines = text.split("\n").map((line) =>
-    make("p", {}, ...line.split("`").map((part, index) => (index % 2 ? make("code", {}, part) : part))));
+  const lines = text
+    .split("\n")
+    .map((line) => make("p", {}, ...line.split("`").map((part, index) => (index % 2 ? make("code", {}, part) : part))));
   return make("div", {}, ...lines);
 }
 
 export function table(names, rows) {
   const head = make("tr", {}, ...names.map((name) => make("th", { scope: "col" }, name)));
-  return make("div", { class: "scroll", tabindex: "0" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows)));
+  return make(
+    "div",
+    { class: "scroll", tabindex: "0" },
+    make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows)),
+  );
 }
 
 export const fold = (title, content, attributes = {}) =>
@@ -28,7 +33,9 @@ export const fold = (title, content, attributes = {}) =>
 // The content is made when it is opened, for it may be large.
 export function unfold(title, content, attributes = {}) {
   const details = make("details", attributes, make("summary", { class: "soft" }, title));
-  const fill = () => { if (details.open && details.children.length < 2) details.append(content()); };
+  const fill = () => {
+    if (details.open && details.children.length < 2) details.append(content());
+  };
   details.addEventListener("toggle", fill);
   fill();
   return details;

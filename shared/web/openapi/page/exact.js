@@ -7,7 +7,8 @@ const exact = (text) => (JSON.rawJSON && isLarge(text) ? JSON.rawJSON(text) : Nu
 
 export function parse(text) {
   return JSON.parse(text, (_name, value, context) =>
-    typeof value === "number" && context?.source ? exact(context.source) : value);
+    typeof value === "number" && context?.source ? exact(context.source) : value,
+  );
 }
 
 export const write = (value, indent) => JSON.stringify(value, null, indent);

@@ -6,7 +6,9 @@ import { make, sizeText } from "./dom.js";
 const inJson = (bytes) => Math.ceil(bytes / 3) * 4;
 
 export function tooLarge(bytes, most) {
-  return most && bytes > most ? `${sizeText(bytes)} is too large: the service takes bodies up to ${sizeText(most)} (DREAM_LAYER_MAX_BODY_MB)` : "";
+  return most && bytes > most
+    ? `${sizeText(bytes)} is too large: the service takes bodies up to ${sizeText(most)} (DREAM_LAYER_MAX_BODY_MB)`
+    : "";
 }
 
 function readFile(file) {
@@ -21,12 +23,16 @@ function readFile(file) {
 export function thumbnail(label) {
   const picture = make("img", { class: "thumbnail", alt: `Chosen for ${label}`, hidden: "" });
   let shown = "";
-  return { element: picture, show(address) {
-    if (address === shown) return;
-    shown = address;
-    picture.hidden = !address;
-    if (address) picture.src = address; else picture.removeAttribute("src");
-  } };
+  return {
+    element: picture,
+    show(address) {
+      if (address === shown) return;
+      shown = address;
+      picture.hidden = !address;
+      if (address) picture.src = address;
+      else picture.removeAttribute("src");
+    },
+  };
 }
 
 // A chooser beside the text of a field. `put` gets the data URL, or "" where the picture is taken away.
@@ -34,16 +40,41 @@ export function pictureChooser(label, most, put) {
   const shown = thumbnail(label);
   let chosen = "";
   const note = make("span", { class: "note", role: "alert" });
-  const input = make("input", { type: "file", accept: "image/*", "aria-label": `Picture for ${label}`, onchange: choose });
-  const remove = make("button", { type: "button", hidden: "", onclick: () => { input.value = ""; note.textContent = ""; put(""); } }, "Take away");
+  const input = make("input", {
+    type: "file",
+    accept: "image/*",
+    "aria-label": `Picture for ${label}`,
+    onchange: choose,
+  });
+  const remove = make(
+    "button",
+    {
+      type: "button",
+      hidden: "",
+      onclick: () => {
+        input.value = "";
+        note.textContent = "";
+        put("");
+      },
+    },
+    "Take away",
+  );
   async function choose(event) {
     // What stands in the chooser is a file's name, not the field's text.
     event.stopPropagation();
     const file = input.files[0];
     if (!file) return;
     note.textContent = tooLarge(inJson(file.size), most);
-    if (note.textContent) { input.value = ""; return; }
-    try { chosen = await readFile(file); put(chosen); } catch (error) { note.textContent = `${file.name} cannot be read: ${error.message}`; }
+    if (note.textContent) {
+      input.value = "";
+      return;
+    }
+    try {
+      chosen = await readFile(file);
+      put(chosen);
+    } catch (error) {
+      note.textContent = `${file.name} cannot be read: ${error.message}`;
+    }
   }
   return {
     element: make("span", { class: "chooser" }, input, remove, shown.element, note),
@@ -61,11 +92,16 @@ export function pictureChooser(label, most, put) {
 export function fileInput(label, picture, most) {
   const shown = thumbnail(label);
   const note = make("span", { class: "note", role: "alert" });
-  const input = make("input", { type: "file", accept: picture ? "image/*" : undefined, "aria-label": label, onchange: () => {
-    const file = input.files[0];
-    note.textContent = file ? tooLarge(file.size, most) : "";
-    if (note.textContent) input.value = "";
-    shown.show(picture && input.files[0] ? URL.createObjectURL(file) : "");
-  } });
+  const input = make("input", {
+    type: "file",
+    accept: picture ? "image/*" : undefined,
+    "aria-label": label,
+    onchange: () => {
+      const file = input.files[0];
+      note.textContent = file ? tooLarge(file.size, most) : "";
+      if (note.textContent) input.value = "";
+      shown.show(picture && input.files[0] ? URL.createObjectURL(file) : "");
+    },
+  });
   return { input, element: make("span", { class: "chooser" }, input, shown.element, note) };
 }

@@ -7,8 +7,15 @@ export const session = { api: null };
 
 // For this tab alone. Some browsers let a page keep nothing.
 function storage(act) {
-  try { return act(sessionStorage); } catch { return act({ getItem: (name) => unsaved.get(name) ?? null,
-    setItem: (name, value) => unsaved.set(name, value), removeItem: (name) => unsaved.delete(name) }); }
+  try {
+    return act(sessionStorage);
+  } catch {
+    return act({
+      getItem: (name) => unsaved.get(name) ?? null,
+      setItem: (name, value) => unsaved.set(name, value),
+      removeItem: (name) => unsaved.delete(name),
+    });
+  }
 }
 
 export const remembered = (name) => storage((kept) => kept.getItem(name)) || "";

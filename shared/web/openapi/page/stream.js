@@ -17,7 +17,9 @@ export async function* eventsOf(response) {
     const blocks = (rest + piece.value).split("\n\n");
     rest = blocks.pop();
     for (const block of blocks) {
-      const fields = Object.fromEntries(block.split("\n").map((line) => [line.split(":")[0], line.slice(line.indexOf(":") + 1).trim()]));
+      const fields = Object.fromEntries(
+        block.split("\n").map((line) => [line.split(":")[0], line.slice(line.indexOf(":") + 1).trim()]),
+      );
       if (fields.event) yield { name: fields.event, id: fields.id, data: parse(fields.data) };
     }
   }
@@ -46,7 +48,9 @@ export async function* jobEvents(response) {
       try {
         const found = await call(`/api/jobs/${job}/events?after=${last}`);
         return found.status === 200 ? found : null;
-      } catch { /* not there yet */ }
+      } catch {
+        /* not there yet */
+      }
     }
     return null;
   }
@@ -57,12 +61,21 @@ export async function* watchedEvents(address) {
   const source = new EventSource(nearby(address));
   const events = [];
   let wake = () => {};
-  const put = (event) => { events.push(event); wake(); };
-  for (const name of NAMES) source.addEventListener(name, (event) => put({ name, id: event.lastEventId, data: parse(event.data) }));
-  source.addEventListener("error", () => { if (source.readyState === EventSource.CLOSED) put(null); });
+  const put = (event) => {
+    events.push(event);
+    wake();
+  };
+  for (const name of NAMES)
+    source.addEventListener(name, (event) => put({ name, id: event.lastEventId, data: parse(event.data) }));
+  source.addEventListener("error", () => {
+    if (source.readyState === EventSource.CLOSED) put(null);
+  });
   try {
     while (true) {
-      while (!events.length) await new Promise((done) => { wake = done; });
+      while (!events.length)
+        await new Promise((done) => {
+          wake = done;
+        });
       const event = events.shift();
       if (event === null) return;
       yield event;
@@ -73,9 +86,10 @@ export async function* watchedEvents(address) {
   }
 }
 
-const seconds = (value) => (value === undefined || value === null ? "" : `, about ${value < 10 ? value.toFixed(1) : Math.round(value)} s left`);
+const seconds = (value) =>
+  value === undefined || value === null ? "" : `, about ${value < 10 ? value.toFixed(1) : Math.round(value)} s left`;
 
-// What is shown of a job that runs. `cancel` is called by the button, until the job is known and can be cancelled itself.
+// What is shown of a job that runs. The button calls `cancel` until the job is known, and can be cancelled itself.
 export class Progress {
   constructor(cancel) {
     this.job = null;
@@ -83,14 +97,24 @@ export class Progress {
     this.words = make("span", {}, "sent");
     this.preview = make("img", { class: "preview", alt: "Preview", hidden: "" });
     this.button = make("button", { type: "button", onclick: () => this.cancel(cancel) }, "Cancel");
-    this.element = make("div", { class: "progress" }, make("div", { class: "row" }, this.bar, this.words, this.button), this.preview);
+    this.element = make(
+      "div",
+      { class: "progress" },
+      make("div", { class: "row" }, this.bar, this.words, this.button),
+      this.preview,
+    );
   }
 
   async cancel(otherwise) {
     this.button.disabled = true;
     this.words.textContent = "cancelling ...";
-    try { if (this.job) await callJson(`/api/jobs/${this.job}`, { method: "DELETE" }); else otherwise(); }
-    catch (error) { this.words.textContent = error.message; this.button.disabled = false; }
+    try {
+      if (this.job) await callJson(`/api/jobs/${this.job}`, { method: "DELETE" });
+      else otherwise();
+    } catch (error) {
+      this.words.textContent = error.message;
+      this.button.disabled = false;
+    }
   }
 
   show({ name, data }) {
@@ -99,8 +123,12 @@ export class Progress {
     if (name === "started") this.words.textContent = "started";
     if (name === "progress") {
       if (data.fraction !== undefined) this.bar.value = data.fraction;
-      this.words.textContent = `${data.stage}${data.steps ? ` ${data.step} of ${data.steps}` : ""}${seconds(data.eta_s)}`;
+      const steps = data.steps ? ` ${data.step} of ${data.steps}` : "";
+      this.words.textContent = `${data.stage}${steps}${seconds(data.eta_s)}`;
     }
-    if (name === "preview") { this.preview.src = data.image; this.preview.hidden = false; }
+    if (name === "preview") {
+      this.preview.src = data.image;
+      this.preview.hidden = false;
+    }
   }
 }
