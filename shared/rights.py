@@ -50,7 +50,9 @@ def close_to_others(data_dir: Path, *, ours: bool) -> int:
 
 
 def _is_private(name: str) -> bool:
-    return name in (*PRIVATE, *FILES) or name.startswith(BEGINNINGS)
+    # A file of ours that was being written when its process died is called so.
+    left_over = name.startswith(".") and name.endswith(".part")
+    return name in (*PRIVATE, *FILES) or name.startswith(BEGINNINGS) or left_over
 
 
 def _close_all(entry: os.DirEntry[str], *, nested: bool = False) -> int:

@@ -17,7 +17,16 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has the
 SECRETS = (
     *("api-keys.json", "paths.json", "jobs.sqlite", "jobs.sqlite-wal", "jobs.sqlite-shm", "launcher.json"),
     *("logs/engine.log", "logs/setup.log", "output/20261122/a.png", "uploads/a.png", "input/dream-layer/a.png"),
-    *("reports/report.zip", "user/comfyui.db", "temp/a.png", "run/txt2img.probe", "workflows/shape.json"),
+    *(
+        "jobs.sqlite-reserve",
+        "run/engine.token",
+        ".k2f9.part",
+        "reports/report.zip",
+        "user/comfyui.db",
+        "temp/a.png",
+        "run/txt2img.probe",
+        "workflows/shape.json",
+    ),
 )
 SHARED = ("models/loras/a.safetensors", "engine/ComfyUI/main.py", "custom_nodes/mine.py")
 
