@@ -245,7 +245,9 @@ def test_a_mask_becomes_the_transparency_that_the_graph_uses() -> None:
 
 
 def test_a_graph_that_finds_no_transparency_says_so() -> None:
-    (warning,) = own({"image": PICTURE}, SHARED).warnings
-    assert "takes its mask from the transparency of input_image, which has none" in warning
+    for use in (SHARED, AlphaUse(source=True)):
+        (warning,) = own({"image": PICTURE}, use).warnings
+        assert "takes its mask from the transparency of input_image, which has none" in warning
+    assert own({"image": PICTURE, "mask": HALF_MASK}, AlphaUse(source=True)).warnings == []
     told = own({"image": erased()}, AlphaUse()).warnings
     assert any("there it was taken as white" in warning for warning in told)

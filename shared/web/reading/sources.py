@@ -115,7 +115,7 @@ def read_source(
     if custom is not None and custom.source and not (custom.shared and mask is not None):
         # Opaque or not, it goes into the graph as it is.
         image = sent_image
-        if custom.shared and not is_transparent(image):
+        if (custom.shared or mask is None) and not is_transparent(image):
             warnings.append(
                 "custom_workflow takes its mask from the transparency of input_image, which has none: send a mask, or "
                 "the picture with the part to repaint erased"
