@@ -3,6 +3,7 @@
 import email
 import errno
 import json
+import logging
 import os
 import socket
 import time
@@ -644,3 +645,12 @@ def test_phases_follow_what_a_client_does(server: Served) -> None:
     wait_until(lambda: phases() == [Phase.RUNNING])
     server.go_on.set()
     wait_until(lambda: phases() == [Phase.IDLE])
+
+
+def test_what_strangers_send_is_one_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with serving() as server, caplog.at_level("INFO", logger="waitress"):
+        assert server.get("/quick").ok
+        logging.getLogger("waitress").info("Client disconnected while serving %s", "/a\nERROR\x1b[2J" + "b" * 60_000)
+    (told,) = [each.getMessage() for each in caplog.records if "disconnected" in each.getMessage()]
+    assert told.startswith("Client disconnected while serving /a\\x0aERROR\\x1b[2Jbbb")
+    assert len(told) < 600

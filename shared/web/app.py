@@ -149,5 +149,5 @@ def _http_error(error: HTTPException, service: str, settings: Settings) -> Respo
 
 
 def _unexpected(error: Exception) -> Response:
-    log.exception("unexpected error in %s %s", request.method, request.path, exc_info=error)
+    log.exception("unexpected error in %s %r", request.method, request.path[:LONGEST], exc_info=error)
     return error_reply(DreamLayerError("something went wrong in the server", hint="its log has the details"))

@@ -39,6 +39,9 @@ LARGEST_HEALTH = 10_000
 # Bytes of a body, and of an answer that waits for its client, that are kept in memory; more goes to a file.
 IN_MEMORY = 256 * 1024
 
+# Characters of a message of waitress's that the log keeps.
+LONGEST_MESSAGE = 500
+
 # See `shared.web.intake`, which cannot be imported without waitress.
 Large = Callable[[str, Mapping[str, str]], "tuple[int, Path] | None"]
 
@@ -86,6 +89,7 @@ def make_server(
 
     # It has a line for each request that must wait for a thread.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    logging.getLogger("waitress").addFilter(_on_one_line)
     sockets = [each for port in dict.fromkeys(ports) for each in bind(settings.host, port)]
     if limits is None:
         most = Limits()
@@ -108,6 +112,14 @@ def make_server(
     guard: Guard = app.extensions[GUARD]
     server.listen(app, sockets, options, Intake(large, guard.check_head, server.connections.has_room_for_body))
     return server
+
+
+def _on_one_line(record: logging.LogRecord) -> bool:
+    """Makes a message of waitress's one line that steers no terminal: it has paths in it, and anybody may send any."""
+    shown = record.getMessage()[:LONGEST_MESSAGE]
+    record.msg = "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in shown)
+    record.args = ()
+    return True
 
 
 def is_short(method: str, path: str) -> bool:
