@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from launcher import environment
+from launcher.instance import Instance
 from shared.settings import PROJECT_DIR
 
 
@@ -226,3 +228,18 @@ def test_an_old_python_is_told_so() -> None:
     refused = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert refused.returncode == 1
     assert refused.stderr.strip() == "Dream Layer needs Python 3.10 or newer; this is Python 3.9"
+
+
+def test_a_reader_that_has_enough_is_no_fault_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with `models list | head`: the line that cannot be written must not be taken for a file that cannot."""
+
+    def written(*_: object) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    for name in ("VENV", "STAMP", "MARK"):
+        monkeypatch.setattr(environment, name, tmp_path / name)
+    monkeypatch.setattr(environment, "setup_lock", lambda: Instance(tmp_path, "setup"))
+    monkeypatch.setattr(environment, "_complete", written)
+    with pytest.raises(BrokenPipeError):
+        environment._make(environment.RUNTIME)
+    assert environment.setup_lock().running() is None
