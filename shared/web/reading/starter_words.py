@@ -53,8 +53,11 @@ def means_nothing(prompt: str, files: EmbeddingFiles) -> bool:
 
 def vocabulary() -> str:
     """What the starter knows, in a few words."""
-    kinds = {kind: ", ".join(row.split()[0] for row in VOCABULARY[kind]) for kind in KINDS}
-    return ", ".join(f"{kind} ({names})" for kind, names in kinds.items())
+    firsts = {kind: [row.split()[0] for row in VOCABULARY[kind]] for kind in KINDS}
+    return ", ".join(
+        f"{kind} ({', '.join(word for word in words_of_kind if f'{word}s' != kind)})"
+        for kind, words_of_kind in firsts.items()
+    )
 
 
 def _texts(prompt: str) -> Iterator[str]:
