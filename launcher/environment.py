@@ -44,7 +44,7 @@ MOST_NAMES = 4
 # Seconds in which a set-up that was asked to end does.
 STOP_TIMEOUT = 30.0
 
-HOW_TO_INSTALL = "pip install -r requirements.txt --no-deps, then pip install -r requirements-torch.txt"
+HOW_TO_INSTALL = "pip install -r requirements.txt"
 RUNTIME = ["requirements"]
 DEVELOPMENT = ["requirements", "requirements-dev"]
 
@@ -219,8 +219,8 @@ def go_on_in(python: Path, command: list[str]) -> int:
 
 
 def _locks(name: str) -> list[Path]:
-    """What is installed for the needs in `<name>.in`: the lock, and beside it torch, which has no hashes."""
-    return [path for path in (PROJECT_DIR / f"{name}.txt", PROJECT_DIR / f"{name}-torch.txt") if path.is_file()]
+    """What is installed for the needs in `<name>.in`: a lock with hashes, if there is one, and then what that lacks."""
+    return [path for path in (PROJECT_DIR / f"{name}.lock.txt", PROJECT_DIR / f"{name}.txt") if path.is_file()]
 
 
 def _fingerprint(name: str) -> str:

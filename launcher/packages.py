@@ -42,15 +42,18 @@ class PackagesError(Exception):
 def install_packages(python: Path, files: Sequence[Path], log_path: Path, *, update_pip: bool) -> None:
     """Installs what the requirement files name into the environment of `python`. Raises PackagesError and OSError.
 
-    A file with hashes names all that is needed; each file that pip fetches for it must have one of them. With
-    `update_pip` a pip that is too old to tell its progress is updated first. Ctrl-C ends pip too.
+    Files with hashes come first: pip takes only files that have one of them, and nothing that they do not name. With
+    `update_pip` a pip that is too old to tell its progress is updated before. Ctrl-C ends pip too.
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
     installed = _installed(python)
-    runs = [
-        (arguments, PipOutput(expected_sizes(_missing(paths, installed), cuda=_has_cuda_wheels())))
-        for arguments, paths in _runs(files)
-    ]
+    missing = _missing(files, installed)
+    runs, left = [], set(missing)
+    for arguments, paths in _runs(files):
+        # A package that stands in several files is installed by the first run that has it.
+        wanted = left.intersection(_missing(paths, installed))
+        left -= wanted
+        runs.append((arguments, PipOutput(expected_sizes(sorted(wanted), cuda=_has_cuda_wheels()))))
     begun = time.monotonic()
     with log_path.open("a", encoding="utf-8") as log:
         log.write(f"\n{time.strftime('%Y-%m-%d %H:%M:%S')} installing {', '.join(path.name for path in files)}\n")
@@ -62,7 +65,7 @@ def install_packages(python: Path, files: Sequence[Path], log_path: Path, *, upd
         if not can_move(sys.stdout):
             total = sum(output.total for _, output in runs)
             about = f", about {size_text(total)}" if total else ""
-            say(STEP, f"{_count(len(_missing(files, installed)))} to install{about}; log: {log_path}")
+            say(STEP, f"{_count(len(missing))} to install{about}; log: {log_path}")
         progress = ["--progress-bar", "raw" if version >= MODERN_PIP else "off"]
         for arguments, output in runs:
             if _follow(python, ["install", *progress, *arguments], output, log) != 0:
@@ -75,7 +78,7 @@ def _runs(files: Sequence[Path]) -> list[tuple[list[str], list[Path]]]:
     """The runs of pip that install the files, by its arguments: those with hashes, then the others."""
     hashed = [path for path in files if "--hash=" in path.read_text(encoding="utf-8")]
     others = [path for path in files if path not in hashed]
-    # A lock with hashes names all that is needed but torch, which pip would look for now, and find without a hash.
+    # A lock with hashes names all that is needed but torch, which has none, and is in the file without.
     runs = [(["--require-hashes", "--no-deps"], hashed), ([], others)]
     return [
         ([*options, *(argument for path in paths for argument in ("-r", str(path)))], paths)

@@ -172,9 +172,9 @@ def test_a_package_is_taken_by_its_hash_alone(project: Project) -> None:
 
 def test_torch_comes_after_the_lock_and_without_a_hash(project: Project) -> None:
     make_wheel(project.folder / "wheels", "torchlike", "2.0")
-    lock, torch = project.folder / "requirements.txt", project.folder / "requirements-torch.txt"
+    lock, plain = project.folder / "requirements.lock.txt", project.folder / "requirements.txt"
     lock.write_text(f"tinything==1.0 \\\n    --hash=sha256:{hash_of(project, '1.0')}\n")
-    torch.write_text("torchlike==2.0\n")
+    plain.write_text("tinything==1.0\ntorchlike==2.0\n")
     installed = project.find(install=True)
     assert "2 packages installed" in installed.stdout
     assert [line for line in project.log.splitlines() if line.startswith("Successfully installed")] == [
@@ -183,7 +183,7 @@ def test_torch_comes_after_the_lock_and_without_a_hash(project: Project) -> None
     ]
     assert project.find(install=True).stdout == f"USE {project.python}"
     # A change of either is a reason to look again.
-    torch.write_text("torchlike==2.0\n\n")
+    plain.write_text("tinything==1.0\ntorchlike==2.0\n\n")
     assert "installing packages" in project.find(install=True).stdout
 
 

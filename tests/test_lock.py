@@ -10,7 +10,7 @@ from launcher.pip_output import normalised
 from shared.settings import PROJECT_DIR
 
 # By the file that each is compiled from.
-LOCKS = {"requirements.in": "requirements.txt", "requirements-dev.in": "requirements-dev.txt",
+LOCKS = {"requirements.in": "requirements.lock.txt", "requirements-dev.in": "requirements-dev.txt",
          "requirements-page.in": "requirements-page.txt"}  # fmt: skip
 TORCH = {"torch", "torchaudio", "torchvision"}
 PIN = re.compile(r"^([\w.-]+)==([^\s;\\]+)([^\\\n]*)((?: *\\\n +--hash=sha256:[0-9a-f]{64})*)", re.MULTILINE)
@@ -24,6 +24,10 @@ def text(name: str) -> str:
 def pins(name: str) -> list[tuple[str, str, str]]:
     """Name, version and marker of each line."""
     return [(normalised(name), version, marker.strip()) for name, version, marker, _ in PIN.findall(text(name))]
+
+
+def torch_pins() -> list[tuple[str, str]]:
+    return re.findall(r"^(torch(?:audio|vision)?)==([\d.]+)", text("requirements.in"), re.MULTILINE)
 
 
 def behind(name: str) -> dict[str, str]:
@@ -40,15 +44,14 @@ def test_each_pin_has_its_hashes(lock: str) -> None:
     assert re.sub(r"^#.*\n", "", PIN.sub("", content), flags=re.MULTILINE).strip() == ""
 
 
-def test_only_torch_has_none_and_says_why() -> None:
-    plain = [path.name for path in PROJECT_DIR.glob("requirements*.txt") if "--hash=" not in text(path.name)]
-    assert plain == ["requirements-torch.txt"]
-    assert {name for name, _, _ in pins("requirements-torch.txt")} == TORCH
-    assert not TORCH & {name for name, _, _ in pins("requirements.txt")}
-    source = re.findall(r"^(torch\w*)==([\d.]+)", text("requirements.in"), re.MULTILINE)
-    wanted = {(normalised(name), version) for name, version in source if normalised(name) in TORCH}
-    assert wanted == {(name, version) for name, version, _ in pins("requirements-torch.txt")}
-    assert "requirements.in says why" in text("requirements-torch.txt").replace("\n# ", " ")
+def test_what_a_person_types_installs_the_same_and_torch() -> None:
+    assert "--hash" not in text("requirements.txt")
+    typed = re.findall(r"^([\w.-]+)==([^\s;]+)(.*)$", text("requirements.txt"), re.MULTILINE)
+    wanted = {(normalised(name), version, marker.strip()) for name, version, marker in typed}
+    torch = {pin for pin in wanted if pin[0] in TORCH}
+    assert wanted - torch == set(pins("requirements.lock.txt"))
+    assert torch == {(name, version, "") for name, version in torch_pins()}
+    assert {name for name, _, _ in torch} == TORCH
     assert "have no hashes" in text("requirements.in")
 
 
@@ -58,7 +61,8 @@ def test_the_lock_says_what_is_behind_as_its_source_does(source: str, lock: str)
     assert block is not None
     assert block[0].strip() in text(lock)
     held = behind(source)
-    there = {(name, version) for name, version, _ in (*pins(lock), *pins("requirements-torch.txt"))}
+    there = {(name, version) for name, version, _ in pins(lock)}
+    there |= set(torch_pins())
     assert {(name, version) for name, version in held.items()} <= there
 
 

@@ -242,7 +242,7 @@ def _service_at(address: str, port: int) -> str | None:
 def _serve_development(app: Flask, settings: Settings, port: int) -> None:
     warnings.warn(
         "waitress is not installed: this is Flask's development server, which is not made for real use. "
-        "Run: pip install -r requirements.txt --no-deps",
+        "Run: pip install -r requirements.txt",
         stacklevel=2,
     )
     app.run(host=settings.host, port=port, threaded=True)
