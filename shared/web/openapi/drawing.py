@@ -163,16 +163,17 @@ def _data_url(picture: Image.Image, infotext: str = "") -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _drawn_circle(size: int, circle: RGB, background: RGB) -> Image.Image:
-    """A circle in the middle, half as wide as the picture; smooth, and few bytes as a PNG."""
+def _drawn_circle(size: int, circle: RGB, background: RGB, share: float = 0.5) -> Image.Image:
+    """A circle in the middle, with this share of the picture's width; smooth, and few bytes as a PNG."""
     picture = Image.new("RGB", (2 * size, 2 * size), background)
-    ImageDraw.Draw(picture).ellipse((size // 2, size // 2, size * 3 // 2, size * 3 // 2), fill=circle)
+    near, far = size * (1 - share), size * (1 + share)
+    ImageDraw.Draw(picture).ellipse((near, near, far, far), fill=circle)
     return picture.resize((size, size), Image.Resampling.BOX).quantize(8)
 
 
 BLACK, WHITE, RED, BLUE = (0, 0, 0), (255, 255, 255), (220, 28, 36), (32, 70, 212)
 PICTURE = _data_url(_drawn_circle(256, RED, BLUE))
-MASK = _data_url(_drawn_circle(256, WHITE, BLACK))
+MASK = _data_url(_drawn_circle(256, WHITE, BLACK, 0.8))
 RECIPE = _data_url(
     _drawn_circle(64, RED, BLUE),
     "a red circle on a blue background\nSteps: 10, Sampler: Euler, CFG scale: 3, Seed: 7, Size: 256x256",

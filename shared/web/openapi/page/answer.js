@@ -137,7 +137,7 @@ function warningsOf(headers) {
 // An answer that is a file: a picture is shown, what is to be saved is saved at once.
 export async function fileView(response, type, name) {
   const blob = await response.blob();
-  const address = response.headers.get("Content-Location");
+  const address = response.headers.get("Content-Location") || response.url;
   const named =
     offeredName(response.headers) ||
     (address ? decodeURIComponent(address.split("?")[0].split("/").pop()).replace(/\.\w+$/, "") : name);
