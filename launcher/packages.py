@@ -21,7 +21,9 @@ from launcher.progress import bar, size_text, time_text
 from launcher.terminal import TICK, activity, can_move, columns, draw, erase, plain, say
 
 STEP = "packages"
-PIP_LOCK = Path(__file__).resolve().parents[1] / "requirements-pip.txt"
+PROJECT_DIR = Path(__file__).resolve().parents[1]
+PIP_LOCK = PROJECT_DIR / "requirements-pip.txt"
+LIFELINE = PROJECT_DIR / "shared" / "lifeline.py"
 # The first pip that tells its progress in a form for programs.
 MODERN_PIP = (24, 1)
 # Seconds that pip is given to end by itself, and of which the speed is told.
@@ -152,10 +154,11 @@ class _Pip:
 
     def __init__(self, python: Path, arguments: Sequence[str]) -> None:
         kept = {name: value for name, value in os.environ.items() if name.upper() not in SILENCING}
-        command = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input", "--no-color", *arguments]
+        options = ["--disable-pip-version-check", "--no-input", "--no-color"]
         self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
+            # However we end, pip ends with us: two of them in one environment would spoil it.
+            [str(python), str(LIFELINE), "-m", "pip", *options, *arguments],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env={**kept, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
@@ -186,6 +189,8 @@ class _Pip:
 
     def close(self) -> None:
         """Ends it, if it has not ended."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
         if self._process.poll() is None:
             self._process.terminate()
             try:

@@ -1,4 +1,5 @@
-"""Runs a Python script that ends when its parent does: `python lifeline.py [OPTION ...] SCRIPT [ARGUMENT ...]`.
+"""Runs a Python script that ends when its parent does: `python lifeline.py [OPTION ...] SCRIPT [ARGUMENT ...]`, or with
+`-m MODULE` in place of SCRIPT.
 
 The parent holds the other end of standard input. However it dies, even by SIGKILL, that pipe closes and this process
 ends: no orphan, on any operating system. Standard library only, for the script may run in another environment.
@@ -57,10 +58,16 @@ if __name__ == "__main__":
         else:
             guard = sys.argv[1]
         del sys.argv[:2]
-    # As if the script had been started directly: its own folder first, and ours not at all.
-    sys.path[0] = str(Path(sys.argv[0]).resolve().parent)
+    is_module = sys.argv[0] == "-m"
+    if is_module:
+        del sys.argv[0]
+    # As if it had been started directly: the script's folder first, or the current one, and ours not at all.
+    sys.path[0] = str(Path.cwd() if is_module else Path(sys.argv[0]).resolve().parent)
     secret = _first_line() if guard else ""
     threading.Thread(target=_end_with_parent, name="lifeline", daemon=True).start()
     if guard:
         runpy.run_path(guard)["install"](secret)
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    if is_module:
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    else:
+        runpy.run_path(sys.argv[0], run_name="__main__")

@@ -35,6 +35,17 @@ def test_a_child_runs_as_if_started_directly(tmp_path: Path) -> None:
     runs.stop()
 
 
+def test_a_module_runs_as_if_started_directly(tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text("import sys\nprint(__name__, sys.argv, sys.path[0])\n")
+    command = [sys.executable, str(LIFELINE), "-m", "beside", "argument"]
+    with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        # Before standard input is closed, which would end it.
+        said = process.stdout.read()
+        assert process.wait(20) == 0
+    assert said == f"__main__ ['{tmp_path / 'beside.py'}', 'argument'] {tmp_path}\n"
+
+
 def test_a_child_that_dies_at_its_start_is_reported_at_once_with_its_last_lines(tmp_path: Path) -> None:
     keeper = Keeper(child(tmp_path, "print('one')\nraise SystemExit('no such model')\n"), lambda: False, 60)
     begun = time.monotonic()

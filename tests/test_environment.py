@@ -4,16 +4,19 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import psutil
 import pytest
 
 from launcher import environment
 from launcher.instance import Instance
 from shared.settings import PROJECT_DIR
+from tests.house import wait_until_gone
 
 
 def make_wheel(folder: Path, name: str, version: str) -> None:
@@ -34,6 +37,8 @@ class Project:
         self.folder = folder
         self.venv = folder / ".venv"
         shutil.copytree(PROJECT_DIR / "launcher", folder / "launcher")
+        (folder / "shared").mkdir()
+        shutil.copy(PROJECT_DIR / "shared" / "lifeline.py", folder / "shared")
         self.require("1.0")
 
     def require(self, version: str) -> None:
@@ -217,6 +222,27 @@ def test_the_launcher_goes_on_in_the_environment_that_it_made(project: Project) 
         text=True,
     )
     assert (ended.stdout, ended.returncode) == (f"{project.venv} True False", 3), ended.stderr
+
+
+def test_pip_ends_with_a_launcher_that_is_killed() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        index = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        code = (
+            "import sys, time\nfrom pathlib import Path\nfrom launcher.packages import _Pip\n"
+            f"pip = _Pip(Path(sys.executable), ['download', '--index-url', {index!r}, 'tinything'])\n"
+            "sys.stdout.write(f'{pip._process.pid}\\n')\nsys.stdout.flush()\ntime.sleep(60)\n"
+        )
+        launcher = subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT_DIR, stdout=subprocess.PIPE, text=True)
+        assert launcher.stdout is not None
+        pip = psutil.Process(int(launcher.stdout.readline()))
+        # It asks the index, and waits.
+        connection, _ = silent.accept()
+        with connection:
+            assert b"/tinything/" in connection.recv(1000)
+            launcher.kill()
+            launcher.wait()
+            wait_until_gone([pip])
+        launcher.stdout.close()
 
 
 def test_an_old_python_is_told_so() -> None:
