@@ -35,8 +35,8 @@ def status_of(house: TestHouse, route: str, *heads: str) -> int:
     """Of the answer to a request with these lines in its head."""
     port = int(house.engine.rpartition(":")[2])
     lines = [f"{route} HTTP/1.1", *(head.replace("{port}", str(port)) for head in heads), "Connection: close"]
-    body = '{"clear": true, "prompt": {}}'
-    lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"] if route.startswith("POST") else []
+    body = '{"clear": true, "prompt": {}}' if route.startswith("POST") else ""
+    lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
     with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) as sock:
         sock.sendall("".join(f"{line}\r\n" for line in [*lines, ""]).encode() + body.encode())
         return int(sock.recv(65536).split()[1])
