@@ -89,6 +89,7 @@ def test_the_checkpoint_of_the_settings_is_found_by_any_of_its_names(
 ) -> None:
     control.files |= {"checkpoints": [PAINT, DRAW], "diffusion_models": ["flux-alone.safetensors"]}
     monkeypatch.setattr(control.backend.engine, "system_stats", lambda _timeout: {})
+    monkeypatch.setattr(control.backend.engine, "queue", lambda _timeout: (set(), set()))
     monkeypatch.setattr(control.backend, "settings", control.backend.settings.model_copy(update={"checkpoint": named}))
     answer = control.client.get("/ready")
     assert body(answer)["ready"] is ready
