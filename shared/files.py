@@ -70,7 +70,7 @@ def not_written(what: str, error: OSError, folder: Path, needed: int | None = No
     """The error that says why `what` could not be written into `folder`; with the bytes that it `needed`, if known."""
     if error.errno not in FULL:
         return StorageFailed(
-            f"{what} could not be kept: {error.strerror}", hint="is the data folder there, and writable?"
+            f"{what} could not be kept: {error.strerror}", hint="is the disk full, or the data folder not writable?"
         )
     return disk_full(f"{what} could not be kept ({error.strerror})", folder, needed)
 

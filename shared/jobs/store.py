@@ -476,7 +476,7 @@ class Store:
             if self._reserve is not None and self._reserve.is_wanted(cause):
                 raise disk_full("the jobs' database cannot be written", self._reserve.folder) from error
             raise StorageFailed(
-                f"the jobs' database does not work: {cause}", hint="is the data folder there, and writable?"
+                f"the jobs' database does not work: {cause}", hint="is the disk full, or the data folder not writable?"
             ) from error
 
 
