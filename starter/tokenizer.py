@@ -6,10 +6,12 @@ loads no large library. The merges are CLIP's (Copyright (c) 2021 OpenAI, MIT li
 
 from __future__ import annotations
 
+import bisect
 import functools
 import gzip
 import itertools
 import unicodedata
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +30,8 @@ WORD = regex.compile(
 HINT = regex.compile(
     "|".join(f"{token.removesuffix(END_OF_WORD)}{'$' * token.endswith(END_OF_WORD)}" for token in sorted(KNOWN_TOKENS))
 )
+# Of a pair that is not merged; the rank of any other has fewer than 16 bits, and is another.
+NEVER = 0xFFFF
 # Letters; merging takes the square of it, and no word is longer.
 LONGEST = 64
 
@@ -61,15 +65,14 @@ def is_known(chunk: str) -> bool:
 
 def tokens(chunk: str) -> list[str]:
     """The tokens of some letters without a space: of all neighbours, those are merged first that CLIP merged first."""
-    ranks = _ranks()
     parts = [_symbols()[byte] for byte in chunk.encode()]
     parts[-1] += END_OF_WORD
     while len(parts) > 1:
         pairs = [f"{left} {right}" for left, right in itertools.pairwise(parts)]
-        first = min(pairs, key=lambda pair: ranks.get(pair, len(ranks)))
-        if first not in ranks:
+        ranks = [_rank(pair) for pair in pairs]
+        if min(ranks) == NEVER:
             break
-        parts = _merged(parts, first)
+        parts = _merged(parts, pairs[ranks.index(min(ranks))])
     return parts
 
 
@@ -84,11 +87,22 @@ def _merged(parts: list[str], pair: str) -> list[str]:
     return merged
 
 
+def _rank(pair: str) -> int:
+    """When CLIP merges that pair of tokens; NEVER if it does not."""
+    mark, ranks = hash(pair) & ~NEVER, _ranks()
+    place = bisect.bisect_left(ranks, mark)
+    return ranks[place] & NEVER if place < len(ranks) and ranks[place] & ~NEVER == mark else NEVER
+
+
 @functools.cache
-def _ranks() -> dict[str, int]:
-    """Each pair of tokens that CLIP merges, and when."""
-    lines = gzip.decompress(MERGES.read_bytes()).decode().splitlines()[1:]
-    return {line: rank for rank, line in enumerate(lines)}
+def _ranks() -> array[int]:
+    """Each pair that CLIP merges: 48 bits of its hash, and 16 of its rank; sorted.
+
+    A dictionary of the 48,894 pairs would take 7 MB of a service that has 80, and this takes 0.4.
+    """
+    with gzip.open(MERGES, "rt", encoding="utf-8") as lines:
+        next(lines)
+        return array("q", sorted(hash(line.rstrip("\n")) & ~NEVER | rank for rank, line in enumerate(lines)))
 
 
 @functools.cache
