@@ -11,6 +11,7 @@ import pytest
 from shared.settings import Settings
 from shared.web.backend import Backend
 from shared.web.services import docs_address, ports_of, runs
+from tests.conftest import free_ports
 from tests.served import serving
 from tests.test_openapi import SERVICES
 
@@ -77,17 +78,18 @@ def test_a_service_of_ours_runs_until_it_ends() -> None:
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_service_tells_of_all(tmp_path: Path, service: str) -> None:
     names = ("txt2img", "img2img", "control", "extras", "runs", "report", "img2txt")
-    # Nothing listens on these.
-    ports = {f"{name}_port": 9 for name in names}
+    ports = dict(zip((f"{name}_port" for name in names), free_ports(len(names)), strict=True))
     backend = Backend(Settings(engine_url="http://127.0.0.1:9", data_dir=tmp_path, api_key=KEY, **ports))
     try:
         client = SERVICES[service](backend).test_client()
         assert client.get("/api/services").status_code == 401
-        told = client.get("/api/services", headers={"X-API-Key": KEY, "Host": "localhost:9"}).json
+        told = client.get(
+            "/api/services", headers={"X-API-Key": KEY, "Host": f"localhost:{ports[f'{service}_port']}"}
+        ).json
     finally:
         backend.stop()
     assert told is not None
     assert [each["name"] for each in told["services"]] == list(names)
     assert {each["service"] for each in told["services"]} == set(SERVICES)
     assert not any(each["running"] for each in told["services"])
-    assert {each["docs"] for each in told["services"]} == {"http://localhost:9/docs"}
+    assert [each["docs"] for each in told["services"]] == [f"http://localhost:{port}/docs" for port in ports.values()]
