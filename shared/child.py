@@ -190,10 +190,11 @@ class Keeper:
         """Ends the child and does not start it again."""
         self._stopping.set()
         self.child.stop()
-        if self._thread is not None:
+        # Ctrl-C may have come before it was started.
+        if self._thread is not None and self._thread.is_alive():
             self._thread.join()
-            # The thread may have been starting it at that very moment.
-            self.child.stop()
+        # The thread may have been starting it at that very moment.
+        self.child.stop()
         self.state = "stopped"
 
     def _wait_ready(self) -> None:

@@ -14,6 +14,7 @@ import requests
 from launcher.house import _service_lives
 from launcher.serving import ServedHere
 from shared.child import Child, Keeper
+from shared.jobs.stuck import StuckJobs
 from shared.settings import PROJECT_DIR, Settings
 from shared.web.app import create_app
 from shared.web.connections import Limits
@@ -21,6 +22,7 @@ from shared.web.probe import listen_for_probes, probe
 from shared.web.serve import make_server
 from shared.web.serving import WebServer
 from tests.conftest import free_ports
+from tests.desk import OpenDesk
 from tests.served import PATIENCE, wait_until
 
 # A service with room for four connections.
@@ -156,3 +158,27 @@ def test_a_service_is_kept_while_it_is_crowded_and_started_again_when_it_hangs(
         assert child.pid != first
     finally:
         keeper.stop()
+
+
+def test_what_was_interrupted_while_it_started_can_be_stopped(
+    open_desk: OpenDesk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C comes at any moment, also while a thread is being started."""
+    desk, script = open_desk(), tmp_path / "script.py"
+    script.write_text("import time\ntime.sleep(60)\n")
+    child = Child("thing", [script], python=sys.executable, folder=tmp_path, log_path=tmp_path / "thing.log")
+    stuck, keeper = StuckJobs(desk.client, desk.store, 1.0, None), Keeper(child, lambda: True, 20.0)
+    monkeypatch.setattr(desk.conductor._listener, "start", lambda: None)
+    keeper.start()
+
+    def interrupted(_thread: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        for start in (desk.conductor.start, stuck.start, keeper.wait_ready):
+            with pytest.raises(KeyboardInterrupt):
+                start()
+    for stop in (desk.conductor.stop, stuck.stop, keeper.stop):
+        stop()
+    assert child.pid is None

@@ -86,7 +86,8 @@ class Conductor:
         """Stops following. What is unfinished goes on in the engine, and is for others to adopt."""
         self._stopping = True
         self._events.put(None)
-        if self._thread is not None:
+        # Ctrl-C may have come before it was started.
+        if self._thread is not None and self._thread.is_alive():
             self._thread.join(timeout=5)
         self._listener.stop()
         # Whoever adopts what is left asks the engine for it: by then it must have all that was sent.

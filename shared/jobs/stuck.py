@@ -59,7 +59,8 @@ class StuckJobs:
     def stop(self) -> None:
         """Ends the thread."""
         self._closed.set()
-        if self._thread is not None:
+        # Ctrl-C may have come before it was started.
+        if self._thread is not None and self._thread.is_alive():
             self._thread.join(timeout=TIMEOUT)
 
     def look(self) -> None:
