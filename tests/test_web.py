@@ -1,6 +1,8 @@
 """What every service does with any request: health, errors, CORS, who may call, limits."""
 
+import gc
 import json
+import weakref
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -8,12 +10,15 @@ from typing import Any
 
 import pytest
 import requests
+from flask import Blueprint
 from flask.testing import FlaskClient
+from PIL import Image
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 import txt2img_server
 from shared.errors import InvalidValue
 from shared.settings import Settings
+from shared.web.app import create_app
 from shared.web.backend import Backend
 from shared.web.custom import read_custom
 from tests.house import TIMEOUT, TestHouse
@@ -300,3 +305,25 @@ def test_a_host_that_is_none_is_the_clients_mistake(client: MakeClient, host: st
     _, status, headers = run_wsgi_app(made.application, {**environ, "HTTP_HOST": host})
     assert int(status.split()[0]) < 500
     assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize("kind", [InvalidValue, ZeroDivisionError])
+def test_what_a_refused_request_held_is_freed_at_once(kind: type[Exception], tmp_path: Path) -> None:
+    """An error that stands in a variable of the function that raises it makes a circle, which Python finds late."""
+    routes = Blueprint("held", __name__)
+    held: list[weakref.ref[Image.Image]] = []
+
+    @routes.get("/api/held")
+    def refuse() -> None:
+        picture = Image.new("L", (8, 8))
+        held.append(weakref.ref(picture))
+        error = kind("no")
+        raise error from OSError("why")
+
+    client = create_app("test", Settings(data_dir=tmp_path), [routes]).test_client()
+    gc.disable()
+    try:
+        assert client.get("/api/held").status_code in (422, 500)
+        assert [each() for each in held] == [None]
+    finally:
+        gc.enable()

@@ -1,6 +1,7 @@
 """The Flask application of a service: routes, errors, CORS, who may call."""
 
 import logging
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -83,7 +84,7 @@ def create_app(service: str, settings: Settings, routes: Sequence[Blueprint]) ->
     def restrict_browsers(response: Response) -> Response:
         return restrict(response, keyed=settings.api_key is not None)
 
-    app.register_error_handler(DreamLayerError, error_reply)
+    app.register_error_handler(DreamLayerError, _expected)
     app.register_error_handler(HTTPException, lambda error: _http_error(error, service, settings))
     app.register_error_handler(Exception, _unexpected)
     described = openapi_routes(service, lambda: base_address(settings), settings)
@@ -148,6 +149,24 @@ def _http_error(error: HTTPException, service: str, settings: Settings) -> Respo
     return response
 
 
+def _expected(error: DreamLayerError) -> Response:
+    response = error_reply(error)
+    _let_go(error)
+    return response
+
+
 def _unexpected(error: Exception) -> Response:
     log.exception("unexpected error in %s %r", request.method, request.path[:LONGEST], exc_info=error)
+    _let_go(error)
     return error_reply(DreamLayerError("something went wrong in the server", hint="its log has the details"))
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Frees what the functions hold that an error came through, such as pictures.
+
+    An error and the frames that it came through often refer to each other, and Python looks for such circles only now
+    and then: a service that had refused some large uploads kept them for as long as it had nothing else to do.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
