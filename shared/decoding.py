@@ -31,8 +31,6 @@ BAND = 256
 WITH_ALPHA = ("LA", "RGBA")
 # TIFF's tag PhotometricInterpretation, and its value for pictures in which 0 is white.
 PHOTOMETRIC, MIN_IS_WHITE = 262, 0
-TO_8_BIT = [round(level / 257) for level in range(65536)]
-TO_8_BIT_INVERTED = TO_8_BIT[::-1]
 
 
 class _Unusable(Exception):
@@ -208,7 +206,9 @@ def _is_min_white(image: Image.Image) -> bool:
 
 def _from_16_bit(band: Image.Image, *, inverted: bool) -> Image.Image:
     levels = band.convert("I")
-    grey = levels.point(TO_8_BIT_INVERTED if inverted else TO_8_BIT, "L")
+    # Made each time: kept, the table would take a megabyte of every service.
+    to_8_bit = [round(level / 257) for level in range(65536)]
+    grey = levels.point(to_8_bit[::-1] if inverted else to_8_bit, "L")
     key = band.info.get("transparency")
     if isinstance(key, int):
         opaque = [255] * 65536

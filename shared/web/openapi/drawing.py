@@ -4,7 +4,7 @@ import base64
 import io
 from typing import Annotated
 
-from PIL import Image, ImageDraw
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from pydantic import Field, WithJsonSchema
 
@@ -165,10 +165,12 @@ def _data_url(picture: Image.Image, infotext: str = "") -> str:
 
 def _drawn_circle(size: int, circle: RGB, background: RGB, share: float = 0.5) -> Image.Image:
     """A circle in the middle, with this share of the picture's width; smooth, and few bytes as a PNG."""
-    picture = Image.new("RGB", (2 * size, 2 * size), background)
-    near, far = size * (1 - share), size * (1 + share)
-    ImageDraw.Draw(picture).ellipse((near, near, far, far), fill=circle)
-    return picture.resize((size, size), Image.Resampling.BOX).quantize(8)
+    # Not by ImageDraw, which takes 1.6 MB of every service's memory.
+    distance = Image.radial_gradient("L").resize((2 * size, 2 * size))
+    inside = distance.point(lambda level: 255 if level < 255 * share else 0).resize((size, size), Image.Resampling.BOX)
+    return Image.composite(
+        Image.new("RGB", (size, size), circle), Image.new("RGB", (size, size), background), inside
+    ).quantize(8)
 
 
 BLACK, WHITE, RED, BLUE = (0, 0, 0), (255, 255, 255), (220, 28, 36), (32, 70, 212)
