@@ -34,6 +34,8 @@ def finish(
     job_id = str(uuid.uuid4())
     told = {"request": request, "graph": graph or draw(), "warnings": [], "uploads": [], "seeds": [], "size": None}
     job = NewJob(job_id, kind, "", kind, {**told, **spec})
+    # A backend that runs would adopt the job of an owner that is not alive.
+    backend.store.beat("me")
     row, _ = backend.store.add(job, "me", 1000)
     folder, _, prefix = filename_prefix(job_id, datetime.now()).partition("/")
     images = []
