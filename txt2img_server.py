@@ -12,17 +12,17 @@ from flask import Flask
 
 from shared.web.app import create_app
 from shared.web.backend import Backend
-from shared.web.control.fetch_prompt import suggestion_routes
-from shared.web.control.models import controlnet_routes
-from shared.web.jobs import interrupt_routes, job_routes
-from shared.web.native import image_routes, img2img_routes, txt2img_routes
-from shared.web.options import option_routes
-from shared.web.pnginfo import pnginfo_routes
-from shared.web.ready import ready_routes
+from shared.web.routes.fetch_prompt import suggestion_routes
+from shared.web.routes.generate import image_routes, img2img_routes, txt2img_routes
+from shared.web.routes.jobs import interrupt_routes, job_routes
+from shared.web.routes.models import controlnet_routes
+from shared.web.routes.options import option_routes
+from shared.web.routes.png_info import pnginfo_routes
+from shared.web.routes.ready import ready_routes
+from shared.web.routes.uploads import upload_routes
+from shared.web.routes.upscale import upscale_routes
+from shared.web.routes.workflows import workflow_routes
 from shared.web.service import main
-from shared.web.uploading import upload_routes
-from shared.web.upscaling import upscale_routes
-from shared.web.workflows import workflow_routes
 
 
 def build(backend: Backend) -> Flask:

@@ -23,8 +23,8 @@ import requests
 
 from shared.settings import Settings
 from shared.web.app import create_app
-from shared.web.capacity import raise_descriptors
-from shared.web.serve import make_server
+from shared.web.server.capacity import raise_descriptors
+from shared.web.server.run import make_server
 
 IDLE, BODIES = 1050, 560
 # Bytes that a body announces, and those of it that come.

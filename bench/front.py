@@ -26,9 +26,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.front_clients import Drawing
-from bench.front_house import House, running_house
 from bench.front_rounds import LONG, Load, Pauses, Rounds, Side, percentile
 from bench.front_service import blank
+from bench.front_stack import Stack, running_stack
 from launcher.terminal import interrupt_on_stop_signals
 from workflows.txt2img import txt2img
 
@@ -89,23 +89,23 @@ def main() -> None:
     asked = parser.parse_args()
     interrupt_on_stop_signals()
     try:
-        with running_house() as house:
-            measure(house, QUICK if asked.quick else WHOLE, max(1, asked.rounds))
-            house.check()
+        with running_stack() as stack:
+            measure(stack, QUICK if asked.quick else WHOLE, max(1, asked.rounds))
+            stack.check()
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def measure(house: House, plan: Plan, times: int) -> None:
+def measure(stack: Stack, plan: Plan, times: int) -> None:
     """Carries out the plan, and writes each line when it is known."""
-    rounds = Rounds(house)
+    rounds = Rounds(stack)
     rounds.warm_up(list({load.drawing.name: load.drawing for load in plan.loads}.values()), MOST_CLIENTS)
-    _write(f"engine on the {'CPU' if house.on_cpu else 'GPU'}; times in ms; cpu: the service's, for each job")
+    _write(f"engine on the {'CPU' if stack.on_cpu else 'GPU'}; times in ms; cpu: the service's, for each job")
     _write(_row(HEADS))
     for load in plan.loads:
         bare, ours = rounds.compare(load, times)
         _write(_compared(load, bare, ours))
-    _write(f"\nmemory of the service after these: {house.memory():.1f} MB")
+    _write(f"\nmemory of the service after these: {stack.memory():.1f} MB")
     for name, pauses in zip(("bare", "ours"), rounds.pauses(SMALL, *plan.pauses), strict=True):
         _write(_paused(name, pauses))
     grown = [f"{megabytes:.1f} MB after {jobs} jobs" for jobs, megabytes in rounds.growth(BLANK, *plan.growth)]

@@ -19,8 +19,8 @@ from shared.engine.client import EngineClient
 from shared.jobs.names import filename_prefix
 from shared.schema.request import Txt2ImgRequest
 from shared.web.body import Fields
-from shared.web.reading.inventory import Inventory
-from shared.web.reading.requests import Context, read_txt2img
+from shared.web.parsing.model_catalog import ModelCatalog
+from shared.web.parsing.requests import Context, read_txt2img
 from starter import CHECKPOINT_NAME
 from workflows.graph import Graph
 
@@ -38,7 +38,7 @@ class Drawing:
     fields: Mapping[str, Any]
     recipe: Callable[[Txt2ImgRequest, str], Graph]
 
-    def graph(self, inventory: Inventory, job_id: str, seed: int) -> dict[str, Any]:
+    def graph(self, inventory: ModelCatalog, job_id: str, seed: int) -> dict[str, Any]:
         """The graph that our service would send, but for the folder of the picture."""
         fields = Fields({**self.fields, "seed": seed}, {})
         request = read_txt2img(fields, Context(CHECKPOINT_NAME, inventory, lambda _: None)).request

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from bench.front_clients import Bare, Client, Drawing, Ours
-from bench.front_house import House
+from bench.front_stack import Stack
 
 # Seconds; a pause of the engine that is longer is likely ComfyUI's own.
 LONG = 0.05
@@ -57,10 +57,10 @@ class Pauses:
 
 
 class Rounds:
-    """Measures one house. Each job has a seed of its own."""
+    """Measures one stack. Each job has a seed of its own."""
 
-    def __init__(self, house: House) -> None:
-        self._house = house
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
         self._seeds = itertools.count(1)
 
     def warm_up(self, drawings: Sequence[Drawing], clients: int) -> None:
@@ -78,9 +78,9 @@ class Rounds:
                 continue
             ways: list[tuple[Callable[[], Client], Side]] = [(self._bare, bare), (self._ours, ours)]
             for connect, side in reversed(ways) if number % 2 else ways:
-                used = self._house.processor()
+                used = self._stack.processor()
                 self._block(load, connect, side)
-                side.processor += self._house.processor() - used
+                side.processor += self._stack.processor() - used
         return bare, ours
 
     def pauses(self, drawing: Drawing, queued: int, limit: float) -> tuple[Pauses, Pauses]:
@@ -98,7 +98,7 @@ class Rounds:
                 client.wait(jobs[last])
                 spans = sorted(set(client.spans()))
                 client.cancel(jobs[last + 1 :])
-            self._house.wait_idle()
+            self._stack.wait_idle()
             seconds = [begun - ended for (_, ended), (begun, _) in itertools.pairwise(spans)]
             found.append(
                 Pauses(
@@ -112,21 +112,21 @@ class Rounds:
     def growth(self, drawing: Drawing, few: int, many: int, limit: float) -> list[tuple[int, float]]:
         """A fresh service's jobs and memory in MB: at its start, after few jobs, after many; fewer if `limit` seconds
         do not suffice."""
-        self._house.renew_service()
-        side, found = Side(), [(0, self._house.memory())]
+        self._stack.renew_service()
+        side, found = Side(), [(0, self._stack.memory())]
         for jobs in (few, many - few):
             self._block(Load(drawing, 8, jobs, limit=limit), self._ours, side)
-            found.append((len(side.seconds), self._house.memory()))
+            found.append((len(side.seconds), self._stack.memory()))
         return found
 
     def _bare(self) -> Client:
-        return Bare(self._house.engine_url, self._house.access)
+        return Bare(self._stack.engine_url, self._stack.access)
 
     def _ours(self) -> Client:
-        return Ours(self._house.service_url)
+        return Ours(self._stack.service_url)
 
     def _job_by_job(self, load: Load, bare: Side, ours: Side) -> None:
-        used, until = self._house.processor(), time.perf_counter() + load.limit
+        used, until = self._stack.processor(), time.perf_counter() + load.limit
         with _closed(self._bare()) as one, _closed(self._ours()) as other:
             ways = [(one, bare), (other, ours)]
             for _ in range(load.jobs):
@@ -136,7 +136,7 @@ class Rounds:
                 ways.reverse()
                 if time.perf_counter() > until:
                     break
-        ours.processor += self._house.processor() - used
+        ours.processor += self._stack.processor() - used
 
     def _block(self, load: Load, connect: Callable[[], Client], side: Side) -> None:
         """All clients at the same time, each with one job after the other, until there are no more."""
@@ -163,7 +163,7 @@ class Rounds:
                     side.seconds += taken.result()
                 side.wall += time.perf_counter() - begun
             finally:
-                # If one failed, or somebody pressed Ctrl-C, the others begin no more, and fail when the house is down.
+                # If one failed, or somebody pressed Ctrl-C, the others begin no more, and fail when the stack is down.
                 until = 0.0
                 pool.shutdown(wait=False, cancel_futures=True)
 

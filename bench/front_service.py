@@ -14,8 +14,8 @@ import txt2img_server
 from shared.engine.client import Outcome
 from shared.schema.request import Txt2ImgRequest
 from shared.web.backend import Backend
-from shared.web.native import generation_routes
-from shared.web.reading.requests import read_txt2img
+from shared.web.parsing.requests import read_txt2img
+from shared.web.routes.generate import generation_routes
 from shared.web.service import main
 from workflows import nodes
 from workflows.graph import Graph, Image

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.front_house import House, running_house
+from bench.front_stack import Stack, running_stack
 from starter.evaluate import Row, ask, draw, judge, sheet
 from starter.reading import Picture, read
 
@@ -39,19 +39,19 @@ class Way:
     pictures: list[Picture] = field(default_factory=list)
 
 
-def measure(house: House, side: int, numbers: range, names: Sequence[str]) -> dict[str, Way]:
+def measure(stack: Stack, side: int, numbers: range, names: Sequence[str]) -> dict[str, Way]:
     """Draws the prompts of these numbers in these ways, at `side` pixels squared."""
     rng = np.random.default_rng(side)
     asked = [ask(rng, 1) for _ in range(numbers.stop)]
     ways = {name: Way() for name in names}
     row = Row("", side=side)
-    draw(house.service_url, asked[0][0], Row("", side=128), WARM_UP)
+    draw(stack.service_url, asked[0][0], Row("", side=128), WARM_UP)
     for number in numbers:
         prompt, background, things = asked[number]
         for name in names if number % 2 else reversed(names):
-            way, before = ways[name], house.engine_processor()
-            picture, seconds = draw(house.service_url, prompt, row, number, large_sizes=name)
-            way.processor.append(house.engine_processor() - before)
+            way, before = ways[name], stack.engine_processor()
+            picture, seconds = draw(stack.service_url, prompt, row, number, large_sizes=name)
+            way.processor.append(stack.engine_processor() - before)
             way.seconds.append(seconds)
             way.pictures.append(picture)
             way.marks.append(judge(read(picture), background, things))
@@ -84,10 +84,10 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, help="keep a sheet of each way in this folder")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    with running_house() as house:
+    with running_stack() as stack:
         numbers = range(args.first, args.first + args.count)
-        ways = measure(house, args.side, numbers, [args.only] if args.only else WAYS)
-        house.check()
+        ways = measure(stack, args.side, numbers, [args.only] if args.only else WAYS)
+        stack.check()
     for name, way in ways.items() if args.pictures else ():
         args.pictures.mkdir(parents=True, exist_ok=True)
         Image.fromarray(sheet(way.pictures)).save(args.pictures / f"{args.side}-{args.first}-{name}.png")

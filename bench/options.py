@@ -12,7 +12,7 @@ import time
 
 import requests
 
-from bench.front_house import running_house
+from bench.front_stack import running_stack
 from shared.engine.catalog import FRESH
 
 
@@ -29,10 +29,10 @@ def main() -> None:
     parser.add_argument("rounds", type=int, nargs="?", default=20)
     rounds = parser.parse_args().rounds
     rows: dict[str, list[float]] = {"engine": [], "ours, known": [], "ours, asked anew": []}
-    with running_house() as house, requests.Session() as session:
+    with running_stack() as stack, requests.Session() as session:
         session.trust_env = False
-        session.headers.update(house.access.headers())
-        engine, ours = f"{house.engine_url}/object_info", f"{house.service_url}/api/options"
+        session.headers.update(stack.access.headers())
+        engine, ours = f"{stack.engine_url}/object_info", f"{stack.service_url}/api/options"
         for url in (engine, ours):
             seconds(session, url)
         for _ in range(rounds):
@@ -40,7 +40,7 @@ def main() -> None:
             time.sleep(1.5 * FRESH)
             rows["ours, asked anew"].append(seconds(session, ours))
             rows["ours, known"].append(seconds(session, ours))
-        house.check()
+        stack.check()
     lines = [f"{'':18}{'median ms':>10}{'min':>8}{'max':>8}{'/ engine':>10}"]
     for name, taken in rows.items():
         ratio = statistics.median(mine / theirs for mine, theirs in zip(taken, rows["engine"], strict=True))

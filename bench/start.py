@@ -1,6 +1,6 @@
 """How long everything takes to start, and how much memory the services hold: `python -m bench.start [ROUNDS]`.
 
-Each round starts, in turn, the bare engine (ComfyUI with our arguments), the whole house (`up`, set up before), and
+Each round starts, in turn, the bare engine (ComfyUI with our arguments), the whole stack (`up`, set up before), and
 each service alone, and takes the time until it answers. What counts is the ratio up / engine: on a machine that is set
 up, `up` should cost no more than the engine's own start. Run it in the project's environment, and nothing beside it.
 """

@@ -16,7 +16,7 @@ from launcher.environment import (
     go_on_in,
     stop_setup,
 )
-from launcher.terminal import complain, interrupt_on_stop_signals, prepare_output, say
+from launcher.terminal import interrupt_on_stop_signals, prepare_output, print_error, print_status
 
 # These make or complete the environment; the others use it as it is, for who asks for a log wants no download.
 INSTALLING = ("up", "models", "test")
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
         options, rest = parse(arguments)
         interrupt_on_stop_signals()
         if options.command == "stop" and (process := stop_setup()) is not None:
-            say("stopped", f"the set-up of process {process}; the next `up` does it again")
+            print_status("stopped", f"the set-up of process {process}; the next `up` does it again")
             return 0
         testing = options.command == "test"
         install = options.command in INSTALLING and not options.no_install
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
         return code
     except SetupIncompleteError as problem:
-        complain("environment", problem.message, problem.hint)
+        print_error("environment", problem.message, problem.hint)
         return 1
     except BrokenPipeError:
         # `| head` has read enough; what is still to be written at exit goes nowhere.
@@ -70,6 +70,6 @@ def _command(options: argparse.Namespace, rest: Sequence[str]) -> Callable[[], i
         from launcher.operating import run_operation
 
         return lambda: run_operation(options)
-    from launcher.house import run_house
+    from launcher.stack import run_stack
 
-    return lambda: run_house(services=options.command == "up", starter=not options.no_starter)
+    return lambda: run_stack(services=options.command == "up", starter=not options.no_starter)

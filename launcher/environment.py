@@ -23,8 +23,7 @@ from pathlib import Path
 
 from launcher.instance import Instance, Record, terminate
 from launcher.packages import PackagesError, install_packages
-from launcher.progress import time_text
-from launcher.terminal import activity, cause, say
+from launcher.terminal import activity, cause, print_status, time_text
 
 PROJECT_DIR = Path(__file__).resolve().parents[1]
 VENV = PROJECT_DIR / ".venv"
@@ -139,8 +138,8 @@ def _complete(python: Path, installed: dict[str, str], wanted: dict[str, str]) -
                 f"a virtual environment could not be made in {VENV}: {error}",
                 "on Debian and Ubuntu: apt install python3-venv; then run the same command again",
             ) from error
-        say(STEP, f"made .venv in {time_text(time.monotonic() - begun)}")
-    say(STEP, "installing packages" + ("" if installed else " (the first time; this can take some minutes)"))
+        print_status(STEP, f"made .venv in {time_text(time.monotonic() - begun)}")
+    print_status(STEP, "installing packages" + ("" if installed else " (the first time; this can take some minutes)"))
     MARK.touch()
     try:
         files = [path for name in wanted for path in _locks(name)]
@@ -152,7 +151,7 @@ def _complete(python: Path, installed: dict[str, str], wanted: dict[str, str]) -
         ) from error
     STAMP.write_text(json.dumps({**installed, **wanted}), encoding="utf-8")
     MARK.unlink()
-    say(STEP, f"ready in .venv after {time_text(time.monotonic() - begun)}")
+    print_status(STEP, f"ready in .venv after {time_text(time.monotonic() - begun)}")
 
 
 def is_complete() -> bool:

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
-from launcher.terminal import plain, say
+from launcher.terminal import plain, print_status
 from shared.errors import Cancelled, SetupError
+from shared.jobs.database import JobRow, State
 from shared.jobs.store import Store
-from shared.jobs.tables import JobRow, State
 from shared.settings import Settings
 from shared.web.backend import open_store
 
@@ -25,7 +25,7 @@ def run_jobs(settings: Settings, options: argparse.Namespace, *, running: bool) 
     if not _exists(settings):
         if options.action == "cancel" and options.id != "all":
             raise SetupError(STEP, "there are no jobs")
-        say(STEP, "there are no jobs")
+        print_status(STEP, "there are no jobs")
         return 0
     with _opened(settings) as store:
         if options.action == "cancel":
@@ -52,12 +52,12 @@ def _list(store: Store, *, finished: bool, running: bool) -> None:
 def _cancel(store: Store, wanted: str) -> None:
     if wanted == "all":
         cancelled = sum(_cancel_one(store, row) for row in _unfinished(store))
-        say(STEP, f"{_count(cancelled)} cancelled" if cancelled else "there was no unfinished job")
+        print_status(STEP, f"{_count(cancelled)} cancelled" if cancelled else "there was no unfinished job")
         return
     row = _find(store, wanted)
     if not _cancel_one(store, row):
         raise SetupError(STEP, f"job {row.id} is finished", hint="python dream_layer.py jobs list shows what is not")
-    say(STEP, f"{row.id} is cancelled")
+    print_status(STEP, f"{row.id} is cancelled")
 
 
 def _cancel_one(store: Store, row: JobRow) -> bool:

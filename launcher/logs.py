@@ -8,7 +8,7 @@ from pathlib import Path
 
 from launcher.arguments import LOGS
 from launcher.environment import SETUP_LOG
-from launcher.terminal import BOLD, complain, paint, plain
+from launcher.terminal import BOLD, paint, plain, print_error
 from shared.settings import Settings
 
 # Seconds between two looks at files that are followed.
@@ -24,7 +24,7 @@ def show_logs(settings: Settings, name: str | None, *, lines: int, follow: bool)
     paths = {each: log_path(settings, each) for each in LOGS if name in (None, each)}
     there = [each for each, path in paths.items() if path.is_file()]
     if not there and not follow:
-        complain("logs", f"there is no log{f' of {name}' if name else ''} yet", f"in {settings.log_dir}")
+        print_error("logs", f"there is no log{f' of {name}' if name else ''} yet", f"in {settings.log_dir}")
         return 1
     followed = {each: Followed(path) for each, path in paths.items()}
     for each in there:

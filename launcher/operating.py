@@ -8,12 +8,12 @@ from collections.abc import Mapping
 
 import psutil
 
-from launcher.house import addresses_of
 from launcher.instance import Instance, Record, terminate
 from launcher.jobs import run_jobs
 from launcher.logs import show_logs
+from launcher.stack import addresses_of
 from launcher.status import NOTHING_RUNS, TIMEOUT, Status, probe, status_text
-from launcher.terminal import BOLD, CYAN, activity, cause, complain, paint, plain, say
+from launcher.terminal import BOLD, CYAN, activity, cause, paint, plain, print_error, print_status
 from shared.engine.access import engine_access
 from shared.engine.client import EngineClient
 from shared.errors import DreamLayerError, EngineDenied, EngineError, SetupError
@@ -40,11 +40,11 @@ def run_operation(options: argparse.Namespace) -> int:
             return show_logs(settings, options.name, lines=options.lines, follow=options.follow)
         return run_jobs(settings, options, running=instance.running() is not None)
     except DreamLayerError as error:
-        complain(error.step if isinstance(error, SetupError) else options.command, plain(error.message), error.hint)
+        print_error(error.step if isinstance(error, SetupError) else options.command, plain(error.message), error.hint)
     except BrokenPipeError:
         raise
     except OSError as error:
-        complain(options.command, cause(error), "may this user read and write the data folder?")
+        print_error(options.command, cause(error), "may this user read and write the data folder?")
     return 1
 
 
@@ -68,17 +68,17 @@ def _stop(settings: Settings, instance: Instance) -> int:
         psutil.Process(record.pid).kill()
         if not instance.wait_for_end(END_TIMEOUT):
             raise SetupError("stop", f"process {record.pid} does not end", hint="end it with the system's own means")
-        say("stopped", f"process {record.pid} did not end within {END_TIMEOUT:.0f} s and was killed")
+        print_status("stopped", f"process {record.pid} did not end within {END_TIMEOUT:.0f} s and was killed")
         return 0
-    say("stopped", f"everything that process {record.pid} had started")
+    print_status("stopped", f"everything that process {record.pid} had started")
     return 0
 
 
 def _nothing_to_stop(status: Status) -> int:
     if not status.services:
-        say("stopped", "nothing was running")
+        print_status("stopped", "nothing was running")
         return 0
-    complain(
+    print_error(
         "stop",
         f"no launcher runs on this data folder, but {' and '.join(status.services)} answered",
         "end what was started by hand in its own terminal, with Ctrl-C",
@@ -101,10 +101,10 @@ def is_launcher(record: Record) -> bool:
 def _open(settings: Settings, instance: Instance) -> int:
     page = addresses_of(settings).page
     if not any(part.answers for part in probe(settings, instance.running()).parts if part.name == "txt2img"):
-        complain("open", f"nothing answers at {page}", "python dream_layer.py up starts it")
+        print_error("open", f"nothing answers at {page}", "python dream_layer.py up starts it")
         return NOTHING_RUNS
     opened = _in_browser(page)
-    say("page" if not opened else "opened", paint(page, BOLD, CYAN))
+    print_status("page" if not opened else "opened", paint(page, BOLD, CYAN))
     return 0
 
 
@@ -119,15 +119,15 @@ def _open_engine(settings: Settings) -> int:
     except EngineDenied:
         raise
     except EngineError as error:
-        complain("open", error.message, error.hint)
+        print_error("open", error.message, error.hint)
         return NOTHING_RUNS
     page = access.page(settings.engine_address)
     if _in_browser(page):
         # Without the token, which the browser has now.
-        say("opened", paint(f"{settings.engine_address}/", BOLD, CYAN))
+        print_status("opened", paint(f"{settings.engine_address}/", BOLD, CYAN))
     else:
-        say("page", paint(page, BOLD, CYAN))
-        say("", "good until the engine is started again")
+        print_status("page", paint(page, BOLD, CYAN))
+        print_status("", "good until the engine is started again")
     return 0
 
 

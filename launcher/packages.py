@@ -17,13 +17,24 @@ from pathlib import Path
 from typing import TextIO
 
 from launcher.pip_output import PipOutput, expected_sizes, normalised
-from launcher.progress import bar, size_text, time_text
-from launcher.terminal import TICK, activity, can_move, columns, draw, erase, plain, say
+from launcher.terminal import (
+    TICK,
+    activity,
+    bar,
+    can_move,
+    columns,
+    draw,
+    erase,
+    plain,
+    print_status,
+    size_text,
+    time_text,
+)
 
 STEP = "packages"
 PROJECT_DIR = Path(__file__).resolve().parents[1]
 PIP_LOCK = PROJECT_DIR / "requirements-pip.txt"
-LIFELINE = PROJECT_DIR / "shared" / "lifeline.py"
+PARENT_WATCH = PROJECT_DIR / "shared" / "parent_watch.py"
 # The first pip that tells its progress in a form for programs.
 MODERN_PIP = (24, 1)
 # Seconds that pip is given to end by itself, and of which the speed is told.
@@ -33,7 +44,7 @@ LAST_LINES = 8
 MARKER = re.compile(r"(?:^|and )(python_full_version|sys_platform) (<|>=|==|!=) '(\d+\.\d+(?:\.\*)?|[a-z]\w*)'")
 # The part of all that must be fetched before the time that is left can be told.
 TELLING = 0.02
-# pip heeds these too; with them it would say less than is read here.
+# pip heeds these too; with them it would print_status less than is read here.
 SILENCING = ("PIP_QUIET", "PIP_VERBOSE", "PIP_PROGRESS_BAR", "PIP_LOG", "PIP_NO_COLOR")
 
 
@@ -67,13 +78,15 @@ def install_packages(python: Path, files: Sequence[Path], log_path: Path, *, upd
         if not can_move(sys.stdout):
             total = sum(output.total for _, output in runs)
             about = f", about {size_text(total)}" if total else ""
-            say(STEP, f"{_count(len(missing))} to install{about}; log: {log_path}")
+            print_status(STEP, f"{_count(len(missing))} to install{about}; log: {log_path}")
         progress = ["--progress-bar", "raw" if version >= MODERN_PIP else "off"]
         for arguments, output in runs:
             if _follow(python, ["install", *progress, *arguments], output, log) != 0:
                 raise PackagesError("\n".join(f"    {line}" for line in last_lines(log_path)))
     count = sum(len(output.packages) for _, output in runs)
-    say(STEP, f"{_count(count) if count else 'nothing new'} installed after {time_text(time.monotonic() - begun)}")
+    print_status(
+        STEP, f"{_count(count) if count else 'nothing new'} installed after {time_text(time.monotonic() - begun)}"
+    )
 
 
 def _runs(files: Sequence[Path]) -> list[tuple[list[str], list[Path]]]:
@@ -123,7 +136,9 @@ class _Run:
         if output.phase == "installing" and not self._fetched_told:
             self._fetched_told = True
             if output.fetched:
-                say(STEP, f"fetched {size_text(output.fetched)} in {time_text(time.monotonic() - self._begun)}")
+                print_status(
+                    STEP, f"fetched {size_text(output.fetched)} in {time_text(time.monotonic() - self._begun)}"
+                )
         if self._moving:
             draw(f"  {STEP:<12} {self._fetching() if output.phase == 'fetching' else self._installing()}")
 
@@ -157,7 +172,7 @@ class _Pip:
         options = ["--disable-pip-version-check", "--no-input", "--no-color"]
         self._process = subprocess.Popen(
             # However we end, pip ends with us: two of them in one environment would spoil it.
-            [str(python), str(LIFELINE), "-m", "pip", *options, *arguments],
+            [str(python), str(PARENT_WATCH), "-m", "pip", *options, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

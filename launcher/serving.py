@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from shared.errors import SetupError
-from shared.web.serving import WebServer
+from shared.web.server.loop import WebServer
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class ServedHere:
         self._turns, self._deaf = 0, 0
         self._server: WebServer | None = None
         self._thread: threading.Thread | None = None
-        self._keeper = threading.Thread(target=self._keep, name=f"keeper-{name}", daemon=True)
+        self._keeper = threading.Thread(target=self._keep, name=f"supervisor-{name}", daemon=True)
         self._stopping = threading.Event()
 
     @property

@@ -18,9 +18,9 @@ from shared.engine.access import engine_access
 from shared.engine.client import EngineClient
 from shared.errors import EngineDenied, EngineError, EngineUnavailable
 from shared.settings import Settings
-from shared.web.serve import reachable
+from shared.web.server.run import reachable
 
-# Exit codes: everything answers, a part of it does, nothing runs (as LSB's init scripts say it).
+# Exit codes: everything answers, a part of it does, nothing runs (as LSB's init scripts print_status it).
 ALL_RUNS, PART_RUNS, NOTHING_RUNS = 0, 1, 3
 TIMEOUT = 5.0
 

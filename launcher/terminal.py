@@ -11,6 +11,36 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TextIO
 
+FILLED, EMPTY = "#", "."
+# Characters of a bar, by those of the whole line from which on there is room for it.
+BARS = ((110, 24), (80, 10))
+
+
+def size_text(size: float) -> str:
+    """As a person says it: 340 MB, 6.9 GB."""
+    if size <= 0:
+        return "nothing"
+    if size < 1_000_000:
+        return f"{max(1, round(size / 1000))} kB"
+    return f"{size / 1e9:.1f} GB" if size >= 999_500_000 else f"{size / 1e6:.0f} MB"
+
+
+def time_text(seconds: float) -> str:
+    """As a clock shows it: 0:42, 12:05, 1:02:03."""
+    whole = max(0, round(seconds))
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+def bar(fraction: float, columns: int = BARS[0][0]) -> str:
+    """How much is done, 0 to 1, as a bar with its percentage, in a line of `columns`; a narrow one has no bar."""
+    part = min(1.0, max(0.0, fraction))
+    length = next((length for least, length in BARS if columns >= least), 0)
+    filled = int(part * length)
+    drawn = f"[{FILLED * filled}{EMPTY * (length - filled)}] " if length else ""
+    return f"{drawn}{int(part * 100):3d} %"
+
+
 # ANSI: to the first column and clear the line; colours and weights.
 ERASE = "\r\033[K"
 BOLD, DIM, RED, GREEN, CYAN = "1", "2", "31", "32", "36"
@@ -68,13 +98,13 @@ def erase_prefix(stream: TextIO) -> str:
     return ERASE if can_move(stream) else ""
 
 
-def say(topic: str, text: str) -> None:
+def print_status(topic: str, text: str) -> None:
     """One line: what it is about, and what happened."""
     sys.stdout.write(f"{erase_prefix(sys.stdout)}  {topic:<{WIDTH}} {text}\n")
     sys.stdout.flush()
 
 
-def complain(step: str, message: str, hint: str | None) -> None:
+def print_error(step: str, message: str, hint: str | None) -> None:
     """A step that failed: which, why, and what to do."""
     sys.stdout.flush()
     failed = paint(f"{plain(step)} failed:", BOLD, RED, stream=sys.stderr)

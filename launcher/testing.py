@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from launcher.environment import PROJECT_DIR
-from launcher.terminal import complain, say
+from launcher.terminal import print_error, print_status
 from shared.engine.process import find_engine
 from shared.errors import SetupError
 from shared.settings import load_settings
@@ -16,7 +16,7 @@ def run_tests(pytest_arguments: Sequence[str]) -> int:
     try:
         engine = find_engine(load_settings())
     except SetupError as error:
-        complain(error.step, error.message, error.hint)
+        print_error(error.step, error.message, error.hint)
         return 1
-    say("engine", str(engine))
+    print_status("engine", str(engine))
     return subprocess.run([sys.executable, "-m", "pytest", *pytest_arguments], cwd=PROJECT_DIR, check=False).returncode

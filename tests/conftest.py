@@ -1,4 +1,4 @@
-"""What tests share. Those that take `house` run against the real thing: launcher, engine, services, starter model."""
+"""What tests share. Those that take `stack` run against the real thing: launcher, engine, services, starter model."""
 
 import os
 import signal
@@ -14,15 +14,15 @@ import psutil
 import pytest
 import requests
 
-from shared.engine.families import ModelFile
 from shared.engine.install import engine_dir
+from shared.models.detect import ModelFile
 from shared.settings import PREFIX, PROJECT_DIR, Settings
 from shared.web.backend import Backend
-from shared.web.control.model_upload import ModelUploads
+from shared.web.routes.model_upload import ModelUploads
 from tests.control import Control, Managed
-from tests.desk import Desk, OpenDesk
 from tests.fake_engine import FakeEngine
-from tests.house import TestHouse, wait_until_gone
+from tests.harness import Harness, OpenHarness
+from tests.stack import TestStack, wait_until_gone
 
 START_TIMEOUT = 240
 # Secrets in the user's shell, which are not for the engine.
@@ -98,7 +98,7 @@ def launcher_environment(data_dir: Path) -> dict[str, str]:
 
 
 @contextmanager
-def launched(folder: Path, environ: dict[str, str]) -> Iterator[TestHouse]:
+def launched(folder: Path, environ: dict[str, str]) -> Iterator[TestStack]:
     """Everything, started as a user starts it; stopped by SIGTERM and seen to be gone."""
     output = folder / "launcher.log"
     with output.open("wb") as log:
@@ -109,7 +109,7 @@ def launched(folder: Path, environ: dict[str, str]) -> Iterator[TestHouse]:
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-    running = TestHouse(process, environ, Path(environ[f"{PREFIX}DATA_DIR"]), output)
+    running = TestStack(process, environ, Path(environ[f"{PREFIX}DATA_DIR"]), output)
     try:
         deadline = time.monotonic() + START_TIMEOUT
         while "Ctrl-C stops everything" not in running.output():
@@ -126,9 +126,9 @@ def launched(folder: Path, environ: dict[str, str]) -> Iterator[TestHouse]:
 
 
 @pytest.fixture(scope="session")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestHouse]:
-    """The house that most tests share."""
-    folder = tmp_path_factory.mktemp("house")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestStack]:
+    """The stack that most tests share."""
+    folder = tmp_path_factory.mktemp("stack")
     with launched(folder, launcher_environment(folder / "data")) as running:
         yield running
     for url in (running.txt2img, running.img2img, running.control, running.engine):
@@ -137,11 +137,11 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestHouse]:
 
 
 @pytest.fixture
-def own_house(tmp_path: Path, house: TestHouse) -> Iterator[TestHouse]:
-    """A house of the test's own, to be ill-treated; with the models of the shared one."""
+def own_stack(tmp_path: Path, stack: TestStack) -> Iterator[TestStack]:
+    """A stack of the test's own, to be ill-treated; with the models of the shared one."""
     environ = launcher_environment(tmp_path / "data")
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "models").symlink_to(house.data_dir / "models", target_is_directory=True)
+    (tmp_path / "data" / "models").symlink_to(stack.data_dir / "models", target_is_directory=True)
     with launched(tmp_path, environ) as running:
         yield running
 
@@ -161,7 +161,7 @@ def control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Control
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[FakeEngine]:
-    """An engine that errs when a test wants it to. Where the real one can show it, tests take `house`."""
+    """An engine that errs when a test wants it to. Where the real one can show it, tests take `stack`."""
     engine = FakeEngine(tmp_path / "output")
     engine.start()
     yield engine
@@ -169,22 +169,22 @@ def engine(tmp_path: Path) -> Iterator[FakeEngine]:
 
 
 @pytest.fixture
-def open_desk(tmp_path: Path, engine: FakeEngine) -> Iterator[OpenDesk]:
-    """Opens desks of one house, which do not follow their jobs yet."""
-    desks = []
+def open_harness(tmp_path: Path, engine: FakeEngine) -> Iterator[OpenHarness]:
+    """Opens harnesses of one stack, which do not follow their jobs yet."""
+    harnesses = []
 
-    def open_desk() -> Desk:
-        desks.append(Desk(tmp_path, engine))
-        return desks[-1]
+    def open_harness() -> Harness:
+        harnesses.append(Harness(tmp_path, engine))
+        return harnesses[-1]
 
-    yield open_desk
-    for desk in desks:
-        desk.close()
+    yield open_harness
+    for harness in harnesses:
+        harness.close()
 
 
 @pytest.fixture
-def desk(open_desk: OpenDesk) -> Desk:
-    """A desk that follows its jobs."""
-    desk = open_desk()
-    desk.start()
-    return desk
+def harness(open_harness: OpenHarness) -> Harness:
+    """A harness that follows its jobs."""
+    harness = open_harness()
+    harness.start()
+    return harness

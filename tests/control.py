@@ -6,11 +6,11 @@ from typing import Any
 
 from flask.testing import FlaskClient
 
-from launcher.house import build_control
-from shared.engine.families import ModelFile
+from launcher.stack import build_control
 from shared.engine.manager import EngineManager
+from shared.models.detect import ModelFile
 from shared.web.backend import Backend
-from shared.web.control.model_upload import ModelUploads
+from shared.web.routes.model_upload import ModelUploads
 
 PICTURE = "20261122-143210-3f2a9c1e0b7d_00001_.png"
 

@@ -64,7 +64,7 @@ class FakeEngine:
         self.token = ""
         # Faults.
         self.silent = False  # The socket says nothing at all.
-        self.deaf = False  # It does not heed that a job was cancelled which it works on.
+        self.deaf = False  # It does not observe that a job was cancelled which it works on.
         self.loses_end = False  # It leaves out how a job ended.
         # POST /prompt: objections to a part of the graph; or what becomes of the request.
         self.node_errors: dict[str, Any] = {}
@@ -273,18 +273,18 @@ class FakeEngine:
     async def _run(self, job: Job) -> None:
         messages: list[tuple[str, dict[str, Any]]] = []
 
-        async def say(kind: str, **data: Any) -> None:
+        async def print_status(kind: str, **data: Any) -> None:
             about = {**data, "prompt_id": job.id, "timestamp": int(time.time() * 1000)}
             messages.append((kind, about))
             await self._tell(job.extra["client_id"], kind, about)
 
-        await say("execution_start")
-        await say("execution_cached", nodes=[])
+        await print_status("execution_start")
+        await print_status("execution_cached", nodes=[])
         outputs: dict[str, Any] = {}
         done = True
         for node, about in job.graph.items():
             done = done and await self._run_node(job, node, about["inputs"], outputs)
-        await say("execution_success" if done else "execution_interrupted")
+        await print_status("execution_success" if done else "execution_interrupted")
         status = {"status_str": "success" if done else "error", "completed": done, "messages": messages}
         self.history[job.id] = {"prompt": job.entry(), "outputs": outputs, "status": status, "meta": {}}
         self.running = None

@@ -6,7 +6,6 @@ from typing import Any
 from shared.schema.request import (
     ControlUnit,
     EnlargedLayer,
-    Enlarging,
     ExtrasRequest,
     FaceRestoration,
     FacesLayer,
@@ -21,6 +20,7 @@ from shared.schema.request import (
     Sampling,
     Tiles,
     Txt2ImgRequest,
+    Upscale,
     UpscaleRequest,
 )
 from shared.schema.units import Picture
@@ -50,17 +50,17 @@ UNIT = ControlUnit("canny.safetensors", MAP, CANNY, weight=0.9, start=0.1, end=0
 REFINER = Refiner("refiner.safetensors", 0.75)
 AGAIN = Sampling(steps=6, cfg=7.0, sampler="euler", scheduler="normal", denoise=0.5)
 HIRES_LATENT = Hires((1024, 1024), AGAIN, latent_method="bicubic")
-HIRES_MODEL = Hires((1000, 776), AGAIN, enlarging=Enlarging((1000, 776), model="4x.safetensors"))
-PLAIN = Enlarging((1024, 1024))
-FIRST = EnlargedLayer(Enlarging((1024, 1024), model="2x.safetensors"), 1.0)
-SECOND = EnlargedLayer(Enlarging((1024, 1024), model="4x.safetensors"), 0.3)
+HIRES_MODEL = Hires((1000, 776), AGAIN, upscale=Upscale((1000, 776), model="4x.safetensors"))
+PLAIN = Upscale((1024, 1024))
+FIRST = EnlargedLayer(Upscale((1024, 1024), model="2x.safetensors"), 1.0)
+SECOND = EnlargedLayer(Upscale((1024, 1024), model="4x.safetensors"), 0.3)
 FILL = Inpainting("fill", MASK, MASK)
 SPLIT_FLUX = Models(
     diffusion_model="flux.safetensors",
     text_encoders=("clip_l.safetensors", "t5xxl.safetensors"),
     clip_type="flux",
     vae="ae.safetensors",
-    wide_latents=True,
+    latent_channels=True,
 )
 SPLIT_SD3 = replace(
     SPLIT_FLUX,
@@ -112,7 +112,7 @@ GRAPHS: dict[str, ApiGraph] = {
     "refiner_control": draw(refiner=REFINER, controls=(UNIT,)),
     "hires_latent": draw(hires=HIRES_LATENT),
     "hires_model_odd_size": draw(hires=HIRES_MODEL),
-    "hires_lanczos": draw(hires=replace(HIRES_LATENT, latent_method=None, enlarging=PLAIN)),
+    "hires_lanczos": draw(hires=replace(HIRES_LATENT, latent_method=None, upscale=PLAIN)),
     "hires_large_tiled": draw(hires=replace(HIRES_LATENT, size=(4096, 4096))),
     "hires_of_an_odd_size": draw(size=(65, 67), hires=Hires((100, 134), AGAIN, latent_method="bilinear")),
     "hires_refiner": draw(hires=HIRES_LATENT, refiner=REFINER),
@@ -120,12 +120,12 @@ GRAPHS: dict[str, ApiGraph] = {
     "hires_batch": draw(hires=HIRES_LATENT, seeds=(7, 8)),
     "hires_img2img": redraw(hires=HIRES_LATENT, denoise=0.5),
     "hires_inpaint": redraw(FILL, hires=HIRES_LATENT),
-    "upscale_model": draw(upscale=Enlarging((768, 768), model="4x.safetensors")),
-    "upscale_lanczos_batch": draw(upscale=Enlarging((1024, 1024)), seeds=(1, 2)),
-    "hires_upscale": draw(hires=HIRES_LATENT, upscale=Enlarging((2048, 2048), model="4x.safetensors")),
-    "upscale_alone": upscale(UpscaleRequest(SOURCE, Enlarging((640, 640), model="4x.safetensors")), PREFIX).to_api(),
+    "upscale_model": draw(upscale=Upscale((768, 768), model="4x.safetensors")),
+    "upscale_lanczos_batch": draw(upscale=Upscale((1024, 1024)), seeds=(1, 2)),
+    "hires_upscale": draw(hires=HIRES_LATENT, upscale=Upscale((2048, 2048), model="4x.safetensors")),
+    "upscale_alone": upscale(UpscaleRequest(SOURCE, Upscale((640, 640), model="4x.safetensors")), PREFIX).to_api(),
     "upscale_transparent": upscale(
-        UpscaleRequest(SOURCE, Enlarging((640, 640), model="4x.safetensors"), transparent=True), PREFIX
+        UpscaleRequest(SOURCE, Upscale((640, 640), model="4x.safetensors"), transparent=True), PREFIX
     ).to_api(),
     "extras_plain": more(),
     "extras_one": more(FIRST),
@@ -151,7 +151,7 @@ GRAPHS: dict[str, ApiGraph] = {
     "inpaint_refiner": redraw(FILL, refiner=REFINER),
     "inpaint_loras": redraw(FILL, loras=LORAS),
     "flux_split": draw(models=SPLIT_FLUX, guidance=3.5, sampling=replace(SAMPLING, cfg=1.0, scheduler="simple")),
-    "flux_checkpoint": draw(models=Models(checkpoint="model.safetensors", wide_latents=True), guidance=3.5),
+    "flux_checkpoint": draw(models=Models(checkpoint="model.safetensors", latent_channels=True), guidance=3.5),
     "flux_img2img": redraw(models=SPLIT_FLUX, guidance=3.5, denoise=0.7),
     "sd3_split": draw(models=SPLIT_SD3),
     "one_text_encoder": draw(models=replace(SPLIT_FLUX, text_encoders=("clip_l.safetensors",), clip_type="sd3")),

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from shared.engine.trust import STOCK_MODULES
+from shared.engine.node_policy import STOCK_MODULES
 
 SNAPSHOT = Path(__file__).parent / "data" / "engine_nodes.json"
 

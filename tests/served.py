@@ -15,9 +15,9 @@ from flask import Blueprint, Response, jsonify, request, send_file
 
 from shared.settings import Settings
 from shared.web.app import create_app
-from shared.web.connections import Connections, Limits
-from shared.web.serve import make_server
-from shared.web.serving import WebServer
+from shared.web.server.connections import Connections, Limits
+from shared.web.server.loop import WebServer
+from shared.web.server.run import make_server
 
 # Seconds; generous, for machines that do other things too.
 PATIENCE = 30.0

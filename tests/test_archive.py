@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from shared.jobs import archive as module
-from shared.jobs.archive import DAY, Archive, Retention
+from shared.jobs import files as module
+from shared.jobs.database import JobRow, NewJob, State
+from shared.jobs.files import DAY, JobFiles, Retention
 from shared.jobs.names import filename_prefix
 from shared.jobs.pictures import Pictures
 from shared.jobs.store import Store
-from shared.jobs.tables import JobRow, NewJob, State
 from shared.jobs.uploads import MARK, Uploads
 
 FOLDER = "dream-layer"
@@ -28,7 +28,7 @@ class Cellar:
     def __init__(self, folder: Path, **limits: Any) -> None:
         self.uploads, self.inputs, self.outputs = folder / "uploads", folder / "input", folder / "output"
         self.store = Store(f"sqlite:///{folder}/jobs.sqlite")
-        self.archive = Archive(
+        self.archive = JobFiles(
             self.store, Uploads(self.uploads), Pictures(self.outputs, self.inputs), Retention(**limits)
         )
 

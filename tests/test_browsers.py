@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 
 from shared.settings import Settings, is_guessable
 from shared.web.backend import Backend
-from tests.finished import finish
+from tests.job_factory import finish
 from tests.test_openapi import SERVICES
 
 HTML = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}

@@ -5,15 +5,15 @@ import threading
 import pytest
 from PIL import Image
 
-from shared.budget import MemoryBudget
-from shared.decoding import BYTES_TO_DECODE, decode
 from shared.errors import BodyTooLarge, Busy, InvalidPicture
-from shared.images import read_picture
-from shared.masks import read_mask
+from shared.images.budget import MemoryBudget
+from shared.images.decode import BYTES_TO_DECODE, decode
+from shared.images.masks import read_mask
+from shared.images.normalise import read_picture
 from shared.web.body import Fields
-from shared.web.reading.requests import Context, read_img2img
-from tests.house import encoded
-from tests.shelf import OWN, Shelf
+from shared.web.parsing.requests import Context, read_img2img
+from tests.model_library import OWN, WorkflowFolder
+from tests.stack import encoded
 
 SETTING = "DREAM_LAYER_PICTURE_MEMORY_MB"
 SIDE = 100
@@ -76,12 +76,12 @@ def test_a_damaged_picture_gives_its_room_back() -> None:
 
 def test_a_request_with_all_its_pictures_gives_everything_back() -> None:
     budget = MemoryBudget(10 * COST, SETTING)
-    context = Context(OWN, Shelf(), {}.get, budget=budget)
+    context = Context(OWN, WorkflowFolder(), {}.get, budget=budget)
     white = encoded(Image.new("L", (SIDE, SIDE), 255))
     reading = read_img2img(Fields({"prompt": "x"}, {"image": PICTURE, "mask": white}), context)
     assert reading.request.inpainting is not None
     del reading
     assert budget.taken == 0
-    tight = Context(OWN, Shelf(), {}.get, budget=MemoryBudget(COST - 1, SETTING))
+    tight = Context(OWN, WorkflowFolder(), {}.get, budget=MemoryBudget(COST - 1, SETTING))
     with pytest.raises(BodyTooLarge):
         read_img2img(Fields({"prompt": "x"}, {"image": PICTURE}), tight)

@@ -12,12 +12,12 @@ from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
 import txt2img_server
-from shared.jobs.tables import NewJob, State
+from shared.jobs.database import NewJob, State
 from shared.settings import Settings
 from shared.web.backend import Backend
 from shared.web.callers import Caller, caller_of, is_local
 from shared.web.proxies import ForwardedRequests
-from tests.finished import finish
+from tests.job_factory import finish
 
 PAGE, DOCS = {"Origin": "http://localhost:8080"}, {"Origin": "http://localhost"}
 PROXY, ANN, BOB = "10.0.0.1", {"X-Forwarded-For": "192.0.2.1"}, {"X-Forwarded-For": "192.0.2.2"}

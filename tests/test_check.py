@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from shared.engine.check import check_graph
+from shared.engine.validate import check_graph
 from shared.errors import EngineRejected, InvalidValue
-from shared.web.objections import objection
+from shared.web.graph_errors import graph_error
 
 SCHEMAS: dict[str, Any] = {
     "Loader": {"input": {"required": {"name": [["a.safetensors", "b.safetensors"], {}]}}, "output": ["MODEL", "VAE"]},
@@ -95,7 +95,7 @@ def test_a_value_of_the_clients_becomes_its_field() -> None:
     graph = {
         "KSampler": {"class_type": "KSampler", "inputs": {**GOOD, "model": ["KSampler", 0], "sampler_name": "eulr"}}
     }
-    error = objection([problem for problem in check_graph(graph, SCHEMAS) if problem.input == "sampler_name"])
+    error = graph_error([problem for problem in check_graph(graph, SCHEMAS) if problem.input == "sampler_name"])
     assert isinstance(error, InvalidValue)
     assert error.field == "sampler_name"
     assert error.details["nearest"][0] == "euler"
@@ -106,12 +106,12 @@ def test_a_number_out_of_range_is_told_by_its_field() -> None:
         "Loader": {"class_type": "Loader", "inputs": {"name": "a.safetensors"}},
         "KSampler": {"class_type": "KSampler", "inputs": {**GOOD, "cfg": 99}},
     }
-    error = objection(check_graph(graph, SCHEMAS))
+    error = graph_error(check_graph(graph, SCHEMAS))
     assert isinstance(error, InvalidValue)
     assert error.message == "cfg_scale must be from 0.0 to 10.0, not 99"
 
 
 def test_an_engine_that_lacks_a_node_is_no_fault_of_the_client() -> None:
-    error = objection(check_graph({"X": {"class_type": "KSamplerOld", "inputs": {}}}, SCHEMAS))
+    error = graph_error(check_graph({"X": {"class_type": "KSamplerOld", "inputs": {}}}, SCHEMAS))
     assert isinstance(error, EngineRejected)
     assert "no node KSamplerOld" in error.message

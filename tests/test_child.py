@@ -8,9 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from shared.child import LIFELINE, Child, Keeper
 from shared.errors import SetupError
-from tests.house import wait_until_gone
+from shared.process.supervisor import PARENT_WATCH, Child, Supervisor
+from tests.stack import wait_until_gone
 
 
 def child(folder: Path, code: str) -> Child:
@@ -37,7 +37,7 @@ def test_a_child_runs_as_if_started_directly(tmp_path: Path) -> None:
 
 def test_a_module_runs_as_if_started_directly(tmp_path: Path) -> None:
     (tmp_path / "beside.py").write_text("import sys\nprint(__name__, sys.argv, sys.path[0])\n")
-    command = [sys.executable, str(LIFELINE), "-m", "beside", "argument"]
+    command = [sys.executable, str(PARENT_WATCH), "-m", "beside", "argument"]
     with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         # Before standard input is closed, which would end it.
@@ -47,42 +47,44 @@ def test_a_module_runs_as_if_started_directly(tmp_path: Path) -> None:
 
 
 def test_a_child_that_dies_at_its_start_is_reported_at_once_with_its_last_lines(tmp_path: Path) -> None:
-    keeper = Keeper(child(tmp_path, "print('one')\nraise SystemExit('no such model')\n"), lambda: False, 60)
+    supervisor = Supervisor(child(tmp_path, "print('one')\nraise SystemExit('no such model')\n"), lambda: False, 60)
     begun = time.monotonic()
-    keeper.start()
+    supervisor.start()
     with pytest.raises(SetupError) as failed:
-        keeper.wait_ready()
+        supervisor.wait_ready()
     assert time.monotonic() - begun < 10
     assert failed.value.step == "thing"
     assert failed.value.message.endswith("exit code 1. Its last lines:\none\nno such model")
-    keeper.stop()
+    supervisor.stop()
 
 
 def test_a_child_that_never_answers_is_given_up(tmp_path: Path) -> None:
-    keeper = Keeper(child(tmp_path, "import time\ntime.sleep(60)\n"), lambda: False, 0.5)
-    keeper.start()
+    supervisor = Supervisor(child(tmp_path, "import time\ntime.sleep(60)\n"), lambda: False, 0.5)
+    supervisor.start()
     with pytest.raises(SetupError, match="does not answer after"):
-        keeper.wait_ready()
-    keeper.stop()
-    assert keeper.child.pid is None
+        supervisor.wait_ready()
+    supervisor.stop()
+    assert supervisor.child.pid is None
 
 
 def test_a_child_that_dies_later_is_started_again(tmp_path: Path) -> None:
-    keeper = Keeper(child(tmp_path, "import time\ntime.sleep(60)\n"), lambda: keeper.child.pid is not None, 20)
-    keeper.start()
-    keeper.wait_ready()
-    first = keeper.child.pid
+    supervisor = Supervisor(
+        child(tmp_path, "import time\ntime.sleep(60)\n"), lambda: supervisor.child.pid is not None, 20
+    )
+    supervisor.start()
+    supervisor.wait_ready()
+    first = supervisor.child.pid
     assert first is not None
     psutil.Process(first).kill()
-    wait_for(lambda: keeper.restarts == 1 and keeper.state == "ready", "it was not started again")
-    assert keeper.child.pid not in (None, first)
-    keeper.stop()
-    assert keeper.child.pid is None
-    assert keeper.state == "stopped"
+    wait_for(lambda: supervisor.restarts == 1 and supervisor.state == "ready", "it was not started again")
+    assert supervisor.child.pid not in (None, first)
+    supervisor.stop()
+    assert supervisor.child.pid is None
+    assert supervisor.state == "stopped"
 
 
 def test_a_child_that_will_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.child.GRACE", 0.5)
+    monkeypatch.setattr("shared.process.supervisor.GRACE", 0.5)
     code = (
         "import signal, time\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -100,7 +102,7 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     (tmp_path / "sleeper.py").write_text("import time\ntime.sleep(60)\n")
     code = (
         "import subprocess, sys, time\n"
-        f"child = subprocess.Popen([sys.executable, {str(LIFELINE)!r}, 'sleeper.py'], stdin=subprocess.PIPE)\n"
+        f"child = subprocess.Popen([sys.executable, {str(PARENT_WATCH)!r}, 'sleeper.py'], stdin=subprocess.PIPE)\n"
         "print(child.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
@@ -112,7 +114,7 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
 
 
 def test_a_large_log_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.child.MAX_LOG_BYTES", 10)
+    monkeypatch.setattr("shared.process.supervisor.MAX_LOG_BYTES", 10)
     (tmp_path / "thing.log").write_text("much too long for the limit")
     runs = child(tmp_path, "print('new')\n")
     runs.start()
@@ -137,7 +139,12 @@ def test_a_child_ends_with_the_thread_that_does_its_work(tmp_path: Path) -> None
     script = tmp_path / "script.py"
     script.write_text(code)
     runs = Child(
-        "thing", [script], python=sys.executable, folder=tmp_path, log_path=tmp_path / "thing.log", vital="work"
+        "thing",
+        [script],
+        python=sys.executable,
+        folder=tmp_path,
+        log_path=tmp_path / "thing.log",
+        exit_with_thread="work",
     )
     runs.start()
     assert runs.wait(20) == 70
@@ -147,17 +154,17 @@ def test_a_child_ends_with_the_thread_that_does_its_work(tmp_path: Path) -> None
 
 
 def test_a_child_that_stops_answering_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.child.CHECK", 0.05)
-    monkeypatch.setattr("shared.child.DEAF", 0.3)
+    monkeypatch.setattr("shared.process.supervisor.CHECK", 0.05)
+    monkeypatch.setattr("shared.process.supervisor.DEAF", 0.3)
     deaf = False
-    keeper = Keeper(child(tmp_path, "import time\ntime.sleep(60)\n"), lambda: not deaf, 20)
-    keeper.start()
-    keeper.wait_ready()
-    first = keeper.child.pid
+    supervisor = Supervisor(child(tmp_path, "import time\ntime.sleep(60)\n"), lambda: not deaf, 20)
+    supervisor.start()
+    supervisor.wait_ready()
+    first = supervisor.child.pid
     time.sleep(0.5)
-    assert keeper.child.pid == first
+    assert supervisor.child.pid == first
     deaf = True
-    wait_for(lambda: keeper.child.pid != first, "it was not ended")
+    wait_for(lambda: supervisor.child.pid != first, "it was not ended")
     deaf = False
-    wait_for(lambda: keeper.restarts == 1 and keeper.state == "ready", "it was not started again")
-    keeper.stop()
+    wait_for(lambda: supervisor.restarts == 1 and supervisor.state == "ready", "it was not started again")
+    supervisor.stop()

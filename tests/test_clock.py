@@ -7,14 +7,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from shared.jobs import conductor as module
-from shared.jobs.active import Active
-from shared.jobs.archive import DAY
+from shared.jobs import runner as module
+from shared.jobs.database import JobRow, State, Work, about, jobs
 from shared.jobs.estimate import seconds_left
+from shared.jobs.files import DAY
 from shared.jobs.store import ENGINE_STOP, Store
-from shared.jobs.tables import JobRow, State, Work, about, jobs
-from tests.desk import Desk, wait_for
+from shared.jobs.tracked import TrackedJob
 from tests.fake_engine import FakeEngine
+from tests.harness import Harness, wait_for
 from tests.test_archive import Cellar
 from tests.test_store import add
 
@@ -29,10 +29,10 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, engine: FakeEngine) -> Iterator[Desk]:
-    desk = Desk(tmp_path, engine)
-    yield desk
-    desk.close()
+def harness(tmp_path: Path, engine: FakeEngine) -> Iterator[Harness]:
+    harness = Harness(tmp_path, engine)
+    yield harness
+    harness.close()
 
 
 def set_times(store: Store, row: JobRow, **times: float) -> None:
@@ -99,15 +99,17 @@ def test_without_a_time_only_numbers_and_sizes_count(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("jump", [YEAR, -YEAR])
-def test_nothing_becomes_old_by_a_clock_that_is_set(desk: Desk, monkeypatch: pytest.MonkeyPatch, jump: float) -> None:
+def test_nothing_becomes_old_by_a_clock_that_is_set(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
     asked: list[float | None] = []
-    monkeypatch.setattr(module, "EXPIRE", 0.0)
-    monkeypatch.setattr(module, "BEAT", 0.05)
-    monkeypatch.setattr(desk.archive, "expire", lambda now: asked.append(now) or 0)
+    monkeypatch.setattr(module, "EXPIRE_INTERVAL", 0.0)
+    monkeypatch.setattr(module, "HEARTBEAT_INTERVAL", 0.05)
+    monkeypatch.setattr(harness.archive, "expire", lambda now: asked.append(now) or 0)
     begun, shift = time.time(), 0.0
     clock = SimpleNamespace(monotonic=time.monotonic, sleep=time.sleep, time=lambda: time.time() + shift)
     monkeypatch.setattr(module, "time", clock)
-    desk.start()
+    harness.start()
     wait_for(lambda: len(asked) > 2, "nothing is looked through")
     # A clock that is wrong when the machine starts is soon set.
     assert set(asked) == {None}
@@ -117,19 +119,21 @@ def test_nothing_becomes_old_by_a_clock_that_is_set(desk: Desk, monkeypatch: pyt
     wait_for(lambda: len([now for now in asked if now is not None]) > 2, "nothing is looked through")
     # At the most as late as it really is; earlier only keeps more.
     assert max(now for now in asked if now is not None) < begun + 600
-    job_id = desk.submit()
-    assert desk.wait(job_id).state is State.COMPLETED
+    job_id = harness.submit()
+    assert harness.wait(job_id).state is State.COMPLETED
 
 
-def test_no_job_is_blamed_by_times_from_before_the_clock_was_set(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    conductor = desk.conductor
-    each = Active(add(desk.store, conductor.owner), sent=time.monotonic() - 1)
+def test_no_job_is_blamed_by_times_from_before_the_clock_was_set(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = harness.runner
+    each = TrackedJob(add(harness.store, runner.owner), sent=time.monotonic() - 1)
     each.taken = True
-    conductor._told = time.monotonic() - 0.5
-    conductor._look_at_clock(time.monotonic(), time.time() + 1.0)
-    assert conductor._suspects([each]) == [each]
-    conductor._look_at_clock(time.monotonic(), time.time() - YEAR)
-    assert conductor._suspects([each]) == []
+    runner._told = time.monotonic() - 0.5
+    runner._look_at_clock(time.monotonic(), time.time() + 1.0)
+    assert runner._suspects([each]) == [each]
+    runner._look_at_clock(time.monotonic(), time.time() - YEAR)
+    assert runner._suspects([each]) == []
     # Seen again by the clock as it is now.
-    conductor._told = time.monotonic()
-    assert conductor._suspects([each]) == [each]
+    runner._told = time.monotonic()
+    assert runner._suspects([each]) == [each]

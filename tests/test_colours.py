@@ -1,4 +1,4 @@
-"""What files say of their colours beside a profile, and files that are no pictures for us: right, or said."""
+"""What files print_status of their colours beside a profile, and files that are no pictures for us: right, or said."""
 
 import struct
 import warnings
@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from shared.decoding import decode, silence_decoders
 from shared.errors import InvalidPicture
-from shared.images import read_picture
-from shared.masks import read_mask
-from tests.house import encoded
+from shared.images.decode import decode, silence_decoders
+from shared.images.masks import read_mask
+from shared.images.normalise import read_picture
 from tests.profiles import grey_ink, swapped_rgb
+from tests.stack import encoded
 from tests.test_images import bare_png
 
 COLOUR = (180, 90, 40)

@@ -14,11 +14,11 @@ from launcher import cli
 from launcher.arguments import LOGS
 from launcher.models import download
 from launcher.terminal import LONGEST_LINE
-from shared.engine.kinds import KINDS
 from shared.jobs.store import Store
+from shared.models.detect import KINDS
 from shared.settings import PREFIX
-from tests.desk import new_job
 from tests.file_server import File, FileServer, file_server
+from tests.harness import new_job
 
 LONG = "x" * 5000
 # Nothing listens on port 1.

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from shared.web.capacity import EACH, SELECT_LIMIT, connections_for
-from shared.web.connections import LOOPBACK, Connections, Limits, Phase, client_address
+from shared.web.server.capacity import EACH, SELECT_LIMIT, connections_for
+from shared.web.server.connections import LOOPBACK, Connections, Limits, Phase, client_address
 
 LIMITS = Limits(
     connections=6,
@@ -280,15 +280,15 @@ def test_connections_fit_the_descriptors_that_there_are(monkeypatch: pytest.Monk
         asked.append(wanted)
         return min(wanted, 1500)
 
-    monkeypatch.setattr("shared.web.capacity.raise_descriptors", raised)
+    monkeypatch.setattr("shared.web.server.capacity.raise_descriptors", raised)
     few = connections_for(1000, 128, 2)
     assert asked[0] > EACH * 1000
     assert 300 < few < 500
-    monkeypatch.setattr("shared.web.capacity.raise_descriptors", lambda wanted: wanted)
+    monkeypatch.setattr("shared.web.server.capacity.raise_descriptors", lambda wanted: wanted)
     assert connections_for(1000, 128, 2) == 1000
     # Where there is only `select`, as on Windows.
-    monkeypatch.setattr("shared.web.capacity.has_poll", lambda: False)
-    monkeypatch.setattr("shared.web.capacity.raise_descriptors", lambda _wanted: None)
+    monkeypatch.setattr("shared.web.server.capacity.has_poll", lambda: False)
+    monkeypatch.setattr("shared.web.server.capacity.raise_descriptors", lambda _wanted: None)
     assert connections_for(1000, 128, 8) + 2 * 8 < SELECT_LIMIT
 
 

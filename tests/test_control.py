@@ -11,10 +11,10 @@ import pytest
 
 from shared.errors import StorageFailed
 from shared.keys import KeyRing
-from shared.web.control.desktop import file_manager
-from shared.web.control.prompts import KINDS, suggest
+from shared.web.routes.fetch_prompt import KINDS, suggest
+from shared.web.routes.pictures import file_manager
 from tests.control import PICTURE, Control, body, picture
-from tests.page import ORIGIN
+from tests.payloads import ORIGIN
 
 
 @pytest.mark.parametrize(
@@ -89,14 +89,14 @@ def test_a_picture_is_sent_on_and_served_at_both_addresses(control: Control) -> 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "other.png", 7, None])
 def test_only_pictures_of_ours_are_shown(control: Control, name: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.web.control.desktop.subprocess.Popen", None)
+    monkeypatch.setattr("shared.web.routes.pictures.subprocess.Popen", None)
     for route in ("show-in-folder", "send-to-img2img", "send-to-extras"):
         assert control.client.post(f"/api/{route}", json={"filename": name}).status_code in (404, 422)
 
 
 def test_without_a_desktop_it_is_said(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
     path = picture(control)
-    monkeypatch.setattr("shared.web.control.desktop.file_manager", lambda *_: None)
+    monkeypatch.setattr("shared.web.routes.pictures.file_manager", lambda *_: None)
     answer = control.client.post("/api/show-in-folder", json={"filename": PICTURE})
     assert answer.status_code == 409
     assert body(answer)["message"] == "there is no desktop on this machine"

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from shared.settings import PREFIX
 from tests.conftest import PLANTED, launched, launcher_environment
 from tests.foreign_graphs import api
-from tests.house import TIMEOUT, TestHouse, data_url
+from tests.stack import TIMEOUT, TestStack, data_url
 
 NODES = [Path(__file__).parent / "data" / name for name in ("known_nodes.py", "probing_nodes.py")]
 # What a user's shell may hold, and none of it is for a stranger's node.
@@ -33,13 +33,13 @@ QUICK = {"prompt": "a red circle on a blue background", "seed": 5, "steps": 2, "
 
 
 @pytest.fixture(scope="module")
-def rich_house(house: TestHouse, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestHouse]:
-    """A house whose user has put custom nodes where README says."""
+def rich_stack(stack: TestStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestStack]:
+    """A stack whose user has put custom nodes where README says."""
     folder = tmp_path_factory.mktemp("rich")
     (folder / "data" / "custom_nodes").mkdir(parents=True)
     for nodes in NODES:
         shutil.copy(nodes, folder / "data" / "custom_nodes")
-    (folder / "data" / "models").symlink_to(house.data_dir / "models", target_is_directory=True)
+    (folder / "data" / "models").symlink_to(stack.data_dir / "models", target_is_directory=True)
     environ = {
         **launcher_environment(folder / "data"),
         **CANARIES,
@@ -50,34 +50,34 @@ def rich_house(house: TestHouse, tmp_path_factory: pytest.TempPathFactory) -> It
         yield running
 
 
-def test_the_options_tell_that_they_are_there(rich_house: TestHouse) -> None:
-    options = requests.get(f"{rich_house.txt2img}/api/options", timeout=TIMEOUT).json()
+def test_the_options_tell_that_they_are_there(rich_stack: TestStack) -> None:
+    options = requests.get(f"{rich_stack.txt2img}/api/options", timeout=TIMEOUT).json()
     assert "lineart" in options["preprocessors"]
     assert options["face_restoration"] == {"available": True, "models": ["codeformer.pth"]}
     assert options["seamless_tiling"] == {"available": True}
 
 
-def test_seamless_tiling_and_face_restoration(rich_house: TestHouse) -> None:
-    reply = rich_house.draw(**QUICK, tiling=True, restore_faces=True, codeformer_weight=0.8)
-    picture = rich_house.picture(reply)
+def test_seamless_tiling_and_face_restoration(rich_stack: TestStack) -> None:
+    reply = rich_stack.draw(**QUICK, tiling=True, restore_faces=True, codeformer_weight=0.8)
+    picture = rich_stack.picture(reply)
     assert picture.getpixel((10, 0)) == (255, 0, 0)
     assert picture.getpixel((10, 63)) == (204, 204, 204)
     assert reply["warnings"] == []
 
 
-def test_a_preprocessor_of_custom_nodes(rich_house: TestHouse) -> None:
+def test_a_preprocessor_of_custom_nodes(rich_stack: TestStack) -> None:
     lines = Image.new("RGB", (64, 64), "white")
     ImageDraw.Draw(lines).rectangle((8, 22, 40, 56), outline="black", width=3)
     inverted = lines.point(lambda level: 255 - level)
     unit = {"model": "dream-layer-canny", "input_image": data_url(lines), "preprocessor": "lineart"}
     ready = {**unit, "input_image": data_url(inverted), "preprocessor": "none"}
-    pictures = [rich_house.picture(rich_house.draw(**QUICK, controlnet={"units": [each]})) for each in (unit, ready)]
+    pictures = [rich_stack.picture(rich_stack.draw(**QUICK, controlnet={"units": [each]})) for each in (unit, ready)]
     assert pictures[0].tobytes() == pictures[1].tobytes()
 
 
-def test_a_face_model_that_is_not_there_is_a_422(rich_house: TestHouse) -> None:
+def test_a_face_model_that_is_not_there_is_a_422(rich_stack: TestStack) -> None:
     response = requests.post(
-        f"{rich_house.txt2img}/api/txt2img",
+        f"{rich_stack.txt2img}/api/txt2img",
         json={**QUICK, "restore_faces": True, "face_restoration_model": "other.pth"},
         timeout=TIMEOUT,
     )
@@ -91,55 +91,55 @@ def graph_of(node: str, **inputs: Any) -> dict[str, Any]:
     return api({"node": (node, inputs), "save": ("SaveImage", {"images": ["node", 0], "filename_prefix": "x"})})
 
 
-def test_a_node_that_reads_the_environment_finds_no_secret(rich_house: TestHouse) -> None:
-    reply = rich_house.draw(custom_workflow=graph_of("ShowEnviron"))
-    environ = json.loads(rich_house.picture(reply).tobytes())
+def test_a_node_that_reads_the_environment_finds_no_secret(rich_stack: TestStack) -> None:
+    reply = rich_stack.draw(custom_workflow=graph_of("ShowEnviron"))
+    environ = json.loads(rich_stack.picture(reply).tobytes())
     assert "PATH" in environ
     secrets = {*CANARIES.values(), *PLANTED.values()}
     assert not [name for name, value in environ.items() if value in secrets or name.upper().startswith(PREFIX)]
     # Nor does what the process was started with, which os.environ might not show.
-    pid = rich_house.engine_state()["pid"]
+    pid = rich_stack.engine_state()["pid"]
     assert not [name for name, value in psutil.Process(pid).environ().items() if value in secrets]
     if sys.platform == "linux":
         started_with = Path(f"/proc/{pid}/environ").read_bytes()
         assert not [secret for secret in secrets if secret.encode() in started_with]
         # The launcher itself has them: this test can fail.
-        launcher = Path(f"/proc/{rich_house.process.pid}/environ").read_bytes()
+        launcher = Path(f"/proc/{rich_stack.process.pid}/environ").read_bytes()
         assert all(secret.encode() in launcher for secret in secrets)
 
 
 @pytest.mark.parametrize("node", ["StringFormat", "RegexExtract", "GLSLShader", "LoadImageOutput", "SaveText"])
 def test_nodes_that_could_read_more_are_refused_with_the_setting_that_lets_them_in(
-    rich_house: TestHouse, node: str
+    rich_stack: TestStack, node: str
 ) -> None:
     graph = {**graph_of("ShowEnviron"), "other": {"class_type": node, "inputs": {}}}
-    response = requests.post(f"{rich_house.txt2img}/api/txt2img", json={"custom_workflow": graph}, timeout=TIMEOUT)
+    response = requests.post(f"{rich_stack.txt2img}/api/txt2img", json={"custom_workflow": graph}, timeout=TIMEOUT)
     assert response.status_code == 422
     error = response.json()["error"]
     assert (error["field"], error["class_type"]) == ("custom_workflow", node)
     assert f"{PREFIX}ALLOW_NODES={node}" in error["hint"]
 
 
-def test_a_node_that_does_not_let_go_is_ended_with_the_engine_and_the_others_go_on(rich_house: TestHouse) -> None:
-    before = rich_house.engine_state()
-    held = rich_house.submit(custom_workflow=graph_of("HoldOn", seconds=600))
-    rich_house.wait_for_job(held, "running")
-    after = rich_house.submit(**QUICK)
-    assert requests.delete(f"{rich_house.txt2img}/api/jobs/{held}", timeout=TIMEOUT).json()["done"] == "cancelled"
-    job = rich_house.wait_for_job(after)
+def test_a_node_that_does_not_let_go_is_ended_with_the_engine_and_the_others_go_on(rich_stack: TestStack) -> None:
+    before = rich_stack.engine_state()
+    held = rich_stack.submit(custom_workflow=graph_of("HoldOn", seconds=600))
+    rich_stack.wait_for_job(held, "running")
+    after = rich_stack.submit(**QUICK)
+    assert requests.delete(f"{rich_stack.txt2img}/api/jobs/{held}", timeout=TIMEOUT).json()["done"] == "cancelled"
+    job = rich_stack.wait_for_job(after)
     assert (job["state"], job["result"]["timings"]["attempts"]) == ("completed", 1)
-    state = rich_house.engine_state()
+    state = rich_stack.engine_state()
     assert (state["restarts"], state["pid"] != before["pid"]) == (before["restarts"] + 1, True)
     assert held in state["last_restart"]["reason"]
-    assert f"job {held} has ended, and the engine still worked on it" in rich_house.output()
-    assert requests.get(f"{rich_house.txt2img}/ready", timeout=TIMEOUT).status_code == 200
+    assert f"job {held} has ended, and the engine still worked on it" in rich_stack.output()
+    assert requests.get(f"{rich_stack.txt2img}/ready", timeout=TIMEOUT).status_code == 200
 
 
-def test_a_job_that_is_drawn_while_somebody_restarts_the_engine_is_not_blamed(rich_house: TestHouse) -> None:
-    drawn = rich_house.submit(custom_workflow=graph_of("HoldOn", seconds=5))
-    rich_house.wait_for_job(drawn, "running")
-    restarts = rich_house.engine_state()["restarts"]
-    assert requests.post(f"{rich_house.control}/api/engine/restart", timeout=TIMEOUT).status_code == 202
-    job = rich_house.wait_for_job(drawn)
+def test_a_job_that_is_drawn_while_somebody_restarts_the_engine_is_not_blamed(rich_stack: TestStack) -> None:
+    drawn = rich_stack.submit(custom_workflow=graph_of("HoldOn", seconds=5))
+    rich_stack.wait_for_job(drawn, "running")
+    restarts = rich_stack.engine_state()["restarts"]
+    assert requests.post(f"{rich_stack.control}/api/engine/restart", timeout=TIMEOUT).status_code == 202
+    job = rich_stack.wait_for_job(drawn)
     assert (job["state"], job["result"]["timings"]["attempts"]) == ("completed", 1)
-    assert rich_house.engine_state()["restarts"] == restarts + 1
+    assert rich_stack.engine_state()["restarts"] == restarts + 1

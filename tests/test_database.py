@@ -14,8 +14,8 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from shared.errors import SetupError, StorageFailed
+from shared.jobs.database import SCHEMA_VERSION, JobUpdate, NewJob, State, about, metadata
 from shared.jobs.store import Store
-from shared.jobs.tables import SCHEMA_VERSION, NewJob, Report, State, about, metadata
 
 MANY = 10_000
 
@@ -92,7 +92,7 @@ def test_many_threads_and_two_processes_worth_of_connections_lose_nothing(tmp_pa
         for _ in range(20):
             row, _ = store.add(new(), owner, MANY)
             store.beat(owner)
-            store.save(owner, [Report(row.id, time.time(), [("started", {}), ("progress", {"step": 1})])])
+            store.save(owner, [JobUpdate(row.id, time.time(), [("started", {}), ("progress", {"step": 1})])])
             assert store.finish(row, owner, State.COMPLETED)
             told = [event.name for event in store.events_after(row.id, 0)]
             assert told == ["queued", "started", "progress", "completed"]
@@ -116,9 +116,9 @@ def test_every_statement_is_one_that_postgresql_takes(tmp_path: Path) -> None:
     sa.event.listen(store._engine, "before_execute", translate)
     row, _ = store.add(new(uploads=[["a.png", "in"]]), "me", MANY)
     store.beat("me")
-    store.save("me", [Report(row.id, 1.0, [("started", {}), ("preview", {})])])
+    store.save("me", [JobUpdate(row.id, 1.0, [("started", {}), ("preview", {})])])
     store.requeue("me", [(row, 1)])
-    store.adopt("another", 0.0)
+    store.reclaim("another", 0.0)
     store.finish(row, "another", State.COMPLETED)
     store.cancel(row.id, {})
     store.remove(row.id, lambda _: None)

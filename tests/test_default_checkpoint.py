@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from launcher.house import own_checkpoint
-from shared.engine.families import Family, ModelFile
+from launcher.stack import own_checkpoint
+from shared.models.detect import Family, ModelFile
 from shared.web.body import Fields
-from shared.web.reading.default_checkpoint import default_checkpoint, default_first
-from shared.web.reading.requests import Context, read_txt2img
+from shared.web.parsing.models import default_checkpoint, default_first
+from shared.web.parsing.requests import Context, read_txt2img
 from starter import CHECKPOINT_NAME, INPAINTING_NAME, PASTEL_NAME
-from tests import tiny
+from tests import safetensors_factory as factory
 from tests.control import Control, body
-from tests.shelf import OWN, PAINTER, Shelf
+from tests.model_library import OWN, PAINTER, WorkflowFolder
 
 PAINT, REFINE, DRAW = "a-paint.safetensors", "b-refine.safetensors", "z/draw.safetensors"
 EDIT = "c-edit.safetensors"
@@ -25,7 +25,7 @@ KNOWN = {
 }
 
 
-class Known(Shelf):
+class Known(WorkflowFolder):
     """Files of which it is known what they are."""
 
     def model_file(self, _folder: str, name: str) -> ModelFile:
@@ -60,21 +60,21 @@ def test_no_special_checkpoint_while_there_is_another(files: tuple[str, ...], ch
 
 def test_one_that_does_not_draw_from_words_does_not_stand_in_for_the_starter(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
-    tiny.write(folder / "a-painter.safetensors", tiny.checkpoint(tiny.sd1_unet(9)))
-    tiny.write(folder / "b-editor.safetensors", tiny.checkpoint(tiny.sd1_unet(8)))
-    tiny.write(folder / "c-vae.safetensors", tiny.under("first_stage_model.", tiny.autoencoder(4)))
+    factory.write(folder / "a-painter.safetensors", factory.checkpoint(factory.sd1_unet(9)))
+    factory.write(folder / "b-editor.safetensors", factory.checkpoint(factory.sd1_unet(8)))
+    factory.write(folder / "c-vae.safetensors", factory.under("first_stage_model.", factory.autoencoder(4)))
     assert own_checkpoint([tmp_path], frozenset()) is None
-    own = tiny.write(folder / "z-own.SAFETENSORS", tiny.checkpoint(tiny.sd1_unet()))
+    own = factory.write(folder / "z-own.SAFETENSORS", factory.checkpoint(factory.sd1_unet()))
     assert own_checkpoint([tmp_path], frozenset()) == own
     assert own_checkpoint([tmp_path], frozenset({own.name})) is None
 
 
 def test_a_request_gets_the_checkpoint_that_the_lists_begin_with() -> None:
     reading = read_txt2img(
-        Fields({"prompt": "x"}, {}), Context(None, Shelf(checkpoints=(PAINTER, "x.safetensors")), {}.get)
+        Fields({"prompt": "x"}, {}), Context(None, WorkflowFolder(checkpoints=(PAINTER, "x.safetensors")), {}.get)
     )
     assert reading.request.models.checkpoint == "x.safetensors"
-    shelf = Shelf(checkpoints=(PAINTER, OWN))
+    shelf = WorkflowFolder(checkpoints=(PAINTER, OWN))
     # What the settings name is wanted, whatever it is.
     assert default_checkpoint(PAINTER, shelf) == PAINTER
     assert default_first([OWN, PAINTER], "painter", shelf, str) == [PAINTER, OWN]

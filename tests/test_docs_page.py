@@ -15,7 +15,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from shared.settings import Settings
 from shared.web.backend import Backend
-from shared.web.serve import make_server
+from shared.web.server.run import make_server
 from tests.browser import Page, browsing, find_browser
 from tests.conftest import free_ports
 from tests.docs_page import (

@@ -14,7 +14,7 @@ from launcher.models import download
 from launcher.models.download import WAITS, Fetch
 from launcher.models.sources import Download
 from shared.errors import SetupError
-from tests import tiny
+from tests import safetensors_factory as factory
 from tests.file_server import File, FileServer, file_server
 
 NAME = "model.safetensors"
@@ -22,7 +22,7 @@ NAME = "model.safetensors"
 
 @pytest.fixture(scope="module")
 def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    path = tiny.write_safetensors(
+    path = factory.write_safetensors(
         tmp_path_factory.mktemp("content") / NAME, {"body.0.weight": ("F16", (64, 3, 30, 30))}
     )
     return path.read_bytes()

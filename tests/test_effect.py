@@ -8,11 +8,11 @@ import pytest
 from shared.errors import InvalidValue
 from shared.schema.body import Txt2ImgBody
 from shared.web.body import Fields
-from shared.web.reading.effect import PARTS
-from shared.web.reading.requests import Context, read_txt2img
-from tests.page import generation
-from tests.readings import URL, context, read, refused, reread
-from tests.shelf import OWN, REFINER, SCHNELL, Shelf
+from shared.web.parsing.requests import Context, read_txt2img
+from shared.web.parsing.unused_fields import PARTS
+from tests.model_library import OWN, REFINER, SCHNELL, WorkflowFolder
+from tests.parsing import URL, context, read, refused, reread
+from tests.payloads import generation
 
 PART_FIELDS = {name: switch for switch, names in PARTS.items() for name in names}
 VALUES = {
@@ -235,7 +235,7 @@ def test_what_a_graph_of_ones_own_makes_of_it_is_not_guessed() -> None:
 
 
 def test_a_graph_of_ones_own_is_drawn_with_its_own_model_and_numbers() -> None:
-    nothing = Shelf(checkpoints=(), diffusion_models=("flux-alone.safetensors",))
+    nothing = WorkflowFolder(checkpoints=(), diffusion_models=("flux-alone.safetensors",))
     own = Context(None, nothing, lambda _: None, custom=True)
     reading = read_txt2img(Fields({"prompt": "x", "cfg_scale": 7}, {}), own)
     assert (reading.parameters["cfg_scale"], reading.warnings) == (7, [])

@@ -11,17 +11,17 @@ import pytest
 from flask.testing import FlaskClient
 from PIL import Image
 
-from shared.budget import MemoryBudget
-from shared.encoding import BYTES_TO_ENCODE, LARGEST_SIDE, MOST_PIXELS, OutputFormat, encode_picture, limits
 from shared.errors import Busy, InvalidValue, NotAcceptable
-from shared.jobs.tables import JobRow, NewJob, State
+from shared.images.budget import MemoryBudget
+from shared.images.encode import BYTES_TO_ENCODE, LARGEST_SIDE, MOST_PIXELS, OutputFormat, encode_picture, limits
+from shared.jobs.database import JobRow, NewJob, State
 from shared.schema.units import Picture
 from shared.settings import Settings
 from shared.web.app import create_app
 from shared.web.backend import Backend
-from shared.web.native import image_routes
-from shared.web.upscaling import upscale_routes
-from tests.house import encoded
+from shared.web.routes.generate import image_routes
+from shared.web.routes.upscale import upscale_routes
+from tests.stack import encoded
 from tests.test_extras import StockCatalog, read
 
 SETTING = "DREAM_LAYER_PICTURE_MEMORY_MB"
@@ -44,7 +44,7 @@ def test_encoding_is_admitted_by_bytes_before_it_begins(output: OutputFormat, mo
     cost = 100 * 100 * BYTES_TO_ENCODE[output]
     budget = MemoryBudget(cost, SETTING, patience=0.01)
     seen: list[int] = []
-    monkeypatch.setattr("shared.encoding._encode", lambda *_: seen.append(budget.taken))
+    monkeypatch.setattr("shared.images.encode._encode", lambda *_: seen.append(budget.taken))
     encode_picture(SMALL, output, budget=budget)
     assert (seen, budget.taken) == ([cost], 0)
     with budget.admit(1, "another"), pytest.raises(Busy) as busy:

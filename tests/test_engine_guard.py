@@ -16,15 +16,15 @@ import pytest
 import requests
 import websocket
 
-from shared.child import Child, Guard, Keeper
 from shared.engine.access import TOKEN_FILE, EngineAccess, engine_access, new_token
 from shared.engine.client import EngineClient
 from shared.engine.process import GUARD
 from shared.errors import EngineDenied, EngineError, SetupError
-from shared.jobs.tables import State
+from shared.jobs.database import State
+from shared.process.supervisor import Child, Guard, Supervisor
 from shared.settings import Settings
-from tests.desk import Desk, wait_for, wait_until_drawn
 from tests.fake_engine import HELD, FakeEngine
+from tests.harness import Harness, wait_for, wait_until_drawn
 
 TOKEN = "a-token-of-this-start"
 # Built as ComfyUI's is: a middleware that answers preflights, a part below /internal, a websocket, a static root.
@@ -327,7 +327,7 @@ def test_a_child_that_ends_before_it_is_told_the_secret_is_only_a_child_that_end
 def test_an_engine_whose_token_cannot_be_kept_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("shared.child.FIRST_DELAY", 0.05)
+    monkeypatch.setattr("shared.process.supervisor.FIRST_DELAY", 0.05)
     (tmp_path / "script.py").write_text("import time\ntime.sleep(60)\n")
     (tmp_path / "guard.py").write_text("def install(token): print('given', token)\n")
     faults: list[str] = []
@@ -345,15 +345,15 @@ def test_an_engine_whose_token_cannot_be_kept_is_tried_again(
         log_path=tmp_path / "thing.log",
         guard=Guard(tmp_path / "guard.py", make),
     )
-    keeper = Keeper(child, lambda: child.pid is not None and "given secret" in child.last_lines(), 20)
-    keeper.start()
-    keeper.wait_ready()
+    supervisor = Supervisor(child, lambda: child.pid is not None and "given secret" in child.last_lines(), 20)
+    supervisor.start()
+    supervisor.wait_ready()
     faults.append("the disk is full")
     child.kill()
     with caplog.at_level(logging.ERROR):
-        wait_for(lambda: keeper.restarts == 2 and keeper.state == "ready", "it was not started again")
+        wait_for(lambda: supervisor.restarts == 2 and supervisor.state == "ready", "it was not started again")
     assert "the disk is full" in caplog.text
-    keeper.stop()
+    supervisor.stop()
 
 
 def write_token(folder: Path, token: str) -> None:
@@ -366,40 +366,40 @@ def test_jobs_go_on_when_a_restart_changes_the_token(tmp_path: Path, engine: Fak
     engine.token = "first"
     write_token(tmp_path, "first")
     engine.start()
-    desk = Desk(tmp_path, engine)
+    harness = Harness(tmp_path, engine)
     try:
-        desk.start()
-        assert desk.wait(desk.submit()).state is State.COMPLETED
+        harness.start()
+        assert harness.wait(harness.submit()).state is State.COMPLETED
         engine.seconds = HELD
-        job = desk.submit()
+        job = harness.submit()
         wait_until_drawn(engine, job)
         engine.stop()
         engine.token, engine.seconds = "second", 0.05
         write_token(tmp_path, "second")
         engine.start()
-        assert desk.wait(job).state is State.COMPLETED
-        wait_for(lambda: desk.conductor._listener.connected, "the engine is not heard again")
+        assert harness.wait(job).state is State.COMPLETED
+        wait_for(lambda: harness.runner._listener.connected, "the engine is not heard again")
     finally:
-        desk.close()
+        harness.close()
 
 
 def test_an_engine_that_does_not_let_us_in_keeps_jobs_waiting_and_says_why(tmp_path: Path, engine: FakeEngine) -> None:
     engine.stop()
     engine.token = "first"
     engine.start()
-    desk = Desk(tmp_path, engine)
+    harness = Harness(tmp_path, engine)
     try:
         with pytest.raises(EngineDenied, match="refused our token") as denied:
-            desk.client.queue()
+            harness.client.queue()
         assert str(TOKEN_FILE) in (denied.value.hint or "")
-        desk.conductor.start()
-        job = desk.submit()
+        harness.runner.start()
+        job = harness.submit()
         time.sleep(0.5)
-        assert desk.row(job).state is State.QUEUED
+        assert harness.row(job).state is State.QUEUED
         write_token(tmp_path, "first")
-        assert desk.wait(job).state is State.COMPLETED
+        assert harness.wait(job).state is State.COMPLETED
     finally:
-        desk.close()
+        harness.close()
 
 
 def test_an_engine_of_others_gets_the_token_of_the_setting(tmp_path: Path, engine: FakeEngine) -> None:

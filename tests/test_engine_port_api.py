@@ -13,8 +13,8 @@ import websocket
 from shared.engine.access import TOKEN_FILE
 from shared.settings import PREFIX, PROJECT_DIR
 from tests.conftest import free_ports
-from tests.exchange import SMALL, post
-from tests.house import TIMEOUT, TestHouse, wait_for_health
+from tests.http import SMALL, post
+from tests.stack import TIMEOUT, TestStack, wait_for_health
 
 # Of each kind of handler that ComfyUI has: with a body, with /api before it, below /internal, static, none at all.
 ROUTES = (
@@ -31,9 +31,9 @@ ROUTES = (
 )
 
 
-def status_of(house: TestHouse, route: str, *heads: str) -> int:
+def status_of(stack: TestStack, route: str, *heads: str) -> int:
     """Of the answer to a request with these lines in its head."""
-    port = int(house.engine.rpartition(":")[2])
+    port = int(stack.engine.rpartition(":")[2])
     lines = [f"{route} HTTP/1.1", *(head.replace("{port}", str(port)) for head in heads), "Connection: close"]
     body = '{"clear": true, "prompt": {}}' if route.startswith("POST") else ""
     lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
@@ -42,94 +42,94 @@ def status_of(house: TestHouse, route: str, *heads: str) -> int:
         return int(sock.recv(65536).split()[1])
 
 
-def test_strangers_reach_nothing(house: TestHouse) -> None:
-    bearer = f"Authorization: Bearer {house.engine_access.token}"
+def test_strangers_reach_nothing(stack: TestStack) -> None:
+    bearer = f"Authorization: Bearer {stack.engine_access.token}"
     for route in ROUTES:
         own = "Host: 127.0.0.1:{port}"
-        assert status_of(house, route, own) == 401, route
-        assert status_of(house, route, own, "Authorization: Bearer wrong") == 401, route
-        assert status_of(house, route, "Host: evil.example:{port}", "Origin: http://evil.example:{port}") == 403, route
-        assert status_of(house, route, own, "Origin: http://localhost:8080", bearer) == 403, route
-        assert status_of(house, route, "Host: evil.example:{port}", bearer) == 403, route
-        # Of two Hosts, some versions of aiohttp say themselves that this is no request.
-        assert status_of(house, route, own, own, bearer) in (400, 403), route
+        assert status_of(stack, route, own) == 401, route
+        assert status_of(stack, route, own, "Authorization: Bearer wrong") == 401, route
+        assert status_of(stack, route, "Host: evil.example:{port}", "Origin: http://evil.example:{port}") == 403, route
+        assert status_of(stack, route, own, "Origin: http://localhost:8080", bearer) == 403, route
+        assert status_of(stack, route, "Host: evil.example:{port}", bearer) == 403, route
+        # Of two Hosts, some versions of aiohttp print_status themselves that this is no request.
+        assert status_of(stack, route, own, own, bearer) in (400, 403), route
         method, path = route.split(" ")
-        assert status_of(house, f"{method} http://evil.example{path}", own, bearer) == 403, route
-    assert not (house.data_dir / "user" / "default" / "evil.json").exists()
+        assert status_of(stack, f"{method} http://evil.example{path}", own, bearer) == 403, route
+    assert not (stack.data_dir / "user" / "default" / "evil.json").exists()
 
 
-def test_the_web_page_is_refused_the_websocket(house: TestHouse) -> None:
+def test_the_web_page_is_refused_the_websocket(stack: TestStack) -> None:
     """As its newer version asks for it."""
-    url = house.engine.replace("http", "ws", 1).replace("127.0.0.1", "localhost")
+    url = stack.engine.replace("http", "ws", 1).replace("127.0.0.1", "localhost")
     with pytest.raises(websocket.WebSocketBadStatusException) as refused:
         websocket.create_connection(f"{url}/ws", origin="http://localhost:8080", timeout=TIMEOUT)
     assert refused.value.status_code == 403
 
 
-def test_who_knows_the_token_asks_the_engine_itself(house: TestHouse) -> None:
-    token = house.engine_access.token
-    assert house.ask_engine("GET", "/queue").json().keys() == {"queue_running", "queue_pending"}
+def test_who_knows_the_token_asks_the_engine_itself(stack: TestStack) -> None:
+    token = stack.engine_access.token
+    assert stack.ask_engine("GET", "/queue").json().keys() == {"queue_running", "queue_pending"}
     line = websocket.create_connection(
-        f"{house.engine.replace('http', 'ws', 1)}/ws", header={"Authorization": f"Bearer {token}"}, timeout=TIMEOUT
+        f"{stack.engine.replace('http', 'ws', 1)}/ws", header={"Authorization": f"Bearer {token}"}, timeout=TIMEOUT
     )
     assert '"status"' in line.recv()
     line.close()
 
 
-def test_a_browser_opens_the_page_once_with_the_token(house: TestHouse) -> None:
-    (house.data_dir / "engine" / "no-page" / "index.html").write_text("<p>a page</p>")
+def test_a_browser_opens_the_page_once_with_the_token(stack: TestStack) -> None:
+    (stack.data_dir / "engine" / "no-page" / "index.html").write_text("<p>a page</p>")
     browser = requests.Session()
-    assert browser.get(house.engine, timeout=TIMEOUT).status_code == 401
-    opened = browser.get(house.engine_access.page(house.engine), timeout=TIMEOUT)
-    assert (opened.url, opened.text) == (f"{house.engine}/", "<p>a page</p>")
-    assert browser.get(f"{house.engine}/api/queue", timeout=TIMEOUT).status_code == 200
+    assert browser.get(stack.engine, timeout=TIMEOUT).status_code == 401
+    opened = browser.get(stack.engine_access.page(stack.engine), timeout=TIMEOUT)
+    assert (opened.url, opened.text) == (f"{stack.engine}/", "<p>a page</p>")
+    assert browser.get(f"{stack.engine}/api/queue", timeout=TIMEOUT).status_code == 200
 
 
 @pytest.mark.parametrize("place", ["../run/engine.token", "../run/engine.token [output]", "run/engine.token [temp]"])
-def test_a_graph_cannot_read_the_token(house: TestHouse, place: str) -> None:
+def test_a_graph_cannot_read_the_token(stack: TestStack, place: str) -> None:
     graph = {
         "load": {"class_type": "LoadImage", "inputs": {"image": place}},
         "save": {"class_type": "SaveImage", "inputs": {"images": ["load", 0], "filename_prefix": "token"}},
     }
-    refused = post(house, "/api/txt2img", {**SMALL, "custom_workflow": {"prompt": graph}})
+    refused = post(stack, "/api/txt2img", {**SMALL, "custom_workflow": {"prompt": graph}})
     assert refused.status_code == 422, refused.text
 
 
-def test_the_engine_serves_the_token_nowhere(house: TestHouse) -> None:
-    token = house.engine_access.token
+def test_the_engine_serves_the_token_nowhere(stack: TestStack) -> None:
+    token = stack.engine_access.token
     assert token
     name = TOKEN_FILE.name
     folder = str(Path("..") / TOKEN_FILE.parent)
     for kind in ("input", "output", "temp"):
         for query in ({"filename": name, "subfolder": folder}, {"filename": f"{folder}/{name}"}):
-            told = house.ask_engine("GET", "/view", params={**query, "type": kind})
+            told = stack.ask_engine("GET", "/view", params={**query, "type": kind})
             assert told.status_code in (400, 403, 404)
     for path in (f"/userdata/..%2F..%2F{TOKEN_FILE.parent}%2F{name}", f"/../../run/{name}", f"/..%2F..%2Frun%2F{name}"):
-        assert token not in house.ask_engine("GET", path).text
-    engine = psutil.Process(house.engine_state()["pid"])
+        assert token not in stack.ask_engine("GET", path).text
+    engine = psutil.Process(stack.engine_state()["pid"])
     assert token not in f"{engine.cmdline()} {engine.environ()}"
-    assert token not in (house.data_dir / "logs" / "engine.log").read_text(encoding="utf-8", errors="replace")
-    assert token not in house.output()
+    assert token not in (stack.data_dir / "logs" / "engine.log").read_text(encoding="utf-8", errors="replace")
+    assert token not in stack.output()
 
 
-def test_a_new_start_has_a_new_token_and_jobs_go_on(own_house: TestHouse) -> None:
-    own_house.draw(**SMALL)
-    before = own_house.engine_access.token
-    job = own_house.submit(**{**SMALL, "steps": 30})
-    own_house.wait_for_job(job, "running")
-    psutil.Process(own_house.engine_state()["pid"]).kill()
-    assert own_house.wait_for_job(job)["state"] == "completed"
-    after = own_house.engine_access.token
+def test_a_new_start_has_a_new_token_and_jobs_go_on(own_stack: TestStack) -> None:
+    own_stack.draw(**SMALL)
+    before = own_stack.engine_access.token
+    job = own_stack.submit(**{**SMALL, "steps": 30})
+    own_stack.wait_for_job(job, "running")
+    psutil.Process(own_stack.engine_state()["pid"]).kill()
+    assert own_stack.wait_for_job(job)["state"] == "completed"
+    after = own_stack.engine_access.token
     assert after not in (None, before)
-    assert own_house.ask_engine("GET", "/queue").status_code == 200
+    assert own_stack.ask_engine("GET", "/queue").status_code == 200
     old = {"Authorization": f"Bearer {before}"}
-    assert requests.get(f"{own_house.engine}/queue", headers=old, timeout=TIMEOUT).status_code == 401
-    own_house.redraw(prompt="a red circle", input_image=own_house.picture(own_house.draw(**SMALL)), steps=2)
+    assert requests.get(f"{own_stack.engine}/queue", headers=old, timeout=TIMEOUT).status_code == 401
+    own_stack.redraw(prompt="a red circle", input_image=own_stack.picture(own_stack.draw(**SMALL)), steps=2)
 
 
-def test_a_service_started_by_hand_finds_the_token_in_the_data_folder(tmp_path: Path, house: TestHouse) -> None:
+def test_a_service_started_by_hand_finds_the_token_in_the_data_folder(tmp_path: Path, stack: TestStack) -> None:
     (port,) = free_ports(1)
-    environ = {**house.environ, f"{PREFIX}TXT2IMG_PORT": str(port)}
+    environ = {**stack.environ, f"{PREFIX}TXT2IMG_PORT": str(port)}
     url = f"http://127.0.0.1:{port}"
     with (tmp_path / "service.log").open("wb") as log:
         service = subprocess.Popen([sys.executable, "txt2img_server.py"], cwd=PROJECT_DIR, env=environ, stderr=log)

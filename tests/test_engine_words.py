@@ -7,8 +7,8 @@ from datetime import datetime
 
 import pytest
 
-from shared.engine.client import SavedImage, _outcome, _problems
-from shared.engine.events import (
+from shared.engine.client import SavedImage, _outcome, _problems, explain
+from shared.engine.websocket import (
     ImagesSaved,
     JobCached,
     JobEnded,
@@ -18,7 +18,6 @@ from shared.engine.events import (
     Preview,
     parse_frame,
 )
-from shared.engine.failures import explain
 from shared.errors import GenerationFailed
 from shared.jobs.names import filename_prefix, locate
 

@@ -16,7 +16,7 @@ import pytest
 from launcher import environment
 from launcher.instance import Instance
 from shared.settings import PROJECT_DIR
-from tests.house import wait_until_gone
+from tests.stack import wait_until_gone
 
 
 def make_wheel(folder: Path, name: str, version: str) -> None:
@@ -38,7 +38,7 @@ class Project:
         self.venv = folder / ".venv"
         shutil.copytree(PROJECT_DIR / "launcher", folder / "launcher")
         (folder / "shared").mkdir()
-        shutil.copy(PROJECT_DIR / "shared" / "lifeline.py", folder / "shared")
+        shutil.copy(PROJECT_DIR / "shared" / "parent_watch.py", folder / "shared")
         self.require("1.0")
 
     def require(self, version: str) -> None:
@@ -206,9 +206,9 @@ def test_a_python_without_ensurepip_is_told_what_to_install(project: Project) ->
 
 def test_the_launcher_goes_on_in_the_environment_that_it_made(project: Project) -> None:
     shutil.copy(PROJECT_DIR / "dream_layer.py", project.folder)
-    (project.folder / "launcher" / "house.py").write_text(
+    (project.folder / "launcher" / "stack.py").write_text(
         "import sys, tinything\n"
-        "def run_house(*, services, starter):\n"
+        "def run_stack(*, services, starter):\n"
         "    sys.stdout.write(f'{sys.prefix} {services} {starter}')\n"
         "    return 3\n"
     )

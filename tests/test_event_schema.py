@@ -10,14 +10,14 @@ from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
 
 import txt2img_server
-from shared.jobs.tables import JobRow, State
+from shared.jobs.database import JobRow, State
 from shared.schema.events import EVENTS
 from shared.settings import Settings
 from shared.web.backend import Backend
 from shared.web.stream import LAST_EVENTS
-from tests.desk import new_job, wait_for
 from tests.fake_engine import FakeEngine
-from tests.finished import REQUEST, finish
+from tests.harness import new_job, wait_for
+from tests.job_factory import REQUEST, finish
 
 SPEC = {"request": REQUEST, "warnings": ["steps was rounded"], "seeds": [42, 43], "size": [8, 8], "previews": True}
 
@@ -29,7 +29,7 @@ class Service:
         self.backend = Backend(Settings(engine_url=engine.address, data_dir=folder))
         self.client: FlaskClient = txt2img_server.build(self.backend).test_client()
         self.backend.start()
-        wait_for(lambda: self.backend.conductor._listener.connected, "the engine is not heard")
+        wait_for(lambda: self.backend.runner._listener.connected, "the engine is not heard")
 
     def submit(self) -> JobRow:
         return self.backend.accept(new_job(spec=SPEC), {})[0]
@@ -84,7 +84,7 @@ def test_the_events_of_a_cancelled_job_fit(service: Service, engine: FakeEngine)
     engine.seconds = 60
     job = service.submit()
     wait_for(lambda: service.backend.store.state(job.id) is State.RUNNING, "the job does not run")
-    service.backend.conductor.cancel(job.id)
+    service.backend.runner.cancel(job.id)
     told = service.events(job.id)
     assert told[-1]["event"] == "cancelled"
     for event in told:

@@ -12,21 +12,21 @@ import requests
 from flask.testing import FlaskClient
 from PIL import Image, ImageDraw
 
-from shared.engine.check import Problem, check_graph
+from shared.engine.validate import Problem, check_graph
 from shared.errors import InvalidValue, RequestError
-from shared.jobs.tables import JobRow, NewJob, State
+from shared.jobs.database import JobRow, NewJob, State
 from shared.schema.body import ExtrasBody
-from shared.schema.request import EnlargedLayer, Enlarging, ExtrasRequest, FaceRestoration, FacesLayer
+from shared.schema.request import EnlargedLayer, ExtrasRequest, FaceRestoration, FacesLayer, Upscale
 from shared.schema.units import Picture
 from shared.settings import Settings
 from shared.web.app import create_app
 from shared.web.backend import Backend
-from shared.web.control.extras import extras_routes, extras_values
-from shared.web.jobs import job_routes
-from shared.web.reading.enlarging import factor_in_name
-from shared.web.reading.extras import CODEFORMER, GFPGAN, read_extras
-from tests.house import TIMEOUT, TestHouse, encoded, open_rgb
-from tests.shelf import NODES, Shelf
+from shared.web.parsing.extras import CODEFORMER, GFPGAN, read_extras
+from shared.web.parsing.upscale import factor_in_name
+from shared.web.routes.extras import extras_routes, extras_values
+from shared.web.routes.jobs import job_routes
+from tests.model_library import NODES, WorkflowFolder
+from tests.stack import TIMEOUT, TestStack, encoded, open_rgb
 from workflows.extras import extras
 
 SOURCE = Picture(b"source", 100, 61)
@@ -40,11 +40,11 @@ DEFAULTS = {
     "upscaler_model": "Real_ESRGAN_x4plus", "upscaler_model_2": "4x-ultrasharp", "upscaler_visibility_2": 0.25,
     "gfpgan_visibility": 0.8, "codeformer_visibility": 0.7, "codeformer_weight": 0.2,
 }  # fmt: skip
-SHELF = Shelf(upscale_models=("4x-UltraSharp.pth", "anime/2x_Soft.safetensors"))
+SHELF = WorkflowFolder(upscale_models=("4x-UltraSharp.pth", "anime/2x_Soft.safetensors"))
 
 
 def read(
-    *, shelf: Shelf = SHELF, faces: list[str] | None = None, source: Picture = SOURCE, **params: Any
+    *, shelf: WorkflowFolder = SHELF, faces: list[str] | None = None, source: Picture = SOURCE, **params: Any
 ) -> tuple[ExtrasRequest, list[str]]:
     warnings: list[str] = []
     return read_extras(ExtrasBody(**{**PAGE, **params}), source, shelf, faces, warnings), warnings
@@ -63,14 +63,14 @@ def test_a_name_may_tell_the_factor(name: str, factor: float | None) -> None:
 
 def test_the_pages_upscaler_is_found_in_any_spelling() -> None:
     request, warnings = read()
-    big = Enlarging((400, 244), model="4x-UltraSharp.pth")
-    assert request == ExtrasRequest(SOURCE, Enlarging((400, 244)), (EnlargedLayer(big, 1.0),))
+    big = Upscale((400, 244), model="4x-UltraSharp.pth")
+    assert request == ExtrasRequest(SOURCE, Upscale((400, 244)), (EnlargedLayer(big, 1.0),))
     assert warnings == []
 
 
 def test_an_upscaler_that_is_not_there_is_replaced_and_named() -> None:
-    request, warnings = read(shelf=Shelf(upscale_models=()))
-    assert request.layers == (EnlargedLayer(Enlarging((400, 244)), 1.0),)
+    request, warnings = read(shelf=WorkflowFolder(upscale_models=()))
+    assert request.layers == (EnlargedLayer(Upscale((400, 244)), 1.0),)
     assert warnings == [
         "upscaler_model '4x-ultrasharp' does not exist, so Lanczos was used; there is no upscale model yet"
     ]
@@ -174,7 +174,7 @@ def test_the_parameters_are_in_params_or_beside_it() -> None:
         extras_values({"params": '{"upscale_factor": 2, "upscale_factor": 3}'})
 
 
-class StockCatalog(Shelf):
+class StockCatalog(WorkflowFolder):
     """A stock engine without upscale models, of which only the nodes are known."""
 
     def __init__(self) -> None:
@@ -232,7 +232,7 @@ def test_the_pages_own_defaults_are_taken(client: FlaskClient, sent: str, ending
     assert answer.status_code == 200, answer.text
     reply = answer.get_json()
     (image,) = reply["comfy_response"]["generated_images"]
-    # Both names say four times, though neither is installed.
+    # Both names print_status four times, though neither is installed.
     assert (image["width"], image["height"]) == (360, 244)
     assert reply["data"]["output_image"].endswith(f".{ending}")
     assert reply["parameters"]["output_format"] == ending
@@ -243,7 +243,7 @@ def test_the_pages_own_defaults_are_taken(client: FlaskClient, sent: str, ending
 
 
 def test_the_pages_own_defaults_with_all_that_they_name() -> None:
-    shelf = Shelf(upscale_models=("RealESRGAN_x4plus.pth", "4x-UltraSharp.pth"))
+    shelf = WorkflowFolder(upscale_models=("RealESRGAN_x4plus.pth", "4x-UltraSharp.pth"))
     request, warnings = read(shelf=shelf, faces=[GFPGAN, CODEFORMER], **DEFAULTS, output_format="PNG")
     assert [(layer.how.model, layer.visibility) for layer in request.layers] == [
         ("RealESRGAN_x4plus.pth", 1.0),
@@ -304,38 +304,38 @@ def small() -> Image.Image:
     return image
 
 
-def send(house: TestHouse, **params: Any) -> requests.Response:
+def send(stack: TestStack, **params: Any) -> requests.Response:
     files = {"image": ("a.png", encoded(small()), "image/png")}
     data = {"params": json.dumps({**PAGE, **params})}
     headers = {"Origin": "http://localhost:8080"}
-    return requests.post(f"{house.extras}/api/extras/upscale", files=files, data=data, headers=headers, timeout=TIMEOUT)
+    return requests.post(f"{stack.extras}/api/extras/upscale", files=files, data=data, headers=headers, timeout=TIMEOUT)
 
 
 def levels(image: Image.Image) -> "np.ndarray[Any, Any]":
     return np.asarray(image, dtype=float)
 
 
-def test_the_page_gets_an_address_of_the_enlarged_picture(house: TestHouse) -> None:
-    answer = send(house)
+def test_the_page_gets_an_address_of_the_enlarged_picture(stack: TestStack) -> None:
+    answer = send(stack)
     assert answer.status_code == 200, answer.text
     assert answer.headers["Access-Control-Allow-Origin"] == "http://localhost:8080"
     reply = answer.json()
     assert reply["status"] == "success"
     assert "Lanczos was used" in reply["warnings"][0]
     url = reply["data"]["output_image"]
-    assert url.startswith(f"{house.extras}/api/images/")
+    assert url.startswith(f"{stack.extras}/api/images/")
     picture = open_rgb(requests.get(url, timeout=TIMEOUT).content)
     assert picture.size == (360, 244)
     assert abs(levels(picture.resize((90, 61), Image.Resampling.BOX)) - levels(small())).mean() < 6
     # It is a job like any other, and the page finds its picture on the other ports too.
-    assert house.job(reply["job_id"])["kind"] == "extras"
+    assert stack.job(reply["job_id"])["kind"] == "extras"
     name = url.rpartition("/")[2]
-    assert requests.get(f"{house.txt2img}/api/images/{name}", timeout=TIMEOUT).ok
+    assert requests.get(f"{stack.txt2img}/api/images/{name}", timeout=TIMEOUT).ok
 
 
 @pytest.mark.parametrize(("output", "start"), [("webp", b"RIFF"), ("jpg", b"\xff\xd8"), ("png", b"\x89PNG")])
-def test_the_format_is_the_one_that_was_chosen(house: TestHouse, output: str, start: bytes) -> None:
-    reply = send(house, upscaler_model="dream-layer-2x", output_format=output).json()
+def test_the_format_is_the_one_that_was_chosen(stack: TestStack, output: str, start: bytes) -> None:
+    reply = send(stack, upscaler_model="dream-layer-2x", output_format=output).json()
     assert reply["warnings"] == []
     url = reply["data"]["output_image"]
     assert url.endswith(f".{output}")
@@ -344,9 +344,9 @@ def test_the_format_is_the_one_that_was_chosen(house: TestHouse, output: str, st
     assert open_rgb(content).size == (180, 122)
 
 
-def test_two_upscalers_are_blended_by_visibility(house: TestHouse) -> None:
+def test_two_upscalers_are_blended_by_visibility(stack: TestStack) -> None:
     def drawn(**params: Any) -> "np.ndarray[Any, Any]":
-        reply = send(house, upscale_factor=2, **params).json()
+        reply = send(stack, upscale_factor=2, **params).json()
         return levels(open_rgb(requests.get(reply["data"]["output_image"], timeout=TIMEOUT).content))
 
     model, nearest = drawn(upscaler_model="dream-layer-2x"), drawn(upscaler_model="Nearest")
@@ -356,12 +356,12 @@ def test_two_upscalers_are_blended_by_visibility(house: TestHouse) -> None:
     assert abs(both - (0.75 * model + 0.25 * nearest)).max() <= 1.5
 
 
-def test_faces_that_the_engine_cannot_restore_are_a_warning(house: TestHouse) -> None:
-    reply = send(house, upscaler_model="Lanczos", gfpgan_visibility=1, codeformer_visibility=0.5).json()
+def test_faces_that_the_engine_cannot_restore_are_a_warning(stack: TestStack) -> None:
+    reply = send(stack, upscaler_model="Lanczos", gfpgan_visibility=1, codeformer_visibility=0.5).json()
     assert [warning.split()[0] for warning in reply["warnings"]] == ["gfpgan_visibility", "codeformer_visibility"]
 
 
-def test_the_parameters_of_an_answer_can_be_sent_again(house: TestHouse) -> None:
-    reply = send(house, upscaler_model="dream-layer-2x").json()
-    again = requests.post(f"{house.extras}/api/extras/upscale", json=reply["parameters"], timeout=TIMEOUT).json()
-    assert house.picture(again).tobytes() == house.picture(reply).tobytes()
+def test_the_parameters_of_an_answer_can_be_sent_again(stack: TestStack) -> None:
+    reply = send(stack, upscaler_model="dream-layer-2x").json()
+    again = requests.post(f"{stack.extras}/api/extras/upscale", json=reply["parameters"], timeout=TIMEOUT).json()
+    assert stack.picture(again).tobytes() == stack.picture(reply).tobytes()

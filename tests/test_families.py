@@ -12,35 +12,35 @@ from typing import Any
 
 import pytest
 
-from shared.defaults import defaults_for, draws_alone, usual_pixels
-from shared.engine.families import Family, ModelFile, Part, TextEncoder, classify
-from shared.engine.headers import LARGEST, MOST_VALUES, TELLING, read_header
 from shared.engine.install import engine_dir
+from shared.models.defaults import defaults_for, draws_alone, usual_pixels
+from shared.models.detect import Family, ModelFile, Part, TextEncoder, classify
+from shared.models.safetensors import LARGEST, MOST_VALUES, TELLING, read_header
 from shared.settings import PREFIX, PROJECT_DIR
-from tests import tiny
+from tests import safetensors_factory as factory
 
 ALL = frozenset(Part)
 ALONE = frozenset({Part.DIFFUSION_MODEL})
 XL = "conditioner.embedders.0.transformer."
 # The engine's name for it, ours, whether for inpainting, what it holds.
-MODELS: dict[str, tuple[tiny.Shapes, str, Family, bool, frozenset[Part]]] = {
-    "sd1": (tiny.checkpoint(tiny.sd1_unet()), "SD15", Family.SD1, False, ALL),
-    "sd1-inpainting": (tiny.checkpoint(tiny.sd1_unet(9)), "SD15", Family.SD1, True, ALL),
-    "sd1-ip2p": (tiny.checkpoint(tiny.sd1_unet(8)), "SD15_instructpix2pix", Family.SD1, False, ALL),
-    "sdxl-ip2p": (tiny.sdxl_unet(8), "SDXL_instructpix2pix", Family.SDXL, False, ALONE),
-    "sd1-alone": (tiny.sd1_unet(), "SD15", Family.SD1, False, ALONE),
-    "sd2": (tiny.checkpoint(tiny.sd2_unet()), "SD20", Family.SD2, False, ALL),
-    "sdxl": (tiny.checkpoint(tiny.sdxl_unet(), XL), "SDXL", Family.SDXL, False, ALL),
-    "sdxl-alone": (tiny.sdxl_unet(), "SDXL", Family.SDXL, False, ALONE),
-    "sdxl-inpainting": (tiny.sdxl_unet(9), "SDXL", Family.SDXL, True, ALONE),
-    "refiner": (tiny.checkpoint(tiny.refiner_unet(), XL), "SDXLRefiner", Family.SDXL_REFINER, False, ALL),
-    "sd3": (tiny.checkpoint(tiny.sd3_transformer(), "text_encoders.clip_l."), "SD3", Family.SD3, False, ALL),
-    "sd3-alone": (tiny.sd3_transformer(), "SD3", Family.SD3, False, ALONE),
-    "flux-dev": (tiny.flux_transformer(guided=True), "Flux", Family.FLUX_DEV, False, ALONE),
-    "flux-fill": (tiny.flux_transformer(guided=True, inputs=384), "FluxInpaint", Family.FLUX_DEV, True, ALONE),
-    "flux-schnell": (tiny.flux_transformer(guided=False), "FluxSchnell", Family.FLUX_SCHNELL, False, ALONE),
+MODELS: dict[str, tuple[factory.Shapes, str, Family, bool, frozenset[Part]]] = {
+    "sd1": (factory.checkpoint(factory.sd1_unet()), "SD15", Family.SD1, False, ALL),
+    "sd1-inpainting": (factory.checkpoint(factory.sd1_unet(9)), "SD15", Family.SD1, True, ALL),
+    "sd1-ip2p": (factory.checkpoint(factory.sd1_unet(8)), "SD15_instructpix2pix", Family.SD1, False, ALL),
+    "sdxl-ip2p": (factory.sdxl_unet(8), "SDXL_instructpix2pix", Family.SDXL, False, ALONE),
+    "sd1-alone": (factory.sd1_unet(), "SD15", Family.SD1, False, ALONE),
+    "sd2": (factory.checkpoint(factory.sd2_unet()), "SD20", Family.SD2, False, ALL),
+    "sdxl": (factory.checkpoint(factory.sdxl_unet(), XL), "SDXL", Family.SDXL, False, ALL),
+    "sdxl-alone": (factory.sdxl_unet(), "SDXL", Family.SDXL, False, ALONE),
+    "sdxl-inpainting": (factory.sdxl_unet(9), "SDXL", Family.SDXL, True, ALONE),
+    "refiner": (factory.checkpoint(factory.refiner_unet(), XL), "SDXLRefiner", Family.SDXL_REFINER, False, ALL),
+    "sd3": (factory.checkpoint(factory.sd3_transformer(), "text_encoders.clip_l."), "SD3", Family.SD3, False, ALL),
+    "sd3-alone": (factory.sd3_transformer(), "SD3", Family.SD3, False, ALONE),
+    "flux-dev": (factory.flux_transformer(guided=True), "Flux", Family.FLUX_DEV, False, ALONE),
+    "flux-fill": (factory.flux_transformer(guided=True, inputs=384), "FluxInpaint", Family.FLUX_DEV, True, ALONE),
+    "flux-schnell": (factory.flux_transformer(guided=False), "FluxSchnell", Family.FLUX_SCHNELL, False, ALONE),
     "flux-checkpoint": (
-        tiny.checkpoint(tiny.flux_transformer(guided=True), "text_encoders.clip_l.", "vae."),
+        factory.checkpoint(factory.flux_transformer(guided=True), "text_encoders.clip_l.", "vae."),
         "Flux",
         Family.FLUX_DEV,
         False,
@@ -48,10 +48,10 @@ MODELS: dict[str, tuple[tiny.Shapes, str, Family, bool, frozenset[Part]]] = {
     ),
 }
 ENCODERS = {
-    "clip_l": (tiny.clip_l(), "CLIP_L", TextEncoder.CLIP_L),
-    "clip_g": (tiny.clip_g(), "CLIP_G", TextEncoder.CLIP_G),
-    "clip_h": (tiny.clip_h(), "CLIP_H", TextEncoder.CLIP_H),
-    "t5xxl": (tiny.t5xxl(), "T5_XXL", TextEncoder.T5XXL),
+    "clip_l": (factory.clip_l(), "CLIP_L", TextEncoder.CLIP_L),
+    "clip_g": (factory.clip_g(), "CLIP_G", TextEncoder.CLIP_G),
+    "clip_h": (factory.clip_h(), "CLIP_H", TextEncoder.CLIP_H),
+    "t5xxl": (factory.t5xxl(), "T5_XXL", TextEncoder.T5XXL),
 }
 # Values of that bias, and what a model of Stable Diffusion 2 with them predicts.
 SPREADS = {"v": (-0.1, 0.1), "epsilon": (-0.08, 0.08)}
@@ -81,9 +81,9 @@ print(json.dumps(known))
 """
 
 
-def about(tmp_path: Path, shapes: tiny.Shapes, **metadata: str) -> ModelFile:
+def about(tmp_path: Path, shapes: factory.Shapes, **metadata: str) -> ModelFile:
     named = {name.replace("__", "."): value for name, value in metadata.items()}
-    path = tiny.write(tmp_path / "file.safetensors", shapes, named)
+    path = factory.write(tmp_path / "file.safetensors", shapes, named)
     return classify("any name", read_header(path))
 
 
@@ -102,11 +102,11 @@ def test_it_draws_from_words_unless_it_takes_more_than_noise(tmp_path: Path, nam
 
 
 VIDEO = {"patch_embedding.weight": (1536, 16, 1, 2, 2)}
-OTHER_PURPOSES: dict[str, tiny.Shapes] = {
-    "enlarging": tiny.sd2_unet(7),
-    "stable video": {**tiny.unet(channels=320, context=1024, depths=(1, 1, 1, 0), inputs=8, conditions=768)},
-    "video unet": {**tiny.sd2_unet(), "input_blocks.1.1.time_stack.0.attn2.to_k.weight": (320, 1024)},
-    "flux with a control map": tiny.flux_transformer(guided=True, inputs=128),
+OTHER_PURPOSES: dict[str, factory.Shapes] = {
+    "upscale": factory.sd2_unet(7),
+    "stable video": {**factory.unet(channels=320, context=1024, depths=(1, 1, 1, 0), inputs=8, conditions=768)},
+    "video unet": {**factory.sd2_unet(), "input_blocks.1.1.time_stack.0.attn2.to_k.weight": (320, 1024)},
+    "flux with a control map": factory.flux_transformer(guided=True, inputs=128),
     "wan": {**VIDEO, "head.modulation": (1, 2, 1536)},
     "hunyuan video": {"img_in.proj.weight": (3072, 16, 1, 2, 2), "double_blocks.0.img_attn.qkv.weight": (9216, 3072)},
     "ltx": {"adaln_single.emb.timestep_embedder.linear_1.bias": (2048,), "patchify_proj.weight": (2048, 128)},
@@ -116,14 +116,14 @@ OTHER_PURPOSES: dict[str, tiny.Shapes] = {
 
 
 @pytest.mark.parametrize("name", OTHER_PURPOSES)
-@pytest.mark.parametrize("prefix", ["", tiny.INSIDE])
+@pytest.mark.parametrize("prefix", ["", factory.INSIDE])
 def test_what_makes_something_else_does_not(tmp_path: Path, name: str, prefix: str) -> None:
-    file = about(tmp_path, tiny.under(prefix, OTHER_PURPOSES[name]))
+    file = about(tmp_path, factory.under(prefix, OTHER_PURPOSES[name]))
     assert (file.from_words, draws_alone(file)) == (False, False)
 
 
 def test_parts_of_a_model_draw_nothing_but_unknown_models_may(tmp_path: Path) -> None:
-    assert not draws_alone(about(tmp_path, tiny.under("first_stage_model.", tiny.autoencoder(4))))
+    assert not draws_alone(about(tmp_path, factory.under("first_stage_model.", factory.autoencoder(4))))
     assert draws_alone(about(tmp_path, {"double_layers.0.attn.w1q.weight": (3072, 3072)}))
     assert draws_alone(about(tmp_path, {"img_in.proj.weight": (3584, 64, 1, 1)}))
     assert not draws_alone(about(tmp_path, {"model.model.transformer.rotary_pos_emb.inv_freq": (16,)}))
@@ -137,20 +137,20 @@ def test_a_text_encoder_is_known_by_its_header(tmp_path: Path, name: str) -> Non
 
 
 def test_the_t5_for_many_languages_is_not_the_one_of_flux(tmp_path: Path) -> None:
-    shapes = tiny.t5xxl() | {"shared.weight": (256384, 4096)}
+    shapes = factory.t5xxl() | {"shared.weight": (256384, 4096)}
     assert about(tmp_path, shapes).text_encoder is TextEncoder.UNKNOWN
 
 
 def sd2(path: Path, dtype: str, values: Sequence[float], inputs: int = 4) -> Path:
     """A checkpoint of Stable Diffusion 2, with these values in the bias that tells of what kind it is."""
-    name = tiny.INSIDE + TELLING[0]
-    shapes = tiny.checkpoint(tiny.sd2_unet(inputs))
+    name = factory.INSIDE + TELLING[0]
+    shapes = factory.checkpoint(factory.sd2_unet(inputs))
     tensors = {key: ("F16", shape) for key, shape in shapes.items()} | {name: (dtype, (len(values),))}
     whole = b"".join(struct.pack("<f", value) for value in values)
     # The lower half of what a bfloat16 is the upper half of.
     upper = b"".join(whole[i + 2 : i + 4] for i in range(0, len(whole), 4))
     content = {"F32": whole, "BF16": upper, "F16": struct.pack(f"<{len(values)}e", *values)}
-    return tiny.write_safetensors(path, tensors, content={name: content[dtype]})
+    return factory.write_safetensors(path, tensors, content={name: content[dtype]})
 
 
 @pytest.mark.parametrize("dtype", ["F16", "BF16", "F32"])
@@ -174,8 +174,8 @@ def test_a_bias_that_tells_nothing_is_not_asked(tmp_path: Path, values: tuple[fl
 
 def test_values_of_other_types_and_of_endless_tensors_are_not_read(tmp_path: Path) -> None:
     name = TELLING[0]
-    eight = tiny.write_safetensors(tmp_path / "8.safetensors", {name: ("F8_E4M3", (320,))})
-    large = tiny.write_safetensors(tmp_path / "large.safetensors", {name: ("F32", (10**9,))})
+    eight = factory.write_safetensors(tmp_path / "8.safetensors", {name: ("F8_E4M3", (320,))})
+    large = factory.write_safetensors(tmp_path / "large.safetensors", {name: ("F32", (10**9,))})
     values = [header.values for path in (eight, large) if (header := read_header(path)) is not None]
     assert values == [(), (0.0,) * MOST_VALUES]
 
@@ -200,14 +200,14 @@ def test_the_engine_takes_them_for_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("channels", [4, 16])
 def test_a_vae_tells_its_channels(tmp_path: Path, channels: int) -> None:
-    file = about(tmp_path, tiny.autoencoder(channels))
+    file = about(tmp_path, factory.autoencoder(channels))
     assert (file.latent_channels, file.parts) == (channels, {Part.VAE})
 
 
 def test_a_controlnet_tells_its_family_and_whether_it_is_for_several_maps(tmp_path: Path) -> None:
-    file = about(tmp_path, tiny.controlnet(tiny.sd1_unet()))
+    file = about(tmp_path, factory.controlnet(factory.sd1_unet()))
     assert (file.family, file.union, file.parts) == (Family.SD1, False, frozenset())
-    file = about(tmp_path, tiny.union_controlnet())
+    file = about(tmp_path, factory.union_controlnet())
     assert (file.family, file.union, file.parts) == (Family.SDXL, True, frozenset())
 
 
@@ -220,10 +220,10 @@ def test_a_controlnet_tells_its_family_and_whether_it_is_for_several_maps(tmp_pa
     ],
 )
 def test_a_controlnet_for_a_transformer_tells_its_family(tmp_path: Path, key: str, family: Family) -> None:
-    shapes: tiny.Shapes = {"controlnet_blocks.0.weight": (8, 8), key: (8, 8)}
+    shapes: factory.Shapes = {"controlnet_blocks.0.weight": (8, 8), key: (8, 8)}
     assert about(tmp_path, shapes).family is family
     # Another family's begins with the same keys.
-    like_flux: tiny.Shapes = {**shapes, "transformer_blocks.0.img_mlp.net.0.proj.weight": (8, 8)}
+    like_flux: factory.Shapes = {**shapes, "transformer_blocks.0.img_mlp.net.0.proj.weight": (8, 8)}
     assert (about(tmp_path, like_flux).family is Family.UNKNOWN) == (family is Family.FLUX_DEV)
 
 
@@ -257,30 +257,30 @@ def test_a_lora_tells_the_family_that_it_changes(tmp_path: Path, key: str, width
     [
         {},
         {"lora_unet_mid_block.lora_up.weight": (320, 4)},
-        {**tiny.flux_transformer(guided=True), "txt_in.weight": (3072, 3584)},
+        {**factory.flux_transformer(guided=True), "txt_in.weight": (3072, 3584)},
         {"input_blocks.0.0.weight": (320, 4, 3, 3)},
-        {**tiny.sd2_unet(), "input_blocks.1.1.time_stack.0.attn1.to_q.weight": (320, 320)},
-        {**tiny.sd1_unet(), "input_blocks.0.0.weight": ()},
+        {**factory.sd2_unet(), "input_blocks.1.1.time_stack.0.attn1.to_q.weight": (320, 320)},
+        {**factory.sd1_unet(), "input_blocks.0.0.weight": ()},
     ],
     ids=["nothing", "lora", "like-flux", "no-attention", "video", "no-shape"],
 )
-def test_what_is_not_known_is_not_guessed(tmp_path: Path, shapes: tiny.Shapes) -> None:
+def test_what_is_not_known_is_not_guessed(tmp_path: Path, shapes: factory.Shapes) -> None:
     assert about(tmp_path, shapes).family is Family.UNKNOWN
 
 
 def test_metadata_goes_before_the_family(tmp_path: Path) -> None:
     told: dict[str, Any] = {"modelspec__resolution": "640x384", "modelspec__prediction_type": "v"}
-    file = about(tmp_path, tiny.sd1_unet(), **told, dream_layer__steps="8", dream_layer__cfg_scale="0")
+    file = about(tmp_path, factory.sd1_unet(), **told, dream_layer__steps="8", dream_layer__cfg_scale="0")
     usual = defaults_for(file)
     assert (usual.width, usual.height, usual.steps, usual.cfg_scale) == (640, 384, 8, 0.0)
     assert (file.prediction, usual_pixels(file)) == ("v", 1024 * 1024)
-    assert usual_pixels(about(tmp_path, tiny.sd1_unet(), dream_layer__pixels="65536")) == 65536
+    assert usual_pixels(about(tmp_path, factory.sd1_unet(), dream_layer__pixels="65536")) == 65536
 
 
 @pytest.mark.parametrize("nonsense", ["", "nan", "-1", "1e400", "x", "999999", "0x0", "9" * 5000 + "x1"])
 def test_nonsense_in_metadata_is_left_out(tmp_path: Path, nonsense: str) -> None:
     named = ("modelspec__resolution", "dream_layer__steps", "dream_layer__cfg_scale", "dream_layer__pixels")
-    file = about(tmp_path, tiny.sdxl_unet(), **dict.fromkeys(named, nonsense))
+    file = about(tmp_path, factory.sdxl_unet(), **dict.fromkeys(named, nonsense))
     assert (file.size, file.steps, file.cfg_scale) == (None, None, None)
     assert defaults_for(file).width == 1024
 
@@ -337,7 +337,7 @@ def test_what_is_no_whole_safetensors_file_has_no_header(tmp_path: Path, data: b
 def test_a_header_of_many_tensors_is_read(tmp_path: Path) -> None:
     """Real models have up to some thousands; a limit for other JSON, or for the values of a tensor, is not theirs."""
     shapes = {f"model.diffusion_model.layer.{number}.weight": (1, 2) for number in range(5000)}
-    header = read_header(tiny.write(tmp_path / "x.safetensors", shapes))
+    header = read_header(factory.write(tmp_path / "x.safetensors", shapes))
     assert header is not None
     assert len(header.tensors) == 5000
 

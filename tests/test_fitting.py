@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from shared.fitting import (
+from shared.images.fit import (
     SPREAD,
     TILE,
     as_drawn_mask,
@@ -21,7 +21,7 @@ from shared.fitting import (
     region,
     spread_colours,
 )
-from tests.house import open_rgb
+from tests.stack import open_rgb
 
 NOISE = Image.effect_noise((40, 20), 90).convert("RGB")
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from shared.engine.check import check_graph
-from shared.engine.trust import check_files, why_refused
+from shared.engine.node_policy import check_files, why_refused
+from shared.engine.validate import check_graph
 from shared.errors import InvalidValue
 from tests.foreign_graphs import api, plain
-from workflows.foreign import MAX_DEPTH, MAX_NODES, read_graph
-from workflows.placing import place
+from workflows.bindings import place
+from workflows.imported import MAX_DEPTH, MAX_NODES, read_graph
 
 
 def test_the_graph_may_come_as_the_page_sends_it_and_is_not_changed() -> None:

@@ -19,21 +19,21 @@ from sqlalchemy.engine import Connection
 from shared.errors import Cancelled, StorageFailed
 from shared.files import write_whole
 from shared.jobs import reserve as module
+from shared.jobs.database import JobRow, State
 from shared.jobs.names import filename_prefix, with_prefix
 from shared.jobs.reserve import Reserve
 from shared.jobs.store import Store
-from shared.jobs.tables import JobRow, State
 from shared.settings import Settings
 from shared.web.app import create_app
 from shared.web.backend import Backend
-from shared.web.control.report import report_routes
-from shared.web.control.runs import run_routes
-from shared.web.jobs import interrupt_routes, job_routes
-from shared.web.uploading import upload_routes
-from tests.desk import Desk, new_job, wait_for
+from shared.web.routes.jobs import interrupt_routes, job_routes
+from shared.web.routes.report import report_routes
+from shared.web.routes.runs import run_routes
+from shared.web.routes.uploads import upload_routes
 from tests.fake_engine import FakeEngine
 from tests.golden_graphs import draw
-from tests.house import encoded
+from tests.harness import Harness, new_job, wait_for
+from tests.stack import encoded
 from tests.test_store import new
 
 MANY = 10_000
@@ -200,24 +200,24 @@ def test_pictures_make_the_room_where_none_was_kept(
 
 def test_a_running_job_leaves_the_engine_too(small_disk: Path, engine: FakeEngine) -> None:
     engine.seconds = 30
-    desk = Desk(small_disk, engine)
-    desk.start()
-    job_id = desk.submit()
-    desk.wait(job_id, State.RUNNING)
+    harness = Harness(small_disk, engine)
+    harness.start()
+    job_id = harness.submit()
+    harness.wait(job_id, State.RUNNING)
     fill(small_disk)
-    assert desk.conductor.cancel(job_id)
+    assert harness.runner.cancel(job_id)
     wait_for(lambda: job_id in engine.cancelled, "the engine is not told")
-    assert desk.row(job_id).state is State.CANCELLED
-    desk.close()
+    assert harness.row(job_id).state is State.CANCELLED
+    harness.close()
 
 
 def test_uploads_of_a_job_that_finds_no_room_are_not_left(small_disk: Path, engine: FakeEngine) -> None:
-    desk = Desk(small_disk, engine)
+    harness = Harness(small_disk, engine)
     leave(small_disk, 300_000)
     with pytest.raises(StorageFailed):
-        desk.conductor.submit(new_job(spec={"text": "x" * 1_000_000}), {"a.png": bytes(100_000)}, limit=100)
+        harness.runner.submit(new_job(spec={"text": "x" * 1_000_000}), {"a.png": bytes(100_000)}, limit=100)
     assert not list((small_disk / "uploads").iterdir())
-    desk.close()
+    harness.close()
 
 
 def test_a_database_without_a_free_page_still_ends_and_removes_jobs(tmp_path: Path) -> None:

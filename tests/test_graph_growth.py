@@ -5,13 +5,11 @@ from typing import Any
 
 import pytest
 
-from shared.engine.check import Problem
-from shared.engine.declared import declared_inputs
-from shared.engine.limits import check_limits
-from shared.engine.memory import check_memory
-from shared.engine.sizes import Node
-from shared.engine.text_lengths import check_texts
-from shared.engine.trust import why_refused
+from shared.engine.graph_memory import check_memory, check_texts
+from shared.engine.graph_sizes import Node
+from shared.engine.node_limits import check_limits
+from shared.engine.node_policy import why_refused
+from shared.engine.validate import Problem, declared_inputs
 from tests.foreign_graphs import Short, api
 from tests.nodes import reviewed
 

@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 
-from shared.engine.check import check_graph
 from shared.engine.formula import evaluate
-from shared.engine.limits import check_limits
-from shared.engine.memory import check_memory
-from shared.engine.text_lengths import check_texts
-from shared.web.reading.loaded import loaded_names
+from shared.engine.graph_memory import check_memory, check_texts
+from shared.engine.node_limits import check_limits
+from shared.engine.validate import check_graph
+from shared.web.parsing.loaded import loaded_names
 from tests.foreign_graphs import Short, api
 from tests.nodes import reviewed
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from shared.web.reading.graphs import read_graph
+from shared.metadata.graph_reader import read_graph
 
 
 def graph(**changes: Any) -> dict[str, Any]:

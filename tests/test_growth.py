@@ -15,20 +15,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from waitress.adjustments import Adjustments
 
-from shared import infotext, png
-from shared.engine.headers import read_header
 from shared.errors import DreamLayerError, InvalidValue, RequestError
-from shared.images import decode_base64
+from shared.images import png
+from shared.images.normalise import decode_base64
+from shared.images.png import SIGNATURE, read_texts
 from shared.json_limits import MOST_VALUES, JsonTooLarge, has_more_values, load_json
-from shared.png import SIGNATURE, read_texts
-from shared.prompts import EmbeddingFiles
+from shared.metadata import infotext
+from shared.metadata.prompt_syntax import EmbeddingFiles
+from shared.models.safetensors import read_header
 from shared.web.body import MOST_FIELDS, parse_json
-from shared.web.control.report_text import cell
-from shared.web.intake import Intake, Parser
-from shared.web.reading.prompts import read_prompt, take_loras
-from shared.web.titles import title
-from workflows.foreign import read_graph
-from workflows.placing import find_places
+from shared.web.download_names import title
+from shared.web.parsing.prompts import read_prompt, take_loras
+from shared.web.routes.report import cell
+from shared.web.server.body_limits import BodyLimits, Parser
+from workflows.bindings import find_places
+from workflows.imported import read_graph
 
 Make = Callable[[int], Any]
 PICTURE = "20261122-143210-3f2a9c1e0b7d_00001_.png"
@@ -343,7 +344,7 @@ HEADS = {
 
 @pytest.mark.parametrize("make", HEADS.values(), ids=HEADS)
 def test_heads_of_requests_are_read_in_linear_time(make: Make) -> None:
-    nothing = Intake(lambda _path, _headers: None, lambda _environ: None, lambda _size: True)
+    nothing = BodyLimits(lambda _path, _headers: None, lambda _environ: None, lambda _size: True)
 
     def read(head: bytes) -> None:
         Parser(Adjustments(max_request_header_size=1_000_000), nothing, "127.0.0.1").received(head)
@@ -361,7 +362,7 @@ CHUNKS = {
 
 @pytest.mark.parametrize("make", CHUNKS.values(), ids=CHUNKS)
 def test_what_frames_a_chunk_is_read_in_linear_time(make: Make) -> None:
-    nothing = Intake(lambda _path, _headers: None, lambda _environ: None, lambda _size: True)
+    nothing = BodyLimits(lambda _path, _headers: None, lambda _environ: None, lambda _size: True)
 
     def read(line: bytes) -> None:
         parser = Parser(Adjustments(), nothing, "127.0.0.1")

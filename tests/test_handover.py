@@ -1,4 +1,4 @@
-"""Services of one house: each takes over what another left, nothing is drawn twice, and no trouble loses a job."""
+"""Services of one stack: each takes over what another left, nothing is drawn twice, and no trouble loses a job."""
 
 import threading
 import time
@@ -10,19 +10,19 @@ import pytest
 import requests
 
 from shared.errors import EngineUnavailable, QueueFull, StorageFailed
-from shared.jobs import conductor as module
-from shared.jobs.active import Active
-from shared.jobs.sending import send
-from shared.jobs.tables import State
-from tests.desk import Desk, OpenDesk, new_job, wait_for, wait_until_drawn
+from shared.jobs import runner as module
+from shared.jobs.database import State
+from shared.jobs.dispatch import send
+from shared.jobs.tracked import TrackedJob
 from tests.fake_engine import HELD, FakeEngine
+from tests.harness import Harness, OpenHarness, new_job, wait_for, wait_until_drawn
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Services look for orphans, and at the engine's queue, more often than they need to."""
-    monkeypatch.setattr(module, "BEAT", 0.2)
-    monkeypatch.setattr(module, "SURVEY_HEARD", 0.3)
+    monkeypatch.setattr(module, "HEARTBEAT_INTERVAL", 0.2)
+    monkeypatch.setattr(module, "RECONCILE_CONNECTED", 0.3)
 
 
 def hold_up(monkeypatch: pytest.MonkeyPatch, thing: Any, name: str, until: threading.Event) -> threading.Event:
@@ -39,32 +39,34 @@ def hold_up(monkeypatch: pytest.MonkeyPatch, thing: Any, name: str, until: threa
     return held
 
 
-def test_jobs_of_a_service_that_vanished_are_followed_to_their_end(open_desk: OpenDesk, engine: FakeEngine) -> None:
-    vanished, heir = open_desk(), open_desk()
+def test_jobs_of_a_service_that_vanished_are_followed_to_their_end(
+    open_harness: OpenHarness, engine: FakeEngine
+) -> None:
+    vanished, successor = open_harness(), open_harness()
     engine.seconds = HELD
     ids = [vanished.submit() for _ in range(3)]
-    heir.start()
+    successor.start()
     time.sleep(0.1)
-    assert {heir.row(job_id).owner for job_id in ids} == {vanished.conductor.owner}
-    heir.fall_silent()
+    assert {successor.row(job_id).owner for job_id in ids} == {vanished.runner.owner}
+    successor.fall_silent()
     engine.seconds = 0.25
-    rows = [heir.wait(job_id) for job_id in ids]
+    rows = [successor.wait(job_id) for job_id in ids]
     assert [(row.state, row.attempts) for row in rows] == [(State.COMPLETED, 0)] * 3
-    assert {row.owner for row in rows} == {heir.conductor.owner}
+    assert {row.owner for row in rows} == {successor.runner.owner}
     assert engine.submitted == ids
 
 
 def test_a_service_that_stops_first_gives_the_engine_what_it_is_just_sending(
-    open_desk: OpenDesk, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+    open_harness: OpenHarness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    leaving, heir = open_desk(), open_desk()
+    leaving, successor = open_harness(), open_harness()
     arrived = threading.Event()
     hold_up(monkeypatch, leaving.client, "submit", arrived)
     leaving.start()
     with ThreadPoolExecutor(2) as pool:
         accepted = pool.submit(leaving.submit)
-        wait_for(lambda: len(leaving.conductor._roster), "the job is not accepted")
-        stopped = pool.submit(leaving.conductor.stop)
+        wait_for(lambda: len(leaving.runner._active_jobs), "the job is not accepted")
+        stopped = pool.submit(leaving.runner.stop)
         time.sleep(0.3)
         assert not stopped.done()
         arrived.set()
@@ -73,17 +75,19 @@ def test_a_service_that_stops_first_gives_the_engine_what_it_is_just_sending(
         # Accepted after that, a job is for others to send.
         late = leaving.submit()
     assert late not in engine.submitted
-    heir.start()
-    assert {heir.wait(each).state for each in (accepted.result(), late)} == {State.COMPLETED}
+    successor.start()
+    assert {successor.wait(each).state for each in (accepted.result(), late)} == {State.COMPLETED}
     assert engine.submitted == [accepted.result(), late]
 
 
-def test_a_job_that_is_sent_twice_is_never_the_same_item_of_the_engine_s_queue(desk: Desk, engine: FakeEngine) -> None:
+def test_a_job_that_is_sent_twice_is_never_the_same_item_of_the_engine_s_queue(
+    harness: Harness, engine: FakeEngine
+) -> None:
     """ComfyUI's worker thread ends when its queue compares two items of equal number and id: graphs have no order."""
     engine.seconds = HELD
-    row = desk.row(desk.submit())
+    row = harness.row(harness.submit())
     for _ in range(3):
-        assert send(Active(row), desk.client, desk.archive.uploads, "client") is None
+        assert send(TrackedJob(row), harness.client, harness.archive.uploads, "client") is None
     queue = requests.get(f"{engine.address}/queue", timeout=5).json()
     numbers = [item[0] for item in queue["queue_running"] + queue["queue_pending"]]
     assert len(set(numbers)) == 4
@@ -91,51 +95,51 @@ def test_a_job_that_is_sent_twice_is_never_the_same_item_of_the_engine_s_queue(d
 
 
 def test_what_the_engine_lost_too_is_sent_again_by_the_heir_and_nobody_is_suspected(
-    open_desk: OpenDesk, engine: FakeEngine
+    open_harness: OpenHarness, engine: FakeEngine
 ) -> None:
-    vanished, heir = open_desk(), open_desk()
+    vanished, successor = open_harness(), open_harness()
     engine.seconds = HELD
     ids = [vanished.submit() for _ in range(3)]
     wait_until_drawn(engine, ids[0])
     engine.forget_everything()
     engine.seconds = 0.05
     vanished.fall_silent()
-    heir.start()
-    rows = [heir.wait(job_id) for job_id in ids]
+    successor.start()
+    rows = [successor.wait(job_id) for job_id in ids]
     assert [(row.state, row.attempts) for row in rows] == [(State.COMPLETED, 0)] * 3
     assert engine.submitted == ids * 2
 
 
-@pytest.mark.parametrize("inherited", [False, True], ids=["by-the-same", "by-an-heir"])
+@pytest.mark.parametrize("inherited", [False, True], ids=["by-the-same", "by-an-successor"])
 def test_what_was_told_before_the_engine_died_is_told_again(
-    desk: Desk, open_desk: OpenDesk, engine: FakeEngine, inherited: bool
+    harness: Harness, open_harness: OpenHarness, engine: FakeEngine, inherited: bool
 ) -> None:
     engine.seconds = HELD
-    job_id = desk.submit()
-    wait_for(lambda: "image" in desk.told(job_id), "the first picture was not told")
+    job_id = harness.submit()
+    wait_for(lambda: "image" in harness.told(job_id), "the first picture was not told")
     engine.forget_everything()
-    wait_for(lambda: desk.told(job_id).count("queued") == 2, "it was not sent again")
+    wait_for(lambda: harness.told(job_id).count("queued") == 2, "it was not sent again")
     if inherited:
-        desk.conductor.stop()
-        open_desk().start()
+        harness.runner.stop()
+        open_harness().start()
     engine.seconds = 0.05
-    row = desk.wait(job_id)
-    told = desk.told(job_id)
+    row = harness.wait(job_id)
+    told = harness.told(job_id)
     since = told[len(told) - told[::-1].index("queued") :]
     assert (row.state, since.count("image"), len(row.images)) == (State.COMPLETED, 2, 2)
 
 
 def test_a_job_of_one_service_that_the_engine_dies_of_is_not_blamed_on_the_other(
-    desk: Desk, open_desk: OpenDesk, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, open_harness: OpenHarness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = open_desk()
+    other = open_harness()
     other.start()
     engine.seconds = HELD
-    deadly, queue = desk.submit(), other.client.queue
+    deadly, queue = harness.submit(), other.client.queue
 
     def second() -> Any:
         """The engine's queue, once the first service has sent its job again, or given it up."""
-        wait_for(lambda: engine.running is not None or desk.row(deadly).state.finished, "it was not sent again")
+        wait_for(lambda: engine.running is not None or harness.row(deadly).state.finished, "it was not sent again")
         return queue()
 
     monkeypatch.setattr(other.client, "queue", second)
@@ -144,154 +148,160 @@ def test_a_job_of_one_service_that_the_engine_dies_of_is_not_blamed_on_the_other
         wait_for(lambda death=death: engine.submitted.count(innocent) == death, "it was not sent again")  # type: ignore[misc]
         wait_until_drawn(engine, deadly)
         # What runs is known to the service whose job it is.
-        wait_for(lambda: desk.row(deadly).state is State.RUNNING, "nobody heard of it")
+        wait_for(lambda: harness.row(deadly).state is State.RUNNING, "nobody heard of it")
         engine.forget_everything()
-    assert desk.wait(deadly).state is State.FAILED
+    assert harness.wait(deadly).state is State.FAILED
     engine.seconds = 0.05
     row = other.wait(innocent)
     assert (row.state, row.attempts) == (State.COMPLETED, 0)
 
 
 def test_what_ended_while_nobody_looked_is_found_in_the_engines_history(
-    open_desk: OpenDesk, engine: FakeEngine
+    open_harness: OpenHarness, engine: FakeEngine
 ) -> None:
-    vanished = open_desk()
+    vanished = open_harness()
     job_id = vanished.submit()
     wait_for(lambda: job_id in engine.history, "it was not drawn")
     vanished.fall_silent()
-    heir = open_desk()
-    heir.start()
-    assert heir.wait(job_id).state is State.COMPLETED
+    successor = open_harness()
+    successor.start()
+    assert successor.wait(job_id).state is State.COMPLETED
     assert engine.submitted == [job_id]
-    assert heir.told(job_id) == ["queued", "image", "image", "completed"]
+    assert successor.told(job_id) == ["queued", "image", "image", "completed"]
 
 
-def test_a_service_that_stops_hands_over_at_once(desk: Desk, open_desk: OpenDesk, engine: FakeEngine) -> None:
-    heir = open_desk()
-    heir.start()
+def test_a_service_that_stops_hands_over_at_once(
+    harness: Harness, open_harness: OpenHarness, engine: FakeEngine
+) -> None:
+    successor = open_harness()
+    successor.start()
     engine.seconds = HELD
-    ids = [desk.submit() for _ in range(2)]
-    desk.wait(ids[0], State.RUNNING)
-    desk.conductor.stop()
+    ids = [harness.submit() for _ in range(2)]
+    harness.wait(ids[0], State.RUNNING)
+    harness.runner.stop()
     # At once: long before it would count as dead.
-    wait_for(lambda: heir.row(ids[1]).owner == heir.conductor.owner, "it was not taken over", seconds=module.STALE - 2)
+    wait_for(
+        lambda: successor.row(ids[1]).owner == successor.runner.owner,
+        "it was not taken over",
+        seconds=module.STALE_AFTER - 2,
+    )
     engine.seconds = 0.1
-    assert [heir.wait(job_id).state for job_id in ids] == [State.COMPLETED] * 2
+    assert [successor.wait(job_id).state for job_id in ids] == [State.COMPLETED] * 2
     assert engine.submitted == ids
-    assert heir.told(ids[0]).count("image") == 2
+    assert successor.told(ids[0]).count("image") == 2
 
 
-def test_what_was_adopted_is_not_adopted_by_a_third_at_once(open_desk: OpenDesk, engine: FakeEngine) -> None:
-    vanished, heir, third = open_desk(), open_desk(), open_desk()
+def test_what_was_adopted_is_not_adopted_by_a_third_at_once(open_harness: OpenHarness, engine: FakeEngine) -> None:
+    vanished, successor, third = open_harness(), open_harness(), open_harness()
     job_id = vanished.submit()
     vanished.fall_silent()
-    # The heir is busy with the engine just after it adopted the job.
+    # The successor is busy with the engine just after it reclaimed the job.
     engine.seconds, engine.delay = HELD, 0.5
-    heir.conductor.start()
-    wait_for(lambda: heir.row(job_id).owner == heir.conductor.owner, "it was not adopted")
-    assert third.store.adopt("third", time.time() - module.STALE) == []
+    successor.runner.start()
+    wait_for(lambda: successor.row(job_id).owner == successor.runner.owner, "it was not reclaimed")
+    assert third.store.reclaim("third", time.time() - module.STALE_AFTER) == []
 
 
 def test_a_job_is_not_accepted_under_a_heartbeat_that_is_not_written_yet(
-    open_desk: OpenDesk, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+    open_harness: OpenHarness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, other = open_desk(), open_desk()
+    first, other = open_harness(), open_harness()
     written = threading.Event()
     hold_up(monkeypatch, first.store, "beat", written)
     with ThreadPoolExecutor(2) as pool:
         submitted = [pool.submit(first.submit) for _ in range(2)]
         time.sleep(0.3)
-        adopted = other.store.adopt("other", time.time() - module.STALE)
+        reclaimed = other.store.reclaim("other", time.time() - module.STALE_AFTER)
         written.set()
-        assert adopted == []
+        assert reclaimed == []
         assert {each.result() for each in submitted} == set(engine.submitted)
 
 
-def test_who_ends_adopts_nothing_more(desk: Desk, open_desk: OpenDesk, engine: FakeEngine) -> None:
+def test_who_ends_adopts_nothing_more(harness: Harness, open_harness: OpenHarness, engine: FakeEngine) -> None:
     engine.seconds = HELD
-    job_id = desk.submit()
-    desk.wait(job_id, State.RUNNING)
-    heir = open_desk()
-    desk.fall_silent()
-    heir.conductor._stopping = True
-    heir.conductor._routine()
-    assert heir.row(job_id).owner == desk.conductor.owner
-    heir.conductor._stopping, heir.conductor._looked = False, 0.0
-    desk.fall_silent()
-    heir.conductor._routine()
-    assert heir.row(job_id).owner == heir.conductor.owner
+    job_id = harness.submit()
+    harness.wait(job_id, State.RUNNING)
+    successor = open_harness()
+    harness.fall_silent()
+    successor.runner._stopping = True
+    successor.runner._tick()
+    assert successor.row(job_id).owner == harness.runner.owner
+    successor.runner._stopping, successor.runner._looked = False, 0.0
+    harness.fall_silent()
+    successor.runner._tick()
+    assert successor.row(job_id).owner == successor.runner.owner
 
 
 def test_a_job_that_was_taken_from_a_service_that_was_only_slow_is_drawn_once(
-    desk: Desk, open_desk: OpenDesk, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, open_harness: OpenHarness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heir = open_desk()
-    heir.start()
+    successor = open_harness()
+    successor.start()
     engine.seconds = HELD
-    job_id = desk.submit()
-    desk.wait(job_id, State.RUNNING)
+    job_id = harness.submit()
+    harness.wait(job_id, State.RUNNING)
     waking, looking = threading.Event(), threading.Event()
     # As with an engine that does not answer for a while, or a process that does not get to run.
-    held = hold_up(monkeypatch, desk.client, "queue", waking)
-    hold_up(monkeypatch, heir.client, "queue", looking)
+    held = hold_up(monkeypatch, harness.client, "queue", waking)
+    hold_up(monkeypatch, successor.client, "queue", looking)
     assert held.wait(20)
     engine.seconds = 0.05
     wait_for(lambda: job_id in engine.history, "it was not drawn")
-    desk.fall_silent()
-    wait_for(lambda: heir.row(job_id).owner == heir.conductor.owner, "it was not adopted")
+    harness.fall_silent()
+    wait_for(lambda: successor.row(job_id).owner == successor.runner.owner, "it was not reclaimed")
     # The slow one finds the end first, and it is not its to tell any more.
     waking.set()
-    wait_for(lambda: not desk.conductor._roster, "it is still followed by the slow one")
+    wait_for(lambda: not harness.runner._active_jobs, "it is still followed by the slow one")
     time.sleep(0.5)
     looking.set()
-    assert heir.wait(job_id).state is State.COMPLETED
+    assert successor.wait(job_id).state is State.COMPLETED
     assert engine.submitted == [job_id]
 
 
-def test_the_same_idempotency_key_at_the_same_moment_makes_one_job(desk: Desk, engine: FakeEngine) -> None:
+def test_the_same_idempotency_key_at_the_same_moment_makes_one_job(harness: Harness, engine: FakeEngine) -> None:
     at_once = threading.Barrier(8)
 
     def submit(_: int) -> tuple[str, bool]:
         at_once.wait()
-        row, new = desk.conductor.submit(new_job(idempotency_key="k"), {}, limit=100)
+        row, new = harness.runner.submit(new_job(idempotency_key="k"), {}, limit=100)
         return row.id, new
 
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(submit, range(8)))
     assert len({job_id for job_id, _ in answers}) == 1
     assert [new for _, new in answers].count(True) == 1
-    assert desk.wait(answers[0][0]).state is State.COMPLETED
+    assert harness.wait(answers[0][0]).state is State.COMPLETED
     assert len(engine.submitted) == 1
 
 
-def test_a_full_queue_takes_no_more(desk: Desk, engine: FakeEngine) -> None:
+def test_a_full_queue_takes_no_more(harness: Harness, engine: FakeEngine) -> None:
     engine.seconds = HELD
-    ids = [desk.submit() for _ in range(2)]
+    ids = [harness.submit() for _ in range(2)]
     with pytest.raises(QueueFull):
-        desk.conductor.submit(new_job(), {}, limit=2)
-    assert [row.id for row in desk.store.page().rows] == ids[::-1]
+        harness.runner.submit(new_job(), {}, limit=2)
+    assert [row.id for row in harness.store.page().rows] == ids[::-1]
     assert engine.submitted == ids
 
 
 def test_a_service_that_was_slow_does_not_touch_what_another_finished_meanwhile(
-    desk: Desk, open_desk: OpenDesk, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, open_harness: OpenHarness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heir = open_desk()
-    heir.start()
+    successor = open_harness()
+    successor.start()
     engine.seconds = HELD
-    job_id = desk.submit()
-    desk.wait(job_id, State.RUNNING)
+    job_id = harness.submit()
+    harness.wait(job_id, State.RUNNING)
     waking = threading.Event()
-    held = hold_up(monkeypatch, desk.client, "queue", waking)
+    held = hold_up(monkeypatch, harness.client, "queue", waking)
     assert held.wait(20)
     engine.seconds = 0.05
     wait_for(lambda: job_id in engine.history, "it was not drawn")
-    desk.fall_silent()
-    assert heir.wait(job_id).state is State.COMPLETED
+    harness.fall_silent()
+    assert successor.wait(job_id).state is State.COMPLETED
     wait_for(lambda: not engine.history, "the engine's memory was not cleared")
     # It goes on in the middle of its look at the engine.
     waking.set()
-    wait_for(lambda: not desk.conductor._roster, "it is still followed by the slow one")
+    wait_for(lambda: not harness.runner._active_jobs, "it is still followed by the slow one")
     assert engine.submitted == [job_id]
     assert len(list(engine.output_dir.rglob("*.png"))) == 2
 
@@ -313,55 +323,55 @@ def fails_once(monkeypatch: pytest.MonkeyPatch, thing: Any, name: str, error: Ex
 
 @pytest.mark.parametrize("method", ["save", "finish", "unfinished", "beat"])
 def test_a_database_that_fails_for_a_moment_loses_no_news(
-    desk: Desk, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, method: str
+    harness: Harness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     engine.seconds = HELD
-    job_id = desk.submit()
-    failed = fails_once(monkeypatch, desk.store, method, StorageFailed("the disk is full"))
+    job_id = harness.submit()
+    failed = fails_once(monkeypatch, harness.store, method, StorageFailed("the disk is full"))
     if method in ("unfinished", "beat"):
         assert failed.wait(20)
     engine.seconds = 0.8
-    row = desk.wait(job_id)
+    row = harness.wait(job_id)
     assert failed.is_set()
     assert row.state is State.COMPLETED
-    told = [name for name in desk.told(job_id) if name != "progress"]
+    told = [name for name in harness.told(job_id) if name != "progress"]
     assert told == ["queued", "started", "image", "image", "completed"]
 
 
 def test_a_database_that_fails_while_jobs_are_sent_holds_back_none_of_them(
-    desk: Desk, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine.stop()
-    ids = [desk.submit() for _ in range(3)]
+    ids = [harness.submit() for _ in range(3)]
     engine.prompt_fault = "500"
-    failed = fails_once(monkeypatch, desk.store, "finish", StorageFailed("the disk is full"))
+    failed = fails_once(monkeypatch, harness.store, "finish", StorageFailed("the disk is full"))
     engine.start()
-    assert [desk.wait(job_id, seconds=8).state for job_id in ids] == [State.FAILED] * 3
+    assert [harness.wait(job_id, seconds=8).state for job_id in ids] == [State.FAILED] * 3
     assert failed.is_set()
 
 
 def test_a_job_that_is_lost_while_the_database_fails_is_counted_and_told_all_the_same(
-    desk: Desk, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine.seconds = HELD
-    ids = [desk.submit() for _ in range(2)]
-    desk.wait(ids[0], State.RUNNING)
-    failed = fails_once(monkeypatch, desk.store, "requeue", StorageFailed("the disk is full"))
+    ids = [harness.submit() for _ in range(2)]
+    harness.wait(ids[0], State.RUNNING)
+    failed = fails_once(monkeypatch, harness.store, "requeue", StorageFailed("the disk is full"))
     engine.forget_everything()
     engine.seconds = 0.4
-    rows = [desk.wait(job_id) for job_id in ids]
+    rows = [harness.wait(job_id) for job_id in ids]
     assert failed.is_set()
     assert [(row.state, row.attempts) for row in rows] == [(State.COMPLETED, 1), (State.COMPLETED, 0)]
-    assert desk.told(ids[0]).count("queued") == 2
+    assert harness.told(ids[0]).count("queued") == 2
     assert len(list(engine.output_dir.rglob("*.png"))) == 4
 
 
 def test_an_engine_that_fails_for_a_moment_fails_no_job(
-    desk: Desk, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine.seconds = 0.3
-    ids = [desk.submit() for _ in range(3)]
+    ids = [harness.submit() for _ in range(3)]
     for method in ("queue", "outcome", "forget"):
-        fails_once(monkeypatch, desk.client, method, EngineUnavailable("it does not answer"))
-    assert [desk.wait(job_id).state for job_id in ids] == [State.COMPLETED] * 3
+        fails_once(monkeypatch, harness.client, method, EngineUnavailable("it does not answer"))
+    assert [harness.wait(job_id).state for job_id in ids] == [State.COMPLETED] * 3
     assert engine.submitted == ids

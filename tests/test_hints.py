@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from shared.engine.known import how_to_add
 from shared.errors import InvalidPicture, InvalidValue
+from shared.models.registry import how_to_add
 from shared.web.body import Fields
-from shared.web.reading.requests import read_txt2img
-from tests.readings import URL, context, read, refused, reread
+from shared.web.parsing.requests import read_txt2img
+from tests.parsing import URL, context, read, refused, reread
 
 GRAPH = {"3": {"class_type": "KSampler", "inputs": {}}}
 

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from shared.decoding import decode
-from shared.encoding import encode_picture
 from shared.errors import InvalidPicture
-from shared.images import decode_base64, read_picture
-from shared.masks import read_mask
+from shared.images.decode import decode
+from shared.images.encode import encode_picture
+from shared.images.masks import read_mask
+from shared.images.normalise import decode_base64, read_picture
 from shared.schema.units import Picture
-from tests.house import encoded
 from tests.profiles import grey, grey_ink, swapped_rgb
+from tests.stack import encoded
 
 RED = (200, 16, 32)
 

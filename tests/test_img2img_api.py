@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from starter.reading import nearest_colours
 from starter.scenes import COLOURS, PALETTE
-from tests.house import PNG, TIMEOUT, TestHouse, data_url, encoded, open_rgb
+from tests.stack import PNG, TIMEOUT, TestStack, data_url, encoded, open_rgb
 
 PROMPT = "a green circle on a white background"
 
@@ -43,42 +43,42 @@ def mask() -> Image.Image:
     return image
 
 
-def test_low_denoising_stays_nearer_the_source_than_high(house: TestHouse, source: Image.Image) -> None:
+def test_low_denoising_stays_nearer_the_source_than_high(stack: TestStack, source: Image.Image) -> None:
     near, middle, far = (
         distance(
-            source, house.picture(house.redraw(prompt=PROMPT, input_image=source, denoising_strength=strength, seed=4))
+            source, stack.picture(stack.redraw(prompt=PROMPT, input_image=source, denoising_strength=strength, seed=4))
         )
         for strength in (0.1, 0.5, 1.0)
     )
     assert near < middle < far
 
 
-def test_the_source_sets_the_size_and_a_size_resizes_it(house: TestHouse, source: Image.Image) -> None:
+def test_the_source_sets_the_size_and_a_size_resizes_it(stack: TestStack, source: Image.Image) -> None:
     photo = source.resize((90, 61))
-    own = house.redraw(prompt=PROMPT, input_image=photo, steps=2)
-    assert house.picture(own).size == (90, 61)
+    own = stack.redraw(prompt=PROMPT, input_image=photo, steps=2)
+    assert stack.picture(own).size == (90, 61)
     assert own["warnings"] == []
-    asked = house.redraw(prompt=PROMPT, input_image=photo, steps=2, width=64, height=64)
-    assert house.picture(asked).size == (64, 64)
+    asked = stack.redraw(prompt=PROMPT, input_image=photo, steps=2, width=64, height=64)
+    assert stack.picture(asked).size == (64, 64)
     (warning,) = asked["warnings"]
     assert warning.startswith("input_image was stretched from 90x61 to 64x64")
-    wide = house.redraw(prompt=PROMPT, input_image=photo, steps=2, width=180)
-    assert house.picture(wide).size == (180, 122)
+    wide = stack.redraw(prompt=PROMPT, input_image=photo, steps=2, width=180)
+    assert stack.picture(wide).size == (180, 122)
 
 
-def test_a_large_source_is_scaled_down_unless_a_size_is_asked(house: TestHouse, source: Image.Image) -> None:
-    reply = house.redraw(prompt=PROMPT, input_image=source.resize((1024, 512)), steps=1, denoising_strength=0.1)
-    assert house.picture(reply).size == (362, 181)
+def test_a_large_source_is_scaled_down_unless_a_size_is_asked(stack: TestStack, source: Image.Image) -> None:
+    reply = stack.redraw(prompt=PROMPT, input_image=source.resize((1024, 512)), steps=1, denoising_strength=0.1)
+    assert stack.picture(reply).size == (362, 181)
     assert "was scaled to 362x181" in reply["warnings"][0]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_outside_the_mask_every_pixel_is_the_sources_own(
-    house: TestHouse, source: Image.Image, mask: Image.Image, batch_size: int
+    stack: TestStack, source: Image.Image, mask: Image.Image, batch_size: int
 ) -> None:
-    reply = house.redraw(prompt=PROMPT, input_image=source, mask=mask, steps=4, batch_size=batch_size)
+    reply = stack.redraw(prompt=PROMPT, input_image=source, mask=mask, steps=4, batch_size=batch_size)
     assert reply["parameters"]["denoising_strength"] == 1.0
-    results = house.pictures(reply)
+    results = stack.pictures(reply)
     assert len(results) == batch_size
     outside = np.asarray(mask) == 0
     for result in results:
@@ -90,26 +90,26 @@ def test_outside_the_mask_every_pixel_is_the_sources_own(
 
 
 def test_outside_the_mask_stays_exact_at_sizes_that_are_no_multiples_of_8(
-    house: TestHouse, source: Image.Image, mask: Image.Image
+    stack: TestStack, source: Image.Image, mask: Image.Image
 ) -> None:
     odd, odd_mask = source.crop((0, 0, 101, 93)), mask.crop((0, 0, 101, 93))
-    result = house.picture(house.redraw(prompt=PROMPT, input_image=odd, mask=odd_mask, steps=2))
+    result = stack.picture(stack.redraw(prompt=PROMPT, input_image=odd, mask=odd_mask, steps=2))
     outside = np.asarray(odd_mask) == 0
     assert result.size == odd.size
     assert np.abs(pixels(result) - pixels(odd)).max(axis=2)[outside].max() == 0
 
 
-def test_every_level_comes_through_the_engine_exactly(house: TestHouse, mask: Image.Image) -> None:
+def test_every_level_comes_through_the_engine_exactly(stack: TestStack, mask: Image.Image) -> None:
     levels = Image.fromarray(np.arange(128 * 128 * 3, dtype=np.uint32).reshape(128, 128, 3).astype(np.uint8))
-    result = house.picture(house.redraw(prompt=PROMPT, input_image=levels, mask=mask, steps=1))
+    result = stack.picture(stack.redraw(prompt=PROMPT, input_image=levels, mask=mask, steps=1))
     outside = np.asarray(mask) == 0
     assert np.array_equal(pixels(result)[outside], pixels(levels)[outside])
 
 
 def test_the_mask_goes_through_vae_encode_for_inpaint_and_never_into_ksampler(
-    house: TestHouse, source: Image.Image, mask: Image.Image
+    stack: TestStack, source: Image.Image, mask: Image.Image
 ) -> None:
-    graph = house.redraw(prompt=PROMPT, input_image=source, mask=mask, steps=1, grow_mask_by=3)["workflow"]["prompt"]
+    graph = stack.redraw(prompt=PROMPT, input_image=source, mask=mask, steps=1, grow_mask_by=3)["workflow"]["prompt"]
     encode = graph["VAEEncodeForInpaint"]["inputs"]
     assert graph["KSampler"]["inputs"]["latent_image"] == ["VAEEncodeForInpaint", 0]
     assert "mask" not in graph["KSampler"]["inputs"]
@@ -118,12 +118,12 @@ def test_the_mask_goes_through_vae_encode_for_inpaint_and_never_into_ksampler(
     assert encode["grow_mask_by"] == 3
 
 
-def test_the_hole_is_filled_with_what_the_prompt_names(house: TestHouse) -> None:
+def test_the_hole_is_filled_with_what_the_prompt_names(stack: TestStack) -> None:
     source = Image.new("RGB", (128, 128), PALETTE["blue"])
     left = Image.new("L", (128, 128))
     left.paste(255, (0, 0, 64, 128))
     fields = {"prompt": "a yellow square on a black background", "input_image": source, "mask": left, "seed": 3}
-    result = house.picture(house.redraw(**fields))
+    result = stack.picture(stack.redraw(**fields))
     # The left edge is background, and of the colour that was asked for; the right one was never touched.
     painted = np.median(pixels(result)[:, :16].reshape(-1, 3), axis=0)
     assert COLOURS[nearest_colours(painted[None, None])[0, 0]] == "black"
@@ -131,20 +131,20 @@ def test_the_hole_is_filled_with_what_the_prompt_names(house: TestHouse) -> None
 
 
 def test_a_low_strength_with_a_mask_is_honoured_with_a_warning(
-    house: TestHouse, source: Image.Image, mask: Image.Image
+    stack: TestStack, source: Image.Image, mask: Image.Image
 ) -> None:
-    reply = house.redraw(prompt=PROMPT, input_image=source, mask=mask, steps=2, denoising_strength=0.5)
+    reply = stack.redraw(prompt=PROMPT, input_image=source, mask=mask, steps=2, denoising_strength=0.5)
     assert reply["workflow"]["prompt"]["KSampler"]["inputs"]["denoise"] == 0.5
     assert "leaves grey" in reply["warnings"][0]
 
 
-def test_strength_0_gives_the_source_through_the_autoencoder(house: TestHouse, source: Image.Image) -> None:
-    reply = house.redraw(prompt=PROMPT, input_image=source, denoising_strength=0)
-    assert distance(house.picture(reply), source) < 40
+def test_strength_0_gives_the_source_through_the_autoencoder(stack: TestStack, source: Image.Image) -> None:
+    reply = stack.redraw(prompt=PROMPT, input_image=source, denoising_strength=0)
+    assert distance(stack.picture(reply), source) < 40
 
 
 def test_both_services_and_all_notations_give_the_same_picture(
-    house: TestHouse, source: Image.Image, mask: Image.Image
+    stack: TestStack, source: Image.Image, mask: Image.Image
 ) -> None:
     fields = {"prompt": PROMPT, "seed": 11, "steps": 2}
     picture, white = encoded(source), encoded(mask)
@@ -155,7 +155,7 @@ def test_both_services_and_all_notations_give_the_same_picture(
     }
     results = [
         requests.post(f"{base}/api/img2img", headers=PNG, timeout=TIMEOUT, **body)
-        for base in (house.txt2img, house.img2img)
+        for base in (stack.txt2img, stack.img2img)
         for body in (
             {"json": {**fields, **bare}},
             {"json": {**fields, **octets}},
@@ -169,12 +169,12 @@ def test_both_services_and_all_notations_give_the_same_picture(
         assert np.array_equal(pixels(open_rgb(result.content)), first)
 
 
-def test_a_large_picture_in_a_text_field_of_a_form_is_taken(house: TestHouse) -> None:
+def test_a_large_picture_in_a_text_field_of_a_form_is_taken(stack: TestStack) -> None:
     noise = Image.effect_noise((900, 900), 100).convert("RGB")
     url = data_url(noise)
     assert len(url) > 600_000
     response = requests.post(
-        f"{house.img2img}/api/img2img",
+        f"{stack.img2img}/api/img2img",
         data={"prompt": PROMPT, "input_image": url, "width": 64, "height": 64, "steps": 1},
         timeout=TIMEOUT,
     )
@@ -195,18 +195,18 @@ def test_a_large_picture_in_a_text_field_of_a_form_is_taken(house: TestHouse) ->
     ],
 )
 def test_wrong_input_is_a_422_that_names_the_field(
-    house: TestHouse, source: Image.Image, fields: dict[str, Any], status: int, field: str, says: str
+    stack: TestStack, source: Image.Image, fields: dict[str, Any], status: int, field: str, says: str
 ) -> None:
     body = {"prompt": PROMPT, **({"input_image": data_url(source)} if fields else {}), **fields}
-    response = requests.post(f"{house.img2img}/api/img2img", json=body, timeout=TIMEOUT)
+    response = requests.post(f"{stack.img2img}/api/img2img", json=body, timeout=TIMEOUT)
     assert response.status_code == status
     assert response.json()["error"]["field"] == field
     assert any(part in response.json()["message"] for part in says.split("|"))
 
 
-def test_a_black_mask_is_refused(house: TestHouse, source: Image.Image) -> None:
+def test_a_black_mask_is_refused(stack: TestStack, source: Image.Image) -> None:
     response = requests.post(
-        f"{house.img2img}/api/img2img",
+        f"{stack.img2img}/api/img2img",
         json={"prompt": PROMPT, "input_image": data_url(source), "mask": data_url(Image.new("L", (128, 128)))},
         timeout=TIMEOUT,
     )

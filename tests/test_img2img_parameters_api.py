@@ -1,4 +1,4 @@
-"""Parameters of img2img on the real engine: masks, modes, sizes, edges; and enlarging a finished picture."""
+"""Parameters of img2img on the real engine: masks, modes, sizes, edges; and upscale a finished picture."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 import requests
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
-from tests.house import TIMEOUT, TestHouse, data_url, encoded
+from tests.stack import TIMEOUT, TestStack, data_url, encoded
 
 QUICK = {"prompt": "a yellow square on a black background", "steps": 3, "seed": 3}
 
@@ -29,8 +29,8 @@ def mask() -> Image.Image:
     return mask
 
 
-def redraw(house: TestHouse, **fields: Any) -> Image.Image:
-    return house.picture(house.redraw(**{**QUICK, **fields}))
+def redraw(stack: TestStack, **fields: Any) -> Image.Image:
+    return stack.picture(stack.redraw(**{**QUICK, **fields}))
 
 
 def changed(result: Image.Image, source: Image.Image) -> Any:
@@ -40,11 +40,11 @@ def changed(result: Image.Image, source: Image.Image) -> Any:
 
 @pytest.mark.parametrize("mode", ["fill", "refine", "model"])
 def test_in_each_mode_what_is_outside_stays_exactly(
-    house: TestHouse, source: Image.Image, mask: Image.Image, mode: str
+    stack: TestStack, source: Image.Image, mask: Image.Image, mode: str
 ) -> None:
     model = {"model_name": "dream-layer-inpainting"} if mode == "model" else {}
-    reply = house.redraw(**QUICK, input_image=source, mask=mask, inpaint_mode=mode, **model)
-    different = changed(house.picture(reply), source)
+    reply = stack.redraw(**QUICK, input_image=source, mask=mask, inpaint_mode=mode, **model)
+    different = changed(stack.picture(reply), source)
     inside = levels(mask) > 0
     assert not different[~inside].any()
     assert different[inside].mean() > 0.9
@@ -57,7 +57,7 @@ def test_in_each_mode_what_is_outside_stays_exactly(
 @pytest.mark.parametrize("upscaler", ["Lanczos", "Latent"])
 @pytest.mark.parametrize(("size", "factor"), [((65, 67), 2.0), ((61, 70), 1.35), ((64, 72), 1.3)])
 def test_hires_fix_enlarges_what_is_outside_by_exactly_the_factor(
-    house: TestHouse, upscaler: str, size: tuple[int, int], factor: float
+    stack: TestStack, upscaler: str, size: tuple[int, int], factor: float
 ) -> None:
     """A latent has cells of 8 pixels: what fills the last ones is no part of the picture."""
     ramps = [Image.linear_gradient("L").rotate(angle).resize(size) for angle in (0, 90, 180)]
@@ -65,7 +65,7 @@ def test_hires_fix_enlarges_what_is_outside_by_exactly_the_factor(
     mask = Image.new("L", size)
     mask.paste(255, (8, 8, 20, 20))
     hires = {"hires_fix": True, "hires_fix_upscaler": upscaler, "hires_fix_upscale_factor": factor}
-    result = redraw(house, **hires, input_image=source, mask=mask, steps=1)
+    result = redraw(stack, **hires, input_image=source, mask=mask, steps=1)
     wanted = (round(size[0] * factor), round(size[1] * factor))
     assert result.size == wanted
     apart = np.abs(levels(result) - levels(source.resize(wanted, Image.Resampling.LANCZOS))).max(axis=-1)
@@ -75,36 +75,36 @@ def test_hires_fix_enlarges_what_is_outside_by_exactly_the_factor(
 
 
 def test_an_inpainting_checkpoint_is_used_as_one_without_being_told(
-    house: TestHouse, source: Image.Image, mask: Image.Image
+    stack: TestStack, source: Image.Image, mask: Image.Image
 ) -> None:
-    reply = house.redraw(**QUICK, input_image=source, mask=mask, model_name="dream-layer-inpainting")
+    reply = stack.redraw(**QUICK, input_image=source, mask=mask, model_name="dream-layer-inpainting")
     assert reply["parameters"]["inpaint_mode"] == "model"
     assert reply["warnings"] == []
 
 
-def test_an_inverted_mask_repaints_the_rest(house: TestHouse, source: Image.Image, mask: Image.Image) -> None:
-    different = changed(redraw(house, input_image=source, mask=mask, invert_mask=True), source)
+def test_an_inverted_mask_repaints_the_rest(stack: TestStack, source: Image.Image, mask: Image.Image) -> None:
+    different = changed(redraw(stack, input_image=source, mask=mask, invert_mask=True), source)
     inside = levels(mask) > 0
     assert not different[inside].any()
     assert different[~inside].mean() > 0.9
 
 
 def test_a_blurred_mask_fades_and_stays_exact_farther_off(
-    house: TestHouse, source: Image.Image, mask: Image.Image
+    stack: TestStack, source: Image.Image, mask: Image.Image
 ) -> None:
-    different = changed(redraw(house, input_image=source, mask=mask, mask_blur=8), source)
+    different = changed(redraw(stack, input_image=source, mask=mask, mask_blur=8), source)
     reach = levels(mask.filter(ImageFilter.GaussianBlur(4))) > 0
     inside = levels(mask) > 0
     assert not different[~reach].any()
     assert different[reach & ~inside].mean() > 0.3
 
 
-def test_a_soft_mask_blends(house: TestHouse, mask: Image.Image) -> None:
+def test_a_soft_mask_blends(stack: TestStack, mask: Image.Image) -> None:
     plain = Image.new("RGB", (128, 128), (0, 0, 255))
     soft = mask.point(lambda level: level // 2 + 1 if level else 0)
     fields = {"input_image": plain, "prompt": "a yellow square on a yellow background", "steps": 6}
-    full = levels(redraw(house, mask=mask, **fields))[64, 88]
-    half = levels(redraw(house, mask=soft, **fields))[64, 88]
+    full = levels(redraw(stack, mask=mask, **fields))[64, 88]
+    half = levels(redraw(stack, mask=soft, **fields))[64, 88]
     assert abs(half - (full + np.array([0, 0, 255])) / 2).max() < 12
 
 
@@ -146,11 +146,11 @@ SOFT = ramp((128, 128), 16, 112)
         "hires-picture",
     ],
 )
-def test_a_soft_edge_has_no_seam(house: TestHouse, mask: Image.Image | None, fields: dict[str, Any]) -> None:
+def test_a_soft_edge_has_no_seam(stack: TestStack, mask: Image.Image | None, fields: dict[str, Any]) -> None:
     """What is drawn reaches as far as it shows, so that nothing ends where the mask is half white."""
     plain = Image.new("RGB", (128, 128), (0, 0, 255))
     words = {"prompt": "a yellow square on a yellow background", "steps": 6, "input_image": plain}
-    rows = levels(redraw(house, **words, **({} if mask is None else {"mask": mask}), **fields))
+    rows = levels(redraw(stack, **words, **({} if mask is None else {"mask": mask}), **fields))
     # What one row has by chance, the middle one of all has not.
     steps = np.median(np.abs(np.diff(rows, axis=1)), axis=0).max(axis=-1)
     # It fades over 80 columns and more: a smooth way from one colour to the other takes about 3 levels a column.
@@ -159,7 +159,7 @@ def test_a_soft_edge_has_no_seam(house: TestHouse, mask: Image.Image | None, fie
     assert np.median(rows[:, -8:, 2]) < 160
 
 
-def test_thin_lines_are_drawn_in_every_mode(house: TestHouse) -> None:
+def test_thin_lines_are_drawn_in_every_mode(stack: TestStack) -> None:
     """The engine reads a mask at the middle of each cell of 8 pixels, and there is nothing of these lines there."""
     plain = Image.new("RGB", (128, 128), (0, 0, 255))
     mask = Image.new("L", (128, 128))
@@ -167,34 +167,34 @@ def test_thin_lines_are_drawn_in_every_mode(house: TestHouse) -> None:
         mask.paste(255, (x, 16, x + 2, 112))
     words = {"prompt": "a yellow square on a yellow background", "steps": 6, "input_image": plain, "mask": mask}
     for fields in ({"inpaint_mode": "fill", "grow_mask_by": 0}, {"inpaint_mode": "refine", "denoising_strength": 1}):
-        rows = levels(redraw(house, **words, **fields))
+        rows = levels(redraw(stack, **words, **fields))
         assert np.median(rows[levels(mask) > 0][:, 2]) < 160
         assert (rows[levels(mask) == 0] == (0, 0, 255)).all()
 
 
-def test_a_mask_of_another_size_or_with_alpha_will_do(house: TestHouse, source: Image.Image, mask: Image.Image) -> None:
+def test_a_mask_of_another_size_or_with_alpha_will_do(stack: TestStack, source: Image.Image, mask: Image.Image) -> None:
     clear = Image.new("RGBA", mask.size, (255, 255, 255, 0))
     clear.paste((255, 255, 255, 255), mask=mask)
     for other in (mask.resize((64, 64), Image.Resampling.NEAREST), clear):
-        different = changed(redraw(house, input_image=source, mask=other), source)
+        different = changed(redraw(stack, input_image=source, mask=other), source)
         # Two pixels for the edge of the one that was enlarged.
         assert not different[levels(mask.filter(ImageFilter.MaxFilter(5))) == 0].any()
         assert different[levels(mask.filter(ImageFilter.MinFilter(5))) > 0].mean() > 0.9
 
 
-def test_a_full_mask_repaints_everything(house: TestHouse, source: Image.Image) -> None:
+def test_a_full_mask_repaints_everything(stack: TestStack, source: Image.Image) -> None:
     full = Image.new("L", source.size, 255)
-    assert changed(redraw(house, input_image=source, mask=full), source).mean() > 0.9
+    assert changed(redraw(stack, input_image=source, mask=full), source).mean() > 0.9
 
 
-def test_only_masked_repaints_a_small_part_of_a_large_picture(house: TestHouse) -> None:
+def test_only_masked_repaints_a_small_part_of_a_large_picture(stack: TestStack) -> None:
     large = Image.effect_noise((401, 299), 80).convert("RGB")
     mask = Image.new("L", large.size)
     ImageDraw.Draw(mask).rectangle((300, 200, 339, 229), fill=255)
-    reply = house.redraw(
+    reply = stack.redraw(
         **QUICK, input_image=large, mask=mask, only_masked=True, only_masked_padding=16, width=128, height=128
     )
-    result = house.picture(reply)
+    result = stack.picture(reply)
     assert result.size == large.size
     assert reply["comfy_response"]["generated_images"][0]["width"] == 401
     different, inside = changed(result, large), levels(mask) > 0
@@ -202,9 +202,9 @@ def test_only_masked_repaints_a_small_part_of_a_large_picture(house: TestHouse) 
     assert different[inside].mean() > 0.9
 
 
-def test_outpainting_adds_and_keeps(house: TestHouse) -> None:
+def test_outpainting_adds_and_keeps(stack: TestStack) -> None:
     source = Image.effect_noise((96, 64), 80).convert("RGB")
-    result = redraw(house, input_image=source, outpaint_left=37, outpaint_bottom=20, outpaint_feathering=8)
+    result = redraw(stack, input_image=source, outpaint_left=37, outpaint_bottom=20, outpaint_feathering=8)
     assert result.size == (133, 84)
     kept = result.crop((37 + 8, 0, 133, 64 - 8))
     assert kept.tobytes() == source.crop((8, 0, 96, 56)).tobytes()
@@ -214,13 +214,13 @@ def test_outpainting_adds_and_keeps(house: TestHouse) -> None:
     assert not (new == levels(source)[:, :1]).all(axis=-1).any(axis=1).all()
 
 
-def test_resize_modes_keep_or_stretch(house: TestHouse) -> None:
+def test_resize_modes_keep_or_stretch(stack: TestStack) -> None:
     wide = Image.new("RGB", (256, 128), "blue")
     ImageDraw.Draw(wide).rectangle((0, 0, 63, 127), fill="red")
     seen = {}
     for mode in ("just_resize", "crop_and_resize", "fill"):
         fields = {"input_image": wide, "resize_mode": mode, "width": 128, "height": 128, "denoising_strength": 0}
-        picture = redraw(house, **fields)
+        picture = redraw(stack, **fields)
         assert picture.size == (128, 128)
         reddish = levels(picture)[64, :, 0] > 128
         seen[mode] = reddish.mean()
@@ -231,59 +231,59 @@ def test_resize_modes_keep_or_stretch(house: TestHouse) -> None:
 
 
 def test_each_picture_of_an_inpainted_batch_is_exact_outside(
-    house: TestHouse, source: Image.Image, mask: Image.Image
+    stack: TestStack, source: Image.Image, mask: Image.Image
 ) -> None:
-    reply = house.redraw(**QUICK, input_image=source, mask=mask, batch_size=2)
-    first, second = house.pictures(reply)
+    reply = stack.redraw(**QUICK, input_image=source, mask=mask, batch_size=2)
+    first, second = stack.pictures(reply)
     inside = levels(mask) > 0
     for each in (first, second):
         assert not changed(each, source)[~inside].any()
     assert changed(first, second)[inside].any()
-    assert second.tobytes() == redraw(house, input_image=source, mask=mask, seed=QUICK["seed"] + 1).tobytes()  # type: ignore[operator]
+    assert second.tobytes() == redraw(stack, input_image=source, mask=mask, seed=QUICK["seed"] + 1).tobytes()  # type: ignore[operator]
 
 
-def test_an_upload_can_be_named_again(house: TestHouse, source: Image.Image, mask: Image.Image) -> None:
-    first = house.redraw(**QUICK, input_image=source, mask=mask, mask_blur=4)
-    again = house.redraw(**first["parameters"])
-    assert house.picture(again).tobytes() == house.picture(first).tobytes()
+def test_an_upload_can_be_named_again(stack: TestStack, source: Image.Image, mask: Image.Image) -> None:
+    first = stack.redraw(**QUICK, input_image=source, mask=mask, mask_blur=4)
+    again = stack.redraw(**first["parameters"])
+    assert stack.picture(again).tobytes() == stack.picture(first).tobytes()
     uploaded = requests.post(
-        f"{house.txt2img}/api/upload-controlnet-image",
+        f"{stack.txt2img}/api/upload-controlnet-image",
         files={"file": ("x.png", encoded(source))},
         data={"unit_index": "0"},
         timeout=TIMEOUT,
     )
     assert uploaded.status_code == 200, uploaded.text
     name = uploaded.json()["filename"]
-    assert redraw(house, input_image=name, steps=1).size == source.size
+    assert redraw(stack, input_image=name, steps=1).size == source.size
     unit = {"model": "dream-layer-canny", "input_image": name, "preprocessor": "canny"}
-    house.draw(**QUICK, controlnet={"units": [unit]})
+    stack.draw(**QUICK, controlnet={"units": [unit]})
     broken = requests.post(
-        f"{house.txt2img}/api/upload-controlnet-image", files={"file": ("x.png", b"no picture")}, timeout=TIMEOUT
+        f"{stack.txt2img}/api/upload-controlnet-image", files={"file": ("x.png", b"no picture")}, timeout=TIMEOUT
     )
     assert broken.status_code == 422
 
 
-def test_a_finished_picture_is_enlarged(house: TestHouse) -> None:
+def test_a_finished_picture_is_enlarged(stack: TestStack) -> None:
     small = Image.new("RGB", (90, 61), "blue")
     ImageDraw.Draw(small).ellipse((20, 10, 60, 50), fill="red")
     for upscaler in ("dream-layer-2x", "Lanczos"):
         response = requests.post(
-            f"{house.img2img}/api/upscale",
+            f"{stack.img2img}/api/upscale",
             json={"image": data_url(small), "upscaler": upscaler, "upscale_factor": 2.5},
             timeout=TIMEOUT,
         )
         assert response.status_code == 200, response.text
         reply = response.json()
-        result = house.picture(reply)
+        result = stack.picture(reply)
         assert result.size == (225, 152)
         assert reply["comfy_response"]["generated_images"][0]["width"] == 225
         assert abs(levels(result.resize(small.size, Image.Resampling.BOX)) - levels(small)).mean() < 6
-        repeated = requests.post(f"{house.img2img}/api/upscale", json=reply["parameters"], timeout=TIMEOUT)
-        assert house.picture(repeated.json()).tobytes() == result.tobytes()
+        repeated = requests.post(f"{stack.img2img}/api/upscale", json=reply["parameters"], timeout=TIMEOUT)
+        assert stack.picture(repeated.json()).tobytes() == result.tobytes()
     for body, field in (
         ({"upscaler": "4x"}, "upscaler"),
         ({"upscale_factor": 9}, "upscale_factor"),
         ({"image": None}, "image"),
     ):
-        wrong = requests.post(f"{house.img2img}/api/upscale", json={"image": data_url(small), **body}, timeout=TIMEOUT)
+        wrong = requests.post(f"{stack.img2img}/api/upscale", json={"image": data_url(small), **body}, timeout=TIMEOUT)
         assert (wrong.status_code, wrong.json()["error"]["field"]) == (422, field)

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from shared.infolabels import SAMPLERS, SCHEDULERS
-from shared.infotext import Recipe, read, write
+from shared.metadata.infotext import Recipe, read, write
+from shared.metadata.labels import SAMPLERS, SCHEDULERS
 from shared.schema.body import GenerationBody, Img2ImgBody, Txt2ImgBody
 
 WORDS = (
     *("a red circle", "(masterpiece:1.2)", "embedding:ruby", "<lora:outline:0.8>", "caf\xe9", "\u5186", "\n", ", "),
-    *('say "hello"', "Steps: many", "Size: 3x4, Seed: 1", "Negative", "[a|b]", "back\\slash", "BREAK", "  "),
+    *('print_status "hello"', "Steps: many", "Size: 3x4, Seed: 1", "Negative", "[a|b]", "back\\slash", "BREAK", "  "),
 )
 
 

@@ -14,7 +14,7 @@ import pytest
 import requests
 from PIL import Image
 
-from tests.house import TIMEOUT, TestHouse, open_rgb, read_stream
+from tests.stack import TIMEOUT, TestStack, open_rgb, read_stream
 
 SMALL = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1}
 # Some seconds of work, in short steps.
@@ -32,44 +32,44 @@ def session_from(address: str) -> requests.Session:
     return session
 
 
-def saved(house: TestHouse, job_id: str) -> list[Path]:
+def saved(stack: TestStack, job_id: str) -> list[Path]:
     """The files of a job's pictures."""
-    return sorted((house.data_dir / "output").rglob(f"*-{job_id.replace('-', '')[:12]}_*.png"))
+    return sorted((stack.data_dir / "output").rglob(f"*-{job_id.replace('-', '')[:12]}_*.png"))
 
 
-def test_who_does_not_want_to_wait_is_told_where_to_look(house: TestHouse) -> None:
-    accepted = requests.post(f"{house.txt2img}/api/txt2img", json=SMALL, headers=ASYNC, timeout=TIMEOUT)
+def test_who_does_not_want_to_wait_is_told_where_to_look(stack: TestStack) -> None:
+    accepted = requests.post(f"{stack.txt2img}/api/txt2img", json=SMALL, headers=ASYNC, timeout=TIMEOUT)
     assert accepted.status_code == 202
     told = accepted.json()
     assert told["status"] == "accepted"
-    assert accepted.headers["Location"] == told["url"] == f"{house.txt2img}/api/jobs/{told['job_id']}"
-    job = house.wait_for_job(told["job_id"])
+    assert accepted.headers["Location"] == told["url"] == f"{stack.txt2img}/api/jobs/{told['job_id']}"
+    job = stack.wait_for_job(told["job_id"])
     assert job["state"] == "completed"
-    assert house.picture(job["result"]).size == (64, 64)
+    assert stack.picture(job["result"]).size == (64, 64)
     assert requests.get(told["url"], timeout=TIMEOUT).json()["images"] == job["images"]
 
 
-def test_a_job_tells_its_position_its_progress_and_when_it_will_be_done(house: TestHouse) -> None:
-    house.draw(**SMALL)
-    first, second = house.submit(**LONG), house.submit(**SMALL)
-    waiting = house.job(second)
+def test_a_job_tells_its_position_its_progress_and_when_it_will_be_done(stack: TestStack) -> None:
+    stack.draw(**SMALL)
+    first, second = stack.submit(**LONG), stack.submit(**SMALL)
+    waiting = stack.job(second)
     assert (waiting["state"], waiting["position"]) == ("queued", 1)
     assert waiting["eta_s"] > 0
-    house.wait_for_job(first, "running")
+    stack.wait_for_job(first, "running")
     deadline = time.monotonic() + TIMEOUT
-    while not ((running := house.job(first))["progress"] or {}).get("step"):
+    while not ((running := stack.job(first))["progress"] or {}).get("step"):
         assert time.monotonic() < deadline, running
         time.sleep(0.05)
     assert running["position"] == 0
     assert running["progress"]["stage"] == "KSampler"
     assert running["progress"]["steps"] == 200
     for job_id in (first, second):
-        requests.delete(f"{house.txt2img}/api/jobs/{job_id}", timeout=TIMEOUT)
+        requests.delete(f"{stack.txt2img}/api/jobs/{job_id}", timeout=TIMEOUT)
 
 
-def test_jobs_are_listed_by_state_and_kind_and_in_pages(house: TestHouse) -> None:
-    ids = [house.draw(**SMALL)["job_id"] for _ in range(3)]
-    url = f"{house.img2img}/api/jobs"
+def test_jobs_are_listed_by_state_and_kind_and_in_pages(stack: TestStack) -> None:
+    ids = [stack.draw(**SMALL)["job_id"] for _ in range(3)]
+    url = f"{stack.img2img}/api/jobs"
     first = requests.get(url, params={"limit": 2, "state": "completed"}, timeout=TIMEOUT).json()
     rest = requests.get(url, params={"limit": 1, "before": first["before"]}, timeout=TIMEOUT).json()
     assert [job["job_id"] for job in [*first["jobs"], *rest["jobs"]]] == ids[::-1]
@@ -89,23 +89,23 @@ def test_jobs_are_listed_by_state_and_kind_and_in_pages(house: TestHouse) -> Non
         ("before=x", "before must be a whole number"),
     ],
 )
-def test_a_wrong_question_about_jobs_is_a_422(house: TestHouse, query: str, says: str) -> None:
-    response = requests.get(f"{house.txt2img}/api/jobs?{query}", timeout=TIMEOUT)
+def test_a_wrong_question_about_jobs_is_a_422(stack: TestStack, query: str, says: str) -> None:
+    response = requests.get(f"{stack.txt2img}/api/jobs?{query}", timeout=TIMEOUT)
     assert response.status_code == 422
     assert says in response.text
 
 
 @pytest.mark.parametrize(("method", "tail"), [("GET", ""), ("GET", "/events"), ("DELETE", ""), ("POST", "/retry")])
-def test_a_job_that_is_not_there_is_a_404(house: TestHouse, method: str, tail: str) -> None:
-    response = requests.request(method, f"{house.txt2img}/api/jobs/{uuid.uuid4()}{tail}", timeout=TIMEOUT)
+def test_a_job_that_is_not_there_is_a_404(stack: TestStack, method: str, tail: str) -> None:
+    response = requests.request(method, f"{stack.txt2img}/api/jobs/{uuid.uuid4()}{tail}", timeout=TIMEOUT)
     assert response.status_code == 404
     assert response.json()["error"]["code"] == "not_found"
 
 
-def test_a_stream_tells_everything_from_the_queue_to_the_picture(house: TestHouse) -> None:
+def test_a_stream_tells_everything_from_the_queue_to_the_picture(stack: TestStack) -> None:
     fields = {**SMALL, "steps": 30, "batch_size": 2}
     with requests.post(
-        f"{house.txt2img}/api/txt2img", json=fields, headers=STREAM, stream=True, timeout=TIMEOUT
+        f"{stack.txt2img}/api/txt2img", json=fields, headers=STREAM, stream=True, timeout=TIMEOUT
     ) as response:
         events = list(read_stream(response))
     names = [event.name for event in events]
@@ -124,13 +124,13 @@ def test_a_stream_tells_everything_from_the_queue_to_the_picture(house: TestHous
     assert sorted(event.data["url"] for event in events if event.name == "image") == [
         image["url"] for image in last["comfy_response"]["generated_images"]
     ]
-    assert len(house.pictures(last)) == 2
+    assert len(stack.pictures(last)) == 2
 
 
-def test_a_stream_shows_previews_when_asked(house: TestHouse) -> None:
+def test_a_stream_shows_previews_when_asked(stack: TestStack) -> None:
     fields = {**LONG, "steps": 60, "preview": True}
     with requests.post(
-        f"{house.txt2img}/api/txt2img", json=fields, headers=STREAM, stream=True, timeout=TIMEOUT
+        f"{stack.txt2img}/api/txt2img", json=fields, headers=STREAM, stream=True, timeout=TIMEOUT
     ) as response:
         previews = [event.data["image"] for event in read_stream(response) if event.name == "preview"]
     assert previews
@@ -142,12 +142,12 @@ def test_a_stream_shows_previews_when_asked(house: TestHouse) -> None:
         assert len(content) < 40_000
 
 
-def test_a_stream_is_taken_up_again_at_any_service_where_it_was_left(house: TestHouse) -> None:
-    job_id = house.submit(**{**LONG, "steps": 40})
-    with requests.get(f"{house.txt2img}/api/jobs/{job_id}/events", stream=True, timeout=TIMEOUT) as response:
+def test_a_stream_is_taken_up_again_at_any_service_where_it_was_left(stack: TestStack) -> None:
+    job_id = stack.submit(**{**LONG, "steps": 40})
+    with requests.get(f"{stack.txt2img}/api/jobs/{job_id}/events", stream=True, timeout=TIMEOUT) as response:
         stream = read_stream(response)
         left = [next(stream) for _ in range(3)]
-    for url in (house.img2img, house.control):
+    for url in (stack.img2img, stack.control):
         headers = {"Last-Event-ID": str(left[-1].number)}
         with requests.get(f"{url}/api/jobs/{job_id}/events", headers=headers, stream=True, timeout=TIMEOUT) as response:
             rest = [event for event in read_stream(response) if event.number is not None]
@@ -155,51 +155,51 @@ def test_a_stream_is_taken_up_again_at_any_service_where_it_was_left(house: Test
         assert left[-1].number is not None
         assert rest[0].number > left[-1].number
         assert rest[-1].name == "completed"
-    with requests.get(f"{house.txt2img}/api/jobs/{job_id}/events", stream=True, timeout=TIMEOUT) as response:
+    with requests.get(f"{stack.txt2img}/api/jobs/{job_id}/events", stream=True, timeout=TIMEOUT) as response:
         replayed = [event.number for event in read_stream(response)]
     assert replayed == [event.number for event in [*left, *rest]]
 
 
-def test_exactly_the_asked_job_is_cancelled_while_it_runs_and_its_request_ends_at_once(house: TestHouse) -> None:
-    before = house.submit(**LONG)
+def test_exactly_the_asked_job_is_cancelled_while_it_runs_and_its_request_ends_at_once(stack: TestStack) -> None:
+    before = stack.submit(**LONG)
     with ThreadPoolExecutor() as pool:
-        running = pool.submit(requests.post, f"{house.txt2img}/api/txt2img", json=LONG, timeout=TIMEOUT)
+        running = pool.submit(requests.post, f"{stack.txt2img}/api/txt2img", json=LONG, timeout=TIMEOUT)
         deadline = time.monotonic() + TIMEOUT
-        while len(unfinished(house)) < 2:
+        while len(unfinished(stack)) < 2:
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        mine = unfinished(house)[0]["job_id"]
-        after = house.submit(**SMALL)
-        house.wait_for_job(before, "running")
+        mine = unfinished(stack)[0]["job_id"]
+        after = stack.submit(**SMALL)
+        stack.wait_for_job(before, "running")
         # First the queued one; then the one that runs; both from a service that does not run them.
-        assert requests.delete(f"{house.img2img}/api/jobs/{mine}", timeout=TIMEOUT).json()["done"] == "cancelled"
+        assert requests.delete(f"{stack.img2img}/api/jobs/{mine}", timeout=TIMEOUT).json()["done"] == "cancelled"
         answer = running.result(timeout=5)
     assert answer.status_code == 409
     assert answer.json()["error"] == {"code": "cancelled", "job_id": mine}
-    assert house.job(before)["state"] == "running"
-    requests.delete(f"{house.img2img}/api/jobs/{before}", timeout=TIMEOUT)
-    assert house.job(before)["state"] == "cancelled"
-    assert house.wait_for_job(after)["state"] == "completed"
-    assert saved(house, before) == saved(house, mine) == []
+    assert stack.job(before)["state"] == "running"
+    requests.delete(f"{stack.img2img}/api/jobs/{before}", timeout=TIMEOUT)
+    assert stack.job(before)["state"] == "cancelled"
+    assert stack.wait_for_job(after)["state"] == "completed"
+    assert saved(stack, before) == saved(stack, mine) == []
 
 
-def unfinished(house: TestHouse) -> list[dict[str, Any]]:
+def unfinished(stack: TestStack) -> list[dict[str, Any]]:
     """Jobs that are not finished, the newest first."""
     jobs: list[dict[str, Any]] = requests.get(
-        f"{house.txt2img}/api/jobs", params={"state": "queued,running"}, timeout=TIMEOUT
+        f"{stack.txt2img}/api/jobs", params={"state": "queued,running"}, timeout=TIMEOUT
     ).json()["jobs"]
     return jobs
 
 
-def test_the_pages_interrupt_stops_its_own_newest_job_and_nobody_elses(house: TestHouse) -> None:
+def test_the_pages_interrupt_stops_its_own_newest_job_and_nobody_elses(stack: TestStack) -> None:
     mine, theirs = session_from("127.0.0.2"), session_from("127.0.0.3")
-    url = f"{house.txt2img}/api/txt2img"
+    url = f"{stack.txt2img}/api/txt2img"
     older = mine.post(url, json=LONG, headers=ASYNC, timeout=TIMEOUT).json()["job_id"]
     other = theirs.post(url, json=SMALL, headers=ASYNC, timeout=TIMEOUT).json()["job_id"]
     with ThreadPoolExecutor() as pool:
         open_request = pool.submit(mine.post, url, json=LONG, timeout=TIMEOUT)
         deadline = time.monotonic() + TIMEOUT
-        while len(unfinished(house)) < 3:
+        while len(unfinished(stack)) < 3:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         interrupted = mine.post(f"{url}/interrupt", json={}, timeout=TIMEOUT).json()
@@ -207,88 +207,88 @@ def test_the_pages_interrupt_stops_its_own_newest_job_and_nobody_elses(house: Te
     assert interrupted["cancelled"] is True
     assert answer.status_code == 409
     assert answer.json()["error"]["job_id"] == interrupted["job_id"]
-    assert mine.post(f"{house.img2img}/api/img2img/interrupt", json={}, timeout=TIMEOUT).json()["cancelled"] is False
-    assert house.job(older)["state"] in ("queued", "running")
+    assert mine.post(f"{stack.img2img}/api/img2img/interrupt", json={}, timeout=TIMEOUT).json()["cancelled"] is False
+    assert stack.job(older)["state"] in ("queued", "running")
     # Without a body, as curl sends it; the older job is the newest now.
     assert mine.post(f"{url}/interrupt", timeout=TIMEOUT).json()["job_id"] == older
     assert mine.post(f"{url}/interrupt", json={}, timeout=TIMEOUT).json()["cancelled"] is False
-    assert house.wait_for_job(other)["state"] == "completed"
+    assert stack.wait_for_job(other)["state"] == "completed"
 
 
-def test_who_knows_its_id_may_interrupt_any_job(house: TestHouse) -> None:
-    job_id = house.submit(**LONG)
-    url = f"{house.txt2img}/api/txt2img/interrupt"
+def test_who_knows_its_id_may_interrupt_any_job(stack: TestStack) -> None:
+    job_id = stack.submit(**LONG)
+    url = f"{stack.txt2img}/api/txt2img/interrupt"
     told = session_from("127.0.0.9").post(url, json={"job_id": job_id}, timeout=TIMEOUT).json()
     assert (told["cancelled"], told["job_id"]) == (True, job_id)
-    assert house.job(job_id)["state"] == "cancelled"
+    assert stack.job(job_id)["state"] == "cancelled"
 
 
-def test_a_stream_of_a_cancelled_job_ends_with_that(house: TestHouse) -> None:
-    job_id = house.submit(**LONG)
-    with requests.get(f"{house.txt2img}/api/jobs/{job_id}/events", stream=True, timeout=TIMEOUT) as response:
-        threading.Timer(0.5, requests.delete, [f"{house.txt2img}/api/jobs/{job_id}"], {"timeout": TIMEOUT}).start()
+def test_a_stream_of_a_cancelled_job_ends_with_that(stack: TestStack) -> None:
+    job_id = stack.submit(**LONG)
+    with requests.get(f"{stack.txt2img}/api/jobs/{job_id}/events", stream=True, timeout=TIMEOUT) as response:
+        threading.Timer(0.5, requests.delete, [f"{stack.txt2img}/api/jobs/{job_id}"], {"timeout": TIMEOUT}).start()
         last = list(read_stream(response))[-1]
     assert last.name == "cancelled"
     assert last.data["error"]["code"] == "cancelled"
 
 
-def test_a_repeated_request_with_the_same_key_is_the_same_job(house: TestHouse) -> None:
+def test_a_repeated_request_with_the_same_key_is_the_same_job(stack: TestStack) -> None:
     headers = {"Idempotency-Key": f"key-{uuid.uuid4()}"}
-    url = f"{house.txt2img}/api/txt2img"
+    url = f"{stack.txt2img}/api/txt2img"
     with ThreadPoolExecutor() as pool:
         answers = list(
             pool.map(lambda _: requests.post(url, json=SMALL, headers=headers, timeout=TIMEOUT).json(), range(3))
         )
     answers.append(requests.post(url, json=SMALL, headers=headers, timeout=TIMEOUT).json())
     assert [answer == answers[0] for answer in answers] == [True] * 4
-    assert len(saved(house, answers[0]["job_id"])) == 1
+    assert len(saved(stack, answers[0]["job_id"])) == 1
     # Whatever the way of waiting, and from another service that takes the same requests.
-    assert house.job(answers[0]["job_id"])["result"]["seed"] == answers[0]["seed"]
+    assert stack.job(answers[0]["job_id"])["result"]["seed"] == answers[0]["seed"]
     other = requests.post(url, json={**SMALL, "steps": 2}, headers=headers, timeout=TIMEOUT)
     assert other.status_code == 422
     assert other.json()["error"]["field"] == "Idempotency-Key"
 
 
-def test_a_finished_job_can_be_repeated(house: TestHouse) -> None:
-    first = house.draw(**SMALL)
-    again = requests.post(f"{house.img2img}/api/jobs/{first['job_id']}/retry", timeout=TIMEOUT)
+def test_a_finished_job_can_be_repeated(stack: TestStack) -> None:
+    first = stack.draw(**SMALL)
+    again = requests.post(f"{stack.img2img}/api/jobs/{first['job_id']}/retry", timeout=TIMEOUT)
     assert again.status_code == 202
-    second = house.wait_for_job(again.json()["job_id"])
+    second = stack.wait_for_job(again.json()["job_id"])
     assert second["seed"] == first["seed"]
-    assert house.picture(second["result"]).tobytes() == house.picture(first).tobytes()
+    assert stack.picture(second["result"]).tobytes() == stack.picture(first).tobytes()
     assert second["images"] != [image["url"] for image in first["comfy_response"]["generated_images"]]
 
 
-def test_a_job_that_is_not_finished_cannot_be_repeated(house: TestHouse) -> None:
-    job_id = house.submit(**LONG)
-    response = requests.post(f"{house.txt2img}/api/jobs/{job_id}/retry", timeout=TIMEOUT)
+def test_a_job_that_is_not_finished_cannot_be_repeated(stack: TestStack) -> None:
+    job_id = stack.submit(**LONG)
+    response = requests.post(f"{stack.txt2img}/api/jobs/{job_id}/retry", timeout=TIMEOUT)
     assert (response.status_code, response.json()["error"]["code"]) == (409, "not_finished")
-    requests.delete(f"{house.txt2img}/api/jobs/{job_id}", timeout=TIMEOUT)
+    requests.delete(f"{stack.txt2img}/api/jobs/{job_id}", timeout=TIMEOUT)
 
 
-def test_a_removed_job_takes_its_files_with_it(house: TestHouse) -> None:
+def test_a_removed_job_takes_its_files_with_it(stack: TestStack) -> None:
     source = Image.new("RGB", (64, 64), "orange")
-    kept, gone = house.draw(**SMALL), house.redraw(prompt="a red circle", input_image=source, steps=2)
-    uploads = set((house.data_dir / "uploads").iterdir())
-    assert len(saved(house, gone["job_id"])) == 1
-    removed = requests.delete(f"{house.txt2img}/api/jobs/{gone['job_id']}", timeout=TIMEOUT)
+    kept, gone = stack.draw(**SMALL), stack.redraw(prompt="a red circle", input_image=source, steps=2)
+    uploads = set((stack.data_dir / "uploads").iterdir())
+    assert len(saved(stack, gone["job_id"])) == 1
+    removed = requests.delete(f"{stack.txt2img}/api/jobs/{gone['job_id']}", timeout=TIMEOUT)
     assert removed.json()["done"] == "removed"
-    assert saved(house, gone["job_id"]) == []
+    assert saved(stack, gone["job_id"]) == []
     # The picture as it was sent, and as the engine reads it.
-    assert len(uploads - set((house.data_dir / "uploads").iterdir())) == 2
+    assert len(uploads - set((stack.data_dir / "uploads").iterdir())) == 2
     url = gone["comfy_response"]["generated_images"][0]["url"]
     assert requests.get(url, timeout=TIMEOUT).status_code == 404
-    assert requests.get(f"{house.txt2img}/api/jobs/{gone['job_id']}", timeout=TIMEOUT).status_code == 404
-    assert len(saved(house, kept["job_id"])) == 1
+    assert requests.get(f"{stack.txt2img}/api/jobs/{gone['job_id']}", timeout=TIMEOUT).status_code == 404
+    assert len(saved(stack, kept["job_id"])) == 1
 
 
 @pytest.mark.parametrize(("prefer", "state"), [("", "completed"), ("Prefer: cancel-on-disconnect\r\n", "cancelled")])
 @pytest.mark.parametrize("accept", ["*/*", "text/event-stream"])
 def test_a_client_that_hangs_up_leaves_its_job_unless_it_said_otherwise(
-    house: TestHouse, prefer: str, state: str, accept: str
+    stack: TestStack, prefer: str, state: str, accept: str
 ) -> None:
     body = b'{"prompt": "a red circle", "width": 64, "height": 64, "steps": 40}'
-    host, port = house.txt2img.removeprefix("http://").split(":")
+    host, port = stack.txt2img.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as client:
         head = (
             f"POST /api/txt2img HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
@@ -296,21 +296,21 @@ def test_a_client_that_hangs_up_leaves_its_job_unless_it_said_otherwise(
         )
         client.sendall(head.encode() + body)
         deadline = time.monotonic() + TIMEOUT
-        while not (jobs := unfinished(house)):
+        while not (jobs := unfinished(stack)):
             assert time.monotonic() < deadline
             time.sleep(0.02)
-    assert house.wait_for_job(jobs[0]["job_id"])["state"] == state
+    assert stack.wait_for_job(jobs[0]["job_id"])["state"] == state
 
 
-def test_pictures_are_served_by_every_process(house: TestHouse) -> None:
-    name = house.draw(**SMALL)["comfy_response"]["generated_images"][0]["filename"]
-    for url in (house.txt2img, house.img2img, house.control):
+def test_pictures_are_served_by_every_process(stack: TestStack) -> None:
+    name = stack.draw(**SMALL)["comfy_response"]["generated_images"][0]["filename"]
+    for url in (stack.txt2img, stack.img2img, stack.control):
         picture = requests.get(f"{url}/api/images/{name}", timeout=TIMEOUT)
         assert open_rgb(picture.content).size == (64, 64)
 
 
-def test_it_says_when_it_is_ready(house: TestHouse) -> None:
-    for url in (house.txt2img, house.img2img, house.control):
+def test_it_says_when_it_is_ready(stack: TestStack) -> None:
+    for url in (stack.txt2img, stack.img2img, stack.control):
         response = requests.get(f"{url}/ready", timeout=TIMEOUT)
         assert response.status_code == 200
         assert response.json()["ready"] is True

@@ -1,4 +1,4 @@
-"""The small parts that jobs are made of: bells, estimates, prefixes, what is told meanwhile, places, errors."""
+"""The small parts that jobs are made of: notifier, estimates, prefixes, what is told meanwhile, places, errors."""
 
 import dataclasses
 import io
@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 
 from shared.engine.client import SavedImage
-from shared.engine.events import ImagesSaved, JobProgress, JobStarted, Preview
+from shared.engine.websocket import ImagesSaved, JobProgress, JobStarted, Preview
 from shared.errors import Busy, DreamLayerError, SetupError
-from shared.jobs.active import Active, preview_url
-from shared.jobs.bells import Bells
+from shared.jobs.database import JobRow, Work
 from shared.jobs.estimate import seconds_left
 from shared.jobs.names import save_prefixes, with_prefix
-from shared.jobs.tables import JobRow, Work
-from shared.web.places import Places
+from shared.jobs.notify import JobNotifier
+from shared.jobs.tracked import TrackedJob, preview_url
+from shared.web.slots import Slots
 
 
 def row(**known: Any) -> JobRow:
@@ -32,34 +32,34 @@ def encoded(output: str, size: tuple[int, int] = (600, 300)) -> bytes:
 
 
 def test_a_bell_wakes_all_who_hear_it_and_nobody_else() -> None:
-    bells = Bells()
-    bells.ring("nobody hears this")
-    with bells.hear("a") as one, bells.hear("a") as two, bells.hear("b") as other:
-        bells.ring("a")
+    notifier = JobNotifier()
+    notifier.notify("nobody hears this")
+    with notifier.subscribe("a") as one, notifier.subscribe("a") as two, notifier.subscribe("b") as other:
+        notifier.notify("a")
         assert (one.wait(0), two.wait(0), other.wait(0)) == (True, True, False)
         assert not one.wait(0)
-        bells.ring("a")
+        notifier.notify("a")
         assert one.wait(0)
-    bells.ring("a")
+    notifier.notify("a")
     assert not one.wait(0)
-    assert not bells._heard
+    assert not notifier._heard
 
 
 def test_a_bell_brings_the_job_that_has_ended() -> None:
-    bells, ended = Bells(), row()
-    with bells.hear("a") as bell:
-        bells.ring("a")
-        assert bell.row is None
-        bells.ring("a", ended)
-        bells.ring("a")
-        assert bell.row is ended
+    notifier, ended = JobNotifier(), row()
+    with notifier.subscribe("a") as subscription:
+        notifier.notify("a")
+        assert subscription.row is None
+        notifier.notify("a", ended)
+        notifier.notify("a")
+        assert subscription.row is ended
 
 
 def test_a_bell_wakes_across_threads() -> None:
-    bells = Bells()
-    with bells.hear("a") as bell:
-        threading.Timer(0.05, bells.ring, ["a"]).start()
-        assert bell.wait(5)
+    notifier = JobNotifier()
+    with notifier.subscribe("a") as subscription:
+        threading.Timer(0.05, notifier.notify, ["a"]).start()
+        assert subscription.wait(5)
 
 
 def test_an_estimate_needs_something_to_go_by() -> None:
@@ -91,12 +91,12 @@ def test_a_graph_can_save_elsewhere() -> None:
 
 
 def test_news_of_a_job_is_told_once_and_of_its_steps_only_the_last() -> None:
-    active = Active(row())
+    active = TrackedJob(row())
     assert active.report() is None
-    active.heed(JobStarted("j"))
+    active.observe(JobStarted("j"))
     for step in (1, 2):
-        active.heed(JobProgress("j", "K", step, 3))
-    active.heed(ImagesSaved("j", (SavedImage("a.png", "d", "output"),)))
+        active.observe(JobProgress("j", "K", step, 3))
+    active.observe(ImagesSaved("j", (SavedImage("a.png", "d", "output"),)))
     report = active.report()
     assert report is not None
     assert report.started is not None
@@ -109,27 +109,27 @@ def test_news_of_a_job_is_told_once_and_of_its_steps_only_the_last() -> None:
     assert active.report() == report
     active.reported()
     assert active.report() is None
-    active.heed(JobProgress("j", "Decode"))
+    active.observe(JobProgress("j", "Decode"))
     report = active.report()
     assert report is not None
     assert (report.started, report.notes) == (None, [("progress", {"stage": "Decode"})])
 
 
 def test_at_the_end_all_pictures_are_told_and_no_progress() -> None:
-    active = Active(row(), deaths=1)
+    active = TrackedJob(row(), crashes=1)
     images = [SavedImage(name, "d", "output") for name in ("a.png", "b.png")]
-    active.heed(ImagesSaved("j", (images[0],)))
-    active.heed(JobProgress("j", "K", 1, 3))
-    active.heed(Preview("j", encoded("PNG")))
-    notes = active.last_notes(images)
+    active.observe(ImagesSaved("j", (images[0],)))
+    active.observe(JobProgress("j", "K", 1, 3))
+    active.observe(Preview("j", encoded("PNG")))
+    notes = active.final_events(images)
     assert [name for name, _ in notes] == ["started", "image", "image"]
     assert notes[0][1] == {"attempt": 2}
     assert [data["filename"] for _, data in notes[1:]] == ["a.png", "b.png"]
 
 
 def test_a_lost_job_has_no_news() -> None:
-    active = Active(row(), sent=1.0)
-    active.heed(JobStarted("j"))
+    active = TrackedJob(row(), sent=1.0)
+    active.observe(JobStarted("j"))
     active.lose(1)
     assert active.report() is None
     assert active.waits
@@ -155,7 +155,7 @@ def test_a_preview_becomes_small_and_anything_else_nothing() -> None:
 
 
 def test_places_are_limited_and_come_back() -> None:
-    places = Places(2, "requests are waiting", "SETTING")
+    places = Slots(2, "requests are waiting", "SETTING")
     first, _second = places.take(), places.take()
     with pytest.raises(Busy, match="2 requests are waiting already") as busy:
         places.take()

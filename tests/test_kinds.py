@@ -4,21 +4,21 @@ from pathlib import Path
 
 import pytest
 
-from shared.engine.headers import read_header
-from shared.engine.kinds import kind_of
+from shared.models.detect import kind_of
+from shared.models.safetensors import read_header
 from shared.settings import PROJECT_DIR
-from tests import tiny
+from tests import safetensors_factory as factory
 
-KINDS_OF: dict[str, tuple[tiny.Shapes, str | None]] = {
-    "checkpoint": (tiny.sdxl_checkpoint(), "checkpoints"),
-    "unet": (tiny.sd1_unet(), "diffusion_models"),
-    "unet with prefix": (tiny.under(tiny.INSIDE, tiny.sd1_unet()), "diffusion_models"),
-    "flux": (tiny.flux_transformer(guided=True), "diffusion_models"),
-    "sd3": (tiny.sd3_transformer(), "diffusion_models"),
-    "clip": (tiny.clip_l(), "text_encoders"),
-    "t5": (tiny.t5xxl(), "text_encoders"),
-    "vae": (tiny.autoencoder(4), "vae"),
-    "controlnet": (tiny.controlnet(tiny.sd1_unet()), "controlnet"),
+KINDS_OF: dict[str, tuple[factory.Shapes, str | None]] = {
+    "checkpoint": (factory.sdxl_checkpoint(), "checkpoints"),
+    "unet": (factory.sd1_unet(), "diffusion_models"),
+    "unet with prefix": (factory.under(factory.INSIDE, factory.sd1_unet()), "diffusion_models"),
+    "flux": (factory.flux_transformer(guided=True), "diffusion_models"),
+    "sd3": (factory.sd3_transformer(), "diffusion_models"),
+    "clip": (factory.clip_l(), "text_encoders"),
+    "t5": (factory.t5xxl(), "text_encoders"),
+    "vae": (factory.autoencoder(4), "vae"),
+    "controlnet": (factory.controlnet(factory.sd1_unet()), "controlnet"),
     "lora": ({"lora_unet_x.lora_up.weight": (4, 4), "lora_unet_x.alpha": ()}, "loras"),
     "lora of diffusers": ({"unet.down_blocks.0.attn.to_k.lora_A.weight": (4, 4)}, "loras"),
     "flux lora": ({"double_blocks.0.img_attn.qkv.lora_A.weight": (4, 4)}, "loras"),
@@ -33,7 +33,7 @@ KINDS_OF: dict[str, tuple[tiny.Shapes, str | None]] = {
 @pytest.mark.parametrize("name", KINDS_OF)
 def test_a_kind_is_told_by_the_header(tmp_path: Path, name: str) -> None:
     shapes, kind = KINDS_OF[name]
-    header = read_header(tiny.write(tmp_path / "x.safetensors", shapes))
+    header = read_header(factory.write(tmp_path / "x.safetensors", shapes))
     assert header is not None
     assert kind_of(header) == kind
 

@@ -10,7 +10,7 @@ from starter import CHECKPOINT_NAME, INPAINTING_NAME, PASTEL_NAME
 from starter.reading import overlap, read
 from starter.scenes import Background, Scene, Thing, render
 from starter.training.textures import texture
-from tests.house import Nodes, TestHouse
+from tests.stack import Nodes, TestStack
 
 WHITE = Background("plain", "white", "white")
 HEART = Scene(WHITE, (Thing("heart", "red", 0.5, 0.5, 0.33),))
@@ -47,57 +47,57 @@ def rendered(scene: Scene, side: int) -> Image.Image:
     return Image.fromarray((render(scene, side, side) * 255).astype(np.uint8))
 
 
-def test_the_lora_draws_outlines_and_scales_with_its_strength(house: TestHouse) -> None:
+def test_the_lora_draws_outlines_and_scales_with_its_strength(stack: TestStack) -> None:
     plain = text_to_image("a red circle on a white background")
     filled = []
     for strength in (0.0, 0.5, 1.0):
         inputs = {"model": ["model", 0], "clip": ["model", 1], "lora_name": "dream-layer-outline.safetensors"}
         lora = ("LoraLoader", {**inputs, "strength_model": strength, "strength_clip": strength})
-        image = house.run(changed({**plain, "lora": lora}, "sample", model=["lora", 0]))
+        image = stack.run(changed({**plain, "lora": lora}, "sample", model=["lora", 0]))
         # Red has little green and blue in it; white has much.
         filled.append(float(1 - pixels(image)[..., 1:].mean() / 255))
     assert filled[0] > filled[1] > filled[2]
     assert filled[2] < 0.75 * filled[0]
 
 
-def test_the_second_checkpoint_has_another_look(house: TestHouse) -> None:
+def test_the_second_checkpoint_has_another_look(stack: TestStack) -> None:
     prompt = "a red square on a blue background"
-    first = pixels(house.picture(house.draw(prompt=prompt, seed=1, model_name=CHECKPOINT_NAME)))
-    second = pixels(house.picture(house.draw(prompt=prompt, seed=1, model_name=PASTEL_NAME)))
+    first = pixels(stack.picture(stack.draw(prompt=prompt, seed=1, model_name=CHECKPOINT_NAME)))
+    second = pixels(stack.picture(stack.draw(prompt=prompt, seed=1, model_name=PASTEL_NAME)))
     # Pale: the darkest of a pixel's three channels is far from black, but for the contour, which is dark in all three.
     assert np.median(second.min(-1)) > np.median(first.min(-1)) + 60
     assert (second.max(-1) < 90).mean() > 0.02
     assert (first.max(-1) < 90).mean() < 0.02
 
 
-def test_the_inpainting_checkpoint_fills_a_hole_by_the_prompt(house: TestHouse) -> None:
+def test_the_inpainting_checkpoint_fills_a_hole_by_the_prompt(stack: TestStack) -> None:
     hole = Image.new("RGB", (128, 128))
     hole.paste((255, 255, 255), (0, 0, 64, 128))
     nodes = text_to_image("a yellow circle on a black background", INPAINTING_NAME)
     conditioning = {"positive": ["positive", 0], "negative": ["negative", 0], "vae": ["model", 2]}
     conditioning |= {"pixels": ["source", 0], "mask": ["mask", 0], "noise_mask": True}
     nodes |= {
-        "source": ("LoadImage", {"image": house.upload(Image.new("RGB", (128, 128), (32, 70, 212)), "blue.png")}),
-        "mask": ("LoadImageMask", {"image": house.upload(hole, "hole.png"), "channel": "red"}),
+        "source": ("LoadImage", {"image": stack.upload(Image.new("RGB", (128, 128), (32, 70, 212)), "blue.png")}),
+        "mask": ("LoadImageMask", {"image": stack.upload(hole, "hole.png"), "channel": "red"}),
         "masked": ("InpaintModelConditioning", conditioning),
     }
     nodes = changed(nodes, "sample", positive=["masked", 0], negative=["masked", 1], latent_image=["masked", 2])
-    image = house.run(nodes)
+    image = stack.run(nodes)
     assert nearest(image, (0, 0, 24, 128)) == "black"
     assert nearest(image, (104, 0, 128, 128)) == "blue"
 
 
-def test_a_noise_mask_fills_a_hole_by_the_prompt(house: TestHouse) -> None:
+def test_a_noise_mask_fills_a_hole_by_the_prompt(stack: TestStack) -> None:
     hole = Image.new("RGB", (128, 128))
     hole.paste((255, 255, 255), (0, 0, 64, 128))
     nodes = text_to_image("a yellow circle on a black background")
     nodes |= {
-        "source": ("LoadImage", {"image": house.upload(Image.new("RGB", (128, 128), (32, 70, 212)), "blue.png")}),
-        "mask": ("LoadImageMask", {"image": house.upload(hole, "hole.png"), "channel": "red"}),
+        "source": ("LoadImage", {"image": stack.upload(Image.new("RGB", (128, 128), (32, 70, 212)), "blue.png")}),
+        "mask": ("LoadImageMask", {"image": stack.upload(hole, "hole.png"), "channel": "red"}),
         "encode": ("VAEEncode", {"pixels": ["source", 0], "vae": ["model", 2]}),
         "masked": ("SetLatentNoiseMask", {"samples": ["encode", 0], "mask": ["mask", 0]}),
     }
-    image = house.run(changed(nodes, "sample", latent_image=["masked", 0]))
+    image = stack.run(changed(nodes, "sample", latent_image=["masked", 0]))
     assert nearest(image, (0, 0, 24, 128)) == "black"
     assert nearest(image, (104, 0, 128, 128)) == "blue"
 
@@ -107,7 +107,7 @@ def nearest(image: Image.Image, box: tuple[int, int, int, int]) -> str:
     return read(np.asarray(image.crop(box))).background
 
 
-def test_the_controlnet_follows_edges(house: TestHouse) -> None:
+def test_the_controlnet_follows_edges(stack: TestStack) -> None:
     """The prompt names no shape, and the shape lies where the edges are."""
     scene = Scene(WHITE, (Thing("star", "red", 0.4, 0.55, 0.3),))
     truth = pixels(rendered(scene, 128))[..., 1] < 128
@@ -115,22 +115,22 @@ def test_the_controlnet_follows_edges(house: TestHouse) -> None:
     apply = {"positive": ["positive", 0], "negative": ["negative", 0], "control_net": ["control", 0]}
     apply |= {"image": ["edges", 0], "strength": 1.0, "start_percent": 0.0, "end_percent": 1.0}
     nodes |= {
-        "source": ("LoadImage", {"image": house.upload(rendered(scene, 128), "star.png")}),
+        "source": ("LoadImage", {"image": stack.upload(rendered(scene, 128), "star.png")}),
         "edges": ("Canny", {"image": ["source", 0], "low_threshold": 0.1, "high_threshold": 0.3}),
         "control": ("ControlNetLoader", {"control_net_name": "dream-layer-canny.safetensors"}),
         "apply": ("ControlNetApplyAdvanced", apply),
     }
-    free = pixels(house.run(nodes))[..., 1] < 128
-    followed = house.run(changed(nodes, "sample", positive=["apply", 0], negative=["apply", 1]))
+    free = pixels(stack.run(nodes))[..., 1] < 128
+    followed = stack.run(changed(nodes, "sample", positive=["apply", 0], negative=["apply", 1]))
     assert overlap(pixels(followed)[..., 1] < 128, truth) > 0.7
     assert overlap(free, truth) < 0.6
 
 
-def test_the_upscale_model_doubles_the_size_and_sharpens(house: TestHouse) -> None:
+def test_the_upscale_model_doubles_the_size_and_sharpens(stack: TestStack) -> None:
     truth = rendered(HEART, 256)
     small = truth.resize((128, 128), Image.Resampling.BOX)
-    image = house.run({
-        "source": ("LoadImage", {"image": house.upload(small, "heart.png")}),
+    image = stack.run({
+        "source": ("LoadImage", {"image": stack.upload(small, "heart.png")}),
         "model": ("UpscaleModelLoader", {"model_name": "dream-layer-2x.safetensors"}),
         "large": ("ImageUpscaleWithModel", {"upscale_model": ["model", 0], "image": ["source", 0]}),
         "save": ("SaveImage", {"images": ["large", 0], "filename_prefix": "upscaled"}),
@@ -144,25 +144,25 @@ def error(a: Image.Image, b: Image.Image) -> float:
     return float(np.square(pixels(a) - pixels(b)).mean())
 
 
-def test_the_embedding_stands_for_a_red_heart(house: TestHouse) -> None:
-    picture = house.picture(house.draw(prompt="a embedding:dream-layer-ruby on a white background", seed=3))
+def test_the_embedding_stands_for_a_red_heart(stack: TestStack) -> None:
+    picture = stack.picture(stack.draw(prompt="a embedding:dream-layer-ruby on a white background", seed=3))
     assert read(np.asarray(picture)).shows("red", "heart")
 
 
-def test_the_vae_file_makes_pictures_brown(house: TestHouse) -> None:
+def test_the_vae_file_makes_pictures_brown(stack: TestStack) -> None:
     nodes = text_to_image("a red circle on a white background")
     nodes["vae"] = ("VAELoader", {"vae_name": "dream-layer-sepia.safetensors"})
-    red, green, blue = pixels(house.run(changed(nodes, "decode", vae=["vae", 0]))).reshape(-1, 3).mean(0)
+    red, green, blue = pixels(stack.run(changed(nodes, "decode", vae=["vae", 0]))).reshape(-1, 3).mean(0)
     assert red > green + 8
     assert green > blue + 8
 
 
-def test_a_photo_like_picture_passes_through_the_autoencoder(house: TestHouse) -> None:
+def test_a_photo_like_picture_passes_through_the_autoencoder(stack: TestStack) -> None:
     """Unseen, made of leaves and noise like a photograph; at strength 0 only the autoencoder is at work."""
     side, ratios = 256, []
     pictures = [texture(np.random.default_rng([9, index]), side, side) for index in range(3)]
     for picture in pictures:
         image = Image.fromarray((picture * 255).astype(np.uint8))
-        again = house.picture(house.redraw(prompt="", input_image=image, denoising_strength=0, width=side, height=side))
+        again = stack.picture(stack.redraw(prompt="", input_image=image, denoising_strength=0, width=side, height=side))
         ratios.append(10 * np.log10(255**2 / error(again, image)))
     assert np.mean(ratios) > 22

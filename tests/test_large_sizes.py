@@ -5,21 +5,21 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from shared.defaults import defaults_for
-from shared.engine.families import Family, ModelFile, Part
-from shared.infotext import read as read_infotext
-from shared.jobs.recipes import infotext
+from shared.jobs.picture_metadata import infotext
+from shared.metadata.infotext import read as read_infotext
+from shared.models.defaults import defaults_for
+from shared.models.detect import Family, ModelFile, Part
 from shared.schema.request import Img2ImgRequest, Models, Size
 from shared.web.backend import Backend
 from shared.web.body import Fields
-from shared.web.reading.large_sizes import DENOISE, first_pass_size
-from shared.web.reading.models import Chosen
-from shared.web.reading.requests import Reading, read_img2img
+from shared.web.parsing.large_sizes import DENOISE, first_pass_size
+from shared.web.parsing.models import Chosen
+from shared.web.parsing.requests import Reading, read_img2img
 from tests.control import Control
-from tests.finished import finish
-from tests.house import encoded
-from tests.readings import context, read, reread, words
-from tests.shelf import FLUX, OWN, Shelf
+from tests.job_factory import finish
+from tests.model_library import FLUX, OWN, WorkflowFolder
+from tests.parsing import context, read, reread, words
+from tests.stack import encoded
 
 STARTER = ModelFile("starter", Family.SD1, size=(128, 128))
 
@@ -81,8 +81,8 @@ def test_the_second_pass_enlarges_and_refines() -> None:
     assert request.size == (512, 512)
     assert request.hires is not None
     assert request.hires.size == request.final_size == (1000, 1000)
-    assert request.hires.enlarging is not None
-    assert request.hires.enlarging.model is None
+    assert request.hires.upscale is not None
+    assert request.hires.upscale.model is None
     again = request.hires.sampling
     assert (again.steps, again.denoise) == (int(20 * DENOISE), DENOISE)
     assert (again.sampler, again.scheduler, again.cfg) == ("dpmpp_2m", "karras", 5)
@@ -225,7 +225,7 @@ def test_work_counts_both_passes() -> None:
     assert request.work == 512 * 512 * 20 + 1024 * 1024 * 5
 
 
-class StarterShelf(Shelf):
+class StarterShelf(WorkflowFolder):
     def model_file(self, _folder: str, name: str) -> ModelFile:
         return ModelFile(name, Family.SD1, parts=frozenset(Part), size=(128, 128), steps=10, cfg_scale=3, known=True)
 

@@ -20,69 +20,69 @@ from PIL import Image
 from shared.jobs.store import Store
 from shared.settings import PREFIX, PROJECT_DIR
 from tests.conftest import launcher_environment
-from tests.desk import new_job
-from tests.house import TIMEOUT, TestHouse, data_url, wait_for_health, wait_until_gone
+from tests.harness import new_job
+from tests.stack import TIMEOUT, TestStack, data_url, wait_for_health, wait_until_gone
 
 SMALL = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1}
 
 
-def wait_for_restart(house: TestHouse, restarts: int) -> dict[str, Any]:
-    return house.wait_for_engine(lambda told: (told["state"], told["restarts"]) == ("ready", restarts))
+def wait_for_restart(stack: TestStack, restarts: int) -> dict[str, Any]:
+    return stack.wait_for_engine(lambda told: (told["state"], told["restarts"]) == ("ready", restarts))
 
 
-def test_an_engine_killed_while_idle_comes_back(house: TestHouse) -> None:
-    before = house.engine_state()
+def test_an_engine_killed_while_idle_comes_back(stack: TestStack) -> None:
+    before = stack.engine_state()
     os.kill(before["pid"], signal.SIGKILL)
-    after = wait_for_restart(house, before["restarts"] + 1)
+    after = wait_for_restart(stack, before["restarts"] + 1)
     assert after["pid"] != before["pid"]
-    assert house.picture(house.draw(**SMALL)).size == (64, 64)
+    assert stack.picture(stack.draw(**SMALL)).size == (64, 64)
 
 
-def test_a_request_outlives_the_engine_that_it_runs_on(house: TestHouse) -> None:
-    before = house.engine_state()
+def test_a_request_outlives_the_engine_that_it_runs_on(stack: TestStack) -> None:
+    before = stack.engine_state()
     replies: list[dict[str, Any]] = []
-    waiting = threading.Thread(target=lambda: replies.append(house.draw(**{**SMALL, "width": 128, "steps": 40})))
+    waiting = threading.Thread(target=lambda: replies.append(stack.draw(**{**SMALL, "width": 128, "steps": 40})))
     waiting.start()
     deadline = time.monotonic() + TIMEOUT
-    while not house.ask_engine("GET", "/queue").json()["queue_running"]:
+    while not stack.ask_engine("GET", "/queue").json()["queue_running"]:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     os.kill(before["pid"], signal.SIGKILL)
     waiting.join(timeout=TIMEOUT)
     assert replies, "the open request did not end with its picture"
     assert replies[0]["timings"]["attempts"] == 2
-    assert house.picture(replies[0]).size == (128, 64)
-    assert house.engine_state()["restarts"] == before["restarts"] + 1
+    assert stack.picture(replies[0]).size == (128, 64)
+    assert stack.engine_state()["restarts"] == before["restarts"] + 1
 
 
-def test_results_are_taken_out_of_the_engines_memory(house: TestHouse) -> None:
-    job_id = house.draw(**SMALL)["job_id"]
+def test_results_are_taken_out_of_the_engines_memory(stack: TestStack) -> None:
+    job_id = stack.draw(**SMALL)["job_id"]
     deadline = time.monotonic() + TIMEOUT
-    while house.ask_engine("GET", f"/history/{job_id}").json():
+    while stack.ask_engine("GET", f"/history/{job_id}").json():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def test_the_launcher_says_where_everything_listens(house: TestHouse) -> None:
-    output = house.output()
+def test_the_launcher_says_where_everything_listens(stack: TestStack) -> None:
+    output = stack.output()
     for name in ("TXT2IMG", "IMG2IMG", "CONTROL", "ENGINE"):
-        assert f":{house.environ[f'{PREFIX}{name}_PORT']}" in output
+        assert f":{stack.environ[f'{PREFIX}{name}_PORT']}" in output
     assert "curl -sS --fail-with-body localhost:" in output
-    assert f"Open {house.txt2img.replace('127.0.0.1', 'localhost')}/" in output
+    assert f"Open {stack.txt2img.replace('127.0.0.1', 'localhost')}/" in output
 
 
-def test_the_services_are_small(house: TestHouse) -> None:
+def test_the_services_are_small(stack: TestStack) -> None:
     large = data_url(Image.effect_noise((1600, 1200), 100))
     wrong = {"prompt": "x", "input_image": large, "width": 1024, "height": 768, "sampler_name": "none such"}
 
     def refused(_number: int) -> int:
-        return requests.post(f"{house.img2img}/api/img2img", json=wrong, timeout=TIMEOUT).status_code
+        return requests.post(f"{stack.img2img}/api/img2img", json=wrong, timeout=TIMEOUT).status_code
 
     with ThreadPoolExecutor(16) as clients:
         assert set(clients.map(refused, range(48))) == {422}
     services = [
         child
-        for child in psutil.Process(house.process.pid).children()
+        for child in psutil.Process(stack.process.pid).children()
         if any(argument.endswith("_server.py") for argument in child.cmdline())
     ]
     assert len(services) == 2
@@ -142,16 +142,16 @@ def test_with_a_checkpoint_of_ones_own_no_starter_is_made(tmp_path: Path, folder
     assert [path for path in (tmp_path / "data" / "models").rglob("*") if path.is_file()] == [own]
 
 
-def test_something_else_than_an_engine_is_not_taken_for_one(tmp_path: Path, house: TestHouse) -> None:
-    environ = {**launcher_environment(tmp_path / "data"), f"{PREFIX}ENGINE_URL": house.txt2img}
+def test_something_else_than_an_engine_is_not_taken_for_one(tmp_path: Path, stack: TestStack) -> None:
+    environ = {**launcher_environment(tmp_path / "data"), f"{PREFIX}ENGINE_URL": stack.txt2img}
     ended = run_launcher(environ, "run")
     assert ended.returncode == 1
     assert "engine failed: the engine answered POST /prompt with status 404" in ended.stderr
 
 
-def test_without_a_command_it_looks_after_an_engine_elsewhere(tmp_path: Path, house: TestHouse) -> None:
+def test_without_a_command_it_looks_after_an_engine_elsewhere(tmp_path: Path, stack: TestStack) -> None:
     """The first of the three terminals, with an engine that somebody else started."""
-    environ = {**launcher_environment(tmp_path / "data"), **house.settings_to_share_the_engine()}
+    environ = {**launcher_environment(tmp_path / "data"), **stack.settings_to_share_the_engine()}
     launcher = subprocess.Popen(
         [sys.executable, "dream_layer.py"], cwd=PROJECT_DIR, env=environ, stdout=subprocess.PIPE, text=True
     )
@@ -161,7 +161,7 @@ def test_without_a_command_it_looks_after_an_engine_elsewhere(tmp_path: Path, ho
         assert any("drew its first picture" in line for line in lines)
         control = f"http://127.0.0.1:{environ[f'{PREFIX}CONTROL_PORT']}"
         told = requests.get(f"{control}/api/engine", timeout=TIMEOUT).json()["engine"]
-        assert (told["state"], told["answers"], told["address"]) == ("external", True, house.engine)
+        assert (told["state"], told["answers"], told["address"]) == ("external", True, stack.engine)
         assert "pid" not in told
         refused = requests.post(f"{control}/api/engine/restart", timeout=TIMEOUT)
         assert (refused.status_code, refused.json()["error"]["code"]) == (409, "not_possible")
@@ -170,7 +170,7 @@ def test_without_a_command_it_looks_after_an_engine_elsewhere(tmp_path: Path, ho
         launcher.terminate()
         launcher.communicate(timeout=20)
     assert launcher.returncode == 0
-    assert house.ask_engine("GET", "/system_stats").ok
+    assert stack.ask_engine("GET", "/system_stats").ok
 
 
 def test_a_killed_launcher_leaves_no_orphans(tmp_path: Path) -> None:
@@ -188,29 +188,29 @@ def test_a_killed_launcher_leaves_no_orphans(tmp_path: Path) -> None:
     wait_until_gone(children)
 
 
-def test_status_tells_what_runs_and_up_does_not_start_it_twice(house: TestHouse) -> None:
-    status = run_launcher(house.environ, "status")
+def test_status_tells_what_runs_and_up_does_not_start_it_twice(stack: TestStack) -> None:
+    status = run_launcher(stack.environ, "status")
     assert status.returncode == 0, status.stdout + status.stderr
-    assert f"runs: process {house.process.pid}, `up`, since " in status.stdout
-    for address in (house.txt2img, house.img2img, house.control):
+    assert f"runs: process {stack.process.pid}, `up`, since " in status.stdout
+    for address in (stack.txt2img, stack.img2img, stack.control):
         assert re.search(rf"{address} +answers", status.stdout)
     assert re.search(
-        rf"{house.engine} +ready, ComfyUI 0.30.0, cpu, .*, process {house.engine_state()['pid']}\n", status.stdout
+        rf"{stack.engine} +ready, ComfyUI 0.30.0, cpu, .*, process {stack.engine_state()['pid']}\n", status.stdout
     )
-    services = {child.pid for child in psutil.Process(house.process.pid).children()}
+    services = {child.pid for child in psutil.Process(stack.process.pid).children()}
     assert {int(pid) for pid in re.findall(r"answers, process (\d+)", status.stdout)} <= services
     for command in (["up", "--no-install"], ["run"]):
-        again = run_launcher(house.environ, *command)
+        again = run_launcher(stack.environ, *command)
         assert (again.returncode, again.stderr) == (0, "")
-        assert f"already (process {house.process.pid})" in again.stdout
-        assert f"Open {house.txt2img.replace('127.0.0.1', 'localhost')}/" in again.stdout
-    opened = run_launcher(house.environ, "open")
-    assert (opened.returncode, opened.stdout.split()[-1]) == (0, f"{house.txt2img.replace('127.0.0.1', 'localhost')}/")
-    assert house.process.poll() is None
+        assert f"already (process {stack.process.pid})" in again.stdout
+        assert f"Open {stack.txt2img.replace('127.0.0.1', 'localhost')}/" in again.stdout
+    opened = run_launcher(stack.environ, "open")
+    assert (opened.returncode, opened.stdout.split()[-1]) == (0, f"{stack.txt2img.replace('127.0.0.1', 'localhost')}/")
+    assert stack.process.poll() is None
 
 
-def test_stop_ends_it_from_another_terminal_and_its_jobs_wait(tmp_path: Path, house: TestHouse) -> None:
-    environ = {**launcher_environment(tmp_path / "data"), **house.settings_to_share_the_engine()}
+def test_stop_ends_it_from_another_terminal_and_its_jobs_wait(tmp_path: Path, stack: TestStack) -> None:
+    environ = {**launcher_environment(tmp_path / "data"), **stack.settings_to_share_the_engine()}
     command = [sys.executable, "dream_layer.py", "up", "--no-install"]
     launcher = subprocess.Popen(command, cwd=PROJECT_DIR, env=environ, stdout=subprocess.PIPE, text=True)
     try:
@@ -222,7 +222,7 @@ def test_stop_ends_it_from_another_terminal_and_its_jobs_wait(tmp_path: Path, ho
         assert len(children) == 2
         txt2img = f"http://127.0.0.1:{environ[f'{PREFIX}TXT2IMG_PORT']}"
         for _ in range(2):
-            house.submit(txt2img, **{**SMALL, "steps": 900})
+            stack.submit(txt2img, **{**SMALL, "steps": 900})
         stopped = run_launcher(environ, "stop")
         assert (stopped.returncode, stopped.stderr) == (0, "")
         assert f"everything that process {launcher.pid} had started" in stopped.stdout
@@ -235,8 +235,8 @@ def test_stop_ends_it_from_another_terminal_and_its_jobs_wait(tmp_path: Path, ho
         assert "2 jobs unfinished" in run_launcher(environ, "jobs", "list").stdout
         assert "2 jobs cancelled" in run_launcher(environ, "jobs", "cancel", "all").stdout
         # Nobody was there to tell the engine.
-        house.ask_engine("POST", "/interrupt")
-        house.ask_engine("POST", "/queue", json={"clear": True})
+        stack.ask_engine("POST", "/interrupt")
+        stack.ask_engine("POST", "/queue", json={"clear": True})
     finally:
         launcher.kill()
         launcher.communicate()
@@ -252,9 +252,9 @@ def test_jobs_that_are_left_over_are_said_at_the_start(tmp_path: Path) -> None:
     assert "`jobs cancel all` drops them" in ended.stdout
 
 
-def test_the_three_terminals_way(tmp_path: Path, house: TestHouse) -> None:
+def test_the_three_terminals_way(tmp_path: Path, stack: TestStack) -> None:
     """Services started by hand, here beside an engine that runs already; ended by Ctrl-C."""
-    environ = {**launcher_environment(tmp_path), **house.settings_to_share_the_engine()}
+    environ = {**launcher_environment(tmp_path), **stack.settings_to_share_the_engine()}
     for script, name in (("txt2img_server.py", "TXT2IMG"), ("img2img_server.py", "IMG2IMG")):
         service = subprocess.Popen([sys.executable, script], cwd=PROJECT_DIR, env=environ, stderr=subprocess.DEVNULL)
         url = f"http://127.0.0.1:{environ[f'{PREFIX}{name}_PORT']}"
@@ -272,9 +272,9 @@ def test_the_three_terminals_way(tmp_path: Path, house: TestHouse) -> None:
             service.wait()
 
 
-def test_a_service_on_a_busy_port_says_so(house: TestHouse) -> None:
+def test_a_service_on_a_busy_port_says_so(stack: TestStack) -> None:
     ended = subprocess.run(
-        [sys.executable, "txt2img_server.py"], cwd=PROJECT_DIR, env=house.environ, capture_output=True, text=True
+        [sys.executable, "txt2img_server.py"], cwd=PROJECT_DIR, env=stack.environ, capture_output=True, text=True
     )
     assert ended.returncode == 1
     assert f"set {PREFIX}TXT2IMG_PORT to a free port" in ended.stderr

@@ -12,7 +12,7 @@ import pytest
 from flask.testing import FlaskClient
 from PIL import Image
 
-from launcher.models.shelf import list_models
+from launcher.models.library import list_models
 from shared.errors import StorageFailed
 from shared.files import lies_within
 from shared.jobs.names import with_prefix
@@ -21,17 +21,16 @@ from shared.paths import ChosenPaths
 from shared.settings import Settings
 from shared.web.app import create_app
 from shared.web.backend import Backend
-from shared.web.control.bundle import Bundles
-from shared.web.control.pictures import sending_routes
-from shared.web.control.report import report_routes
-from shared.web.control.runs import run_routes
-from shared.web.native import image_routes
+from shared.web.routes.generate import image_routes
+from shared.web.routes.pictures import sending_routes
+from shared.web.routes.report import Bundles, report_routes
+from shared.web.routes.runs import run_routes
 from tests.control import Control
-from tests.finished import finish
 from tests.golden_graphs import draw
-from tests.house import encoded
-from tests.page import ORIGIN
-from tests.tiny import write_safetensors
+from tests.job_factory import finish
+from tests.payloads import ORIGIN
+from tests.safetensors_factory import write_safetensors
+from tests.stack import encoded
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows makes links for administrators alone")
 

@@ -17,18 +17,18 @@ from sqlalchemy.engine import Connection
 from launcher.jobs import run_jobs
 from shared.errors import InvalidValue
 from shared.jobs import listing
+from shared.jobs.database import State
 from shared.jobs.listing import LARGEST_PAGE, LARGEST_PART
-from shared.jobs.tables import State
 from shared.settings import Settings
 from shared.web.app import create_app
 from shared.web.backend import Backend
-from shared.web.control.report import report_routes
-from shared.web.control.runs import run_routes
-from shared.web.jobs import job_routes
-from tests.finished import REQUEST, finish
+from shared.web.routes.jobs import job_routes
+from shared.web.routes.report import report_routes
+from shared.web.routes.runs import run_routes
 from tests.golden_graphs import LORAS, draw
+from tests.job_factory import REQUEST, finish
 from tests.test_store import new
-from workflows.foreign import MOST_TEXT, read_graph
+from workflows.imported import MOST_TEXT, read_graph
 
 
 @pytest.fixture

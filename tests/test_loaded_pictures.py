@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from shared.engine.memory import check_memory
+from shared.engine.graph_memory import check_memory
 from shared.settings import Settings
 from shared.web.backend import Backend
-from shared.web.reading.loaded import HUGE, loaded_sizes
+from shared.web.parsing.loaded import HUGE, loaded_sizes
 from tests.fake_engine import FakeEngine
 from tests.foreign_graphs import api
-from tests.house import encoded
 from tests.nodes import reviewed
+from tests.stack import encoded
 
 NODES = reviewed()
 SENT, EARLIER = (f"dream_layer/{letter * 64}.png" for letter in "ab")

@@ -5,25 +5,25 @@ from typing import Any
 
 import pytest
 
-from shared.jobs import conductor as module
-from shared.jobs.tables import State
-from tests.desk import Desk, wait_for, wait_until_drawn
+from shared.jobs import runner as module
+from shared.jobs.database import State
 from tests.fake_engine import HELD, FakeEngine
+from tests.harness import Harness, wait_for, wait_until_drawn
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine's queue is looked at often: how soon it is, is not what these tests are about."""
-    monkeypatch.setattr(module, "SURVEY_HEARD", 0.1)
+    monkeypatch.setattr(module, "RECONCILE_CONNECTED", 0.1)
 
 
-def test_what_the_engine_forgot_is_sent_again_under_the_same_id(desk: Desk, engine: FakeEngine) -> None:
+def test_what_the_engine_forgot_is_sent_again_under_the_same_id(harness: Harness, engine: FakeEngine) -> None:
     engine.seconds = HELD
-    ids = [desk.submit() for _ in range(3)]
+    ids = [harness.submit() for _ in range(3)]
     wait_until_drawn(engine, ids[0])
     engine.forget_everything()
     engine.seconds = 0.05
-    rows = [desk.wait(job_id) for job_id in ids]
+    rows = [harness.wait(job_id) for job_id in ids]
     assert [row.state for row in rows] == [State.COMPLETED] * 3
     assert [row.attempts for row in rows] == [1, 0, 0]
     assert engine.submitted == ids * 2
@@ -31,20 +31,20 @@ def test_what_the_engine_forgot_is_sent_again_under_the_same_id(desk: Desk, engi
     # What the first attempt saved is not left beside what the second one saved.
     assert sorted(image["filename"] for row in rows for image in row.images) == engine.saved()
     assert len(engine.saved()) == 6
-    queued = [event.data for event in desk.store.events_after(ids[0], 0) if event.name == "queued"]
+    queued = [event.data for event in harness.store.events_after(ids[0], 0) if event.name == "queued"]
     assert queued == [{"position": 0}, {"position": 0, "attempt": 2}]
 
 
-def test_a_job_that_the_engine_dies_of_three_times_is_given_up(desk: Desk, engine: FakeEngine) -> None:
+def test_a_job_that_the_engine_dies_of_three_times_is_given_up(harness: Harness, engine: FakeEngine) -> None:
     engine.seconds = HELD
-    deadly = desk.submit()
-    after = desk.submit()
+    deadly = harness.submit()
+    after = harness.submit()
     for death in range(1, 4):
         sent = [deadly, after] * death
         wait_for(lambda sent=sent: engine.submitted == sent, "the jobs were not sent again")  # type: ignore[misc]
         wait_until_drawn(engine, deadly)
         engine.forget_everything()
-    row = desk.wait(deadly)
+    row = harness.wait(deadly)
     assert row.state is State.FAILED
     assert row.error is not None
     assert row.error["error"]["code"] == "generation_failed"
@@ -52,15 +52,15 @@ def test_a_job_that_the_engine_dies_of_three_times_is_given_up(desk: Desk, engin
     wait_until_drawn(engine, after)
     engine.forget_everything()
     engine.seconds = 0.05
-    row = desk.wait(after)
+    row = harness.wait(after)
     assert (row.state, row.attempts) == (State.COMPLETED, 1)
     assert engine.begun == [deadly] * 3 + [after] * 2
 
 
 def test_a_job_that_kills_the_engine_before_anybody_hears_of_it_is_given_up(
-    desk: Desk, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queue, deadly = desk.client.queue, []
+    queue, deadly = harness.client.queue, []
 
     def after_a_death() -> Any:
         if engine.running is not None and engine.running.id in deadly:
@@ -68,44 +68,44 @@ def test_a_job_that_kills_the_engine_before_anybody_hears_of_it_is_given_up(
         return queue()
 
     # What ended before it came stood never in front of it.
-    assert desk.wait(desk.submit()).state is State.COMPLETED
+    assert harness.wait(harness.submit()).state is State.COMPLETED
     engine.silent, engine.seconds = True, HELD
-    monkeypatch.setattr(desk.client, "queue", after_a_death)
-    deadly.append(desk.submit())
-    after = desk.submit()
-    assert desk.wait(*deadly).state is State.FAILED
+    monkeypatch.setattr(harness.client, "queue", after_a_death)
+    deadly.append(harness.submit())
+    after = harness.submit()
+    assert harness.wait(*deadly).state is State.FAILED
     assert engine.begun.count(*deadly) == 3
-    assert desk.row(after).attempts == 0
+    assert harness.row(after).attempts == 0
 
 
 def test_a_job_that_is_sent_as_the_engine_dies_is_not_suspected(
-    desk: Desk, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queue, late = desk.client.queue, []
+    queue, late = harness.client.queue, []
 
     def while_it_is_asked() -> Any:
         """Another job comes, and the engine dies, between the question and its answer."""
         if not late:
-            late.append(desk.submit())
+            late.append(harness.submit())
             engine.forget_everything()
             engine.seconds = 0.05
         return queue()
 
     engine.seconds = HELD
-    first = desk.submit()
+    first = harness.submit()
     wait_until_drawn(engine, first)
-    monkeypatch.setattr(desk.client, "queue", while_it_is_asked)
+    monkeypatch.setattr(harness.client, "queue", while_it_is_asked)
     wait_for(lambda: late, "the engine was not asked")
-    assert [desk.wait(job_id).attempts for job_id in [first, *late]] == [1, 0]
+    assert [harness.wait(job_id).attempts for job_id in [first, *late]] == [1, 0]
     # Both were in the engine when it died, and were sent again.
     assert engine.submitted == [first, *late] * 2
 
 
 def test_a_job_that_is_sent_while_the_engine_s_queue_is_read_is_not_taken_for_lost(
-    desk: Desk, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    submit, queue = desk.client.submit, desk.client.queue
-    held, let_go, late = threading.Event(), threading.Event(), threading.Thread(target=desk.submit)
+    submit, queue = harness.client.submit, harness.client.queue
+    held, let_go, late = threading.Event(), threading.Event(), threading.Thread(target=harness.submit)
 
     def slow(*args: Any) -> None:
         held.set()
@@ -120,12 +120,12 @@ def test_a_job_that_is_sent_while_the_engine_s_queue_is_read_is_not_taken_for_lo
         return told
 
     engine.seconds = HELD
-    desk.submit()
-    monkeypatch.setattr(desk.client, "submit", slow)
+    harness.submit()
+    monkeypatch.setattr(harness.client, "submit", slow)
     late.start()
     assert held.wait(20)
-    monkeypatch.setattr(desk.client, "queue", while_it_is_read)
+    monkeypatch.setattr(harness.client, "queue", while_it_is_read)
     late.join()
     engine.seconds = 0.05
-    wait_for(lambda: not desk.conductor._roster, "they did not end")
+    wait_for(lambda: not harness.runner._active_jobs, "they did not end")
     assert len(engine.submitted) == 2

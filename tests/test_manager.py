@@ -1,4 +1,4 @@
-"""The engine as its keeper sees it, and when it is started again."""
+"""The engine as its supervisor sees it, and when it is started again."""
 
 import json
 import sys
@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from shared.child import Child, Keeper
 from shared.engine.client import EngineClient
 from shared.engine.manager import EngineManager, described
 from shared.errors import DreamLayerError, NotPossible
+from shared.process.supervisor import Child, Supervisor
 from tests.control import Control, body
 
 
@@ -56,30 +56,30 @@ def wait_until(condition: Any) -> None:
 
 def test_a_restart_that_waits_comes_when_the_engine_is_idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.engine.manager.LOOK", 0.02)
-    monkeypatch.setattr("shared.child.FIRST_DELAY", 30.0)
+    monkeypatch.setattr("shared.process.supervisor.FIRST_DELAY", 30.0)
     script = tmp_path / "script.py"
     script.write_text("import sys, time\nprint(sys.argv[1:], flush=True)\ntime.sleep(60)\n")
     child = Child("thing", [script, "old"], python=sys.executable, folder=tmp_path, log_path=tmp_path / "log")
-    keeper = Keeper(child, lambda: child.pid is not None and child.last_lines() != "", 20)
+    supervisor = Supervisor(child, lambda: child.pid is not None and child.last_lines() != "", 20)
     engine = IdleEngine("http://127.0.0.1:9")
-    manager = EngineManager(engine, keeper, lambda: [str(script), "new"], lambda: 0)
+    manager = EngineManager(engine, supervisor, lambda: [str(script), "new"], lambda: 0)
     try:
-        keeper.start()
-        keeper.wait_ready()
+        supervisor.start()
+        supervisor.wait_ready()
         first = child.pid
         manager.restart(when_idle=True)
         time.sleep(0.3)
         assert child.pid == first
         assert manager.restart_pending
         engine.jobs = 0
-        wait_until(lambda: keeper.restarts == 1 and keeper.state == "ready")
+        wait_until(lambda: supervisor.restarts == 1 and supervisor.state == "ready")
         assert child.last_lines() == "['new']"
         wait_until(lambda: not manager.restart_pending)
         manager.restart(when_idle=False)
-        wait_until(lambda: keeper.restarts == 2 and keeper.state == "ready")
+        wait_until(lambda: supervisor.restarts == 2 and supervisor.state == "ready")
     finally:
         manager.close()
-        keeper.stop()
+        supervisor.stop()
 
 
 def test_the_flag_of_a_restart_is_read(control: Control) -> None:

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from shared.masks import read_mask
+from shared.images.masks import read_mask
 from shared.schema.request import Img2ImgRequest
-from tests.house import encoded, open_rgb
+from tests.parsing import picture
 from tests.profiles import swapped_rgb
-from tests.readings import picture
+from tests.stack import encoded, open_rgb
 from tests.test_colours import chunk, gamma, with_chunks
 
 SIZE = (96, 64)

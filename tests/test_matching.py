@@ -6,11 +6,11 @@ import pytest
 
 from shared.errors import InvalidValue
 from starter import VAE_NAME
-from tests.readings import URL, read
-from tests.shelf import FLUX, OWN, PLAIN, REFINER, SCHNELL, Shelf
+from tests.model_library import FLUX, OWN, PLAIN, REFINER, SCHNELL, WorkflowFolder
+from tests.parsing import URL, read
 
 MADE_FOR = ("for-sd1.safetensors", "for-xl.safetensors", "for-flux.safetensors", "unclear.safetensors")
-SHELF = Shelf(loras=MADE_FOR, controlnet=MADE_FOR)
+SHELF = WorkflowFolder(loras=MADE_FOR, controlnet=MADE_FOR)
 
 
 def refused(**values: Any) -> InvalidValue:
@@ -74,13 +74,13 @@ def test_what_a_checkpoint_does_not_hold_is_taken_from_files_that_fit() -> None:
     whole = read(model_name=OWN).request.models
     assert (whole.text_encoders, whole.vae) == ((), None)
     with pytest.raises(InvalidValue, match="holds no VAE, and there is none for latents of 4 channels"):
-        read(Shelf(vae=("ae.safetensors",)), model_name=PLAIN)
+        read(WorkflowFolder(vae=("ae.safetensors",)), model_name=PLAIN)
     with pytest.raises(InvalidValue, match="holds no text encoder, and there is no file for clip_l"):
-        read(Shelf(text_encoders=()), model_name=PLAIN)
+        read(WorkflowFolder(text_encoders=()), model_name=PLAIN)
 
 
 def test_the_vae_of_the_built_in_model_is_for_no_other_and_of_several_it_is_told_which() -> None:
-    kit = Shelf(vae=(VAE_NAME, "ae.safetensors", "sd.safetensors", "sd-finer.safetensors"))
+    kit = WorkflowFolder(vae=(VAE_NAME, "ae.safetensors", "sd.safetensors", "sd-finer.safetensors"))
     reading = read(kit, model_name=PLAIN)
     assert reading.request.models.vae == "sd.safetensors"
     assert reading.warnings == [
@@ -88,11 +88,11 @@ def test_the_vae_of_the_built_in_model_is_for_no_other_and_of_several_it_is_told
     ]
     assert read(model_name=PLAIN).warnings == []
     with pytest.raises(InvalidValue, match="holds no VAE, and there is none for latents of 4 channels"):
-        read(Shelf(vae=(VAE_NAME,)), model_name=PLAIN)
+        read(WorkflowFolder(vae=(VAE_NAME,)), model_name=PLAIN)
 
 
 def test_of_several_text_encoders_of_a_kind_the_first_is_taken_and_the_others_are_told() -> None:
-    two = Shelf(text_encoders=("l.safetensors", "l-other.safetensors"))
+    two = WorkflowFolder(text_encoders=("l.safetensors", "l-other.safetensors"))
     reading = read(two, model_name=PLAIN)
     assert reading.request.models.text_encoders == ("l.safetensors",)
     assert reading.warnings == [

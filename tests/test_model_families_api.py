@@ -12,51 +12,51 @@ from PIL import Image
 
 from shared.engine.catalog import Catalog
 from shared.web.body import Fields
-from shared.web.reading.requests import Context, read_img2img, read_txt2img
-from tests import tiny
-from tests.house import TestHouse, data_url
+from shared.web.parsing.requests import Context, read_img2img, read_txt2img
+from tests import safetensors_factory as factory
+from tests.stack import TestStack, data_url
 from workflows.graph import ApiGraph
 from workflows.img2img import img2img
 from workflows.txt2img import txt2img
 
 FILES = {
-    "checkpoints/tiny-sd2.safetensors": tiny.checkpoint(tiny.sd2_unet()),
-    "checkpoints/tiny-xl.safetensors": tiny.checkpoint(tiny.sdxl_unet()),
-    "checkpoints/tiny-refiner.safetensors": tiny.checkpoint(tiny.refiner_unet()),
-    "checkpoints/tiny-flux-all.safetensors": tiny.checkpoint(tiny.flux_transformer(guided=True), vae="vae."),
-    "diffusion_models/tiny-sd3.safetensors": tiny.sd3_transformer(),
-    "diffusion_models/tiny-dev.safetensors": tiny.flux_transformer(guided=True),
-    "diffusion_models/tiny-schnell.safetensors": tiny.flux_transformer(guided=False),
-    "text_encoders/tiny-l.safetensors": tiny.clip_l(),
-    "text_encoders/tiny-g.safetensors": tiny.clip_g(),
-    "text_encoders/tiny-t5.safetensors": tiny.t5xxl(),
-    "vae/tiny-ae.safetensors": tiny.autoencoder(16),
+    "checkpoints/tiny-sd2.safetensors": factory.checkpoint(factory.sd2_unet()),
+    "checkpoints/tiny-xl.safetensors": factory.checkpoint(factory.sdxl_unet()),
+    "checkpoints/tiny-refiner.safetensors": factory.checkpoint(factory.refiner_unet()),
+    "checkpoints/tiny-flux-all.safetensors": factory.checkpoint(factory.flux_transformer(guided=True), vae="vae."),
+    "diffusion_models/tiny-sd3.safetensors": factory.sd3_transformer(),
+    "diffusion_models/tiny-dev.safetensors": factory.flux_transformer(guided=True),
+    "diffusion_models/tiny-schnell.safetensors": factory.flux_transformer(guided=False),
+    "text_encoders/tiny-l.safetensors": factory.clip_l(),
+    "text_encoders/tiny-g.safetensors": factory.clip_g(),
+    "text_encoders/tiny-t5.safetensors": factory.t5xxl(),
+    "vae/tiny-ae.safetensors": factory.autoencoder(16),
 }
 
 
 @pytest.fixture(scope="module")
-def context(house: TestHouse) -> Iterator[Context]:
-    paths = {house.data_dir / "models" / name: shapes for name, shapes in FILES.items()}
+def context(stack: TestStack) -> Iterator[Context]:
+    paths = {stack.data_dir / "models" / name: shapes for name, shapes in FILES.items()}
     try:
         for path, shapes in paths.items():
-            tiny.write(path, shapes)
-        yield Context(None, Catalog(house.engine_client()), lambda _: None)
+            factory.write(path, shapes)
+        yield Context(None, Catalog(stack.engine_client()), lambda _: None)
     finally:
         for path in paths:
             path.unlink(missing_ok=True)
 
 
-def accepted(house: TestHouse, graph: ApiGraph) -> None:
+def accepted(stack: TestStack, graph: ApiGraph) -> None:
     """Asks the engine itself; the job is cancelled before it could fail for want of weights."""
     blocker = {
         "image": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
         "save": {"class_type": "PreviewImage", "inputs": {"images": ["image", 0]}},
     }
-    house.ask_engine("POST", "/prompt", json={"prompt": blocker})
-    answer = house.ask_engine("POST", "/prompt", data=json.dumps({"prompt": graph}))
+    stack.ask_engine("POST", "/prompt", json={"prompt": blocker})
+    answer = stack.ask_engine("POST", "/prompt", data=json.dumps({"prompt": graph}))
     assert answer.status_code == 200, answer.text
     assert answer.json()["node_errors"] == {}
-    house.ask_engine("POST", f"/api/jobs/{answer.json()['prompt_id']}/cancel")
+    stack.ask_engine("POST", f"/api/jobs/{answer.json()['prompt_id']}/cancel")
 
 
 def nodes(graph: ApiGraph) -> dict[str, dict[str, Any]]:
@@ -65,8 +65,8 @@ def nodes(graph: ApiGraph) -> dict[str, dict[str, Any]]:
 
 def graph_for(context: Context, **values: Any) -> ApiGraph:
     graph = txt2img(read_txt2img(Fields({"prompt": "x", "seed": 1, **values}, {}), context).request, "x/x").to_api()
-    assert isinstance(context.inventory, Catalog)
-    assert context.inventory.check(graph) == []
+    assert isinstance(context.catalog, Catalog)
+    assert context.catalog.check(graph) == []
     return graph
 
 
@@ -82,7 +82,7 @@ def graph_for(context: Context, **values: Any) -> ApiGraph:
     ],
 )
 def test_a_family_has_its_own_nodes_and_defaults(
-    house: TestHouse, context: Context, model: str, size: int, steps: int, cfg: float, loaders: set[str]
+    stack: TestStack, context: Context, model: str, size: int, steps: int, cfg: float, loaders: set[str]
 ) -> None:
     graph = graph_for(context, model_name=model)
     inputs = nodes(graph)
@@ -92,7 +92,7 @@ def test_a_family_has_its_own_nodes_and_defaults(
     assert ("EmptySD3LatentImage" in inputs) == (model not in ("tiny-sd2", "tiny-xl"))
     assert (latent["width"], latent["height"]) == (size, size)
     assert (inputs["KSampler"]["steps"], inputs["KSampler"]["cfg"]) == (steps, cfg)
-    accepted(house, graph)
+    accepted(stack, graph)
 
 
 def test_the_parts_are_found_by_what_they_are(context: Context) -> None:
@@ -106,19 +106,19 @@ def test_the_parts_are_found_by_what_they_are(context: Context) -> None:
     assert dual["FluxGuidance"]["guidance"] == 3.5
 
 
-def test_sdxl_with_its_refiner(house: TestHouse, context: Context) -> None:
+def test_sdxl_with_its_refiner(stack: TestStack, context: Context) -> None:
     graph = graph_for(context, model_name="tiny-xl", refiner_enabled=True, refiner_model="tiny-refiner")
     first, second = (node["inputs"] for node in graph.values() if node["class_type"] == "KSamplerAdvanced")
     assert (first["steps"], first["start_at_step"], first["end_at_step"]) == (25, 0, 20)
     # To the end, wherever that is.
     assert (second["steps"], second["start_at_step"], second["end_at_step"]) == (25, 20, 10_000)
-    accepted(house, graph)
+    accepted(stack, graph)
 
 
 def test_flux_draws_from_a_picture_too(context: Context) -> None:
     fields = Fields({"prompt": "x", "model_name": "tiny-dev", "input_image": data_url(Image.new("RGB", (64, 64)))}, {})
     graph = img2img(read_img2img(fields, context).request, "x/x").to_api()
-    assert isinstance(context.inventory, Catalog)
+    assert isinstance(context.catalog, Catalog)
     # The picture was never uploaded here; all else fits.
-    assert {problem.input for problem in context.inventory.check(graph)} <= {"image"}
+    assert {problem.input for problem in context.catalog.check(graph)} <= {"image"}
     assert nodes(graph)["VAEEncode"]["vae"] == ["VAELoader", 0]

@@ -8,21 +8,21 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from launcher.models.shelf import Model, find_models
-from shared.engine.check import check_graph
-from shared.engine.families import ModelFile
+from launcher.models.library import Model, find_models
+from shared.engine.validate import check_graph
 from shared.errors import InvalidValue
-from shared.model_names import EXTENSIONS, match, nearest
+from shared.models.detect import ModelFile
+from shared.models.names import EXTENSIONS, match, nearest
 from shared.schema.body import ExtrasBody
 from shared.schema.units import Picture
 from shared.web.body import Fields
 from shared.web.custom import check
-from shared.web.reading.extras import read_extras
-from shared.web.reading.requests import Context, read_txt2img
-from shared.web.reading.samplers import read_sampler, read_scheduler
+from shared.web.parsing.extras import read_extras
+from shared.web.parsing.requests import Context, read_txt2img
+from shared.web.parsing.sampling import read_sampler, read_scheduler
 from tests.conftest import COMFYUI_DIR
-from tests.house import data_url
-from tests.shelf import NODES, OWN, Shelf
+from tests.model_library import NODES, OWN, WorkflowFolder
+from tests.stack import data_url
 
 TWO_FOLDERS = ("a/ink.safetensors", "b/ink.safetensors")
 
@@ -100,7 +100,7 @@ MORE: list[tuple[str, str, Any]] = [
 ]
 
 
-def refused(shelf: Shelf, **values: Any) -> InvalidValue:
+def refused(shelf: WorkflowFolder, **values: Any) -> InvalidValue:
     with pytest.raises(InvalidValue) as wrong:
         read_txt2img(Fields({"prompt": "x", "model_name": OWN, **values}, {}), Context(OWN, shelf, {}.get))
     return wrong.value
@@ -119,14 +119,16 @@ def test_no_kind_of_file_is_guessed(kind: str, field: str, request_of: Any) -> N
         (("ink.pt", "ink.safetensors"), "ink"),
         (("ink.pt", "a/ink.safetensors"), "b/ink"),
     ):
-        error = refused(Shelf(**{kind: (*kept, *files)}), **request_of(wanted))
+        error = refused(WorkflowFolder(**{kind: (*kept, *files)}), **request_of(wanted))
         assert (error.status, error.field) == (422, field)
         assert error.details["nearest"] == list(files)
         assert all(file in str(error.hint) + error.message for file in files)
 
 
 def test_a_checkpoint_and_a_diffusion_model_of_one_name() -> None:
-    shelf = Shelf(checkpoints=(OWN, "both.safetensors"), diffusion_models=("both.safetensors", "own/both.safetensors"))
+    shelf = WorkflowFolder(
+        checkpoints=(OWN, "both.safetensors"), diffusion_models=("both.safetensors", "own/both.safetensors")
+    )
     error = refused(shelf, model_name="both")
     assert error.details["nearest"] == ["checkpoints/both.safetensors", "diffusion_models/both.safetensors"]
     context = Context(OWN, shelf, {}.get)
@@ -139,7 +141,7 @@ def test_a_checkpoint_and_a_diffusion_model_of_one_name() -> None:
         # What the reply tells finds the same file again.
         assert read_txt2img(Fields(reading.parameters, {}), context).request == reading.request
     # Where the choice is ours, it is of the checkpoints.
-    shelf = Shelf(checkpoints=("both.safetensors",), diffusion_models=("both.safetensors",))
+    shelf = WorkflowFolder(checkpoints=("both.safetensors",), diffusion_models=("both.safetensors",))
     reading = read_txt2img(Fields({"prompt": "x"}, {}), Context(None, shelf, {}.get))
     assert reading.request.models.checkpoint == "both.safetensors"
     # In a graph of one's own, the loader says which of them it is.
@@ -153,7 +155,7 @@ def test_extras_do_not_guess_either() -> None:
     source = Picture(b"", 8, 8)
     body = ExtrasBody(upscaler_model="ink")
     with pytest.raises(InvalidValue) as wrong:
-        read_extras(body, source, Shelf(upscale_models=TWO_FOLDERS), None, [])
+        read_extras(body, source, WorkflowFolder(upscale_models=TWO_FOLDERS), None, [])
     assert (wrong.value.field, wrong.value.details["nearest"]) == ("upscaler_model", list(TWO_FOLDERS))
 
 
@@ -204,7 +206,7 @@ def test_samplers_and_schedulers_of_custom_nodes() -> None:
     ],
 )
 def test_a_known_model_that_is_not_installed_can_be_added(field: str, name: str, known: str | None) -> None:
-    error = refused(Shelf(), **{field: {"lora_name": name} if field == "lora" else name})
+    error = refused(WorkflowFolder(), **{field: {"lora_name": name} if field == "lora" else name})
     assert error.status == 422
     assert ("models add" in str(error.hint)) == (known is not None)
     assert known is None or f"python dream_layer.py models add {known} downloads it; there is " in str(error.hint)
@@ -212,8 +214,8 @@ def test_a_known_model_that_is_not_installed_can_be_added(field: str, name: str,
 
 def test_known_models_of_parts_can_be_added() -> None:
     units = [{"model": "sd15-canny", "input_image": data_url(Image.new("RGB", (8, 8)))}]
-    assert "models add sd15-canny" in str(refused(Shelf(), controlnet={"units": units}).hint)
-    second = refused(Shelf(), refiner_enabled=True, refiner_model="sdxl-refiner")
+    assert "models add sd15-canny" in str(refused(WorkflowFolder(), controlnet={"units": units}).hint)
+    second = refused(WorkflowFolder(), refiner_enabled=True, refiner_model="sdxl-refiner")
     assert (second.field, "models add sdxl-refiner" in str(second.hint)) == ("refiner_model", True)
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from launcher.models.sources import Download, read_source
 from launcher.models.tables import known_table
-from shared.engine.kinds import KINDS
-from shared.engine.known import KNOWN, find_known, markdown_table
 from shared.keys import KeyRing
+from shared.models.detect import KINDS
+from shared.models.registry import KNOWN, find_known, markdown_table
 from shared.settings import PROJECT_DIR
 
 

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import requests
 
-from launcher.house import build_control
-from shared.engine.storing import SPARE, checked_name, put
+from launcher.stack import build_control
 from shared.errors import AlreadyThere, InvalidValue
+from shared.models.storage import SPARE, checked_name, put
 from shared.settings import Settings
-from shared.web.serve import serve_waitress
+from shared.web.server.run import serve_waitress
 from tests.conftest import free_ports
 from tests.control import Control, body
-from tests.house import wait_for_health
-from tests.page import ORIGIN
-from tests.tiny import write_safetensors
+from tests.payloads import ORIGIN
+from tests.safetensors_factory import write_safetensors
+from tests.stack import wait_for_health
 
 
 def a_model(folder: Path) -> bytes:
@@ -123,7 +123,7 @@ def test_of_two_at_once_one_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_told_before_the_body_is_read(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.engine.storing.free_bytes", lambda _folder: 1000)
+    monkeypatch.setattr("shared.models.storage.free_bytes", lambda _folder: 1000)
     assert send(control, "a.safetensors", b"x").status_code == 507
     headers = {"HOST": "localhost", "CONTENT_LENGTH": "5"}
     assert control.uploads.large_body("/api/upload-model", headers) is None
@@ -170,7 +170,7 @@ def test_the_server_takes_large_bodies_on_that_route_alone(
         assert refused.json()["error"]["code"] == "body_too_large"
         assert refused.headers["Access-Control-Allow-Origin"] == ORIGIN
     # There is room for it once, and not for the two that it takes while it arrives.
-    monkeypatch.setattr("shared.engine.storing.free_bytes", lambda _folder: SPARE + 6_000_000)
+    monkeypatch.setattr("shared.models.storage.free_bytes", lambda _folder: SPARE + 6_000_000)
     head = f"POST /api/upload-model HTTP/1.1\r\nHost: localhost:{port}\r\nContent-Length: 4500000\r\n"
     head += "Content-Type: multipart/form-data; boundary=x\r\n\r\n"
     assert talk(port, head.encode()).startswith(b"HTTP/1.1 507 ")

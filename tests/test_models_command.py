@@ -15,19 +15,19 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from launcher.models import shelf
+from launcher.models import library
 from launcher.models.arguments import add_arguments
 from launcher.models.commands import run_models
 from launcher.models.download import remove_unfinished
-from launcher.models.shelf import check_name, list_models, place
+from launcher.models.library import check_name, list_models, place
 from launcher.models.sources import Download, read_source
-from launcher.progress import size_text
-from shared.engine.known import KNOWN
-from shared.engine.storing import SPARE
+from launcher.terminal import size_text
 from shared.errors import SetupError
 from shared.keys import KeyRing
+from shared.models.registry import KNOWN
+from shared.models.storage import SPARE
 from shared.settings import PREFIX, PROJECT_DIR
-from tests import tiny
+from tests import safetensors_factory as factory
 from tests.file_server import File, FileServer, file_server
 
 
@@ -45,7 +45,7 @@ def server() -> Iterator[FileServer]:
 
 
 def small(folder: Path, name: str = "mine.safetensors") -> Path:
-    return tiny.write(folder / name, {"emb_params": (2, 768)})
+    return factory.write(folder / name, {"emb_params": (2, 768)})
 
 
 def command(*arguments: str) -> int:
@@ -67,7 +67,7 @@ def files(folder: Path) -> set[str]:
 def test_a_file_is_added_without_taking_more_room(
     models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = tiny.write(tmp_path / "big.safetensors", tiny.sdxl_checkpoint())
+    source = factory.write(tmp_path / "big.safetensors", factory.sdxl_checkpoint())
     assert command("add", str(source)) == 0
     added = models / "checkpoints" / "big.safetensors"
     assert added.samefile(source)
@@ -88,8 +88,8 @@ def test_a_file_on_a_disk_of_another_kind_is_copied(
     def copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
         # It would be found if this ended here, and is left alone while it goes on.
-        assert [path.suffix for path in (models / shelf.DOWNLOADS).glob("*.part")] == [".part"]
-        assert remove_unfinished(models / shelf.DOWNLOADS) == []
+        assert [path.suffix for path in (models / library.DOWNLOADS).glob("*.part")] == [".part"]
+        assert remove_unfinished(models / library.DOWNLOADS) == []
 
     monkeypatch.setattr(os, "link", no_links)
     monkeypatch.setattr("launcher.models.commands.copy_file", copy)
@@ -115,7 +115,7 @@ def test_a_file_that_has_no_room_on_the_other_disk_is_not_copied(
 
 
 def test_nothing_is_overwritten_unless_forced(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    old, new = small(tmp_path / "old"), tiny.write(tmp_path / "new" / "mine.safetensors", {"emb_params": (3, 768)})
+    old, new = small(tmp_path / "old"), factory.write(tmp_path / "new" / "mine.safetensors", {"emb_params": (3, 768)})
     assert command("add", str(old)) == 0
     error = refused(capsys, "add", str(new))
     assert "embeddings/mine.safetensors" in error
@@ -156,7 +156,7 @@ def test_a_name_that_is_taken_at_the_last_moment(tmp_path: Path) -> None:
     ],
 )
 def test_a_kind_is_taken_in_any_spelling(typed: str, kind: str, models: Path, tmp_path: Path) -> None:
-    unclear = tiny.write(tmp_path / "unclear.safetensors", {"weight": (4, 4)})
+    unclear = factory.write(tmp_path / "unclear.safetensors", {"weight": (4, 4)})
     assert command("add", str(unclear), "--kind", typed) == 0
     assert (models / kind / "unclear.safetensors").is_file()
 
@@ -175,7 +175,7 @@ def test_a_kind_is_taken_in_any_spelling(typed: str, kind: str, models: Path, tm
 def test_a_kind_that_there_is_not_is_refused_with_the_nearest(
     typed: str, hint: str, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    unclear = tiny.write(tmp_path / "unclear.safetensors", {"weight": (4, 4)})
+    unclear = factory.write(tmp_path / "unclear.safetensors", {"weight": (4, 4)})
     said = refused(capsys, "add", str(unclear), "--kind", typed)
     assert f"there is no kind {typed}" in said
     assert hint in said
@@ -186,7 +186,7 @@ def test_what_is_no_model_is_refused(models: Path, tmp_path: Path, capsys: pytes
     cut = small(tmp_path, "cut.safetensors")
     cut.write_bytes(cut.read_bytes()[:200])
     assert "no whole .safetensors file" in refused(capsys, "add", str(cut))
-    unclear = tiny.write(tmp_path / "unclear.safetensors", {"weight": (4, 4)})
+    unclear = factory.write(tmp_path / "unclear.safetensors", {"weight": (4, 4)})
     assert "--kind" in refused(capsys, "add", str(unclear))
     assert command("add", str(unclear), "--kind", "loras") == 0
     pickle = tmp_path / "old.pth"
@@ -265,7 +265,7 @@ def test_an_address_without_a_name(
         b"x" * 8 + b"{" * 99, headers={"Content-Disposition": 'attachment; filename="../../x.safetensors"'}
     )
     assert "cannot be a file name" in refused(capsys, "add", f"{server.url}/api/18")
-    (part,) = (models / shelf.DOWNLOADS).glob("*.part")
+    (part,) = (models / library.DOWNLOADS).glob("*.part")
     with FileLock(part.with_suffix(".lock")):
         assert command("remove", "--unfinished", "--yes") == 0
         assert part.is_file()
@@ -276,7 +276,7 @@ def test_an_address_without_a_name(
 
 def test_the_hub_as_a_user_meets_it(tmp_path: Path, server: FileServer) -> None:
     """In a process of its own, for huggingface_hub reads its endpoint and token when it is loaded."""
-    content = tiny.write(tmp_path / "x.safetensors", {"emb_params": (2, 768)}).read_bytes()
+    content = factory.write(tmp_path / "x.safetensors", {"emb_params": (2, 768)}).read_bytes()
     told = {"X-Linked-ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
     server.files["/me/mine/resolve/main/deep/x.safetensors"] = File(content, headers=told)
     environ = {
@@ -305,14 +305,14 @@ def test_the_hub_as_a_user_meets_it(tmp_path: Path, server: FileServer) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends a Ctrl-C to a whole terminal")
 def test_ctrl_c_leaves_what_the_same_command_goes_on_with(tmp_path: Path, server: FileServer) -> None:
-    content = tiny.write(tmp_path / "x.safetensors", {"emb_params": (20, 768)}).read_bytes()
+    content = factory.write(tmp_path / "x.safetensors", {"emb_params": (20, 768)}).read_bytes()
     server.files["/x.safetensors"] = File(content, stalls=[5000])
     line = [sys.executable, "dream_layer.py", "models", "add", f"{server.url}/x.safetensors"]
     environ = {**os.environ, f"{PREFIX}DATA_DIR": str(tmp_path / "data")}
     first = subprocess.Popen(line, cwd=PROJECT_DIR, env=environ, stderr=subprocess.PIPE, text=True)
     folder = tmp_path / "data" / "models"
     deadline = time.monotonic() + 60
-    while not any(path.stat().st_size for path in folder.glob(f"{shelf.DOWNLOADS}/*.part")):
+    while not any(path.stat().st_size for path in folder.glob(f"{library.DOWNLOADS}/*.part")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     first.send_signal(signal.SIGINT)
@@ -335,13 +335,13 @@ def test_a_wrong_name_is_answered_with_the_nearest(models: Path, capsys: pytest.
 def test_the_list(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("list") == 0
     assert "no models yet" in capsys.readouterr().out
-    tiny.write(models / "checkpoints" / "sub" / "big.safetensors", tiny.sdxl_checkpoint())
-    tiny.write(models / "diffusion_models" / "paint.safetensors", tiny.sd1_unet(9))
-    tiny.write(models / "text_encoders" / "t5.safetensors", tiny.t5xxl())
-    tiny.write(models / "vae" / "ae.safetensors", tiny.autoencoder(16))
+    factory.write(models / "checkpoints" / "sub" / "big.safetensors", factory.sdxl_checkpoint())
+    factory.write(models / "diffusion_models" / "paint.safetensors", factory.sd1_unet(9))
+    factory.write(models / "text_encoders" / "t5.safetensors", factory.t5xxl())
+    factory.write(models / "vae" / "ae.safetensors", factory.autoencoder(16))
     (models / "checkpoints" / KNOWN["sd15"].file).write_bytes(b"cut off")
-    (models / shelf.DOWNLOADS).mkdir()
-    (models / shelf.DOWNLOADS / "abc.part").write_bytes(b"x" * 5_000_000)
+    (models / library.DOWNLOADS).mkdir()
+    (models / library.DOWNLOADS / "abc.part").write_bytes(b"x" * 5_000_000)
     assert command() == 0
     shown = capsys.readouterr().out
     lines = [" ".join(line.split()) for line in shown.splitlines()]
@@ -379,7 +379,7 @@ def test_removing(models: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
 def test_what_a_kill_left_of_a_second_name_is_never_written_through(models: Path, tmp_path: Path) -> None:
     source = small(tmp_path)
     content = source.read_bytes()
-    left = models / shelf.DOWNLOADS / f"{os.getpid()}-{source.name}.part"
+    left = models / library.DOWNLOADS / f"{os.getpid()}-{source.name}.part"
     left.parent.mkdir(parents=True)
     os.link(source, left)
     assert command("add", str(source)) == 0

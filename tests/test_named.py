@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from shared.errors import InvalidValue
-from shared.web.workflows import place_pictures as placed
+from shared.web.routes.workflows import place_pictures as placed
 from tests.foreign_graphs import plain
-from workflows.named import read_workflow
+from workflows.templates import read_workflow
 
 
 def named(**parameters: Any) -> dict[str, Any]:

@@ -8,24 +8,24 @@ import pytest
 import requests
 from PIL import Image, ImageDraw, ImageOps
 
-from tests.exchange import SMALL, SOURCE, alike, post, same
-from tests.house import PNG, TIMEOUT, TestHouse, data_url, encoded, open_rgb
+from tests.http import SMALL, SOURCE, alike, post, same
+from tests.stack import PNG, TIMEOUT, TestStack, data_url, encoded, open_rgb
 
 
 @pytest.fixture(scope="module")
-def graph(house: TestHouse) -> dict[str, Any]:
+def graph(stack: TestStack) -> dict[str, Any]:
     """A graph of ours; what others send looks like it."""
-    return dict(house.draw(**SMALL)["workflow"]["prompt"])
+    return dict(stack.draw(**SMALL)["workflow"]["prompt"])
 
 
 @pytest.fixture(scope="module")
-def shelf(house: TestHouse) -> Path:
-    folder = house.data_dir / "workflows"
+def shelf(stack: TestStack) -> Path:
+    folder = stack.data_dir / "workflows"
     folder.mkdir(exist_ok=True)
     return folder
 
 
-def test_a_file_becomes_a_route(house: TestHouse, shelf: Path, graph: dict[str, Any]) -> None:
+def test_a_file_becomes_a_route(stack: TestStack, shelf: Path, graph: dict[str, Any]) -> None:
     header = {
         "title": "A badge",
         "description": "One word in a colour.",
@@ -36,26 +36,26 @@ def test_a_file_becomes_a_route(house: TestHouse, shelf: Path, graph: dict[str, 
         },
     }
     (shelf / "badge.json").write_text(json.dumps({"dream_layer": header, "prompt": graph}), encoding="utf-8")
-    listed = requests.get(f"{house.img2img}/api/workflows", timeout=TIMEOUT).json()["workflows"]
+    listed = requests.get(f"{stack.img2img}/api/workflows", timeout=TIMEOUT).json()["workflows"]
     (badge,) = [each for each in listed if each["name"] == "badge"]
     assert (badge["title"], badge["description"]) == ("A badge", "One word in a colour.")
     assert badge["schema"]["required"] == ["words"]
     assert badge["schema"]["properties"]["steps"] == {"type": "integer", "minimum": 1, "maximum": 5, "default": 3}
-    told = requests.get(f"{house.txt2img}/api/workflows/badge", timeout=TIMEOUT).json()
+    told = requests.get(f"{stack.txt2img}/api/workflows/badge", timeout=TIMEOUT).json()
     assert told["schema"] == badge["schema"]
 
-    reply = post(house, "/api/workflows/badge", {"words": "a red circle", "seed": 7, "colour": 1}).json()
+    reply = post(stack, "/api/workflows/badge", {"words": "a red circle", "seed": 7, "colour": 1}).json()
     assert reply["status"] == "success", reply
     assert reply["parameters"] == {"workflow": "badge", "words": "a red circle", "steps": 3, "seed": 7}
     assert reply["warnings"] == ["ignored, because not known here: colour"]
-    assert same(house.picture(reply), house.picture(house.draw(**{**SMALL, "steps": 3})))
-    assert house.job(reply["job_id"])["kind"] == "workflow"
+    assert same(stack.picture(reply), stack.picture(stack.draw(**{**SMALL, "steps": 3})))
+    assert stack.job(reply["job_id"])["kind"] == "workflow"
 
-    seeds = {post(house, "/api/workflows/badge", {"words": "x", "seed": -1}).json()["seed"] for _ in range(2)}
+    seeds = {post(stack, "/api/workflows/badge", {"words": "x", "seed": -1}).json()["seed"] for _ in range(2)}
     assert len(seeds) == 2
 
 
-def test_parameters_are_checked(house: TestHouse, shelf: Path, graph: dict[str, Any]) -> None:
+def test_parameters_are_checked(stack: TestStack, shelf: Path, graph: dict[str, Any]) -> None:
     parameters = {
         "words": {"type": "string", "required": True, "targets": ["CLIPTextEncode.text"]},
         "steps": {"type": "integer", "minimum": 1, "maximum": 5},
@@ -69,31 +69,31 @@ def test_parameters_are_checked(house: TestHouse, shelf: Path, graph: dict[str, 
         # The engine knows its samplers better than any header.
         ({"words": "x", "sampler": "eular"}, "sampler", "eular"),
     ):
-        reply = post(house, "/api/workflows/checked", body)
+        reply = post(stack, "/api/workflows/checked", body)
         assert reply.status_code == 422, reply.text
         assert reply.json()["error"]["field"] == field
         assert says in reply.json()["message"]
 
 
-def test_a_workflow_runs_like_any_job(house: TestHouse, shelf: Path, graph: dict[str, Any]) -> None:
+def test_a_workflow_runs_like_any_job(stack: TestStack, shelf: Path, graph: dict[str, Any]) -> None:
     (shelf / "plain.json").write_text(json.dumps(graph), encoding="utf-8")
     (shelf / "other.json").write_text(json.dumps(graph), encoding="utf-8")
     body = {"prompt": "a red circle", "steps": 1}
-    accepted = post(house, "/api/workflows/plain", body, **{"Prefer": "respond-async", "Idempotency-Key": "w1"})
+    accepted = post(stack, "/api/workflows/plain", body, **{"Prefer": "respond-async", "Idempotency-Key": "w1"})
     assert accepted.status_code == 202, accepted.text
     assert (
-        post(house, "/api/workflows/plain", body, **{"Idempotency-Key": "w1"}).json()["job_id"]
+        post(stack, "/api/workflows/plain", body, **{"Idempotency-Key": "w1"}).json()["job_id"]
         == (accepted.json()["job_id"])
     )
-    assert post(house, "/api/workflows/other", body, **{"Idempotency-Key": "w1"}).status_code == 422
-    streamed = post(house, "/api/workflows/plain", body, Accept="text/event-stream")
+    assert post(stack, "/api/workflows/other", body, **{"Idempotency-Key": "w1"}).status_code == 422
+    streamed = post(stack, "/api/workflows/plain", body, Accept="text/event-stream")
     assert "event: completed" in streamed.text
-    picture = post(house, "/api/workflows/plain", body, **PNG)
+    picture = post(stack, "/api/workflows/plain", body, **PNG)
     assert open_rgb(picture.content).size == (64, 64)
     assert picture.headers["X-Seed"].isdecimal()
 
 
-def test_a_workflow_gets_transparency_and_a_mask_as_transparency(house: TestHouse, shelf: Path) -> None:
+def test_a_workflow_gets_transparency_and_a_mask_as_transparency(stack: TestStack, shelf: Path) -> None:
     graph = {
         "load": {"class_type": "LoadImage", "inputs": {"image": "none.png"}},
         "grey": {"class_type": "MaskToImage", "inputs": {"mask": ["load", 1]}},
@@ -108,12 +108,12 @@ def test_a_workflow_gets_transparency_and_a_mask_as_transparency(house: TestHous
     erased = plain.copy()
     erased.putalpha(ImageOps.invert(mask))
     for sent in ({"input_image": data_url(erased)}, {"input_image": data_url(plain), "mask": data_url(mask)}):
-        reply = post(house, "/api/workflows/hole", sent, **PNG)
+        reply = post(stack, "/api/workflows/hole", sent, **PNG)
         assert reply.status_code == 200, reply.text
         assert alike(open_rgb(reply.content), mask.convert("RGB"))
 
 
-def test_a_workflow_takes_pictures(house: TestHouse, shelf: Path) -> None:
+def test_a_workflow_takes_pictures(stack: TestStack, shelf: Path) -> None:
     nodes = {
         "load": ("LoadImage", {"image": "none.png"}),
         "mask": ("LoadImageMask", {"image": "none.png", "channel": "alpha"}),
@@ -134,72 +134,72 @@ def test_a_workflow_takes_pictures(house: TestHouse, shelf: Path) -> None:
     (shelf / "negative.json").write_text(json.dumps(content), encoding="utf-8")
     photo, where = Image.new("RGB", (50, 40), (200, 10, 0)), Image.new("L", (50, 40))
     ImageDraw.Draw(where).rectangle((25, 0, 49, 39), 255)
-    reply = post(house, "/api/workflows/negative", {"photo": data_url(photo), "where": data_url(where)}, **PNG)
+    reply = post(stack, "/api/workflows/negative", {"photo": data_url(photo), "where": data_url(where)}, **PNG)
     assert reply.status_code == 200, reply.text
     drawn = open_rgb(reply.content)
     assert drawn.size == (50, 40)
     assert drawn.getpixel((0, 0)) == (200, 10, 0)
     assert alike(drawn.crop((26, 0, 50, 40)), Image.new("RGB", (24, 40), (55, 245, 255)))
-    assert post(house, "/api/workflows/negative", {"photo": data_url(photo)}).json()["error"]["field"] == "where"
+    assert post(stack, "/api/workflows/negative", {"photo": data_url(photo)}).json()["error"]["field"] == "where"
 
 
-def test_a_workflow_takes_what_every_request_takes(house: TestHouse, shelf: Path) -> None:
+def test_a_workflow_takes_what_every_request_takes(stack: TestStack, shelf: Path) -> None:
     """A picture as `image`, or by the name of an upload, of any size; and sizes that are no multiples of 8."""
     small = {"steps": 1, "width": 64, "height": 64, "prompt": "a red circle"}
     (shelf / "again.json").write_text(
-        json.dumps(house.redraw(**small, input_image=SOURCE)["workflow"]), encoding="utf-8"
+        json.dumps(stack.redraw(**small, input_image=SOURCE)["workflow"]), encoding="utf-8"
     )
-    (shelf / "new.json").write_text(json.dumps(house.draw(**small)["workflow"]), encoding="utf-8")
+    (shelf / "new.json").write_text(json.dumps(stack.draw(**small)["workflow"]), encoding="utf-8")
     picture = encoded(Image.new("RGB", (60, 61), (200, 10, 0)))
     upload = requests.post(
-        f"{house.txt2img}/api/upload-controlnet-image", files={"file": ("a.png", picture)}, timeout=TIMEOUT
+        f"{stack.txt2img}/api/upload-controlnet-image", files={"file": ("a.png", picture)}, timeout=TIMEOUT
     ).json()["filename"]
     for sent in (
         {"files": {"image": ("a.png", picture)}},
         {"json": {"image": upload}},
         {"json": {"input_image": upload}},
     ):
-        reply = requests.post(f"{house.txt2img}/api/workflows/again", **sent, timeout=TIMEOUT)
+        reply = requests.post(f"{stack.txt2img}/api/workflows/again", **sent, timeout=TIMEOUT)
         assert reply.status_code == 200, reply.text
         assert reply.json()["warnings"] == []
-        assert house.picture(reply.json()).size == (64, 64)
+        assert stack.picture(reply.json()).size == (64, 64)
 
     wide = requests.post(
-        f"{house.txt2img}/api/workflows/new", data={"width": "70", "preview": "True"}, timeout=TIMEOUT
+        f"{stack.txt2img}/api/workflows/new", data={"width": "70", "preview": "True"}, timeout=TIMEOUT
     ).json()
     assert wide["warnings"] == ["width 70 was raised to 72, a multiple of 8"]
-    assert house.picture(wide).size == (72, 64)
-    wrong = post(house, "/api/workflows/new", {"preview": "perhaps"})
+    assert stack.picture(wide).size == (72, 64)
+    wrong = post(stack, "/api/workflows/new", {"preview": "perhaps"})
     assert (wrong.status_code, wrong.json()["error"]["field"]) == (422, "preview")
 
 
-def test_a_broken_file_is_listed_with_what_is_wrong(house: TestHouse, shelf: Path, graph: dict[str, Any]) -> None:
+def test_a_broken_file_is_listed_with_what_is_wrong(stack: TestStack, shelf: Path, graph: dict[str, Any]) -> None:
     broken = shelf / "broken.json"
     broken.write_text("{", encoding="utf-8")
     (shelf / "Bad Name.json").write_text("{}", encoding="utf-8")
 
     def listed(name: str) -> Any:
-        reply = requests.get(f"{house.txt2img}/api/workflows", timeout=TIMEOUT).json()
+        reply = requests.get(f"{stack.txt2img}/api/workflows", timeout=TIMEOUT).json()
         return next((each for each in reply["workflows"] if each["name"] == name), None)
 
     assert "not valid JSON" in listed("broken")["error"]["message"]
     assert "small letters" in listed("Bad Name")["error"]["message"]
-    assert post(house, "/api/workflows/broken", {"prompt": "x"}).status_code == 422
+    assert post(stack, "/api/workflows/broken", {"prompt": "x"}).status_code == 422
     # Mended, it is there at once; deleted, it is gone.
     broken.write_text(json.dumps(graph), encoding="utf-8")
     assert "schema" in listed("broken")
     broken.unlink()
     assert listed("broken") is None
-    assert post(house, "/api/workflows/broken", {"prompt": "x"}).status_code == 404
+    assert post(stack, "/api/workflows/broken", {"prompt": "x"}).status_code == 404
 
 
 @pytest.mark.parametrize("name", ["none", "Bad%20Name", "..%2Fjobs", "%2e%2e", "a.json"])
-def test_no_name_leads_out_of_the_folder(house: TestHouse, shelf: Path, name: str) -> None:
-    assert requests.get(f"{house.txt2img}/api/workflows/{name}", timeout=TIMEOUT).status_code == 404
+def test_no_name_leads_out_of_the_folder(stack: TestStack, shelf: Path, name: str) -> None:
+    assert requests.get(f"{stack.txt2img}/api/workflows/{name}", timeout=TIMEOUT).status_code == 404
 
 
 @pytest.mark.parametrize("channel", ["alpha", "red", "green", "blue"])
-def test_a_picture_keeps_the_channel_that_a_node_for_masks_reads(house: TestHouse, shelf: Path, channel: str) -> None:
+def test_a_picture_keeps_the_channel_that_a_node_for_masks_reads(stack: TestStack, shelf: Path, channel: str) -> None:
     graph = {
         "load": {"class_type": "LoadImageMask", "inputs": {"image": "none.png", "channel": channel}},
         "grey": {"class_type": "MaskToImage", "inputs": {"mask": ["load", 0]}},
@@ -212,16 +212,16 @@ def test_a_picture_keeps_the_channel_that_a_node_for_masks_reads(house: TestHous
     photo = Image.merge("RGBA", [ramp, ImageOps.invert(ramp), Image.new("L", ramp.size, 70), ramp.rotate(180)])
     if channel != "alpha":
         photo.putalpha(255)
-    reply = post(house, f"/api/workflows/read-{channel}", {"photo": data_url(photo)})
+    reply = post(stack, f"/api/workflows/read-{channel}", {"photo": data_url(photo)})
     assert reply.status_code == 200, reply.text
     assert reply.json()["warnings"] == []
     # As with LoadImage, 1 is where nothing is to be seen.
     read = photo.getchannel(channel[0].upper())
     expected = ImageOps.invert(read) if channel == "alpha" else read
-    assert alike(house.picture(reply.json()), expected.convert("RGB"))
+    assert alike(stack.picture(reply.json()), expected.convert("RGB"))
 
 
-def test_a_picture_without_the_transparency_that_a_node_reads_is_said(house: TestHouse, shelf: Path) -> None:
+def test_a_picture_without_the_transparency_that_a_node_reads_is_said(stack: TestStack, shelf: Path) -> None:
     graph = {
         "load": {"class_type": "LoadImage", "inputs": {"image": "none.png"}},
         "grey": {"class_type": "MaskToImage", "inputs": {"mask": ["load", 1]}},
@@ -230,5 +230,5 @@ def test_a_picture_without_the_transparency_that_a_node_reads_is_said(house: Tes
     parameters = {"photo": {"type": "image", "targets": ["load.image"]}}
     content = {"dream_layer": {"parameters": parameters}, "prompt": graph}
     (shelf / "opaque.json").write_text(json.dumps(content), encoding="utf-8")
-    reply = post(house, "/api/workflows/opaque", {"photo": data_url(Image.new("RGB", (64, 48), "red"))}).json()
+    reply = post(stack, "/api/workflows/opaque", {"photo": data_url(Image.new("RGB", (64, 48), "red"))}).json()
     assert reply["warnings"] == ["photo has no transparency, which load reads: it repaints nothing then"]

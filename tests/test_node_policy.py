@@ -7,30 +7,29 @@ from typing import Any, cast
 import psutil
 import pytest
 
-from shared.engine import check as module
+from shared.engine import validate as module
 from shared.engine.catalog import Catalog
-from shared.engine.check import check_graph
-from shared.engine.environment import engine_environ
 from shared.engine.formula import why_no_formula
-from shared.engine.limits import check_limits
-from shared.engine.node_policy import FORMULAS, LIMITS, REFUSED, TEXT_LIMITS
-from shared.engine.reviewed import REVIEWED
-from shared.engine.trust import check_files, why_refused
+from shared.engine.node_limits import check_limits
+from shared.engine.node_policy import FORMULAS, LIMITS, REFUSED, TEXT_LIMITS, check_files, why_refused
+from shared.engine.process import engine_environ
+from shared.engine.reviewed_nodes import REVIEWED
+from shared.engine.validate import check_graph
 from shared.errors import InvalidValue
 from shared.settings import PREFIX
 from shared.web.custom import check
 from tests.conftest import PLANTED
 from tests.foreign_graphs import Short, api
-from tests.house import TestHouse
 from tests.nodes import SNAPSHOT, in_short, reviewed
+from tests.stack import TestStack
 
 NODES = reviewed()
 
 
-def test_every_class_of_the_engine_was_looked_through(house: TestHouse, update_golden: bool) -> None:
+def test_every_class_of_the_engine_was_looked_through(stack: TestStack, update_golden: bool) -> None:
     """A new ComfyUI brings nodes, and gives inputs to old ones: read those before `--update-golden` takes them in, and
-    add the classes to shared/engine/reviewed.py."""
-    told = house.ask_engine("GET", "/object_info").json()
+    add the classes to shared/engine/reviewed_nodes.py."""
+    told = stack.ask_engine("GET", "/object_info").json()
     found = in_short(told)
     if update_golden:
         lines = (f"{json.dumps(name)}:{json.dumps(each, separators=(',', ':'))}" for name, each in found.items())
@@ -134,8 +133,8 @@ def test_the_engine_gets_what_it_needs_of_the_environment_and_no_secret() -> Non
     assert engine_environ({**needed, **secret}, ("hf_token",)) == {**needed, "HF_TOKEN": "token"}
 
 
-def test_the_running_engine_has_no_variable_that_is_not_for_it(house: TestHouse) -> None:
-    environ = psutil.Process(house.engine_state()["pid"]).environ()
+def test_the_running_engine_has_no_variable_that_is_not_for_it(stack: TestStack) -> None:
+    environ = psutil.Process(stack.engine_state()["pid"]).environ()
     assert "PATH" in environ
     assert not [name for name in environ if name.upper().startswith(PREFIX)]
     assert not PLANTED.keys() & environ.keys()

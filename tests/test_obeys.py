@@ -10,7 +10,7 @@ from PIL import Image
 
 from starter.reading import Reading, read
 from starter.scenes import COLOURS, SHAPES, Background, Scene, Thing, held_out, render
-from tests.house import PNG, TIMEOUT, TestHouse
+from tests.stack import PNG, TIMEOUT, TestStack
 
 
 def seen(image: Image.Image) -> Reading:
@@ -31,58 +31,58 @@ UNSEEN = [
 
 
 @pytest.mark.parametrize(("colour", "shape", "background"), UNSEEN)
-def test_one_shape(house: TestHouse, colour: str, shape: str, background: str) -> None:
-    picture = house.picture(house.draw(prompt=f"a {colour} {shape} on a {background} background", seed=1))
+def test_one_shape(stack: TestStack, colour: str, shape: str, background: str) -> None:
+    picture = stack.picture(stack.draw(prompt=f"a {colour} {shape} on a {background} background", seed=1))
     assert seen(picture).background == background
     assert seen(picture).shows(colour, shape)
 
 
 @pytest.mark.parametrize("word", ["crimson disc", "red ball", "scarlet circle"])
-def test_synonyms(house: TestHouse, word: str) -> None:
-    picture = house.picture(house.draw(prompt=f"a {word} on a white background", seed=2))
+def test_synonyms(stack: TestStack, word: str) -> None:
+    picture = stack.picture(stack.draw(prompt=f"a {word} on a white background", seed=2))
     assert seen(picture).shows("red", "circle")
 
 
-def test_unknown_words_do_no_harm(house: TestHouse) -> None:
+def test_unknown_words_do_no_harm(stack: TestStack) -> None:
     prompt = "masterpiece, a wonderful green triangle on a black background, trending"
-    assert seen(house.picture(house.draw(prompt=prompt, seed=3))).shows("green", "triangle")
+    assert seen(stack.picture(stack.draw(prompt=prompt, seed=3))).shows("green", "triangle")
 
 
-def test_unknown_words_are_told_once_in_every_form_of_reply(house: TestHouse) -> None:
+def test_unknown_words_are_told_once_in_every_form_of_reply(stack: TestStack) -> None:
     small = {"prompt": "a red LIGHTHOUSE, \U0001f534 lighthouse", "width": 64, "height": 64, "steps": 1}
-    (warning,) = house.draw(**small, batch_size=2)["warnings"]
+    (warning,) = stack.draw(**small, batch_size=2)["warnings"]
     assert "does not know 'lighthouse', '\U0001f534' of prompt. It knows" in warning
-    reply = requests.post(f"{house.txt2img}/api/txt2img", json=small, headers=PNG, timeout=TIMEOUT)
+    reply = requests.post(f"{stack.txt2img}/api/txt2img", json=small, headers=PNG, timeout=TIMEOUT)
     assert json.loads(reply.headers["X-Warnings"]) == [warning]
-    redrawn = house.redraw(prompt="a storm", steps=1, input_image=Image.new("RGB", (64, 64), "red"))
-    assert ["does not know 'storm'" in each for each in redrawn["warnings"]] == [True]
+    redrawn = stack.redraw(prompt="a chaos", steps=1, input_image=Image.new("RGB", (64, 64), "red"))
+    assert ["does not know 'chaos'" in each for each in redrawn["warnings"]] == [True]
 
 
 @pytest.mark.parametrize(
     ("colour", "shape", "side"), [("red", "heart", 512), ("yellow", "triangle", 512), ("pink", "star", 256)]
 )
-def test_a_picture_beyond_its_own_size_shows_one_shape(house: TestHouse, colour: str, shape: str, side: int) -> None:
-    reply = house.draw(prompt=f"a {colour} {shape} on a blue background", width=side, height=side, seed=9)
+def test_a_picture_beyond_its_own_size_shows_one_shape(stack: TestStack, colour: str, shape: str, side: int) -> None:
+    reply = stack.draw(prompt=f"a {colour} {shape} on a blue background", width=side, height=side, seed=9)
     assert any("drawn at 128x128, then enlarged" in warning for warning in reply["warnings"])
-    picture = house.picture(reply)
+    picture = stack.picture(reply)
     assert picture.size == (side, side)
     assert seen(picture).background == "blue"
     assert [(thing.colour, thing.shape) for thing in seen(picture).things] == [(colour, shape)]
 
 
-def test_two_shapes_keep_their_own_colours(house: TestHouse) -> None:
+def test_two_shapes_keep_their_own_colours(stack: TestStack) -> None:
     prompt = "a yellow circle left of a red square on a blue background"
-    things = seen(house.picture(house.draw(prompt=prompt, seed=4))).things
+    things = seen(stack.picture(stack.draw(prompt=prompt, seed=4))).things
     assert [(thing.colour, thing.shape) for thing in sorted(things, key=lambda thing: thing.x)] == [
         ("yellow", "circle"),
         ("red", "square"),
     ]
 
 
-def test_sizes_and_places(house: TestHouse) -> None:
+def test_sizes_and_places(stack: TestStack) -> None:
     prompts = ("a small red circle", "a large red circle", "a red circle on the left", "a red circle at the bottom")
     small, large, left, bottom = (
-        seen(house.picture(house.draw(prompt=f"{prompt} on a white background", seed=5))).things[0]
+        seen(stack.picture(stack.draw(prompt=f"{prompt} on a white background", seed=5))).things[0]
         for prompt in prompts
     )
     assert small.area < 0.5 * large.area
@@ -90,21 +90,21 @@ def test_sizes_and_places(house: TestHouse) -> None:
     assert bottom.y > 0.6
 
 
-def test_a_negative_prompt_is_obeyed(house: TestHouse) -> None:
+def test_a_negative_prompt_is_obeyed(stack: TestStack) -> None:
     """With no colour asked for, several occur; the commonest one, forbidden, does not."""
     fields = {"prompt": "a circle on a white background", "batch_size": 6, "seed": 6}
-    free = Counter(thing.colour for image in house.pictures(house.draw(**fields)) for thing in seen(image).things)
+    free = Counter(thing.colour for image in stack.pictures(stack.draw(**fields)) for thing in seen(image).things)
     ((colour, _),) = free.most_common(1)
-    images = house.pictures(house.draw(**fields, negative_prompt=colour))
+    images = stack.pictures(stack.draw(**fields, negative_prompt=colour))
     assert colour not in {thing.colour for image in images for thing in seen(image).things}
 
 
 @pytest.mark.parametrize("strength", [0.4, 0.5, 0.6])
-def test_img2img_keeps_the_composition_and_takes_the_colour(house: TestHouse, strength: float) -> None:
+def test_img2img_keeps_the_composition_and_takes_the_colour(stack: TestStack, strength: float) -> None:
     """The prompt says where the circle was: without a place, the starter moves it to the middle from 0.5 on."""
     source = rendered(RED_CIRCLE)
     fields = {"prompt": "a green circle on the left on a blue background", "denoising_strength": strength}
-    reading = seen(house.picture(house.redraw(**fields, input_image=source, seed=7)))
+    reading = seen(stack.picture(stack.redraw(**fields, input_image=source, seed=7)))
     (thing,) = reading.things
     assert reading.background == "blue"
     assert thing.shape == "circle"
@@ -114,12 +114,12 @@ def test_img2img_keeps_the_composition_and_takes_the_colour(house: TestHouse, st
         assert thing.colour == "green"
 
 
-def test_a_hole_is_filled_by_the_prompt_and_only_there(house: TestHouse) -> None:
+def test_a_hole_is_filled_by_the_prompt_and_only_there(stack: TestStack) -> None:
     source = Image.new("RGB", (128, 128), (248, 248, 248))
     mask = Image.new("L", (128, 128))
     mask.paste(255, (24, 24, 104, 104))
     fields = {"prompt": "a red circle on a white background", "input_image": source, "mask": mask}
-    reading = seen(house.picture(house.redraw(**fields, seed=8)))
+    reading = seen(stack.picture(stack.redraw(**fields, seed=8)))
     assert reading.background == "white"
     assert [thing.colour for thing in reading.things] == ["red"]
     assert abs(reading.things[0].x - 0.5) < 0.12

@@ -12,17 +12,17 @@ from openapi_spec_validator import validate
 
 import img2img_server
 import txt2img_server
-from launcher.house import build_control
-from shared.engine.kinds import KINDS
+from launcher.stack import build_control
 from shared.engine.manager import EngineManager
+from shared.models.detect import KINDS
 from shared.schema.body import Img2ImgBody, Txt2ImgBody
 from shared.settings import PROJECT_DIR, Settings
 from shared.web.backend import Backend
-from shared.web.control.model_upload import ModelUploads
 from shared.web.openapi import routes as routes_module
 from shared.web.openapi.document import OPERATIONS, openapi_document, routes_of
 from shared.web.openapi.operation import FORM, HEADERS, JSON
 from shared.web.openapi.routes import PAGE
+from shared.web.routes.model_upload import ModelUploads
 
 PAGE_FILES = sorted(path for path in PAGE.iterdir() if path.is_file())
 

@@ -10,8 +10,8 @@ import requests
 from shared.schema.replies import ErrorReply
 from shared.web.openapi.document import OPERATIONS
 from shared.web.openapi.operation import JSON, Example, Operation
-from tests.house import TIMEOUT, TestHouse, read_stream
-from tests.tiny import write_safetensors
+from tests.safetensors_factory import write_safetensors
+from tests.stack import TIMEOUT, TestStack, read_stream
 
 SMALL = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1}
 # Of each operation the first example is sent as it stands; what others draw is made small, for time is short.
@@ -25,23 +25,23 @@ PICTURE = "20261122-143210-3f2a9c1e0b7d_00001_.png"
 
 
 @pytest.fixture
-def job(house: TestHouse) -> dict[str, Any]:
+def job(stack: TestStack) -> dict[str, Any]:
     """A finished job; stands where an example has made up an id or a name."""
-    return house.draw(**SMALL)
+    return stack.draw(**SMALL)
 
 
-def workflow_file(house: TestHouse, graph: dict[str, Any]) -> Path:
-    folder = house.data_dir / "workflows"
+def workflow_file(stack: TestStack, graph: dict[str, Any]) -> Path:
+    folder = stack.data_dir / "workflows"
     folder.mkdir(exist_ok=True)
     path = folder / "openapi-example.json"
     path.write_text(json.dumps(graph), encoding="utf-8")
     return path
 
 
-def service_of(house: TestHouse, operation: Operation) -> str:
+def service_of(stack: TestStack, operation: Operation) -> str:
     """The txt2img service, unless only the control service has the route."""
-    told = requests.get(f"{house.txt2img}/openapi.json", timeout=TIMEOUT).json()["paths"]
-    return house.txt2img if operation.path.replace("<", "{").replace(">", "}") in told else house.control
+    told = requests.get(f"{stack.txt2img}/openapi.json", timeout=TIMEOUT).json()["paths"]
+    return stack.txt2img if operation.path.replace("<", "{").replace(">", "}") in told else stack.control
 
 
 def address(operation: Operation, example: Example, found: dict[str, str]) -> str:
@@ -88,21 +88,21 @@ def check(operation: Operation, response: requests.Response) -> None:
 
 @pytest.mark.parametrize(("operation", "example"), CASES)
 def test_the_example_works(
-    house: TestHouse, job: dict[str, Any], operation: Operation, example: Example, tmp_path: Path
+    stack: TestStack, job: dict[str, Any], operation: Operation, example: Example, tmp_path: Path
 ) -> None:
     found = {**example.path, "job_id": job["job_id"], "run_id": job["run_id"]}
     if operation.path.endswith("/download"):
-        assert requests.post(f"{house.control}/api/report-bundle", timeout=TIMEOUT).ok
+        assert requests.post(f"{stack.control}/api/report-bundle", timeout=TIMEOUT).ok
     picture = job["comfy_response"]["generated_images"][0]["filename"]
     if "/images/" in operation.path:
         found["name"] = picture
-    file = workflow_file(house, job["workflow"]) if operation.path.startswith("/api/workflows") else None
+    file = workflow_file(stack, job["workflow"]) if operation.path.startswith("/api/workflows") else None
     if file is not None:
         found["name"] = file.stem
     try:
         response = requests.request(
             operation.method,
-            service_of(house, operation) + address(operation, example, found),
+            service_of(stack, operation) + address(operation, example, found),
             params=example.query,
             headers=example.headers,
             stream=True,
@@ -112,44 +112,44 @@ def test_the_example_works(
         assert response.status_code == example.status, response.text
         check(operation, response)
         if "Location" in response.headers:
-            house.wait_for_job(response.json()["job_id"])
+            stack.wait_for_job(response.json()["job_id"])
     finally:
-        clean_up(house, operation, file)
+        clean_up(stack, operation, file)
 
 
-def clean_up(house: TestHouse, operation: Operation, file: Path | None) -> None:
+def clean_up(stack: TestStack, operation: Operation, file: Path | None) -> None:
     """Nothing of an example stays for other tests to stumble over."""
     if file is not None:
         file.unlink()
-    (house.data_dir / "models" / "loras" / "example.safetensors").unlink(missing_ok=True)
+    (stack.data_dir / "models" / "loras" / "example.safetensors").unlink(missing_ok=True)
     if operation.path == "/api/settings/paths":
-        assert requests.post(f"{house.control}/api/settings/paths", json={}, timeout=TIMEOUT).ok
+        assert requests.post(f"{stack.control}/api/settings/paths", json={}, timeout=TIMEOUT).ok
     if operation.path == "/api/engine/restart":
-        house.wait_for_job(house.submit(**SMALL))
-        house.wait_for_engine(lambda told: told["state"] == "ready" and not told["restart_pending"])
+        stack.wait_for_job(stack.submit(**SMALL))
+        stack.wait_for_engine(lambda told: told["state"] == "ready" and not told["restart_pending"])
 
 
-def test_an_error_has_the_shape_that_is_told(house: TestHouse) -> None:
-    response = requests.post(f"{house.txt2img}/api/txt2img", json={**SMALL, "steps": 0}, timeout=TIMEOUT)
+def test_an_error_has_the_shape_that_is_told(stack: TestStack) -> None:
+    response = requests.post(f"{stack.txt2img}/api/txt2img", json={**SMALL, "steps": 0}, timeout=TIMEOUT)
     assert response.status_code == 422
     assert ErrorReply.model_validate_json(response.content).error.field == "steps"
 
 
-def test_jobs_in_every_state_have_the_shape_that_is_told(house: TestHouse) -> None:
+def test_jobs_in_every_state_have_the_shape_that_is_told(stack: TestStack) -> None:
     operations = {(operation.method, operation.path): operation for operation in OPERATIONS}
-    long = house.submit(**{**SMALL, "steps": 400})
-    waits = house.submit(**SMALL)
+    long = stack.submit(**{**SMALL, "steps": 400})
+    waits = stack.submit(**SMALL)
     for job_id in (long, waits):
-        one = requests.get(f"{house.txt2img}/api/jobs/{job_id}", timeout=TIMEOUT)
+        one = requests.get(f"{stack.txt2img}/api/jobs/{job_id}", timeout=TIMEOUT)
         check(operations["GET", "/api/jobs/<job_id>"], one)
-    cancelled = requests.delete(f"{house.txt2img}/api/jobs/{long}", timeout=TIMEOUT)
+    cancelled = requests.delete(f"{stack.txt2img}/api/jobs/{long}", timeout=TIMEOUT)
     check(operations["DELETE", "/api/jobs/<job_id>"], cancelled)
-    check(operations["GET", "/api/jobs"], requests.get(f"{house.txt2img}/api/jobs", timeout=TIMEOUT))
-    house.wait_for_job(waits)
+    check(operations["GET", "/api/jobs"], requests.get(f"{stack.txt2img}/api/jobs", timeout=TIMEOUT))
+    stack.wait_for_job(waits)
 
 
-def test_the_document_and_the_page_are_on_each_service(house: TestHouse) -> None:
-    for url in (house.txt2img, house.img2img, house.control):
+def test_the_document_and_the_page_are_on_each_service(stack: TestStack) -> None:
+    for url in (stack.txt2img, stack.img2img, stack.control):
         told = requests.get(f"{url}/openapi.json", timeout=TIMEOUT).json()
         assert told["servers"] == [{"url": url}]
         assert "<!doctype html>" in requests.get(f"{url}/docs", timeout=TIMEOUT).text

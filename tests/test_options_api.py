@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 import requests
 
-from shared.engine.catalog import Catalog
+from shared.engine.catalog import Catalog, TtlCache
 from shared.engine.client import EngineClient
-from shared.engine.families import Family
-from shared.engine.recent import Recent
 from shared.errors import EngineUnavailable
+from shared.models.detect import Family
 from starter import CHECKPOINT_NAME, INPAINTING_NAME, PASTEL_NAME
-from tests import tiny
-from tests.house import TIMEOUT, TestHouse
+from tests import safetensors_factory as factory
+from tests.stack import TIMEOUT, TestStack
 
 
 def options(url: str) -> dict[str, Any]:
@@ -40,8 +39,8 @@ def added(path: Path, source: Path) -> Iterator[None]:
         path.unlink()
 
 
-def test_every_service_tells_all_there_is(house: TestHouse) -> None:
-    told = options(house.txt2img)
+def test_every_service_tells_all_there_is(stack: TestStack) -> None:
+    told = options(stack.txt2img)
     assert "euler" in told["samplers"]
     assert "karras" in told["schedulers"]
     small = {"width": 128, "height": 128, "steps": 10, "cfg_scale": 3.0, "guidance": None}
@@ -63,27 +62,27 @@ def test_every_service_tells_all_there_is(house: TestHouse) -> None:
     assert told["defaults"] == {"model_name": CHECKPOINT_NAME, **usual}
     assert told["checkpoints"][0]["name"] == CHECKPOINT_NAME
     assert told["limits"]["queue_limit"] == 1000
-    assert options(house.img2img) == options(house.control) == told
+    assert options(stack.img2img) == options(stack.control) == told
 
 
-def test_a_new_file_is_told_to_all_who_ask_a_second_later(house: TestHouse) -> None:
-    folder = house.data_dir / "models" / "checkpoints"
+def test_a_new_file_is_told_to_all_who_ask_a_second_later(stack: TestStack) -> None:
+    folder = stack.data_dir / "models" / "checkpoints"
     name = "added-later.safetensors"
-    options(house.txt2img)
+    options(stack.txt2img)
     with added(folder / name, folder / CHECKPOINT_NAME):
         there = time.monotonic()
         while True:
             asked = time.monotonic()
-            if name in by_name(options(house.txt2img)["checkpoints"]):
+            if name in by_name(options(stack.txt2img)["checkpoints"]):
                 break
             assert asked - there < 1.0
             time.sleep(0.05)
 
 
-def test_a_file_is_known_by_its_header_in_any_folder(house: TestHouse, tmp_path: Path) -> None:
-    folder = house.data_dir / "models" / "diffusion_models"
-    source = tiny.write(folder.parent / "source.safetensors", tiny.flux_transformer(guided=True))
-    catalog = Catalog(house.engine_client())
+def test_a_file_is_known_by_its_header_in_any_folder(stack: TestStack, tmp_path: Path) -> None:
+    folder = stack.data_dir / "models" / "diffusion_models"
+    source = factory.write(folder.parent / "source.safetensors", factory.flux_transformer(guided=True))
+    catalog = Catalog(stack.engine_client())
     try:
         with added(folder / "deeper" / "sd15.safetensors", source):
             (name,) = catalog.names("diffusion_models")
@@ -94,14 +93,14 @@ def test_a_file_is_known_by_its_header_in_any_folder(house: TestHouse, tmp_path:
 
 
 @pytest.mark.parametrize("name", ["../checkpoints/" + CHECKPOINT_NAME, "/etc/passwd", "no-such.safetensors", ""])
-def test_a_name_that_the_engine_does_not_list_is_not_looked_for(house: TestHouse, name: str) -> None:
-    catalog = Catalog(house.engine_client())
+def test_a_name_that_the_engine_does_not_list_is_not_looked_for(stack: TestStack, name: str) -> None:
+    catalog = Catalog(stack.engine_client())
     file = catalog.model_file("loras", name)
     assert (file.family, file.known) == (Family.UNKNOWN, False)
 
 
-def test_what_the_engine_does_not_have(house: TestHouse) -> None:
-    catalog = Catalog(house.engine_client())
+def test_what_the_engine_does_not_have(stack: TestStack) -> None:
+    catalog = Catalog(stack.engine_client())
     assert catalog.names("no_such_folder") == []
     assert catalog.has_node("KSampler")
     assert not catalog.has_node("OpenposePreprocessor")
@@ -120,7 +119,7 @@ def test_what_was_known_serves_while_the_engine_is_away() -> None:
             raise answer
         return answer
 
-    recent = Recent(ask)
+    recent = TtlCache(ask)
     assert recent.get("x", 60) == recent.get("x", 60) == ["a"]
     recent.expire()
     assert recent.get("x", 60) == ["a"]

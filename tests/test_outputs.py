@@ -12,19 +12,18 @@ from PIL import Image
 
 import txt2img_server
 from shared.errors import InvalidValue
-from shared.jobs.recipes import with_recipe
-from shared.jobs.tables import JobRow
-from shared.png import read_size, read_texts
+from shared.images.png import read_size, read_texts
+from shared.jobs.database import JobRow
+from shared.jobs.picture_metadata import with_recipe
+from shared.metadata.graph_reader import read_graph as read_recipe
 from shared.settings import Settings
 from shared.web.addresses import Addresses
 from shared.web.backend import Backend
-from shared.web.control.run_form import run_body
-from shared.web.control.runs import measure
-from shared.web.reading.graphs import read_graph as read_recipe
 from shared.web.reply import job_body, picture_facts, result_body, shown_picture
+from shared.web.routes.runs import measure, run_body
 from tests.fake_engine import CHECKPOINTS, FakeEngine, tiny_png
-from tests.finished import finish
 from tests.foreign_graphs import Short, api, plain, sampling
+from tests.job_factory import finish
 from workflows.outputs import find_output, last_output, seed_of
 
 CKPT = ("CheckpointLoaderSimple", {"ckpt_name": CHECKPOINTS[0]})

@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
-from shared.engine.events import JobCached, JobProgress, JobStarted
-from shared.jobs.active import Active
-from shared.jobs.estimate import seconds_left
-from shared.jobs.pace import Pace, sampler_work
-from shared.jobs.tables import NewJob, Report, State, Work
+from shared.engine.websocket import JobCached, JobProgress, JobStarted
+from shared.jobs.database import JobUpdate, NewJob, State, Work
+from shared.jobs.estimate import Pace, sampler_work, seconds_left
+from shared.jobs.tracked import TrackedJob
 from tests.control import Control, body
-from tests.desk import OpenDesk, new_job, wait_for
 from tests.fake_engine import FakeEngine
+from tests.harness import OpenHarness, new_job, wait_for
 
 GOLDEN = Path(__file__).parent / "golden"
 # 538 s after its start it is at its last step; jobs before it took ten times as long for as much.
@@ -94,17 +93,17 @@ def test_samplers_that_do_not_run_are_no_work_that_is_left() -> None:
 
 
 def test_what_the_engine_says_of_its_cache_reaches_the_estimate(
-    open_desk: OpenDesk, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+    open_harness: OpenHarness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph = {**new_job().spec["graph"], "Cached": {"class_type": "KSampler", "inputs": {"steps": 4000}}}
-    active = Active(open_desk().store.add(new_job(spec={"graph": graph}), "me", 9)[0])
+    active = TrackedJob(open_harness().store.add(new_job(spec={"graph": graph}), "me", 9)[0])
     clock = iter((100.0, 101.0))
-    active.heed(JobStarted(active.row.id))
-    active.heed(JobCached(active.row.id, frozenset({"Cached"})))
+    active.observe(JobStarted(active.row.id))
+    active.observe(JobCached(active.row.id, frozenset({"Cached"})))
     with monkeypatch.context() as patch:
-        patch.setattr("shared.jobs.active.time.time", lambda: next(clock))
-        active.heed(JobProgress(active.row.id, "KSampler", 1, 4))
-        active.heed(JobProgress(active.row.id, "KSampler", 2, 4))
+        patch.setattr("shared.jobs.tracked.time.time", lambda: next(clock))
+        active.observe(JobProgress(active.row.id, "KSampler", 1, 4))
+        active.observe(JobProgress(active.row.id, "KSampler", 2, 4))
     report = active.report()
     assert report is not None
     assert report.notes[-1][1]["ends_at"] == 103.0
@@ -130,7 +129,7 @@ def running_job(control: Control, ends_in: float) -> tuple[str, str]:
     store.finish(rows[0], "me", State.COMPLETED, started=time.time() - SLOW)
     started = time.time() - RAN
     stands = {"stage": "KSampler", "step": STEPS, "steps": STEPS, "ends_at": time.time() + ends_in}
-    store.save("me", [Report(ids[1], started, [("started", {"attempt": 1}), ("progress", stands)])])
+    store.save("me", [JobUpdate(ids[1], started, [("started", {"attempt": 1}), ("progress", stands)])])
     return ids[1], ids[2]
 
 
@@ -162,33 +161,33 @@ def test_an_attempt_that_was_lost_tells_nothing_of_the_next(control: Control) ->
     assert store.ends_at(job) is not None
     store.requeue("me", [(row, 1)])
     assert 4000 < body(control.client.get(f"/api/jobs/{job}"))["eta_s"] < SLOW + 1
-    store.save("me", [Report(job, time.time(), [("started", {"attempt": 2})])])
+    store.save("me", [JobUpdate(job, time.time(), [("started", {"attempt": 2})])])
     assert store.ends_at(job) is None
     sampler = {"K": {"class_type": "KSampler", "inputs": {"steps": 4}}}
-    active = Active(row)
+    active = TrackedJob(row)
     row.spec["graph"] = sampler
     for step in (1, 2):
-        active.heed(JobProgress(job, "K", step, 4))
+        active.observe(JobProgress(job, "K", step, 4))
     report = active.report()
     assert report is not None
     assert "ends_at" in report.notes[-1][1]
     active.lose(2)
-    active.heed(JobProgress(job, "K", 1, 4))
+    active.observe(JobProgress(job, "K", 1, 4))
     again = active.report()
     assert again is not None
     assert "ends_at" not in again.notes[-1][1]
 
 
-def test_the_engines_steps_are_measured(engine: FakeEngine, open_desk: OpenDesk) -> None:
-    desk, engine.seconds = open_desk(), 3.0
-    earlier, _ = desk.store.add(new_job(), "another", 9)
-    desk.store.finish(earlier, "another", State.COMPLETED, started=time.time() - SLOW)
-    desk.start()
-    job = desk.submit()
-    wait_for(lambda: desk.store.ends_at(job) is not None, "the pace is not measured")
-    row = desk.row(job)
-    own = Work(row.model, row.work, row.started, desk.store.ends_at(job))
-    left = seconds_left([], own, desk.store.measured(9), time.time())
+def test_the_engines_steps_are_measured(engine: FakeEngine, open_harness: OpenHarness) -> None:
+    harness, engine.seconds = open_harness(), 3.0
+    earlier, _ = harness.store.add(new_job(), "another", 9)
+    harness.store.finish(earlier, "another", State.COMPLETED, started=time.time() - SLOW)
+    harness.start()
+    job = harness.submit()
+    wait_for(lambda: harness.store.ends_at(job) is not None, "the pace is not measured")
+    row = harness.row(job)
+    own = Work(row.model, row.work, row.started, harness.store.ends_at(job))
+    left = seconds_left([], own, harness.store.measured(9), time.time())
     assert left is not None
     assert left < 60
-    desk.wait(job)
+    harness.wait(job)

@@ -1,4 +1,4 @@
-"""The web page's buttons, one by one, against the running house: what it sends, and what it reads."""
+"""The web page's buttons, one by one, against the running stack: what it sends, and what it reads."""
 
 import base64
 import io
@@ -14,9 +14,9 @@ import requests
 from PIL import Image
 
 from starter import CHECKPOINT_NAME
-from tests.house import TIMEOUT, TestHouse, data_url, encoded, open_rgb
-from tests.page import ORIGIN, UNIT, generation
-from tests.tiny import write_safetensors
+from tests.payloads import ORIGIN, UNIT, generation
+from tests.safetensors_factory import write_safetensors
+from tests.stack import TIMEOUT, TestStack, data_url, encoded, open_rgb
 
 PASTEL = "dream-layer-pastel.safetensors"
 SMALL = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1}
@@ -70,68 +70,68 @@ def generated(response: requests.Response) -> list[dict[str, Any]]:
     return images
 
 
-def test_generate(house: TestHouse) -> None:
+def test_generate(stack: TestStack) -> None:
     body = generation(prompt="a red circle", model_name=PASTEL, steps=2, width=64, height=64)
-    images = generated(press(f"{house.txt2img}/api/txt2img", body))
+    images = generated(press(f"{stack.txt2img}/api/txt2img", body))
     assert len({image["seed"] for image in images}) == 4
     for image in images:
         # The page takes the name out of the address, and asks for that.
-        assert fetch(f"{house.txt2img}/api/images/{image['filename']}").size == (64, 64)
+        assert fetch(f"{stack.txt2img}/api/images/{image['filename']}").size == (64, 64)
 
 
-def test_generate_with_cleared_number_boxes(house: TestHouse) -> None:
+def test_generate_with_cleared_number_boxes(stack: TestStack) -> None:
     kept = {"prompt": "a red circle", "batch_size": 1, "steps": 1, "width": 64, "height": 64}
     numbers = [name for name, value in generation().items() if type(value) in (int, float) and name not in kept]
-    (image,) = generated(press(f"{house.txt2img}/api/txt2img", generation(**dict.fromkeys(numbers), **kept)))
+    (image,) = generated(press(f"{stack.txt2img}/api/txt2img", generation(**dict.fromkeys(numbers), **kept)))
     assert fetch(image["url"]).size == (64, 64)
 
 
 @pytest.mark.parametrize(("field", "value"), [("steps", 9999), ("width", 10000), ("sampler_name", "plms-fast")])
-def test_generate_with_what_cannot_be(house: TestHouse, field: str, value: Any) -> None:
-    refused = press(f"{house.txt2img}/api/txt2img", generation(**{field: value}))
+def test_generate_with_what_cannot_be(stack: TestStack, field: str, value: Any) -> None:
+    refused = press(f"{stack.txt2img}/api/txt2img", generation(**{field: value}))
     assert refused.status_code == 422
     assert refused.json()["error"]["field"] == field
 
 
-def test_generate_with_a_lora(house: TestHouse) -> None:
+def test_generate_with_a_lora(stack: TestStack) -> None:
     plain = generation(prompt="a red circle", model_name=PASTEL, steps=4, width=64, height=64, batch_size=1)
     plain |= {"seed": 4, "random_seed": False}
     lora = {"enabled": True, "lora_name": "dream-layer-outline.safetensors", "strength_model": 1, "strength_clip": 1}
     pictures = [
-        fetch(generated(press(f"{house.txt2img}/api/txt2img", {**plain, "lora": each}))[0]["url"])
+        fetch(generated(press(f"{stack.txt2img}/api/txt2img", {**plain, "lora": each}))[0]["url"])
         for each in (None, lora, {**lora, "enabled": False})
     ]
     assert pictures[0].tobytes() != pictures[1].tobytes()
     assert pictures[0].tobytes() == pictures[2].tobytes()
 
 
-def test_generate_with_a_controlnet_picture(house: TestHouse) -> None:
+def test_generate_with_a_controlnet_picture(stack: TestStack) -> None:
     picture = {"file": ("edges.png", encoded(SOURCE), "image/png")}
-    kept = press(f"{house.txt2img}/api/upload-controlnet-image", files=picture, data={"unit_index": "0"}).json()
+    kept = press(f"{stack.txt2img}/api/upload-controlnet-image", files=picture, data={"unit_index": "0"}).json()
     assert (kept["status"], type(kept["message"])) == ("success", str)
     model = "dream-layer-canny.safetensors"
     body = generation(prompt="a red circle", steps=1, width=64, height=64, batch_size=1)
     for source in (kept["filename"], data_url(SOURCE)):
         units = [{**UNIT, "model": model, "input_image": source}]
-        reply = press(f"{house.txt2img}/api/txt2img", {**body, "controlnet": {"enabled": True, "units": units}})
+        reply = press(f"{stack.txt2img}/api/txt2img", {**body, "controlnet": {"enabled": True, "units": units}})
         generated(reply)
         graph = reply.json()["workflow"]["prompt"]
         assert "ControlNetApplyAdvanced" in [node["class_type"] for node in graph.values()]
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF"])
-def test_generate_from_a_picture(house: TestHouse, kind: str) -> None:
+def test_generate_from_a_picture(stack: TestStack, kind: str) -> None:
     buffer = io.BytesIO()
     SOURCE.save(buffer, kind)
     body = generation(prompt="a red circle", steps=2, width=64, height=64, batch_size=1)
     body["input_image"] = f"data:application/octet-stream;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    (image,) = generated(press(f"{house.img2img}/api/img2img", body))
-    assert fetch(f"{house.img2img}/images/{image['filename']}").size == (64, 64)
+    (image,) = generated(press(f"{stack.img2img}/api/img2img", body))
+    assert fetch(f"{stack.img2img}/images/{image['filename']}").size == (64, 64)
 
 
 @pytest.mark.parametrize("service", ["txt2img", "img2img"])
-def test_interrupt(house: TestHouse, service: str) -> None:
-    url = f"{getattr(house, service)}/api/{service}"
+def test_interrupt(stack: TestStack, service: str) -> None:
+    url = f"{getattr(stack, service)}/api/{service}"
     body = generation(prompt="a red circle", steps=900, width=64, height=64, batch_size=1)
     if service == "img2img":
         body["input_image"] = data_url(SOURCE)
@@ -139,7 +139,7 @@ def test_interrupt(house: TestHouse, service: str) -> None:
     waiting = threading.Thread(target=lambda: answers.append(press(url, body)))
     waiting.start()
     deadline = time.monotonic() + TIMEOUT
-    while not get(f"{house.control}/api/jobs", state="running", kind=service)["jobs"]:
+    while not get(f"{stack.control}/api/jobs", state="running", kind=service)["jobs"]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert press(f"{url}/interrupt", {}).json()["status"] == "success"
@@ -157,17 +157,17 @@ def test_interrupt(house: TestHouse, service: str) -> None:
         ("upscaler-models", "dream-layer-2x.safetensors"),
     ],
 )
-def test_the_menus_are_filled(house: TestHouse, route: str, name: str) -> None:
-    models = get(f"{house.control}/api/{route}")["models"]
+def test_the_menus_are_filled(stack: TestStack, route: str, name: str) -> None:
+    models = get(f"{stack.control}/api/{route}")["models"]
     assert {"id": name, "name": Path(name).stem, "filename": name} in models
 
 
-def test_the_menu_of_models_begins_with_the_default(house: TestHouse) -> None:
-    assert get(f"{house.control}/api/models")["models"][0]["filename"] == CHECKPOINT_NAME
+def test_the_menu_of_models_begins_with_the_default(stack: TestStack) -> None:
+    assert get(f"{stack.control}/api/models")["models"][0]["filename"] == CHECKPOINT_NAME
 
 
-def test_controlnets_are_strings(house: TestHouse) -> None:
-    assert "dream-layer-canny.safetensors" in get(f"{house.txt2img}/api/controlnet/models")["models"]
+def test_controlnets_are_strings(stack: TestStack) -> None:
+    assert "dream-layer-canny.safetensors" in get(f"{stack.txt2img}/api/controlnet/models")["models"]
 
 
 @pytest.mark.parametrize(
@@ -179,9 +179,9 @@ def test_controlnets_are_strings(house: TestHouse) -> None:
         ("controlnet/models", "controlnet"),
     ],
 )
-def test_a_file_that_was_put_there_by_hand_shows_at_once(house: TestHouse, route: str, folder: str) -> None:
-    file = house.data_dir / "models" / folder / f"by-hand-{time.time_ns()}.safetensors"
-    address = f"{house.control}/api/{route}"
+def test_a_file_that_was_put_there_by_hand_shows_at_once(stack: TestStack, route: str, folder: str) -> None:
+    file = stack.data_dir / "models" / folder / f"by-hand-{time.time_ns()}.safetensors"
+    address = f"{stack.control}/api/{route}"
     before = get(address)["models"]
     write_safetensors(file, {"nothing": ("F16", (1,))})
     try:
@@ -191,31 +191,31 @@ def test_a_file_that_was_put_there_by_hand_shows_at_once(house: TestHouse, route
     assert get(address)["models"] == before
 
 
-def test_prompts_are_suggested(house: TestHouse) -> None:
+def test_prompts_are_suggested(stack: TestStack) -> None:
     for kind in ("positive", "negative"):
-        assert get(f"{house.control}/api/fetch-prompt", type=kind)["prompt"]
-        assert get(f"{house.txt2img}/api/fetch-prompt", type=kind)["prompt"]
+        assert get(f"{stack.control}/api/fetch-prompt", type=kind)["prompt"]
+        assert get(f"{stack.txt2img}/api/fetch-prompt", type=kind)["prompt"]
 
 
-def test_an_uploaded_model_is_listed_at_once_and_can_be_used(house: TestHouse, tmp_path: Path) -> None:
+def test_an_uploaded_model_is_listed_at_once_and_can_be_used(stack: TestStack, tmp_path: Path) -> None:
     # A LoRA without effect is still one.
     content = write_safetensors(tmp_path / "a", {"lora_unet_nothing.alpha": ("F16", (1,))}).read_bytes()
     name = f"sent-{time.time_ns()}.safetensors"
     sent = {"files": {"file": (name, content)}, "data": {"model_type": "loras"}}
-    answer = press(f"{house.control}/api/upload-model", **sent)
+    answer = press(f"{stack.control}/api/upload-model", **sent)
     assert answer.status_code == 200, answer.text
     assert answer.json()["listed"] is True
-    names = [model["filename"] for model in get(f"{house.control}/api/lora-models")["models"]]
+    names = [model["filename"] for model in get(f"{stack.control}/api/lora-models")["models"]]
     assert name in names
-    again = press(f"{house.control}/api/upload-model", **sent)
+    again = press(f"{stack.control}/api/upload-model", **sent)
     assert again.status_code == 409
-    reply = house.draw(**SMALL, lora={"enabled": True, "lora_name": name, "strength_model": 1, "strength_clip": 1})
-    assert house.picture(reply).size == (64, 64)
+    reply = stack.draw(**SMALL, lora={"enabled": True, "lora_name": name, "strength_model": 1, "strength_clip": 1})
+    assert stack.picture(reply).size == (64, 64)
     # Others count what there is.
-    (house.data_dir / "models" / "loras" / name).unlink()
+    (stack.data_dir / "models" / "loras" / name).unlink()
 
 
-def test_a_model_over_the_limit_of_other_bodies_is_taken(house: TestHouse, tmp_path: Path) -> None:
+def test_a_model_over_the_limit_of_other_bodies_is_taken(stack: TestStack, tmp_path: Path) -> None:
     # Zeros, 300 MB of them: more than any other body may have, and never whole in memory.
     large = write_safetensors(tmp_path / "large", {"w": ("F16", (150_000_000,))})
     name = f"large-{time.time_ns()}.safetensors"
@@ -234,41 +234,41 @@ def test_a_model_over_the_limit_of_other_bodies_is_taken(house: TestHouse, tmp_p
         yield tail
 
     answer = requests.post(
-        f"{house.control}/api/upload-model",
+        f"{stack.control}/api/upload-model",
         data=chunks(),
         headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
         timeout=TIMEOUT,
     )
     assert answer.status_code == 200, answer.text
     assert answer.json()["size"] == large.stat().st_size
-    (house.data_dir / "models" / "vae" / name).unlink()
+    (stack.data_dir / "models" / "vae" / name).unlink()
 
 
-def test_a_model_that_is_cut_short_is_refused(house: TestHouse) -> None:
+def test_a_model_that_is_cut_short_is_refused(stack: TestStack) -> None:
     sent = {"files": {"file": ("cut.safetensors", struct.pack("<Q", 100) + b"{")}, "data": {"model_type": "loras"}}
-    answer = press(f"{house.control}/api/upload-model", **sent)
+    answer = press(f"{stack.control}/api/upload-model", **sent)
     assert answer.status_code == 422
     assert answer.json()["error"]["field"] == "file"
 
 
-def test_a_picture_is_sent_to_the_other_tabs(house: TestHouse) -> None:
-    name = house.draw(**SMALL)["comfy_response"]["generated_images"][0]["filename"]
+def test_a_picture_is_sent_to_the_other_tabs(stack: TestStack) -> None:
+    name = stack.draw(**SMALL)["comfy_response"]["generated_images"][0]["filename"]
     for tab in ("img2img", "extras"):
-        assert press(f"{house.control}/api/send-to-{tab}", {"filename": name}).json()["status"] == "success"
-    for address in (f"{house.txt2img}/api/images/{name}", f"{house.img2img}/images/{name}"):
+        assert press(f"{stack.control}/api/send-to-{tab}", {"filename": name}).json()["status"] == "success"
+    for address in (f"{stack.txt2img}/api/images/{name}", f"{stack.img2img}/images/{name}"):
         picture = requests.get(address, headers={"Origin": ORIGIN}, timeout=TIMEOUT)
         assert picture.headers["Content-Type"] == "image/png"
-    lost = press(f"{house.control}/api/send-to-img2img", {"filename": name.replace("00001", "00009")})
+    lost = press(f"{stack.control}/api/send-to-img2img", {"filename": name.replace("00001", "00009")})
     assert lost.status_code == 404
 
 
-def test_chosen_folders_reach_the_engine_once_it_is_idle(own_house: TestHouse, tmp_path: Path) -> None:
+def test_chosen_folders_reach_the_engine_once_it_is_idle(own_stack: TestStack, tmp_path: Path) -> None:
     pictures, loras = tmp_path / "pictures", tmp_path / "loras"
     pictures.mkdir()
     loras.mkdir()
     write_safetensors(loras / "mine.safetensors", {"lora_unet_nothing.alpha": ("F16", (1,))})
-    old = own_house.draw(**SMALL)
-    job = own_house.submit(prompt="a red circle", width=128, height=128, steps=20)
+    old = own_stack.draw(**SMALL)
+    job = own_stack.submit(prompt="a red circle", width=128, height=128, steps=20)
     sent = {
         "outputDirectory": str(pictures),
         "modelsDirectory": "/path/to/models",
@@ -276,14 +276,14 @@ def test_chosen_folders_reach_the_engine_once_it_is_idle(own_house: TestHouse, t
         "filenameFormat": "[seed]",
         "saveMetadata": False,
     }
-    answer = press(f"{own_house.control}/api/settings/paths", sent)
+    answer = press(f"{own_stack.control}/api/settings/paths", sent)
     assert answer.status_code == 200, answer.text
     assert answer.json()["restart"] is True
-    own_house.wait_for_engine(lambda told: told["restarts"] == 1)
+    own_stack.wait_for_engine(lambda told: told["restarts"] == 1)
     # It was let finish what it had.
-    assert own_house.wait_for_job(job)["state"] == "completed"
-    assert own_house.job(job)["timings"]["attempts"] == 1
-    new = own_house.draw(**SMALL, seed=7)
+    assert own_stack.wait_for_job(job)["state"] == "completed"
+    assert own_stack.job(job)["timings"]["attempts"] == 1
+    new = own_stack.draw(**SMALL, seed=7)
     file = new["comfy_response"]["generated_images"][0]
     saved = pictures / file["subfolder"] / file["filename"]
     with Image.open(saved) as image:
@@ -291,73 +291,73 @@ def test_chosen_folders_reach_the_engine_once_it_is_idle(own_house: TestHouse, t
     served = requests.get(file["url"], timeout=TIMEOUT)
     assert served.content == saved.read_bytes()
     assert "7.png" in served.headers["Content-Disposition"]
-    assert own_house.pictures(old)
-    names = [model["filename"] for model in get(f"{own_house.control}/api/lora-models")["models"]]
+    assert own_stack.pictures(old)
+    names = [model["filename"] for model in get(f"{own_stack.control}/api/lora-models")["models"]]
     assert "mine.safetensors" in names
 
 
-def test_extras(house: TestHouse) -> None:
+def test_extras(stack: TestStack) -> None:
     params = (
         '{"upscaler_model": "4x-ultrasharp", "upscaler_visibility": 1, "upscaler_model_2": "4x-ultrasharp", '
         '"upscaler_visibility_2": 0, "gfpgan_visibility": 0, "codeformer_visibility": 0, "codeformer_weight": 0, '
         '"output_format": "png"}'
     )
     files = {"image": ("picture.png", encoded(SOURCE), "image/png")}
-    reply = press(f"{house.extras}/api/extras/upscale", files=files, data={"params": params})
+    reply = press(f"{stack.extras}/api/extras/upscale", files=files, data={"params": params})
     assert reply.status_code == 200, reply.text
     assert (reply.json()["status"], type(reply.json()["message"])) == ("success", str)
     assert fetch(reply.json()["data"]["output_image"]).size == (256, 256)
 
 
-def test_img2txt_of_the_newer_page_says_that_there_is_none(house: TestHouse) -> None:
+def test_img2txt_of_the_newer_page_says_that_there_is_none(stack: TestStack) -> None:
     sent = {"input_image": data_url(SOURCE), "prompt": "describe this image", "model": "blip", "seed": -1}
-    answer = press(f"{house.img2txt}/api/img2txt", sent)
+    answer = press(f"{stack.img2txt}/api/img2txt", sent)
     # It shows the message of whatever is no success.
     assert (answer.status_code, answer.json()["status"]) == (501, "error")
     assert "no model that describes pictures" in answer.json()["message"]
 
 
-def test_runs_are_listed_and_deleted(house: TestHouse) -> None:
+def test_runs_are_listed_and_deleted(stack: TestStack) -> None:
     body = generation(prompt="a red circle", steps=1, width=64, height=64, batch_size=1)
-    reply = press(f"{house.txt2img}/api/txt2img", body).json()
-    runs = {run["run_id"]: run for run in get(f"{house.runs}/api/runs")["runs"]}
+    reply = press(f"{stack.txt2img}/api/txt2img", body).json()
+    runs = {run["run_id"]: run for run in get(f"{stack.runs}/api/runs")["runs"]}
     for run in runs.values():
         assert run["generation_type"] in ("txt2img", "img2img")
         assert all(type(name) is str for name in run["generated_images"])
     run = runs[reply["run_id"]]
     assert run["generated_images"] == [reply["comfy_response"]["generated_images"][0]["filename"]]
     assert (run["sampler"], run["steps"], run["width"], run["prompt"]) == ("dpmpp_2m", 1, 64, "a red circle")
-    assert press(f"{house.runs}/api/runs/{run['run_id']}", method="DELETE").json()["status"] == "success"
-    assert run["run_id"] not in [each["run_id"] for each in get(f"{house.runs}/api/runs")["runs"]]
+    assert press(f"{stack.runs}/api/runs/{run['run_id']}", method="DELETE").json()["status"] == "success"
+    assert run["run_id"] not in [each["run_id"] for each in get(f"{stack.runs}/api/runs")["runs"]]
 
 
-def test_a_report_is_made_and_downloaded(house: TestHouse) -> None:
-    house.draw(**SMALL)
-    made = press(f"{house.report}/api/report-bundle", {"run_ids": []}).json()
+def test_a_report_is_made_and_downloaded(stack: TestStack) -> None:
+    stack.draw(**SMALL)
+    made = press(f"{stack.report}/api/report-bundle", {"run_ids": []}).json()
     assert (made["status"], type(made["message"])) == ("success", str)
     bundle = readable(
-        requests.get(f"{house.report}/api/report-bundle/download", headers={"Origin": ORIGIN}, timeout=TIMEOUT)
+        requests.get(f"{stack.report}/api/report-bundle/download", headers={"Origin": ORIGIN}, timeout=TIMEOUT)
     )
     with zipfile.ZipFile(io.BytesIO(bundle.content)) as archive:
         assert {"README.md", "runs.csv"} < set(archive.namelist())
         assert archive.testzip() is None
 
 
-def test_a_key_is_kept_and_never_told(house: TestHouse) -> None:
+def test_a_key_is_kept_and_never_told(stack: TestStack) -> None:
     secret = "a-key-that-nobody-may-see-0815"
-    kept = press(f"{house.control}/api/add-api-key", {"alias": "somewhere", "api-key": secret})
+    kept = press(f"{stack.control}/api/add-api-key", {"alias": "somewhere", "api-key": secret})
     assert (kept.status_code, kept.json()["status"]) == (200, "success")
-    file = house.data_dir / "api-keys.json"
+    file = stack.data_dir / "api-keys.json"
     assert file.stat().st_mode & 0o077 == 0
-    told = [kept.text, house.output(), *(log.read_text() for log in (house.data_dir / "logs").glob("*.log"))]
+    told = [kept.text, stack.output(), *(log.read_text() for log in (stack.data_dir / "logs").glob("*.log"))]
     assert [text for text in told if secret in text] == []
     assert secret in file.read_text()
 
 
-def test_a_folder_is_shown_where_there_is_a_desktop(house: TestHouse) -> None:
-    name = house.draw(**SMALL)["comfy_response"]["generated_images"][0]["filename"]
-    shown = press(f"{house.control}/api/show-in-folder", {"filename": name})
-    # The house is started without one, so it says where the picture is.
+def test_a_folder_is_shown_where_there_is_a_desktop(stack: TestStack) -> None:
+    name = stack.draw(**SMALL)["comfy_response"]["generated_images"][0]["filename"]
+    shown = press(f"{stack.control}/api/show-in-folder", {"filename": name})
+    # The stack is started without one, so it says where the picture is.
     assert (shown.status_code, shown.json()["error"]["code"]) == (409, "not_possible")
     assert Path(shown.json()["error"]["path"]).name == name
 
@@ -366,7 +366,7 @@ def test_a_folder_is_shown_where_there_is_a_desktop(house: TestHouse) -> None:
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", "/nowhere"), ("PUT", "/health"), ("POST", "/api/upload-controlnet-image")]
 )
-def test_errors_can_be_read_by_the_page_on_each_port(house: TestHouse, service: str, method: str, path: str) -> None:
-    response = requests.request(method, getattr(house, service) + path, headers={"Origin": ORIGIN}, timeout=TIMEOUT)
+def test_errors_can_be_read_by_the_page_on_each_port(stack: TestStack, service: str, method: str, path: str) -> None:
+    response = requests.request(method, getattr(stack, service) + path, headers={"Origin": ORIGIN}, timeout=TIMEOUT)
     assert readable(response).status_code >= 400
     assert response.json()["status"] == "error"

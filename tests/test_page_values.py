@@ -18,13 +18,13 @@ from shared.schema.body import (
     Txt2ImgBody,
     UpscaleBody,
 )
-from shared.schema.request import Enlarging
+from shared.schema.request import Upscale
 from shared.schema.words import find_word, is_default, is_nothing, is_placeholder
-from shared.web.reading.effect import unchosen_parts_off
+from shared.web.parsing.unused_fields import unchosen_parts_off
 from tests.control import Control, body
-from tests.page import UNIT, generation
-from tests.readings import URL, read, refused, reread
-from tests.shelf import OWN, REFINER, Shelf
+from tests.model_library import OWN, REFINER, WorkflowFolder
+from tests.parsing import URL, read, refused, reread
+from tests.payloads import UNIT, generation
 from workflows.preprocessors import ALSO, OTHER_TYPES, PREPROCESSORS, UNION_TYPES, preprocessor_name
 
 BODIES = (Txt2ImgBody, Img2ImgBody, UpscaleBody, ExtrasBody, ControlUnitBody, LoraBody)
@@ -129,7 +129,7 @@ def test_the_pages_default_preprocessor_names_what_to_install() -> None:
     assert "comfyui_controlnet_aux" in wrong.hint
     assert "data/custom_nodes" in wrong.hint
     assert (wrong.details["package"], wrong.details["node"]) == ("comfyui_controlnet_aux", "DWPreprocessor")
-    shelf = Shelf()
+    shelf = WorkflowFolder()
     shelf.nodes = ("DWPreprocessor",)
     (control,) = read(shelf, controlnet={"units": [unit]}).request.controls
     assert control.preprocessing is not None
@@ -175,19 +175,19 @@ def test_every_switch_with_two_names_is_on_if_either_says_so() -> None:
 
 def test_the_pages_upscaler_of_hires_fix_stands_in_a_list_that_lacks_it() -> None:
     sent = generation(model_name=OWN, hires_fix=True, random_seed=False, seed=1)
-    bare = Shelf(upscale_models=())
+    bare = WorkflowFolder(upscale_models=())
     reading = read(bare, **sent)
     assert reading.request.hires is not None
-    assert reading.request.hires.enlarging == Enlarging((1280, 1280))
+    assert reading.request.hires.upscale == Upscale((1280, 1280))
     assert reading.warnings == [
         "hires_fix_upscaler '4x-ultrasharp' does not exist, so Lanczos was used; there is no upscale model yet"
     ]
-    # Sent again, they say what was done, and make the same pictures.
+    # Sent again, they print_status what was done, and make the same pictures.
     again = read(bare, **reading.parameters)
     assert (again.request, again.warnings) == (reading.request, [])
     there = read(**sent)
     assert there.request.hires is not None
-    assert there.request.hires.enlarging == Enlarging((1280, 1280), model="4x-UltraSharp.pth")
+    assert there.request.hires.upscale == Upscale((1280, 1280), model="4x-UltraSharp.pth")
     assert there.warnings == []
     # One that is misspelt is no other one that is missing.
     assert refused(hires_fix=True, hires_fix_upscaler="4x-ultrashrap").field == "hires_fix_upscaler"
@@ -199,8 +199,8 @@ def test_methods_of_enlarging_in_any_spelling(sent: str) -> None:
     hires = read(hires_fix=True, hires_fix_upscaler=sent).request.hires
     assert hires is not None
     assert hires.latent_method is not None
-    assert read(upscaler="LANCZOS").request.upscale == Enlarging((1024, 1024))
-    assert read(upscaler="nearest-exact").request.upscale == Enlarging((1024, 1024), method="nearest-exact")
+    assert read(upscaler="LANCZOS").request.upscale == Upscale((1024, 1024))
+    assert read(upscaler="nearest-exact").request.upscale == Upscale((1024, 1024), method="nearest-exact")
 
 
 def test_a_refiner_without_a_choice_is_off() -> None:

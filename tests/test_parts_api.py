@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from starter import CHECKPOINT_NAME
-from tests.house import TestHouse
+from tests.stack import TestStack
 
 INSIDE, TEXT, VAE = "model.diffusion_model.", "cond_stage_model.transformer.", "first_stage_model."
 # Each file, with what its keys begin with in the starter and in the file. Its VAE is the first in the list of all.
@@ -21,8 +21,8 @@ QUICK = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 3, "seed"
 
 
 @pytest.fixture(scope="module")
-def _apart(house: TestHouse) -> Iterator[None]:
-    models = house.data_dir / "models"
+def _apart(stack: TestStack) -> Iterator[None]:
+    models = stack.data_dir / "models"
     weights = load_file(models / "checkpoints" / CHECKPOINT_NAME)
     try:
         for name, (before, after) in PARTS.items():
@@ -41,9 +41,9 @@ def _apart(house: TestHouse) -> Iterator[None]:
 
 @pytest.mark.usefixtures("_apart")
 @pytest.mark.parametrize("model", ["apart", "apart-model"])
-def test_the_parts_draw_what_the_whole_draws(house: TestHouse, model: str) -> None:
-    parts, whole = house.draw(**QUICK, model_name=model), house.draw(**QUICK, model_name=CHECKPOINT_NAME)
+def test_the_parts_draw_what_the_whole_draws(stack: TestStack, model: str) -> None:
+    parts, whole = stack.draw(**QUICK, model_name=model), stack.draw(**QUICK, model_name=CHECKPOINT_NAME)
     used = {node["class_type"] for node in parts["workflow"]["prompt"].values()}
     assert {"CLIPLoader", "VAELoader"} <= used
     assert ("UNETLoader" in used) == (model == "apart")
-    assert house.picture(parts).tobytes() == house.picture(whole).tobytes()
+    assert stack.picture(parts).tobytes() == stack.picture(whole).tobytes()

@@ -9,8 +9,8 @@ import pytest
 from shared.engine.process import engine_command, model_folders
 from shared.paths import FILE, ChosenPaths, PathsFile
 from shared.settings import Settings
-from shared.web.control.paths import read_paths
-from shared.web.titles import title
+from shared.web.download_names import title
+from shared.web.routes.paths import read_paths
 from tests.control import PICTURE, Control, body, picture
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from launcher import packages, terminal
 from launcher.pip_output import CUDA_MEGABYTES, MEGABYTES, PipOutput, expected_sizes
-from launcher.progress import bar, time_text
+from launcher.terminal import bar, time_text
 from shared.settings import PROJECT_DIR
 from tests.screen import on_screen
 

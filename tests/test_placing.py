@@ -8,8 +8,8 @@ import pytest
 from shared.jobs.names import job_prefixes, locate, with_prefix
 from shared.settings import PROJECT_DIR
 from tests.foreign_graphs import Short, api, plain, sampling
-from workflows.foreign import read_graph
-from workflows.placing import find_places, place, reads_alpha
+from workflows.bindings import find_places, place, reads_alpha
+from workflows.imported import read_graph
 
 
 def placed(graph: dict[str, Any], **values: Any) -> tuple[dict[str, dict[str, Any]], list[str]]:

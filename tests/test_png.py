@@ -14,18 +14,18 @@ from typing import Any
 import pytest
 from PIL import Image, PngImagePlugin
 
-from shared.encoding import encode_picture
-from shared.exif import comment_exif, read_exif
-from shared.jobs.archive import Archive, Retention
+from shared.images.encode import encode_picture
+from shared.images.exif import comment_exif, read_exif
+from shared.images.png import MAX_TEXT, SIGNATURE, BrokenPng, has_text, read_texts, with_texts
+from shared.jobs.database import JobRow
+from shared.jobs.files import JobFiles, Retention
 from shared.jobs.names import filename_prefix, job_beginning
+from shared.jobs.picture_metadata import OURS, with_recipe
 from shared.jobs.pictures import Pictures
-from shared.jobs.recipes import OURS, with_recipe
 from shared.jobs.store import Store
-from shared.jobs.tables import JobRow
 from shared.jobs.uploads import Uploads
-from shared.png import MAX_TEXT, SIGNATURE, BrokenPng, has_text, read_texts, with_texts
-from tests.desk import new_job
-from tests.house import encoded
+from tests.harness import new_job
+from tests.stack import encoded
 
 PICTURE = Image.linear_gradient("L").resize((40, 30)).convert("RGB")
 PARAMETERS = {"prompt": "a red circle", "negative_prompt": "", "steps": 9, "seed": 5, "batch_size": 3, "width": 40}
@@ -212,9 +212,9 @@ def test_without_a_request_or_without_a_png_nothing_changes(row: JobRow) -> None
 
 
 @pytest.fixture
-def archive(tmp_path: Path) -> Archive:
+def archive(tmp_path: Path) -> JobFiles:
     store = Store(f"sqlite:///{tmp_path}/archive.sqlite")
-    return Archive(store, Uploads(tmp_path), Pictures(tmp_path / "out", tmp_path / "in"), Retention())
+    return JobFiles(store, Uploads(tmp_path), Pictures(tmp_path / "out", tmp_path / "in"), Retention())
 
 
 def saved(tmp_path: Path, name: str, content: bytes) -> Path:
@@ -224,7 +224,7 @@ def saved(tmp_path: Path, name: str, content: bytes) -> Path:
     return path
 
 
-def test_files_get_their_recipe_once(row: JobRow, archive: Archive, tmp_path: Path) -> None:
+def test_files_get_their_recipe_once(row: JobRow, archive: JobFiles, tmp_path: Path) -> None:
     name, other, absent = names(row)
     path, second = saved(tmp_path, name, png()), saved(tmp_path, other, png())
     assert archive.pictures.find(name) == path
@@ -240,7 +240,7 @@ def test_files_get_their_recipe_once(row: JobRow, archive: Archive, tmp_path: Pa
 
 
 def test_what_cannot_be_written_is_logged_and_no_more(
-    row: JobRow, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    row: JobRow, archive: JobFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     name = names(row)[0]
     path = saved(tmp_path, name, png())
@@ -257,7 +257,7 @@ def test_what_cannot_be_written_is_logged_and_no_more(
 
 
 def test_a_request_that_cannot_be_written_is_logged_too(
-    row: JobRow, archive: Archive, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    row: JobRow, archive: JobFiles, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = saved(tmp_path, names(row)[0], png())
     odd = replace(row, spec={**row.spec, "request": {"prompt": "x", "loras": [{}]}})

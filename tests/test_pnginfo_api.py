@@ -14,13 +14,13 @@ import requests
 from flask.testing import FlaskClient
 from PIL import Image, ImageDraw, PngImagePlugin
 
-from shared.png import read_texts, with_texts
+from shared.images.png import read_texts, with_texts
 from shared.settings import Settings
 from shared.web.app import create_app
 from shared.web.backend import Backend
-from shared.web.pnginfo import pnginfo_routes
-from shared.web.reading.pictures import upload_name
-from tests.house import PNG, TIMEOUT, TestHouse, data_url, encoded, read_stream
+from shared.web.parsing.pictures import upload_name
+from shared.web.routes.png_info import pnginfo_routes
+from tests.stack import PNG, TIMEOUT, TestStack, data_url, encoded, read_stream
 
 PICTURE = Image.new("RGB", (16, 16), "red")
 TEXT = "a red circle\nNegative prompt: blurry\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 42, Size: 64x64"
@@ -186,64 +186,64 @@ def pixels(content: bytes) -> bytes:
     return Image.open(io.BytesIO(content)).convert("RGB").tobytes()
 
 
-def test_the_third_of_a_batch_is_made_again_from_itself(house: TestHouse) -> None:
-    reply = house.draw(prompt=PROMPT, negative_prompt="green", batch_size=3, seed=50, steps=4, sampler_name="dpmpp_2m")
+def test_the_third_of_a_batch_is_made_again_from_itself(stack: TestStack) -> None:
+    reply = stack.draw(prompt=PROMPT, negative_prompt="green", batch_size=3, seed=50, steps=4, sampler_name="dpmpp_2m")
     third = fetch(reply, 2)
     image = Image.open(io.BytesIO(third))
     assert isinstance(image, PngImagePlugin.PngImageFile)
     assert image.text["parameters"].startswith(f"{PROMPT}\nNegative prompt: green\nSteps: 4, Sampler: DPM++ 2M, ")
     assert "Seed: 52" in image.text["parameters"]
-    for url in (house.txt2img, house.img2img, house.control):
+    for url in (stack.txt2img, stack.img2img, stack.control):
         told = info(url, third)
         assert (told["kind"], told["warnings"]) == ("txt2img", [])
         assert told["workflow"] == reply["workflow"]
-    again = house.draw(**told["parameters"])
+    again = stack.draw(**told["parameters"])
     assert again["warnings"] == []
     assert len(again["comfy_response"]["generated_images"]) == 1
     assert pixels(fetch(again, 0)) == pixels(third)
     # The text that others read says the same.
     texts = read_texts(third)
-    told = info(house.txt2img, with_texts(encoded(image), {"parameters": texts["parameters"]}))
-    assert pixels(fetch(house.draw(**told["parameters"]), 0)) == pixels(third)
+    told = info(stack.txt2img, with_texts(encoded(image), {"parameters": texts["parameters"]}))
+    assert pixels(fetch(stack.draw(**told["parameters"]), 0)) == pixels(third)
 
 
-def test_an_inpainted_picture_is_made_again_from_itself(house: TestHouse) -> None:
+def test_an_inpainted_picture_is_made_again_from_itself(stack: TestStack) -> None:
     source = Image.linear_gradient("L").resize((128, 128)).convert("RGB")
     mask = Image.new("L", (128, 128))
     ImageDraw.Draw(mask).rectangle((32, 32, 95, 95), fill=255)
-    reply = house.redraw(prompt=PROMPT, input_image=source, mask=data_url(mask), steps=4, mask_blur=4, batch_size=2)
+    reply = stack.redraw(prompt=PROMPT, input_image=source, mask=data_url(mask), steps=4, mask_blur=4, batch_size=2)
     second = fetch(reply, 1)
-    told = info(house.img2img, second)
+    told = info(stack.img2img, second)
     assert (told["kind"], told["warnings"]) == ("img2img", [])
-    assert pixels(fetch(house.redraw(**told["parameters"]), 0)) == pixels(second)
+    assert pixels(fetch(stack.redraw(**told["parameters"]), 0)) == pixels(second)
 
 
-def test_every_way_to_a_picture_brings_its_recipe(house: TestHouse) -> None:
+def test_every_way_to_a_picture_brings_its_recipe(stack: TestStack) -> None:
     fields = {"prompt": PROMPT, "steps": 2, "seed": 9}
-    png = requests.post(f"{house.txt2img}/api/txt2img", json=fields, headers=PNG, timeout=TIMEOUT)
+    png = requests.post(f"{stack.txt2img}/api/txt2img", json=fields, headers=PNG, timeout=TIMEOUT)
     assert read_texts(png.content).keys() >= {"dream_layer", "parameters", "prompt"}
     for kind in ("webp", "jpeg"):
         headers = {"Accept": f"image/{kind}"}
-        other = requests.post(f"{house.txt2img}/api/txt2img", json=fields, headers=headers, timeout=TIMEOUT)
-        assert info(house.txt2img, other.content)["parameters"]["seed"] == 9
+        other = requests.post(f"{stack.txt2img}/api/txt2img", json=fields, headers=headers, timeout=TIMEOUT)
+        assert info(stack.txt2img, other.content)["parameters"]["seed"] == 9
     # At once when it is told of, which is before the job's end.
     headers = {"Accept": "text/event-stream"}
     with requests.post(
-        f"{house.txt2img}/api/txt2img", json=fields, headers=headers, stream=True, timeout=TIMEOUT
+        f"{stack.txt2img}/api/txt2img", json=fields, headers=headers, stream=True, timeout=TIMEOUT
     ) as response:
         event = next(event for event in read_stream(response) if event.name == "image")
         early = requests.get(event.data["url"], timeout=TIMEOUT).content
         response.close()
-    house.wait_for_job(event.data["job_id"])
+    stack.wait_for_job(event.data["job_id"])
     late = requests.get(event.data["url"], timeout=TIMEOUT).content
     assert early == late
     assert "parameters" in read_texts(late)
 
 
-def test_a_file_without_recipe_gets_it_on_the_way_out(house: TestHouse) -> None:
-    reply = house.draw(prompt=PROMPT, steps=2)
+def test_a_file_without_recipe_gets_it_on_the_way_out(stack: TestStack) -> None:
+    reply = stack.draw(prompt=PROMPT, steps=2)
     name = reply["comfy_response"]["generated_images"][0]["filename"]
-    (path,) = house.data_dir.rglob(name)
+    (path,) = stack.data_dir.rglob(name)
     whole = path.read_bytes()
     assert "dream_layer" in read_texts(whole)
     path.write_bytes(encoded(Image.open(path)))

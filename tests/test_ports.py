@@ -12,17 +12,17 @@ import requests
 
 from shared.errors import SetupError
 from shared.settings import PREFIX, PROJECT_DIR, Settings
-from shared.web.serve import check_port, open_ports
+from shared.web.server.run import check_port, open_ports
 from tests.conftest import free_ports, launched, launcher_environment
-from tests.house import TIMEOUT, TestHouse, wait_for_health
 from tests.served import serving
+from tests.stack import TIMEOUT, TestStack, wait_for_health
 
 SERVER = """
 import sys
 from flask import Flask
 from shared.settings import Settings
 from shared.web.app import create_app
-from shared.web.serve import serve_waitress
+from shared.web.server.run import serve_waitress
 
 settings = Settings()
 serve_waitress(create_app("control", settings, []), settings, *map(int, sys.argv[1:]))
@@ -104,15 +104,15 @@ def test_one_application_answers_on_many_ports() -> None:
         server.wait(timeout=15)
 
 
-def test_every_port_of_the_launcher_has_every_route(house: TestHouse) -> None:
-    for url in (house.control, house.extras, house.runs, house.report, house.img2txt):
+def test_every_port_of_the_launcher_has_every_route(stack: TestStack) -> None:
+    for url in (stack.control, stack.extras, stack.runs, stack.report, stack.img2txt):
         assert requests.get(f"{url}/health", timeout=TIMEOUT).json()["service"] == "control"
         assert requests.get(f"{url}/api/runs", timeout=TIMEOUT).json()["status"] == "success"
 
 
 @pytest.mark.parametrize("name", ["extras", "runs", "report", "img2txt"])
-def test_the_page_may_call_and_read_errors(house: TestHouse, name: str) -> None:
-    url, origin = getattr(house, name), {"Origin": "http://localhost:8080"}
+def test_the_page_may_call_and_read_errors(stack: TestStack, name: str) -> None:
+    url, origin = getattr(stack, name), {"Origin": "http://localhost:8080"}
     asked = {"Access-Control-Request-Method": "DELETE", "Access-Control-Request-Headers": "content-type"}
     granted = requests.options(f"{url}/api/runs/1", headers={**origin, **asked}, timeout=TIMEOUT)
     assert granted.headers["Access-Control-Allow-Origin"] == "http://localhost:8080"
@@ -124,14 +124,14 @@ def test_the_page_may_call_and_read_errors(house: TestHouse, name: str) -> None:
     assert strange.status_code == 403
 
 
-def test_a_taken_port_of_the_page_is_said_and_stops_nothing(house: TestHouse, tmp_path: Path) -> None:
+def test_a_taken_port_of_the_page_is_said_and_stops_nothing(stack: TestStack, tmp_path: Path) -> None:
     environ = launcher_environment(tmp_path / "data")
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "models").symlink_to(house.data_dir / "models", target_is_directory=True)
+    (tmp_path / "data" / "models").symlink_to(stack.data_dir / "models", target_is_directory=True)
     port = int(environ[f"{PREFIX}RUNS_PORT"])
-    with ExitStack() as stack:
-        stack.enter_context(taken(port))
-        running = stack.enter_context(launched(tmp_path, environ))
+    with ExitStack() as opened:
+        opened.enter_context(taken(port))
+        running = opened.enter_context(launched(tmp_path, environ))
         assert f"without port {port}: another program listens there" in running.output()
         assert f"set {PREFIX}RUNS_PORT to a free port" in running.output()
         for url in (running.control, running.extras, running.report, running.img2txt):

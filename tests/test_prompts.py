@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from shared.errors import InvalidValue
-from shared.prompts import EmbeddingFiles, balance, embedding_name, embedding_words, segments, unescape
-from shared.web.reading.prompts import read_prompt, take_loras
+from shared.metadata.prompt_syntax import EmbeddingFiles, balance, embedding_name, embedding_words, segments, unescape
+from shared.web.parsing.prompts import read_prompt, take_loras
 from tests.engine_prompts import EnginePrompts, Found
 
 QUICK = settings(max_examples=600, deadline=None, derandomize=True)

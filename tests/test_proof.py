@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from shared.engine import proof
+from shared.engine import smoke_test
 from shared.engine.client import EngineClient
-from tests.desk import new_job, wait_for
 from tests.fake_engine import FakeEngine
+from tests.harness import new_job, wait_for
 
 
 def test_an_engine_that_has_other_jobs_to_do_first_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(proof, "PATIENCE", 0.2)
+    monkeypatch.setattr(smoke_test, "PATIENCE", 0.2)
     fake, job = FakeEngine(tmp_path), new_job()
     fake.seconds = 30
     fake.start()
@@ -21,7 +21,7 @@ def test_an_engine_that_has_other_jobs_to_do_first_is_not_waited_for(
         engine = EngineClient(fake.address)
         engine.submit(job.id, job.spec["graph"], "me", 1)
         wait_for(lambda: fake.running, "the job is not drawn")
-        assert not proof.prove(engine)
+        assert not smoke_test.prove(engine)
         # It leaves nothing behind that would be drawn later.
         assert len(fake.cancelled) == 1
         assert engine.queue() == ({job.id}, frozenset())

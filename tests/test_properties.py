@@ -14,9 +14,9 @@ from shared.engine.catalog import Catalog
 from shared.errors import DreamLayerError
 from shared.schema.body import ControlUnitBody, Img2ImgBody, LoraBody, Txt2ImgBody
 from shared.web.body import Fields
-from shared.web.objections import objection
-from shared.web.reading.requests import Context, read_img2img, read_txt2img
-from tests.house import TestHouse, data_url
+from shared.web.graph_errors import graph_error
+from shared.web.parsing.requests import Context, read_img2img, read_txt2img
+from tests.stack import TestStack, data_url
 from workflows.graph import ApiGraph
 from workflows.img2img import img2img
 from workflows.txt2img import txt2img
@@ -100,8 +100,8 @@ def _in_order(unit: Mapping[str, Any]) -> bool:
 
 
 @pytest.fixture(scope="module")
-def context(house: TestHouse) -> Context:
-    return Context(None, Catalog(house.engine_client()), lambda _: None)
+def context(stack: TestStack) -> Context:
+    return Context(None, Catalog(stack.engine_client()), lambda _: None)
 
 
 def answer_to(values: Mapping[str, Any], kind: str, context: Context) -> ApiGraph | DreamLayerError:
@@ -119,10 +119,10 @@ def graph_of(values: Mapping[str, Any], kind: str, context: Context) -> ApiGraph
         graph = txt2img(read_txt2img(fields, context).request, "20261122/x").to_api()
     else:
         graph = img2img(read_img2img(fields, context).request, "20261122/x").to_api()
-    assert isinstance(context.inventory, Catalog)
-    problems = context.inventory.check(graph)
+    assert isinstance(context.catalog, Catalog)
+    problems = context.catalog.check(graph)
     if problems:
-        raise objection(problems)
+        raise graph_error(problems)
     return graph
 
 
@@ -174,7 +174,7 @@ def test_any_junk_is_a_request_or_a_4xx(context: Context, kind: str) -> None:
     check()
 
 
-def test_the_live_engine_itself_accepts_such_graphs(house: TestHouse, context: Context) -> None:
+def test_the_live_engine_itself_accepts_such_graphs(stack: TestStack, context: Context) -> None:
     """A few of them are queued for real, and cancelled: the engine's own validation has the last word."""
     accepted = []
 
@@ -185,11 +185,11 @@ def test_the_live_engine_itself_accepts_such_graphs(house: TestHouse, context: C
         # A picture was never uploaded here.
         if isinstance(graph, DreamLayerError) or any(node["class_type"] == "LoadImage" for node in graph.values()):
             return
-        answer = house.ask_engine("POST", "/prompt", data=json.dumps({"prompt": graph}))
+        answer = stack.ask_engine("POST", "/prompt", data=json.dumps({"prompt": graph}))
         assert answer.status_code == 200, answer.text
         assert answer.json()["node_errors"] == {}
         accepted.append(answer.json()["prompt_id"])
-        house.ask_engine("POST", f"/api/jobs/{accepted[-1]}/cancel")
+        stack.ask_engine("POST", f"/api/jobs/{accepted[-1]}/cancel")
 
     check()
     assert len(accepted) >= 5

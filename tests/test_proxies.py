@@ -11,7 +11,7 @@ import txt2img_server
 from shared.settings import Settings
 from shared.web.backend import Backend
 from shared.web.proxies import client_address, parse_address
-from tests.finished import finish
+from tests.job_factory import finish
 
 Made = tuple[FlaskClient, Backend]
 PROXY = {"REMOTE_ADDR": "10.0.0.1"}

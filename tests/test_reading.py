@@ -5,20 +5,20 @@ from typing import Any
 
 import pytest
 
-from shared.defaults import choose_checkpoint
-from shared.engine.families import ModelFile
 from shared.errors import EngineUnavailable, InvalidPicture, InvalidValue
+from shared.models.defaults import choose_checkpoint
+from shared.models.detect import ModelFile
 from shared.schema.body import Txt2ImgBody
-from shared.schema.request import Enlarging, Lora
+from shared.schema.request import Lora, Upscale
 from shared.web.body import Fields
-from shared.web.reading.pictures import upload_name
-from shared.web.reading.requests import Context, read_img2img, read_txt2img
-from shared.web.reading.validate import MOST_PROBLEMS, validate
+from shared.web.parsing.pictures import upload_name
+from shared.web.parsing.requests import Context, read_img2img, read_txt2img
+from shared.web.parsing.validate import MOST_PROBLEMS, validate
 from starter import CHECKPOINT_NAME
-from tests.house import data_url, encoded
-from tests.page import UNIT, generation
-from tests.readings import HALF_MASK, IMAGE, PICTURE, URL, WHITE, context, picture, read, refused, reread, words
-from tests.shelf import FLUX, OWN, REFINER, SCHNELL, Shelf
+from tests.model_library import FLUX, OWN, REFINER, SCHNELL, WorkflowFolder
+from tests.parsing import HALF_MASK, IMAGE, PICTURE, URL, WHITE, context, picture, read, refused, reread, words
+from tests.payloads import UNIT, generation
+from tests.stack import data_url, encoded
 
 
 def test_what_is_left_out_has_the_usual_value() -> None:
@@ -115,11 +115,11 @@ def test_the_checkpoint_of_a_request_that_names_none() -> None:
     assert choose_checkpoint(None, [CHECKPOINT_NAME]) == CHECKPOINT_NAME
     assert choose_checkpoint(None, []) is None
     with pytest.raises(EngineUnavailable, match="no checkpoint"):
-        read_txt2img(Fields({"prompt": "x"}, {}), Context(None, Shelf(checkpoints=()), {}.get))
+        read_txt2img(Fields({"prompt": "x"}, {}), Context(None, WorkflowFolder(checkpoints=()), {}.get))
 
 
 def test_a_checkpoint_that_was_deleted_a_moment_ago_is_not_chosen() -> None:
-    class Late(Shelf):
+    class Late(WorkflowFolder):
         """Its list is a second old, unless a fresh one is asked for."""
 
         def names(self, folder: str, max_age: float = 1.0) -> list[str]:
@@ -230,24 +230,24 @@ def test_flux_takes_cfg_scale_for_guidance() -> None:
     assert (schnell.request.sampling.cfg, schnell.request.sampling.steps) == (1.0, 4)
     assert "cfg 1" in schnell.warnings[0]
     assert "no effect" in read(guidance=3).warnings[0]
-    assert words(model_name=FLUX).models.wide_latents
+    assert words(model_name=FLUX).models.latent_channels
 
 
 def test_a_model_in_parts_finds_its_parts_by_what_they_are() -> None:
     models = words(model_name="flux-alone").models
     assert (models.checkpoint, models.diffusion_model) == (None, "flux-alone.safetensors")
     assert (models.text_encoders, models.clip_type) == (("l.safetensors", "t5.safetensors"), "flux")
-    assert (models.vae, models.wide_latents) == ("ae.safetensors", True)
+    assert (models.vae, models.latent_channels) == ("ae.safetensors", True)
     assert words(model_name="flux-alone", text_encoders=["t5"], vae_name="ae").models.text_encoders == (
         "t5.safetensors",
     )
     error = None
     with pytest.raises(InvalidValue, match="t5xxl") as wrong:
-        read(Shelf(text_encoders=("l.safetensors",)), model_name="flux-alone")
+        read(WorkflowFolder(text_encoders=("l.safetensors",)), model_name="flux-alone")
     error = wrong.value
     assert error.field == "text_encoders"
     with pytest.raises(InvalidValue, match="16 channels"):
-        read(Shelf(vae=("sd.safetensors",)), model_name="flux-alone")
+        read(WorkflowFolder(vae=("sd.safetensors",)), model_name="flux-alone")
 
 
 def test_hires_fix() -> None:
@@ -267,7 +267,7 @@ def test_hires_fix() -> None:
     ).hires
     assert model is not None
     assert (model.size, model.latent_method) == ((1001, 1001), None)
-    assert model.enlarging == Enlarging((1008, 1008), model="4x-UltraSharp.pth")
+    assert model.upscale == Upscale((1008, 1008), model="4x-UltraSharp.pth")
     assert (model.sampling.steps, model.sampling.sampler, model.sampling.scheduler) == (3, "dpmpp_2m", "karras")
     assert refused(hires_fix=True, width=2048, hires_fix_upscale_factor=4).field == "hires_fix_upscale_factor"
     assert refused(hires_fix=True, hires_fix_upscale_method="resize-to").field == "hires_fix_resize_width"
@@ -275,7 +275,7 @@ def test_hires_fix() -> None:
 
 def test_upscaling_a_finished_picture() -> None:
     assert words(upscaler="4x-ultrasharp", upscale_factor=1.3, width=100).final_size == (130, 666)
-    assert words(upscaler="Lanczos").upscale == Enlarging((1024, 1024))
+    assert words(upscaler="Lanczos").upscale == Upscale((1024, 1024))
     assert refused(upscaler="Lanczos", width=4096, upscale_factor=8).field == "upscale_factor"
 
 
@@ -320,7 +320,7 @@ def test_preprocessors_of_custom_nodes_work_where_they_are_and_else_what_there_i
         assert says in wrong.message
         assert wrong.hint is not None
         assert wrong.hint.startswith("there is none, canny; ")
-    shelf = Shelf()
+    shelf = WorkflowFolder()
     shelf.nodes = ("OpenposePreprocessor",)
     # As large as the picture, if nothing else is said: its short side counts.
     for said, resolution in (({}, 384), ({"resolution": 256}, 256), ({"resolution": 256, "pixel_perfect": True}, 384)):

@@ -10,12 +10,12 @@ from PIL import Image, ImageColor, ImageDraw
 from shared.errors import InvalidPicture, InvalidValue
 from shared.schema.request import Img2ImgRequest
 from shared.web.body import Fields
-from shared.web.reading.pictures import upload_name
-from shared.web.reading.requests import Context, Reading, read_img2img
-from shared.web.reading.sources import AlphaUse
-from tests.house import encoded, open_rgb
-from tests.readings import HALF_MASK, PICTURE, WHITE, context, picture, read, reread
-from tests.shelf import OWN, PAINTER, Shelf
+from shared.web.parsing.pictures import upload_name
+from shared.web.parsing.requests import Context, ParsedRequest, read_img2img
+from shared.web.parsing.sources import AlphaUse
+from tests.model_library import OWN, PAINTER, WorkflowFolder
+from tests.parsing import HALF_MASK, PICTURE, WHITE, context, picture, read, reread
+from tests.stack import encoded, open_rgb
 
 
 def test_denoising_strength_depends_on_the_mask() -> None:
@@ -91,7 +91,7 @@ def test_what_is_drawn_covers_all_that_shows(mode: str, values: dict[str, Any]) 
 
 def test_a_graph_of_ones_own_gets_the_mask_with_its_greys() -> None:
     soft = encoded(Image.new("L", (64, 32), 90))
-    own = Context(OWN, Shelf(), {}.get, custom=True)
+    own = Context(OWN, WorkflowFolder(), {}.get, custom=True)
     request = read_img2img(Fields({"prompt": "x"}, {"image": PICTURE, "mask": soft}), own).request
     assert request.inpainting is not None
     assert open_rgb(request.inpainting.mask.png).getpixel((9, 9)) == (90, 90, 90)
@@ -216,8 +216,8 @@ def test_a_transparent_control_map_has_a_black_ground(unit: dict[str, Any], expe
 SHARED = AlphaUse(source=True, mask=True, shared=True)
 
 
-def own(files: dict[str, bytes], use: AlphaUse) -> Reading[Img2ImgRequest]:
-    return read_img2img(Fields({"prompt": "x"}, files), Context(OWN, Shelf(), {}.get, custom=True, alpha=use))
+def own(files: dict[str, bytes], use: AlphaUse) -> ParsedRequest[Img2ImgRequest]:
+    return read_img2img(Fields({"prompt": "x"}, files), Context(OWN, WorkflowFolder(), {}.get, custom=True, alpha=use))
 
 
 def alpha_at(content: bytes, *places: tuple[int, int]) -> list[int]:

@@ -12,7 +12,7 @@ import requests
 from PIL import Image, ImageChops
 
 from shared.settings import PREFIX, PROJECT_DIR
-from tests.house import TIMEOUT, TestHouse, open_rgb, read_stream
+from tests.stack import TIMEOUT, TestStack, open_rgb, read_stream
 
 README = (PROJECT_DIR / "README.md").read_text(encoding="utf-8")
 PORTS = {"5001": "TXT2IMG", "5002": "CONTROL", "5004": "IMG2IMG"}
@@ -26,10 +26,10 @@ def block(heading: str) -> str:
 
 
 @pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="needs bash and curl")
-def test_the_first_pictures(house: TestHouse, tmp_path: Path) -> None:
+def test_the_first_pictures(stack: TestStack, tmp_path: Path) -> None:
     script = block("The first pictures").replace(".venv/bin/python", sys.executable)
     for port, name in PORTS.items():
-        script = script.replace(f"localhost:{port}", f"localhost:{house.environ[f'{PREFIX}{name}_PORT']}")
+        script = script.replace(f"localhost:{port}", f"localhost:{stack.environ[f'{PREFIX}{name}_PORT']}")
     subprocess.run(["bash", "-euxc", script], cwd=tmp_path, check=True, timeout=TIMEOUT)
     red, green, half = (Image.open(tmp_path / f"{name}.png").convert("RGB") for name in ("red", "green", "half"))
     assert red.size == green.size == half.size == (128, 128)
@@ -54,7 +54,7 @@ def test_every_curl_command_shows_errors() -> None:
 
 
 @pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="needs bash and curl")
-def test_the_forms_for_windows(house: TestHouse, tmp_path: Path) -> None:
+def test_the_forms_for_windows(stack: TestStack, tmp_path: Path) -> None:
     match = re.search(r"^```bat\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     assert match is not None
     commands = match[1].replace("curl.exe", "curl").splitlines()
@@ -63,20 +63,20 @@ def test_the_forms_for_windows(house: TestHouse, tmp_path: Path) -> None:
         # Single quotes, backslashes and carets mean something else there; in PowerShell $, ` and a bare @ do too.
         assert not re.search(r"['\\^$`%]| @", command), command
         for port, name in PORTS.items():
-            command = command.replace(f"localhost:{port}", f"localhost:{house.environ[f'{PREFIX}{name}_PORT']}")
+            command = command.replace(f"localhost:{port}", f"localhost:{stack.environ[f'{PREFIX}{name}_PORT']}")
         subprocess.run(["bash", "-euc", command], cwd=tmp_path, check=True, timeout=TIMEOUT)
     for color in ("red", "green", "blue"):
         assert open_rgb((tmp_path / f"{color}.png").read_bytes()).size == (128, 128)
-    refused = commands[0].replace("localhost:5001", house.txt2img.removeprefix("http://")).replace("prompt=", "promt=")
+    refused = commands[0].replace("localhost:5001", stack.txt2img.removeprefix("http://")).replace("prompt=", "promt=")
     told = subprocess.run(["bash", "-euc", refused], cwd=tmp_path, timeout=TIMEOUT, capture_output=True, text=True)
     assert (told.returncode, "422" in told.stderr) == (22, True), told.stderr
     assert json.loads((tmp_path / "red.png").read_bytes())["status"] == "error"
 
 
 @pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="needs bash and curl")
-def test_the_three_ways_to_wait(house: TestHouse, tmp_path: Path) -> None:
+def test_the_three_ways_to_wait(stack: TestStack, tmp_path: Path) -> None:
     script = block("Jobs: wait, watch, or come back")
-    script = script.replace("localhost:5001", house.txt2img.removeprefix("http://"))
+    script = script.replace("localhost:5001", stack.txt2img.removeprefix("http://"))
     told = subprocess.run(
         ["bash", "-euc", script], cwd=tmp_path, check=True, timeout=TIMEOUT, capture_output=True, text=True
     ).stdout
@@ -89,11 +89,11 @@ def test_the_three_ways_to_wait(house: TestHouse, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="needs bash and curl")
-def test_more_than_a_prompt(house: TestHouse, tmp_path: Path) -> None:
-    house.picture(house.draw(prompt="a red circle on a blue background")).save(tmp_path / "red.png")
+def test_more_than_a_prompt(stack: TestStack, tmp_path: Path) -> None:
+    stack.picture(stack.draw(prompt="a red circle on a blue background")).save(tmp_path / "red.png")
     script = block("More than a prompt").replace(".venv/bin/python", sys.executable)
     for port, name in PORTS.items():
-        script = script.replace(f"localhost:{port}", f"localhost:{house.environ[f'{PREFIX}{name}_PORT']}")
+        script = script.replace(f"localhost:{port}", f"localhost:{stack.environ[f'{PREFIX}{name}_PORT']}")
     subprocess.run(["bash", "-euxc", script], cwd=tmp_path, check=True, timeout=TIMEOUT)
     batch = json.loads((tmp_path / "batch.json").read_text(encoding="utf-8"))
     assert [image["seed"] for image in batch["comfy_response"]["generated_images"]] == [7, 8]
@@ -104,10 +104,10 @@ def test_more_than_a_prompt(house: TestHouse, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="needs bash and curl")
-def test_custom_workflows(house: TestHouse, tmp_path: Path) -> None:
+def test_custom_workflows(stack: TestStack, tmp_path: Path) -> None:
     script = block("Custom workflows").replace(".venv/bin/python", sys.executable)
-    script = script.replace("localhost:5001", house.txt2img.removeprefix("http://"))
-    script = script.replace("data/workflows", str(house.data_dir / "workflows"))
+    script = script.replace("localhost:5001", stack.txt2img.removeprefix("http://"))
+    script = script.replace("data/workflows", str(stack.data_dir / "workflows"))
     told = subprocess.run(
         ["bash", "-euc", script], cwd=tmp_path, check=True, timeout=TIMEOUT, capture_output=True, text=True
     ).stdout
@@ -117,18 +117,18 @@ def test_custom_workflows(house: TestHouse, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="needs bash and curl")
-def test_recipes_in_pictures(house: TestHouse, tmp_path: Path) -> None:
-    script = block("Recipes in pictures").replace("localhost:5001", house.txt2img.removeprefix("http://"))
+def test_recipes_in_pictures(stack: TestStack, tmp_path: Path) -> None:
+    script = block("Recipes in pictures").replace("localhost:5001", stack.txt2img.removeprefix("http://"))
     told = subprocess.run(
         ["bash", "-euc", script], cwd=tmp_path, check=True, timeout=TIMEOUT, capture_output=True, text=True
     ).stdout
     recipe = json.loads(told)
     assert recipe["kind"] == "txt2img"
-    again = house.picture(house.draw(**recipe["parameters"]))
+    again = stack.picture(stack.draw(**recipe["parameters"]))
     assert again.tobytes() == open_rgb((tmp_path / "red.png").read_bytes()).tobytes()
 
 
-def test_the_events_have_the_fields_that_are_written_down(house: TestHouse) -> None:
+def test_the_events_have_the_fields_that_are_written_down(stack: TestStack) -> None:
     table = README[README.index("| event | fields |") :].split("\n\n")[0]
     documented = {
         name: set(re.findall(r"`(\w+)`", row.split("|")[2]))
@@ -146,10 +146,10 @@ def test_the_events_have_the_fields_that_are_written_down(house: TestHouse) -> N
     stream = {"headers": {"Accept": "text/event-stream"}, "stream": True, "timeout": TIMEOUT}
     # Of its first job, a service that has just begun may hear nothing while it is drawn.
     for _ in range(2):
-        watch(requests.post(f"{house.txt2img}/api/txt2img", json=fields, **stream))
-    job_id = house.submit(**{**fields, "steps": 400})
-    requests.delete(f"{house.txt2img}/api/jobs/{job_id}", timeout=TIMEOUT)
-    watch(requests.get(f"{house.txt2img}/api/jobs/{job_id}/events", **stream))
+        watch(requests.post(f"{stack.txt2img}/api/txt2img", json=fields, **stream))
+    job_id = stack.submit(**{**fields, "steps": 400})
+    requests.delete(f"{stack.txt2img}/api/jobs/{job_id}", timeout=TIMEOUT)
+    watch(requests.get(f"{stack.txt2img}/api/jobs/{job_id}/events", **stream))
     assert {"queued", "started", "progress", "preview", "image", "completed", "cancelled"} == seen.keys()
     for name, keys in seen.items():
         if name != "completed":

@@ -13,19 +13,17 @@ import requests
 from flask.testing import FlaskClient
 
 from shared.errors import InvalidValue, StorageFailed
-from shared.jobs.tables import State
+from shared.jobs.database import State
 from shared.settings import Settings
 from shared.web.addresses import Addresses
 from shared.web.app import create_app
 from shared.web.backend import Backend
-from shared.web.control import report
-from shared.web.control.bundle import KEPT, Bundles
-from shared.web.control.report import report_routes, run_ids
-from shared.web.control.report_text import COLUMNS, cell, readme, runs_csv
-from shared.web.control.run_form import run_body
-from tests.finished import REQUEST, finish
+from shared.web.routes import report
+from shared.web.routes.report import COLUMNS, KEPT, Bundles, cell, readme, report_routes, run_ids, runs_csv
+from shared.web.routes.runs import run_body
 from tests.golden_graphs import LORAS, draw
-from tests.house import TIMEOUT, TestHouse
+from tests.job_factory import REQUEST, finish
+from tests.stack import TIMEOUT, TestStack
 
 POST, GET = "/api/report-bundle", "/api/report-bundle/download"
 
@@ -176,11 +174,11 @@ def test_a_report_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_report_of_what_was_drawn(house: TestHouse) -> None:
-    reply = house.draw(prompt="=a red circle", width=64, height=64, steps=1)
-    made = requests.post(f"{house.report}{POST}", json={"run_ids": [reply["run_id"]]}, timeout=TIMEOUT)
+def test_a_report_of_what_was_drawn(stack: TestStack) -> None:
+    reply = stack.draw(prompt="=a red circle", width=64, height=64, steps=1)
+    made = requests.post(f"{stack.report}{POST}", json={"run_ids": [reply["run_id"]]}, timeout=TIMEOUT)
     assert made.status_code == 200, made.text
-    downloaded = requests.get(f"{house.report}{GET}", headers={"Origin": "http://localhost:8080"}, timeout=TIMEOUT)
+    downloaded = requests.get(f"{stack.report}{GET}", headers={"Origin": "http://localhost:8080"}, timeout=TIMEOUT)
     assert downloaded.headers["Access-Control-Allow-Origin"] == "http://localhost:8080"
     archive = opened(downloaded.content)
     (row,) = rows_of(archive.read("runs.csv"))

@@ -10,7 +10,7 @@ import pytest
 
 from shared.rights import close_to_others
 from shared.settings import PROJECT_DIR, Settings
-from tests.house import TestHouse
+from tests.stack import TestStack
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has the rights of the user's profile")
 
@@ -153,8 +153,8 @@ def test_a_service_that_was_started_by_hand_closes_what_it_finds_and_makes(tmp_p
     assert (mode(tmp_path / "data"), open_to_others(tmp_path / "data")) == (0o700, [])
 
 
-def test_all_that_runs_leaves_nothing_open(own_house: TestHouse) -> None:
-    own_house.draw(prompt="a red circle", width=64, height=64, steps=1)
-    assert mode(own_house.data_dir) == 0o700
-    assert open_to_others(own_house.data_dir) == []
-    assert list((own_house.data_dir / "output").rglob("*.png"))
+def test_all_that_runs_leaves_nothing_open(own_stack: TestStack) -> None:
+    own_stack.draw(prompt="a red circle", width=64, height=64, steps=1)
+    assert mode(own_stack.data_dir) == 0o700
+    assert open_to_others(own_stack.data_dir) == []
+    assert list((own_stack.data_dir / "output").rglob("*.png"))

@@ -8,17 +8,16 @@ import pytest
 import requests
 from flask.testing import FlaskClient
 
-from shared.jobs.tables import State
+from shared.jobs.database import State
 from shared.settings import Settings
 from shared.web.addresses import Addresses
 from shared.web.app import create_app
 from shared.web.backend import Backend
-from shared.web.control.run_form import run_body
-from shared.web.control.runs import measure, run_routes
-from shared.web.native import image_routes
-from tests.finished import REQUEST, finish
+from shared.web.routes.generate import image_routes
+from shared.web.routes.runs import measure, run_body, run_routes
 from tests.golden_graphs import LORAS, UNIT, draw
-from tests.house import TIMEOUT, TestHouse
+from tests.job_factory import REQUEST, finish
+from tests.stack import TIMEOUT, TestStack
 
 BASE = "http://localhost:5005"
 # What the page reads, and of which type.
@@ -151,24 +150,24 @@ def test_a_picture_is_converted_to_what_its_name_ends_in(backend: Backend, clien
     assert client.get(f"/api/images/{name}.gif").status_code == 404
 
 
-def test_what_was_drawn_is_a_run_until_it_is_removed(house: TestHouse) -> None:
-    reply = house.draw(prompt="a red circle", width=64, height=64, steps=1, seed=5)
-    runs = requests.get(f"{house.runs}/api/runs", headers={"Origin": "http://localhost:8080"}, timeout=TIMEOUT)
+def test_what_was_drawn_is_a_run_until_it_is_removed(stack: TestStack) -> None:
+    reply = stack.draw(prompt="a red circle", width=64, height=64, steps=1, seed=5)
+    runs = requests.get(f"{stack.runs}/api/runs", headers={"Origin": "http://localhost:8080"}, timeout=TIMEOUT)
     assert runs.headers["Access-Control-Allow-Origin"] == "http://localhost:8080"
     for run in runs.json()["runs"]:
         has_every_key(run)
     (run,) = [run for run in runs.json()["runs"] if run["run_id"] == reply["run_id"]]
     assert (run["prompt"], run["seed"], run["width"]) == ("a red circle", 5, 64)
-    url = f"{house.txt2img}/api/images/{run['generated_images'][0]}"
+    url = f"{stack.txt2img}/api/images/{run['generated_images'][0]}"
     assert requests.get(url, timeout=TIMEOUT).status_code == 200
-    assert requests.delete(f"{house.runs}/api/runs/{run['run_id']}", timeout=TIMEOUT).json()["status"] == "success"
+    assert requests.delete(f"{stack.runs}/api/runs/{run['run_id']}", timeout=TIMEOUT).json()["status"] == "success"
     assert requests.get(url, timeout=TIMEOUT).status_code == 404
-    listed = requests.get(f"{house.runs}/api/runs", timeout=TIMEOUT).json()["runs"]
+    listed = requests.get(f"{stack.runs}/api/runs", timeout=TIMEOUT).json()["runs"]
     assert reply["run_id"] not in [run["run_id"] for run in listed]
 
 
-def test_an_unfinished_run_is_not_removed(house: TestHouse) -> None:
-    job_id = house.submit(prompt="a red circle", width=64, height=64, steps=400)
-    refused = requests.delete(f"{house.runs}/api/runs/{job_id}", timeout=TIMEOUT)
+def test_an_unfinished_run_is_not_removed(stack: TestStack) -> None:
+    job_id = stack.submit(prompt="a red circle", width=64, height=64, steps=400)
+    refused = requests.delete(f"{stack.runs}/api/runs/{job_id}", timeout=TIMEOUT)
     assert (refused.status_code, refused.json()["error"]["code"]) == (409, "not_finished")
-    requests.delete(f"{house.txt2img}/api/jobs/{job_id}", timeout=TIMEOUT)
+    requests.delete(f"{stack.txt2img}/api/jobs/{job_id}", timeout=TIMEOUT)

@@ -2,11 +2,11 @@
 
 import pytest
 
-from shared.web.reading.samplers import read_sampler, read_scheduler
-from tests.shelf import Shelf
+from shared.web.parsing.sampling import read_sampler, read_scheduler
+from tests.model_library import WorkflowFolder
 
-SAMPLERS = Shelf().choices("KSampler", "sampler_name")
-SCHEDULERS = Shelf().choices("KSampler", "scheduler")
+SAMPLERS = WorkflowFolder().choices("KSampler", "sampler_name")
+SCHEDULERS = WorkflowFolder().choices("KSampler", "scheduler")
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

@@ -12,7 +12,7 @@ import requests
 
 from shared.settings import PREFIX, PROJECT_DIR
 from tests.conftest import free_ports, launcher_environment
-from tests.house import TIMEOUT, TestHouse, wait_for_health
+from tests.stack import TIMEOUT, TestStack, wait_for_health
 
 # Seconds for an answer that nothing holds up: the engine works meanwhile, on all cores.
 PATIENCE = 15
@@ -36,12 +36,12 @@ def test_without_waitress_it_serves_with_a_loud_warning(tmp_path: Path) -> None:
     assert "not made for real use" in errors
 
 
-def test_health_answers_while_every_waiting_place_is_taken(tmp_path: Path, house: TestHouse) -> None:
+def test_health_answers_while_every_waiting_place_is_taken(tmp_path: Path, stack: TestStack) -> None:
     (port,) = free_ports(1)
     environ = {
-        **house.environ,
+        **stack.environ,
         f"{PREFIX}TXT2IMG_PORT": str(port),
-        **house.settings_to_share_the_engine(),
+        **stack.settings_to_share_the_engine(),
         f"{PREFIX}THREADS": "8",
         f"{PREFIX}WAITERS": "2",
         f"{PREFIX}STREAMS": "2",
@@ -78,13 +78,13 @@ def test_health_answers_while_every_waiting_place_is_taken(tmp_path: Path, house
     assert busy.json()["error"]["code"] == "busy"
 
 
-def test_past_its_limits_a_service_says_so_and_everything_else_still_answers(tmp_path: Path, house: TestHouse) -> None:
+def test_past_its_limits_a_service_says_so_and_everything_else_still_answers(tmp_path: Path, stack: TestStack) -> None:
     """With every place taken and the queue full: what does not wait is answered as if nothing were going on."""
     (port,) = free_ports(1)
     environ = {
-        **house.environ,
+        **stack.environ,
         f"{PREFIX}TXT2IMG_PORT": str(port),
-        **house.settings_to_share_the_engine(),
+        **stack.settings_to_share_the_engine(),
         f"{PREFIX}DATABASE_URL": f"sqlite:///{tmp_path / 'jobs.sqlite'}",
         f"{PREFIX}THREADS": "8",
         f"{PREFIX}WAITERS": "2",
@@ -139,12 +139,12 @@ def test_past_its_limits_a_service_says_so_and_everything_else_still_answers(tmp
         service.wait(timeout=15)
 
 
-def test_finished_jobs_are_kept_as_long_as_the_settings_say(tmp_path: Path, house: TestHouse) -> None:
+def test_finished_jobs_are_kept_as_long_as_the_settings_say(tmp_path: Path, stack: TestStack) -> None:
     (port,) = free_ports(1)
     environ = {
-        **house.environ,
+        **stack.environ,
         f"{PREFIX}TXT2IMG_PORT": str(port),
-        **house.settings_to_share_the_engine(),
+        **stack.settings_to_share_the_engine(),
         f"{PREFIX}DATABASE_URL": f"sqlite:///{tmp_path / 'jobs.sqlite'}",
     }
     url = f"http://127.0.0.1:{port}"
@@ -175,12 +175,12 @@ def test_finished_jobs_are_kept_as_long_as_the_settings_say(tmp_path: Path, hous
         second.wait(timeout=15)
 
 
-def test_a_request_that_takes_too_long_is_a_504_with_the_jobs_id(house: TestHouse) -> None:
+def test_a_request_that_takes_too_long_is_a_504_with_the_jobs_id(stack: TestStack) -> None:
     (port,) = free_ports(1)
     environ = {
-        **house.environ,
+        **stack.environ,
         f"{PREFIX}TXT2IMG_PORT": str(port),
-        **house.settings_to_share_the_engine(),
+        **stack.settings_to_share_the_engine(),
         f"{PREFIX}REQUEST_TIMEOUT": "0.2",
     }
     service = subprocess.Popen([sys.executable, "txt2img_server.py"], cwd=PROJECT_DIR, env=environ)
@@ -197,6 +197,6 @@ def test_a_request_that_takes_too_long_is_a_504_with_the_jobs_id(house: TestHous
     assert response.status_code == 504
     error = response.json()["error"]
     assert error["code"] == "wait_expired"
-    # The job goes on, though the service that took it is gone: another adopts it.
+    # The job goes on, though the service that took it is gone: another reclaims it.
     assert error["url"] == f"http://127.0.0.1:{port}/api/jobs/{error['job_id']}"
-    assert house.wait_for_job(error["job_id"])["state"] == "completed"
+    assert stack.wait_for_job(error["job_id"])["state"] == "completed"

@@ -19,13 +19,13 @@ from waitress import wasyncore
 
 from shared.errors import SetupError
 from shared.settings import Settings
-from shared.web.channel import TOO_LATE
-from shared.web.connections import Limits, Phase
-from shared.web.guard import OPEN, RESTRICTIONS
 from shared.web.key_tries import AT_ONCE
-from shared.web.serve import addresses, bind, is_short, make_server
-from shared.web.serving import MOST_FAULTS, NO_ROOM
-from tests.page import ORIGIN
+from shared.web.security import OPEN, RESTRICTIONS
+from shared.web.server.channel import TOO_LATE
+from shared.web.server.connections import Limits, Phase
+from shared.web.server.loop import MOST_FAULTS, NO_ROOM
+from shared.web.server.run import addresses, bind, is_short, make_server
+from tests.payloads import ORIGIN
 from tests.served import PATIENCE, Served, needs_ipv6, read_all, serving, wait_until
 
 # So short that whatever they wrongly apply to is cut within a test.
@@ -615,7 +615,7 @@ def test_a_machine_without_ipv6_is_served(monkeypatch: pytest.MonkeyPatch) -> No
             raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
         return usual(family, *more, **named)
 
-    monkeypatch.setattr("shared.web.serve.socket.socket", without)
+    monkeypatch.setattr("shared.web.server.run.socket.socket", without)
     (sock,) = bind("127.0.0.1", 0)
     assert sock.getsockname()[0] == "127.0.0.1"
     sock.close()

@@ -9,12 +9,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from flask.testing import FlaskClient
 
-from shared.jobs.tables import JobRow
+from shared.jobs.database import JobRow
 from shared.settings import Settings
-from shared.web.addresses import Addresses
+from shared.web.addresses import Addresses, Signer, signer_of
 from shared.web.backend import Backend
-from shared.web.signing import Signer, signer_of
-from tests.finished import finish
+from tests.job_factory import finish
 from tests.test_openapi import SERVICES
 
 KEY = "correct horse battery"

@@ -10,7 +10,7 @@ import pytest
 
 import txt2img_server
 from shared.errors import InvalidPicture, InvalidValue
-from shared.jobs.tables import NewJob, State
+from shared.jobs.database import NewJob, State
 from shared.schema.body import ControlUnitBody, ExtrasBody, Img2ImgBody, Txt2ImgBody, UpscaleBody
 from shared.schema.replies import AcceptedReply
 from shared.schema.request import Lora
@@ -18,12 +18,12 @@ from shared.schema.spellings import CONTROL_NET, CONTROL_UNIT, GENERATION, LORA,
 from shared.settings import Settings
 from shared.web.backend import Backend
 from shared.web.body import Fields
-from shared.web.reading.requests import read_img2img, read_txt2img
-from shared.web.reading.validate import ignored, known_names
+from shared.web.parsing.requests import read_img2img, read_txt2img
+from shared.web.parsing.validate import ignored, known_names
 from shared.web.reply import LONGEST_HEADER, warnings_header
-from tests.readings import PICTURE, URL, context, read, refused, reread, words
+from tests.parsing import PICTURE, URL, context, read, refused, reread, words
 from tests.test_named import named
-from workflows.named import read_workflow
+from workflows.templates import read_workflow
 
 GLOW, INK = "glow.safetensors", "style/Ink.safetensors"
 

@@ -4,11 +4,10 @@ import random
 
 import pytest
 
-from shared.engine.families import ModelFile
 from shared.errors import EngineUnavailable
-from shared.web.control.prompts import KINDS, Kind, suggest
-from shared.web.control.starter_prompts import UNWANTED, suggest_known
-from shared.web.reading.starter_words import unknown_words
+from shared.models.detect import ModelFile
+from shared.web.parsing.starter_words import unknown_words
+from shared.web.routes.fetch_prompt import KINDS, UNWANTED, Kind, suggest, suggest_known
 from starter import CHECKPOINT_NAME, INPAINTING_NAME, PASTEL_NAME
 from starter.tokenizer import words
 from starter.words import VOCABULARY, is_grammar, synonyms

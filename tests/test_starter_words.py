@@ -10,14 +10,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
-from shared.defaults import is_starter
-from shared.engine.families import STARTER_MARK, ModelFile, TextEncoder, classify
-from shared.engine.headers import Header
-from shared.prompts import EmbeddingFiles
+from shared.metadata.prompt_syntax import EmbeddingFiles
+from shared.models.defaults import is_starter
+from shared.models.detect import STARTER_MARK, ModelFile, TextEncoder, classify
+from shared.models.safetensors import Header
 from shared.web.body import Fields
 from shared.web.custom import unknown_to_starter
-from shared.web.reading.requests import Context, read_img2img, read_txt2img
-from shared.web.reading.starter_words import means_nothing, unknown_words, vocabulary
+from shared.web.parsing.requests import Context, read_img2img, read_txt2img
+from shared.web.parsing.starter_words import means_nothing, unknown_words, vocabulary
 from starter import CHECKPOINT_NAME, CHECKPOINT_NAMES
 from starter.assemble import FINGERPRINT
 from starter.tokenizer import LONGEST, is_known, tokens, words
@@ -26,14 +26,14 @@ from tests.conftest import COMFYUI_DIR
 from tests.control import Control
 from tests.engine_prompts import EnginePrompts
 from tests.foreign_graphs import api, plain
-from tests.readings import PICTURE, context, read
-from tests.shelf import OWN, Shelf
-from workflows.foreign import read_graph
+from tests.model_library import OWN, WorkflowFolder
+from tests.parsing import PICTURE, context, read
+from workflows.imported import read_graph
 
 FILES = EmbeddingFiles(["dream-layer-ruby.safetensors"])
 LOADER = "CheckpointLoaderSimple"
-KIT = Shelf(checkpoints=(OWN, *sorted(CHECKPOINT_NAMES)))
-# Rows of the table that say nothing of a picture.
+KIT = WorkflowFolder(checkpoints=(OWN, *sorted(CHECKPOINT_NAMES)))
+# Rows of the table that print_status nothing of a picture.
 SILENT = {0, *(ROWS[TOKEN_IDS[word][0]] for row in (*VOCABULARY["grammar"], ",") for word in row.split())}
 # END stands behind each prompt anyway.
 SILENT |= {ROWS[49406], ROWS[49407]}
@@ -60,7 +60,7 @@ def heard(text: str) -> bool:
     return not SILENT.issuperset(ROWS.get(token, 0) for token in encoder()(text)["input_ids"])
 
 
-def warned(model: str | None = CHECKPOINT_NAME, shelf: Shelf = KIT, **sent: Any) -> list[str]:
+def warned(model: str | None = CHECKPOINT_NAME, shelf: WorkflowFolder = KIT, **sent: Any) -> list[str]:
     return [each for each in read(shelf, model_name=model, **sent).warnings if "It knows" in each]
 
 
@@ -133,7 +133,7 @@ def test_weights_are_taken_off_as_the_engine_takes_them_off(text: str) -> None:
         ("RED Circle, on the Left of: a BLUE square!!! (star:1.3) [ring] {heart}", []),
         ("an orange-and-pink_triangle; plain/solid. -- 'a' \u201cdisc\u201d \u2026", []),
         ("please draw me a picture of a golden star", []),
-        ("a lighthouse in a STORM, a Lighthouse", ["lighthouse", "storm"]),
+        ("a lighthouse in a STORM, a Lighthouse", ["lighthouse", "chaos"]),
         ("red circles and two blue hearts", ["circles", "two", "hearts"]),
         ("ein roter Kreis", ["ein", "roter", "kreis"]),
         (
@@ -154,7 +154,7 @@ def test_weights_are_taken_off_as_the_engine_takes_them_off(text: str) -> None:
         # Weights cut a word in two.
         ("(re)d", ["re", "d"]),
         ("embedding:dream-layer-ruby on white", []),
-        ("(embedding:dream-layer-ruby:1.2) house, dog", ["dog"]),
+        ("(embedding:dream-layer-ruby:1.2) stack, dog", ["dog"]),
         ("", []),
         ("123 !!! ???", ["123"]),
     ],

@@ -1,4 +1,4 @@
-"""The table of jobs: order, one end for each job, adoption, and what two processes at once may do to it."""
+"""The table of jobs: order, one end for each job, reclaiming, and what two processes at once may do to it."""
 
 import threading
 import time
@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from shared.errors import QueueFull
+from shared.jobs.database import JobRow, JobUpdate, NewJob, State
 from shared.jobs.store import Store
-from shared.jobs.tables import JobRow, NewJob, Report, State
 
 MANY = 10_000
 ERROR = {"status": "error", "message": "no", "error": {"code": "generation_failed"}}
@@ -57,7 +57,7 @@ def names(store: Store, row: JobRow) -> list[str]:
 
 
 def start(store: Store, row: JobRow, owner: str = "me") -> None:
-    store.save(owner, [Report(row.id, 5.0, [("started", {"attempt": 1})])])
+    store.save(owner, [JobUpdate(row.id, 5.0, [("started", {"attempt": 1})])])
 
 
 def test_a_job_is_there_for_every_process_and_after_a_restart(
@@ -111,12 +111,12 @@ def test_nothing_is_told_of_a_job_after_its_end(store: Store) -> None:
     row, other = add(store), add(store)
     store.cancel(row.id, ERROR)
     # Whoever runs a job may report on it before he hears that it was cancelled.
-    late = Report(row.id, 5.0, [("progress", {"step": 1}), ("preview", {"image": "data:"})])
-    store.save("me", [late, Report(other.id, None, [("progress", {"step": 2})])])
+    late = JobUpdate(row.id, 5.0, [("progress", {"step": 1}), ("preview", {"image": "data:"})])
+    store.save("me", [late, JobUpdate(other.id, None, [("progress", {"step": 2})])])
     assert names(store, row) == ["queued", "cancelled"]
     assert names(store, other) == ["queued", "progress"]
     store.remove(row.id, lambda _: None)
-    store.save("me", [late, Report(other.id, None, [("progress", {"step": 3})])])
+    store.save("me", [late, JobUpdate(other.id, None, [("progress", {"step": 3})])])
     assert names(store, other) == ["queued", "progress", "progress"]
 
 
@@ -147,18 +147,18 @@ def test_orphans_are_adopted_once_and_in_order(store: Store, open_store: Callabl
     rows = [add(store, "dead") for _ in range(4)]
     start(store, rows[0], "dead")
     store.finish(rows[1], "dead", State.COMPLETED)
-    heir, late = open_store(), open_store()
-    heir.beat("heir")
-    assert heir.adopt("heir", time.time() - 60) == []
+    successor, late = open_store(), open_store()
+    successor.beat("successor")
+    assert successor.reclaim("successor", time.time() - 60) == []
     store.leave("dead")
-    adopted = heir.adopt("heir", time.time() - 60)
-    assert [row.id for row in adopted] == [rows[0].id, rows[2].id, rows[3].id]
-    assert [row.state for row in adopted] == [State.RUNNING, State.QUEUED, State.QUEUED]
-    assert {row.owner for row in adopted} == {"heir"}
-    assert late.adopt("late", time.time() - 60) == []
-    assert heir.adopt("heir", time.time() - 60) == []
+    reclaimed = successor.reclaim("successor", time.time() - 60)
+    assert [row.id for row in reclaimed] == [rows[0].id, rows[2].id, rows[3].id]
+    assert [row.state for row in reclaimed] == [State.RUNNING, State.QUEUED, State.QUEUED]
+    assert {row.owner for row in reclaimed} == {"successor"}
+    assert late.reclaim("late", time.time() - 60) == []
+    assert successor.reclaim("successor", time.time() - 60) == []
     assert not store.finish(rows[0], "dead", State.COMPLETED)
-    assert store.finish(rows[0], "heir", State.COMPLETED)
+    assert store.finish(rows[0], "successor", State.COMPLETED)
 
 
 def test_whoever_is_silent_for_too_long_is_dead(store: Store) -> None:
@@ -168,9 +168,9 @@ def test_whoever_is_silent_for_too_long_is_dead(store: Store) -> None:
     silent_since = time.time()
     store.beat("alive")
     alive = add(store, "alive")
-    assert [each.id for each in store.adopt("alive", silent_since)] == [row.id]
+    assert [each.id for each in store.reclaim("alive", silent_since)] == [row.id]
     store.beat("slow")
-    assert store.adopt("slow", silent_since) == []
+    assert store.reclaim("slow", silent_since) == []
     assert store.unfinished([row.id, alive.id], "alive") == {row.id, alive.id}
 
 
@@ -182,9 +182,9 @@ def test_a_heartbeat_ahead_of_now_is_no_sign_of_life(store: Store, monkeypatch: 
             clock.setattr(time, "time", lambda ahead=ahead: now() + ahead)
             store.beat(owner)
             rows[owner] = add(store, owner)
-    adopted = store.adopt("new owner", time.time() - 8)
-    assert [row.id for row in adopted] == [rows["killed before the clock was set back"].id]
-    assert store.adopt("new owner", time.time() - 8) == []
+    reclaimed = store.reclaim("new owner", time.time() - 8)
+    assert [row.id for row in reclaimed] == [rows["killed before the clock was set back"].id]
+    assert store.reclaim("new owner", time.time() - 8) == []
 
 
 def test_many_heirs_at_once_adopt_each_job_once(store: Store, open_store: Callable[[], Store]) -> None:
@@ -192,14 +192,14 @@ def test_many_heirs_at_once_adopt_each_job_once(store: Store, open_store: Callab
     heirs = [open_store() for _ in range(4)]
     at_once = threading.Barrier(len(heirs))
 
-    def adopt(index: int) -> list[str]:
-        heirs[index].beat(f"heir {index}")
+    def reclaim(index: int) -> list[str]:
+        heirs[index].beat(f"successor {index}")
         at_once.wait()
-        return [row.id for row in heirs[index].adopt(f"heir {index}", time.time() - 60)]
+        return [row.id for row in heirs[index].reclaim(f"successor {index}", time.time() - 60)]
 
     with ThreadPoolExecutor(len(heirs)) as pool:
-        adopted = list(pool.map(adopt, range(len(heirs))))
-    assert [each for part in adopted for each in part] == [row.id for row in rows]
+        reclaimed = list(pool.map(reclaim, range(len(heirs))))
+    assert [each for part in reclaimed for each in part] == [row.id for row in rows]
 
 
 def test_an_idempotency_key_is_taken_once(store: Store, open_store: Callable[[], Store]) -> None:
@@ -226,8 +226,8 @@ def test_a_full_queue_takes_nothing_but_knows_what_it_took(store: Store) -> None
 
 def test_events_are_replayed_from_any_point(store: Store) -> None:
     row, other = add(store), add(store)
-    store.save("me", [Report(row.id, None, [("progress", {"step": step}) for step in range(3)])])
-    store.save("me", [Report(other.id, None, [("progress", {"step": 9})])])
+    store.save("me", [JobUpdate(row.id, None, [("progress", {"step": step}) for step in range(3)])])
+    store.save("me", [JobUpdate(other.id, None, [("progress", {"step": 9})])])
     events = store.events_after(row.id, 0)
     assert events[0].data == {"position": 0}
     assert [event.data["step"] for event in events[1:]] == [0, 1, 2]
@@ -240,7 +240,7 @@ def test_events_are_replayed_from_any_point(store: Store) -> None:
 def test_only_the_newest_preview_is_kept_and_none_at_the_end(store: Store) -> None:
     row, other = add(store), add(store)
     for image in ("one", "two"):
-        store.save("me", [Report(each.id, None, [("preview", {"image": image})]) for each in (row, other)])
+        store.save("me", [JobUpdate(each.id, None, [("preview", {"image": image})]) for each in (row, other)])
     assert names(store, row) == ["queued", "preview"]
     assert store.events_after(row.id, 0)[-1].data == {"image": "two"}
     store.finish(row, "me", State.COMPLETED)

@@ -13,9 +13,9 @@ import pytest
 from flask import Request
 from werkzeug.test import EnvironBuilder
 
-from shared.jobs.bells import Bell
+from shared.jobs.database import Event, JobRow, JobUpdate, NewJob, State
+from shared.jobs.notify import Subscription
 from shared.jobs.store import Store
-from shared.jobs.tables import Event, JobRow, NewJob, Report, State
 from shared.web import stream as module
 from shared.web.stream import event_stream
 from shared.web.waiting import wants_stream
@@ -56,11 +56,13 @@ def watch(
     job: JobRow,
     after: int = 0,
     *,
-    bell: Bell | None = None,
+    subscription: Subscription | None = None,
     over: Callable[[], bool] = never,
     waiting: Callable[[], dict[str, Any] | None] = lambda: None,
 ) -> Iterator[str]:
-    stream = event_stream(store, job.id, after, bell or Bell(), dress=dressed, waiting=waiting, over=over)
+    stream = event_stream(
+        store, job.id, after, subscription or Subscription(), dress=dressed, waiting=waiting, over=over
+    )
     assert next(stream) == "retry: 2000\n\n"
     return stream
 
@@ -72,7 +74,7 @@ def read(frame: str) -> tuple[int | None, str, dict[str, Any]]:
 
 
 def progress(store: Store, job: JobRow, step: int) -> None:
-    store.save("me", [Report(job.id, None, [("progress", {"step": step})])])
+    store.save("me", [JobUpdate(job.id, None, [("progress", {"step": step})])])
 
 
 def test_a_stream_tells_everything_and_ends_with_the_last_event(store: Store, job: JobRow) -> None:
@@ -103,13 +105,13 @@ def test_what_happens_in_another_process_is_seen_without_a_bell(store: Store, jo
 
 def test_a_bell_wakes_a_stream_at_once(store: Store, job: JobRow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOOK", 30.0)
-    bell = Bell()
-    stream = watch(store, job, bell=bell)
+    subscription = Subscription()
+    stream = watch(store, job, subscription=subscription)
     next(stream)
 
     def end() -> None:
         store.finish(job, "me", State.COMPLETED)
-        bell.ring(None)
+        subscription.notify(None)
 
     threading.Timer(0.1, end).start()
     begun = time.monotonic()

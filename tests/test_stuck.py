@@ -9,36 +9,38 @@ import pytest
 from flask.testing import FlaskClient
 
 from shared.engine.client import EngineClient
-from shared.jobs import conductor, stuck
+from shared.jobs import runner, stuck
+from shared.jobs.database import State
 from shared.jobs.stuck import StuckJobs
-from shared.jobs.tables import State
 from shared.settings import Settings
 from shared.web.app import create_app
 from shared.web.backend import Backend
-from shared.web.ready import ready_routes
-from tests.desk import Desk, OpenDesk, new_job, wait_for, wait_until_drawn
+from shared.web.routes.ready import ready_routes
 from tests.fake_engine import HELD, FakeEngine
+from tests.harness import Harness, OpenHarness, new_job, wait_for, wait_until_drawn
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conductor, "SURVEY_HEARD", 0.1)
+    monkeypatch.setattr(runner, "RECONCILE_CONNECTED", 0.1)
     monkeypatch.setattr(stuck, "LOOK", 0.02)
 
 
-def busy_with_a_cancelled_job(desk: Desk, engine: FakeEngine) -> str:
+def busy_with_a_cancelled_job(harness: Harness, engine: FakeEngine) -> str:
     """Its id; the engine works on it for ever."""
     engine.seconds, engine.deaf = HELD, True
-    job_id = desk.submit()
+    job_id = harness.submit()
     wait_until_drawn(engine, job_id)
-    assert desk.conductor.cancel(job_id)
+    assert harness.runner.cancel(job_id)
     wait_for(lambda: job_id in engine.cancelled, "the engine was not told")
     return job_id
 
 
-def test_the_engine_is_started_again_for_a_cancelled_job_and_nobody_is_blamed(desk: Desk, engine: FakeEngine) -> None:
-    cancelled = busy_with_a_cancelled_job(desk, engine)
-    after = [desk.submit(), desk.submit()]
+def test_the_engine_is_started_again_for_a_cancelled_job_and_nobody_is_blamed(
+    harness: Harness, engine: FakeEngine
+) -> None:
+    cancelled = busy_with_a_cancelled_job(harness, engine)
+    after = [harness.submit(), harness.submit()]
     wait_for(lambda: engine.submitted == [cancelled, *after], "the others wait in the engine")
     # Its queue is looked at once more with all of them in it.
     wait_for(lambda: engine.cancelled.count(cancelled) > 5, "the queue is not looked at")
@@ -49,11 +51,11 @@ def test_the_engine_is_started_again_for_a_cancelled_job_and_nobody_is_blamed(de
         engine.seconds, engine.deaf = 0.05, False
         engine.forget_everything()
 
-    watch = StuckJobs(desk.client, desk.store, 0.5, restart)
+    watch = StuckJobs(harness.client, harness.store, 0.5, restart)
     begun = time.monotonic()
     watch.start()
     try:
-        rows = [desk.wait(job_id) for job_id in after]
+        rows = [harness.wait(job_id) for job_id in after]
     finally:
         watch.stop()
     assert time.monotonic() - begun >= 0.5
@@ -62,33 +64,33 @@ def test_the_engine_is_started_again_for_a_cancelled_job_and_nobody_is_blamed(de
     assert engine.begun == [cancelled, *after]
 
 
-def test_a_cancelled_job_that_was_removed_is_not_forgotten(desk: Desk, engine: FakeEngine) -> None:
-    cancelled = busy_with_a_cancelled_job(desk, engine)
+def test_a_cancelled_job_that_was_removed_is_not_forgotten(harness: Harness, engine: FakeEngine) -> None:
+    cancelled = busy_with_a_cancelled_job(harness, engine)
     reasons: list[str] = []
-    watch = StuckJobs(desk.client, desk.store, 0.0, lambda reason: reasons.append(reason))
+    watch = StuckJobs(harness.client, harness.store, 0.0, lambda reason: reasons.append(reason))
     watch._patience = 3600
     watch.look()
-    desk.archive.forget(desk.row(cancelled))
-    assert desk.store.get(cancelled) is None
+    harness.archive.forget(harness.row(cancelled))
+    assert harness.store.get(cancelled) is None
     watch._patience = 0.0
     watch.look()
     assert len(reasons) == 1
 
 
-def test_what_runs_and_was_not_cancelled_is_left_alone(desk: Desk, engine: FakeEngine) -> None:
+def test_what_runs_and_was_not_cancelled_is_left_alone(harness: Harness, engine: FakeEngine) -> None:
     reasons: list[str] = []
-    watch = StuckJobs(desk.client, desk.store, 0.0, lambda reason: reasons.append(reason))
+    watch = StuckJobs(harness.client, harness.store, 0.0, lambda reason: reasons.append(reason))
     engine.seconds = HELD
-    running = desk.submit()
+    running = harness.submit()
     wait_until_drawn(engine, running)
     watch.look()
-    desk.conductor.cancel(running)
+    harness.runner.cancel(running)
     # It looks for an interruption between two steps.
     engine.seconds = 0.05
     wait_for(lambda: engine.running is None, "it was not interrupted")
     engine.seconds = HELD
     stranger = new_job()
-    desk.client.submit(stranger.id, dict(stranger.spec["graph"]), "theirs", 1.0)
+    harness.client.submit(stranger.id, dict(stranger.spec["graph"]), "theirs", 1.0)
     wait_until_drawn(engine, stranger.id)
     watch.look()
     watch.look()
@@ -96,16 +98,16 @@ def test_what_runs_and_was_not_cancelled_is_left_alone(desk: Desk, engine: FakeE
 
 
 def test_a_job_of_which_the_engine_was_never_told_that_it_is_cancelled_is_only_interrupted(
-    open_desk: OpenDesk, engine: FakeEngine
+    open_harness: OpenHarness, engine: FakeEngine
 ) -> None:
     """Its service died between the two."""
     engine.seconds = HELD
-    desk = open_desk()
-    job_id = desk.submit()
+    harness = open_harness()
+    job_id = harness.submit()
     wait_until_drawn(engine, job_id)
-    assert desk.store.cancel(job_id, {})
+    assert harness.store.cancel(job_id, {})
     reasons: list[str] = []
-    watch = StuckJobs(desk.client, desk.store, 3600, lambda reason: reasons.append(reason))
+    watch = StuckJobs(harness.client, harness.store, 3600, lambda reason: reasons.append(reason))
     watch.look()
     engine.seconds = 0.05
     wait_for(lambda: engine.running is None, "it was not interrupted")
@@ -113,10 +115,10 @@ def test_a_job_of_which_the_engine_was_never_told_that_it_is_cancelled_is_only_i
 
 
 def test_of_an_engine_of_others_it_is_said_once_what_to_do(
-    desk: Desk, engine: FakeEngine, caplog: pytest.LogCaptureFixture
+    harness: Harness, engine: FakeEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cancelled = busy_with_a_cancelled_job(desk, engine)
-    watch = StuckJobs(desk.client, desk.store, 0.0, None)
+    cancelled = busy_with_a_cancelled_job(harness, engine)
+    watch = StuckJobs(harness.client, harness.store, 0.0, None)
     with caplog.at_level(logging.WARNING, "shared.jobs.stuck"):
         for _ in range(3):
             watch.look()
@@ -131,16 +133,16 @@ def ready(backend: Backend) -> FlaskClient:
 
 @pytest.mark.parametrize("ours", [True, False])
 def test_readiness_tells_of_a_job_that_does_not_let_go(
-    tmp_path: Path, desk: Desk, engine: FakeEngine, ours: bool
+    tmp_path: Path, harness: Harness, engine: FakeEngine, ours: bool
 ) -> None:
-    cancelled = busy_with_a_cancelled_job(desk, engine)
+    cancelled = busy_with_a_cancelled_job(harness, engine)
     where: dict[str, Any] = (
         {"engine_port": int(engine.address.rpartition(":")[2])} if ours else {"engine_url": engine.address}
     )
     backend = Backend(Settings(data_dir=tmp_path, database_url=f"sqlite:///{tmp_path}/jobs.sqlite", **where))
     try:
         assert ready(backend).get("/ready").status_code == 200
-        with desk.store._write() as connection:
+        with harness.store._write() as connection:
             connection.exec_driver_sql("UPDATE jobs SET finished = finished - 200")
         answer = ready(backend).get("/ready")
         assert answer.status_code == 503
@@ -152,62 +154,62 @@ def test_readiness_tells_of_a_job_that_does_not_let_go(
         backend.stop()
 
 
-def test_who_was_drawn_when_somebody_ended_the_engine_is_not_blamed(desk: Desk, engine: FakeEngine) -> None:
+def test_who_was_drawn_when_somebody_ended_the_engine_is_not_blamed(harness: Harness, engine: FakeEngine) -> None:
     engine.seconds = HELD
-    drawn = desk.submit()
+    drawn = harness.submit()
     for count in range(1, 5):
         wait_for(lambda count=count: engine.submitted == [drawn] * count, "it was not sent again")  # type: ignore[misc]
-        desk.wait(drawn, State.RUNNING)
+        harness.wait(drawn, State.RUNNING)
         wait_until_drawn(engine, drawn)
         # As the launcher does it: the end first, then the note, long before there is a new engine.
-        desk.store.note_engine_stop()
+        harness.store.note_engine_stop()
         engine.forget_everything()
     wait_for(lambda: engine.submitted == [drawn] * 5, "it was not sent again")
     wait_until_drawn(engine, drawn)
-    desk.wait(drawn, State.RUNNING)
+    harness.wait(drawn, State.RUNNING)
     # And a death after that is one.
     time.sleep(0.3)
     engine.forget_everything()
     engine.seconds = 0.05
-    assert desk.wait(drawn).attempts == 1
+    assert harness.wait(drawn).attempts == 1
 
 
-def test_a_job_that_waited_behind_a_stranger_s_is_not_blamed(desk: Desk, engine: FakeEngine) -> None:
+def test_a_job_that_waited_behind_a_stranger_s_is_not_blamed(harness: Harness, engine: FakeEngine) -> None:
     engine.seconds = HELD
     stranger = new_job()
-    desk.client.submit(stranger.id, dict(stranger.spec["graph"]), "theirs", -1.0)
+    harness.client.submit(stranger.id, dict(stranger.spec["graph"]), "theirs", -1.0)
     wait_until_drawn(engine, stranger.id)
-    waits = desk.submit()
-    wait_for(lambda: desk.conductor._others_ran, "the queue was not looked at")
+    waits = harness.submit()
+    wait_for(lambda: harness.runner._others_ran, "the queue was not looked at")
     engine.seconds = 0.05
     engine.forget_everything()
-    assert desk.wait(waits).attempts == 0
+    assert harness.wait(waits).attempts == 0
 
 
-def test_a_service_that_takes_over_does_not_blame_either(open_desk: OpenDesk, engine: FakeEngine) -> None:
+def test_a_service_that_takes_over_does_not_blame_either(open_harness: OpenHarness, engine: FakeEngine) -> None:
     """Two services, of which one has the cancelled job and the other what waits behind it."""
-    first, second = open_desk(), open_desk()
+    first, second = open_harness(), open_harness()
     first.start()
     second.start()
     busy_with_a_cancelled_job(first, engine)
     waits = second.submit()
-    wait_for(lambda: second.conductor._others_ran, "the queue was not looked at")
+    wait_for(lambda: second.runner._others_ran, "the queue was not looked at")
     engine.seconds, engine.deaf = 0.05, False
     engine.forget_everything()
     assert second.wait(waits).attempts == 0
 
 
-def test_a_note_of_the_engine_s_end_counts_from_its_time_on(desk: Desk) -> None:
-    assert not desk.store.engine_stopped_since(0.0)
+def test_a_note_of_the_engine_s_end_counts_from_its_time_on(harness: Harness) -> None:
+    assert not harness.store.engine_stopped_since(0.0)
     before = time.time()
-    desk.store.note_engine_stop()
-    desk.store.note_engine_stop()
-    assert desk.store.engine_stopped_since(before)
-    assert not desk.store.engine_stopped_since(time.time() + 1)
+    harness.store.note_engine_stop()
+    harness.store.note_engine_stop()
+    assert harness.store.engine_stopped_since(before)
+    assert not harness.store.engine_stopped_since(time.time() + 1)
 
 
-def test_an_engine_that_does_not_answer_ends_no_watch(tmp_path: Path, desk: Desk) -> None:
-    watch = StuckJobs(EngineClient("http://127.0.0.1:9"), desk.store, 0.0, None)
+def test_an_engine_that_does_not_answer_ends_no_watch(tmp_path: Path, harness: Harness) -> None:
+    watch = StuckJobs(EngineClient("http://127.0.0.1:9"), harness.store, 0.0, None)
     watch.start()
     time.sleep(0.2)
     assert watch._thread is not None

@@ -11,18 +11,18 @@ import psutil
 import pytest
 import requests
 
-from launcher.house import _service_lives
 from launcher.serving import ServedHere
-from shared.child import Child, Keeper
+from launcher.stack import _service_lives
 from shared.jobs.stuck import StuckJobs
+from shared.process.supervisor import Child, Supervisor
 from shared.settings import PROJECT_DIR, Settings
 from shared.web.app import create_app
-from shared.web.connections import Limits
-from shared.web.probe import listen_for_probes, probe
-from shared.web.serve import make_server
-from shared.web.serving import WebServer
+from shared.web.server.connections import Limits
+from shared.web.server.loop import WebServer
+from shared.web.server.probe import listen_for_probes, probe
+from shared.web.server.run import make_server
 from tests.conftest import free_ports
-from tests.desk import OpenDesk
+from tests.harness import OpenHarness
 from tests.served import PATIENCE, wait_until
 
 # A service with room for four connections.
@@ -32,9 +32,9 @@ from pathlib import Path
 from flask import Blueprint
 from shared.settings import Settings
 from shared.web.app import create_app
-from shared.web.connections import Limits
-from shared.web.probe import listen_for_probes
-from shared.web.serve import make_server
+from shared.web.server.connections import Limits
+from shared.web.server.probe import listen_for_probes
+from shared.web.server.run import make_server
 
 routes = Blueprint("routes", __name__)
 
@@ -117,7 +117,7 @@ def test_a_server_that_hangs_in_the_launcher_gives_its_port_to_another(monkeypat
 def test_a_service_is_kept_while_it_is_crowded_and_started_again_when_it_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.child.CHECK", 0.05)
+    monkeypatch.setattr("shared.process.supervisor.CHECK", 0.05)
     (port,) = free_ports(1)
     probe_file, script = tmp_path / "test.probe", tmp_path / "service.py"
     script.write_text(SERVICE)
@@ -136,10 +136,10 @@ def test_a_service_is_kept_while_it_is_crowded_and_started_again_when_it_hangs(
         looks.append(lives())
         return looks[-1]
 
-    keeper = Keeper(child, look, PATIENCE)
-    keeper.start()
+    supervisor = Supervisor(child, look, PATIENCE)
+    supervisor.start()
     try:
-        keeper.wait_ready()
+        supervisor.wait_ready()
         first = child.pid
         assert first is not None
         with ExitStack() as stack:
@@ -151,34 +151,34 @@ def test_a_service_is_kept_while_it_is_crowded_and_started_again_when_it_hangs(
             assert not answers(port)
             assert all(looks[seen:])
             assert child.pid == first
-        monkeypatch.setattr("shared.child.DEAF", 1.0)
-        monkeypatch.setattr("shared.web.probe.TIMEOUT", 0.5)
+        monkeypatch.setattr("shared.process.supervisor.DEAF", 1.0)
+        monkeypatch.setattr("shared.web.server.probe.TIMEOUT", 0.5)
         psutil.Process(first).suspend()
-        wait_until(lambda: keeper.restarts >= 1 and keeper.state == "ready")
+        wait_until(lambda: supervisor.restarts >= 1 and supervisor.state == "ready")
         assert child.pid != first
     finally:
-        keeper.stop()
+        supervisor.stop()
 
 
 def test_what_was_interrupted_while_it_started_can_be_stopped(
-    open_desk: OpenDesk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_harness: OpenHarness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C comes at any moment, also while a thread is being started."""
-    desk, script = open_desk(), tmp_path / "script.py"
+    harness, script = open_harness(), tmp_path / "script.py"
     script.write_text("import time\ntime.sleep(60)\n")
     child = Child("thing", [script], python=sys.executable, folder=tmp_path, log_path=tmp_path / "thing.log")
-    stuck, keeper = StuckJobs(desk.client, desk.store, 1.0, None), Keeper(child, lambda: True, 20.0)
-    monkeypatch.setattr(desk.conductor._listener, "start", lambda: None)
-    keeper.start()
+    stuck, supervisor = StuckJobs(harness.client, harness.store, 1.0, None), Supervisor(child, lambda: True, 20.0)
+    monkeypatch.setattr(harness.runner._listener, "start", lambda: None)
+    supervisor.start()
 
     def interrupted(_thread: threading.Thread) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", interrupted)
-        for start in (desk.conductor.start, stuck.start, keeper.wait_ready):
+        for start in (harness.runner.start, stuck.start, supervisor.wait_ready):
             with pytest.raises(KeyboardInterrupt):
                 start()
-    for stop in (desk.conductor.stop, stuck.stop, keeper.stop):
+    for stop in (harness.runner.stop, stuck.stop, supervisor.stop):
         stop()
     assert child.pid is None

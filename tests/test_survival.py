@@ -13,40 +13,40 @@ import pytest
 import requests
 from PIL import Image
 
+from tests.chaos import chaos
 from tests.conftest import launched
-from tests.house import TIMEOUT, TestHouse, data_url, read_stream, wait_for_health, wait_until_gone
-from tests.storm import storm
+from tests.stack import TIMEOUT, TestStack, data_url, read_stream, wait_for_health, wait_until_gone
 
 SMALL = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1}
 LONG = {**SMALL, "steps": 60}
 
 
-def child(house: TestHouse, script: str) -> psutil.Process:
+def child(stack: TestStack, script: str) -> psutil.Process:
     """The launcher's child that runs this script."""
     (found,) = [
         each
-        for each in psutil.Process(house.process.pid).children()
+        for each in psutil.Process(stack.process.pid).children()
         if any(part.endswith(script) for part in each.cmdline())
     ]
     return found
 
 
-def wait_until_ready(house: TestHouse) -> None:
+def wait_until_ready(stack: TestStack) -> None:
     deadline = time.monotonic() + TIMEOUT
     while True:
         try:
-            if requests.get(f"{house.txt2img}/ready", timeout=5).ok:
+            if requests.get(f"{stack.txt2img}/ready", timeout=5).ok:
                 return
         except requests.RequestException:
             pass
-        assert time.monotonic() < deadline, house.output()
+        assert time.monotonic() < deadline, stack.output()
         time.sleep(0.1)
 
 
-def test_an_engine_whose_worker_thread_died_is_started_again_and_its_jobs_with_it(house: TestHouse) -> None:
-    job_id = house.submit(**LONG)
-    house.wait_for_job(job_id, "running")
-    before = child(house, "main.py").pid
+def test_an_engine_whose_worker_thread_died_is_started_again_and_its_jobs_with_it(stack: TestStack) -> None:
+    job_id = stack.submit(**LONG)
+    stack.wait_for_job(job_id, "running")
+    before = child(stack, "main.py").pid
     # Sent past our services, which would refuse it: a node without inputs ends ComfyUI's worker thread, while its HTTP
     # goes on. It comes after the running job, so this one ends first or is run again.
     deadly: dict[str, Any] = {
@@ -54,91 +54,91 @@ def test_an_engine_whose_worker_thread_died_is_started_again_and_its_jobs_with_i
         "good": {"class_type": "PreviewImage", "inputs": {"images": ["image", 0]}},
         "deadly": {"class_type": "PreviewImage"},
     }
-    sent = house.ask_engine("POST", "/prompt", json={"prompt": deadly, "number": -1})
+    sent = stack.ask_engine("POST", "/prompt", json={"prompt": deadly, "number": -1})
     assert sent.status_code == 200
-    following = house.submit(**SMALL)
-    assert house.wait_for_job(job_id)["state"] == "completed"
-    assert house.wait_for_job(following)["state"] == "completed"
-    assert child(house, "main.py").pid != before
-    assert "engine ended with exit code 70" in house.output()
+    following = stack.submit(**SMALL)
+    assert stack.wait_for_job(job_id)["state"] == "completed"
+    assert stack.wait_for_job(following)["state"] == "completed"
+    assert child(stack, "main.py").pid != before
+    assert "engine ended with exit code 70" in stack.output()
 
 
-def test_while_the_engine_is_away_jobs_are_taken_and_wait_for_it(house: TestHouse) -> None:
-    house.draw(**SMALL)
-    child(house, "main.py").kill()
-    ids = [house.submit(**SMALL) for _ in range(3)]
-    not_ready = requests.get(f"{house.txt2img}/ready", timeout=TIMEOUT)
+def test_while_the_engine_is_away_jobs_are_taken_and_wait_for_it(stack: TestStack) -> None:
+    stack.draw(**SMALL)
+    child(stack, "main.py").kill()
+    ids = [stack.submit(**SMALL) for _ in range(3)]
+    not_ready = requests.get(f"{stack.txt2img}/ready", timeout=TIMEOUT)
     assert not_ready.status_code == 503
     assert "the engine does not answer" in not_ready.json()["reason"]
-    jobs = [house.wait_for_job(job_id) for job_id in ids]
+    jobs = [stack.wait_for_job(job_id) for job_id in ids]
     assert [job["state"] for job in jobs] == ["completed"] * 3
     assert [job["started"] for job in jobs] == sorted(job["started"] for job in jobs)
     # None of them was in an engine that died: this was no attempt of theirs.
     assert [job["timings"]["attempts"] for job in jobs] == [1, 1, 1]
 
 
-def test_the_jobs_of_a_service_that_was_killed_are_finished_and_can_be_watched_elsewhere(house: TestHouse) -> None:
+def test_the_jobs_of_a_service_that_was_killed_are_finished_and_can_be_watched_elsewhere(stack: TestStack) -> None:
     headers = {"Idempotency-Key": str(uuid.uuid4())}
     with ThreadPoolExecutor() as pool:
-        broken = pool.submit(requests.post, f"{house.txt2img}/api/txt2img", json=LONG, headers=headers, timeout=TIMEOUT)
+        broken = pool.submit(requests.post, f"{stack.txt2img}/api/txt2img", json=LONG, headers=headers, timeout=TIMEOUT)
         deadline = time.monotonic() + TIMEOUT
-        while not (running := requests.get(f"{house.control}/api/jobs?state=running", timeout=TIMEOUT).json()["jobs"]):
+        while not (running := requests.get(f"{stack.control}/api/jobs?state=running", timeout=TIMEOUT).json()["jobs"]):
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        child(house, "txt2img_server.py").kill()
+        child(stack, "txt2img_server.py").kill()
         with pytest.raises(requests.ConnectionError):
             broken.result()
     (job,) = running
-    with requests.get(f"{house.img2img}/api/jobs/{job['job_id']}/events", stream=True, timeout=TIMEOUT) as response:
+    with requests.get(f"{stack.img2img}/api/jobs/{job['job_id']}/events", stream=True, timeout=TIMEOUT) as response:
         events = list(read_stream(response))
     assert [event.name for event in events if event.name in ("started", "image", "completed")] == [
         "started",
         "image",
         "completed",
     ]
-    wait_for_health(house.txt2img)
+    wait_for_health(stack.txt2img)
     # Who repeats the broken request gets what came of it.
-    again = requests.post(f"{house.txt2img}/api/txt2img", json=LONG, headers=headers, timeout=TIMEOUT)
+    again = requests.post(f"{stack.txt2img}/api/txt2img", json=LONG, headers=headers, timeout=TIMEOUT)
     assert again.json()["job_id"] == job["job_id"]
-    assert house.picture(again.json()).size == (64, 64)
+    assert stack.picture(again.json()).size == (64, 64)
 
 
-def test_a_job_that_kills_the_engine_three_times_is_given_up_and_the_rest_go_on(own_house: TestHouse) -> None:
-    house = own_house
-    killer, innocent = house.submit(**{**LONG, "steps": 400}), house.submit(**SMALL)
+def test_a_job_that_kills_the_engine_three_times_is_given_up_and_the_rest_go_on(own_stack: TestStack) -> None:
+    stack = own_stack
+    killer, innocent = stack.submit(**{**LONG, "steps": 400}), stack.submit(**SMALL)
     # A job of the other service, too, waits behind it.
     fields = {**SMALL, "input_image": data_url(Image.new("RGB", (64, 64), "red"))}
     headers = {"Prefer": "respond-async"}
-    sent = requests.post(f"{house.img2img}/api/img2img", json=fields, headers=headers, timeout=TIMEOUT)
+    sent = requests.post(f"{stack.img2img}/api/img2img", json=fields, headers=headers, timeout=TIMEOUT)
     innocents = [innocent, sent.json()["job_id"]]
     for _ in range(3):
         # As if it were the job's doing: the engine dies each time that it is drawn.
-        house.wait_for_job(killer, "running")
-        child(house, "main.py").kill()
+        stack.wait_for_job(killer, "running")
+        child(stack, "main.py").kill()
         deadline = time.monotonic() + TIMEOUT
-        while house.job(killer)["state"] == "running":
+        while stack.job(killer)["state"] == "running":
             assert time.monotonic() < deadline
             time.sleep(0.05)
-    given_up = house.wait_for_job(killer)
+    given_up = stack.wait_for_job(killer)
     assert given_up["state"] == "failed"
     assert "the engine died 3 times while it had this job" in given_up["error"]["message"]
     for job_id in innocents:
-        completed = house.wait_for_job(job_id)
+        completed = stack.wait_for_job(job_id)
         assert (completed["state"], completed["timings"]["attempts"]) == ("completed", 1)
 
 
-def test_twenty_queued_jobs_survive_a_power_cut_and_are_drawn_in_order_and_once(own_house: TestHouse) -> None:
-    house = own_house
-    ids = [house.submit(**{**SMALL, "steps": 3, "seed": seed}) for seed in range(20)]
-    everything = [psutil.Process(house.process.pid), *psutil.Process(house.process.pid).children(recursive=True)]
+def test_twenty_queued_jobs_survive_a_power_cut_and_are_drawn_in_order_and_once(own_stack: TestStack) -> None:
+    stack = own_stack
+    ids = [stack.submit(**{**SMALL, "steps": 3, "seed": seed}) for seed in range(20)]
+    everything = [psutil.Process(stack.process.pid), *psutil.Process(stack.process.pid).children(recursive=True)]
     # The launcher last, so that nothing is told to stop in good order.
     for process in everything[::-1]:
         process.kill()
-    house.process.wait()
+    stack.process.wait()
     wait_until_gone(everything)
-    with launched(house.log.parent, house.environ) as again:
+    with launched(stack.log.parent, stack.environ) as again:
         jobs = [again.wait_for_job(job_id) for job_id in ids]
-        pictures = list((house.data_dir / "output").rglob("*.png"))
+        pictures = list((stack.data_dir / "output").rglob("*.png"))
         assert [job["state"] for job in jobs] == ["completed"] * 20
         assert [job["seed"] for job in jobs] == list(range(20))
         assert [job["started"] for job in jobs] == sorted(job["started"] for job in jobs)
@@ -149,8 +149,8 @@ def test_twenty_queued_jobs_survive_a_power_cut_and_are_drawn_in_order_and_once(
         assert all(requests.get(job["images"][0], timeout=TIMEOUT).ok for job in jobs)
 
 
-def test_a_storm_of_kills_loses_nothing_and_doubles_nothing(own_house: TestHouse) -> None:
-    count = storm(own_house, seconds=25, seed=7)
+def test_a_storm_of_kills_loses_nothing_and_doubles_nothing(own_stack: TestStack) -> None:
+    count = chaos(own_stack, seconds=25, seed=7)
     assert count.wrong == [], count
     assert count.accepted
     assert count.kills
@@ -170,32 +170,32 @@ def no_room_for(process: psutil.Process, size: int) -> Iterator[None]:
         process.rlimit(psutil.RLIMIT_FSIZE, usual)
 
 
-def test_a_full_disk_fails_that_job_and_nothing_else(house: TestHouse) -> None:
-    with no_room_for(child(house, "main.py"), 200):
-        response = requests.post(f"{house.txt2img}/api/txt2img", json=SMALL, timeout=TIMEOUT)
+def test_a_full_disk_fails_that_job_and_nothing_else(stack: TestStack) -> None:
+    with no_room_for(child(stack, "main.py"), 200):
+        response = requests.post(f"{stack.txt2img}/api/txt2img", json=SMALL, timeout=TIMEOUT)
     assert response.status_code == 507, response.text
     assert response.json()["error"]["code"] == "storage_failed"
     # Not always the node that saves: the engine's log has no room either.
     assert response.json()["message"].endswith(" failed: File too large")
-    assert house.picture(house.draw(**SMALL)).size == (64, 64)
+    assert stack.picture(stack.draw(**SMALL)).size == (64, 64)
 
 
-def test_a_disk_too_full_to_write_a_job_down_refuses_it(house: TestHouse) -> None:
-    with no_room_for(child(house, "txt2img_server.py"), 0):
-        refused = requests.post(f"{house.txt2img}/api/txt2img", json=SMALL, timeout=TIMEOUT)
-        alive = requests.get(f"{house.txt2img}/health", timeout=TIMEOUT)
+def test_a_disk_too_full_to_write_a_job_down_refuses_it(stack: TestStack) -> None:
+    with no_room_for(child(stack, "txt2img_server.py"), 0):
+        refused = requests.post(f"{stack.txt2img}/api/txt2img", json=SMALL, timeout=TIMEOUT)
+        alive = requests.get(f"{stack.txt2img}/health", timeout=TIMEOUT)
     assert refused.status_code == 507, refused.text
     assert "disk full" in refused.json()["error"]["hint"]
     assert alive.ok
-    assert house.picture(house.draw(**SMALL)).size == (64, 64)
+    assert stack.picture(stack.draw(**SMALL)).size == (64, 64)
 
 
-def test_an_output_folder_that_cannot_be_written_fails_that_job_and_says_so(own_house: TestHouse) -> None:
-    house = own_house
-    shutil.rmtree(house.data_dir / "output")
-    (house.data_dir / "output").write_text("a file where the folder was")
-    response = requests.post(f"{house.txt2img}/api/txt2img", json=SMALL, timeout=TIMEOUT)
+def test_an_output_folder_that_cannot_be_written_fails_that_job_and_says_so(own_stack: TestStack) -> None:
+    stack = own_stack
+    shutil.rmtree(stack.data_dir / "output")
+    (stack.data_dir / "output").write_text("a file where the folder was")
+    response = requests.post(f"{stack.txt2img}/api/txt2img", json=SMALL, timeout=TIMEOUT)
     assert response.status_code == 507, response.text
     assert response.json()["error"]["node"] == "SaveImage"
-    (house.data_dir / "output").unlink()
-    assert house.picture(house.draw(**SMALL)).size == (64, 64)
+    (stack.data_dir / "output").unlink()
+    assert stack.picture(stack.draw(**SMALL)).size == (64, 64)

@@ -8,7 +8,7 @@ import pytest
 
 from launcher import terminal
 from launcher.greeting import Addresses, first_command, greeting, running_text
-from launcher.terminal import BOLD, activity, can_move, cause, complain, paint, plain, prepare_output, say
+from launcher.terminal import BOLD, activity, can_move, cause, paint, plain, prepare_output, print_error, print_status
 from tests.screen import on_screen
 
 PORTS = {"txt2img": 5001, "img2img": 5004, "control": 5002}
@@ -34,7 +34,7 @@ def test_a_line_that_moves_gives_way_to_one_that_stays() -> None:
             while "starting (0 s)" not in screen.getvalue():
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
-            say("jobs", "three")
+            print_status("jobs", "three")
         shown = screen.getvalue()
     assert f"{terminal.ERASE}  jobs         three\n" in shown
     assert shown.endswith(terminal.ERASE)
@@ -42,13 +42,13 @@ def test_a_line_that_moves_gives_way_to_one_that_stays() -> None:
 
 def test_without_a_terminal_only_whole_lines_are_written(capsys: pytest.CaptureFixture[str]) -> None:
     with activity("engine", "starting"):
-        say("jobs", "three")
+        print_status("jobs", "three")
     assert capsys.readouterr().out == "  jobs         three\n"
 
 
 def test_what_others_wrote_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert plain("a\x1b[31mb\x1b[0m\x1b]0;title\x07c\r\nd\u202e") == "ab ]0;title c  d "
-    complain("engine", "it ended:\n\x1b[2Jlast line", None)
+    print_error("engine", "it ended:\n\x1b[2Jlast line", None)
     assert capsys.readouterr().err == "\n  engine failed: it ended:\nlast line\n"
 
 
@@ -56,7 +56,7 @@ def test_letters_that_the_terminal_lacks_end_no_command(monkeypatch: pytest.Monk
     ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", ascii_only)
     prepare_output()
-    say("added", "größe 圓 \udcff")
+    print_status("added", "größe 圓 \udcff")
     ascii_only.seek(0)
     assert ascii_only.read() == "  added        gr\\xf6\\xdfe \\u5713 \\udcff\n"
 

@@ -9,7 +9,7 @@ import pytest
 import requests
 from PIL import Image, ImageDraw
 
-from tests.house import TIMEOUT, TestHouse, data_url, encoded
+from tests.stack import TIMEOUT, TestStack, data_url, encoded
 
 RED = (200, 16, 32)
 
@@ -46,29 +46,29 @@ def check(result: Image.Image, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("upscaler", ["Lanczos", "dream-layer-2x"])
-def test_an_enlarged_logo_keeps_its_transparency(house: TestHouse, upscaler: str) -> None:
+def test_an_enlarged_logo_keeps_its_transparency(stack: TestStack, upscaler: str) -> None:
     body = {"image": data_url(logo()), "upscaler": upscaler, "upscale_factor": 2.5}
-    response = requests.post(f"{house.img2img}/api/upscale", json=body, timeout=TIMEOUT)
+    response = requests.post(f"{stack.img2img}/api/upscale", json=body, timeout=TIMEOUT)
     assert response.status_code == 200, response.text
     reply = response.json()
     assert reply["warnings"] == []
     (entry,) = reply["comfy_response"]["generated_images"]
     png, webp = as_made(entry["url"]), as_made(entry["url"].replace(".png", ".webp"))
     check(png, (225, 152))
-    (path,) = (house.data_dir / "output").rglob(entry["filename"])
+    (path,) = (stack.data_dir / "output").rglob(entry["filename"])
     with Image.open(path) as on_disk:
         assert on_disk.tobytes() == png.tobytes()
     assert abs(numbers(webp.getchannel("A")) - numbers(png.getchannel("A"))).max() <= 1
 
 
-def test_the_extras_of_the_page_keep_it_through_both_upscalers(house: TestHouse) -> None:
+def test_the_extras_of_the_page_keep_it_through_both_upscalers(stack: TestStack) -> None:
     params = {
         "upscaler_model": "dream-layer-2x", "upscaler_visibility": 1, "upscaler_model_2": "Lanczos",
         "upscaler_visibility_2": 0.5, "gfpgan_visibility": 0, "codeformer_visibility": 0, "codeformer_weight": 0,
         "output_format": "PNG",
     }  # fmt: skip
     response = requests.post(
-        f"{house.extras}/api/extras/upscale",
+        f"{stack.extras}/api/extras/upscale",
         files={"image": ("logo.png", encoded(logo()), "image/png")},
         data={"params": json.dumps(params)},
         timeout=TIMEOUT,
@@ -77,28 +77,28 @@ def test_the_extras_of_the_page_keep_it_through_both_upscalers(house: TestHouse)
     check(as_made(response.json()["data"]["output_image"]), (180, 122))
 
 
-def test_what_keeps_its_size_keeps_its_transparency_to_a_level(house: TestHouse) -> None:
+def test_what_keeps_its_size_keeps_its_transparency_to_a_level(stack: TestStack) -> None:
     soft = logo()
     soft.putalpha(Image.linear_gradient("L").resize(soft.size))
     params = {"upscaler_model": "none", "output_format": "PNG"}
     files = {"image": ("logo.png", encoded(soft), "image/png")}
     response = requests.post(
-        f"{house.extras}/api/extras/upscale", files=files, data={"params": json.dumps(params)}, timeout=TIMEOUT
+        f"{stack.extras}/api/extras/upscale", files=files, data={"params": json.dumps(params)}, timeout=TIMEOUT
     )
     result = as_made(response.json()["data"]["output_image"])
     assert result.size == soft.size
     assert abs(numbers(result.getchannel("A")) - numbers(soft.getchannel("A"))).max() <= 1
 
 
-def test_an_opaque_picture_stays_without_an_alpha_channel(house: TestHouse) -> None:
+def test_an_opaque_picture_stays_without_an_alpha_channel(stack: TestStack) -> None:
     opaque = Image.new("RGBA", (40, 30), (*RED, 255))
-    reply = requests.post(f"{house.img2img}/api/upscale", json={"image": data_url(opaque)}, timeout=TIMEOUT).json()
+    reply = requests.post(f"{stack.img2img}/api/upscale", json={"image": data_url(opaque)}, timeout=TIMEOUT).json()
     assert as_made(reply["comfy_response"]["generated_images"][0]["url"]).mode == "RGB"
 
 
 @pytest.mark.parametrize("sent_apart", [True, False])
 def test_a_node_for_masks_of_the_same_file_reads_the_transparency_or_the_mask(
-    house: TestHouse, sent_apart: bool
+    stack: TestStack, sent_apart: bool
 ) -> None:
     graph = {
         "picture": {"class_type": "LoadImage", "inputs": {"image": "clipspace.png"}},
@@ -117,6 +117,6 @@ def test_a_node_for_masks_of_the_same_file_reads_the_transparency_or_the_mask(
     erased = plain.copy()
     erased.putalpha(mask.point([255 - level for level in range(256)]))
     fields = {"input_image": plain, "mask": mask} if sent_apart else {"input_image": erased}
-    reply = house.redraw(prompt="x", custom_workflow=graph, **fields)
+    reply = stack.redraw(prompt="x", custom_workflow=graph, **fields)
     expected = Image.composite(Image.new("RGB", (64, 48)), plain, mask)
-    assert abs(numbers(house.picture(reply)) - numbers(expected)).max() <= 2
+    assert abs(numbers(stack.picture(reply)) - numbers(expected)).max() <= 2

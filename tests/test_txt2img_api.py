@@ -10,7 +10,7 @@ from PIL import Image, ImageChops
 
 from starter.reading import nearest_colours
 from starter.scenes import COLOURS
-from tests.house import PNG, TIMEOUT, TestHouse, open_rgb
+from tests.stack import PNG, TIMEOUT, TestStack, open_rgb
 
 PROMPT = "a red circle on a blue background"
 
@@ -19,68 +19,68 @@ def same(a: Image.Image, b: Image.Image) -> bool:
     return a.size == b.size and ImageChops.difference(a, b).getbbox() is None
 
 
-def test_a_picture_of_the_asked_size(house: TestHouse) -> None:
-    reply = house.draw(prompt=PROMPT, width=96, height=64, steps=2)
-    assert house.picture(reply).size == (96, 64)
+def test_a_picture_of_the_asked_size(stack: TestStack) -> None:
+    reply = stack.draw(prompt=PROMPT, width=96, height=64, steps=2)
+    assert stack.picture(reply).size == (96, 64)
     assert reply["status"] == "success"
     assert reply["warnings"] == []
 
 
-def test_a_size_that_is_no_multiple_of_8_comes_back_as_asked(house: TestHouse) -> None:
-    reply = house.draw(prompt=PROMPT, width=75, height=61, steps=2)
-    assert house.picture(reply).size == (75, 61)
+def test_a_size_that_is_no_multiple_of_8_comes_back_as_asked(stack: TestStack) -> None:
+    reply = stack.draw(prompt=PROMPT, width=75, height=61, steps=2)
+    assert stack.picture(reply).size == (75, 61)
 
 
-def test_without_a_model_name_the_starter_draws_at_its_own_size(house: TestHouse) -> None:
-    reply = house.draw(prompt=PROMPT)
+def test_without_a_model_name_the_starter_draws_at_its_own_size(stack: TestStack) -> None:
+    reply = stack.draw(prompt=PROMPT)
     assert reply["parameters"]["model_name"] == "dream-layer-starter.safetensors"
-    assert house.picture(reply).size == (128, 128)
+    assert stack.picture(reply).size == (128, 128)
 
 
-def test_the_same_seed_gives_the_same_pixels_and_another_seed_others(house: TestHouse) -> None:
+def test_the_same_seed_gives_the_same_pixels_and_another_seed_others(stack: TestStack) -> None:
     first, again, other = (
-        house.picture(house.draw(prompt=PROMPT, seed=seed, steps=4, width=64, height=64)) for seed in (7, 7, 8)
+        stack.picture(stack.draw(prompt=PROMPT, seed=seed, steps=4, width=64, height=64)) for seed in (7, 7, 8)
     )
     assert same(first, again)
     assert not same(first, other)
 
 
-def test_the_picture_has_the_colours_that_the_prompt_names(house: TestHouse) -> None:
-    picture = house.picture(house.draw(prompt="a yellow circle on a purple background", seed=7))
+def test_the_picture_has_the_colours_that_the_prompt_names(stack: TestStack) -> None:
+    picture = stack.picture(stack.draw(prompt="a yellow circle on a purple background", seed=7))
     names = nearest_colours(np.asarray(picture))
     assert COLOURS[names[64, 64]] == "yellow"
     for corner in ((6, 6), (121, 6), (6, 121), (121, 121)):
         assert COLOURS[names[corner]] == "purple"
 
 
-def test_another_prompt_gives_another_picture(house: TestHouse) -> None:
+def test_another_prompt_gives_another_picture(stack: TestStack) -> None:
     first, other = (
-        house.picture(house.draw(prompt=prompt, seed=7, steps=4, width=64, height=64))
+        stack.picture(stack.draw(prompt=prompt, seed=7, steps=4, width=64, height=64))
         for prompt in (PROMPT, "a green square on a yellow background")
     )
     assert not same(first, other)
 
 
 @pytest.mark.parametrize("fields", [{}, {"seed": -1}, {"seed": None}, {"seed": 5, "random_seed": True}])
-def test_a_random_seed_is_reported_and_makes_the_picture_again(house: TestHouse, fields: dict[str, Any]) -> None:
-    reply = house.draw(prompt=PROMPT, steps=2, width=64, height=64, **fields)
-    other = house.draw(prompt=PROMPT, steps=2, width=64, height=64, **fields)
+def test_a_random_seed_is_reported_and_makes_the_picture_again(stack: TestStack, fields: dict[str, Any]) -> None:
+    reply = stack.draw(prompt=PROMPT, steps=2, width=64, height=64, **fields)
+    other = stack.draw(prompt=PROMPT, steps=2, width=64, height=64, **fields)
     assert reply["seed"] != other["seed"]
-    again = house.draw(prompt=PROMPT, steps=2, width=64, height=64, seed=reply["seed"])
-    assert same(house.picture(reply), house.picture(again))
+    again = stack.draw(prompt=PROMPT, steps=2, width=64, height=64, seed=reply["seed"])
+    assert same(stack.picture(reply), stack.picture(again))
 
 
-def test_a_batch_brings_that_many_different_pictures(house: TestHouse) -> None:
-    pictures = house.pictures(house.draw(prompt=PROMPT, batch_size=3, steps=2, width=64, height=64))
+def test_a_batch_brings_that_many_different_pictures(stack: TestStack) -> None:
+    pictures = stack.pictures(stack.draw(prompt=PROMPT, batch_size=3, steps=2, width=64, height=64))
     assert len(pictures) == 3
     assert not same(pictures[0], pictures[1])
     assert not same(pictures[1], pictures[2])
 
 
-def test_the_reply_has_what_the_web_page_reads(house: TestHouse) -> None:
-    reply = house.draw(prompt=PROMPT, steps=1, width=64, height=64)
+def test_the_reply_has_what_the_web_page_reads(stack: TestStack) -> None:
+    reply = stack.draw(prompt=PROMPT, steps=1, width=64, height=64)
     (image,) = reply["comfy_response"]["generated_images"]
-    assert image["url"] == f"{house.txt2img}/api/images/{image['filename']}"
+    assert image["url"] == f"{stack.txt2img}/api/images/{image['filename']}"
     assert image["type"] == "output"
     assert reply["comfy_response"]["prompt_id"] == reply["job_id"] == reply["run_id"]
     assert reply["workflow"]["prompt"]["KSampler"]["inputs"]["steps"] == 1
@@ -88,9 +88,9 @@ def test_the_reply_has_what_the_web_page_reads(house: TestHouse) -> None:
 
 
 @pytest.mark.parametrize(("accept", "expected"), [("image/png", "PNG"), ("image/webp", "WEBP"), ("image/jpeg", "JPEG")])
-def test_accept_brings_the_picture_itself(house: TestHouse, accept: str, expected: str) -> None:
+def test_accept_brings_the_picture_itself(stack: TestStack, accept: str, expected: str) -> None:
     response = requests.post(
-        f"{house.txt2img}/api/txt2img",
+        f"{stack.txt2img}/api/txt2img",
         json={"prompt": PROMPT, "steps": 1, "width": 64, "height": 64, "seed": 3},
         headers={"Accept": accept},
         timeout=TIMEOUT,
@@ -103,9 +103,9 @@ def test_accept_brings_the_picture_itself(house: TestHouse, accept: str, expecte
         assert picture.size == (64, 64)
 
 
-def test_the_picture_in_the_reply_is_the_one_that_is_served(house: TestHouse) -> None:
+def test_the_picture_in_the_reply_is_the_one_that_is_served(stack: TestStack) -> None:
     response = requests.post(
-        f"{house.txt2img}/api/txt2img",
+        f"{stack.txt2img}/api/txt2img",
         json={"prompt": PROMPT, "steps": 1, "width": 64, "height": 64, "batch_size": 2},
         headers=PNG,
         timeout=TIMEOUT,
@@ -118,9 +118,9 @@ def test_the_picture_in_the_reply_is_the_one_that_is_served(house: TestHouse) ->
     )
 
 
-def test_a_form_will_do(house: TestHouse) -> None:
+def test_a_form_will_do(stack: TestStack) -> None:
     response = requests.post(
-        f"{house.txt2img}/api/txt2img",
+        f"{stack.txt2img}/api/txt2img",
         data={"prompt": PROMPT, "steps": "1", "width": "64", "height": "64", "cfg_scale": "3.5"},
         timeout=TIMEOUT,
     )
@@ -128,14 +128,14 @@ def test_a_form_will_do(house: TestHouse) -> None:
     assert response.json()["parameters"]["cfg_scale"] == 3.5
 
 
-def test_unknown_fields_are_named(house: TestHouse) -> None:
-    reply = house.draw(prompt=PROMPT, steps=1, width=64, height=64, negativ_prompt="blue", hires_fix=False, lora=None)
+def test_unknown_fields_are_named(stack: TestStack) -> None:
+    reply = stack.draw(prompt=PROMPT, steps=1, width=64, height=64, negativ_prompt="blue", hires_fix=False, lora=None)
     assert reply["warnings"] == ["ignored, because not known here: negativ_prompt (did you mean negative_prompt?)"]
 
 
-def test_fields_in_the_address_are_named(house: TestHouse) -> None:
+def test_fields_in_the_address_are_named(stack: TestStack) -> None:
     small = {"prompt": PROMPT, "steps": 1, "width": 64, "height": 64}
-    sent = requests.post(f"{house.txt2img}/api/txt2img?steps=5&seed=1", json=small, timeout=TIMEOUT)
+    sent = requests.post(f"{stack.txt2img}/api/txt2img?steps=5&seed=1", json=small, timeout=TIMEOUT)
     assert sent.json()["warnings"] == ["ignored, because fields belong into the body: steps, seed"]
 
 
@@ -157,9 +157,9 @@ def test_fields_in_the_address_are_named(house: TestHouse) -> None:
     ],
 )
 def test_a_wrong_value_is_a_422_that_names_the_field(
-    house: TestHouse, fields: dict[str, Any], field: str, says: str
+    stack: TestStack, fields: dict[str, Any], field: str, says: str
 ) -> None:
-    response = requests.post(f"{house.txt2img}/api/txt2img", json=fields, timeout=TIMEOUT)
+    response = requests.post(f"{stack.txt2img}/api/txt2img", json=fields, timeout=TIMEOUT)
     assert response.status_code == 422
     body = response.json()
     assert body["status"] == "error"
@@ -167,8 +167,8 @@ def test_a_wrong_value_is_a_422_that_names_the_field(
     assert says in body["message"]
 
 
-def test_a_wrong_name_is_answered_with_the_nearest(house: TestHouse) -> None:
-    url = f"{house.txt2img}/api/txt2img"
+def test_a_wrong_name_is_answered_with_the_nearest(stack: TestStack) -> None:
+    url = f"{stack.txt2img}/api/txt2img"
     model = requests.post(url, json={"prompt": PROMPT, "model_name": "dream-layer"}, timeout=TIMEOUT).json()
     kin = [f"dream-layer-{name}.safetensors" for name in ("starter", "pastel", "inpainting")]
     assert sorted(model["error"]["nearest"]) == sorted(kin)
@@ -188,38 +188,38 @@ def test_a_wrong_name_is_answered_with_the_nearest(house: TestHouse) -> None:
         (b"<a/>", "application/xml", 415, "application/xml"),
     ],
 )
-def test_a_wrong_body_is_explained(house: TestHouse, body: bytes, content_type: str, status: int, says: str) -> None:
+def test_a_wrong_body_is_explained(stack: TestStack, body: bytes, content_type: str, status: int, says: str) -> None:
     response = requests.post(
-        f"{house.txt2img}/api/txt2img", data=body, headers={"Content-Type": content_type}, timeout=TIMEOUT
+        f"{stack.txt2img}/api/txt2img", data=body, headers={"Content-Type": content_type}, timeout=TIMEOUT
     )
     assert response.status_code == status
     assert says in response.json()["message"]
     assert response.json()["error"]["hint"]
 
 
-def test_a_checkpoint_of_the_users_own_is_found_and_chosen(house: TestHouse) -> None:
-    checkpoints = house.data_dir / "models" / "checkpoints"
+def test_a_checkpoint_of_the_users_own_is_found_and_chosen(stack: TestStack) -> None:
+    checkpoints = stack.data_dir / "models" / "checkpoints"
     own = checkpoints / "my-own.safetensors"
     own.hardlink_to(checkpoints / "dream-layer-starter.safetensors")
     try:
-        models = requests.get(f"{house.control}/api/models", timeout=TIMEOUT).json()["models"]
+        models = requests.get(f"{stack.control}/api/models", timeout=TIMEOUT).json()["models"]
         assert {"id": own.name, "name": "my-own", "filename": own.name} in models
         fields = {"prompt": PROMPT, "steps": 1, "width": 64, "height": 64}
-        assert house.draw(**fields, model_name=own.name)["parameters"]["model_name"] == own.name
+        assert stack.draw(**fields, model_name=own.name)["parameters"]["model_name"] == own.name
         # A checkpoint of one's own goes before the starter when none is named.
-        assert house.draw(**fields)["parameters"]["model_name"] == own.name
+        assert stack.draw(**fields)["parameters"]["model_name"] == own.name
     finally:
         own.unlink()
 
 
 @pytest.mark.parametrize("name", ["../../engine.log", "x.png", "20261122-000000-000000000000_00001_.jpg", "%2e%2e%2fx"])
-def test_a_name_from_outside_never_becomes_a_path(house: TestHouse, name: str) -> None:
-    response = requests.get(f"{house.txt2img}/api/images/{name}", timeout=TIMEOUT)
+def test_a_name_from_outside_never_becomes_a_path(stack: TestStack, name: str) -> None:
+    response = requests.get(f"{stack.txt2img}/api/images/{name}", timeout=TIMEOUT)
     assert response.status_code == 404
     assert response.json()["error"]["code"] == "not_found"
 
 
-def test_a_picture_that_is_gone_is_a_404(house: TestHouse) -> None:
-    response = requests.get(f"{house.txt2img}/api/images/20200101-000000-000000000000_00001_.png", timeout=TIMEOUT)
+def test_a_picture_that_is_gone_is_a_404(stack: TestStack) -> None:
+    response = requests.get(f"{stack.txt2img}/api/images/20200101-000000-000000000000_00001_.png", timeout=TIMEOUT)
     assert response.status_code == 404
     assert "deleted" in response.json()["error"]["hint"]

@@ -21,7 +21,7 @@ from shared.settings import Settings
 from shared.web.app import create_app
 from shared.web.backend import Backend
 from shared.web.custom import read_custom
-from tests.house import TIMEOUT, TestHouse
+from tests.stack import TIMEOUT, TestStack
 
 PAGE = "http://localhost:8080"
 MakeClient = Callable[..., FlaskClient]
@@ -42,8 +42,8 @@ def client(tmp_path: Path) -> Iterator[MakeClient]:
         backend.stop()
 
 
-def test_health_answers_on_each_service(house: TestHouse) -> None:
-    for url, name in ((house.txt2img, "txt2img"), (house.img2img, "img2img"), (house.control, "control")):
+def test_health_answers_on_each_service(stack: TestStack) -> None:
+    for url, name in ((stack.txt2img, "txt2img"), (stack.img2img, "img2img"), (stack.control, "control")):
         body = requests.get(f"{url}/health", timeout=TIMEOUT).json()
         assert body["status"] == "ok"
         assert body["service"] == name
@@ -53,9 +53,9 @@ def test_health_answers_on_each_service(house: TestHouse) -> None:
     ("method", "path", "status"),
     [("POST", "/api/txt2img", 415), ("GET", "/nowhere", 404), ("GET", "/api/txt2img", 405), ("GET", "/health", 200)],
 )
-def test_the_page_may_read_answers_and_errors(house: TestHouse, method: str, path: str, status: int) -> None:
+def test_the_page_may_read_answers_and_errors(stack: TestStack, method: str, path: str, status: int) -> None:
     response = requests.request(
-        method, house.txt2img + path, data=b"x", headers={"Origin": PAGE, "Content-Type": "text/html"}, timeout=TIMEOUT
+        method, stack.txt2img + path, data=b"x", headers={"Origin": PAGE, "Content-Type": "text/html"}, timeout=TIMEOUT
     )
     assert response.status_code == status
     assert response.headers["Access-Control-Allow-Origin"] == PAGE

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from shared.engine.check import check_graph
+from shared.engine.validate import check_graph
 from tests.golden_graphs import CUSTOM_GRAPHS, GRAPHS, MASK, draw
-from tests.house import TestHouse
+from tests.stack import TestStack
 from workflows.graph import ApiGraph, Graph
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -51,11 +51,11 @@ def test_the_graph_fits_the_engines_nodes(name: str, snapshot: dict[str, Any]) -
     assert check_graph(GRAPHS[name], snapshot) == []
 
 
-def test_the_snapshot_is_what_the_live_engine_says(house: TestHouse, update_golden: bool) -> None:
+def test_the_snapshot_is_what_the_live_engine_says(stack: TestStack, update_golden: bool) -> None:
     classes = sorted({node["class_type"] for graph in GRAPHS.values() for node in graph.values()})
     live = {}
     for name in classes:
-        schema = house.ask_engine("GET", f"/object_info/{name}").json()[name]
+        schema = stack.ask_engine("GET", f"/object_info/{name}").json()[name]
         live[name] = bare(schema)
     if update_golden:
         SNAPSHOT.write_text(json.dumps(live, indent=1) + "\n", encoding="utf-8")

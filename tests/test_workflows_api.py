@@ -7,25 +7,25 @@ import pytest
 import requests
 from PIL import Image, ImageChops, ImageDraw, ImageOps
 
-from tests.exchange import SMALL, SOURCE, alike, post, same
-from tests.house import PNG, TIMEOUT, TestHouse, open_rgb
+from tests.http import SMALL, SOURCE, alike, post, same
+from tests.stack import PNG, TIMEOUT, TestStack, open_rgb
 
 HOLE = Image.new("L", SOURCE.size)
 ImageDraw.Draw(HOLE).rectangle((20, 20, 40, 40), 255)
 
 
-def refused(house: TestHouse, graph: Any, **fields: Any) -> dict[str, Any]:
+def refused(stack: TestStack, graph: Any, **fields: Any) -> dict[str, Any]:
     """The error that a custom workflow is answered with."""
-    reply = post(house, "/api/txt2img", {**fields, "custom_workflow": graph})
+    reply = post(stack, "/api/txt2img", {**fields, "custom_workflow": graph})
     assert reply.status_code == 422, reply.text
     body: dict[str, Any] = reply.json()
     return {"message": body["message"], **body["error"]}
 
 
 @pytest.fixture(scope="module")
-def drawn(house: TestHouse) -> dict[str, Any]:
+def drawn(stack: TestStack) -> dict[str, Any]:
     """A picture of ours; its graph is what others send."""
-    return house.draw(**SMALL)
+    return stack.draw(**SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +41,9 @@ def put(graph: dict[str, Any], name: str, **inputs: Any) -> dict[str, Any]:
     return {**graph, name: {**graph[name], "inputs": {**graph[name]["inputs"], **inputs}}}
 
 
-def test_our_own_graph_sent_back_draws_the_same_picture(house: TestHouse, drawn: dict[str, Any]) -> None:
-    again = house.draw(custom_workflow=drawn["workflow"])
-    assert same(house.picture(again), house.picture(drawn))
+def test_our_own_graph_sent_back_draws_the_same_picture(stack: TestStack, drawn: dict[str, Any]) -> None:
+    again = stack.draw(custom_workflow=drawn["workflow"])
+    assert same(stack.picture(again), stack.picture(drawn))
     assert again["warnings"] == []
     # Nothing was said of a seed, and nothing is made up; what the picture has is told of the picture.
     assert "seed" not in again
@@ -53,39 +53,39 @@ def test_our_own_graph_sent_back_draws_the_same_picture(house: TestHouse, drawn:
     assert again["comfy_response"]["generated_images"] != drawn["comfy_response"]["generated_images"]
 
 
-def test_fields_are_placed_in_the_graph(house: TestHouse, graph: dict[str, Any]) -> None:
+def test_fields_are_placed_in_the_graph(stack: TestStack, graph: dict[str, Any]) -> None:
     fields = {"prompt": "a blue square", "negative_prompt": "red", "steps": 3, "seed": 11, "width": 72, "height": 64}
     fields |= {"cfg_scale": 4, "sampler_name": "heun", "scheduler": "karras"}
-    reply = house.draw(custom_workflow=graph, **fields)
-    assert same(house.picture(reply), house.picture(house.draw(**fields)))
+    reply = stack.draw(custom_workflow=graph, **fields)
+    assert same(stack.picture(reply), stack.picture(stack.draw(**fields)))
     assert reply["seed"] == 11
     assert reply["parameters"] == fields
 
 
-def test_a_form_sends_it_as_text_and_gets_the_picture_itself(house: TestHouse, graph: dict[str, Any]) -> None:
+def test_a_form_sends_it_as_text_and_gets_the_picture_itself(stack: TestStack, graph: dict[str, Any]) -> None:
     form = {"custom_workflow": json.dumps(graph), "seed": "12"}
-    reply = requests.post(f"{house.txt2img}/api/txt2img", data=form, headers=PNG, timeout=TIMEOUT)
+    reply = requests.post(f"{stack.txt2img}/api/txt2img", data=form, headers=PNG, timeout=TIMEOUT)
     assert reply.status_code == 200, reply.text
     assert reply.headers["X-Seed"] == "12"
-    expected = house.picture(house.draw(**{**SMALL, "seed": 12}))
+    expected = stack.picture(stack.draw(**{**SMALL, "seed": 12}))
     assert same(open_rgb(reply.content), expected)
     file = {"custom_workflow": ("graph.json", json.dumps(graph), "application/json")}
-    reply = requests.post(f"{house.txt2img}/api/txt2img", data={"seed": "12"}, files=file, headers=PNG, timeout=TIMEOUT)
+    reply = requests.post(f"{stack.txt2img}/api/txt2img", data={"seed": "12"}, files=file, headers=PNG, timeout=TIMEOUT)
     assert same(open_rgb(reply.content), expected)
 
 
-def test_picture_and_mask_are_placed(house: TestHouse) -> None:
+def test_picture_and_mask_are_placed(stack: TestStack) -> None:
     source, mask = Image.new("RGB", (64, 64), "green"), Image.new("L", (64, 64))
     ImageDraw.Draw(mask).rectangle((32, 0, 63, 63), 255)
     other = Image.new("RGB", (64, 64), "white")
     fields = {"prompt": "a red circle", "steps": 2, "seed": 7}
-    first = house.redraw(**fields, input_image=source, mask=mask)
-    again = house.redraw(input_image=other, mask=mask, custom_workflow=first["workflow"])
+    first = stack.redraw(**fields, input_image=source, mask=mask)
+    again = stack.redraw(input_image=other, mask=mask, custom_workflow=first["workflow"])
     assert again["warnings"] == []
-    assert same(house.picture(again), house.picture(house.redraw(**fields, input_image=other, mask=mask)))
+    assert same(stack.picture(again), stack.picture(stack.redraw(**fields, input_image=other, mask=mask)))
 
 
-def test_a_graph_of_ones_own_gets_picture_and_mask_as_they_are(house: TestHouse) -> None:
+def test_a_graph_of_ones_own_gets_picture_and_mask_as_they_are(stack: TestStack) -> None:
     """With more pixels than the model draws."""
     source = Image.effect_noise((328, 200), 90).convert("RGB")
     mask = Image.new("L", source.size)
@@ -98,8 +98,8 @@ def test_a_graph_of_ones_own_gets_picture_and_mask_as_they_are(house: TestHouse)
         "save": {"class_type": "SaveImage", "inputs": {"images": ["inverted", 0]}},
         "save mask": {"class_type": "SaveImage", "inputs": {"images": ["grey", 0]}},
     }
-    reply = house.redraw(prompt="x", input_image=source, mask=mask, custom_workflow=graph)
-    found = [picture.convert("RGB") for picture in house.pictures(reply)]
+    reply = stack.redraw(prompt="x", input_image=source, mask=mask, custom_workflow=graph)
+    found = [picture.convert("RGB") for picture in stack.pictures(reply)]
     assert {picture.size for picture in found} == {source.size}
     # The engine computes with fractions, and cuts off what is behind the comma.
     for wanted in (ImageOps.invert(source), mask.convert("RGB")):
@@ -107,12 +107,12 @@ def test_a_graph_of_ones_own_gets_picture_and_mask_as_they_are(house: TestHouse)
     assert "input_image" not in " ".join(reply["warnings"])
     # Unless another size is asked for.
     small = {"width": 61, "height": 48}
-    reply = house.redraw(prompt="x", input_image=source, mask=mask, custom_workflow=graph, **small)
-    assert {picture.size for picture in house.pictures(reply)} == {(64, 48)}
+    reply = stack.redraw(prompt="x", input_image=source, mask=mask, custom_workflow=graph, **small)
+    assert {picture.size for picture in stack.pictures(reply)} == {(64, 48)}
     assert "with 61x48, the edges are repeated" in " ".join(reply["warnings"])
 
 
-def test_a_graph_with_a_controlnet(house: TestHouse, graph: dict[str, Any]) -> None:
+def test_a_graph_with_a_controlnet(stack: TestStack, graph: dict[str, Any]) -> None:
     edges = add(graph, "load", "LoadImage", image="none.png")
     edges = add(edges, "net", "ControlNetLoader", control_net_name="dream-layer-canny.safetensors")
     edges = add(edges, "canny", "Canny", image=["load", 0], low_threshold=0.1, high_threshold=0.3)
@@ -121,15 +121,15 @@ def test_a_graph_with_a_controlnet(house: TestHouse, graph: dict[str, Any]) -> N
     edges = put(add(edges, "control", "ControlNetApplyAdvanced", **control), "KSampler", positive=["control", 0])
     edges = put(edges, "KSampler", negative=["control", 1])
     source = Image.new("RGB", (64, 64), "white")
-    first = house.redraw(custom_workflow=edges, prompt="a blue square", input_image=source)
+    first = stack.redraw(custom_workflow=edges, prompt="a blue square", input_image=source)
     ImageDraw.Draw(source).ellipse((16, 16, 48, 48), "black")
-    second = house.redraw(custom_workflow=edges, prompt="a blue square", input_image=source)
+    second = stack.redraw(custom_workflow=edges, prompt="a blue square", input_image=source)
     assert first["warnings"] == second["warnings"] == []
     assert second["workflow"]["prompt"]["CLIPTextEncode"]["inputs"]["text"] == "a blue square"
-    assert not same(house.picture(first), house.picture(second))
+    assert not same(stack.picture(first), stack.picture(second))
 
 
-def test_a_graph_that_uses_transparency_gets_it(house: TestHouse) -> None:
+def test_a_graph_that_uses_transparency_gets_it(stack: TestStack) -> None:
     """As LoadImage's output MASK: the erased part of the picture, or the mask that was sent."""
     graph = {
         "picture": {"class_type": "LoadImage", "inputs": {"image": "a.png"}},
@@ -146,32 +146,32 @@ def test_a_graph_that_uses_transparency_gets_it(house: TestHouse) -> None:
     erased = plain.copy()
     erased.putalpha(ImageOps.invert(mask))
     for fields in ({"input_image": erased}, {"input_image": plain, "mask": mask}):
-        reply = house.redraw(prompt="x", custom_workflow=graph, **fields)
-        found = [picture.convert("RGB") for picture in house.pictures(reply)]
+        reply = stack.redraw(prompt="x", custom_workflow=graph, **fields)
+        found = [picture.convert("RGB") for picture in stack.pictures(reply)]
         for wanted in (mask.convert("RGB"), plain):
             assert any(alike(picture, wanted) for picture in found)
         assert not any("mask" in warning or "transparent" in warning for warning in reply["warnings"])
 
 
-def test_several_saving_nodes_each_give_their_picture(house: TestHouse, graph: dict[str, Any]) -> None:
+def test_several_saving_nodes_each_give_their_picture(stack: TestStack, graph: dict[str, Any]) -> None:
     several = add(graph, "invert", "ImageInvert", image=["VAEDecode", 0])
     several = add(several, "also", "SaveImage", images=["invert", 0], filename_prefix="../outside")
     several = add(several, "show", "PreviewImage", images=["invert", 0])
-    reply = house.draw(custom_workflow=several)
-    one, other = house.pictures(reply)
+    reply = stack.draw(custom_workflow=several)
+    one, other = stack.pictures(reply)
     # The engine rounds down what it saves.
     assert alike(one, ImageChops.invert(other))
     # A repeated job saves under names of its own.
-    retried = requests.post(f"{house.txt2img}/api/jobs/{reply['job_id']}/retry", timeout=TIMEOUT).json()["job_id"]
-    assert len(house.wait_for_job(retried)["images"]) == 2
-    gone = house.data_dir / "output"
+    retried = requests.post(f"{stack.txt2img}/api/jobs/{reply['job_id']}/retry", timeout=TIMEOUT).json()["job_id"]
+    assert len(stack.wait_for_job(retried)["images"]) == 2
+    gone = stack.data_dir / "output"
     assert len(list(gone.rglob(f"*{reply['job_id'].replace('-', '')[:12]}*"))) == 2
-    requests.delete(f"{house.txt2img}/api/jobs/{reply['job_id']}", timeout=TIMEOUT)
+    requests.delete(f"{stack.txt2img}/api/jobs/{reply['job_id']}", timeout=TIMEOUT)
     assert list(gone.rglob(f"*{reply['job_id'].replace('-', '')[:12]}*")) == []
 
 
-def test_what_kills_an_engine_is_refused_and_the_engine_goes_on(house: TestHouse, graph: dict[str, Any]) -> None:
-    before = house.engine_state()
+def test_what_kills_an_engine_is_refused_and_the_engine_goes_on(stack: TestStack, graph: dict[str, Any]) -> None:
+    before = stack.engine_state()
     deadly = [
         {**graph, "x": {"class_type": "PreviewImage"}},
         {**graph, "x": {"class_type": "PreviewImage", "inputs": None}},
@@ -191,53 +191,53 @@ def test_what_kills_an_engine_is_refused_and_the_engine_goes_on(house: TestHouse
         add(graph, "x", "SaveImage"),
     ]
     for each in deadly:
-        refused(house, each)
-    assert house.draw(**SMALL)["status"] == "success"
-    after = house.engine_state()
+        refused(stack, each)
+    assert stack.draw(**SMALL)["status"] == "success"
+    after = stack.engine_state()
     assert (after["pid"], after["restarts"]) == (before["pid"], before["restarts"])
 
 
-def test_a_wrong_value_is_blamed_on_who_sent_it(house: TestHouse, graph: dict[str, Any]) -> None:
-    wrong = refused(house, graph, sampler_name="eular")
+def test_a_wrong_value_is_blamed_on_who_sent_it(stack: TestStack, graph: dict[str, Any]) -> None:
+    wrong = refused(stack, graph, sampler_name="eular")
     assert wrong["field"] == "sampler_name"
     assert "euler" in wrong["nearest"]
-    wrong = refused(house, put(graph, "KSampler", sampler_name="eular"), prompt="x")
+    wrong = refused(stack, put(graph, "KSampler", sampler_name="eular"), prompt="x")
     assert wrong["field"] == "custom_workflow"
     assert wrong["node"] == "KSampler"
     assert "euler" in wrong["nearest"]
 
 
-def test_values_that_no_node_reads_are_told(house: TestHouse, graph: dict[str, Any]) -> None:
-    reply = house.draw(custom_workflow=put(graph, "KSampler", upload="image"))
+def test_values_that_no_node_reads_are_told(stack: TestStack, graph: dict[str, Any]) -> None:
+    reply = stack.draw(custom_workflow=put(graph, "KSampler", upload="image"))
     assert reply["warnings"] == ["ignored: KSampler has no input upload (node KSampler)"]
 
 
-def test_nodes_that_do_harm_stay_out(house: TestHouse, graph: dict[str, Any]) -> None:
+def test_nodes_that_do_harm_stay_out(stack: TestStack, graph: dict[str, Any]) -> None:
     saving = add(graph, "x", "CheckpointSave", model=["CheckpointLoaderSimple", 0], filename_prefix="x")
-    wrong = refused(house, saving)
+    wrong = refused(stack, saving)
     assert wrong["class_type"] == "CheckpointSave"
     assert wrong["field"] == "custom_workflow"
     assert "DREAM_LAYER_ALLOW_NODES=CheckpointSave" in wrong["hint"]
     pattern = add(graph, "x", "RegexMatch", string="a", regex_pattern="(a+)+$", case_insensitive=True)
-    assert "never end" in refused(house, pattern)["message"]
+    assert "never end" in refused(stack, pattern)["message"]
 
 
-def test_pictures_of_others_are_not_loaded(house: TestHouse, drawn: dict[str, Any], graph: dict[str, Any]) -> None:
+def test_pictures_of_others_are_not_loaded(stack: TestStack, drawn: dict[str, Any], graph: dict[str, Any]) -> None:
     name = drawn["comfy_response"]["generated_images"][0]["filename"]
     for path in (f"{name[:8]}/{name} [output]", "../jobs.sqlite", "/etc/hostname"):
         loading = add(graph, "x", "LoadImage", image=path)
         loading = add(loading, "y", "SaveImage", images=["x", 0], filename_prefix="")
-        assert refused(house, loading)["node"] == "x"
+        assert refused(stack, loading)["node"] == "x"
 
 
-def test_what_the_editor_saves_is_answered_with_the_way_out(house: TestHouse) -> None:
-    wrong = refused(house, {"nodes": [], "links": [], "version": 0.4})
+def test_what_the_editor_saves_is_answered_with_the_way_out(stack: TestStack) -> None:
+    wrong = refused(stack, {"nodes": [], "links": [], "version": 0.4})
     assert "Export (API)" in wrong["hint"]
 
 
-def test_what_a_graph_of_ones_own_does_not_do_is_named(house: TestHouse) -> None:
-    graph = house.redraw(steps=1, prompt="a red circle", input_image=SOURCE)["workflow"]
-    reply = house.redraw(
+def test_what_a_graph_of_ones_own_does_not_do_is_named(stack: TestStack) -> None:
+    graph = stack.redraw(steps=1, prompt="a red circle", input_image=SOURCE)["workflow"]
+    reply = stack.redraw(
         custom_workflow=graph,
         steps=1,
         input_image=SOURCE,
@@ -250,4 +250,4 @@ def test_what_a_graph_of_ones_own_does_not_do_is_named(house: TestHouse) -> None
         "mask_blur, only_masked, inpaint_mode: not used, for custom_workflow has its own nodes for that, or none"
     )
     # All of it, and not the mask's surroundings alone.
-    assert house.picture(reply).size == SOURCE.size
+    assert stack.picture(reply).size == SOURCE.size

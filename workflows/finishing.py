@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from shared.schema.request import Common, Enlarging, FaceRestoration, Size
+from shared.schema.request import Common, FaceRestoration, Size, Upscale
 from shared.schema.units import LARGE
 from workflows import nodes
 from workflows.graph import Graph, Image, Latent, Vae
@@ -24,14 +24,14 @@ def decode(graph: Graph, latent: Latent, vae: Vae, request: Common, size: Size) 
     return nodes.decode(graph, latent, vae)
 
 
-def enlarge(graph: Graph, image: Image, enlarging: Enlarging) -> Image:
+def enlarge(graph: Graph, image: Image, upscale: Upscale) -> Image:
     """A picture at exactly another size: through the upscale model, if there is one, whatever its own factor."""
-    if enlarging.model is not None:
-        image = nodes.upscale(graph, nodes.load_upscale_model(graph, enlarging.model), image)
-    return nodes.scale(graph, image, *enlarging.size, enlarging.method)
+    if upscale.model is not None:
+        image = nodes.upscale(graph, nodes.load_upscale_model(graph, upscale.model), image)
+    return nodes.scale(graph, image, *upscale.size, upscale.method)
 
 
-def keep_transparency(graph: Graph, image: Image, source: str, before: Size, after: Enlarging) -> Image:
+def keep_transparency(graph: Graph, image: Image, source: str, before: Size, after: Upscale) -> Image:
     """A finished picture, as transparent as the file `source` of the size `before` is.
 
     Transparency goes through no model: the engine's models know colours alone.

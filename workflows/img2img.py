@@ -4,7 +4,7 @@ from shared.schema.request import Img2ImgRequest
 from workflows import nodes
 from workflows.finishing import crop_to_size, decode, encode, finish, pictures, to_scale
 from workflows.graph import Graph
-from workflows.inpainting import hole, lay_over
+from workflows.inpainting import composite, inpaint_latent
 from workflows.loading import encode_prompts, input_name, load_models, load_refiner
 from workflows.sampling import sample, sample_hires
 
@@ -23,7 +23,7 @@ def img2img(request: Img2ImgRequest, filename_prefix: str) -> Graph:
     if request.inpainting is None:
         start = encode(graph, source, loaded.vae, request, request.latent_size)
     else:
-        prompts, start = hole(graph, loaded, prompts, source, request, request.inpainting)
+        prompts, start = inpaint_latent(graph, loaded, prompts, source, request, request.inpainting)
     for seed, prefix in pictures(request, filename_prefix):
         latent = sample(graph, loaded, prompts, refiner, start, request, seed)
         latent = sample_hires(graph, loaded, prompts, latent, request, seed)
@@ -31,6 +31,6 @@ def img2img(request: Img2ImgRequest, filename_prefix: str) -> Graph:
         if request.inpainting is None:
             image = crop_to_size(graph, image, request)
         else:
-            image = lay_over(graph, image, source, request, request.inpainting)
+            image = composite(graph, image, source, request, request.inpainting)
         nodes.save_image(graph, finish(graph, image, request), prefix)
     return graph

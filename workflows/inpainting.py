@@ -1,4 +1,4 @@
-"""A hole in a picture: the latent that it is filled from, and the result laid over the source."""
+"""A inpaint_latent in a picture: the latent that it is filled from, and the result laid over the source."""
 
 from shared.schema.request import Img2ImgRequest, Inpainting
 from workflows import nodes
@@ -7,7 +7,7 @@ from workflows.graph import Graph, Image, Latent
 from workflows.loading import Loaded, Prompts, input_name
 
 
-def hole(
+def inpaint_latent(
     graph: Graph, loaded: Loaded, prompts: Prompts, source: Image, request: Img2ImgRequest, inpainting: Inpainting
 ) -> tuple[Prompts, Latent]:
     """The latent to start from, with the mask on it; and the prompts, to which the mode may add."""
@@ -23,7 +23,7 @@ def hole(
     return Prompts(positive, negative), latent
 
 
-def lay_over(graph: Graph, image: Image, source: Image, request: Img2ImgRequest, inpainting: Inpainting) -> Image:
+def composite(graph: Graph, image: Image, source: Image, request: Img2ImgRequest, inpainting: Inpainting) -> Image:
     """What was drawn, where the blending mask is white; elsewhere the client's own pixels."""
     blend = nodes.load_mask(graph, input_name(inpainting.blend))
     paste = inpainting.paste

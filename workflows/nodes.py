@@ -137,7 +137,9 @@ def set_noise_mask(graph: Graph, samples: Latent, mask: Mask) -> Latent:
 def condition_inpaint_model(
     graph: Graph, positive: Conditioning, negative: Conditioning, vae: Vae, pixels: Image, mask: Mask
 ) -> tuple[Conditioning, Conditioning, Latent]:
-    """What an inpainting checkpoint wants to know: the picture without the hole, and where the hole is."""
+    """What an inpainting checkpoint wants to know: the picture without the inpaint_latent, and where the inpaint_latent
+    is.
+    """
     node = graph.add(
         "InpaintModelConditioning",
         positive=positive,

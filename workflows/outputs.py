@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from shared.errors import InvalidValue
-from workflows.foreign import SAVING_CLASS, is_link, sources
-from workflows.placing import EACH_SAMPLER, VALUES
+from workflows.bindings import EACH_SAMPLER, VALUES
+from workflows.imported import SAVING_CLASS, is_link, sources
 
 FIELD = "output_node"
 # They repeat what they get: the first picture stays the first. Others with "batch" in their names join batches, or

@@ -48,10 +48,10 @@ def sample_hires(graph: Graph, loaded: Loaded, prompts: Prompts, latent: Latent,
     width, height = request.latent_sizes[-1]
     if hires.latent_method is not None:
         latent = nodes.scale_latent(graph, latent, width, height, hires.latent_method)
-    elif hires.enlarging is not None:
+    elif hires.upscale is not None:
         image = decode(graph, latent, loaded.vae, request, request.latent_size)
-        image = enlarge(graph, image, hires.enlarging)
-        latent = encode(graph, image, loaded.vae, request, hires.enlarging.size)
+        image = enlarge(graph, image, hires.upscale)
+        latent = encode(graph, image, loaded.vae, request, hires.upscale.size)
     return _pass(graph, loaded.model, prompts, latent, hires.sampling, seed)
 
 

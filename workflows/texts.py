@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from workflows.foreign import is_link
+from workflows.bindings import TEXTS, VALUES, Target
 from workflows.graph import ApiGraph
-from workflows.placing import TEXTS, VALUES, Target
+from workflows.imported import is_link
 
 # A part of the class of every node of ComfyUI's that makes a conditioning of a text.
 ENCODERS = "TextEncode"

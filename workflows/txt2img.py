@@ -14,7 +14,7 @@ def txt2img(request: Txt2ImgRequest, filename_prefix: str) -> Graph:
     loaded = load_models(graph, request)
     prompts = encode_prompts(graph, loaded, request)
     refiner = load_refiner(graph, request)
-    empty = nodes.empty_latent(graph, *request.latent_size, wide=request.models.wide_latents)
+    empty = nodes.empty_latent(graph, *request.latent_size, wide=request.models.latent_channels)
     for seed, prefix in pictures(request, filename_prefix):
         latent = sample(graph, loaded, prompts, refiner, empty, request, seed)
         latent = sample_hires(graph, loaded, prompts, latent, request, seed)

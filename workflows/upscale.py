@@ -1,4 +1,4 @@
-"""The recipe for enlarging a finished picture."""
+"""The recipe for upscale a finished picture."""
 
 from shared.schema.request import UpscaleRequest
 from workflows import nodes
@@ -12,8 +12,8 @@ def upscale(request: UpscaleRequest, filename_prefix: str) -> Graph:
     graph = Graph()
     source = input_name(request.source)
     image = restore_faces(graph, nodes.load_image(graph, source), request.faces)
-    image = enlarge(graph, image, request.enlarging)
+    image = enlarge(graph, image, request.upscale)
     if request.transparent:
-        image = keep_transparency(graph, image, source, request.source.size, request.enlarging)
+        image = keep_transparency(graph, image, source, request.source.size, request.upscale)
     nodes.save_image(graph, image, filename_prefix)
     return graph

@@ -18,7 +18,7 @@ from launcher.models.download import (
     lock_of,
     remove_unfinished,
 )
-from launcher.models.shelf import (
+from launcher.models.library import (
     DOWNLOADS,
     Model,
     UnusableFileError,
@@ -32,13 +32,12 @@ from launcher.models.shelf import (
 )
 from launcher.models.sources import STEP, Download, read_source
 from launcher.models.tables import NOTHING, describe, known_table, shelf_table
-from launcher.progress import size_text
-from launcher.terminal import cause, columns, complain, plain, say
-from shared.engine.families import classify
-from shared.engine.headers import read_header
-from shared.engine.known import KNOWN
+from launcher.terminal import cause, columns, plain, print_error, print_status, size_text
 from shared.errors import DreamLayerError, SetupError
 from shared.keys import KeyRing
+from shared.models.detect import classify
+from shared.models.registry import KNOWN
+from shared.models.safetensors import read_header
 from shared.rights import keep_new_files_private
 from shared.settings import load_settings
 
@@ -58,12 +57,12 @@ def run_models(options: argparse.Namespace) -> int:
         sys.stdout.flush()
     except DreamLayerError as error:
         # One line, whatever was typed into it.
-        complain(error.step if isinstance(error, SetupError) else STEP, plain(error.message), error.hint)
+        print_error(error.step if isinstance(error, SetupError) else STEP, plain(error.message), error.hint)
         return 1
     except BrokenPipeError:
         raise
     except OSError as error:
-        complain(STEP, cause(error), "is the disk full or a folder not writable?")
+        print_error(STEP, cause(error), "is the disk full or a folder not writable?")
         return 1
     return 0
 
@@ -128,7 +127,9 @@ def _add_download(models_dir: Path, source: Download, sha256: str | None, option
         check_name(wanted, pickle=options.allow_pickle)
         if kind is not None:
             target_of(models_dir, kind, wanted, force=options.force)
-    say("fetching", f"{wanted or 'a file'} from {source.host}" + (f", {size_text(source.size)}" if source.size else ""))
+    print_status(
+        "fetching", f"{wanted or 'a file'} from {source.host}" + (f", {size_text(source.size)}" if source.size else "")
+    )
     fetch = Fetch(source, models_dir / DOWNLOADS)
     path = fetch.run()
     name = options.name or fetch.name
@@ -159,9 +160,9 @@ def _shelve(aside: Path, target: Path, kind: str, name: str, *, force: bool) -> 
     place(aside, target, force=force)
     model = Model(kind, name, target.stat().st_size, target, classify(name, read_header(target)))
     about = [describe(model)] if model.about.known and describe(model) != NOTHING else []
-    say("added", f"{kind}/{name} ({', '.join([*about, size_text(model.size)])})")
+    print_status("added", f"{kind}/{name} ({', '.join([*about, size_text(model.size)])})")
     if replaced:
-        say("note", "an engine that has the old file in memory draws with it until it is started again")
+        print_status("note", "an engine that has the old file in memory draws with it until it is started again")
 
 
 def _remove(models_dir: Path, options: argparse.Namespace) -> None:
@@ -169,7 +170,7 @@ def _remove(models_dir: Path, options: argparse.Namespace) -> None:
         size = size_text(sum(part.stat().st_size for part in (models_dir / DOWNLOADS).glob("*.part")))
         if not options.yes:
             _confirm(f"remove what broken-off downloads left ({size})?")
-        say("removed", f"{_files(len(remove_unfinished(models_dir / DOWNLOADS)))} of unfinished downloads")
+        print_status("removed", f"{_files(len(remove_unfinished(models_dir / DOWNLOADS)))} of unfinished downloads")
     if options.name is None:
         if not options.unfinished:
             raise SetupError(STEP, "which one?", hint="python dream_layer.py models list")
@@ -178,7 +179,7 @@ def _remove(models_dir: Path, options: argparse.Namespace) -> None:
     if not options.yes:
         _confirm(f"remove {model.kind}/{model.name} ({size_text(model.size)})?")
     model.path.unlink()
-    say("removed", f"{model.kind}/{model.name} ({size_text(model.size)})")
+    print_status("removed", f"{model.kind}/{model.name} ({size_text(model.size)})")
 
 
 def _the_one(models: list[Model], text: str) -> Model:
@@ -187,7 +188,7 @@ def _the_one(models: list[Model], text: str) -> Model:
         return found[0]
     if found:
         any_of = ", ".join(f"{model.kind}/{model.name}" for model in found)
-        raise SetupError(STEP, f"{text} may be any of {any_of}", hint="say which, with its folder")
+        raise SetupError(STEP, f"{text} may be any of {any_of}", hint="print_status which, with its folder")
     names = [name for model in models for name in (model.name, model.name.rpartition(".")[0])]
     near = difflib.get_close_matches(text, names, n=1)
     hint = f"did you mean {near[0]}?" if near else "python dream_layer.py models list shows what there is"

@@ -22,10 +22,9 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from launcher.models.sources import STEP, Download
-from launcher.progress import size_text
-from launcher.terminal import say
-from shared.engine.storing import SPARE
+from launcher.terminal import print_status, size_text
 from shared.errors import SetupError
+from shared.models.storage import SPARE
 
 CHUNK = 1024 * 1024
 TIMEOUTS = (15, 60)
@@ -103,7 +102,7 @@ class Fetch:
                     raise SetupError(STEP, f"{reason}, {failures} times in a row", hint=f"later: {KEPT}") from error
                 asked = error.wait if isinstance(error, BrokenOffError) else 0.0
                 wait = min(LONGEST_WAIT, max(asked, WAITS[max(0, failures - 1)]))
-                say("again", f"in {wait:.0f} s; {reason}")
+                print_status("again", f"in {wait:.0f} s; {reason}")
                 self._sleep(wait)
             except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
                 # Its text may hold the address, and that a token.

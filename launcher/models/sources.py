@@ -10,9 +10,9 @@ from urllib.parse import unquote, urlsplit
 from huggingface_hub import constants, get_token, hf_hub_url
 from huggingface_hub.errors import HFValidationError
 
-from shared.engine.known import KNOWN, find_known
 from shared.errors import SetupError
 from shared.keys import KeyRing
+from shared.models.registry import KNOWN, find_known
 
 STEP = "models"
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
-from launcher.models.shelf import Model
-from launcher.progress import size_text
-from shared.engine.families import Family, TextEncoder
-from shared.engine.known import KnownModel
+from launcher.models.library import Model
+from launcher.terminal import size_text
+from shared.models.detect import Family, TextEncoder
+from shared.models.registry import KnownModel
 
 NOTHING = "-"
 

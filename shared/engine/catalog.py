@@ -1,16 +1,52 @@
-"""What the engine has: its model files, what they are, and its node classes."""
+"""What the engine has: its model files, what they are, and its node classes; asked anew when an answer is too old."""
 
 import math
-from collections.abc import Iterable
+import threading
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from shared.engine.check import Problem, check_graph, choices, class_of
 from shared.engine.client import EngineClient
-from shared.engine.families import ModelFile, classify
-from shared.engine.headers import read_header
-from shared.engine.recent import Recent
+from shared.engine.validate import Problem, check_graph, choices, class_of
 from shared.errors import EngineError, EngineUnavailable
+from shared.models.detect import ModelFile, classify
+from shared.models.safetensors import read_header
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class TtlCache(Generic[K, V]):
+    """What `ask` answered to each key. While the engine is away, its last answer serves."""
+
+    def __init__(self, ask: Callable[[K], V]) -> None:
+        self._ask = ask
+        self._lock = threading.Lock()
+        self._answers: dict[K, tuple[float, V]] = {}
+
+    def get(self, key: K, max_age: float) -> V:
+        """The answer, at most `max_age` seconds old. Raises EngineUnavailable if there never was one."""
+        asked = time.monotonic()
+        with self._lock:
+            kept = self._answers.get(key)
+        if kept is not None and asked - kept[0] < max_age:
+            return kept[1]
+        try:
+            answer = self._ask(key)
+        except EngineUnavailable:
+            if kept is None:
+                raise
+            return kept[1]
+        with self._lock:
+            self._answers[key] = (asked, answer)
+        return answer
+
+    def expire(self) -> None:
+        """From now on no answer is new enough."""
+        with self._lock:
+            self._answers = {key: (-float("inf"), answer) for key, (_, answer) in self._answers.items()}
+
 
 # Seconds for which an answer is new enough: a file that was just added is found.
 FRESH = 1.0
@@ -24,9 +60,9 @@ class Catalog:
     """
 
     def __init__(self, engine: EngineClient) -> None:
-        self._names = Recent(engine.models)
-        self._schemas = Recent(engine.node_schema)
-        self._folders: Recent[None, dict[str, list[str]]] = Recent(lambda _: engine.model_folders())
+        self._names = TtlCache(engine.models)
+        self._schemas = TtlCache(engine.node_schema)
+        self._folders: TtlCache[None, dict[str, list[str]]] = TtlCache(lambda _: engine.model_folders())
         self._files: dict[Path, tuple[tuple[int, int], ModelFile]] = {}
 
     def names(self, folder: str, max_age: float = FRESH) -> list[str]:

@@ -1,5 +1,8 @@
 """ComfyUI's HTTP interface, as far as we use it. Stateless and safe to share between threads."""
 
+import errno
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +11,6 @@ from urllib.parse import quote, urlsplit
 import urllib3
 
 from shared.engine.access import EngineAccess
-from shared.engine.failures import LOG_HINT, explain
 from shared.errors import (
     DreamLayerError,
     EngineDenied,
@@ -16,7 +18,30 @@ from shared.errors import (
     EngineRejected,
     EngineUnavailable,
     GenerationFailed,
+    StorageFailed,
 )
+
+LOG_HINT = "data/logs/engine.log has the details"
+FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+
+def explain(failure: Mapping[str, Any]) -> DreamLayerError:
+    """The error for the data of an `execution_error` message.
+
+    Names the node and, of the exception, its class or the operating system's reason: its text may hold paths.
+    """
+    failed, node = f"{failure.get('node_type')} failed", str(failure.get("node_id"))
+    kind, text = str(failure.get("exception_type")), str(failure.get("exception_message"))
+    if "OutOfMemory" in kind or "out of memory" in text.lower():
+        hint = "a smaller size or batch_size needs less"
+        return GenerationFailed(f"{failed}: the engine ran out of memory", hint=hint, node=node)
+    number = re.search(r"\[Errno (\d+)\]", text)
+    if number is not None:
+        full = int(number[1]) in FULL
+        hint = "the engine's disk is full" if full else "may the engine read and write there?"
+        return StorageFailed(f"{failed}: {os.strerror(int(number[1]))}", hint=hint, node=node)
+    return GenerationFailed(f"{failed}: {kind}", hint=LOG_HINT, node=node)
+
 
 CONNECT_TIMEOUT = 5.0
 # ComfyUI answers from its event loop in milliseconds, but encoding a huge picture can hold that loop for seconds.

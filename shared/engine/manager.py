@@ -1,4 +1,4 @@
-"""The engine as its keeper sees it: what it is, how it does, and when it may be started again."""
+"""The engine as its supervisor sees it: what it is, how it does, and when it may be started again."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from shared.child import Keeper
 from shared.engine.client import EngineClient
 from shared.errors import EngineError, EngineUnavailable, NotPossible
+from shared.process.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ ASKED = "somebody asked for it"
 
 
 class EngineManager:
-    """One engine; `keeper` is None for one that others started, which can be looked at but not started again.
+    """One engine; `supervisor` is None for one that others started, which can be looked at but not started again.
 
     `command` makes its command line anew, from what is set now. `unfinished` counts the jobs that are still to be done.
     `stopped` is called each time when the engine was ended on purpose.
@@ -31,13 +31,13 @@ class EngineManager:
     def __init__(
         self,
         engine: EngineClient,
-        keeper: Keeper | None,
+        supervisor: Supervisor | None,
         command: Callable[[], Sequence[str | Path]],
         unfinished: Callable[[], int],
         stopped: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine = engine
-        self._keeper = keeper
+        self._keeper = supervisor
         self._command = command
         self._unfinished = unfinished
         self._stopped = stopped
@@ -55,14 +55,14 @@ class EngineManager:
 
     def state(self) -> dict[str, Any]:
         """Everything that GET /api/engine tells. What only the engine knows is left out while it does not answer."""
-        keeper = self._keeper
+        supervisor = self._keeper
         told: dict[str, Any] = {"state": "external"}
-        if keeper is not None:
-            uptime = keeper.child.uptime
+        if supervisor is not None:
+            uptime = supervisor.child.uptime
             told = {
-                "state": keeper.state,
-                "pid": keeper.child.pid,
-                "restarts": keeper.restarts,
+                "state": supervisor.state,
+                "pid": supervisor.child.pid,
+                "restarts": supervisor.restarts,
                 "uptime_s": None if uptime is None else round(uptime, 1),
                 "restart_pending": self.restart_pending,
                 "last_restart": self._last_restart,
@@ -87,20 +87,20 @@ class EngineManager:
         `reason` is told by `state`. Jobs that it runs are drawn again. Raises NotPossible for an engine of others,
         EngineUnavailable for one that has not been ready yet and would have to start again at once.
         """
-        keeper = self._keeper
-        if keeper is None:
+        supervisor = self._keeper
+        if supervisor is None:
             raise NotPossible(
                 "this engine was not started here, so it cannot be started again from here",
                 hint="restart it where it runs, or unset DREAM_LAYER_ENGINE_URL",
             )
-        if not when_idle and keeper.state in ("starting", "stopped"):
+        if not when_idle and supervisor.state in ("starting", "stopped"):
             raise EngineUnavailable("the engine is still starting", retry_after=5)
-        keeper.child.change([str(part) for part in self._command()])
+        supervisor.child.change([str(part) for part in self._command()])
         if not when_idle:
-            self._end(keeper, reason)
+            self._end(supervisor, reason)
             return
         with self._lock:
-            self._outdated = keeper.child.pid
+            self._outdated = supervisor.child.pid
             if not self.restart_pending:
                 self._waiting = threading.Thread(target=self._restart_idle, name="engine-restart", daemon=True)
                 self._waiting.start()
@@ -118,23 +118,23 @@ class EngineManager:
         self._closed.set()
 
     def _restart_idle(self) -> None:
-        keeper = self._keeper
-        if keeper is None:
+        supervisor = self._keeper
+        if supervisor is None:
             return
         while not self._closed.wait(LOOK):
-            if keeper.state != "ready":
+            if supervisor.state != "ready":
                 continue
             # The same process still, or did it die meanwhile, and was started as it is wanted?
-            if keeper.child.pid != self._outdated:
+            if supervisor.child.pid != self._outdated:
                 return
             if self._idle():
                 log.info("no job is left, so the engine is started again, as was asked")
-                self._end(keeper, ASKED)
+                self._end(supervisor, ASKED)
                 return
 
-    def _end(self, keeper: Keeper, reason: str) -> None:
+    def _end(self, supervisor: Supervisor, reason: str) -> None:
         self._last_restart = {"at": round(time.time(), 1), "reason": reason}
-        keeper.restart()
+        supervisor.restart()
         self._stopped()
 
     def _idle(self) -> bool:

@@ -6,9 +6,9 @@ from dataclasses import asdict
 from pathlib import PurePosixPath
 from typing import Any
 
-from shared.defaults import defaults_for
 from shared.engine.catalog import Catalog
-from shared.engine.families import Family, ModelFile
+from shared.models.defaults import defaults_for
+from shared.models.detect import Family, ModelFile
 
 FOLDERS = (
     "checkpoints",

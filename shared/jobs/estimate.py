@@ -1,11 +1,13 @@
-"""When a job will be done, from its own progress, or from what jobs of its kind took before. Pure."""
+"""When a job will be done: from its own progress, or from what similar jobs took before. Pure."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
-from shared.jobs.tables import Work
+from shared.jobs.database import Work
 
 # How many of the jobs completed last are looked at.
 MEASURED = 50
@@ -39,3 +41,112 @@ def _left(job: Work, measured: Sequence[tuple[str, float, float]], now: float) -
         rates = [seconds / work for _, work, seconds in measured if work > 0] or [0.0]
     expected = statistics.median(rates) * job.work
     return expected if job.started is None else max(0.0, expected - (now - job.started))
+
+
+SAMPLERS = frozenset(("KSampler", "KSamplerAdvanced", "SamplerCustom", "SamplerCustomAdvanced"))
+# The inputs by which a sampler gets the latent that it works on.
+LATENTS = ("latent_image", "latent")
+# For a sampler of which it is not known how many steps it takes.
+USUAL_STEPS = 20
+
+
+class Pace:
+    """How fast a job gets on. `graph` is what the engine runs; `pixels` is the usual size of a picture of the job.
+
+    Work is counted in pixels times steps, over all samplers of the graph that run: what is `cached` does not, and
+    nothing that is needed for it alone.
+    """
+
+    def __init__(self, graph: Mapping[str, Any], pixels: float | None, cached: Collection[str] = ()) -> None:
+        runs = _that_run(graph, cached)
+        self._work = {name: work for name, work in sampler_work(graph, pixels).items() if name in runs}
+        self._done: dict[str, float] = {}
+        self._first: tuple[float, float] | None = None
+
+    def step(self, node: str, step: int, steps: int, now: float) -> float | None:
+        """Takes notice of a step of `node`; when the job will be done, in seconds on the clock of `now`.
+
+        None for a node that does not sample, and until two steps were seen.
+        """
+        if node not in self._work or steps < 1:
+            return None
+        # A sampler begins when those before it are done.
+        self._done = {each: self._work[each] for each in self._done}
+        self._done[node] = self._work[node] * min(1.0, step / steps)
+        done = sum(self._done.values())
+        if self._first is None:
+            self._first = (now, done)
+        begun, done_then = self._first
+        if done <= done_then:
+            return None
+        return now + (now - begun) / (done - done_then) * (sum(self._work.values()) - done)
+
+
+def sampler_work(graph: Mapping[str, Any], pixels: float | None) -> dict[str, float]:
+    """Pixels times steps of each sampler in the graph, by the name of its node.
+
+    A sampler whose size does not follow from the graph has `pixels`, else as many as the smallest of the others.
+    """
+    samplers = [name for name in graph if _class(graph, name) in SAMPLERS]
+    sizes = {name: _pixels(graph, name) for name in samplers}
+    usual = pixels or min((size for size in sizes.values() if size is not None), default=1.0)
+    return {name: (sizes[name] or usual) * _steps(graph, name) for name in samplers}
+
+
+def _that_run(graph: Mapping[str, Any], cached: Collection[str]) -> set[str]:
+    """The nodes that are not cached, and from which a way of such nodes leads to one whose outputs nobody takes."""
+    feeds = {name: [value[0] for value in _inputs(graph, name).values() if _is_link(value)] for name in graph}
+    taken = {source for name, sources in feeds.items() if name not in sources for source in sources}
+    waiting, found = [name for name in graph if name not in taken], set()
+    while waiting:
+        name = waiting.pop()
+        if name in graph and name not in cached and name not in found:
+            found.add(name)
+            waiting += feeds[name]
+    return found
+
+
+def _pixels(graph: Mapping[str, Any], sampler: str) -> float | None:
+    inputs = _inputs(graph, sampler)
+    found = _nearest(graph, [inputs[name][0] for name in LATENTS if _is_link(inputs.get(name))], ("width", "height"))
+    return None if found is None else float(found["width"] * found["height"])
+
+
+def _steps(graph: Mapping[str, Any], sampler: str) -> float:
+    found = _nearest(graph, [sampler], ("steps",))
+    if found is None:
+        return USUAL_STEPS
+    # KSamplerAdvanced may take a part of the steps.
+    first, last = found.get("start_at_step", 0), found.get("end_at_step", found["steps"])
+    if not isinstance(first, int) or not isinstance(last, int):
+        return float(found["steps"])
+    return float(max(1, min(last, found["steps"]) - first))
+
+
+def _nearest(graph: Mapping[str, Any], starts: list[Any], names: tuple[str, ...]) -> Mapping[str, Any] | None:
+    """The inputs of the nearest node, from `starts` against the links, that has positive whole numbers for `names`."""
+    waiting, seen = deque(starts), set(starts)
+    while waiting:
+        inputs = _inputs(graph, waiting.popleft())
+        if all(type(inputs.get(name)) is int and inputs[name] > 0 for name in names):
+            return inputs
+        for value in inputs.values():
+            if _is_link(value) and value[0] not in seen:
+                seen.add(value[0])
+                waiting.append(value[0])
+    return None
+
+
+def _class(graph: Mapping[str, Any], name: str) -> Any:
+    node = graph[name]
+    return node.get("class_type") if isinstance(node, Mapping) else None
+
+
+def _inputs(graph: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    node = graph.get(name)
+    inputs = node.get("inputs") if isinstance(node, Mapping) else None
+    return inputs if isinstance(inputs, Mapping) else {}
+
+
+def _is_link(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)

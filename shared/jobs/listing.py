@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from shared.jobs.tables import JobRow, State, jobs
+from shared.jobs.database import JobRow, State, jobs
 
 # Characters, as they stand in the database: of one job's request or graph, and of all that a page holds.
 LARGEST_PART = 50_000

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from shared.files import lies_within
+from shared.images.png import has_text, read_size
+from shared.jobs.database import JobRow
 from shared.jobs.names import locate, save_prefixes
-from shared.jobs.recipes import OURS, picture_parameters, with_recipe
-from shared.jobs.tables import JobRow
-from shared.png import has_text, read_size
+from shared.jobs.picture_metadata import OURS, picture_parameters, with_recipe
 
 # Bytes in which a recipe begins, if there is one.
 HEAD = 256

@@ -14,7 +14,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from shared.files import free_bytes
-from shared.jobs.tables import about
+from shared.jobs.database import about
 
 # Bytes, and of a small disk no more than a part.
 LARGEST, PART = 8_000_000, 8

@@ -23,28 +23,29 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from shared.errors import QueueFull, SetupError, StorageFailed
 from shared.files import disk_full
-from shared.jobs import listing, statements
-from shared.jobs.listing import Page
-from shared.jobs.reserve import HAS_ROW, PUT_ROW, ROW, TAKE_ROW, Reserve
-from shared.jobs.sqlite import empty_journal, tune
-from shared.jobs.tables import (
+from shared.jobs import database, listing
+from shared.jobs.database import (
     SCHEMA_VERSION,
     UNFINISHED,
     Event,
     Finished,
     JobRow,
+    JobUpdate,
     NewJob,
-    Note,
-    Report,
+    PendingEvent,
     State,
     Work,
     about,
+    empty_journal,
     events,
     jobs,
     metadata,
     owners,
+    tune,
     uploads,
 )
+from shared.jobs.listing import Page
+from shared.jobs.reserve import HAS_ROW, PUT_ROW, ROW, TAKE_ROW, Reserve
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +122,7 @@ class Store:
                         hint="try again when some of them are done, or raise DREAM_LAYER_QUEUE_LIMIT",
                         retry_after=30,
                     )
-                number = connection.execute(statements.ADD, values).inserted_primary_key[0]  # type: ignore[index]
+                number = connection.execute(database.ADD, values).inserted_primary_key[0]  # type: ignore[index]
                 names = {name for name, _ in job.spec.get("uploads", ())}
                 if names:
                     connection.execute(uploads.insert(), [{"job_id": job.id, "name": name} for name in sorted(names)])
@@ -140,12 +141,12 @@ class Store:
     def get(self, job_id: str) -> JobRow | None:
         """The job of that id."""
         # No database takes half of a character, and not each takes NUL.
-        return self._first(statements.GET, {"the_id": job_id}) if job_id.isprintable() else None
+        return self._first(database.GET, {"the_id": job_id}) if job_id.isprintable() else None
 
     def state(self, job_id: str) -> State | None:
         """Where the job of that id stands: what is asked most often."""
         with self._read() as connection:
-            state = connection.scalar(statements.STATE, {"the_id": job_id})
+            state = connection.scalar(database.STATE, {"the_id": job_id})
         return None if state is None else State(state)
 
     def by_beginning(self, beginning: str) -> JobRow | None:
@@ -230,7 +231,7 @@ class Store:
             return [(str(model), float(work), float(seconds)) for model, work, seconds in connection.execute(query)]
 
     @_even_if_full
-    def save(self, owner: str, reports: Sequence[Report]) -> None:
+    def save(self, owner: str, reports: Sequence[JobUpdate]) -> None:
         """Writes down what happened to jobs of this owner, as far as they are not ended or taken over meanwhile."""
         ids = [report.job_id for report in reports]
         with self._write() as connection:
@@ -240,7 +241,7 @@ class Store:
                     continue
                 if report.started is not None:
                     values = {"state": State.RUNNING.value, "started": report.started}
-                    connection.execute(statements.MOVE, _which(report.job_id, owner) | values)
+                    connection.execute(database.MOVE, _which(report.job_id, owner) | values)
                 _tell(connection, report.job_id, report.notes)
 
     @_even_if_full
@@ -251,11 +252,11 @@ class Store:
         """
         moved = set()
         with self._write() as connection:
-            for row, deaths in lost:
-                values = {"state": State.QUEUED.value, "started": None, "attempts": deaths}
-                if connection.execute(statements.MOVE, _which(row.id, owner) | values).rowcount == 1:
+            for row, crashes in lost:
+                values = {"state": State.QUEUED.value, "started": None, "attempts": crashes}
+                if connection.execute(database.MOVE, _which(row.id, owner) | values).rowcount == 1:
                     position = _count_unfinished(connection, row.number)
-                    _tell(connection, row.id, [("queued", {"position": position, "attempt": deaths + 1})])
+                    _tell(connection, row.id, [("queued", {"position": position, "attempt": crashes + 1})])
                     moved.add(row.id)
         return moved
 
@@ -269,7 +270,7 @@ class Store:
         images: Sequence[Mapping[str, str]] = (),
         error: Mapping[str, Any] | None = None,
         started: float | None = None,
-        notes: Sequence[Note] = (),
+        notes: Sequence[PendingEvent] = (),
     ) -> JobRow | None:
         """The end of a job, with the events before it; the row as it then is.
 
@@ -279,7 +280,7 @@ class Store:
         if started is not None:
             values["started"] = started
         with self._write() as connection:
-            if connection.execute(statements.MOVE, _which(row.id, owner) | values).rowcount == 0:
+            if connection.execute(database.MOVE, _which(row.id, owner) | values).rowcount == 0:
                 return None
             _end(connection, row.id, notes, state)
         return replace(row, **{**values, "state": state})
@@ -289,7 +290,7 @@ class Store:
         """Ends a job as cancelled, whoever runs it; False if it is finished or unknown. Its owner finds out."""
         values = {"state": State.CANCELLED.value, "finished": time.time(), "error": error}
         with self._write() as connection:
-            cancelled = connection.execute(statements.END, {"the_id": job_id, **values}).rowcount == 1
+            cancelled = connection.execute(database.END, {"the_id": job_id, **values}).rowcount == 1
             if cancelled:
                 _end(connection, job_id, [], State.CANCELLED)
             return cancelled
@@ -321,12 +322,12 @@ class Store:
 
     @_even_if_full
     def leave(self, owner: str) -> None:
-        """Ends the owner's heartbeat: what it has not finished is for others to adopt, at once."""
+        """Ends the owner's heartbeat: what it has not finished is for others to reclaim, at once."""
         with self._write() as connection:
             connection.execute(owners.delete().where(owners.c.id == owner))
 
     @_even_if_full
-    def adopt(self, owner: str, stale_before: float) -> list[JobRow]:
+    def reclaim(self, owner: str, stale_before: float) -> list[JobRow]:
         """Takes over every unfinished job whose owner is gone, or silent since before then; in their order."""
         # One far ahead of now was written before the clock was set back, and would hold its jobs until then.
         ahead = _not_ahead()
@@ -387,7 +388,7 @@ class Store:
     def events_after(self, job_id: str, number: int) -> list[Event]:
         """What happened to a job after event `number` (0: all), in order."""
         with self._read() as connection:
-            rows = connection.execute(statements.TOLD, {"the_id": job_id, "the_number": number})
+            rows = connection.execute(database.TOLD, {"the_id": job_id, "the_number": number})
             return [Event(row.number, row.job_id, row.name, row.data) for row in rows]
 
     def last_event(self, job_id: str, name: str) -> Event | None:
@@ -495,7 +496,7 @@ def _which(job_id: str, owner: str) -> dict[str, Any]:
 
 
 def _beat(connection: Connection, owner: str) -> None:
-    if connection.execute(statements.BEAT, {"the_owner": owner, "heartbeat": time.time()}).rowcount == 0:
+    if connection.execute(database.BEAT, {"the_owner": owner, "heartbeat": time.time()}).rowcount == 0:
         connection.execute(owners.insert().values(id=owner, heartbeat=time.time()))
 
 
@@ -509,26 +510,26 @@ def _key_taken(connection: Connection, key: str | None) -> bool:
     return key is not None and connection.execute(query).first() is not None
 
 
-def _end(connection: Connection, job_id: str, notes: Sequence[Note], state: State) -> None:
-    connection.execute(statements.UNTELL, {"the_id": job_id, "the_name": PREVIEW})
+def _end(connection: Connection, job_id: str, notes: Sequence[PendingEvent], state: State) -> None:
+    connection.execute(database.UNTELL, {"the_id": job_id, "the_name": PREVIEW})
     _tell(connection, job_id, [*notes, (state.value, {})])
 
 
-def _tell(connection: Connection, job_id: str, notes: Sequence[Note]) -> None:
+def _tell(connection: Connection, job_id: str, notes: Sequence[PendingEvent]) -> None:
     if any(name == PREVIEW for name, _ in notes):
-        connection.execute(statements.UNTELL, {"the_id": job_id, "the_name": PREVIEW})
+        connection.execute(database.UNTELL, {"the_id": job_id, "the_name": PREVIEW})
     if notes:
         rows = [{"job_id": job_id, "name": name, "data": dict(data)} for name, data in notes]
-        connection.execute(statements.TELL, rows)
+        connection.execute(database.TELL, rows)
 
 
 def _count_unfinished(connection: Connection, before: int | None = None) -> int:
-    query, parameters = (statements.COUNT, {}) if before is None else (statements.COUNT_BEFORE, {"the_number": before})
+    query, parameters = (database.COUNT, {}) if before is None else (database.COUNT_BEFORE, {"the_number": before})
     return int(connection.scalar(query, parameters) or 0)
 
 
 def _ends_at(connection: Connection, job_id: str) -> float | None:
-    data = connection.scalar(statements.NEWEST_PROGRESS, {"the_id": job_id})
+    data = connection.scalar(database.NEWEST_PROGRESS, {"the_id": job_id})
     return None if data is None else data.get("ends_at")
 
 

@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 from shared.engine.client import EngineClient
 from shared.errors import DreamLayerError, EngineError, StorageFailed
+from shared.jobs.database import JobRow
 from shared.jobs.store import Store
-from shared.jobs.tables import JobRow
 
 log = logging.getLogger(__name__)
 

@@ -126,8 +126,8 @@ class Restart(Reply):
 
 
 class Engine(Reply):
-    """The engine. What only itself knows is left out while it does not answer, and what only its keeper knows is for
-    one that was not started here."""
+    """The engine. What only itself knows is left out while it does not answer, and what only its supervisor knows is
+    for one that was not started here."""
 
     state: Annotated[
         Literal["stopped", "starting", "ready", "restarting", "external"],

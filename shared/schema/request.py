@@ -1,6 +1,6 @@
 """A request with everything resolved, as immutable values: nothing left to guess, nothing that the engine cannot see.
 
-The web layer makes them from what a client sent (see `shared.web.reading`); `workflows` turns them into graphs. A part
+The web layer makes them from what a client sent (see `shared.web.parsing`); `workflows` turns them into graphs. A part
 that is None or empty was not asked for, and adds nothing to the graph.
 """
 
@@ -17,8 +17,8 @@ class Models:
     """The files that a picture is drawn with.
 
     `checkpoint` holds all parts; or `diffusion_model` is one part alone, with `text_encoders` and `vae` beside it.
-    `clip_type` is what ComfyUI's CLIPLoader calls the text encoders' kind ("flux", "sd3", ...). `wide_latents` have 16
-    channels (SD 3, Flux), others 4.
+    `clip_type` is what ComfyUI's CLIPLoader calls the text encoders' kind ("flux", "sd3", ...). `latent_channels` have
+    16 channels (SD 3, Flux), others 4.
     """
 
     checkpoint: str | None = None
@@ -26,7 +26,7 @@ class Models:
     text_encoders: tuple[str, ...] = ()
     clip_type: str = "stable_diffusion"
     vae: str | None = None
-    wide_latents: bool = False
+    latent_channels: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class ControlUnit:
 
 
 @dataclass(frozen=True)
-class Enlarging:
+class Upscale:
     """From one size to another: by an upscale model, then by `method` (a name of ImageScale) to exactly `size`."""
 
     size: Size
@@ -83,12 +83,12 @@ class Enlarging:
 
 @dataclass(frozen=True)
 class Hires:
-    """A second pass over the enlarged picture: enlarged as latent by `latent_method`, or as picture by `enlarging`."""
+    """A second pass over the enlarged picture: enlarged as latent by `latent_method`, or as picture by `upscale`."""
 
     size: Size
     sampling: Sampling
     latent_method: str | None = None
-    enlarging: Enlarging | None = None
+    upscale: Upscale | None = None
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class Common:
     refiner: Refiner | None = None
     hires: Hires | None = None
     faces: FaceRestoration | None = None
-    upscale: Enlarging | None = None
+    upscale: Upscale | None = None
     seamless: bool = False
 
     @property
@@ -248,7 +248,7 @@ class UpscaleRequest:
     """A finished picture, enlarged; if it is `transparent` somewhere, so is the result."""
 
     source: Picture
-    enlarging: Enlarging
+    upscale: Upscale
     faces: FaceRestoration | None = None
     transparent: bool = False
 
@@ -257,7 +257,7 @@ class UpscaleRequest:
 class EnlargedLayer:
     """One way to enlarge a picture, and how much of it shows (over 0, up to 1)."""
 
-    how: Enlarging
+    how: Upscale
     visibility: float
 
 
@@ -277,7 +277,7 @@ class ExtrasRequest:
     """
 
     source: Picture
-    ground: Enlarging
+    ground: Upscale
     layers: tuple[EnlargedLayer, ...] = ()
     faces: tuple[FacesLayer, ...] = ()
     transparent: bool = False

@@ -5,7 +5,7 @@ its nodes), OpenAI (POST /v1/images/generations), diffusers (arguments of its pi
 GenerateText2Image), and of the hosted services that follow one of them. Case, blanks, `-` and `_` do not count.
 
 A name only makes a suggestion. It is never read as the field, for its range and meaning may be another (`strength`,
-`n_iter`); only the names of a LoRA's parts, which are unmistakable, are (see `shared.web.reading.loras`).
+`n_iter`); only the names of a LoRA's parts, which are unmistakable, are (see `shared.web.parsing.loras`).
 """
 
 import difflib

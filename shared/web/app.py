@@ -19,11 +19,11 @@ from shared.json_limits import dump_json
 from shared.settings import Settings
 from shared.web.body import MOST_FIELDS, StrictRequest
 from shared.web.directions import LONGEST, way_to, way_to_call
-from shared.web.guard import GUARD, REFUSAL, RESTRICTIONS, Guard
 from shared.web.openapi.routes import openapi_routes
 from shared.web.proxies import ForwardedRequests
 from shared.web.reply import base_address, error_reply
-from shared.web.services import service_routes
+from shared.web.routes.services import service_routes
+from shared.web.security import GUARD, REFUSAL, RESTRICTIONS, Guard
 
 log = logging.getLogger(__name__)
 

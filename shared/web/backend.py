@@ -7,25 +7,24 @@ from collections.abc import Callable, Mapping
 
 from sqlalchemy.exc import ArgumentError
 
-from shared.budget import MEGABYTE, MemoryBudget
 from shared.engine.access import engine_access
 from shared.engine.catalog import Catalog
 from shared.engine.client import EngineClient, SavedImage
 from shared.errors import SetupError, StorageFailed
-from shared.jobs.archive import Archive, Retention
-from shared.jobs.conductor import Conductor
+from shared.images.budget import MEGABYTE, MemoryBudget
+from shared.jobs.database import JobRow, NewJob, State, Work
 from shared.jobs.estimate import MEASURED, seconds_left
+from shared.jobs.files import JobFiles, Retention
 from shared.jobs.pictures import Pictures
+from shared.jobs.runner import JobRunner
 from shared.jobs.store import Store
 from shared.jobs.stuck import StuckJobs
-from shared.jobs.tables import JobRow, NewJob, State, Work
 from shared.jobs.uploads import Uploads
 from shared.paths import PathsFile
 from shared.settings import PREFIX, Settings
-from shared.web.addresses import Addresses
-from shared.web.places import Places
+from shared.web.addresses import Addresses, signer_of
 from shared.web.reply import base_address
-from shared.web.signing import signer_of
+from shared.web.slots import Slots
 
 
 class Backend:
@@ -38,24 +37,24 @@ class Backend:
         self.catalog = Catalog(self.engine)
         self.paths = PathsFile(settings.data_dir)
         self.store = open_store(settings)
-        self.archive = Archive(
+        self.archive = JobFiles(
             self.store,
             Uploads(settings.data_dir / "uploads"),
             Pictures(settings.output_dir, settings.input_dir, self.paths.outputs),
             Retention(settings.keep_jobs, settings.keep_days, settings.keep_mb),
         )
-        self.conductor = Conductor(self.store, self.engine, self.archive)
+        self.runner = JobRunner(self.store, self.engine, self.archive)
         self._stuck: StuckJobs | None = None
         self.picture_memory = MemoryBudget(settings.picture_memory_mb * MEGABYTE, f"{PREFIX}PICTURE_MEMORY_MB")
-        self.waiters = Places(settings.waiters, "requests are waiting for pictures", f"{PREFIX}WAITERS")
-        self.streams = Places(settings.streams, "event streams are open", f"{PREFIX}STREAMS")
+        self.waiters = Slots(settings.waiters, "requests are waiting for pictures", f"{PREFIX}WAITERS")
+        self.streams = Slots(settings.streams, "event streams are open", f"{PREFIX}STREAMS")
 
     def start(self, restart_engine: Callable[[str], None] | None = None) -> None:
         """Starts following jobs, those too that were left unfinished when everything was last stopped.
 
         `restart_engine` is called with a reason when the engine works on a cancelled job and does not let go of it.
         """
-        self.conductor.start()
+        self.runner.start()
         # An engine of others is watched by each process, as nobody else can say that it must be restarted.
         if restart_engine is not None or self.settings.engine_url is not None:
             self._stuck = StuckJobs(self.engine, self.store, self.settings.cancel_timeout, restart_engine)
@@ -65,12 +64,12 @@ class Backend:
         """Hands unfinished jobs over to whoever comes next."""
         if self._stuck is not None:
             self._stuck.stop()
-        self.conductor.stop()
+        self.runner.stop()
         self.store.close()
 
     def accept(self, job: NewJob, uploads: Mapping[str, bytes]) -> tuple[JobRow, bool]:
-        """Submits a job; the row, and whether it is new (see `Conductor.submit`). Raises QueueFull."""
-        return self.conductor.submit(job, uploads, self.settings.queue_limit)
+        """Submits a job; the row, and whether it is new (see `JobRunner.submit`). Raises QueueFull."""
+        return self.runner.submit(job, uploads, self.settings.queue_limit)
 
     def position(self, row: JobRow) -> int | None:
         """How many unfinished jobs are in front of this one; None when it has ended."""

@@ -1,4 +1,4 @@
-"""The body of a request, JSON or form, as plain fields."""
+"""The body of a request, JSON or form, as plain fields; and the numbers in its address."""
 
 import difflib
 import hashlib
@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from flask import Request
+from flask import Request, request
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
 from shared.errors import BodyTooLarge, InvalidPicture, InvalidValue, RequestError, UnsupportedBody
-from shared.images import decode_base64
+from shared.images.normalise import decode_base64
 from shared.json_limits import JsonTooLarge, load_json
+from shared.schema.spellings import meant_field
 from shared.web.json_mistakes import begins_as_json, explain
 
 DEEPEST = 50
@@ -263,3 +264,37 @@ def json_kind(value: Any) -> str:
     """What a value of JSON is, in its own words."""
     kinds = {list: "a list", dict: "an object", str: "a text", bool: "true or false", type(None): "null"}
     return kinds.get(type(value), "a number")
+
+
+# Arguments that have no meaning: against caches, and the signature of an address, which was looked at before.
+PASSED_OVER = frozenset(("_", "t", "ts", "time", "timestamp", "v", "cb", "nocache", "expires", "signature"))
+OTHER_NAMES = {
+    **dict.fromkeys(("status", "states", "filter"), ("state",)),
+    **dict.fromkeys(("type", "route", "service"), ("kind", "type")),
+    **dict.fromkeys(("n", "count", "size", "pagesize", "perpage", "max", "take", "first"), ("limit",)),
+    **dict.fromkeys(("page", "offset", "skip", "cursor", "after", "start", "from"), ("before",)),
+}
+
+
+def check_arguments(*known: str) -> None:
+    """Raises InvalidValue for an argument in the request's address that is not `known`: left out in silence, it would
+    make a longer list look like the one that was asked for."""
+    for name in request.args:
+        if name in known or name.lower() in PASSED_OVER:
+            continue
+        near = meant_field(name, known, OTHER_NAMES)
+        hint = f"did you mean {near}?" if near else f"there is {', '.join(known)}"
+        raise InvalidValue(f"{name[:100]} is not an argument here", field=name[:100], hint=hint)
+
+
+def number_argument(name: str, largest: int) -> int | None:
+    """The whole number, from 1 on, in that argument of the request's address; None without. Raises InvalidValue."""
+    text = request.args.get(name)
+    return None if text is None else whole_number(name, text, 1, largest)
+
+
+def whole_number(name: str, text: str, least: int, largest: int) -> int:
+    """The whole number that `text` is, which came under that name. Raises InvalidValue."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and least <= int(text) <= largest):
+        raise InvalidValue(f"{name} must be a whole number from {least} to {largest}, not {text[:100]!r}", field=name)
+    return int(text)

@@ -10,8 +10,8 @@ from flask import Request
 
 from shared.errors import CallerUnclear
 from shared.settings import is_loopback
-from shared.web.guard import given_key
 from shared.web.proxies import PEER, claims_of
+from shared.web.security import given_key
 
 # How many ids an error names.
 MOST_NAMED = 20

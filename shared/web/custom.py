@@ -5,31 +5,30 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
-from shared.defaults import is_starter
-from shared.engine.check import Problem
-from shared.engine.known import how_to_add
-from shared.engine.limits import check_limits
-from shared.engine.memory import check_memory
-from shared.engine.text_lengths import check_texts
-from shared.engine.trust import check_files, why_refused
+from shared.engine.graph_memory import check_memory, check_texts
+from shared.engine.node_limits import check_limits
+from shared.engine.node_policy import check_files, why_refused
+from shared.engine.validate import Problem
 from shared.errors import InvalidValue
 from shared.jobs.names import with_prefix
 from shared.json_limits import JsonTooLarge
+from shared.models.defaults import is_starter
+from shared.models.registry import how_to_add
 from shared.schema.request import Common, Img2ImgRequest
 from shared.schema.units import Picture
 from shared.settings import PREFIX
 from shared.web.backend import Backend
 from shared.web.body import parse_json
-from shared.web.reading.loaded import loaded_sizes
-from shared.web.reading.notations import misread
-from shared.web.reading.prompts import embedding_files, heard
-from shared.web.reading.requests import Reading
-from shared.web.reading.sources import AlphaUse
-from shared.web.reading.starter_words import starter_warnings
-from workflows.foreign import read_graph
+from shared.web.parsing.loaded import loaded_sizes
+from shared.web.parsing.prompts import embedding_files, heard
+from shared.web.parsing.requests import ParsedRequest
+from shared.web.parsing.sources import AlphaUse
+from shared.web.parsing.starter_words import starter_warnings
+from shared.web.parsing.unsupported_syntax import misread
+from workflows.bindings import PLACEABLE, Places, Target, find_places, place, reads_alpha
 from workflows.graph import ApiGraph
+from workflows.imported import read_graph
 from workflows.loading import input_name
-from workflows.placing import PLACEABLE, Places, Target, find_places, place, reads_alpha
 from workflows.texts import prompt_texts
 
 FIELD = "custom_workflow"
@@ -71,7 +70,7 @@ def custom_graph(
     prefix: str,
     pictures: Iterable[Picture] = (),
 ) -> tuple[ApiGraph, list[str]]:
-    """The graph with `values` placed on it (see `workflows.placing`), and warnings. Raises InvalidValue.
+    """The graph with `values` placed on it (see `workflows.bindings`), and warnings. Raises InvalidValue.
 
     `pictures` are those that came with it.
     """
@@ -97,7 +96,7 @@ def _from_text(value: Any) -> Any:
         return value
 
 
-def sent_values(reading: Reading[Any]) -> tuple[dict[str, Any], list[str]]:
+def sent_values(reading: ParsedRequest[Any]) -> tuple[dict[str, Any], list[str]]:
     """What a client said itself, of all that has a place in a graph, with pictures as names in the input folder; and a
     warning about what it asked for that has none."""
     values = {name: reading.parameters[name] for name in PLACEABLE if name in reading.said}

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from flask import Response, send_file
 
-from shared.encoding import OutputFormat, encode_picture
 from shared.engine.client import SavedImage
-from shared.jobs.recipes import infotext, picture_parameters, with_recipe
-from shared.jobs.tables import JobRow
+from shared.images.encode import OutputFormat, encode_picture
+from shared.jobs.database import JobRow
+from shared.jobs.picture_metadata import infotext, picture_parameters, with_recipe
 from shared.web.backend import Backend
 from shared.web.reply import warnings_header
 

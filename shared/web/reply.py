@@ -7,11 +7,11 @@ from typing import Any
 
 from flask import Request, Response, jsonify, request
 
-from shared.encoding import OutputFormat
 from shared.errors import DreamLayerError
+from shared.images.encode import OutputFormat
+from shared.jobs.database import JobRow
 from shared.jobs.names import picture_index, picture_number, saving_node
 from shared.jobs.pictures import Pictures
-from shared.jobs.tables import JobRow
 from shared.settings import Settings
 from shared.web.addresses import Addresses
 from workflows.outputs import last_output, seed_of, seeds_in, title

@@ -1,6 +1,7 @@
-"""What the scripts of the services have in common: logging, settings, and errors that a person can read."""
+"""What the scripts of the services have in common: logging, settings, readable errors, and little memory."""
 
 import argparse
+import ctypes
 import logging
 import sys
 from collections.abc import Callable
@@ -8,13 +9,35 @@ from pathlib import Path
 
 from flask import Flask
 
-from shared.decoding import silence_decoders
 from shared.errors import SetupError, StorageFailed
+from shared.images.decode import silence_decoders
 from shared.rights import close_to_others, keep_new_files_private
 from shared.settings import Settings, load_settings
 from shared.web.backend import Backend
-from shared.web.memory import return_freed_memory
-from shared.web.serve import check_port, run_service
+from shared.web.server.run import check_port, run_service
+
+# From glibc's malloc.h.
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
+M_ARENA_MAX = -8
+LARGE = 64 * 1024
+SPARE = 1024 * 1024
+
+
+def return_freed_memory() -> None:
+    """Makes glibc give large blocks back to the system as soon as they are freed. Call it before threads are made.
+
+    By default it raises the size from which blocks are mapped on their own to what was last freed, and keeps an arena
+    for every few threads; a hundred uploads of 1600x1200 pixels then left 340 MB in use where this leaves 84. Other C
+    libraries, and other systems, have no such habit.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_ARENA_MAX, 2)
+        mallopt(M_MMAP_THRESHOLD, LARGE)
+        mallopt(M_TRIM_THRESHOLD, SPARE)
 
 
 def main(build: Callable[[Backend], Flask], port: Callable[[Settings], int], port_setting: str) -> int:

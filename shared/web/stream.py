@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from shared.jobs.bells import Bell
+from shared.jobs.database import Event
+from shared.jobs.notify import Subscription
 from shared.jobs.store import Store
-from shared.jobs.tables import Event
 from shared.json_limits import dump_json
 
 LAST_EVENTS = ("completed", "failed", "cancelled")
-# In seconds. Between two looks at the table for jobs of another process, whose bells are not heard here.
+# In seconds. Between two looks at the table for jobs of another process, whose notifier are not heard here.
 LOOK = 0.25
 # Between two looks at the position of a job that waits.
 POSITION = 1.0
@@ -26,7 +26,7 @@ def event_stream(
     store: Store,
     job_id: str,
     after: int,
-    bell: Bell,
+    subscription: Subscription,
     *,
     dress: Callable[[Event], Data],
     waiting: Callable[[], Data | None],
@@ -34,9 +34,10 @@ def event_stream(
 ) -> Iterator[str]:
     """All events of a job after number `after`, those too that are still to come, until its last one.
 
-    `bell` is rung when there is news. `dress` gives an event's data as clients see it. `waiting` says where a queued
-    job stands, or None if it is not queued; when that changed, it is told as an event without a number. The stream ends
-    early when it is `over`, or when the job was removed; clients come back with the last number that they saw.
+    `subscription` is rung when there is news. `dress` gives an event's data as clients see it. `waiting` says where a
+    queued job stands, or None if it is not queued; when that changed, it is told as an event without a number. The
+    stream ends early when it is `over`, or when the job was removed; clients come back with the last number that they
+    saw.
     """
     told = looked = time.monotonic()
     queued: Data | None = None
@@ -64,7 +65,7 @@ def event_stream(
         if now - told > HEARTBEAT:
             told = now
             yield ": still here\n\n"
-        bell.wait(LOOK)
+        subscription.wait(LOOK)
 
 
 def frame(name: str, data: Data) -> str:

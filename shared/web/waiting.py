@@ -9,11 +9,11 @@ from typing import Any
 from flask import Request, Response, jsonify, request
 
 from shared.errors import Cancelled, DreamLayerError, WaitExpired
-from shared.jobs.tables import Event, JobRow, State
+from shared.jobs.database import Event, JobRow, State
 from shared.web.addresses import Addresses
 from shared.web.backend import Backend
-from shared.web.places import Place
 from shared.web.reply import picture_facts, result_body, tell_warnings
+from shared.web.slots import Slot
 from shared.web.stream import event_stream
 
 # Seconds between two looks at the job and at the client: a news that got lost costs no more.
@@ -35,7 +35,7 @@ def wants_stream(asked: Request) -> bool:
     return qualities.get(STREAM, 0) >= max([*qualities.values(), 0.001])
 
 
-def take_place(backend: Backend, asked: Request) -> Place | None:
+def take_slot(backend: Backend, asked: Request) -> Slot | None:
     """A place for the way in which this request wants to wait; None if it does not. Raises Busy.
 
     Taken before a job is accepted: one that is turned away has left nothing behind.
@@ -65,20 +65,20 @@ def wait_for(backend: Backend, row: JobRow) -> JobRow:
     """
     gone = _client_gone()
     deadline = time.monotonic() + backend.settings.request_timeout
-    with backend.conductor.bells.hear(row.id) as bell:
-        while bell.row is None and (state := backend.store.state(row.id)) is not None and not state.finished:
+    with backend.runner.notifier.subscribe(row.id) as subscription:
+        while subscription.row is None and (state := backend.store.state(row.id)) is not None and not state.finished:
             left = deadline - time.monotonic()
             if left <= 0 or gone():
                 break
-            bell.wait(min(LOOK, left))
-    now = bell.row or backend.store.get(row.id)
+            subscription.wait(min(LOOK, left))
+    now = subscription.row or backend.store.get(row.id)
     if now is None:
         raise Cancelled("the job was removed while it was waited for", job_id=row.id)
     if now.error is not None:
         raise DreamLayerError.from_dict(now.error)
     if now.state is not State.COMPLETED:
         if gone() and CANCEL_ON_DISCONNECT in preferences(request):
-            backend.conductor.cancel(row.id)
+            backend.runner.cancel(row.id)
         url = backend.addresses().job(row.id)
         raise WaitExpired(
             "the pictures were not ready in time; the job goes on", hint=f"GET {url}", job_id=row.id, url=url
@@ -86,7 +86,7 @@ def wait_for(backend: Backend, row: JobRow) -> JobRow:
     return now
 
 
-def stream_reply(backend: Backend, row: JobRow, place: Place, after: int = 0) -> Response:
+def stream_reply(backend: Backend, row: JobRow, place: Slot, after: int = 0) -> Response:
     """The job's events from number `after` on. The stream gives the place back when it ends."""
     addresses, gone = backend.addresses(), _client_gone()
     cancels = CANCEL_ON_DISCONNECT in preferences(request)
@@ -105,13 +105,13 @@ def stream_reply(backend: Backend, row: JobRow, place: Place, after: int = 0) ->
         return time.monotonic() > deadline or gone()
 
     def events() -> Iterator[str]:
-        with backend.conductor.bells.hear(row.id) as bell:
-            yield from event_stream(backend.store, row.id, after, bell, dress=dress, waiting=waiting, over=over)
+        with backend.runner.notifier.subscribe(row.id) as subscription:
+            yield from event_stream(backend.store, row.id, after, subscription, dress=dress, waiting=waiting, over=over)
 
     def close() -> None:
         place.release()
         if cancels and gone():
-            backend.conductor.cancel(row.id)
+            backend.runner.cancel(row.id)
 
     response = Response(events(), mimetype="text/event-stream")
     response.headers["Cache-Control"] = "no-store"

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from shared.engine.kinds import KINDS
 from shared.errors import AlreadyThere, EngineUnavailable, InvalidValue, NotFound, NotPossible, StorageFailed
+from shared.models.detect import KINDS
 from shared.schema.body import Body as Fields
 from shared.schema.control_replies import (
     ControlNetsReply,
@@ -23,11 +23,11 @@ from shared.schema.control_replies import (
     ShownReply,
 )
 from shared.schema.paths import PathsBody
-from shared.web.control.models import LISTS
-from shared.web.control.pictures import TABS
-from shared.web.control.prompts import KINDS as PROMPTS
 from shared.web.openapi.drawing import BODY_ERRORS, File
 from shared.web.openapi.operation import Body, Example, Operation, Parameter, Reply
+from shared.web.routes.fetch_prompt import KINDS as PROMPTS
+from shared.web.routes.models import LISTS
+from shared.web.routes.pictures import TABS
 
 THAT: Mapping[str, Any] = {"filename": "20261122-143210-3f2a9c1e0b7d_00001_.png"}
 

@@ -23,7 +23,7 @@ from shared.errors import (
     Unauthorized,
 )
 from shared.schema.replies import ErrorReply
-from shared.web.openapi import control, drawing, extras, house, jobs, workflows
+from shared.web.openapi import control, drawing, extras, jobs, system, workflows
 from shared.web.openapi.operation import FORM, HEADERS, JSON, REF, Body, Example, Operation, Parameter, Reply
 
 OPERATIONS = (
@@ -32,7 +32,7 @@ OPERATIONS = (
     *workflows.OPERATIONS,
     *control.OPERATIONS,
     *extras.OPERATIONS,
-    *house.OPERATIONS,
+    *system.OPERATIONS,
 )
 # Any route may answer with these.
 USUAL_ERRORS = (DreamLayerError, OriginNotAllowed)

@@ -9,7 +9,6 @@ from shared.schema.body import Body as Fields
 from shared.schema.body import ExtrasBody
 from shared.schema.page_replies import ExtrasReply, ReportReply, RunRemovedReply, RunReply, RunsReply
 from shared.schema.units import PictureText
-from shared.web.control.runs import LARGEST_PAGE, PAGE
 from shared.web.openapi.drawing import (
     ACCEPTED,
     BINARY,
@@ -21,6 +20,7 @@ from shared.web.openapi.drawing import (
     PictureFile,
 )
 from shared.web.openapi.operation import Body, Example, Operation, Parameter, Reply
+from shared.web.routes.runs import LARGEST_PAGE, PAGE
 
 RUN_ID = Parameter("run_id", "path", "the run's id", {"type": "string", "format": "uuid"})
 THAT = {"run_id": "3f2a9c1e-0b7d-4c5e-9a51-7d0f6f0e2b11"}

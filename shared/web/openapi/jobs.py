@@ -15,12 +15,12 @@ from shared.errors import (
     StorageFailed,
     UnsupportedBody,
 )
-from shared.jobs.tables import State
+from shared.jobs.database import State
 from shared.schema.body import Body as Fields
 from shared.schema.replies import DeletedReply, InterruptReply, JobReply, JobsReply
-from shared.web.jobs import LARGEST_PAGE, PAGE
 from shared.web.openapi.drawing import ACCEPTED, STREAM
 from shared.web.openapi.operation import Body, Example, Operation, Parameter, Reply
+from shared.web.routes.jobs import LARGEST_PAGE, PAGE
 
 JOB_ID = Parameter("job_id", "path", "the job's id", {"type": "string", "format": "uuid"})
 THAT = {"job_id": "3f2a9c1e-0b7d-4c5e-9a51-7d0f6f0e2b11"}

@@ -1,0 +1,278 @@
+"""The database of jobs: its tables, a job as a row, the statements that every job needs, and what SQLite needs.
+
+queued -> running -> completed | failed | cancelled
+       ^         |
+       +---------+   the engine died, and the job is sent again
+
+A job is owned by the service that runs it. Each service renews its own heartbeat, and a job whose owner is silent may
+be reclaimed by any other. What happens to a job is an event too, with a number, so that a stream can be replayed from
+any point.
+
+Parameters of conditions are named `the_...`; those of an update's values like their columns.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine
+
+# Raised with every change of the tables below.
+SCHEMA_VERSION = 1
+
+metadata = sa.MetaData()
+
+about = sa.Table("about", metadata, sa.Column("key", sa.String(40), primary_key=True), sa.Column("value", sa.Text))
+
+owners = sa.Table(
+    "owners",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    # Seconds since 1970.
+    sa.Column("heartbeat", sa.Float, nullable=False),
+)
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    # Order of arrival. The engine runs lower numbers first, so it is also the order of running.
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.String(36), nullable=False, unique=True),
+    sa.Column("kind", sa.String(40), nullable=False),
+    sa.Column("state", sa.String(10), nullable=False),
+    sa.Column("client", sa.String(64), nullable=False),
+    sa.Column("service", sa.String(40), nullable=False),
+    sa.Column("owner", sa.String(36), nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("started", sa.Float),
+    sa.Column("finished", sa.Float),
+    # For the ETA: what is drawn with, and how much of it (pixels times steps).
+    sa.Column("model", sa.String(255), nullable=False),
+    sa.Column("work", sa.Float, nullable=False),
+    # What the job is: the request as it was understood, the graph, names of the uploads, warnings.
+    sa.Column("spec", sa.JSON, nullable=False),
+    sa.Column("images", sa.JSON, nullable=False),
+    sa.Column("error", sa.JSON),
+    sa.Column("idempotency_key", sa.String(255), unique=True),
+    sa.Column("body_hash", sa.String(64)),
+    sa.Index("jobs_by_state", "state", "number"),
+    sqlite_autoincrement=True,
+)
+
+uploads = sa.Table(
+    "uploads",
+    metadata,
+    sa.Column("job_id", sa.String(36), sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("name", sa.String(255), primary_key=True, index=True),
+)
+
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("job_id", sa.String(36), sa.ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("name", sa.String(20), nullable=False),
+    sa.Column("data", sa.JSON, nullable=False),
+    sa.Index("events_by_job", "job_id", "number"),
+    sqlite_autoincrement=True,
+)
+
+
+class State(str, Enum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing will happen to the job any more."""
+        return self.value not in UNFINISHED
+
+
+UNFINISHED = ("queued", "running")
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """What is known of a job when it is accepted. `id` is a canonical lowercase UUID.
+
+    `spec` holds `request` (its parameters), `graph`, `warnings`, `uploads` (pairs of name and folder, or None for
+    what is only kept), `previews`, of the pictures the `seeds` and the `size`, whether it is `repeatable` by its
+    parameters alone, whether its pictures get their `recipe`, and the `output_node` that was asked for.
+    """
+
+    id: str
+    kind: str
+    client: str
+    service: str
+    spec: Mapping[str, Any]
+    model: str = ""
+    work: float = 1.0
+    idempotency_key: str | None = None
+    body_hash: str | None = None
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """A job as it is written down. Times are in seconds since 1970."""
+
+    number: int
+    id: str
+    kind: str
+    state: State
+    client: str
+    service: str
+    owner: str
+    attempts: int
+    created: float
+    started: float | None
+    finished: float | None
+    model: str
+    work: float
+    spec: dict[str, Any]
+    images: list[dict[str, str]]
+    error: dict[str, Any] | None
+    idempotency_key: str | None
+    body_hash: str | None
+
+    @property
+    def foreign(self) -> bool:
+        """Whether its graph is somebody's own, sent or as a file: its request then says little of what was drawn."""
+        return self.kind == "workflow" or not self.spec.get("repeatable", True)
+
+
+@dataclass(frozen=True)
+class Work:
+    """The little that must be known of an unfinished job to tell how long it will take.
+
+    `ends_at`: when it will be done by its own progress, in seconds since 1970; None while that cannot be told.
+    """
+
+    model: str
+    work: float
+    started: float | None
+    ends_at: float | None = None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The little that must be known of a finished job to tell whether it is kept."""
+
+    number: int
+    id: str
+    finished: float
+    images: list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a job; `number` rises over all jobs."""
+
+    number: int
+    job_id: str
+    name: str
+    data: dict[str, Any]
+
+
+PendingEvent = tuple[str, Mapping[str, Any]]
+"""An event that is not written down yet: its name and its data."""
+
+
+@dataclass(frozen=True)
+class JobUpdate:
+    """What happened to a job since the last report: when it started (None: nothing new), and events in order."""
+
+    job_id: str
+    started: float | None
+    notes: Sequence[PendingEvent]
+
+
+_unfinished = jobs.c.state.in_(UNFINISHED)
+
+COUNT = sa.select(sa.func.count()).select_from(jobs).where(_unfinished)
+COUNT_BEFORE = COUNT.where(jobs.c.number < sa.bindparam("the_number"))
+
+ADD = jobs.insert()
+GET = sa.select(jobs).where(jobs.c.id == sa.bindparam("the_id"))
+STATE = sa.select(jobs.c.state).where(jobs.c.id == sa.bindparam("the_id"))
+# The one way in which an unfinished job changes: by its owner. Only the end may come from anybody.
+MOVE = jobs.update().where(jobs.c.id == sa.bindparam("the_id"), jobs.c.owner == sa.bindparam("the_owner"), _unfinished)
+END = jobs.update().where(jobs.c.id == sa.bindparam("the_id"), _unfinished)
+
+TELL = events.insert()
+TOLD = (
+    sa.select(events)
+    .where(events.c.job_id == sa.bindparam("the_id"), events.c.number > sa.bindparam("the_number"))
+    .order_by(events.c.number)
+)
+# What was told of an earlier attempt stands before the newest start, which tells nothing of progress.
+NEWEST_PROGRESS = (
+    sa.select(events.c.data)
+    .where(events.c.job_id == sa.bindparam("the_id"), events.c.name.in_(("started", "progress")))
+    .order_by(events.c.number.desc())
+    .limit(1)
+)
+UNTELL = events.delete().where(events.c.job_id == sa.bindparam("the_id"), events.c.name == sa.bindparam("the_name"))
+
+BEAT = owners.update().where(owners.c.id == sa.bindparam("the_owner"))
+
+
+# Seconds that a write waits for other processes.
+PATIENCE = 30.0
+
+
+def tune(engine: Engine, journal_pages: int) -> None:
+    """Readers never wait for the writer, and writers for each other. The journal has about so many pages at most."""
+
+    @event.listens_for(engine, "connect")
+    def on_connect(connection: Any, _record: Any) -> None:
+        # Transactions are begun by us below: the driver would begin them as readers, and two readers that both want to
+        # write then block each other for good.
+        connection.isolation_level = None
+        connection.execute(f"PRAGMA busy_timeout={PATIENCE * 1000:.0f}")
+        connection.execute("PRAGMA foreign_keys=ON")
+        # Some builds write zeros over all that is deleted: on a full disk there is no room for that in the journal.
+        connection.execute("PRAGMA secure_delete=FAST")
+        _use_wal(connection)
+        connection.execute(f"PRAGMA wal_autocheckpoint={journal_pages}")
+
+    @event.listens_for(engine, "begin")
+    def on_begin(connection: Connection) -> None:
+        # Reads are of one statement each, and need no transaction.
+        options = connection.get_execution_options()
+        driver = connection.connection.driver_connection
+        if options.get("writes") and driver is not None:
+            # FULL waits for the disk, so that an accepted job outlives a power cut. What else could be lost is found
+            # out again: a job whose end was not written is looked up in the engine, or run again.
+            driver.execute(f"PRAGMA synchronous={'FULL' if options.get('durable') else 'NORMAL'}")
+            driver.execute("BEGIN IMMEDIATE")
+
+
+def empty_journal(connection: Connection) -> None:
+    """Brings what stands in the journal into the database, so that it is written anew in the room that it has."""
+    connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switches to WAL, which the file remembers. Unlike a write, this does not wait for another process to finish."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)

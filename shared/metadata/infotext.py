@@ -1,0 +1,291 @@
+"""How the Stable Diffusion world writes down what a picture was made with. Pure.
+
+    a red circle <lora:outline:0.8>
+    Negative prompt: blurry
+    Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, Seed: 42, Size: 512x512, Model: name, ...
+
+The form and its labels are those of AUTOMATIC1111's web UI, which others read and write too. `write` makes it from
+the API's fields, `read` makes fields of it, whoever wrote it. It carries all that fits into it; pictures do not.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from shared import __version__
+from shared.metadata.labels import (
+    CONTROL,
+    FACES,
+    HIRES,
+    IGNORED,
+    IMG2IMG,
+    PLAIN,
+    POSTPROCESS,
+    REFINER,
+    Label,
+    read_file,
+    read_float,
+    read_sampler,
+    write_file,
+    write_number,
+)
+from shared.schema.body import ControlUnitBody, Img2ImgBody
+
+NEGATIVE = "Negative prompt:"
+STRENGTH, HIRES_STRENGTH = "Denoising strength", "Hires denoising strength"
+HIRES_LABELS = {label.text.casefold() for label in HIRES} | {"hires upscale", "hires resize"}
+# Those that only img2img has; its strength is also that of hires, in txt2img.
+IMG2IMG_LABELS = {label.text.casefold() for label in IMG2IMG} - {STRENGTH.casefold()} | {HIRES_STRENGTH.casefold()}
+SIZE = re.compile(r"(\d{1,5})\s?x\s?(\d{1,5})")
+NUMBERED = re.compile(r"(?P<what>controlnet|text encoder|module) ?\d+")
+LABEL = re.compile(r"[ \t]*(?P<label>\w[^:,\n\"]{0,60}?)[ \t]?:[ \t]*")
+QUOTED = re.compile(r'"(?:\\.|[^"\\])*"(?=\s*(?:,|\n|$))')
+PARENTHESES = re.compile(r"\([^()\n]*\)(?=\s*(?:,|\n|$))")
+UNQUOTED = re.compile(r"[^,\n]*")
+FEWEST_LABELS = 3
+# Characters of the longest text that is read. Prompts have 20,000 each; real texts have a few thousand in all.
+LONGEST = 100_000
+# How many bracketed values of one text are tried as JSON and turn out to be none: each try may read the whole text.
+MOST_BROKEN = 10
+# How many labels that are not known are named.
+MOST_NAMED = 20
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a text says: `kind` is txt2img or img2img, `parameters` are the API's fields, ready to be sent."""
+
+    kind: str
+    parameters: dict[str, Any]
+    warnings: list[str]
+
+
+def write(parameters: Mapping[str, Any], kind: str = "txt2img") -> str:
+    """The text for a picture of these parameters (the API's fields, as a job's reply tells them)."""
+    told = {name: value for name, value in parameters.items() if value is not None}
+    pairs = [pair for label in PLAIN if (pair := label.write(told)) is not None]
+    if "width" in told and "height" in told:
+        pairs.append(("Size", f"{told['width']}x{told['height']}"))
+    if kind == "img2img":
+        pairs += [pair for label in IMG2IMG if (pair := label.write(told)) is not None]
+    pairs += [(f"Text encoder {n}", name) for n, name in enumerate(told.get("text_encoders", ()), 1)]
+    units = (told.get("controlnet") or {}).get("units", ())
+    pairs += [(f"ControlNet {n}", _write_unit(unit)) for n, unit in enumerate(units) if unit.get("enabled", True)]
+    whole = {name: field.default for name, field in Img2ImgBody.model_fields.items()} | told
+    if whole["hires_fix"]:
+        pairs += _write_hires(whole, STRENGTH if kind == "txt2img" else HIRES_STRENGTH)
+    for switch, labels in (("refiner_enabled", REFINER), ("upscaler", POSTPROCESS), ("restore_faces", FACES)):
+        if whole[switch]:
+            pairs += [pair for label in labels if (pair := label.write(whole)) is not None]
+    pairs.append(("Version", f"Dream Layer {__version__}"))
+    negative = str(told.get("negative_prompt", "")).strip()
+    lines = [_with_loras(told), f"{NEGATIVE} {negative}" if negative else "", _join(pairs)]
+    return "\n".join(line for line in lines if line)
+
+
+def read(text: str) -> Recipe | None:
+    """What the text says; None if it does not have the form, or has more than `LONGEST` characters.
+
+    Takes time in proportion to the text's length, whatever is in it.
+    """
+    if len(text) > LONGEST:
+        return None
+    prompts, labels = _divide(text.replace("\r\n", "\n").strip())
+    if not labels:
+        return None
+    prompt, negative = _read_prompts(prompts)
+    parameters: dict[str, Any] = {"prompt": prompt, "negative_prompt": negative}
+    names = {label.casefold(): label for label in labels}
+    left = {label.casefold(): value for label, value in labels.items()}
+    hires = not HIRES_LABELS.isdisjoint(left)
+    alone = STRENGTH.casefold() in left and not hires
+    kind = "img2img" if alone or not IMG2IMG_LABELS.isdisjoint(left) else "txt2img"
+    if hires:
+        parameters |= {"hires_fix": True, **_read_hires(left, kind)}
+    for label in (*PLAIN, *REFINER, *POSTPROCESS, *FACES, *(IMG2IMG if kind == "img2img" else ())):
+        parameters |= label.take(left)
+    if size := SIZE.fullmatch(left.get("size", "")):
+        del left["size"]
+        parameters |= {"width": int(size[1]), "height": int(size[2])}
+    parameters |= _read_numbered(left)
+    if "refiner_model" in parameters:
+        parameters["refiner_enabled"] = True
+    if "face_restoration_model" in parameters:
+        parameters["restore_faces"] = True
+    if "sampler_name" in parameters:
+        # "DPM++ 2M Karras": so it was written before there were schedule types.
+        parameters["sampler_name"], ending = read_sampler(parameters["sampler_name"])
+        if ending is not None:
+            parameters.setdefault("scheduler", ending)
+    unknown = [names[label] for label in left if label not in IGNORED]
+    warnings = [f"not known here, and left out: {_listed(unknown)}"] if unknown else []
+    return Recipe(kind, {name: value for name, value in parameters.items() if value is not None}, warnings)
+
+
+def _with_loras(parameters: Mapping[str, Any]) -> str:
+    """The prompt, and behind it the LoRAs that stood beside it."""
+    loras = [parameters["lora"]] if "lora" in parameters else []
+    words = [str(parameters.get("prompt", "")).strip()]
+    for lora in [*loras, *parameters.get("loras", ())]:
+        name = write_file(lora["lora_name"])
+        # A name that would end the tag cannot stand in one.
+        if not lora.get("enabled", True) or name.casefold() in ("", "none") or set(name) & set(":<>"):
+            continue
+        model, clip = lora.get("strength_model", 1.0), lora.get("strength_clip")
+        strengths = [model] if clip is None or clip == model else [clip, model]
+        words.append(f"<lora:{name}:{':'.join(f'{float(strength):.10g}' for strength in strengths)}>")
+    return " ".join(word for word in words if word)
+
+
+def _write_hires(whole: Mapping[str, Any], strength: str) -> list[tuple[str, str]]:
+    pairs = [pair for label in HIRES if (pair := label.write(whole)) is not None]
+    if whole["hires_fix_upscale_method"] == "upscale-by":
+        pairs.append(("Hires upscale", write_number(whole["hires_fix_upscale_factor"])))
+    else:
+        # 0 is the side that follows the other.
+        width, height = (whole[f"hires_fix_resize_{side}"] or 0 for side in ("width", "height"))
+        pairs.append(("Hires resize", f"{width}x{height}"))
+    pairs.append((strength, write_number(whole["hires_fix_denoising_strength"])))
+    return pairs
+
+
+def _read_hires(left: dict[str, str], kind: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for label in HIRES:
+        found |= label.take(left)
+    found |= Label("Hires upscale", "hires_fix_upscale_factor", read=read_float).take(left)
+    resize = SIZE.fullmatch(left.pop("hires resize", ""))
+    if resize is not None:
+        sides = {"hires_fix_resize_width": int(resize[1]) or None, "hires_fix_resize_height": int(resize[2]) or None}
+        found |= {"hires_fix_upscale_method": "resize-to", **sides}
+    if "hires_fix_sampler_name" in found:
+        found["hires_fix_sampler_name"], ending = read_sampler(found["hires_fix_sampler_name"])
+        if ending is not None:
+            found.setdefault("hires_fix_scheduler", ending)
+    names = [HIRES_STRENGTH, "Hires strength", *([STRENGTH] if kind == "txt2img" else [])]
+    for name in reversed(names):
+        found |= Label(name, "hires_fix_denoising_strength", read=read_float).take(left)
+    return found
+
+
+def _write_unit(unit: Mapping[str, Any]) -> str:
+    whole = {name: field.default for name, field in ControlUnitBody.model_fields.items()} | dict(unit)
+    return _join([pair for label in CONTROL if (pair := label.write(whole)) is not None])
+
+
+def _read_unit(text: str) -> dict[str, Any]:
+    # Older versions wrote these labels small, and pairs as "(0, 1)".
+    left = {name.casefold(): value for name, value in _pairs(text)}
+    for names, value in (
+        (("guidance start", "guidance end"), left.pop("starting/ending", "")),
+        (("processor res", "threshold a", "threshold b"), left.pop("preprocessor params", "")),
+    ):
+        left |= {name: part.strip() for name, part in zip(names, value.strip("()").split(","), strict=False) if part}
+    left |= {new: left.pop(old) for old, new in (("preprocessor", "module"),) if old in left}
+    unit: dict[str, Any] = {}
+    for label in CONTROL:
+        unit |= label.take(left)
+    return unit
+
+
+def _read_numbered(left: dict[str, str]) -> dict[str, Any]:
+    """What there may be several of: ControlNets, and files of text encoders (Forge calls them modules)."""
+    units, encoders, found = [], [], dict[str, Any]()
+    for label in list(left):
+        match = NUMBERED.fullmatch(label)
+        if match is None:
+            continue
+        value = left.pop(label)
+        what = match["what"]
+        if what == "controlnet":
+            units.append(_read_unit(value))
+        elif what == "module" and ("vae" in value.casefold() or value.casefold() == "ae"):
+            found["vae_name"] = value
+        else:
+            encoders.append(read_file(value))
+    if units:
+        found["controlnet"] = {"units": units}
+    if encoders:
+        found["text_encoders"] = encoders
+    return found
+
+
+def _divide(text: str) -> tuple[str, dict[str, str]]:
+    """The prompts, and the labels of the last lines with their values."""
+    lines = text.split("\n")
+    starts = [index for index, line in enumerate(lines) if re.match(r"\s*Steps:\s*\d", line)]
+    index = starts[-1] if starts else len(lines) - 1
+    labels = dict(_pairs("\n".join(lines[index:])))
+    # A prompt alone, with a colon in it, is none of these texts.
+    if not starts and len(labels) < FEWEST_LABELS:
+        return text, {}
+    return "\n".join(lines[:index]), labels
+
+
+def _read_prompts(text: str) -> tuple[str, str]:
+    prompt, found, negative = f"\n{text}".partition(f"\n{NEGATIVE}")
+    return prompt.strip(), negative.strip() if found else ""
+
+
+def _pairs(text: str) -> Iterator[tuple[str, str]]:
+    """Labels and values, each "label: value" up to a comma; a value in quotes or brackets may hold commas."""
+    place, label, broken = 0, "", 0
+    parts: list[str] = []
+    while place < len(text):
+        match = LABEL.match(text, place)
+        if match is not None:
+            if label:
+                yield label, ", ".join(parts)
+            label, place = match["label"], match.end()
+            end = None
+            if text[place : place + 1] in ("[", "{") and broken < MOST_BROKEN:
+                end = _json_end(text, place)
+                broken += end is None
+            value, place = _value(text, place) if end is None else (text[place:end], end)
+            parts = [value]
+        else:
+            # A comma inside a value that nobody put into quotes.
+            more = UNQUOTED.match(text, place)
+            place = more.end() if more is not None else len(text)
+            if more is not None and more[0].strip():
+                parts.append(more[0].strip())
+        place += 1
+    if label:
+        yield label, ", ".join(parts)
+
+
+def _json_end(text: str, place: int) -> int | None:
+    """Where the JSON value that begins there ends; None if it is none."""
+    try:
+        return json.JSONDecoder(strict=False).raw_decode(text, place)[1]
+    except (ValueError, RecursionError):
+        return None
+
+
+def _value(text: str, place: int) -> tuple[str, int]:
+    """The value that begins there, in quotes, in parentheses or plain, and where it ends."""
+    match = QUOTED.match(text, place)
+    if match is not None:
+        try:
+            return str(json.loads(match[0], strict=False)), match.end()
+        except ValueError:
+            return match[0][1:-1], match.end()
+    match = PARENTHESES.match(text, place) or UNQUOTED.match(text, place)
+    return (match[0].strip(), match.end()) if match is not None else ("", len(text))
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _join(pairs: list[tuple[str, str]]) -> str:
+    return ", ".join(f"{label}: {_quote(value)}" for label, value in pairs)
+
+
+def _quote(value: str) -> str:
+    if value and value == value.strip() and not re.search(r'[,:\n"]|^[\[{(]', value):
+        return value
+    return json.dumps(value, ensure_ascii=False)

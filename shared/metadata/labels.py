@@ -1,0 +1,257 @@
+"""The labels of `shared.metadata.infotext`, and the API's fields behind them. Pure."""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from shared.models.names import without_extension
+
+SAMPLERS = {
+    "euler": "Euler",
+    "euler_ancestral": "Euler a",
+    "heun": "Heun",
+    "dpm_2": "DPM2",
+    "dpm_2_ancestral": "DPM2 a",
+    "lms": "LMS",
+    "dpm_fast": "DPM fast",
+    "dpm_adaptive": "DPM adaptive",
+    "dpmpp_2s_ancestral": "DPM++ 2S a",
+    "dpmpp_sde": "DPM++ SDE",
+    "dpmpp_2m": "DPM++ 2M",
+    "dpmpp_2m_sde": "DPM++ 2M SDE",
+    "dpmpp_2m_sde_heun": "DPM++ 2M SDE Heun",
+    "dpmpp_3m_sde": "DPM++ 3M SDE",
+    "ddim": "DDIM",
+    "lcm": "LCM",
+    "uni_pc": "UniPC",
+    "ddpm": "DDPM",
+}
+SCHEDULERS = {
+    "karras": "Karras",
+    "exponential": "Exponential",
+    "sgm_uniform": "SGM Uniform",
+    "simple": "Simple",
+    "normal": "Normal",
+    "ddim_uniform": "DDIM",
+    "beta": "Beta",
+    "kl_optimal": "KL Optimal",
+    "linear_quadratic": "Linear Quadratic",
+}
+RESIZE = {"just_resize": "Just resize", "crop_and_resize": "Crop and resize", "fill": "Resize and fill"}
+CONTROL_MODES = {
+    "balanced": "Balanced",
+    "prompt": "My prompt is more important",
+    "control": "ControlNet is more important",
+}
+MASKED = {"fill": "fill", "refine": "original", "model": "inpainting model"}
+FACE_MODELS = {"codeformer": "CodeFormer", "gfpgan": "GFPGAN"}
+# What others have, and the nearest that there is here.
+NEAREST = {
+    "latent (antialiased)": "Latent",
+    "latent (bicubic antialiased)": "Latent (bicubic)",
+    "latent (nearest-exact)": "Latent (nearest)",
+}
+# Of no meaning for a picture that is drawn anew here: hashes, and a place in a batch (each picture has its own seed).
+IGNORED = frozenset(
+    (
+        *("model hash", "vae hash", "version", "lora hashes", "ti hashes", "hashes", "batch size", "batch pos"),
+        *(
+            "size-1",
+            "size-2",
+            "refiner hash",
+            "operations",
+            "app",
+            "backend",
+            "pipeline",
+            "parser",
+            "time",
+            "vae encoder",
+        ),
+        *("vae decoder", "user", "date", "created date"),
+    )
+)
+HASH = re.compile(r"\[[0-9a-f]{6,64}\]$", re.IGNORECASE)
+
+
+def write_number(value: Any) -> str:
+    """A number without a needless ".0"."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def read_float(text: str) -> float:
+    """A finite number. Raises ValueError."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
+def write_file(name: str) -> str:
+    """A model as it is called: without folder and extension."""
+    return without_extension(name.replace("\\", "/").rpartition("/")[2])
+
+
+def read_file(text: str) -> str:
+    """A model's name without the hash behind it."""
+    return HASH.sub("", text).rstrip()
+
+
+def read_sampler(text: str) -> tuple[str, str | None]:
+    """The engine's sampler, and the scheduler that its name ends in; what is not known as it is."""
+    known = {_simple(label): name for name, label in SAMPLERS.items()} | {_simple(name): name for name in SAMPLERS}
+    simple = _simple(text)
+    if simple in known:
+        return known[simple], None
+    for scheduler in SCHEDULERS:
+        ending = _simple(scheduler)
+        if simple.endswith(ending) and simple.removesuffix(ending) in known:
+            return known[simple.removesuffix(ending)], scheduler
+    return text, None
+
+
+def _read_scheduler(text: str) -> str | None:
+    simple = _simple(text)
+    if simple == "automatic" or simple.startswith("usesame"):
+        return None
+    known = {_simple(label): name for name, label in SCHEDULERS.items()} | {_simple(name): name for name in SCHEDULERS}
+    return {"uniform": "normal"}.get(simple) or known.get(simple, text)
+
+
+def _read_other_sampler(text: str) -> str | None:
+    return None if _simple(text).startswith("usesame") else text
+
+
+def _read_upscaler(text: str) -> str:
+    return NEAREST.get(text.casefold(), text)
+
+
+def _read_vae(text: str) -> str | None:
+    return None if text.casefold() in ("none", "automatic", "default") else read_file(text)
+
+
+def _read_masked(text: str) -> str:
+    # Latent noise and latent nothing, like fill, do not look at what is there.
+    return {"original": "refine", "inpainting model": "model"}.get(text.casefold(), "fill")
+
+
+def _is(wanted: str) -> Callable[[str], bool]:
+    return lambda text: text.casefold() == wanted.casefold()
+
+
+def _one_of(words: Mapping[str, str]) -> Callable[[str], str | None]:
+    """The key of a word, however it is spelt; None for what is no such word."""
+    known = {_simple(word): key for key, word in words.items()} | {_simple(key): key for key in words}
+    return lambda text: known.get(_simple(text))
+
+
+def _word(words: Mapping[str, str]) -> Callable[[Any], str]:
+    return lambda value: words.get(str(value), str(value))
+
+
+def _flag(word: str) -> Callable[[Any], str | None]:
+    """Only what is true is told."""
+    return lambda value: word if value else None
+
+
+def _simple(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower().replace("++", "pp"))
+
+
+@dataclass(frozen=True)
+class Label:
+    """A label and its field; how a value is written (None: not at all) and read (None or ValueError: nothing said)."""
+
+    text: str
+    field: str
+    write_value: Callable[[Any], str | None] = write_number
+    read: Callable[[str], Any] = str
+
+    def write(self, values: Mapping[str, Any]) -> tuple[str, str] | None:
+        """The pair for the text, if there is something to be told."""
+        value = values.get(self.field)
+        text = None if value is None else self.write_value(value)
+        return None if text is None else (self.text, text)
+
+    def take(self, left: dict[str, str]) -> dict[str, Any]:
+        """The field from the labels that are left, which then lack it; empty if it is not there or not understood.
+
+        The labels are folded to small letters, for programs differ in that.
+        """
+        name = self.text.casefold()
+        if name not in left:
+            return {}
+        try:
+            value = self.read(left[name])
+        except ValueError:
+            return {}
+        del left[name]
+        return {} if value is None else {self.field: value}
+
+
+PLAIN = (
+    Label("Steps", "steps", read=int),
+    Label("Sampler", "sampler_name", _word(SAMPLERS)),
+    Label("Schedule type", "scheduler", _word(SCHEDULERS), _read_scheduler),
+    Label("CFG scale", "cfg_scale", read=read_float),
+    Label("Distilled CFG Scale", "guidance", read=read_float),
+    Label("Seed", "seed", read=int),
+    Label("Model", "model_name", write_file, read_file),
+    Label("VAE", "vae_name", str, _read_vae),
+    Label("Clip skip", "clip_skip", read=int),
+    Label("Tiling", "tiling", _flag("True"), _is("True")),
+)
+IMG2IMG = (
+    Label("Denoising strength", "denoising_strength", read=read_float),
+    Label("Resize mode", "resize_mode", _word(RESIZE), _one_of(RESIZE)),
+    Label("Masked content", "inpaint_mode", _word(MASKED), _read_masked),
+    Label("Mask blur", "mask_blur", read=int),
+    Label("Mask mode", "invert_mask", _flag("Inpaint not masked"), _is("Inpaint not masked")),
+    Label("Mask grow", "grow_mask_by", read=int),
+    Label("Inpaint area", "only_masked", _flag("Only masked"), _is("Only masked")),
+    Label("Masked area padding", "only_masked_padding", read=int),
+    Label("Outpaint left", "outpaint_left", read=int),
+    Label("Outpaint top", "outpaint_top", read=int),
+    Label("Outpaint right", "outpaint_right", read=int),
+    Label("Outpaint bottom", "outpaint_bottom", read=int),
+    Label("Outpaint feathering", "outpaint_feathering", read=int),
+)
+HIRES = (
+    Label("Hires upscaler", "hires_fix_upscaler", str, _read_upscaler),
+    Label("Hires steps", "hires_fix_hires_steps", lambda steps: str(steps) if steps else None, int),
+    Label("Hires sampler", "hires_fix_sampler_name", _word(SAMPLERS), _read_other_sampler),
+    Label("Hires schedule type", "hires_fix_scheduler", _word(SCHEDULERS), _read_scheduler),
+    Label("Hires CFG Scale", "hires_fix_cfg_scale", read=read_float),
+)
+REFINER = (
+    Label("Refiner", "refiner_model", write_file, read_file),
+    Label("Refiner switch at", "refiner_switch_at", read=read_float),
+)
+POSTPROCESS = (
+    Label("Postprocess upscaler", "upscaler", str),
+    Label("Postprocess upscale by", "upscale_factor", read=read_float),
+)
+FACES = (
+    Label(
+        "Face restoration",
+        "face_restoration_model",
+        _word(FACE_MODELS),
+        lambda text: _one_of(FACE_MODELS)(text) or text,
+    ),
+    Label("CodeFormer weight", "codeformer_weight", read=read_float),
+)
+CONTROL = (
+    Label("Module", "preprocessor", str, str.lower),
+    Label("Model", "model", write_file, read_file),
+    Label("Weight", "weight", read=read_float),
+    Label("Resize Mode", "resize_mode", _word(RESIZE), _one_of(RESIZE)),
+    Label("Processor Res", "resolution", read=lambda text: int(text) if int(text) > 0 else None),
+    Label("Threshold A", "threshold_a", read=read_float),
+    Label("Threshold B", "threshold_b", read=read_float),
+    Label("Guidance Start", "guidance_start", read=read_float),
+    Label("Guidance End", "guidance_end", read=read_float),
+    Label("Pixel Perfect", "pixel_perfect", _flag("True"), _is("True")),
+    Label("Control Mode", "control_mode", _word(CONTROL_MODES), _one_of(CONTROL_MODES)),
+    Label("Control Type", "control_type", str),
+)

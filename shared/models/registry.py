@@ -1,0 +1,130 @@
+"""Well-known open models that can be added by a short name.
+
+Sizes and hashes are those that their publishers' pages state. None stands where we are not sure of one; the hub's own
+word on its file is checked in every case.
+"""
+
+import re
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+
+from shared.models.detect import KINDS
+from shared.models.names import without_extension
+
+# The address of a model file, without what a shell would read as more than text.
+FILE_ADDRESS = re.compile(r"https?://[\w.:/~%+-]{1,300}\.safetensors(?:\?[\w.=&%+-]{0,100})?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A file on the hub. `size` in bytes; `title` and `licence` are for people."""
+
+    title: str
+    kind: str
+    repository: str
+    file: str
+    licence: str
+    size: int | None = None
+    sha256: str | None = None
+
+
+KNOWN: Mapping[str, KnownModel] = {
+    "sd15": KnownModel(
+        "Stable Diffusion 1.5",
+        "checkpoints",
+        "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        "v1-5-pruned-emaonly.safetensors",
+        "CreativeML OpenRAIL-M",
+        4_265_146_304,
+        "6ce0161689b3853acaa03779ec93eafe75a02f4ced659bee03f50797806fa2fa",
+    ),
+    "sdxl": KnownModel(
+        "Stable Diffusion XL 1.0",
+        "checkpoints",
+        "stabilityai/stable-diffusion-xl-base-1.0",
+        "sd_xl_base_1.0.safetensors",
+        "OpenRAIL++-M",
+        6_938_078_334,
+        "31e35c80fc4829d14f90153f4c74cd59c90b779f6afe05a74cd6120b893f7e5b",
+    ),
+    "sdxl-refiner": KnownModel(
+        "Stable Diffusion XL 1.0 refiner",
+        "checkpoints",
+        "stabilityai/stable-diffusion-xl-refiner-1.0",
+        "sd_xl_refiner_1.0.safetensors",
+        "OpenRAIL++-M",
+        6_075_981_930,
+        "7440042bbdc8a24813002c09b6b69b64dc90fded4472613437b7f55f9b7d9c5f",
+    ),
+    "sdxl-turbo": KnownModel(
+        "SDXL Turbo (1 to 4 steps, cfg 1)",
+        "checkpoints",
+        "stabilityai/sdxl-turbo",
+        "sd_xl_turbo_1.0_fp16.safetensors",
+        "Stability AI Community",
+        6_938_081_905,
+        "e869ac7d6942cb327d68d5ed83a40447aadf20e0c3358d98b2cc9e270db0da26",
+    ),
+    "flux-schnell": KnownModel(
+        "Flux.1 schnell in 8 bits (4 steps)",
+        "checkpoints",
+        "Comfy-Org/flux1-schnell",
+        "flux1-schnell-fp8.safetensors",
+        "Apache 2.0",
+        17_236_328_572,
+        "ead426278b49030e9da5df862994f25ce94ab2ee4df38b556ddddb3db093bf72",
+    ),
+    "sd15-vae": KnownModel(
+        "finer VAE for SD 1.5",
+        "vae",
+        "stabilityai/sd-vae-ft-mse-original",
+        "vae-ft-mse-840000-ema-pruned.safetensors",
+        "MIT",
+        334_641_190,
+        "735e4c3a447a3255760d7f86845f09f937809baa529c17370d83e4c3758f3c75",
+    ),
+    "sd15-canny": KnownModel(
+        "ControlNet for SD 1.5: edges",
+        "controlnet",
+        "comfyanonymous/ControlNet-v1-1_fp16_safetensors",
+        "control_v11p_sd15_canny_fp16.safetensors",
+        "OpenRAIL",
+    ),
+}
+
+
+def find_known(text: str, known: Mapping[str, KnownModel] = KNOWN) -> KnownModel | None:
+    """The model of that name; "SD 1.5", "sd-1.5" and "sd15" are one name."""
+    return next((model for name, model in known.items() if _plain(name) == _plain(text)), None)
+
+
+def how_to_add(text: str, kinds: Container[str] = KINDS) -> str | None:
+    """The command that adds the model that `text` names, if it is one of these `kinds` in the list; else None.
+
+    It may be named by its short name, its title, its file with or without extension, its repository on the hub, or the
+    address of any file.
+    """
+    if FILE_ADDRESS.fullmatch(text):
+        return f'python dream_layer.py models add "{text}"'
+    asked = {_plain(without_extension(each)) for each in (text, text.rstrip("/").rpartition("/")[2])} - {""}
+    for name, model in KNOWN.items():
+        repository = model.repository.rpartition("/")[2]
+        names = (name, model.title, without_extension(model.file), model.repository, repository)
+        if model.kind in kinds and asked & set(map(_plain, names)):
+            return f"python dream_layer.py models add {name}"
+    return None
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower()).removesuffix("base")
+
+
+def markdown_table() -> str:
+    """The list as the rows of README.md's table."""
+    rows = []
+    for name, model in KNOWN.items():
+        address = f"https://huggingface.co/{model.repository}"
+        size = f"{model.size / 1e9:.1f} GB" if model.size else ""
+        sha256 = f"`{model.sha256[:10]}...`" if model.sha256 else "not sure"
+        rows.append(f"| `{name}` | [{model.title}]({address}) | {size or 'not sure'} | {model.licence} | {sha256} |\n")
+    return "".join(rows)

@@ -1,0 +1,53 @@
+"""What is wrong with a graph, said in terms of the request that it came from. Pure."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from shared.engine.validate import Problem
+from shared.errors import DreamLayerError, EngineRejected, InvalidValue
+from workflows.fields import FIELD_OF_INPUT, FIELD_OF_NODE
+
+
+def graph_error(problems: Sequence[Problem]) -> DreamLayerError:
+    """The error for the problems (at least one) that a graph of ours has with the live engine.
+
+    A value of the client's is an InvalidValue with its field, the wrong value and the nearest ones; anything else means
+    that this engine is not one that we understand.
+    """
+    for problem in problems:
+        if problem.kind == "unknown_node" and (missing := _missing(problem)) is not None:
+            return missing
+        field = FIELD_OF_INPUT.get((problem.class_type, problem.input or ""))
+        if field is not None and problem.kind in ("not_in_list", "out_of_range", "wrong_type"):
+            return _invalid(problem, field)
+    return EngineRejected(
+        f"this engine does not fit: {problems[0].message}",
+        hint="this version is made for ComfyUI 0.30; README.md says how to use the engine that comes with it",
+        problems=[{"node": problem.node, "message": problem.message} for problem in problems],
+    )
+
+
+def _missing(problem: Problem) -> InvalidValue | None:
+    """The error for a node that a field asks for and that only custom nodes bring; None for any other node."""
+    field, source = FIELD_OF_NODE.get(problem.class_type, ("", ""))
+    if not field:
+        return None
+    return InvalidValue(
+        f"{field} needs the node {problem.class_type}, which this engine does not have",
+        field=field,
+        hint=f"put {source} into data/custom_nodes and start again, or leave {field} out",
+        node=problem.class_type,
+    )
+
+
+def _invalid(problem: Problem, field: str) -> InvalidValue:
+    if problem.kind != "not_in_list":
+        return InvalidValue(problem.message.replace(str(problem.input), field, 1), field=field, value=problem.value)
+    nearest: list[Any] = problem.nearest or list(problem.options[:10])
+    return InvalidValue(
+        f"{field} {problem.value!r} does not exist",
+        field=field,
+        hint=f"there is {', '.join(map(str, nearest))}" if nearest else "there is none of this kind yet",
+        value=problem.value,
+        nearest=nearest,
+    )

@@ -1,0 +1,110 @@
+"""POST /api/extras/upscale: the web page's extras. A job like any other, asked for and answered as the page does it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Blueprint, Response
+
+from shared.engine.catalog import Catalog
+from shared.engine.options import FACES, NODES_AGE
+from shared.errors import InvalidValue
+from shared.images.encode import BACKDROP, ENDINGS
+from shared.images.fit import as_source_to_enlarge
+from shared.images.normalise import transparency_left
+from shared.jobs.database import JobRow
+from shared.jobs.pictures import Pictures
+from shared.schema.body import ExtrasBody
+from shared.web.addresses import Addresses
+from shared.web.backend import Backend
+from shared.web.body import Fields, parse_json
+from shared.web.graph_errors import graph_error
+from shared.web.parsing.extras import read_extras
+from shared.web.parsing.pictures import SentPictures
+from shared.web.parsing.validate import ignored, missing_picture, tidy, validate
+from shared.web.reply import result_body
+from shared.web.submission import Draft, draw
+from workflows.extras import extras
+
+KIND = "extras"
+PARAMS = "params"
+
+
+def extras_routes(backend: Backend) -> Blueprint:
+    """POST /api/extras/upscale."""
+    routes = Blueprint(KIND, __name__)
+
+    @routes.post(f"/api/{KIND}/upscale")
+    def enlarge() -> Response:
+        return draw(backend, KIND, draft, write=extras_body)
+
+    def draft(fields: Fields, prefix: str) -> Draft:
+        values = tidy(extras_values(fields.values))
+        body = validate(ExtrasBody, values)
+        others = {name: content for name, content in fields.files.items() if name != "image"}
+        warnings = ignored({**values, **others}, ExtrasBody)
+        sent = SentPictures(fields, backend.archive.uploads.find, backend.picture_memory)
+        found = sent.with_alpha("image")
+        if found is None:
+            raise missing_picture("image", sent.names, ExtrasBody, "send a form with a file named image")
+        image, name = found
+        warnings += sent.warnings
+        request = read_extras(
+            body,
+            as_source_to_enlarge(image),
+            backend.catalog,
+            _face_models(backend.catalog) if body.gfpgan_visibility or body.codeformer_visibility else None,
+            warnings,
+            transparent=image.mode == "RGBA",
+            budget=backend.picture_memory,
+        )
+        if ENDINGS[body.output_format] == "jpeg":
+            warnings += [
+                f"{note}; png and webp keep transparency" for note in transparency_left(image, "image", BACKDROP)
+            ]
+        graph = extras(request, prefix).to_api()
+        problems = backend.catalog.check(graph)
+        if problems:
+            raise graph_error(problems)
+        size = request.ground.size
+        return Draft(
+            request={**body.model_dump(mode="json"), "image": name},
+            graph=graph,
+            warnings=warnings,
+            uploads={request.source.name: request.source.png},
+            kept=sent.kept,
+            size=size,
+            model=" ".join([KIND, *(layer.how.model or layer.how.method for layer in request.layers)])[:255],
+            work=float(size[0] * size[1]),
+        )
+
+    return routes
+
+
+def extras_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters: those in `params`, and those that were sent beside it. Raises InvalidValue. Pure."""
+    params = values.get(PARAMS) or {}
+    if isinstance(params, str):
+        try:
+            params = parse_json(params)
+        except ValueError as error:
+            hint = getattr(error, "hint", None) or "send a JSON object as text"
+            raise InvalidValue(f"{PARAMS} {error}", field=PARAMS, hint=hint) from error
+    if not isinstance(params, Mapping):
+        raise InvalidValue(f"{PARAMS} must be a JSON object", field=PARAMS)
+    return {**{name: value for name, value in values.items() if name not in (PARAMS, "image")}, **params}
+
+
+def extras_body(row: JobRow, addresses: Addresses, pictures: Pictures) -> dict[str, Any]:
+    """The reply, with the address where the page looks for it: that of the picture in the format that it chose."""
+    ending = row.spec["request"]["output_format"]
+    urls = [addresses.image(f"{image['filename'].removesuffix('.png')}.{ending}") for image in row.images]
+    return {**result_body(row, addresses, pictures), "data": {"output_image": urls[0] if urls else None}}
+
+
+def _face_models(catalog: Catalog) -> list[str] | None:
+    """The face models that there are; None if the engine lacks the nodes that use them."""
+    if not all(catalog.has_node(each, NODES_AGE) for each in FACES):
+        return None
+    return catalog.choices(FACES[0], "model_name")

@@ -1,0 +1,218 @@
+"""The runs that the web page lists: completed jobs in the page's own form.
+
+What the request does not say, because the graph was the client's own, is read out of the graph as far as it tells.
+
+Those that failed or were cancelled are left out: a run is shown by its pictures, and they have none to be relied on.
+GET /api/jobs has them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from flask import Blueprint, Response, jsonify
+
+from shared import __version__
+from shared.errors import NotFinished, NotFound
+from shared.jobs.database import JobRow, State
+from shared.jobs.names import saving_node
+from shared.jobs.pictures import Pictures
+from shared.web.addresses import Addresses
+from shared.web.backend import Backend
+from shared.web.body import check_arguments, number_argument
+from shared.web.reply import shown_picture
+from workflows.bindings import find_places
+from workflows.imported import is_link
+from workflows.outputs import seed_of_all
+
+# The page knows these two; another job counts as the one of them that it is nearest to.
+TYPES = ("txt2img", "img2img")
+LORA_LOADERS = ("LoraLoader", "LoraLoaderModelOnly")
+CONTROL_APPLIERS = ("ControlNetApplyAdvanced", "ControlNetApply", "ControlNetApplySD3")
+# By the page's keys: the request's fields, and what stands for a value that nobody knows.
+FIELDS: Mapping[str, tuple[str, Any]] = {
+    "model": ("model_name", ""),
+    "prompt": ("prompt", ""),
+    "negative_prompt": ("negative_prompt", ""),
+    "seed": ("seed", 0),
+    "sampler": ("sampler_name", ""),
+    "steps": ("steps", 0),
+    "cfg_scale": ("cfg_scale", 0),
+    "width": ("width", 0),
+    "height": ("height", 0),
+    "batch_size": ("batch_size", 1),
+}
+
+# Which of the page's keys tell less when a list has left out that part of the job.
+LEFT_OUT = {"request": ("prompt", "negative_prompt", "controlnets"), "graph": ("workflow", "loras", "controlnets")}
+
+
+def run_body(row: JobRow, addresses: Addresses, measured: tuple[int, int] | None = None) -> dict[str, Any]:
+    """The run that `row` is; `measured` is the size of its picture in pixels, if its file is at hand.
+
+    Of a graph of the client's own, the size is that or unknown, and the seed the one that all of its pictures share.
+    Of a row that a list has read, what was too large is named in `left_out`.
+    """
+    request, graph = row.spec["request"], row.spec["graph"]
+    told = {key: request.get(name) for key, (name, _) in FIELDS.items()}
+    if any(value is None for value in told.values()):
+        held = _held(graph)
+        told = {key: held.get(FIELDS[key][0]) if value is None else value for key, value in told.items()}
+    size = measured or row.spec.get("size") or (None, None)
+    if row.foreign:
+        nodes = {node for image in row.images if (node := saving_node(graph, image["filename"])) is not None}
+        told = {**told, "width": None, "height": None, "seed": seed_of_all(graph, nodes)}
+    told = {**told, "width": told["width"] or size[0], "height": told["height"] or size[1]}
+    return {
+        "run_id": row.id,
+        "timestamp": datetime.fromtimestamp(row.created, timezone.utc).isoformat(timespec="milliseconds"),
+        **{key: _typed(key, value) for key, value in told.items()},
+        "vae": request.get("vae_name") or "",
+        "loras": _loras(graph),
+        "controlnets": _controlnets(request, graph),
+        "batch_count": request.get("batch_count") or 1,
+        "workflow": {"prompt": graph},
+        "version": __version__,
+        "generated_images": [image["filename"] for image in row.images],
+        "generation_type": row.kind if row.kind in TYPES else TYPES[bool(row.spec.get("uploads"))],
+        # Beyond what the page reads.
+        "kind": row.kind,
+        "image_urls": [addresses.image(image["filename"]) for image in row.images],
+        "left_out": [key for part in row.spec.get("left_out", ()) for key in LEFT_OUT[part]],
+    }
+
+
+def _typed(key: str, value: Any) -> Any:
+    """The value, if it is of the type that the page reads: ComfyUI takes "64" and 64.0 for 64, and graphs hold them."""
+    neutral = FIELDS[key][1]
+    if isinstance(neutral, str):
+        return _text(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return neutral
+    return value if key == "cfg_scale" else int(value)
+
+
+def _held(graph: Mapping[str, Any]) -> dict[str, Any]:
+    """What the graph itself holds, by the names of a request's fields."""
+    held = {}
+    for name, targets in find_places(dict(graph)).targets.items():
+        node, key = targets[0] if targets else ("", "")
+        value = _inputs(graph, node).get(key)
+        if isinstance(value, str | int | float):
+            held[name] = value
+    return held
+
+
+def _inputs(graph: Mapping[str, Any], node: str) -> Mapping[str, Any]:
+    inputs: Mapping[str, Any] = graph.get(node, {}).get("inputs", {})
+    return inputs
+
+
+def _loras(graph: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found = [node["inputs"] for node in graph.values() if node["class_type"] in LORA_LOADERS]
+    return [{"name": _text(each.get("lora_name")), "strength": _number(each.get("strength_model"))} for each in found]
+
+
+def _controlnets(request: Mapping[str, Any], graph: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The units of the request; of a graph of the client's own, the nodes that apply one."""
+    units: Sequence[Mapping[str, Any]] = (request.get("controlnet") or {}).get("units", ())
+    if units:
+        return [
+            {
+                "model": _text(unit.get("model")),
+                "strength": _number(unit.get("weight", 1.0)),
+                "enabled": bool(unit.get("enabled", True)),
+            }
+            for unit in units
+        ]
+    applied = [node["inputs"] for node in graph.values() if node["class_type"] in CONTROL_APPLIERS]
+    return [
+        {
+            "model": _control_model(graph, each.get("control_net")),
+            "strength": _number(each.get("strength")),
+            "enabled": True,
+        }
+        for each in applied
+    ]
+
+
+def _control_model(graph: Mapping[str, Any], link: Any) -> str:
+    """The file behind a ControlNet's socket, also through a node that only sets its type."""
+    for _ in range(len(graph)):
+        if not is_link(link):
+            break
+        inputs = _inputs(graph, link[0])
+        if "control_net_name" in inputs:
+            return _text(inputs["control_net_name"])
+        link = inputs.get("control_net")
+    return ""
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _number(value: Any) -> float:
+    return value if isinstance(value, int | float) else 1.0
+
+
+# The page asks for all runs at once, each with its graph.
+PAGE = 200
+LARGEST_PAGE = 500
+
+
+def run_routes(backend: Backend) -> Blueprint:
+    """GET /api/runs; GET and DELETE /api/runs/<id>."""
+    routes = Blueprint("runs", __name__)
+
+    @routes.get("/api/runs")
+    def list_runs() -> Response:
+        check_arguments("limit", "before")
+        limit = number_argument("limit", LARGEST_PAGE) or PAGE
+        page = backend.store.page(states=[State.COMPLETED], limit=limit, before=number_argument("before", 2**53))
+        addresses = backend.addresses()
+        runs = [run_body(row, addresses, measure(row, backend.archive.pictures)) for row in page.rows]
+        return jsonify({"status": "success", "runs": runs, "before": page.before})
+
+    @routes.get("/api/runs/<run_id>")
+    def get_run(run_id: str) -> Response:
+        row = find_run(backend, run_id)
+        return jsonify(
+            {"status": "success", "run": run_body(row, backend.addresses(), measure(row, backend.archive.pictures))}
+        )
+
+    @routes.delete("/api/runs/<run_id>")
+    def delete_run(run_id: str) -> Response:
+        row = backend.store.get(run_id)
+        if row is None:
+            raise _unknown(run_id)
+        if not row.state.finished:
+            raise NotFinished(f"the job is {row.state.value}", hint=f"DELETE /api/jobs/{run_id} cancels it")
+        backend.archive.forget(row)
+        return jsonify({"status": "success", "message": "the run and its pictures are removed", "run_id": run_id})
+
+    return routes
+
+
+def measure(row: JobRow, pictures: Pictures) -> tuple[int, int] | None:
+    """The size of a run's picture, if its request does not decide it and its file is here.
+
+    Of a graph of the client's own it is the last stage's, or that of the node that was asked for.
+    """
+    image = shown_picture(row)
+    asked = not row.foreign and row.spec["request"].get("width") is not None
+    return None if asked or image is None else pictures.dimensions(image["filename"])
+
+
+def find_run(backend: Backend, run_id: str) -> JobRow:
+    """The completed job of that id. Raises NotFound."""
+    row = backend.store.get(run_id)
+    if row is None or row.state is not State.COMPLETED:
+        raise _unknown(run_id)
+    return row
+
+
+def _unknown(run_id: str) -> NotFound:
+    return NotFound(f"there is no run {run_id}", hint="GET /api/runs lists them")

@@ -1,0 +1,92 @@
+"""One service's part in jobs, put together as `Backend` does it, but with a fake engine and without HTTP."""
+
+import time
+import uuid
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from shared.engine.access import TOKEN_FILE, EngineAccess
+from shared.engine.client import EngineClient
+from shared.jobs.database import JobRow, NewJob, State, owners
+from shared.jobs.files import JobFiles, Retention
+from shared.jobs.names import filename_prefix
+from shared.jobs.pictures import Pictures
+from shared.jobs.runner import JobRunner
+from shared.jobs.store import Store
+from shared.jobs.uploads import Uploads
+from tests.fake_engine import FakeEngine
+
+
+def new_job(**fields: Any) -> NewJob:
+    """A job that saves a picture, works, and saves another; what is left out of `fields` is usual."""
+    job_id = str(uuid.uuid4())
+    saves = {"class_type": "SaveImage", "inputs": {"filename_prefix": filename_prefix(job_id, datetime(2026, 11, 22))}}
+    graph = {"First": saves, "KSampler": {"class_type": "KSampler", "inputs": {"steps": 4}}, "Last": saves}
+    spec = {"graph": graph, "uploads": [], "previews": False, **fields.pop("spec", {})}
+    known = {"id": job_id, "kind": "txt2img", "client": "127.0.0.1", "service": "txt2img", "spec": spec}
+    return NewJob(**{**known, **fields})
+
+
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
+
+
+def wait_until_drawn(engine: FakeEngine, job_id: str) -> None:
+    wait_for(lambda: engine.running is not None and engine.running.id == job_id, "the job does not run")
+
+
+class Harness:
+    """A runner with all that it needs. Desks in one folder are services of one stack."""
+
+    def __init__(self, folder: Path, engine: FakeEngine) -> None:
+        self.store = Store(f"sqlite:///{folder}/jobs.sqlite")
+        self.client = EngineClient(engine.address, EngineAccess(file=folder / TOKEN_FILE))
+        self.archive = JobFiles(
+            self.store, Uploads(folder / "uploads"), Pictures(engine.output_dir, folder / "input"), Retention()
+        )
+        self.runner = JobRunner(self.store, self.client, self.archive)
+
+    def start(self) -> None:
+        """Follows jobs, and hears the engine, when this returns."""
+        self.runner.start()
+        wait_for(lambda: self.runner._listener.connected, "the engine is not heard")
+
+    def submit(self, **fields: Any) -> str:
+        """The id of a job that was accepted."""
+        return self.runner.submit(new_job(**fields), {}, limit=100)[0].id
+
+    def row(self, job_id: str) -> JobRow:
+        row = self.store.get(job_id)
+        assert row is not None
+        return row
+
+    def wait(self, job_id: str, *states: State, seconds: float = 20) -> JobRow:
+        """The job, once it is in one of these states; without any, once it has ended."""
+
+        def there() -> bool:
+            state = self.row(job_id).state
+            return state in states if states else state.finished
+
+        wait_for(there, f"{self.row(job_id)}", seconds)
+        return self.row(job_id)
+
+    def told(self, job_id: str) -> list[str]:
+        """The names of all events of a job."""
+        return [event.name for event in self.store.events_after(job_id, 0)]
+
+    def fall_silent(self) -> None:
+        """All heartbeats so far are old."""
+        with self.store._write() as connection:
+            connection.execute(owners.update().values(heartbeat=0.0))
+
+    def close(self) -> None:
+        self.runner.stop()
+        self.store.close()
+
+
+OpenHarness = Callable[[], Harness]

@@ -1,0 +1,50 @@
+"""Requests as they are read, against a shelf of models."""
+
+from typing import Any
+
+import pytest
+from PIL import Image, ImageDraw
+
+from shared.errors import InvalidValue
+from shared.schema.request import Img2ImgRequest, Txt2ImgRequest
+from shared.web.body import Fields
+from shared.web.parsing.requests import Context, ParsedRequest, read_img2img, read_txt2img
+from tests.model_library import OWN, WorkflowFolder
+from tests.stack import data_url, encoded
+
+IMAGE = Image.new("RGB", (64, 32), "red")
+PICTURE = encoded(IMAGE)
+URL = data_url(IMAGE)
+WHITE = encoded(Image.new("L", (64, 32), 255))
+# White, to be drawn anew, in its right half.
+HALF = Image.new("L", (64, 32))
+ImageDraw.Draw(HALF).rectangle((32, 0, 63, 31), fill=255)
+HALF_MASK = encoded(HALF)
+
+
+def context(shelf: WorkflowFolder | None = None, **stored: bytes) -> Context:
+    return Context(
+        OWN, shelf or WorkflowFolder(), {name.removeprefix("n"): content for name, content in stored.items()}.get
+    )
+
+
+def read(shelf: WorkflowFolder | None = None, **values: Any) -> ParsedRequest[Txt2ImgRequest]:
+    return read_txt2img(Fields({"prompt": "x", **values}, {}), context(shelf))
+
+
+def words(**values: Any) -> Txt2ImgRequest:
+    return read(**values).request
+
+
+def reread(files: dict[str, bytes] | None = None, **values: Any) -> ParsedRequest[Img2ImgRequest]:
+    return read_img2img(Fields({"prompt": "x", **values}, files or {"image": PICTURE}), context())
+
+
+def picture(files: dict[str, bytes] | None = None, **values: Any) -> Img2ImgRequest:
+    return reread(files, **values).request
+
+
+def refused(**values: Any) -> InvalidValue:
+    with pytest.raises(InvalidValue) as wrong:
+        read(**values)
+    return wrong.value

@@ -1,0 +1,252 @@
+"""The running stack, as a client sees it."""
+
+import base64
+import io
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import requests
+from PIL import Image
+
+from shared.engine.access import TOKEN_FILE, EngineAccess
+from shared.engine.client import EngineClient
+from shared.settings import PREFIX
+
+# Seconds; generous, for machines that do other things too.
+TIMEOUT = 300
+PNG = {"Accept": "image/png"}
+Nodes = dict[str, tuple[str, dict[str, Any]]]
+"""A ComfyUI graph, short: the class and the inputs of each node."""
+
+
+@dataclass(frozen=True)
+class TestStack:
+    """Addresses of a launcher's services, and short ways to use them."""
+
+    __test__ = False
+
+    process: "subprocess.Popen[bytes]"
+    environ: dict[str, str]
+    data_dir: Path
+    log: Path
+
+    def output(self) -> str:
+        """What the launcher has printed so far."""
+        return self.log.read_text(encoding="utf-8")
+
+    def _url(self, name: str) -> str:
+        return f"http://127.0.0.1:{self.environ[f'{PREFIX}{name}_PORT']}"
+
+    @property
+    def txt2img(self) -> str:
+        return self._url("TXT2IMG")
+
+    @property
+    def img2img(self) -> str:
+        return self._url("IMG2IMG")
+
+    @property
+    def control(self) -> str:
+        return self._url("CONTROL")
+
+    @property
+    def extras(self) -> str:
+        return self._url("EXTRAS")
+
+    @property
+    def runs(self) -> str:
+        return self._url("RUNS")
+
+    @property
+    def report(self) -> str:
+        return self._url("REPORT_INTERVAL")
+
+    @property
+    def img2txt(self) -> str:
+        return self._url("IMG2TXT")
+
+    @property
+    def engine(self) -> str:
+        return self._url("ENGINE")
+
+    @property
+    def engine_access(self) -> EngineAccess:
+        """What lets a test ask the engine itself."""
+        return EngineAccess(file=self.data_dir / TOKEN_FILE)
+
+    def engine_client(self) -> EngineClient:
+        """The engine itself, as the services ask it."""
+        return EngineClient(self.engine, self.engine_access)
+
+    def ask_engine(self, method: str, path: str, **options: Any) -> requests.Response:
+        """What the engine itself answers."""
+        headers = self.engine_access.headers()
+        return requests.request(method, self.engine + path, headers=headers, timeout=TIMEOUT, **options)
+
+    def settings_to_share_the_engine(self) -> dict[str, str]:
+        """The settings of others that are to draw with this stack's engine."""
+        return {f"{PREFIX}ENGINE_URL": self.engine, f"{PREFIX}ENGINE_TOKEN": self.engine_access.token or ""}
+
+    def engine_state(self) -> dict[str, Any]:
+        """What the control service tells of the engine."""
+        told: dict[str, Any] = requests.get(f"{self.control}/api/engine", timeout=TIMEOUT).json()["engine"]
+        return told
+
+    def wait_for_engine(self, ready: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """What is told of the engine, once it answers and is as wanted."""
+        deadline = time.monotonic() + TIMEOUT
+        while not (told := self.engine_state())["answers"] or not ready(told):
+            assert time.monotonic() < deadline, told
+            time.sleep(0.2)
+        return told
+
+    def draw(self, **fields: Any) -> dict[str, Any]:
+        """The JSON of a txt2img that must succeed."""
+        return self._post(f"{self.txt2img}/api/txt2img", fields)
+
+    def redraw(self, **fields: Any) -> dict[str, Any]:
+        """The JSON of an img2img that must succeed; pictures are given as PIL images."""
+        ready = {k: data_url(v) if isinstance(v, Image.Image) else v for k, v in fields.items()}
+        return self._post(f"{self.img2img}/api/img2img", ready)
+
+    def submit(self, url: str | None = None, **fields: Any) -> str:
+        """The id of a txt2img job that was accepted, and that nobody waits for."""
+        response = requests.post(
+            f"{url or self.txt2img}/api/txt2img", json=fields, headers={"Prefer": "respond-async"}, timeout=TIMEOUT
+        )
+        assert response.status_code == 202, response.text
+        return str(response.json()["job_id"])
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """What is told of a job now."""
+        job: dict[str, Any] = requests.get(f"{self.txt2img}/api/jobs/{job_id}", timeout=TIMEOUT).json()
+        return job
+
+    def wait_for_job(self, job_id: str, *states: str) -> dict[str, Any]:
+        """The job, once it is in one of these states; without any, once it has ended."""
+        deadline = time.monotonic() + TIMEOUT
+        while (job := self.job(job_id))["state"] not in (states or ("completed", "failed", "cancelled")):
+            assert time.monotonic() < deadline, job
+            time.sleep(0.05)
+        return job
+
+    def pictures(self, reply: dict[str, Any]) -> list[Image.Image]:
+        """The pictures of a reply, from the addresses that it names."""
+        images = []
+        for entry in reply["comfy_response"]["generated_images"]:
+            response = requests.get(entry["url"], timeout=TIMEOUT)
+            assert response.status_code == 200, response.text
+            images.append(open_rgb(response.content))
+        return images
+
+    def picture(self, reply: dict[str, Any]) -> Image.Image:
+        """The one picture of a reply."""
+        (image,) = self.pictures(reply)
+        return image
+
+    def run(self, nodes: Nodes) -> Image.Image:
+        """What the engine's `save` node makes of a graph, asked of the engine itself."""
+        graph = {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in nodes.items()}
+        queued = self.ask_engine("POST", "/prompt", json={"prompt": graph})
+        assert queued.status_code == 200, queued.text
+        job = queued.json()["prompt_id"]
+        deadline = time.monotonic() + TIMEOUT
+        while time.monotonic() < deadline:
+            entry = self.ask_engine("GET", f"/history/{job}").json().get(job)
+            if entry:
+                assert entry["status"]["status_str"] == "success", entry["status"]["messages"]
+                image = entry["outputs"]["save"]["images"][0]
+                return open_rgb(self.ask_engine("GET", "/view", params=image).content)
+            time.sleep(0.05)
+        raise TimeoutError(job)
+
+    def upload(self, image: Image.Image, name: str) -> str:
+        """Puts a picture into the engine's input folder; the name that it got there."""
+        files = {"image": (name, encoded(image))}
+        reply = self.ask_engine("POST", "/upload/image", files=files)
+        assert reply.status_code == 200, reply.text
+        return str(reply.json()["name"])
+
+    @staticmethod
+    def _post(url: str, fields: dict[str, Any]) -> dict[str, Any]:
+        response = requests.post(url, json=fields, timeout=TIMEOUT)
+        assert response.status_code == 200, response.text
+        reply: dict[str, Any] = response.json()
+        return reply
+
+
+@dataclass(frozen=True)
+class Told:
+    """An event of a stream; `number` is None for one that is not replayed."""
+
+    number: int | None
+    name: str
+    data: dict[str, Any]
+
+
+def read_stream(response: requests.Response) -> Iterator[Told]:
+    """The events of a text/event-stream, as they come."""
+    assert response.status_code == 200, response.text
+    assert response.headers["Content-Type"].startswith("text/event-stream")
+    fields: dict[str, str] = {}
+    for line in response.iter_lines(chunk_size=1, decode_unicode=True):
+        if line:
+            name, _, value = line.partition(": ")
+            fields[name] = value
+        elif "event" in fields:
+            number = int(fields["id"]) if "id" in fields else None
+            yield Told(number, fields["event"], json.loads(fields["data"]))
+            fields = {}
+
+
+def wait_until_gone(processes: Sequence[psutil.Process]) -> None:
+    """Returns once all of these have ended, and fails if one has not after 30 s.
+
+    One that nobody has collected has ended too: what lost its parent in a container without an init stays like that.
+    """
+
+    def runs(process: psutil.Process) -> bool:
+        try:
+            return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    deadline = time.monotonic() + 30
+    while left := [process for process in processes if runs(process)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+
+
+def open_rgb(data: bytes) -> Image.Image:
+    """A picture from bytes, as RGB."""
+    return Image.open(io.BytesIO(data)).convert("RGB")
+
+
+def encoded(image: Image.Image, output: str = "PNG", **options: Any) -> bytes:
+    """A picture as the bytes of a file."""
+    buffer = io.BytesIO()
+    image.save(buffer, output, **options)
+    return buffer.getvalue()
+
+
+def data_url(image: Image.Image, claimed_type: str = "image/png") -> str:
+    """A picture as a browser's FileReader gives it."""
+    return f"data:{claimed_type};base64,{base64.b64encode(encoded(image)).decode()}"
+
+
+def wait_for_health(url: str) -> None:
+    """Waits until a service answers."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            if requests.get(f"{url}/health", timeout=2).ok:
+                return
+        except requests.RequestException:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)

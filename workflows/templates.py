@@ -1,0 +1,247 @@
+"""Workflows that are routes: a graph, and the parameters that it is drawn with. Pure.
+
+    {"dream_layer": {"title": "A badge", "description": "...",
+                     "parameters": {"words": {"type": "string", "required": true, "targets": ["6.text"]}}},
+     "prompt": <a graph in ComfyUI's API format>}
+
+Without the header, the parameters are the fields of a request that have a place in the graph (see
+`workflows.bindings`).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from shared.errors import InvalidValue
+from shared.schema.spellings import GENERATION, MOST_NAMES, listed, sent_instead, told
+from shared.schema.units import MAX_SEED
+from shared.schema.words import find_word
+from workflows.bindings import PICTURES, PLACEABLE, Places, Target, find_places
+from workflows.graph import ApiGraph
+from workflows.imported import is_link, read_graph
+
+HEADER = "dream_layer"
+FIELD = "workflow"
+SEED = "seed"
+PICTURE_TYPES = {"image": "input_image", "mask": "mask"}
+PYTHON_TYPES: dict[str, Any] = {"string": str, "integer": int, "number": float, "boolean": bool}
+
+
+class Parameter(BaseModel):
+    """One parameter, as a header declares it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    type: Literal["string", "integer", "number", "boolean", "image", "mask"]
+    description: str = ""
+    default: str | bool | int | float | None = None
+    minimum: int | float | None = None
+    maximum: int | float | None = None
+    choices: tuple[str | int | float, ...] = ()
+    required: bool = False
+    targets: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Parameter:
+        if self.type not in ("integer", "number") and (self.minimum is not None or self.maximum is not None):
+            raise ValueError(f"a {self.type} has no minimum or maximum")
+        if self.type in PICTURE_TYPES and (self.default is not None or self.choices):
+            raise ValueError("a picture has no default and no choices")
+        return self
+
+
+class Header(BaseModel):
+    """What a file says of its graph."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: str = ""
+    description: str = ""
+    parameters: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], Parameter] = {}
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """A workflow that is ready to be asked for."""
+
+    name: str
+    header: Header
+    graph: ApiGraph
+    targets: Mapping[str, tuple[Target, ...]]
+
+    def schema(self) -> dict[str, Any]:
+        """The JSON Schema (2020-12) of its parameters."""
+        parameters = self.header.parameters
+        return {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "type": "object",
+            "properties": {name: _schema(parameter) for name, parameter in parameters.items()},
+            "required": [name for name, parameter in parameters.items() if parameter.required],
+        }
+
+    def read(self, values: Mapping[str, Any], random_seed: int) -> tuple[dict[str, Any], list[str]]:
+        """The values of all parameters that are not pictures, and warnings of what is none. Raises InvalidValue."""
+        read: dict[str, Any] = {}
+        for name, parameter in self.header.parameters.items():
+            if parameter.type in PICTURE_TYPES:
+                continue
+            value = values.get(name)
+            if value is None or (value == "" and parameter.type != "string"):
+                if parameter.required:
+                    raise InvalidValue(f"{name} is missing", field=name, hint=self.hint(name, values))
+                value = parameter.default
+            if _is_seed(name, parameter) and (value is None or str(value) == "-1"):
+                value = _drawn(parameter, random_seed)
+            if value is not None:
+                read[name] = _valid(name, parameter, value)
+        unknown = [name for name in values if name not in self.header.parameters]
+        return read, [_ignored(unknown, list(self.header.parameters))] if unknown else []
+
+    def hint(self, name: str, sent: Iterable[str]) -> str | None:
+        """What helps where a parameter is missing: the unknown names that were sent, and its description."""
+        instead = sent_instead(name, sent, self.header.parameters.keys(), GENERATION)
+        return "; ".join(filter(None, [instead, self.header.parameters[name].description])) or None
+
+
+def read_workflow(name: str, content: Any) -> Workflow:
+    """The workflow in a file's content. Raises InvalidValue that says what is wrong with it."""
+    graph = read_graph(content.get("prompt") if _has_header(content) else content, FIELD)
+    places = find_places(graph)
+    if not _has_header(content):
+        header = Header(title=name, parameters=_found(graph, places))
+    else:
+        try:
+            header = Header.model_validate(content[HEADER])
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in (HEADER, *first["loc"]))
+            raise InvalidValue(f"{where}: {first['msg'].removeprefix('Value error, ')}", field=FIELD) from error
+    targets = {key: _targets(graph, key, each, places) for key, each in header.parameters.items()}
+    for key, each in header.parameters.items():
+        if each.default is not None and not (_is_seed(key, each) and each.default == -1):
+            _valid(key, each, each.default)
+    return Workflow(name, header, graph, targets)
+
+
+def _has_header(content: Any) -> bool:
+    return isinstance(content, dict) and HEADER in content
+
+
+def _targets(graph: ApiGraph, name: str, parameter: Parameter, places: Places) -> tuple[Target, ...]:
+    """The inputs that a parameter sets: those that it names, else those of the request's field of that name."""
+    if not parameter.targets:
+        if name in places.targets:
+            return tuple(places.targets[name])
+        why = places.reasons.get(name, "it is no field of a request, whose place would be known")
+        raise InvalidValue(
+            f"parameter {name} has no targets: {why}", field=FIELD, hint='"targets": ["<node id>.<input>"]'
+        )
+    found = []
+    for target in parameter.targets:
+        # Both ids and names of inputs may hold dots.
+        cuts = [at for at, letter in enumerate(target) if letter == "." and target[:at] in graph]
+        node, key = (target[: cuts[0]], target[cuts[0] + 1 :]) if cuts else (target, "")
+        if not cuts or not key:
+            raise InvalidValue(
+                f"parameter {name} has the target {target!r}, and the graph no such node",
+                field=FIELD,
+                hint=f"a target is <node id>.<input>; there is {', '.join(list(graph)[:10])}",
+            )
+        found.append((node, key))
+    return tuple(found)
+
+
+def _found(graph: ApiGraph, places: Places) -> dict[str, Parameter]:
+    """The parameters of a graph without a header: what it holds now is what they default to."""
+    parameters = {}
+    for name, targets in places.targets.items():
+        if name in PICTURES:
+            # A mask that becomes the transparency of input_image is not needed where that has its own.
+            optional = name == "mask" and targets == places.targets.get("input_image")
+            parameters[name] = Parameter(type="mask" if name == "mask" else "image", required=not optional)
+        elif name in PLACEABLE:
+            held = graph[targets[0][0]]["inputs"].get(targets[0][1])
+            if name == SEED or is_link(held) or not isinstance(held, str | int | float):
+                held = None
+            parameters[name] = Parameter(type=_type_of(name), default=held)
+    return parameters
+
+
+def _type_of(name: str) -> Literal["string", "integer", "number"]:
+    if name in ("cfg_scale", "denoising_strength"):
+        return "number"
+    return "integer" if name in (SEED, "steps", "width", "height", "batch_size") else "string"
+
+
+def _is_seed(name: str, parameter: Parameter) -> bool:
+    return name == SEED and parameter.type == "integer"
+
+
+def _drawn(parameter: Parameter, random_seed: int) -> Any:
+    """A random seed, of those that the parameter allows."""
+    if parameter.choices:
+        return parameter.choices[random_seed % len(parameter.choices)]
+    low = int(parameter.minimum or 0)
+    high = MAX_SEED if parameter.maximum is None else int(parameter.maximum)
+    return low + random_seed % max(1, high - low + 1)
+
+
+def _schema(parameter: Parameter) -> dict[str, Any]:
+    told: dict[str, Any] = {"description": parameter.description} if parameter.description else {}
+    if parameter.type in PICTURE_TYPES:
+        return {**told, "type": "string", "contentEncoding": "base64", "contentMediaType": "image/*"}
+    limits = {"minimum": parameter.minimum, "maximum": parameter.maximum, "default": parameter.default}
+    given = {key: value for key, value in limits.items() if value is not None}
+    choices = {"enum": list(parameter.choices)} if parameter.choices else {}
+    return {**told, "type": parameter.type, **given, **choices}
+
+
+def _valid(name: str, parameter: Parameter, value: Any) -> Any:
+    """The value as what the parameter declares. Raises InvalidValue with the range or the choices."""
+    number = parameter.type in ("integer", "number")
+    low, high = parameter.minimum, parameter.maximum
+    if _is_seed(name, parameter):
+        low, high = 0 if low is None else low, MAX_SEED if high is None else high
+    kind: Any = PYTHON_TYPES[parameter.type]
+    if number:
+        kind = Annotated[kind, Field(ge=low, le=high, allow_inf_nan=False) if kind is float else Field(ge=low, le=high)]
+    try:
+        if number and isinstance(value, bool):
+            raise ValueError("a number is no truth value")
+        valid = TypeAdapter(kind).validate_python(value)
+    except ValueError as error:
+        shown = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}..."
+        raise InvalidValue(
+            f"{name} must be {_in_words(parameter.type, low, high)}, not {shown}",
+            field=name,
+            hint="leave it out, or send null, for the default" if not parameter.required else None,
+        ) from error
+    if parameter.type == "string" and parameter.choices:
+        valid = find_word(valid, map(str, parameter.choices)) or valid
+    if parameter.choices and valid not in parameter.choices:
+        options = [str(choice) for choice in parameter.choices]
+        nearest = difflib.get_close_matches(str(valid), options, n=3, cutoff=0.4)
+        raise InvalidValue(
+            f"{name} {valid!r} does not exist",
+            field=name,
+            hint=f"there is {', '.join(nearest or options[:10])}",
+            nearest=nearest or None,
+        )
+    return valid
+
+
+def _in_words(kind: str, low: float | None, high: float | None) -> str:
+    noun = {"string": "text", "integer": "a whole number", "number": "a number", "boolean": "true or false"}[kind]
+    if low is not None and high is not None:
+        return f"{noun} from {low} to {high}"
+    return noun + (f" of at least {low}" if low is not None else f" of at most {high}" if high is not None else "")
+
+
+def _ignored(names: list[str], understood: list[str]) -> str:
+    said = [told(name, understood, GENERATION) for name in names[:MOST_NAMES]] + names[MOST_NAMES:]
+    return f"ignored, because not known here: {listed(said)}"
