@@ -87,7 +87,7 @@ def job_table(rows: Sequence[JobRow]) -> str:
     """A line for each job. Prompts come from anybody, so they are shown without control characters."""
     lines = []
     for row in rows:
-        request = row.spec.get("request")
+        request = row.spec.parameters
         prompt = plain(str(request.get("prompt") or "") if isinstance(request, dict) else "")
         shown = prompt if len(prompt) <= SHOWN else f"{prompt[: SHOWN - 3]}..."
         when = f"{datetime.fromtimestamp(row.created):%Y-%m-%d %H:%M}"

@@ -169,7 +169,7 @@ class Stack:
         """Starts all there is to start, in an order that lets slow things overlap. Raises SetupError."""
         _check_ports(settings, services=services)
         self._backend = Backend(settings)
-        _tell_left_over(self._backend.store.count_unfinished())
+        _tell_left_over(self._backend.jobs.unfinished())
         engine = self._backend.engine
         supervisor: Supervisor | None = None
         command: Callable[[], Sequence[str]] = list
@@ -187,7 +187,7 @@ class Stack:
             command = partial(engine_command, settings, comfyui_dir, settings.data_dir.resolve(), cpu=cpu)
             self._start(supervisor)
             print_status("engine", f"starting on the {'CPU' if cpu else 'GPU'}; log: {supervisor.child.log_path}")
-        store = self._backend.store
+        store = self._backend.jobs.store
         self._manager = EngineManager(engine, supervisor, command, store.count_unfinished, partial(_note_stop, store))
         begun = time.monotonic()
         if services:
@@ -223,8 +223,8 @@ class Stack:
             thread.join()
         if self._backend is not None and self._manager is not None and self._manager.ours:
             # Services that were started by hand go on, and would blame a job.
-            _note_stop(self._backend.store)
-            self._backend.store.close()
+            _note_stop(self._backend.jobs.store)
+            self._backend.jobs.store.close()
         if stopping:
             print_status("stopped", f"all of it, after {time.monotonic() - begun:.1f} s")
 

@@ -151,7 +151,7 @@ def control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Control
     """A control service without an engine, small limits, and lists of models that the test makes up."""
     settings = Settings(engine_url="http://127.0.0.1:9", data_dir=tmp_path, max_model_mb=4, max_body_mb=1)
     backend = Backend(settings)
-    manager = Managed(backend.engine, None, list, backend.store.count_unfinished)
+    manager = Managed(backend.engine, None, list, backend.jobs.store.count_unfinished)
     made = Control(backend, ModelUploads(settings, backend.catalog), manager)
     monkeypatch.setattr(backend.catalog, "names", lambda folder, _age=1.0: made.files.get(folder, []))
     monkeypatch.setattr(backend.catalog, "model_file", lambda _folder, name: made.known.get(name, ModelFile(name)))

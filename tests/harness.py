@@ -14,6 +14,7 @@ from shared.jobs.files import JobFiles, Retention
 from shared.jobs.names import filename_prefix
 from shared.jobs.pictures import Pictures
 from shared.jobs.runner import JobRunner
+from shared.jobs.spec import JobSpec
 from shared.jobs.store import Store
 from shared.jobs.uploads import Uploads
 from tests.fake_engine import FakeEngine
@@ -24,7 +25,7 @@ def new_job(**fields: Any) -> NewJob:
     job_id = str(uuid.uuid4())
     saves = {"class_type": "SaveImage", "inputs": {"filename_prefix": filename_prefix(job_id, datetime(2026, 11, 22))}}
     graph = {"First": saves, "KSampler": {"class_type": "KSampler", "inputs": {"steps": 4}}, "Last": saves}
-    spec = {"graph": graph, "uploads": [], "previews": False, **fields.pop("spec", {})}
+    spec = JobSpec(**{"graph": graph, **fields.pop("spec", {})})
     known = {"id": job_id, "kind": "txt2img", "client": "127.0.0.1", "service": "txt2img", "spec": spec}
     return NewJob(**{**known, **fields})
 
@@ -77,7 +78,7 @@ class Harness:
 
     def told(self, job_id: str) -> list[str]:
         """The names of all events of a job."""
-        return [event.name for event in self.store.events_after(job_id, 0)]
+        return [event.name for event in self.store.events(job_id, 0)]
 
     def fall_silent(self) -> None:
         """All heartbeats so far are old."""

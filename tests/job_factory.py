@@ -8,6 +8,7 @@ from PIL import Image
 
 from shared.jobs.database import JobRow, NewJob, State
 from shared.jobs.names import filename_prefix
+from shared.jobs.spec import JobSpec
 from shared.web.backend import Backend
 from tests.golden_graphs import draw
 from tests.stack import encoded
@@ -32,11 +33,10 @@ def finish(
 ) -> JobRow:
     """A job that has ended, with its pictures."""
     job_id = str(uuid.uuid4())
-    told = {"request": request, "graph": graph or draw(), "warnings": [], "uploads": [], "seeds": [], "size": None}
-    job = NewJob(job_id, kind, "", kind, {**told, **spec})
-    # A backend that runs would adopt the job of an owner that is not alive.
-    backend.store.beat("me")
-    row, _ = backend.store.add(job, "me", 1000)
+    job = NewJob(job_id, kind, "", kind, JobSpec(parameters=request, graph=graph or draw(), **spec))
+    # A backend that runs would take over the job of an owner that is not alive.
+    backend.jobs.store.beat("me")
+    row, _ = backend.jobs.store.add(job, "me", 1000)
     folder, _, prefix = filename_prefix(job_id, datetime.now()).partition("/")
     images = []
     for number in range(1, pictures + 1):
@@ -45,6 +45,6 @@ def finish(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encoded(Image.new("RGB", (8, 8), "red")))
         images.append({"filename": name, "subfolder": folder, "type": "output"})
-    ended = backend.store.finish(row, "me", state, images=images)
+    ended = backend.jobs.store.finish(row, "me", state, images=images)
     assert ended is not None
     return ended

@@ -16,6 +16,7 @@ from shared.jobs.database import JobRow, NewJob, State
 from shared.jobs.files import DAY, JobFiles, Retention
 from shared.jobs.names import filename_prefix
 from shared.jobs.pictures import Pictures
+from shared.jobs.spec import JobSpec
 from shared.jobs.store import Store
 from shared.jobs.uploads import MARK, Uploads
 
@@ -35,7 +36,7 @@ class Cellar:
     def add(self, *uploads: str) -> JobRow:
         job_id = str(uuid.uuid4())
         save = {"class_type": "SaveImage", "inputs": {"filename_prefix": filename_prefix(job_id, datetime.now())}}
-        spec = {"graph": {"Save": save}, "uploads": [[name, FOLDER] for name in uploads]}
+        spec = JobSpec(graph={"Save": save}, uploads=dict.fromkeys(uploads, FOLDER))
         for name in uploads:
             self.archive.uploads.write(name, b"png")
             (self.inputs / FOLDER).mkdir(parents=True, exist_ok=True)
@@ -44,7 +45,7 @@ class Cellar:
 
     def save(self, job: JobRow, size: int, number: int = 1) -> Path:
         """A picture of that many bytes."""
-        path = self.outputs / f"{job.spec['graph']['Save']['inputs']['filename_prefix']}_{number:05}_.png"
+        path = self.outputs / f"{job.spec.graph['Save']['inputs']['filename_prefix']}_{number:05}_.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes(size))
         return path

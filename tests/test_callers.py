@@ -13,6 +13,7 @@ from werkzeug.wrappers import Request
 
 import txt2img_server
 from shared.jobs.database import NewJob, State
+from shared.jobs.spec import JobSpec
 from shared.settings import Settings
 from shared.web.backend import Backend
 from shared.web.callers import Caller, caller_of, is_local
@@ -42,8 +43,8 @@ class Service:
     def job_of(self, headers: dict[str, str], service: str = "txt2img", peer: str = PROXY) -> str:
         """The id of a job that such a request made."""
         mark = caller_of(seen(self.backend.settings, headers, peer)).mark
-        spec = {"graph": {}, "request": {}, "warnings": [], "uploads": []}
-        return self.backend.store.add(NewJob(str(uuid.uuid4()), service, mark, service, spec), "me", 100)[0].id
+        job = NewJob(str(uuid.uuid4()), service, mark, service, JobSpec())
+        return self.backend.jobs.store.add(job, "me", 100)[0].id
 
     def interrupt(self, headers: dict[str, str], peer: str = PROXY, **sent: Any) -> Any:
         """What an Interrupt is answered."""
@@ -53,7 +54,7 @@ class Service:
         )
 
     def state(self, job_id: str) -> State | None:
-        return self.backend.store.state(job_id)
+        return self.backend.jobs.store.state(job_id)
 
 
 @pytest.fixture

@@ -164,12 +164,12 @@ def test_a_job_is_accepted_once_it_is_a_row_whatever_becomes_of_sending_it(
     harness: Harness, engine: FakeEngine
 ) -> None:
     engine.stop()
-    assert harness.wait(harness.submit(spec={"uploads": [["gone.png", "dream-layer"]]})).state is State.FAILED
+    assert harness.wait(harness.submit(spec={"uploads": {"gone.png": "dream-layer"}})).state is State.FAILED
 
 
 def test_a_job_that_cannot_be_sent_does_not_hold_back_the_others(harness: Harness, engine: FakeEngine) -> None:
     engine.stop()
-    first, broken = harness.submit(), harness.submit(spec={"uploads": [["gone.png", "dream-layer"]]})
+    first, broken = harness.submit(), harness.submit(spec={"uploads": {"gone.png": "dream-layer"}})
     others = [harness.submit() for _ in range(2)]
     # Meanwhile it is tried.
     time.sleep(0.6)
@@ -180,7 +180,7 @@ def test_a_job_that_cannot_be_sent_does_not_hold_back_the_others(harness: Harnes
 
 def test_an_upload_reaches_the_engine_with_its_job(harness: Harness, engine: FakeEngine) -> None:
     harness.archive.uploads.write("kept.png", b"png")
-    job_id = harness.submit(spec={"uploads": [["kept.png", "dream-layer"]]})
+    job_id = harness.submit(spec={"uploads": {"kept.png": "dream-layer"}})
     assert harness.wait(job_id).state is State.COMPLETED
     assert engine.uploaded == {"dream-layer/kept.png": b"png"}
 

@@ -6,6 +6,7 @@ import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -15,13 +16,14 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from shared.errors import SetupError, StorageFailed
 from shared.jobs.database import SCHEMA_VERSION, JobUpdate, NewJob, State, about, metadata
+from shared.jobs.spec import JobSpec
 from shared.jobs.store import Store
 
 MANY = 10_000
 
 
-def new(**spec: object) -> NewJob:
-    return NewJob(str(uuid.uuid4()), "txt2img", "127.0.0.1", "txt2img", spec)
+def new(**spec: Any) -> NewJob:
+    return NewJob(str(uuid.uuid4()), "txt2img", "127.0.0.1", "txt2img", JobSpec(**spec))
 
 
 def url(folder: Path) -> str:
@@ -59,13 +61,13 @@ def test_a_full_disk_takes_no_job_and_harms_none(tmp_path: Path) -> None:
 
     sa.event.listen(store._engine, "begin", no_more_room)
     with pytest.raises(StorageFailed, match="full"):
-        store.add(new(text="x" * 1_000_000), "me", MANY)
+        store.add(new(parameters={"prompt": "x" * 1_000_000}), "me", MANY)
     sa.event.remove(store._engine, "begin", no_more_room)
     store.close()
     again = Store(url(tmp_path))
     assert [each.id for each in again.page().rows] == [row.id]
     assert again.get(row.id) == row
-    assert again.add(new(text="x" * 1_000_000), "me", MANY)[1]
+    assert again.add(new(parameters={"prompt": "x" * 1_000_000}), "me", MANY)[1]
     again.close()
 
 
@@ -94,7 +96,7 @@ def test_many_threads_and_two_processes_worth_of_connections_lose_nothing(tmp_pa
             store.beat(owner)
             store.save(owner, [JobUpdate(row.id, time.time(), [("started", {}), ("progress", {"step": 1})])])
             assert store.finish(row, owner, State.COMPLETED)
-            told = [event.name for event in store.events_after(row.id, 0)]
+            told = [event.name for event in store.events(row.id, 0)]
             assert told == ["queued", "started", "progress", "completed"]
 
     with ThreadPoolExecutor(8) as pool:
@@ -114,7 +116,7 @@ def test_every_statement_is_one_that_postgresql_takes(tmp_path: Path) -> None:
         statements.add(str(clause.compile(dialect=dialect)))
 
     sa.event.listen(store._engine, "before_execute", translate)
-    row, _ = store.add(new(uploads=[["a.png", "in"]]), "me", MANY)
+    row, _ = store.add(new(uploads={"a.png": "in"}), "me", MANY)
     store.beat("me")
     store.save("me", [JobUpdate(row.id, 1.0, [("started", {}), ("preview", {})])])
     store.requeue("me", [(row, 1)])
@@ -128,7 +130,7 @@ def test_every_statement_is_one_that_postgresql_takes(tmp_path: Path) -> None:
     store.ends_at(row.id)
     store.measured(1)
     store.finished_before(1, 1)
-    store.events_after(row.id, 0)
+    store.events(row.id, 0)
     store.last_event(row.id, "image")
     store.unfinished([row.id], "me")
     store.leave("me")

@@ -19,7 +19,7 @@ from tests.fake_engine import FakeEngine
 from tests.harness import new_job, wait_for
 from tests.job_factory import REQUEST, finish
 
-SPEC = {"request": REQUEST, "warnings": ["steps was rounded"], "seeds": [42, 43], "size": [8, 8], "previews": True}
+SPEC = {"parameters": REQUEST, "warnings": ["steps was rounded"], "seeds": [42, 43], "size": (8, 8), "previews": True}
 
 
 class Service:
@@ -29,10 +29,10 @@ class Service:
         self.backend = Backend(Settings(engine_url=engine.address, data_dir=folder))
         self.client: FlaskClient = txt2img_server.build(self.backend).test_client()
         self.backend.start()
-        wait_for(lambda: self.backend.runner._listener.connected, "the engine is not heard")
+        wait_for(lambda: self.backend.jobs.runner._listener.connected, "the engine is not heard")
 
     def submit(self) -> JobRow:
-        return self.backend.accept(new_job(spec=SPEC), {})[0]
+        return self.backend.jobs.submit(new_job(spec=SPEC), {})[0]
 
     def watch(self, job_id: str) -> Iterator[dict[str, Any]]:
         """The events of a job from its first to its last one, as the wire's fields, as they come."""
@@ -83,8 +83,8 @@ def test_the_events_of_a_completed_job_fit(service: Service, engine: FakeEngine)
 def test_the_events_of_a_cancelled_job_fit(service: Service, engine: FakeEngine) -> None:
     engine.seconds = 60
     job = service.submit()
-    wait_for(lambda: service.backend.store.state(job.id) is State.RUNNING, "the job does not run")
-    service.backend.runner.cancel(job.id)
+    wait_for(lambda: service.backend.jobs.store.state(job.id) is State.RUNNING, "the job does not run")
+    service.backend.jobs.runner.cancel(job.id)
     told = service.events(job.id)
     assert told[-1]["event"] == "cancelled"
     for event in told:

@@ -194,13 +194,13 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlaskCli
     backend = Backend(Settings(data_dir=tmp_path))
 
     def accept(job: NewJob, _uploads: Mapping[str, bytes]) -> tuple[JobRow | None, bool]:
-        row, new = backend.store.add(job, "me", 1000)
-        prefix = row.spec["graph"]["SaveImage"]["inputs"]["filename_prefix"]
+        row, new = backend.jobs.store.add(job, "me", 1000)
+        prefix = row.spec.graph["SaveImage"]["inputs"]["filename_prefix"]
         name = f"{prefix.rpartition('/')[2]}_00001_.png"
         images = [{"filename": name, "subfolder": name[:8], "type": "output"}]
-        return backend.store.finish(row, "me", State.COMPLETED, images=images), new
+        return backend.jobs.store.finish(row, "me", State.COMPLETED, images=images), new
 
-    monkeypatch.setattr(backend, "accept", accept)
+    monkeypatch.setattr(backend.jobs, "submit", accept)
     monkeypatch.setattr(backend, "catalog", StockCatalog())
     yield create_app("control", backend.settings, [extras_routes(backend), job_routes(backend)]).test_client()
     backend.stop()

@@ -17,12 +17,15 @@ from shared.jobs.database import JobRow, Work
 from shared.jobs.estimate import seconds_left
 from shared.jobs.names import save_prefixes, with_prefix
 from shared.jobs.notify import JobNotifier
+from shared.jobs.spec import JobSpec
 from shared.jobs.tracked import TrackedJob, preview_url
 from shared.web.slots import Slots
 
 
 def row(**known: Any) -> JobRow:
-    return JobRow(**{**{field.name: None for field in dataclasses.fields(JobRow)}, "id": "j", "spec": {}, **known})
+    return JobRow(
+        **{**{field.name: None for field in dataclasses.fields(JobRow)}, "id": "j", "spec": JobSpec(), **known}
+    )
 
 
 def encoded(output: str, size: tuple[int, int] = (600, 300)) -> bytes:
@@ -154,18 +157,15 @@ def test_a_preview_becomes_small_and_anything_else_nothing() -> None:
     assert {name: preview_url(content) for name, content in broken.items()} == dict.fromkeys(broken)
 
 
-def test_places_are_limited_and_come_back() -> None:
-    places = Slots(2, "requests are waiting", "SETTING")
-    first, _second = places.take(), places.take()
-    with pytest.raises(Busy, match="2 requests are waiting already") as busy:
-        places.take()
-    assert busy.value.retry_after == 10
-    assert "SETTING" in str(busy.value.hint)
-    first.release()
-    first.release()
-    places.take()
-    with pytest.raises(Busy):
-        places.take()
+def test_slots_are_limited_and_come_back() -> None:
+    slots = Slots(2, "requests are waiting", "SETTING")
+    with slots.slot():
+        with slots.slot(), pytest.raises(Busy, match="2 requests are waiting already") as busy, slots.slot():
+            pass
+        assert busy.value.retry_after == 10
+        assert "SETTING" in str(busy.value.hint)
+        with slots.slot(), pytest.raises(Busy), slots.slot():
+            pass
 
 
 def kinds(of: type[DreamLayerError]) -> list[type[DreamLayerError]]:

@@ -90,7 +90,7 @@ def test_a_picture_behind_a_link_is_not_served(client: FlaskClient, outside: Pat
 
 def test_a_picture_behind_a_link_is_not_measured_listed_or_written_to(backend: Backend, outside: Path) -> None:
     before = outside.read_bytes()
-    pictures, row = backend.archive.pictures, finish(backend)
+    pictures, row = backend.jobs.files.pictures, finish(backend)
     assert (pictures.find(NAME), pictures.finished(NAME), pictures.dimensions(NAME)) == (None, None, None)
     assert pictures.size([IMAGE]) == 0
     pictures.write_recipe(row, NAME)
@@ -99,7 +99,7 @@ def test_a_picture_behind_a_link_is_not_measured_listed_or_written_to(backend: B
 
 def test_a_picture_behind_a_link_is_not_in_a_report(backend: Backend, client: FlaskClient, outside: Path) -> None:
     row = finish(backend, pictures=0)
-    with backend.store._write() as connection:
+    with backend.jobs.store._write() as connection:
         connection.exec_driver_sql("UPDATE jobs SET images = ? WHERE id = ?", (json.dumps([IMAGE]), row.id))
     made = client.post("/api/report-bundle", json={"run_ids": [row.id]}).get_json()
     assert made["missing"] == [NAME]
@@ -109,7 +109,7 @@ def test_a_picture_behind_a_link_is_not_in_a_report(backend: Backend, client: Fl
 
 
 def test_what_is_behind_a_link_is_not_deleted(backend: Backend, outside: Path) -> None:
-    backend.archive.pictures.remove(GRAPH)
+    backend.jobs.files.pictures.remove(GRAPH)
     assert outside.is_file()
 
 
@@ -124,8 +124,8 @@ def test_an_output_folder_that_is_a_link_works(
     if chosen:
         backend.paths.write(ChosenPaths(output=link))
     assert client.get(f"/api/images/{NAME}", buffered=True).status_code == 200
-    assert backend.archive.pictures.dimensions(NAME) == (8, 8)
-    backend.archive.pictures.remove(GRAPH)
+    assert backend.jobs.files.pictures.dimensions(NAME) == (8, 8)
+    backend.jobs.files.pictures.remove(GRAPH)
     assert not list((disk / DAY).iterdir())
 
 
@@ -158,7 +158,7 @@ def test_the_engines_copy_of_an_upload_is_not_deleted_behind_a_link(backend: Bac
     (tmp_path / "private" / "a.png").write_bytes(b"png")
     backend.settings.input_dir.mkdir(parents=True)
     (backend.settings.input_dir / "dream-layer").symlink_to(tmp_path / "private", target_is_directory=True)
-    backend.archive.pictures.remove_upload("dream-layer", "a.png")
+    backend.jobs.files.pictures.remove_upload("dream-layer", "a.png")
     assert (tmp_path / "private" / "a.png").is_file()
 
 

@@ -19,6 +19,7 @@ from shared.errors import InvalidValue
 from shared.jobs import listing
 from shared.jobs.database import State
 from shared.jobs.listing import LARGEST_PAGE, LARGEST_PART
+from shared.jobs.spec import JobSpec
 from shared.settings import Settings
 from shared.web.app import create_app
 from shared.web.backend import Backend
@@ -71,9 +72,9 @@ def test_a_list_reads_no_large_graph_from_the_database(
     def note(_connection: Connection, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
         asked.append((statement, parameters))
 
-    sa.event.listen(backend.store._engine, "before_cursor_execute", note)
+    sa.event.listen(backend.jobs.store._engine, "before_cursor_execute", note)
     listed = [each for page in every_page(client, path, key) for each in page]
-    sa.event.remove(backend.store._engine, "before_cursor_execute", note)
+    sa.event.remove(backend.jobs.store._engine, "before_cursor_execute", note)
     assert len(listed) == 20
     database = sqlite3.connect(backend.settings.data_dir / "jobs.sqlite")
     read = sum(len(str(value)) for each in asked for row in database.execute(*each) for value in row)
@@ -116,9 +117,7 @@ def test_what_is_too_large_for_a_list_is_named_and_told_of_the_job_alone(backend
 
 def test_what_a_list_shows_is_what_the_job_says(backend: Backend, client: FlaskClient) -> None:
     seed = 2**64 - 1
-    finish(
-        backend, {**REQUEST, "seed": seed}, draw(loras=LORAS), seeds=[seed], size=[64, 96], uploads=[["a.png", None]]
-    )
+    finish(backend, {**REQUEST, "seed": seed}, draw(loras=LORAS), seeds=[seed], size=(64, 96), uploads={"a.png": None})
     graph = {**draw(), "note": {"class_type": "Note", "inputs": {"text": 'ü "{}"'}}}
     finish(backend, {"seed": 42}, graph, kind="workflow", repeatable=False, output_node="SaveImage")
     finish(backend, state=State.FAILED, pictures=0)
@@ -155,12 +154,12 @@ def test_the_launcher_lists_and_cancels_jobs_beyond_one_page(
 ) -> None:
     monkeypatch.setattr(listing, "LARGEST_PAGE", 20_000)
     for _ in range(5):
-        spec = {"request": {"prompt": "x" * 9_000}, "graph": {}}
-        backend.store.add(new(spec=spec), "me", 1000)
+        spec = JobSpec({"prompt": "x" * 9_000})
+        backend.jobs.store.add(new(spec=spec), "me", 1000)
     run_jobs(backend.settings, argparse.Namespace(action="list", all=True), running=False)
     assert "5 jobs unfinished" in capsys.readouterr().out
     run_jobs(backend.settings, argparse.Namespace(action="cancel", id="all"), running=False)
-    assert backend.store.count_unfinished() == 0
+    assert backend.jobs.store.count_unfinished() == 0
 
 
 def test_a_graph_of_texts_that_are_too_long_is_never_stored() -> None:

@@ -31,7 +31,7 @@ def test_what_the_engine_forgot_is_sent_again_under_the_same_id(harness: Harness
     # What the first attempt saved is not left beside what the second one saved.
     assert sorted(image["filename"] for row in rows for image in row.images) == engine.saved()
     assert len(engine.saved()) == 6
-    queued = [event.data for event in harness.store.events_after(ids[0], 0) if event.name == "queued"]
+    queued = [event.data for event in harness.store.events(ids[0], 0) if event.name == "queued"]
     assert queued == [{"position": 0}, {"position": 0, "attempt": 2}]
 
 

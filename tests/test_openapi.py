@@ -31,7 +31,7 @@ SERVICES: dict[str, Callable[[Backend], Flask]] = {
     "img2img": img2img_server.build,
     "control": lambda backend: build_control(
         backend,
-        EngineManager(backend.engine, None, list, backend.store.count_unfinished),
+        EngineManager(backend.engine, None, list, backend.jobs.store.count_unfinished),
         ModelUploads(backend.settings, backend.catalog),
     ),
 }

@@ -133,14 +133,14 @@ def test_without_a_graph_of_ones_own_it_is_named_as_without_effect(client: Flask
 
 def test_the_seed_of_a_batch_is_its_first_pictures_alone(backend: Backend) -> None:
     row = drawn(backend, plain(empty=BATCH), ["_00001_.png", "_00002_.png"], request={"seed": 1})
-    first, second = result_body(row, Addresses(""), backend.archive.pictures)["comfy_response"]["generated_images"]
+    first, second = result_body(row, Addresses(""), backend.jobs.files.pictures)["comfy_response"]["generated_images"]
     assert (first["seed"], first["index"], first["width"]) == (1, 0, 40)
     assert ("seed" not in second, second["index"], second["width"]) == (True, 1, 41)
 
 
 def test_a_seed_that_was_sent_and_has_no_place_is_not_told(backend: Backend) -> None:
     row = drawn(backend, plain(), ["_00001_.png"], request={"seed": 77})
-    body = result_body(row, Addresses(""), backend.archive.pictures)
+    body = result_body(row, Addresses(""), backend.jobs.files.pictures)
     assert "seed" not in body
     assert "seed" not in job_body(row, Addresses(""))
     assert body["comfy_response"]["generated_images"][0]["seed"] == 1
@@ -149,10 +149,10 @@ def test_a_seed_that_was_sent_and_has_no_place_is_not_told(backend: Backend) -> 
 def test_files_that_are_not_here_have_no_size(backend: Backend) -> None:
     row = drawn(backend, plain(), ["_00001_.png"], request={"width": 512, "height": 512})
     name = row.images[0]["filename"]
-    assert run_body(row, Addresses(""), measure(row, backend.archive.pictures))["width"] == 40
+    assert run_body(row, Addresses(""), measure(row, backend.jobs.files.pictures))["width"] == 40
     (backend.settings.output_dir / "20261122" / name).unlink()
-    assert "width" not in picture_facts(row, name, backend.archive.pictures)
-    assert run_body(row, Addresses(""), measure(row, backend.archive.pictures))["width"] == 0
+    assert "width" not in picture_facts(row, name, backend.jobs.files.pictures)
+    assert run_body(row, Addresses(""), measure(row, backend.jobs.files.pictures))["width"] == 0
 
 
 def test_a_run_has_the_seed_that_its_pictures_share(backend: Backend) -> None:
@@ -163,7 +163,7 @@ def test_a_run_has_the_seed_that_its_pictures_share(backend: Backend) -> None:
     }
     row = drawn(backend, plain(**second), ["-001_00001_.png", "-002_00001_.png"])
     assert run_body(row, Addresses(""))["seed"] == 0
-    facts = [picture_facts(row, image["filename"], backend.archive.pictures) for image in row.images]
+    facts = [picture_facts(row, image["filename"], backend.jobs.files.pictures) for image in row.images]
     assert [(each["node"], each["seed"]) for each in facts] == [("save", 1), ("save2", 2)]
     assert run_body(drawn(backend, plain(), ["_00001_.png"]), Addresses(""))["seed"] == 1
 

@@ -3,6 +3,7 @@
 import json
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from shared.engine.websocket import JobCached, JobProgress, JobStarted
 from shared.jobs.database import JobUpdate, NewJob, State, Work
 from shared.jobs.estimate import Pace, sampler_work, seconds_left
+from shared.jobs.spec import JobSpec
 from shared.jobs.tracked import TrackedJob
 from tests.control import Control, body
 from tests.fake_engine import FakeEngine
@@ -122,9 +124,9 @@ def test_own_progress_goes_before_what_others_took() -> None:
 
 def running_job(control: Control, ends_in: float) -> tuple[str, str]:
     """The ids of a job at its last step and of one behind it; an earlier one took far longer."""
-    store = control.backend.store
+    store = control.backend.jobs.store
     ids = [str(uuid.uuid4()) for _ in range(3)]
-    spec = {"request": {"seed": 1}, "graph": {}, "warnings": []}
+    spec = JobSpec(parameters={"seed": 1})
     rows = [store.add(NewJob(each, "txt2img", "", "txt2img", spec, "m", 1.0), "me", 9)[0] for each in ids]
     store.finish(rows[0], "me", State.COMPLETED, started=time.time() - SLOW)
     started = time.time() - RAN
@@ -146,7 +148,7 @@ def test_a_job_at_its_last_step_is_nearly_done(control: Control) -> None:
 
 def test_a_stream_tells_when_the_job_will_be_done(control: Control) -> None:
     job, _ = running_job(control, ends_in=600.0)
-    control.backend.store.cancel(job, {"message": "x", "error": {"code": "cancelled"}})
+    control.backend.jobs.store.cancel(job, {"message": "x", "error": {"code": "cancelled"}})
     stream = control.client.get(f"/api/jobs/{job}/events").text
     (progress,) = [part for part in stream.split("\n\n") if "event: progress" in part]
     told = json.loads(progress.partition("data: ")[2])
@@ -155,7 +157,7 @@ def test_a_stream_tells_when_the_job_will_be_done(control: Control) -> None:
 
 def test_an_attempt_that_was_lost_tells_nothing_of_the_next(control: Control) -> None:
     job, _ = running_job(control, ends_in=600.0)
-    store = control.backend.store
+    store = control.backend.jobs.store
     row = store.get(job)
     assert row is not None
     assert store.ends_at(job) is not None
@@ -164,8 +166,8 @@ def test_an_attempt_that_was_lost_tells_nothing_of_the_next(control: Control) ->
     store.save("me", [JobUpdate(job, time.time(), [("started", {"attempt": 2})])])
     assert store.ends_at(job) is None
     sampler = {"K": {"class_type": "KSampler", "inputs": {"steps": 4}}}
+    row = replace(row, spec=replace(row.spec, graph=sampler))
     active = TrackedJob(row)
-    row.spec["graph"] = sampler
     for step in (1, 2):
         active.observe(JobProgress(job, "K", step, 4))
     report = active.report()

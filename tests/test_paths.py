@@ -87,10 +87,10 @@ def test_folders_are_kept_and_the_engine_is_started_again(control: Control, tmp_
     assert "--disable-metadata" in command
     (chosen / "20261122").mkdir()
     (chosen / "20261122" / PICTURE).write_bytes(b"png")
-    assert control.backend.archive.pictures.find(PICTURE) is not None
+    assert control.backend.jobs.files.pictures.find(PICTURE) is not None
     # And after the next choice, too.
     assert body(control.client.post("/api/settings/paths", json={}))["paths"]["outputDirectory"] is None
-    assert control.backend.archive.pictures.find(PICTURE) is not None
+    assert control.backend.jobs.files.pictures.find(PICTURE) is not None
     assert body(control.client.get("/api/settings/paths"))["paths"]["saveMetadata"] is True
 
 

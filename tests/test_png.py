@@ -22,6 +22,7 @@ from shared.jobs.files import JobFiles, Retention
 from shared.jobs.names import filename_prefix, job_beginning
 from shared.jobs.picture_metadata import OURS, with_recipe
 from shared.jobs.pictures import Pictures
+from shared.jobs.spec import JobSpec
 from shared.jobs.store import Store
 from shared.jobs.uploads import Uploads
 from tests.harness import new_job
@@ -178,7 +179,7 @@ def test_comfyuis_webp_is_read_and_nonsense_is_empty() -> None:
 def row(tmp_path: Path) -> JobRow:
     """A completed job of three pictures."""
     store = Store(f"sqlite:///{tmp_path}/jobs.sqlite")
-    added, _ = store.add(new_job(spec={"request": PARAMETERS, "seeds": [5, 6, 7]}), "me", 10)
+    added, _ = store.add(new_job(spec={"parameters": PARAMETERS, "seeds": [5, 6, 7]}), "me", 10)
     store.close()
     return added
 
@@ -200,14 +201,14 @@ def test_each_picture_of_a_batch_has_a_recipe_of_its_own(row: JobRow) -> None:
 
 def test_units_that_are_off_are_no_part_of_a_recipe(row: JobRow) -> None:
     units = [{"enabled": False, "input_image": "data:image/png;base64,AAAA"}, {"model": "canny"}]
-    guided = replace(row, spec={**row.spec, "request": {**PARAMETERS, "controlnet": {"units": units}}})
+    guided = replace(row, spec=replace(row.spec, parameters={**PARAMETERS, "controlnet": {"units": units}}))
     texts = read_texts(with_recipe(png(), guided, names(row)[0]))
     assert json.loads(texts[OURS])["parameters"]["controlnet"] == {"units": [{"model": "canny"}]}
 
 
 def test_without_a_request_or_without_a_png_nothing_changes(row: JobRow) -> None:
     data = png()
-    assert with_recipe(data, replace(row, spec={"graph": {}}), names(row)[0]) is data
+    assert with_recipe(data, replace(row, spec=JobSpec()), names(row)[0]) is data
     assert with_recipe(b"nonsense", row, names(row)[0]) == b"nonsense"
 
 
@@ -260,7 +261,7 @@ def test_a_request_that_cannot_be_written_is_logged_too(
     row: JobRow, archive: JobFiles, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = saved(tmp_path, names(row)[0], png())
-    odd = replace(row, spec={**row.spec, "request": {"prompt": "x", "loras": [{}]}})
+    odd = replace(row, spec=replace(row.spec, parameters={"prompt": "x", "loras": [{}]}))
     archive.write_recipes(odd, [names(row)[0]])
     assert "has no recipe in it" in caplog.text
     assert path.read_bytes() == png()

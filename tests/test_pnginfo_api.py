@@ -36,7 +36,7 @@ def client(tmp_path: Path) -> Iterator[FlaskClient]:
     """A service of this one route, without an engine: nothing listens on port 9 of this machine."""
     settings = Settings(engine_url="http://127.0.0.1:9", data_dir=tmp_path)
     backend = Backend(settings)
-    backend.archive.uploads.write(upload_name(UPLOAD), UPLOAD)
+    backend.jobs.files.uploads.write(upload_name(UPLOAD), UPLOAD)
     yield create_app("test", settings, [pnginfo_routes(backend)]).test_client()
     backend.stop()
 

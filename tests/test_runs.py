@@ -80,7 +80,7 @@ def test_a_run_says_what_its_request_said(backend: Backend) -> None:
 def test_what_the_request_does_not_say_is_read_out_of_the_graph(backend: Backend) -> None:
     row = finish(backend, {"steps": 3}, draw(controls=(UNIT,)), kind="workflow")
     # All but the size: that is the file's.
-    run = run_body(row, Addresses(BASE), measure(row, backend.archive.pictures))
+    run = run_body(row, Addresses(BASE), measure(row, backend.jobs.files.pictures))
     has_every_key(run)
     assert (run["prompt"], run["negative_prompt"], run["seed"], run["steps"]) == ("a red circle", "blue", 42, 3)
     assert (run["width"], run["cfg_scale"], run["model"]) == (8, 6.5, "model.safetensors")
@@ -97,9 +97,9 @@ def test_what_a_graph_holds_in_another_type_does_not_reach_the_page(backend: Bac
 
 
 @pytest.mark.parametrize("kind", ["txt2img", "img2img", "workflow", "upscale", "extras"])
-@pytest.mark.parametrize("uploads", [[], [["a.png", "dream_layer"]]])
-def test_every_key_is_there_whatever_the_job_was(backend: Backend, kind: str, uploads: list[Any]) -> None:
-    run = run_body(finish(backend, {}, FOREIGN, kind=kind, uploads=uploads, size=[64, 32], pictures=0), Addresses(BASE))
+@pytest.mark.parametrize("uploads", [{}, {"a.png": "dream_layer"}])
+def test_every_key_is_there_whatever_the_job_was(backend: Backend, kind: str, uploads: dict[str, str]) -> None:
+    run = run_body(finish(backend, {}, FOREIGN, kind=kind, uploads=uploads, size=(64, 32), pictures=0), Addresses(BASE))
     has_every_key(run)
     assert (run["kind"], run["width"], run["height"], run["generated_images"]) == (kind, 64, 32, [])
     assert run["controlnets"] == [{"model": "", "strength": 1.0, "enabled": True}]

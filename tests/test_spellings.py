@@ -11,6 +11,7 @@ import pytest
 import txt2img_server
 from shared.errors import InvalidPicture, InvalidValue
 from shared.jobs.database import NewJob, State
+from shared.jobs.spec import JobSpec
 from shared.schema.body import ControlUnitBody, ExtrasBody, Img2ImgBody, Txt2ImgBody, UpscaleBody
 from shared.schema.replies import AcceptedReply
 from shared.schema.request import Lora
@@ -254,11 +255,11 @@ def test_every_way_to_wait_tells_the_warnings(backend: Backend) -> None:
     client = txt2img_server.build(backend).test_client()
     said = ["ignored, because not known here: größe (did you mean width and height?)"]
     sent = {"prompt": "x"}
-    spec = {"request": sent, "graph": {}, "warnings": said, "uploads": [], "seeds": [], "size": None}
+    spec = JobSpec(parameters=sent, warnings=said)
     key = {"Idempotency-Key": "once"}
     digest = Fields(sent, {}).digest("txt2img")
     job_id = str(uuid.uuid4())
-    row, _ = backend.store.add(
+    row, _ = backend.jobs.store.add(
         NewJob(job_id, "txt2img", "", "txt2img", spec, idempotency_key="once", body_hash=digest), "me", 9
     )
     accepted = client.post("/api/txt2img", json=sent, headers={**key, "Prefer": "respond-async"})
@@ -266,7 +267,7 @@ def test_every_way_to_wait_tells_the_warnings(backend: Backend) -> None:
     assert accepted.json is not None
     assert accepted.json["warnings"] == said
     AcceptedReply.model_validate(accepted.json)
-    backend.store.finish(row, "me", State.COMPLETED, images=[])
+    backend.jobs.store.finish(row, "me", State.COMPLETED, images=[])
     waited = client.post("/api/txt2img", json=sent, headers=key)
     streamed = client.post("/api/txt2img", json=sent, headers={**key, "Accept": "text/event-stream"})
     again = client.post(f"/api/jobs/{job_id}/retry")

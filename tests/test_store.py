@@ -12,6 +12,7 @@ import pytest
 
 from shared.errors import QueueFull
 from shared.jobs.database import JobRow, JobUpdate, NewJob, State
+from shared.jobs.spec import JobSpec
 from shared.jobs.store import Store
 
 MANY = 10_000
@@ -44,7 +45,7 @@ def store(open_store: Callable[[], Store]) -> Store:
 
 
 def new(**fields: Any) -> NewJob:
-    known = {"id": str(uuid.uuid4()), "kind": "txt2img", "client": "127.0.0.1", "service": "txt2img", "spec": {"a": 1}}
+    known = {"id": str(uuid.uuid4()), "kind": "txt2img", "client": "127.0.0.1", "service": "txt2img", "spec": JobSpec()}
     return NewJob(**{**known, **fields})
 
 
@@ -53,7 +54,7 @@ def add(store: Store, owner: str = "me", **fields: Any) -> JobRow:
 
 
 def names(store: Store, row: JobRow) -> list[str]:
-    return [event.name for event in store.events_after(row.id, 0)]
+    return [event.name for event in store.events(row.id, 0)]
 
 
 def start(store: Store, row: JobRow, owner: str = "me") -> None:
@@ -63,7 +64,14 @@ def start(store: Store, row: JobRow, owner: str = "me") -> None:
 def test_a_job_is_there_for_every_process_and_after_a_restart(
     store: Store, open_store: Callable[[], Store], url: str
 ) -> None:
-    row = add(store, spec={"text": "ünï", "uploads": []}, work=2.5, model="m", idempotency_key="k", body_hash="h")
+    row = add(
+        store,
+        spec=JobSpec({"prompt": "ünï"}, seeds=(1, 2), size=(8, 8)),
+        work=2.5,
+        model="m",
+        idempotency_key="k",
+        body_hash="h",
+    )
     assert (row.state, row.attempts, row.started, row.finished) == (State.QUEUED, 0, None, None)
     assert open_store().get(row.id) == row
     store.close()
@@ -139,7 +147,7 @@ def test_a_lost_job_is_queued_again(store: Store) -> None:
     again = store.get(row.id)
     assert again is not None
     assert (again.state, again.started, again.attempts, again.number) == (State.QUEUED, None, 1, row.number)
-    assert store.events_after(row.id, 0)[-1].data == {"position": 1, "attempt": 2}
+    assert store.events(row.id, 0)[-1].data == {"position": 1, "attempt": 2}
 
 
 def test_orphans_are_adopted_once_and_in_order(store: Store, open_store: Callable[[], Store]) -> None:
@@ -228,11 +236,11 @@ def test_events_are_replayed_from_any_point(store: Store) -> None:
     row, other = add(store), add(store)
     store.save("me", [JobUpdate(row.id, None, [("progress", {"step": step}) for step in range(3)])])
     store.save("me", [JobUpdate(other.id, None, [("progress", {"step": 9})])])
-    events = store.events_after(row.id, 0)
+    events = store.events(row.id, 0)
     assert events[0].data == {"position": 0}
     assert [event.data["step"] for event in events[1:]] == [0, 1, 2]
-    assert store.events_after(row.id, events[1].number) == events[2:]
-    assert store.events_after(row.id, events[-1].number) == []
+    assert store.events(row.id, events[1].number) == events[2:]
+    assert store.events(row.id, events[-1].number) == []
     assert store.last_event(row.id, "progress") == events[-1]
     assert store.last_event(row.id, "image") is None
 
@@ -242,7 +250,7 @@ def test_only_the_newest_preview_is_kept_and_none_at_the_end(store: Store) -> No
     for image in ("one", "two"):
         store.save("me", [JobUpdate(each.id, None, [("preview", {"image": image})]) for each in (row, other)])
     assert names(store, row) == ["queued", "preview"]
-    assert store.events_after(row.id, 0)[-1].data == {"image": "two"}
+    assert store.events(row.id, 0)[-1].data == {"image": "two"}
     store.finish(row, "me", State.COMPLETED)
     store.cancel(other.id, ERROR)
     assert names(store, row) == ["queued", "completed"]
@@ -299,8 +307,8 @@ def test_a_job_stood_in_front_until_its_end(store: Store) -> None:
 
 
 def test_a_removed_job_leaves_nothing_but_uploads_that_others_need(store: Store) -> None:
-    both, mine = ["both.png", "in"], ["mine.png", "in"]
-    row, other = add(store, spec={"uploads": [both, mine, mine]}), add(store, spec={"uploads": [both]})
+    both, mine = {"both.png": "in"}, {"mine.png": "in"}
+    row, other = add(store, spec=JobSpec(uploads=both | mine)), add(store, spec=JobSpec(uploads=both))
     discarded: list[str] = []
     assert not store.remove(row.id, discarded.append)
     store.finish(row, "me", State.COMPLETED)
@@ -309,7 +317,7 @@ def test_a_removed_job_leaves_nothing_but_uploads_that_others_need(store: Store)
     assert discarded == ["mine.png"]
     assert not store.remove(row.id, discarded.append)
     assert store.get(row.id) is None
-    assert store.events_after(row.id, 0) == []
+    assert store.events(row.id, 0) == []
     assert names(store, other) == ["queued", "completed"]
     assert store.remove(other.id, discarded.append)
     assert discarded == ["mine.png", "both.png"]

@@ -15,6 +15,7 @@ from werkzeug.test import EnvironBuilder
 
 from shared.jobs.database import Event, JobRow, JobUpdate, NewJob, State
 from shared.jobs.notify import Subscription
+from shared.jobs.spec import JobSpec
 from shared.jobs.store import Store
 from shared.web import stream as module
 from shared.web.stream import event_stream
@@ -30,7 +31,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def job(store: Store) -> JobRow:
-    return store.add(NewJob(str(uuid.uuid4()), "txt2img", "", "txt2img", {}), "me", 10)[0]
+    return store.add(NewJob(str(uuid.uuid4()), "txt2img", "", "txt2img", JobSpec()), "me", 10)[0]
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_a_stream_tells_everything_and_ends_with_the_last_event(store: Store, jo
     store.finish(job, "me", State.COMPLETED)
     told = [read(frame) for frame in watch(store, job)]
     assert [name for _, name, _ in told] == ["queued", "progress", "completed"]
-    assert [number for number, _, _ in told] == [event.number for event in store.events_after(job.id, 0)]
+    assert [number for number, _, _ in told] == [event.number for event in store.events(job.id, 0)]
     assert told[1][2] == {"dressed": True, "step": 1}
 
 
@@ -90,7 +91,7 @@ def test_a_stream_is_taken_up_after_any_number(store: Store, job: JobRow) -> Non
     for step in range(3):
         progress(store, job, step)
     store.cancel(job.id, {})
-    numbers = [event.number for event in store.events_after(job.id, 0)]
+    numbers = [event.number for event in store.events(job.id, 0)]
     for index, number in enumerate(numbers[:-1]):
         assert [read(frame)[0] for frame in watch(store, job, number)] == numbers[index + 1 :]
 
@@ -163,7 +164,7 @@ def test_a_stream_is_over_when_its_time_is(store: Store, job: JobRow) -> None:
 @pytest.mark.usefixtures("quick")
 def test_a_browser_that_comes_back_after_the_last_event_is_not_kept_waiting(store: Store, job: JobRow) -> None:
     store.finish(job, "me", State.COMPLETED)
-    last = store.events_after(job.id, 0)[-1].number
+    last = store.events(job.id, 0)[-1].number
     over = within(2)
     assert list(watch(store, job, last, over=over)) == []
     assert not over()

@@ -90,7 +90,7 @@ def test_what_runs_and_was_not_cancelled_is_left_alone(harness: Harness, engine:
     wait_for(lambda: engine.running is None, "it was not interrupted")
     engine.seconds = HELD
     stranger = new_job()
-    harness.client.submit(stranger.id, dict(stranger.spec["graph"]), "theirs", 1.0)
+    harness.client.submit(stranger.id, dict(stranger.spec.graph), "theirs", 1.0)
     wait_until_drawn(engine, stranger.id)
     watch.look()
     watch.look()
@@ -177,7 +177,7 @@ def test_who_was_drawn_when_somebody_ended_the_engine_is_not_blamed(harness: Har
 def test_a_job_that_waited_behind_a_stranger_s_is_not_blamed(harness: Harness, engine: FakeEngine) -> None:
     engine.seconds = HELD
     stranger = new_job()
-    harness.client.submit(stranger.id, dict(stranger.spec["graph"]), "theirs", -1.0)
+    harness.client.submit(stranger.id, dict(stranger.spec.graph), "theirs", -1.0)
     wait_until_drawn(engine, stranger.id)
     waits = harness.submit()
     wait_for(lambda: harness.runner._others_ran, "the queue was not looked at")

@@ -24,6 +24,8 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
+from shared.jobs.spec import JobSpec
+
 # Raised with every change of the tables below.
 SCHEMA_VERSION = 1
 
@@ -57,7 +59,7 @@ jobs = sa.Table(
     # For the ETA: what is drawn with, and how much of it (pixels times steps).
     sa.Column("model", sa.String(255), nullable=False),
     sa.Column("work", sa.Float, nullable=False),
-    # What the job is: the request as it was understood, the graph, names of the uploads, warnings.
+    # See shared/jobs/spec.py.
     sa.Column("spec", sa.JSON, nullable=False),
     sa.Column("images", sa.JSON, nullable=False),
     sa.Column("error", sa.JSON),
@@ -108,16 +110,14 @@ UNFINISHED = ("queued", "running")
 class NewJob:
     """What is known of a job when it is accepted. `id` is a canonical lowercase UUID.
 
-    `spec` holds `request` (its parameters), `graph`, `warnings`, `uploads` (pairs of name and folder, or None for
-    what is only kept), `previews`, of the pictures the `seeds` and the `size`, whether it is `repeatable` by its
-    parameters alone, whether its pictures get their `recipe`, and the `output_node` that was asked for.
+    `model` and `work` serve the estimate of how long it will take: what it is drawn with, and pixels times steps.
     """
 
     id: str
     kind: str
     client: str
     service: str
-    spec: Mapping[str, Any]
+    spec: JobSpec
     model: str = ""
     work: float = 1.0
     idempotency_key: str | None = None
@@ -141,7 +141,7 @@ class JobRow:
     finished: float | None
     model: str
     work: float
-    spec: dict[str, Any]
+    spec: JobSpec
     images: list[dict[str, str]]
     error: dict[str, Any] | None
     idempotency_key: str | None
@@ -150,7 +150,7 @@ class JobRow:
     @property
     def foreign(self) -> bool:
         """Whether its graph is somebody's own, sent or as a file: its request then says little of what was drawn."""
-        return self.kind == "workflow" or not self.spec.get("repeatable", True)
+        return self.kind == "workflow" or not self.spec.repeatable
 
 
 @dataclass(frozen=True)

@@ -22,18 +22,18 @@ def send(each: TrackedJob, engine: EngineClient, uploads: Uploads, client_id: st
     """
     spec = each.row.spec
     try:
-        for name, folder in spec.get("uploads", ()):
+        for name, folder in spec.uploads.items():
             # Without a folder it is only kept, as it was sent.
             if folder is not None:
                 engine.upload(name, uploads.read(name), folder)
         each.client_id = client_id
         # From here on it counts as sent: an answer that is lost is no job that is lost.
         each.sent = time.monotonic()
-        extra = {"preview_method": "auto"} if spec.get("previews") else None
+        extra = {"preview_method": "auto"} if spec.previews else None
         # Two items of its queue that are equal in number and id end ComfyUI's worker, so none ever are, even if a job
         # should be sent twice: by a process that was thought dead, and by its new owner.
         number = each.row.number + random.random() / 2
-        engine.submit(each.row.id, spec["graph"], client_id, number, extra)
+        engine.submit(each.row.id, spec.graph, client_id, number, extra)
         each.acknowledged = True
     except EngineUnavailable as error:
         if not error.reached:

@@ -53,13 +53,13 @@ class JobFiles:
 
     def forget(self, row: JobRow) -> bool:
         """Removes a finished job and its files; False if it is gone already, or not finished."""
-        folders = dict(row.spec.get("uploads", ()))
 
         def discard(name: str) -> None:
             if not self.uploads.is_kept(name):
                 _tolerate(self.uploads.remove, name)
-            if folders[name] is not None:
-                _tolerate(self.pictures.remove_upload, folders[name], name)
+            folder = row.spec.uploads[name]
+            if folder is not None:
+                _tolerate(self.pictures.remove_upload, folder, name)
 
         try:
             removed = self._store.remove(row.id, discard)
@@ -93,7 +93,7 @@ class JobFiles:
 
     def remove_pictures(self, row: JobRow) -> None:
         """Removes what a job saved so far. Files that cannot be removed stay, and are named in the log."""
-        _tolerate(self.pictures.remove, row.spec["graph"])
+        _tolerate(self.pictures.remove, row.spec.graph)
 
     def expire(self, now: float | None) -> int:
         """Forgets finished jobs beyond the limits, at `now` in seconds since 1970; how many.

@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from shared.jobs.database import JobRow, State, jobs
+from shared.jobs.spec import JobSpec
 
 # Characters, as they stand in the database: of one job's request or graph, and of all that a page holds.
 LARGEST_PART = 50_000
@@ -73,4 +74,4 @@ def _abridged(row: sa.Row[Any]) -> JobRow:
     spec["left_out"] = [name for name in _LARGE if told[name] == ""]
     plain = {column.name: told[column.name] for column in _PLAIN}
     texts = {name: None if told[name] is None else json.loads(told[name]) for name in ("images", "error")}
-    return JobRow(**{**plain, **texts, "spec": spec, "state": State(told["state"])})
+    return JobRow(**{**plain, **texts, "spec": JobSpec.from_json(spec), "state": State(told["state"])})

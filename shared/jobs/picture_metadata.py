@@ -38,19 +38,19 @@ def infotext(row: JobRow, filename: str) -> str | None:
 
 
 def _infotext(row: JobRow, parameters: dict[str, Any]) -> str:
-    return write(parameters | row.spec.get("spelled_out", {}), row.kind)
+    return write({**parameters, **row.spec.label_parameters}, row.kind)
 
 
 def picture_parameters(row: JobRow, filename: str) -> dict[str, Any] | None:
     """The API's fields that make this one picture of a job again; None if there are none, or if they stay untold."""
-    request = row.spec.get("request")
-    if not request or not row.spec.get("repeatable", True) or not row.spec.get("recipe", True):
+    spec = row.spec
+    if not spec.parameters or not spec.repeatable or not spec.embeds_parameters:
         return None
     # The seed makes the first picture of a batch; for the others no field of the API would.
     if row.foreign and picture_index(filename) > 0:
         return None
-    parameters = dict(request)
-    seeds, index = row.spec.get("seeds", ()), picture_number(filename) - 1
+    parameters = dict(spec.parameters)
+    seeds, index = spec.seeds, picture_number(filename) - 1
     if index < len(seeds):
         parameters |= {"seed": seeds[index], "batch_size": 1, "batch_count": 1}
     units = (parameters.get("controlnet") or {}).get("units", ())

@@ -273,7 +273,7 @@ class JobRunner:
             # It may stand in the engine's queue: the survey finds out, and sends it if not.
             each = TrackedJob(row, sent=0.0, crashes=row.attempts)
             each.running = row.state is State.RUNNING
-            for event in self._store.events_after(row.id, 0):
+            for event in self._store.events(row.id, 0):
                 if event.name == "queued":
                     each.reported_images.clear()
                 elif event.name == "image":

@@ -46,6 +46,7 @@ from shared.jobs.database import (
 )
 from shared.jobs.listing import Page
 from shared.jobs.reserve import HAS_ROW, PUT_ROW, ROW, TAKE_ROW, Reserve
+from shared.jobs.spec import JobSpec
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +111,8 @@ class Store:
         values = {
             "id": job.id, "kind": job.kind, "state": State.QUEUED.value, "client": job.client, "service": job.service,
             "owner": owner, "attempts": 0, "created": time.time(), "started": None,
-            "finished": None, "model": job.model, "work": job.work, "spec": dict(job.spec), "images": [], "error": None,
+            "finished": None, "model": job.model, "work": job.work, "spec": job.spec.to_json(), "images": [],
+            "error": None,
             "idempotency_key": job.idempotency_key, "body_hash": job.body_hash,
         }  # fmt: skip
         try:
@@ -123,9 +125,9 @@ class Store:
                         retry_after=30,
                     )
                 number = connection.execute(database.ADD, values).inserted_primary_key[0]  # type: ignore[index]
-                names = {name for name, _ in job.spec.get("uploads", ())}
-                if names:
-                    connection.execute(uploads.insert(), [{"job_id": job.id, "name": name} for name in sorted(names)])
+                if job.spec.uploads:
+                    rows = [{"job_id": job.id, "name": name} for name in sorted(job.spec.uploads)]
+                    connection.execute(uploads.insert(), rows)
                 _tell(connection, job.id, [("queued", {"position": waiting})])
         except IntegrityError:
             earlier = None if job.idempotency_key is None else self.by_key(job.idempotency_key)
@@ -136,7 +138,7 @@ class Store:
             if self._reserve is None or not error.details.get("disk_full"):
                 raise
             raise _no_room(job, self._reserve) from error
-        return JobRow(**{**values, "number": number, "state": State.QUEUED}), True
+        return JobRow(**{**values, "spec": job.spec, "number": number, "state": State.QUEUED}), True
 
     def get(self, job_id: str) -> JobRow | None:
         """The job of that id."""
@@ -385,7 +387,7 @@ class Store:
         with self._write() as connection:
             yield lambda upload: connection.execute(query.where(uploads.c.name == upload)).first() is not None
 
-    def events_after(self, job_id: str, number: int) -> list[Event]:
+    def events(self, job_id: str, number: int) -> list[Event]:
         """What happened to a job after event `number` (0: all), in order."""
         with self._read() as connection:
             rows = connection.execute(database.TOLD, {"the_id": job_id, "the_number": number})
@@ -534,4 +536,4 @@ def _ends_at(connection: Connection, job_id: str) -> float | None:
 
 
 def _row(row: RowMapping) -> JobRow:
-    return JobRow(**{**row, "state": State(row["state"])})
+    return JobRow(**{**row, "state": State(row["state"]), "spec": JobSpec.from_json(row["spec"])})

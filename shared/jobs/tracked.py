@@ -91,10 +91,10 @@ class TrackedJob:
     def _measured(self, event: JobProgress) -> dict[str, Any]:
         """Where the job stands and, once that can be told, when it will be done, in seconds since 1970."""
         if self._pace is None:
-            asked = self.row.spec.get("request", {})
+            asked = self.row.spec.parameters
             width, height = asked.get("width"), asked.get("height")
             pixels = float(width * height) if type(width) is int and type(height) is int else None
-            self._pace = Pace(self.row.spec.get("graph", {}), pixels, self._cached)
+            self._pace = Pace(self.row.spec.graph, pixels, self._cached)
         self._ends_at = self._pace.step(event.node, event.step, event.steps, time.time()) or self._ends_at
         ends = {} if self._ends_at is None else {"ends_at": round(self._ends_at, 1)}
         return _progress(event) | ends

@@ -1,11 +1,22 @@
-"""What is wrong with a graph, said in terms of the request that it came from. Pure."""
+"""What is wrong with a graph, said in terms of the request that it came from."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from shared.engine.validate import Problem
 from shared.errors import DreamLayerError, EngineRejected, InvalidValue
+from shared.web.backend import Backend
 from workflows.fields import FIELD_OF_INPUT, FIELD_OF_NODE
+from workflows.graph import ApiGraph, Graph
+
+
+def checked(backend: Backend, graph: Graph) -> ApiGraph:
+    """A graph of ours as the engine takes it. Raises what `graph_error` makes of the engine's problems with it."""
+    nodes = graph.to_api()
+    problems = backend.catalog.check(nodes)
+    if problems:
+        raise graph_error(problems)
+    return nodes
 
 
 def graph_error(problems: Sequence[Problem]) -> DreamLayerError:

@@ -45,8 +45,8 @@ def _response(
     max_age: int | None,
     warnings: Sequence[str],
 ) -> Response | None:
-    path = backend.archive.pictures.find(image.filename)
-    source = path or backend.picture(image)
+    path = backend.jobs.files.pictures.find(image.filename)
+    source = path or backend.jobs.picture(image)
     if source is None:
         return None
     content: Path | bytes
@@ -56,7 +56,7 @@ def _response(
         content, warnings = encoded.content, [*warnings, *encoded.warnings]
     elif row is None or picture_parameters(row, image.filename) is None:
         content = source
-    elif path is not None and backend.archive.pictures.finished(image.filename) is not None:
+    elif path is not None and backend.jobs.files.pictures.finished(image.filename) is not None:
         content = path
     else:
         # It was told of before its job's end, or the engine runs elsewhere.

@@ -40,7 +40,7 @@ def wanted_format(request: Request) -> OutputFormat | None:
 
 def result_body(row: JobRow, addresses: Addresses, pictures: Pictures) -> dict[str, Any]:
     """Everything about a completed job, with the field names that the web page reads; `pictures` are measured."""
-    request = row.spec["request"]
+    request = row.spec.parameters
     images = [
         {"url": addresses.image(image["filename"]), **image, **picture_facts(row, image["filename"], pictures)}
         for image in row.images
@@ -56,15 +56,15 @@ def result_body(row: JobRow, addresses: Addresses, pictures: Pictures) -> dict[s
         "parameters": request,
         "comfy_response": {"prompt_id": row.id, "generated_images": images},
         "timings": times,
-        "warnings": row.spec["warnings"],
-        "workflow": {"prompt": row.spec["graph"]},
+        "warnings": row.spec.warnings,
+        "workflow": {"prompt": row.spec.graph},
     }
 
 
 def job_seed(row: JobRow) -> int | None:
     """The seed that a job began with; of a graph of the client's own, the one that was sent, if the graph has it."""
-    seed = row.spec["request"].get("seed")
-    return None if row.foreign and seed not in seeds_in(row.spec["graph"]) else seed
+    seed = row.spec.parameters.get("seed")
+    return None if row.foreign and seed not in seeds_in(row.spec.graph) else seed
 
 
 def shown_picture(row: JobRow) -> dict[str, str] | None:
@@ -76,14 +76,14 @@ def shown_picture(row: JobRow) -> dict[str, str] | None:
         return row.images[0] if row.images else None
     by_node: dict[str | None, dict[str, str]] = {}
     for image in row.images:
-        by_node.setdefault(saving_node(row.spec["graph"], image["filename"]), image)
-    asked = row.spec.get("output_node")
-    return by_node.get(asked or last_output(row.spec["graph"], {node for node in by_node if node is not None}))
+        by_node.setdefault(saving_node(row.spec.graph, image["filename"]), image)
+    asked = row.spec.output_node
+    return by_node.get(asked or last_output(row.spec.graph, {node for node in by_node if node is not None}))
 
 
 def picture_facts(row: JobRow, filename: str, pictures: Pictures) -> dict[str, Any]:
     """What is known of one picture of a job: its place among them, its seed, its size in pixels as its file says."""
-    facts = _facts_of_a_graph(row.spec["graph"], filename) if row.foreign else _facts_of_a_request(row, filename)
+    facts = _facts_of_a_graph(row.spec.graph, filename) if row.foreign else _facts_of_a_request(row, filename)
     measured = pictures.dimensions(filename)
     if measured is not None:
         facts["width"], facts["height"] = measured
@@ -101,8 +101,8 @@ def _facts_of_a_graph(graph: dict[str, Any], filename: str) -> dict[str, Any]:
 
 def _facts_of_a_request(row: JobRow, filename: str) -> dict[str, Any]:
     index = picture_number(filename) - 1
-    seeds, size = row.spec.get("seeds", ()), row.spec.get("size")
-    request = row.spec["request"]
+    seeds, size = row.spec.seeds, row.spec.size
+    request = row.spec.parameters
     facts = {name: request[name] for name in ("width", "height", "seed") if request.get(name) is not None}
     if index < len(seeds):
         facts["seed"] = seeds[index]
@@ -124,10 +124,10 @@ def job_body(row: JobRow, addresses: Addresses) -> dict[str, Any]:
         "finished": row.finished,
         "timings": timings(row),
         "seed": job_seed(row),
-        "parameters": row.spec["request"],
+        "parameters": row.spec.parameters,
         "images": [addresses.image(image["filename"]) for image in row.images],
         "error": None if row.error is None else {"message": row.error["message"], **row.error["error"]},
-        "left_out": ["parameters"] if "request" in row.spec.get("left_out", ()) else None,
+        "left_out": ["parameters"] if "request" in row.spec.left_out else None,
     }
     return {name: value for name, value in body.items() if value is not None}
 
@@ -156,8 +156,8 @@ def tell_picture(
 
 def tell_warnings(response: Response, row: JobRow) -> Response:
     """The reply, with the job's warnings in its header X-Warnings."""
-    if row.spec["warnings"]:
-        response.headers["X-Warnings"] = warnings_header(row.spec["warnings"])
+    if row.spec.warnings:
+        response.headers["X-Warnings"] = warnings_header(row.spec.warnings)
     return response
 
 

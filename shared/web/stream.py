@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
-from shared.jobs.database import Event
+from shared.jobs.database import Event, State
 from shared.jobs.notify import Subscription
-from shared.jobs.store import Store
 from shared.json_limits import dump_json
 
 LAST_EVENTS = ("completed", "failed", "cancelled")
@@ -22,8 +21,18 @@ HEARTBEAT = 10.0
 Data = dict[str, Any]
 
 
+class EventSource(Protocol):
+    """Where events come from: the jobs, or their table."""
+
+    def state(self, job_id: str) -> State | None:
+        """Where a job stands; None if there is none."""
+
+    def events(self, job_id: str, number: int) -> Sequence[Event]:
+        """What happened to a job after event `number`, in order."""
+
+
 def event_stream(
-    store: Store,
+    jobs: EventSource,
     job_id: str,
     after: int,
     subscription: Subscription,
@@ -45,8 +54,8 @@ def event_stream(
     yield "retry: 2000\n\n"
     while not over():
         # In this order: what is told of its end, or of its removal, is told before it is looked for.
-        state = store.state(job_id)
-        for event in store.events_after(job_id, after):
+        state = jobs.state(job_id)
+        for event in jobs.events(job_id, after):
             after, told = event.number, time.monotonic()
             data = dress(event)
             yield f"id: {event.number}\n{frame(event.name, data)}"

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 from flask import Request, Response, jsonify, request
 
-from shared.errors import Cancelled, DreamLayerError, WaitExpired
+from shared.errors import WaitExpired
 from shared.jobs.database import Event, JobRow, State
 from shared.web.addresses import Addresses
 from shared.web.backend import Backend
 from shared.web.reply import picture_facts, result_body, tell_warnings
-from shared.web.slots import Slot
 from shared.web.stream import event_stream
 
-# Seconds between two looks at the job and at the client: a news that got lost costs no more.
-LOOK = 1.0
 STREAM = "text/event-stream"
 RESPOND_ASYNC = "respond-async"
 CANCEL_ON_DISCONNECT = "cancel-on-disconnect"
@@ -35,14 +33,9 @@ def wants_stream(asked: Request) -> bool:
     return qualities.get(STREAM, 0) >= max([*qualities.values(), 0.001])
 
 
-def take_slot(backend: Backend, asked: Request) -> Slot | None:
-    """A place for the way in which this request wants to wait; None if it does not. Raises Busy.
-
-    Taken before a job is accepted: one that is turned away has left nothing behind.
-    """
-    if wants_stream(asked):
-        return backend.streams.take()
-    return None if RESPOND_ASYNC in preferences(asked) else backend.waiters.take()
+def wants_response_later(asked: Request) -> bool:
+    """Whether the Prefer header asks for 202 at once."""
+    return RESPOND_ASYNC in preferences(asked)
 
 
 def accepted_reply(backend: Backend, row: JobRow) -> Response:
@@ -50,8 +43,8 @@ def accepted_reply(backend: Backend, row: JobRow) -> Response:
     addresses = backend.addresses()
     url, events_url = addresses.job(row.id), addresses.events(row.id)
     body: dict[str, Any] = {"status": "accepted", "job_id": row.id, "url": url, "events_url": events_url}
-    body["warnings"] = row.spec["warnings"]
-    response = jsonify(body | {"position": backend.position(row), "eta_s": backend.eta(row)})
+    body["warnings"] = row.spec.warnings
+    response = jsonify(body | {"position": backend.jobs.position(row), "eta_s": backend.jobs.eta(row)})
     response.status_code = 202
     response.headers["Location"] = url
     response.headers["X-Job-Id"] = row.id
@@ -64,30 +57,17 @@ def wait_for(backend: Backend, row: JobRow) -> JobRow:
     Raises the job's own error, or WaitExpired while it goes on, which it also does without anybody waiting.
     """
     gone = _client_gone()
-    deadline = time.monotonic() + backend.settings.request_timeout
-    with backend.runner.notifier.subscribe(row.id) as subscription:
-        while subscription.row is None and (state := backend.store.state(row.id)) is not None and not state.finished:
-            left = deadline - time.monotonic()
-            if left <= 0 or gone():
-                break
-            subscription.wait(min(LOOK, left))
-    now = subscription.row or backend.store.get(row.id)
-    if now is None:
-        raise Cancelled("the job was removed while it was waited for", job_id=row.id)
-    if now.error is not None:
-        raise DreamLayerError.from_dict(now.error)
-    if now.state is not State.COMPLETED:
-        if gone() and CANCEL_ON_DISCONNECT in preferences(request):
-            backend.runner.cancel(row.id)
-        url = backend.addresses().job(row.id)
-        raise WaitExpired(
-            "the pictures were not ready in time; the job goes on", hint=f"GET {url}", job_id=row.id, url=url
-        )
-    return now
+    done = backend.jobs.wait(row, backend.settings.request_timeout, gone)
+    if done is not None:
+        return done
+    if gone() and CANCEL_ON_DISCONNECT in preferences(request):
+        backend.jobs.cancel(row.id)
+    url = backend.addresses().job(row.id)
+    raise WaitExpired("the pictures were not ready in time; the job goes on", hint=f"GET {url}", job_id=row.id, url=url)
 
 
-def stream_reply(backend: Backend, row: JobRow, place: Slot, after: int = 0) -> Response:
-    """The job's events from number `after` on. The stream gives the place back when it ends."""
+def stream_reply(backend: Backend, row: JobRow, held: ExitStack, after: int = 0) -> Response:
+    """The job's events from number `after` on. `held` is closed when the stream ends."""
     addresses, gone = backend.addresses(), _client_gone()
     cancels = CANCEL_ON_DISCONNECT in preferences(request)
     deadline = time.monotonic() + backend.settings.request_timeout
@@ -96,22 +76,24 @@ def stream_reply(backend: Backend, row: JobRow, place: Slot, after: int = 0) -> 
         return {"job_id": row.id, **event.data, **_more(backend, row, event, addresses)}
 
     def waiting() -> dict[str, Any] | None:
-        now = backend.store.get(row.id)
+        now = backend.jobs.find(row.id)
         if now is None or now.state is not State.QUEUED:
             return None
-        return {"position": backend.position(now), "eta_s": backend.eta(now)}
+        return {"position": backend.jobs.position(now), "eta_s": backend.jobs.eta(now)}
 
     def over() -> bool:
         return time.monotonic() > deadline or gone()
 
     def events() -> Iterator[str]:
-        with backend.runner.notifier.subscribe(row.id) as subscription:
-            yield from event_stream(backend.store, row.id, after, subscription, dress=dress, waiting=waiting, over=over)
+        with backend.jobs.subscribe(row.id) as subscription:
+            yield from event_stream(
+                backend.jobs.store, row.id, after, subscription, dress=dress, waiting=waiting, over=over
+            )
 
     def close() -> None:
-        place.release()
+        held.close()
         if cancels and gone():
-            backend.runner.cancel(row.id)
+            backend.jobs.cancel(row.id)
 
     response = Response(events(), mimetype="text/event-stream")
     response.headers["Cache-Control"] = "no-store"
@@ -126,17 +108,17 @@ def _more(backend: Backend, job: JobRow, event: Event, addresses: Addresses) -> 
     """What an event's data lacks in the table: addresses, for they depend on who asks, and what the job's row holds."""
     if event.name == "image":
         name = event.data["filename"]
-        return {"url": addresses.image(name), **picture_facts(job, name, backend.archive.pictures)}
+        return {"url": addresses.image(name), **picture_facts(job, name, backend.jobs.files.pictures)}
     if event.name == "queued":
-        row = backend.store.get(job.id)
-        return {} if row is None else {"eta_s": backend.eta(row)}
+        row = backend.jobs.find(job.id)
+        return {} if row is None else {"eta_s": backend.jobs.eta(row)}
     if event.name == "progress" and "ends_at" in event.data:
         return {"eta_s": round(max(0.0, event.data["ends_at"] - time.time()), 1)}
     if event.name == State.COMPLETED.value:
-        row = backend.store.get(job.id)
-        return {} if row is None else result_body(row, addresses, backend.archive.pictures)
+        row = backend.jobs.find(job.id)
+        return {} if row is None else result_body(row, addresses, backend.jobs.files.pictures)
     if event.name in (State.FAILED.value, State.CANCELLED.value):
-        row = backend.store.get(job.id)
+        row = backend.jobs.find(job.id)
         return {} if row is None or row.error is None else row.error
     return {}
 

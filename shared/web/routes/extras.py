@@ -15,16 +15,17 @@ from shared.images.fit import as_source_to_enlarge
 from shared.images.normalise import transparency_left
 from shared.jobs.database import JobRow
 from shared.jobs.pictures import Pictures
+from shared.jobs.spec import JobSpec
 from shared.schema.body import ExtrasBody
 from shared.web.addresses import Addresses
 from shared.web.backend import Backend
-from shared.web.body import Fields, parse_json
-from shared.web.graph_errors import graph_error
+from shared.web.body import parse_json
+from shared.web.graph_errors import checked
 from shared.web.parsing.extras import read_extras
 from shared.web.parsing.pictures import SentPictures
 from shared.web.parsing.validate import ignored, missing_picture, tidy, validate
 from shared.web.reply import result_body
-from shared.web.submission import Draft, draw
+from shared.web.submission import Submission, submission
 from workflows.extras import extras
 
 KIND = "extras"
@@ -36,50 +37,48 @@ def extras_routes(backend: Backend) -> Blueprint:
     routes = Blueprint(KIND, __name__)
 
     @routes.post(f"/api/{KIND}/upscale")
-    def enlarge() -> Response:
-        return draw(backend, KIND, draft, write=extras_body)
-
-    def draft(fields: Fields, prefix: str) -> Draft:
-        values = tidy(extras_values(fields.values))
-        body = validate(ExtrasBody, values)
-        others = {name: content for name, content in fields.files.items() if name != "image"}
-        warnings = ignored({**values, **others}, ExtrasBody)
-        sent = SentPictures(fields, backend.archive.uploads.find, backend.picture_memory)
-        found = sent.with_alpha("image")
-        if found is None:
-            raise missing_picture("image", sent.names, ExtrasBody, "send a form with a file named image")
-        image, name = found
-        warnings += sent.warnings
-        request = read_extras(
-            body,
-            as_source_to_enlarge(image),
-            backend.catalog,
-            _face_models(backend.catalog) if body.gfpgan_visibility or body.codeformer_visibility else None,
-            warnings,
-            transparent=image.mode == "RGBA",
-            budget=backend.picture_memory,
-        )
-        if ENDINGS[body.output_format] == "jpeg":
-            warnings += [
-                f"{note}; png and webp keep transparency" for note in transparency_left(image, "image", BACKDROP)
-            ]
-        graph = extras(request, prefix).to_api()
-        problems = backend.catalog.check(graph)
-        if problems:
-            raise graph_error(problems)
-        size = request.ground.size
-        return Draft(
-            request={**body.model_dump(mode="json"), "image": name},
-            graph=graph,
-            warnings=warnings,
-            uploads={request.source.name: request.source.png},
-            kept=sent.kept,
-            size=size,
-            model=" ".join([KIND, *(layer.how.model or layer.how.method for layer in request.layers)])[:255],
-            work=float(size[0] * size[1]),
-        )
+    def upscale_picture() -> Response:
+        with submission(backend, KIND) as job:
+            if job.row is None:
+                submit_extras(backend, job)
+            return job.answer(extras_body)
 
     return routes
+
+
+def submit_extras(backend: Backend, job: Submission) -> None:
+    """Accepts the job that does what the page's extras ask for."""
+    values = tidy(extras_values(job.fields.values))
+    body = validate(ExtrasBody, values)
+    others = {name: content for name, content in job.fields.files.items() if name != "image"}
+    warnings = ignored({**values, **others}, ExtrasBody)
+    sent = SentPictures(job.fields, backend.jobs.files.uploads.find, backend.picture_memory)
+    found = sent.with_alpha("image")
+    if found is None:
+        raise missing_picture("image", sent.names, ExtrasBody, "send a form with a file named image")
+    image, name = found
+    warnings += sent.warnings
+    request = read_extras(
+        body,
+        as_source_to_enlarge(image),
+        backend.catalog,
+        _face_models(backend.catalog) if body.gfpgan_visibility or body.codeformer_visibility else None,
+        warnings,
+        transparent=image.mode == "RGBA",
+        budget=backend.picture_memory,
+    )
+    if ENDINGS[body.output_format] == "jpeg":
+        warnings += [f"{note}; png and webp keep transparency" for note in transparency_left(image, "image", BACKDROP)]
+    graph = checked(backend, extras(request, job.prefix))
+    size = request.ground.size
+    parameters = {**body.model_dump(mode="json"), "image": name}
+    job.submit(
+        JobSpec(parameters=parameters, graph=graph, warnings=warnings, size=size),
+        loaded={request.source.name: request.source.png},
+        kept=sent.kept,
+        model=" ".join([KIND, *(layer.how.model or layer.how.method for layer in request.layers)])[:255],
+        work=float(size[0] * size[1]),
+    )
 
 
 def extras_values(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,7 +97,7 @@ def extras_values(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def extras_body(row: JobRow, addresses: Addresses, pictures: Pictures) -> dict[str, Any]:
     """The reply, with the address where the page looks for it: that of the picture in the format that it chose."""
-    ending = row.spec["request"]["output_format"]
+    ending = row.spec.parameters["output_format"]
     urls = [addresses.image(f"{image['filename'].removesuffix('.png')}.{ending}") for image in row.images]
     return {**result_body(row, addresses, pictures), "data": {"output_image": urls[0] if urls else None}}
 

@@ -9,7 +9,8 @@ from flask import Blueprint, Response, request
 from shared.errors import InvalidValue, NotAcceptable, NotFound
 from shared.images.encode import ENDINGS
 from shared.jobs.database import JobRow
-from shared.jobs.names import job_beginning, locate
+from shared.jobs.names import locate
+from shared.jobs.spec import JobSpec
 from shared.schema.request import Common
 from shared.schema.words import find_word
 from shared.web.backend import Backend
@@ -17,12 +18,12 @@ from shared.web.body import Fields
 from shared.web.custom import FIELD as CUSTOM
 from shared.web.custom import alpha_use, custom_graph, read_custom, sent_values
 from shared.web.download_names import title
-from shared.web.graph_errors import graph_error
+from shared.web.graph_errors import checked
 from shared.web.parsing.requests import Context, ParsedRequest, read_img2img, read_txt2img
 from shared.web.parsing.sources import AlphaUse
 from shared.web.picture_files import picture_file
 from shared.web.reply import picture_facts
-from shared.web.submission import Draft, draw
+from shared.web.submission import Submission, submission
 from workflows.graph import Graph
 from workflows.img2img import img2img
 from workflows.outputs import FIELD as OUTPUT
@@ -73,7 +74,7 @@ def image_routes(backend: Backend) -> Blueprint:
         """The picture, with the name to save it under: if a format for that was chosen, or it is to be saved."""
         chosen = backend.paths.read().filename_format
         if chosen is not None:
-            facts = {} if row is None else _title_facts(row, picture_facts(row, filename, backend.archive.pictures))
+            facts = {} if row is None else _title_facts(row, picture_facts(row, filename, backend.jobs.files.pictures))
             stem = title(chosen, filename, facts)
         elif download:
             stem = filename.removesuffix(".png")
@@ -86,7 +87,7 @@ def image_routes(backend: Backend) -> Blueprint:
 
     def job_of(filename: str) -> JobRow | None:
         """The job of a picture, if it is still known."""
-        return backend.store.by_beginning(job_beginning(filename) or filename)
+        return backend.jobs.of_picture(filename)
 
     return routes
 
@@ -105,72 +106,78 @@ def wants_download() -> bool:
 def _title_facts(row: JobRow, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The request's parameters and the picture's own facts, which alone count for a graph of the client's own."""
     measured = ("seed", "width", "height") if row.foreign else ()
-    return {**{name: value for name, value in row.spec["request"].items() if name not in measured}, **facts}
+    return {**{name: value for name, value in row.spec.parameters.items() if name not in measured}, **facts}
 
 
 def generation_routes(
     backend: Backend,
     name: str,
-    read: Callable[[Fields, Context], ParsedRequest[R]],
-    recipe: Callable[[R, str], Graph],
+    parse: Callable[[Fields, Context], ParsedRequest[R]],
+    build: Callable[[R, str], Graph],
 ) -> Blueprint:
-    """The one way of every generation: read the request, build its graph, check it; the rest is `draw`."""
+    """POST /api/<name>: a request of our own fields, or a graph of the client's own."""
     routes = Blueprint(name, __name__)
 
     @routes.post(f"/api/{name}")
     def generate() -> Response:
-        return draw(backend, name, draft)
+        with submission(backend, name) as job:
+            custom = job.fields.values.get(CUSTOM, job.fields.files.get(CUSTOM))
+            if job.row is None and custom in (None, ""):
+                submit_request(job)
+            elif job.row is None:
+                submit_custom(job, custom)
+            return job.answer()
 
-    def parse(fields: Fields, alpha: AlphaUse | None = None) -> ParsedRequest[R]:
-        find, memory, own = backend.archive.uploads.find, backend.picture_memory, alpha is not None
-        return read(fields, Context(backend.settings.checkpoint, backend.catalog, find, own, memory, alpha))
-
-    def draft(fields: Fields, prefix: str) -> Draft:
-        custom = fields.values.get(CUSTOM, fields.files.get(CUSTOM))
-        if custom not in (None, ""):
-            return draft_custom(custom, fields, prefix)
-        reading = parse(fields)
-        parsed = reading.request
-        graph = recipe(parsed, prefix).to_api()
-        problems = backend.catalog.check(graph)
-        if problems:
-            raise graph_error(problems)
-        return Draft(
-            request=reading.parameters,
-            graph=graph,
-            warnings=reading.warnings,
-            uploads={picture.name: picture.png for picture in parsed.pictures},
-            kept=reading.kept,
-            spelled_out=reading.spelled_out,
-            seeds=parsed.seeds,
-            size=parsed.final_size,
-            model=reading.parameters["model_name"],
-            work=parsed.work,
-            previews=reading.preview,
+    def context(alpha: AlphaUse | None = None) -> Context:
+        stored = backend.jobs.files.uploads.find
+        return Context(
+            backend.settings.checkpoint, backend.catalog, stored, alpha is not None, backend.picture_memory, alpha
         )
 
-    def draft_custom(custom: Any, fields: Fields, prefix: str) -> Draft:
+    def submit_request(job: Submission) -> None:
+        parsed = parse(job.fields, context())
+        request = parsed.request
+        graph = checked(backend, build(request, job.prefix))
+        job.submit(
+            JobSpec(
+                parameters=parsed.parameters,
+                graph=graph,
+                warnings=parsed.warnings,
+                label_parameters=parsed.spelled_out,
+                seeds=request.seeds,
+                size=request.final_size,
+                previews=parsed.preview,
+            ),
+            loaded={picture.name: picture.png for picture in request.pictures},
+            kept=parsed.kept,
+            model=parsed.parameters["model_name"],
+            work=request.work,
+        )
+
+    def submit_custom(job: Submission, custom: Any) -> None:
         """A graph of the client's own, with what it sent beside it placed in it."""
-        rest = {"prompt": "", **{key: value for key, value in fields.values.items() if key != CUSTOM}}
-        files = {key: content for key, content in fields.files.items() if key != CUSTOM}
         own, places = read_custom(custom)
-        reading = parse(Fields(rest, files), alpha_use(own, places))
-        values, without_place = sent_values(reading)
-        if "prompt" not in fields.values:
+        values = {"prompt": "", **{key: value for key, value in job.fields.values.items() if key != CUSTOM}}
+        files = {key: content for key, content in job.fields.files.items() if key != CUSTOM}
+        parsed = parse(Fields(values, files), context(alpha_use(own, places)))
+        sent, without_place = sent_values(parsed)
+        if "prompt" not in job.fields.values:
             # Ours stood in for it; what stands in the graph stays.
-            values.pop("prompt", None)
-        graph, not_placed = custom_graph(backend, own, places, values, prefix, reading.request.pictures)
-        asked = fields.values.get(OUTPUT)
-        return Draft(
-            request={key: value for key, value in values.items() if key not in ("input_image", "mask")},
-            graph=graph,
-            warnings=[*reading.warnings, *without_place, *not_placed],
-            uploads={picture.name: picture.png for picture in reading.request.pictures},
-            kept=reading.kept,
+            sent.pop("prompt", None)
+        graph, not_placed = custom_graph(backend, own, places, sent, job.prefix, parsed.request.pictures)
+        asked = job.fields.values.get(OUTPUT)
+        job.submit(
+            JobSpec(
+                parameters={key: value for key, value in sent.items() if key not in ("input_image", "mask")},
+                graph=graph,
+                warnings=[*parsed.warnings, *without_place, *not_placed],
+                previews=parsed.preview,
+                repeatable=False,
+                output_node=None if asked in (None, "") else find_output(graph, asked),
+            ),
+            loaded={picture.name: picture.png for picture in parsed.request.pictures},
+            kept=parsed.kept,
             model=CUSTOM,
-            previews=reading.preview,
-            repeatable=False,
-            output_node=None if asked in (None, "") else find_output(graph, asked),
         )
 
     return routes

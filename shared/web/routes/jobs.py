@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import uuid
-from datetime import datetime
+from contextlib import ExitStack
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
-from shared.errors import EngineUnavailable, InvalidValue, NotFinished, NotFound
-from shared.jobs.database import JobRow, NewJob, State
-from shared.jobs.names import filename_prefix, with_prefix
+from shared.errors import EngineUnavailable, InvalidValue
+from shared.jobs.database import JobRow, State
 from shared.schema.words import find_word
 from shared.web.backend import Backend
 from shared.web.body import Fields, check_arguments, number_argument, read_optional_fields, whole_number
@@ -40,7 +38,7 @@ def job_routes(backend: Backend) -> Blueprint:
         if asked is not None and kind is None:
             raise InvalidValue(f"kind {asked!r} does not exist", field="kind", hint=f"one of {', '.join(KINDS)}")
         # Pages are cut by number, so that jobs that come meanwhile do not shift them.
-        page = backend.store.page(
+        page = backend.jobs.list(
             states=states, kind=kind, limit=limit, before=number_argument("before", LARGEST_NUMBER)
         )
         addresses = backend.addresses()
@@ -49,15 +47,15 @@ def job_routes(backend: Backend) -> Blueprint:
 
     @routes.get("/api/jobs/<job_id>")
     def get_job(job_id: str) -> Response:
-        return jsonify({"status": "success", **_whole(backend, _find(backend, job_id))})
+        return jsonify({"status": "success", **_whole(backend, backend.jobs.get(job_id))})
 
     @routes.delete("/api/jobs/<job_id>")
     def delete_job(job_id: str) -> Response:
-        row = _find(backend, job_id)
-        if backend.runner.cancel(job_id):
+        row = backend.jobs.get(job_id)
+        if backend.jobs.cancel(job_id):
             done, message = "cancelled", "the job is cancelled"
         else:
-            backend.archive.forget(row)
+            backend.jobs.delete(row)
             done, message = "removed", "the job and its pictures are removed"
         return jsonify({"status": "success", "message": message, "job_id": job_id, "done": done})
 
@@ -65,25 +63,20 @@ def job_routes(backend: Backend) -> Blueprint:
     def retry_job(job_id: str) -> Response:
         # Whoever sends a field wants another picture than the job's.
         read_optional_fields(request)
-        row = _find(backend, job_id)
-        if not row.state.finished:
-            raise NotFinished(f"the job is {row.state.value}", hint="wait for its end, or cancel it first")
-        new_id = str(uuid.uuid4())
-        if row.foreign:
+        row = backend.jobs.get(job_id)
+        if row.foreign and row.state.finished:
             _check_again(backend, row)
-        spec = {**row.spec, "graph": with_prefix(row.spec["graph"], filename_prefix(new_id, datetime.now()))}
-        new, _ = backend.accept(
-            NewJob(new_id, row.kind, caller_of(request).mark, row.service, spec, row.model, row.work), {}
-        )
-        return accepted_reply(backend, new)
+        return accepted_reply(backend, backend.jobs.retry(row, caller_of(request).mark))
 
     @routes.get("/api/jobs/<job_id>/events")
     def watch_job(job_id: str) -> Response:
-        row, after = _find(backend, job_id), _last_event_id()
-        if row.state.finished and not backend.store.events_after(job_id, after):
+        row, after = backend.jobs.get(job_id), _last_event_id()
+        if row.state.finished and not backend.jobs.events(job_id, after):
             # To a browser, this says: do not come back.
             return Response(status=204)
-        return stream_reply(backend, row, backend.streams.take(), after)
+        with ExitStack() as held:
+            held.enter_context(backend.streams.slot())
+            return stream_reply(backend, row, held.pop_all(), after)
 
     return routes
 
@@ -96,12 +89,12 @@ def interrupt_routes(backend: Backend, service: str) -> Blueprint:
     def interrupt() -> Response:
         job_id = _sent_id(read_optional_fields(request, "job_id"))
         if job_id is None:
-            marks = backend.store.unfinished_marks(service)
+            marks = backend.jobs.unfinished_of(service)
             job_id = newest_job_of(caller_of(request), marks)
             message = f"nothing of yours is being drawn{_others(len(marks))}"
         else:
-            job_id, message = _find(backend, job_id).id, "the job has ended already"
-        if job_id is None or not backend.runner.cancel(job_id):
+            job_id, message = backend.jobs.get(job_id).id, "the job has ended already"
+        if job_id is None or not backend.jobs.cancel(job_id):
             return jsonify({"status": "success", "message": message, "cancelled": False})
         return jsonify({"status": "success", "message": "the job is cancelled", "cancelled": True, "job_id": job_id})
 
@@ -121,33 +114,25 @@ def _others(count: int) -> str:
 
 def _whole(backend: Backend, row: JobRow) -> dict[str, Any]:
     """A job with all that is known of it."""
-    body = {**job_body(row, backend.addresses()), "warnings": row.spec["warnings"]}
+    body = {**job_body(row, backend.addresses()), "warnings": row.spec.warnings}
     if not row.state.finished:
-        progress = backend.store.last_event(row.id, "progress") if row.state is State.RUNNING else None
         body |= {
-            "position": backend.position(row),
-            "eta_s": backend.eta(row),
-            "progress": None if progress is None else progress.data,
+            "position": backend.jobs.position(row),
+            "eta_s": backend.jobs.eta(row),
+            "progress": backend.jobs.progress(row),
         }
     if row.state is State.COMPLETED:
-        body["result"] = result_body(row, backend.addresses(), backend.archive.pictures)
+        body["result"] = result_body(row, backend.addresses(), backend.jobs.files.pictures)
     return body
 
 
 def _check_again(backend: Backend, row: JobRow) -> None:
     """Raises InvalidValue for a graph of somebody else that was let in then, and is not any more."""
     try:
-        check(backend, row.spec["graph"], FIELD, {})
+        check(backend, row.spec.graph, FIELD, {})
     except EngineUnavailable:
         # It was let in once; so it may wait for the engine, as every job does.
         return
-
-
-def _find(backend: Backend, job_id: str) -> JobRow:
-    row = backend.store.get(job_id)
-    if row is None:
-        raise NotFound(f"there is no job {job_id}", hint="GET /api/jobs lists them")
-    return row
 
 
 def _state(name: str) -> State:

@@ -67,7 +67,7 @@ def sending_routes(backend: Backend, show: Callable[[Path], None] = show) -> Blu
     @routes.post("/api/show-in-folder")
     def show_in_folder() -> Response:
         name = _saved(_filename())
-        path = backend.archive.pictures.find(name)
+        path = backend.jobs.files.pictures.find(name)
         if path is None:
             _check_there(backend, name)
             raise NotPossible("the picture is on another machine, with the engine")
@@ -111,5 +111,7 @@ def _saved(name: str) -> str:
 def _check_there(backend: Backend, name: str) -> None:
     """Raises NotFound for a picture that is gone."""
     image = locate(_saved(name))
-    if image is None or (backend.archive.pictures.find(image.filename) is None and backend.picture(image) is None):
+    if image is None or (
+        backend.jobs.files.pictures.find(image.filename) is None and backend.jobs.picture(image) is None
+    ):
         raise NotFound(f"there is no picture {name}", field="filename", hint="it may have been deleted")

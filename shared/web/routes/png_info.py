@@ -39,7 +39,7 @@ def pnginfo_routes(backend: Backend) -> Blueprint:
             infotext = None
         if recipe is not None:
             warnings += recipe.warnings
-            warnings += _missing(recipe, lambda name: backend.archive.uploads.find(name) is not None)
+            warnings += _missing(recipe, lambda name: backend.jobs.files.uploads.find(name) is not None)
         return jsonify(
             {
                 "status": "success",

@@ -8,7 +8,6 @@ import time
 from flask import Blueprint, Response, jsonify
 
 from shared.errors import EngineDenied, EngineError
-from shared.jobs.stuck import ended_but_running
 from shared.models.names import match
 from shared.web.backend import Backend
 from shared.web.parsing.models import MAIN, default_checkpoint
@@ -23,7 +22,7 @@ def ready_routes(backend: Backend) -> Blueprint:
 
     @routes.get("/ready")
     def ready() -> tuple[Response, int]:
-        unfinished = backend.store.count_unfinished()
+        unfinished = backend.jobs.unfinished()
         reason = _obstacle(backend, unfinished)
         body = {"status": "error" if reason else "ok", "ready": reason is None, "reason": reason, "jobs": unfinished}
         return jsonify(body), 200 if reason is None else 503
@@ -54,7 +53,7 @@ def _obstacle(backend: Backend, unfinished: int) -> str | None:
 
 def _stuck(backend: Backend) -> str | None:
     """What is said of a job that has ended long ago and still runs in the engine; None if there is none."""
-    for row in ended_but_running(backend.engine, backend.store, TIMEOUT):
+    for row in backend.jobs.ended_but_running(TIMEOUT):
         seconds = time.time() - (row.finished or math.inf)
         if seconds >= backend.settings.cancel_timeout:
             away = backend.settings.engine_url

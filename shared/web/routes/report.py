@@ -167,7 +167,7 @@ def report_routes(backend: Backend) -> Blueprint:
     def make() -> Response:
         values = read_optional_fields(request, "run_ids").values
         rows = _chosen(backend, run_ids(values.get("run_ids")))
-        if sum(backend.archive.pictures.size(row.images) for row in rows) > LARGEST:
+        if sum(backend.jobs.files.pictures.size(row.images) for row in rows) > LARGEST:
             raise _too_large()
         report = Report(backend, rows)
         path = bundles.make(report.write)
@@ -230,14 +230,14 @@ class Report:
                 size += self._write_picture(archive, SavedImage(**image))
                 if size > LARGEST:
                     raise _too_large()
-        runs = [run_body(row, self._addresses, measure(row, self._backend.archive.pictures)) for row in self._rows]
+        runs = [run_body(row, self._addresses, measure(row, self._backend.jobs.files.pictures)) for row in self._rows]
         archive.writestr("runs.csv", runs_csv(runs), zipfile.ZIP_DEFLATED)
         archive.writestr("README.md", readme(runs, self.missing, datetime.now()))
 
     def _write_picture(self, archive: zipfile.ZipFile, image: SavedImage) -> int:
         """Its bytes; 0 if it is not there. The names of pictures are ours, and lead nowhere."""
         name = f"images/{image.filename}"
-        path = self._backend.archive.pictures.find(image.filename)
+        path = self._backend.jobs.files.pictures.find(image.filename)
         if path is not None:
             try:
                 archive.write(path, name)
@@ -266,11 +266,11 @@ def _chosen(backend: Backend, ids: Sequence[str]) -> list[JobRow]:
 
 def _completed(backend: Backend, ids: Sequence[str]) -> Iterator[JobRow]:
     """Those of the ids, or the newest MOST_RUNS, without the graphs of those whose graphs are large."""
-    page = backend.store.page(states=[State.COMPLETED], ids=ids, limit=MOST_RUNS)
+    page = backend.jobs.list(states=[State.COMPLETED], ids=ids, limit=MOST_RUNS)
     count = len(page.rows)
     yield from page.rows
     while page.before is not None and count < MOST_RUNS:
-        page = backend.store.page(states=[State.COMPLETED], ids=ids, limit=MOST_RUNS - count, before=page.before)
+        page = backend.jobs.list(states=[State.COMPLETED], ids=ids, limit=MOST_RUNS - count, before=page.before)
         count += len(page.rows)
         yield from page.rows
 

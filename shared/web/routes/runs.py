@@ -55,12 +55,12 @@ def run_body(row: JobRow, addresses: Addresses, measured: tuple[int, int] | None
     Of a graph of the client's own, the size is that or unknown, and the seed the one that all of its pictures share.
     Of a row that a list has read, what was too large is named in `left_out`.
     """
-    request, graph = row.spec["request"], row.spec["graph"]
+    request, graph = row.spec.parameters, row.spec.graph
     told = {key: request.get(name) for key, (name, _) in FIELDS.items()}
     if any(value is None for value in told.values()):
         held = _held(graph)
         told = {key: held.get(FIELDS[key][0]) if value is None else value for key, value in told.items()}
-    size = measured or row.spec.get("size") or (None, None)
+    size = measured or row.spec.size or (None, None)
     if row.foreign:
         nodes = {node for image in row.images if (node := saving_node(graph, image["filename"])) is not None}
         told = {**told, "width": None, "height": None, "seed": seed_of_all(graph, nodes)}
@@ -76,11 +76,11 @@ def run_body(row: JobRow, addresses: Addresses, measured: tuple[int, int] | None
         "workflow": {"prompt": graph},
         "version": __version__,
         "generated_images": [image["filename"] for image in row.images],
-        "generation_type": row.kind if row.kind in TYPES else TYPES[bool(row.spec.get("uploads"))],
+        "generation_type": row.kind if row.kind in TYPES else TYPES[bool(row.spec.uploads)],
         # Beyond what the page reads.
         "kind": row.kind,
         "image_urls": [addresses.image(image["filename"]) for image in row.images],
-        "left_out": [key for part in row.spec.get("left_out", ()) for key in LEFT_OUT[part]],
+        "left_out": [key for part in row.spec.left_out for key in LEFT_OUT[part]],
     }
 
 
@@ -171,26 +171,26 @@ def run_routes(backend: Backend) -> Blueprint:
     def list_runs() -> Response:
         check_arguments("limit", "before")
         limit = number_argument("limit", LARGEST_PAGE) or PAGE
-        page = backend.store.page(states=[State.COMPLETED], limit=limit, before=number_argument("before", 2**53))
+        page = backend.jobs.list(states=[State.COMPLETED], limit=limit, before=number_argument("before", 2**53))
         addresses = backend.addresses()
-        runs = [run_body(row, addresses, measure(row, backend.archive.pictures)) for row in page.rows]
+        runs = [run_body(row, addresses, measure(row, backend.jobs.files.pictures)) for row in page.rows]
         return jsonify({"status": "success", "runs": runs, "before": page.before})
 
     @routes.get("/api/runs/<run_id>")
     def get_run(run_id: str) -> Response:
         row = find_run(backend, run_id)
         return jsonify(
-            {"status": "success", "run": run_body(row, backend.addresses(), measure(row, backend.archive.pictures))}
+            {"status": "success", "run": run_body(row, backend.addresses(), measure(row, backend.jobs.files.pictures))}
         )
 
     @routes.delete("/api/runs/<run_id>")
     def delete_run(run_id: str) -> Response:
-        row = backend.store.get(run_id)
+        row = backend.jobs.find(run_id)
         if row is None:
             raise _unknown(run_id)
         if not row.state.finished:
             raise NotFinished(f"the job is {row.state.value}", hint=f"DELETE /api/jobs/{run_id} cancels it")
-        backend.archive.forget(row)
+        backend.jobs.delete(row)
         return jsonify({"status": "success", "message": "the run and its pictures are removed", "run_id": run_id})
 
     return routes
@@ -202,13 +202,13 @@ def measure(row: JobRow, pictures: Pictures) -> tuple[int, int] | None:
     Of a graph of the client's own it is the last stage's, or that of the node that was asked for.
     """
     image = shown_picture(row)
-    asked = not row.foreign and row.spec["request"].get("width") is not None
+    asked = not row.foreign and row.spec.parameters.get("width") is not None
     return None if asked or image is None else pictures.dimensions(image["filename"])
 
 
 def find_run(backend: Backend, run_id: str) -> JobRow:
     """The completed job of that id. Raises NotFound."""
-    row = backend.store.get(run_id)
+    row = backend.jobs.find(run_id)
     if row is None or row.state is not State.COMPLETED:
         raise _unknown(run_id)
     return row

@@ -24,7 +24,7 @@ def upload_routes(backend: Backend) -> Blueprint:
         # Decoded whole, so that what cannot be used is refused now and not when it is named.
         picture = read_picture(content, "file", budget=backend.picture_memory)
         name = upload_name(content)
-        backend.archive.keep_alone(name, content)
+        backend.jobs.files.keep_alone(name, content)
         told = {"status": "success", "message": "the picture is uploaded", "filename": name}
         return jsonify({**told, "width": picture.width, "height": picture.height})
 

@@ -18,13 +18,13 @@ from shared.images.decode import is_transparent
 from shared.images.fit import as_cutout, as_mask, as_picture, fit
 from shared.images.normalise import on_backdrop, transparency_left
 from shared.jobs.names import PREFIX_INPUT, with_prefix
+from shared.jobs.spec import JobSpec
 from shared.json_limits import JsonTooLarge, load_json
 from shared.schema.units import Picture, align
 from shared.web.backend import Backend
-from shared.web.body import Fields
 from shared.web.custom import check, misread_prompts, unknown_to_starter
 from shared.web.parsing.pictures import SentPictures
-from shared.web.submission import Draft, draw
+from shared.web.submission import Submission, submission
 from workflows.bindings import MASK_LOADER, SIDES, fill, reads_alpha
 from workflows.graph import ApiGraph
 from workflows.loading import input_name
@@ -93,7 +93,10 @@ def workflow_routes(backend: Backend) -> Blueprint:
     @routes.post("/api/workflows/<name>")
     def run_workflow(name: str) -> Response:
         workflow = _ask(shelf, name)
-        return draw(backend, KIND, lambda fields, prefix: _draft(backend, workflow, fields, prefix), f"{KIND} {name}")
+        with submission(backend, KIND, f"{KIND} {name}") as job:
+            if job.row is None:
+                _submit(backend, workflow, job)
+            return job.answer()
 
     return routes
 
@@ -127,8 +130,8 @@ def _ask(shelf: WorkflowFolder, name: str) -> Workflow:
     return found
 
 
-def _draft(backend: Backend, workflow: Workflow, fields: Fields, prefix: str) -> Draft:
-    parameters = workflow.header.parameters
+def _submit(backend: Backend, workflow: Workflow, job: Submission) -> None:
+    fields, parameters = job.fields, workflow.header.parameters
     sent = {**dict.fromkeys(fields.files), **fields.values}
     # As with every request, unless the workflow gives these names another meaning.
     further = {name for name in ("preview", "image", OUTPUT) if name not in parameters}
@@ -141,7 +144,7 @@ def _draft(backend: Backend, workflow: Workflow, fields: Fields, prefix: str) ->
         if type(asked) is int and not parameters[side].targets and align(asked) != asked:
             warnings.append(f"{side} {asked} was raised to {align(asked)}, a multiple of 8")
             values[side] = align(asked)
-    reader = SentPictures(fields, backend.archive.uploads.find, backend.picture_memory)
+    reader = SentPictures(fields, backend.jobs.files.uploads.find, backend.picture_memory)
     images = {
         key: image
         for key, parameter in parameters.items()
@@ -155,20 +158,22 @@ def _draft(backend: Backend, workflow: Workflow, fields: Fields, prefix: str) ->
     warnings += _prefixes_not_used(workflow, own)
     graph, ignored = check(backend, fill(workflow.graph, settings), FIELD, sent_by, pictures.values())
     asked = sent.get(OUTPUT) if OUTPUT in further else None
-    return Draft(
-        request={"workflow": workflow.name, **values},
-        graph=with_prefix(graph, prefix),
-        warnings=[
-            *(*warnings, *reader.warnings, *ignored),
-            *misread_prompts(backend, graph, FIELD, sent_by),
-            *unknown_to_starter(backend, graph),
-        ],
-        uploads={picture.name: picture.png for picture in pictures.values()},
+    job.submit(
+        JobSpec(
+            parameters={"workflow": workflow.name, **values},
+            graph=with_prefix(graph, job.prefix),
+            warnings=[
+                *(*warnings, *reader.warnings, *ignored),
+                *misread_prompts(backend, graph, FIELD, sent_by),
+                *unknown_to_starter(backend, graph),
+            ],
+            output_node=None if asked in (None, "") else find_output(graph, asked),
+            previews="preview" in further and _preview(fields.values.get("preview", False)),
+        ),
+        loaded={picture.name: picture.png for picture in pictures.values()},
         kept=reader.kept,
         # Its own earlier jobs tell how long it takes.
         model=f"{KIND} {workflow.name}",
-        output_node=None if asked in (None, "") else find_output(graph, asked),
-        previews="preview" in further and _preview(fields.values.get("preview", False)),
     )
 
 

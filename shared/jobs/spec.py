@@ -1,0 +1,73 @@
+"""What a job is to draw. It is typed everywhere; only the database holds it as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """A request that was understood, and the graph that draws it.
+
+    `parameters` is what replies repeat: the API's fields as they were understood. `label_parameters` replaces some of
+    them in the text that other programs read, for programs that lack our fields.
+
+    `uploads` are the pictures that the job needs, by name, each with the folder of the engine that it goes to; None if
+    it is only kept, as it was sent. `seeds`, and `size` in pixels, are those of the pictures to come, as far as they
+    are known. `output_node` is the node whose picture is the answer where that is one picture.
+
+    With `previews` the engine sends pictures of unfinished latents. Only a job that is `repeatable` can be repeated
+    from its parameters alone; its pictures hold them if it `embeds_parameters`. A list of jobs may have `left_out`
+    fields that are too large for it: these are empty then.
+    """
+
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    graph: dict[str, Any] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+    uploads: Mapping[str, str | None] = field(default_factory=dict)
+    seeds: Sequence[int] = ()
+    size: tuple[int, int] | None = None
+    previews: bool = False
+    repeatable: bool = True
+    output_node: str | None = None
+    label_parameters: Mapping[str, Any] = field(default_factory=dict)
+    embeds_parameters: bool = True
+    left_out: Sequence[str] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The spec as the database holds it."""
+        return {
+            "request": dict(self.parameters),
+            "graph": self.graph,
+            "warnings": list(self.warnings),
+            "uploads": [[name, folder] for name, folder in self.uploads.items()],
+            "seeds": list(self.seeds),
+            "size": self.size,
+            "previews": self.previews,
+            "repeatable": self.repeatable,
+            "output_node": self.output_node,
+            "spelled_out": dict(self.label_parameters),
+            "recipe": self.embeds_parameters,
+        }
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> JobSpec:
+        """The spec that `to_json` wrote, of this or any earlier version; what it lacks has its default."""
+        size = stored.get("size")
+        return cls(
+            parameters=stored.get("request", {}),
+            graph=stored.get("graph", {}),
+            warnings=tuple(stored.get("warnings", ())),
+            # A picture that is kept and loaded stands there twice, in any order.
+            uploads=dict(sorted(stored.get("uploads", ()), key=lambda pair: pair[1] is not None)),
+            seeds=tuple(stored.get("seeds", ())),
+            size=None if size is None else (size[0], size[1]),
+            previews=stored.get("previews", False),
+            repeatable=stored.get("repeatable", True),
+            output_node=stored.get("output_node"),
+            label_parameters=stored.get("spelled_out", {}),
+            embeds_parameters=stored.get("recipe", True),
+            left_out=stored.get("left_out", ()),
+        )
