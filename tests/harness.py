@@ -9,7 +9,7 @@ from typing import Any
 
 from shared.engine.access import TOKEN_FILE, EngineAccess
 from shared.engine.client import EngineClient
-from shared.jobs.database import JobRow, NewJob, State, owners
+from shared.jobs.database import JobRow, NewJob, State, workers
 from shared.jobs.files import JobFiles, Retention
 from shared.jobs.names import filename_prefix
 from shared.jobs.pictures import Pictures
@@ -83,7 +83,7 @@ class Harness:
     def fall_silent(self) -> None:
         """All heartbeats so far are old."""
         with self.store._write() as connection:
-            connection.execute(owners.update().values(heartbeat=0.0))
+            connection.execute(workers.update().values(heartbeat=0.0))
 
     def close(self) -> None:
         self.runner.stop()

@@ -4,18 +4,23 @@ import sqlite3
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Connection
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from shared.errors import SetupError, StorageFailed
-from shared.jobs.database import SCHEMA_VERSION, JobUpdate, NewJob, State, about, metadata
+from shared.jobs import migrations
+from shared.jobs.database import JobUpdate, NewJob, State, metadata
 from shared.jobs.spec import JobSpec
 from shared.jobs.store import Store
 
@@ -30,15 +35,59 @@ def url(folder: Path) -> str:
     return f"sqlite:///{folder}/jobs.sqlite"
 
 
-def test_a_database_of_another_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+def open_first_version(folder: Path) -> Store:
+    """A database that the first version made: a completed job, and one that its worker left."""
+    made = sqlite3.connect(folder / "jobs.sqlite")
+    made.executescript((Path(__file__).parent / "data" / "jobs_1.sql").read_text(encoding="utf-8"))
+    made.close()
+    return Store(url(folder))
+
+
+def test_jobs_of_the_first_version_are_kept(tmp_path: Path) -> None:
+    store = open_first_version(tmp_path)
+    row = store.by_key("key")
+    assert row is not None
+    assert (row.state, row.model, row.work, len(row.images)) == (State.COMPLETED, "model.safetensors", 4096.0, 1)
+    assert row.spec == JobSpec(
+        parameters={"prompt": "a red circle", "seed": 7, "width": 64, "height": 64},
+        graph=row.spec.graph,
+        warnings=("steps was rounded",),
+        uploads={"a.png": "dream-layer", "b.png": None},
+        seeds=(7,),
+        size=(64, 64),
+        previews=True,
+        label_parameters={"scheduler": "karras"},
+        embeds_parameters=False,
+    )
+    assert row.spec.graph.keys() == {"SaveImage"}
+    assert [event.name for event in store.events(row.id, 0)] == ["queued", "completed"]
+    assert [each.spec.parameters["seed"] for each in store.page().rows] == [7, 7]
+    (left,) = store.reclaim("me", time.time())
+    assert (left.kind, left.state, left.worker) == ("img2img", State.QUEUED, "me")
+    store.close()
+
+
+@pytest.mark.parametrize("made", [lambda folder: Store(url(folder)), open_first_version], ids=["new", "first version"])
+def test_migrations_end_in_the_tables_that_are_described(made: Callable[[Path], Store], tmp_path: Path) -> None:
+    store = made(tmp_path)
+    with store._read() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        assert connection.scalar(sa.text("SELECT version_num FROM alembic_version")) == migrations.HEAD
+    store.close()
+    newest = ScriptDirectory(str(Path(migrations.__file__).parent)).get_current_head()
+    assert newest == migrations.HEAD
+
+
+def test_a_database_of_a_later_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     store = Store(url(tmp_path))
     row, _ = store.add(new(), "me", MANY)
+    set_version = sa.text("UPDATE alembic_version SET version_num = :version")
     with store._write() as connection:
-        connection.execute(about.update().values(value=str(SCHEMA_VERSION + 1)))
-    with pytest.raises(SetupError, match=f"has version {SCHEMA_VERSION + 1}, this program needs {SCHEMA_VERSION}"):
+        connection.execute(set_version, {"version": "9999"})
+    with pytest.raises(SetupError, match=f"has version 9999, this program knows {migrations.HEAD}"):
         Store(url(tmp_path))
     with store._write() as connection:
-        connection.execute(about.update().values(value=str(SCHEMA_VERSION)))
+        connection.execute(set_version, {"version": migrations.HEAD})
     again = Store(url(tmp_path))
     assert again.get(row.id) == row
     store.close()
@@ -90,12 +139,12 @@ def test_many_threads_and_two_processes_worth_of_connections_lose_nothing(tmp_pa
     stores = [Store(url(tmp_path)), Store(url(tmp_path))]
 
     def work(number: int) -> None:
-        store, owner = stores[number % 2], f"service {number}"
+        store, worker = stores[number % 2], f"service {number}"
         for _ in range(20):
-            row, _ = store.add(new(), owner, MANY)
-            store.beat(owner)
-            store.save(owner, [JobUpdate(row.id, time.time(), [("started", {}), ("progress", {"step": 1})])])
-            assert store.finish(row, owner, State.COMPLETED)
+            row, _ = store.add(new(), worker, MANY)
+            store.beat(worker)
+            store.save(worker, [JobUpdate(row.id, time.time(), [("started", {}), ("progress", {"step": 1})])])
+            assert store.finish(row, worker, State.COMPLETED)
             told = [event.name for event in store.events(row.id, 0)]
             assert told == ["queued", "started", "progress", "completed"]
 

@@ -47,12 +47,12 @@ def test_jobs_of_a_service_that_vanished_are_followed_to_their_end(
     ids = [vanished.submit() for _ in range(3)]
     successor.start()
     time.sleep(0.1)
-    assert {successor.row(job_id).owner for job_id in ids} == {vanished.runner.owner}
+    assert {successor.row(job_id).worker for job_id in ids} == {vanished.runner.worker}
     successor.fall_silent()
     engine.seconds = 0.25
     rows = [successor.wait(job_id) for job_id in ids]
     assert [(row.state, row.attempts) for row in rows] == [(State.COMPLETED, 0)] * 3
-    assert {row.owner for row in rows} == {successor.runner.owner}
+    assert {row.worker for row in rows} == {successor.runner.worker}
     assert engine.submitted == ids
 
 
@@ -181,7 +181,7 @@ def test_a_service_that_stops_hands_over_at_once(
     harness.runner.stop()
     # At once: long before it would count as dead.
     wait_for(
-        lambda: successor.row(ids[1]).owner == successor.runner.owner,
+        lambda: successor.row(ids[1]).worker == successor.runner.worker,
         "it was not taken over",
         seconds=module.STALE_AFTER - 2,
     )
@@ -198,7 +198,7 @@ def test_what_was_adopted_is_not_adopted_by_a_third_at_once(open_harness: OpenHa
     # The successor is busy with the engine just after it reclaimed the job.
     engine.seconds, engine.delay = HELD, 0.5
     successor.runner.start()
-    wait_for(lambda: successor.row(job_id).owner == successor.runner.owner, "it was not reclaimed")
+    wait_for(lambda: successor.row(job_id).worker == successor.runner.worker, "it was not reclaimed")
     assert third.store.reclaim("third", time.time() - module.STALE_AFTER) == []
 
 
@@ -225,11 +225,11 @@ def test_who_ends_adopts_nothing_more(harness: Harness, open_harness: OpenHarnes
     harness.fall_silent()
     successor.runner._stopping = True
     successor.runner._tick()
-    assert successor.row(job_id).owner == harness.runner.owner
+    assert successor.row(job_id).worker == harness.runner.worker
     successor.runner._stopping, successor.runner._looked = False, 0.0
     harness.fall_silent()
     successor.runner._tick()
-    assert successor.row(job_id).owner == successor.runner.owner
+    assert successor.row(job_id).worker == successor.runner.worker
 
 
 def test_a_job_that_was_taken_from_a_service_that_was_only_slow_is_drawn_once(
@@ -248,7 +248,7 @@ def test_a_job_that_was_taken_from_a_service_that_was_only_slow_is_drawn_once(
     engine.seconds = 0.05
     wait_for(lambda: job_id in engine.history, "it was not drawn")
     harness.fall_silent()
-    wait_for(lambda: successor.row(job_id).owner == successor.runner.owner, "it was not reclaimed")
+    wait_for(lambda: successor.row(job_id).worker == successor.runner.worker, "it was not reclaimed")
     # The slow one finds the end first, and it is not its to tell any more.
     waking.set()
     wait_for(lambda: not harness.runner._active_jobs, "it is still followed by the slow one")

@@ -49,16 +49,16 @@ def new(**fields: Any) -> NewJob:
     return NewJob(**{**known, **fields})
 
 
-def add(store: Store, owner: str = "me", **fields: Any) -> JobRow:
-    return store.add(new(**fields), owner, MANY)[0]
+def add(store: Store, worker: str = "me", **fields: Any) -> JobRow:
+    return store.add(new(**fields), worker, MANY)[0]
 
 
 def names(store: Store, row: JobRow) -> list[str]:
     return [event.name for event in store.events(row.id, 0)]
 
 
-def start(store: Store, row: JobRow, owner: str = "me") -> None:
-    store.save(owner, [JobUpdate(row.id, 5.0, [("started", {"attempt": 1})])])
+def start(store: Store, row: JobRow, worker: str = "me") -> None:
+    store.save(worker, [JobUpdate(row.id, 5.0, [("started", {"attempt": 1})])])
 
 
 def test_a_job_is_there_for_every_process_and_after_a_restart(
@@ -162,7 +162,7 @@ def test_orphans_are_adopted_once_and_in_order(store: Store, open_store: Callabl
     reclaimed = successor.reclaim("successor", time.time() - 60)
     assert [row.id for row in reclaimed] == [rows[0].id, rows[2].id, rows[3].id]
     assert [row.state for row in reclaimed] == [State.RUNNING, State.QUEUED, State.QUEUED]
-    assert {row.owner for row in reclaimed} == {"successor"}
+    assert {row.worker for row in reclaimed} == {"successor"}
     assert late.reclaim("late", time.time() - 60) == []
     assert successor.reclaim("successor", time.time() - 60) == []
     assert not store.finish(rows[0], "dead", State.COMPLETED)
@@ -185,14 +185,14 @@ def test_whoever_is_silent_for_too_long_is_dead(store: Store) -> None:
 def test_a_heartbeat_ahead_of_now_is_no_sign_of_life(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time
     rows = {}
-    for owner, ahead in (("killed before the clock was set back", 3600), ("alive", 1)):
+    for worker, ahead in (("killed before the clock was set back", 3600), ("alive", 1)):
         with monkeypatch.context() as clock:
             clock.setattr(time, "time", lambda ahead=ahead: now() + ahead)
-            store.beat(owner)
-            rows[owner] = add(store, owner)
-    reclaimed = store.reclaim("new owner", time.time() - 8)
+            store.beat(worker)
+            rows[worker] = add(store, worker)
+    reclaimed = store.reclaim("new worker", time.time() - 8)
     assert [row.id for row in reclaimed] == [rows["killed before the clock was set back"].id]
-    assert store.reclaim("new owner", time.time() - 8) == []
+    assert store.reclaim("new worker", time.time() - 8) == []
 
 
 def test_many_heirs_at_once_adopt_each_job_once(store: Store, open_store: Callable[[], Store]) -> None:

@@ -4,7 +4,7 @@ queued -> running -> completed | failed | cancelled
        ^         |
        +---------+   the engine died, and the job is sent again
 
-A job is owned by the service that runs it. Each service renews its own heartbeat, and a job whose owner is silent may
+A job is owned by the service that runs it. Each service renews its own heartbeat, and a job whose worker is silent may
 be reclaimed by any other. What happens to a job is an event too, with a number, so that a stream can be replayed from
 any point.
 
@@ -26,15 +26,13 @@ from sqlalchemy.engine import Connection, Engine
 
 from shared.jobs.spec import JobSpec
 
-# Raised with every change of the tables below.
-SCHEMA_VERSION = 1
-
+# A change of these tables needs a migration (see `shared.jobs.migrations`).
 metadata = sa.MetaData()
 
 about = sa.Table("about", metadata, sa.Column("key", sa.String(40), primary_key=True), sa.Column("value", sa.Text))
 
-owners = sa.Table(
-    "owners",
+workers = sa.Table(
+    "workers",
     metadata,
     sa.Column("id", sa.String(36), primary_key=True),
     # Seconds since 1970.
@@ -51,7 +49,7 @@ jobs = sa.Table(
     sa.Column("state", sa.String(10), nullable=False),
     sa.Column("client", sa.String(64), nullable=False),
     sa.Column("service", sa.String(40), nullable=False),
-    sa.Column("owner", sa.String(36), nullable=False),
+    sa.Column("worker", sa.String(36), nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("created", sa.Float, nullable=False),
     sa.Column("started", sa.Float),
@@ -134,7 +132,7 @@ class JobRow:
     state: State
     client: str
     service: str
-    owner: str
+    worker: str
     attempts: int
     created: float
     started: float | None
@@ -207,8 +205,10 @@ COUNT_BEFORE = COUNT.where(jobs.c.number < sa.bindparam("the_number"))
 ADD = jobs.insert()
 GET = sa.select(jobs).where(jobs.c.id == sa.bindparam("the_id"))
 STATE = sa.select(jobs.c.state).where(jobs.c.id == sa.bindparam("the_id"))
-# The one way in which an unfinished job changes: by its owner. Only the end may come from anybody.
-MOVE = jobs.update().where(jobs.c.id == sa.bindparam("the_id"), jobs.c.owner == sa.bindparam("the_owner"), _unfinished)
+# The one way in which an unfinished job changes: by its worker. Only the end may come from anybody.
+MOVE = jobs.update().where(
+    jobs.c.id == sa.bindparam("the_id"), jobs.c.worker == sa.bindparam("the_worker"), _unfinished
+)
 END = jobs.update().where(jobs.c.id == sa.bindparam("the_id"), _unfinished)
 
 TELL = events.insert()
@@ -226,7 +226,7 @@ NEWEST_PROGRESS = (
 )
 UNTELL = events.delete().where(events.c.job_id == sa.bindparam("the_id"), events.c.name == sa.bindparam("the_name"))
 
-BEAT = owners.update().where(owners.c.id == sa.bindparam("the_owner"))
+BEAT = workers.update().where(workers.c.id == sa.bindparam("the_worker"))
 
 
 # Seconds that a write waits for other processes.

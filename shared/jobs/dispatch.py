@@ -31,7 +31,7 @@ def send(each: TrackedJob, engine: EngineClient, uploads: Uploads, client_id: st
         each.sent = time.monotonic()
         extra = {"preview_method": "auto"} if spec.previews else None
         # Two items of its queue that are equal in number and id end ComfyUI's worker, so none ever are, even if a job
-        # should be sent twice: by a process that was thought dead, and by its new owner.
+        # should be sent twice: by a process that was thought dead, and by its new worker.
         number = each.row.number + random.random() / 2
         engine.submit(each.row.id, spec.graph, client_id, number, extra)
         each.acknowledged = True

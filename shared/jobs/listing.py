@@ -23,7 +23,7 @@ LARGEST_PAGE = 4_000_000
 _PLAIN = [column for column in jobs.c if not isinstance(column.type, sa.JSON)]
 # Parts of a spec that are always short.
 _SMALL = ("seeds", "size", "repeatable", "output_node", "uploads")
-_LARGE = ("request", "graph")
+_LARGE = ("parameters", "graph")
 
 
 def _if_short(text: sa.ColumnElement[str]) -> sa.ColumnElement[str | None]:
@@ -60,7 +60,7 @@ def read_page(found: Iterable[sa.Row[Any]], limit: int) -> Page:
     rows: list[JobRow] = []
     size = 0
     for row in found:
-        size += sum(len(text) for text in (row.images, row.error, row.request, row.graph) if text)
+        size += sum(len(text) for text in (row.images, row.error, row.parameters, row.graph) if text)
         if rows and (len(rows) == limit or size > LARGEST_PAGE):
             return Page(rows, rows[-1].number)
         rows.append(_abridged(row))

@@ -49,7 +49,7 @@ class JobRunner:
     """The jobs of one process. Safe to share between threads; nothing is followed before `start`."""
 
     def __init__(self, store: Store, engine: EngineClient, files: JobFiles) -> None:
-        self.owner = str(uuid.uuid4())
+        self.worker = str(uuid.uuid4())
         self.notifier = JobNotifier()
         self._store = store
         self._engine = engine
@@ -96,7 +96,7 @@ class JobRunner:
                 break
         try:
             with self._beating:
-                self._store.leave(self.owner)
+                self._store.leave(self.worker)
         except StorageFailed as error:
             log.info("could not sign off: %s", error)
 
@@ -110,7 +110,7 @@ class JobRunner:
         self._beat()
         try:
             self._files.keep(uploads)
-            row, new = self._store.add(job, self.owner, limit)
+            row, new = self._store.add(job, self.worker, limit)
         except (QueueFull, StorageFailed):
             # There may be none to whom they are of use, and little room.
             self._files.drop(uploads)
@@ -242,7 +242,7 @@ class JobRunner:
         # Who comes second waits: a job must not be accepted under a heartbeat that is not written yet.
         with self._beating:
             if abs(time.time() - self._beaten) >= HEARTBEAT_INTERVAL and not self._stopping:
-                self._store.beat(self.owner)
+                self._store.beat(self.worker)
                 self._beaten = time.time()
 
     def _pause(self) -> float:
@@ -262,13 +262,13 @@ class JobRunner:
             (each, report) for each in active if not each.cancel_requested and (report := each.report()) is not None
         ]
         if news:
-            self._store.save(self.owner, [report for _, report in news])
+            self._store.save(self.worker, [report for _, report in news])
         for each, _ in news:
             each.reported()
             self.notifier.notify(each.row.id)
 
     def _adopt(self, stale_before: float) -> None:
-        for row in self._store.reclaim(self.owner, stale_before):
+        for row in self._store.reclaim(self.worker, stale_before):
             log.info("job %s is reclaimed from a service that is detached", row.id)
             # It may stand in the engine's queue: the survey finds out, and sends it if not.
             each = TrackedJob(row, sent=0.0, crashes=row.attempts)
@@ -284,7 +284,7 @@ class JobRunner:
     def _reconcile(self) -> None:
         """Every active job is in the engine's queue, or in its history, or lost, or still to be sent."""
         active = self._active_jobs.in_order()
-        ours = self._store.unfinished([each.row.id for each in active], self.owner)
+        ours = self._store.unfinished([each.row.id for each in active], self.worker)
         for each in active:
             if each.row.id not in ours:
                 self._release(each)
@@ -316,7 +316,7 @@ class JobRunner:
         crashes = [(each, each.crashes + (each in suspects)) for each in lost]
         again = [(each, count) for each, count in crashes if count < MAX_CRASHES]
         # All in one transaction: if it fails, all of them are found lost once more, and nobody new is suspected.
-        ours = self._store.requeue(self.owner, [(each.row, count) for each, count in again]) if again else set()
+        ours = self._store.requeue(self.worker, [(each.row, count) for each, count in again]) if again else set()
         for each, count in again:
             if each.row.id not in ours:
                 self._release(each)
@@ -418,7 +418,7 @@ class JobRunner:
             error.details.setdefault("job_id", job_id)
             told = error.as_dict()
         notes, kept = each.final_events(images), [saved(image) for image in images]
-        row = self._store.finish(each.row, self.owner, state, images=kept, error=told, started=started, notes=notes)
+        row = self._store.finish(each.row, self.worker, state, images=kept, error=told, started=started, notes=notes)
         if row is not None:
             log.info("job %s %s, %d pictures", job_id, state.value, len(kept))
             each.row = row

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -38,36 +38,12 @@ class JobSpec:
 
     def to_json(self) -> dict[str, Any]:
         """The spec as the database holds it."""
-        return {
-            "request": dict(self.parameters),
-            "graph": self.graph,
-            "warnings": list(self.warnings),
-            "uploads": [[name, folder] for name, folder in self.uploads.items()],
-            "seeds": list(self.seeds),
-            "size": self.size,
-            "previews": self.previews,
-            "repeatable": self.repeatable,
-            "output_node": self.output_node,
-            "spelled_out": dict(self.label_parameters),
-            "recipe": self.embeds_parameters,
-        }
+        stored = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "left_out"}
+        return stored | {"warnings": list(self.warnings), "seeds": list(self.seeds)}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> JobSpec:
-        """The spec that `to_json` wrote, of this or any earlier version; what it lacks has its default."""
+        """The spec that `to_json` made; what it lacks has its default."""
         size = stored.get("size")
-        return cls(
-            parameters=stored.get("request", {}),
-            graph=stored.get("graph", {}),
-            warnings=tuple(stored.get("warnings", ())),
-            # A picture that is kept and loaded stands there twice, in any order.
-            uploads=dict(sorted(stored.get("uploads", ()), key=lambda pair: pair[1] is not None)),
-            seeds=tuple(stored.get("seeds", ())),
-            size=None if size is None else (size[0], size[1]),
-            previews=stored.get("previews", False),
-            repeatable=stored.get("repeatable", True),
-            output_node=stored.get("output_node"),
-            label_parameters=stored.get("spelled_out", {}),
-            embeds_parameters=stored.get("recipe", True),
-            left_out=stored.get("left_out", ()),
-        )
+        lists = {name: tuple(stored.get(name, ())) for name in ("warnings", "seeds", "left_out")}
+        return cls(**{**stored, **lists, "size": None if size is None else (size[0], size[1])})

@@ -25,7 +25,6 @@ from shared.errors import QueueFull, SetupError, StorageFailed
 from shared.files import disk_full
 from shared.jobs import database, listing
 from shared.jobs.database import (
-    SCHEMA_VERSION,
     UNFINISHED,
     Event,
     Finished,
@@ -39,12 +38,12 @@ from shared.jobs.database import (
     empty_journal,
     events,
     jobs,
-    metadata,
-    owners,
     tune,
     uploads,
+    workers,
 )
 from shared.jobs.listing import Page
+from shared.jobs.migrations import UnknownVersionError, upgrade
 from shared.jobs.reserve import HAS_ROW, PUT_ROW, ROW, TAKE_ROW, Reserve
 from shared.jobs.spec import JobSpec
 
@@ -100,7 +99,7 @@ class Store:
             raise
         self.refill()
 
-    def add(self, job: NewJob, owner: str, limit: int) -> tuple[JobRow, bool]:
+    def add(self, job: NewJob, worker: str, limit: int) -> tuple[JobRow, bool]:
         """Accepts a job, safely on disk when this returns; the row, and whether it is new.
 
         It is not if its idempotency key is taken: then the row is the earlier job's. Raises QueueFull if `limit` jobs
@@ -110,7 +109,7 @@ class Store:
             raise _no_room(job, self._reserve)
         values = {
             "id": job.id, "kind": job.kind, "state": State.QUEUED.value, "client": job.client, "service": job.service,
-            "owner": owner, "attempts": 0, "created": time.time(), "started": None,
+            "worker": worker, "attempts": 0, "created": time.time(), "started": None,
             "finished": None, "model": job.model, "work": job.work, "spec": job.spec.to_json(), "images": [],
             "error": None,
             "idempotency_key": job.idempotency_key, "body_hash": job.body_hash,
@@ -233,30 +232,30 @@ class Store:
             return [(str(model), float(work), float(seconds)) for model, work, seconds in connection.execute(query)]
 
     @_even_if_full
-    def save(self, owner: str, reports: Sequence[JobUpdate]) -> None:
-        """Writes down what happened to jobs of this owner, as far as they are not ended or taken over meanwhile."""
+    def save(self, worker: str, reports: Sequence[JobUpdate]) -> None:
+        """Writes down what happened to jobs of this worker, as far as they are not ended or taken over meanwhile."""
         ids = [report.job_id for report in reports]
         with self._write() as connection:
-            ours = _unfinished(connection, ids, owner)
+            ours = _unfinished(connection, ids, worker)
             for report in reports:
                 if report.job_id not in ours:
                     continue
                 if report.started is not None:
                     values = {"state": State.RUNNING.value, "started": report.started}
-                    connection.execute(database.MOVE, _which(report.job_id, owner) | values)
+                    connection.execute(database.MOVE, _which(report.job_id, worker) | values)
                 _tell(connection, report.job_id, report.notes)
 
     @_even_if_full
-    def requeue(self, owner: str, lost: Sequence[tuple[JobRow, int]]) -> set[str]:
+    def requeue(self, worker: str, lost: Sequence[tuple[JobRow, int]]) -> set[str]:
         """Back to the queue: the engine lost these jobs, each with the number of times that it died of the job.
 
-        Returns the ids of those that are still this owner's, and passes over others.
+        Returns the ids of those that are still this worker's, and passes over others.
         """
         moved = set()
         with self._write() as connection:
             for row, crashes in lost:
                 values = {"state": State.QUEUED.value, "started": None, "attempts": crashes}
-                if connection.execute(database.MOVE, _which(row.id, owner) | values).rowcount == 1:
+                if connection.execute(database.MOVE, _which(row.id, worker) | values).rowcount == 1:
                     position = _count_unfinished(connection, row.number)
                     _tell(connection, row.id, [("queued", {"position": position, "attempt": crashes + 1})])
                     moved.add(row.id)
@@ -266,7 +265,7 @@ class Store:
     def finish(
         self,
         row: JobRow,
-        owner: str,
+        worker: str,
         state: State,
         *,
         images: Sequence[Mapping[str, str]] = (),
@@ -276,20 +275,20 @@ class Store:
     ) -> JobRow | None:
         """The end of a job, with the events before it; the row as it then is.
 
-        None, and nothing changed, if it has ended (been cancelled) already, or is this owner's no more.
+        None, and nothing changed, if it has ended (been cancelled) already, or is this worker's no more.
         """
         values: dict[str, Any] = {"state": state.value, "finished": time.time(), "error": error, "images": list(images)}
         if started is not None:
             values["started"] = started
         with self._write() as connection:
-            if connection.execute(database.MOVE, _which(row.id, owner) | values).rowcount == 0:
+            if connection.execute(database.MOVE, _which(row.id, worker) | values).rowcount == 0:
                 return None
             _end(connection, row.id, notes, state)
         return replace(row, **{**values, "state": state})
 
     @_even_if_full
     def cancel(self, job_id: str, error: Mapping[str, Any]) -> bool:
-        """Ends a job as cancelled, whoever runs it; False if it is finished or unknown. Its owner finds out."""
+        """Ends a job as cancelled, whoever runs it; False if it is finished or unknown. Its worker finds out."""
         values = {"state": State.CANCELLED.value, "finished": time.time(), "error": error}
         with self._write() as connection:
             cancelled = connection.execute(database.END, {"the_id": job_id, **values}).rowcount == 1
@@ -297,10 +296,10 @@ class Store:
                 _end(connection, job_id, [], State.CANCELLED)
             return cancelled
 
-    def unfinished(self, job_ids: Sequence[str], owner: str) -> set[str]:
-        """Which of these jobs are an owner's, and not finished."""
+    def unfinished(self, job_ids: Sequence[str], worker: str) -> set[str]:
+        """Which of these jobs are a worker's, and not finished."""
         with self._read() as connection:
-            return _unfinished(connection, job_ids, owner)
+            return _unfinished(connection, job_ids, worker)
 
     @_even_if_full
     def note_engine_stop(self) -> None:
@@ -317,32 +316,32 @@ class Store:
         return when is not None and since <= float(when) <= _not_ahead()
 
     @_even_if_full
-    def beat(self, owner: str) -> None:
-        """Renews the owner's heartbeat."""
+    def beat(self, worker: str) -> None:
+        """Renews the worker's heartbeat."""
         with self._write() as connection:
-            _beat(connection, owner)
+            _beat(connection, worker)
 
     @_even_if_full
-    def leave(self, owner: str) -> None:
-        """Ends the owner's heartbeat: what it has not finished is for others to reclaim, at once."""
+    def leave(self, worker: str) -> None:
+        """Ends the worker's heartbeat: what it has not finished is for others to reclaim, at once."""
         with self._write() as connection:
-            connection.execute(owners.delete().where(owners.c.id == owner))
+            connection.execute(workers.delete().where(workers.c.id == worker))
 
     @_even_if_full
-    def reclaim(self, owner: str, stale_before: float) -> list[JobRow]:
-        """Takes over every unfinished job whose owner is gone, or silent since before then; in their order."""
+    def reclaim(self, worker: str, stale_before: float) -> list[JobRow]:
+        """Takes over every unfinished job whose worker is gone, or silent since before then; in their order."""
         # One far ahead of now was written before the clock was set back, and would hold its jobs until then.
         ahead = _not_ahead()
-        alive = sa.select(owners.c.id).where(owners.c.heartbeat.between(stale_before, ahead))
-        orphans = (jobs.c.state.in_(UNFINISHED), jobs.c.owner != owner, jobs.c.owner.not_in(alive))
+        alive = sa.select(workers.c.id).where(workers.c.heartbeat.between(stale_before, ahead))
+        orphans = (jobs.c.state.in_(UNFINISHED), jobs.c.worker != worker, jobs.c.worker.not_in(alive))
         with self._read() as connection:
             if connection.execute(sa.select(jobs.c.id).where(*orphans).limit(1)).first() is None:
                 return []
         with self._write() as connection:
             ids = list(connection.scalars(sa.select(jobs.c.id).where(*orphans)))
-            connection.execute(jobs.update().where(jobs.c.id.in_(ids)).values(owner=owner))
-            _beat(connection, owner)
-            connection.execute(owners.delete().where(~owners.c.heartbeat.between(stale_before, ahead)))
+            connection.execute(jobs.update().where(jobs.c.id.in_(ids)).values(worker=worker))
+            _beat(connection, worker)
+            connection.execute(workers.delete().where(~workers.c.heartbeat.between(stale_before, ahead)))
             query = sa.select(jobs).where(jobs.c.id.in_(ids)).order_by(jobs.c.number)
             return [_row(row) for row in connection.execute(query).mappings()]
 
@@ -435,18 +434,16 @@ class Store:
 
     @_even_if_full
     def _prepare(self) -> None:
-        """Makes the tables, if they are not there. Raises SetupError if they are another version's."""
+        """Makes the tables, or brings them to this version. Raises SetupError if they are a later version's."""
         with self._write() as connection:
-            metadata.create_all(connection)
-            version = connection.scalar(sa.select(about.c.value).where(about.c.key == "schema_version"))
-            if version is None:
-                connection.execute(about.insert().values(key="schema_version", value=str(SCHEMA_VERSION)))
-            elif int(version) != SCHEMA_VERSION:
+            try:
+                upgrade(connection)
+            except UnknownVersionError as error:
                 raise SetupError(
                     "jobs",
-                    f"the database has version {version}, this program needs {SCHEMA_VERSION}",
+                    str(error),
                     hint=f"use the program that made it, or move it away: {self._engine.url}",
-                )
+                ) from error
 
     def _first(self, query: sa.Select[Any], parameters: Mapping[str, Any] | None = None) -> JobRow | None:
         with self._read() as connection:
@@ -493,17 +490,17 @@ def _no_room(job: NewJob, reserve: Reserve) -> StorageFailed:
     return disk_full("the job could not be written down", reserve.folder, len(json.dumps(job.spec)) + ROW)
 
 
-def _which(job_id: str, owner: str) -> dict[str, Any]:
-    return {"the_id": job_id, "the_owner": owner}
+def _which(job_id: str, worker: str) -> dict[str, Any]:
+    return {"the_id": job_id, "the_worker": worker}
 
 
-def _beat(connection: Connection, owner: str) -> None:
-    if connection.execute(database.BEAT, {"the_owner": owner, "heartbeat": time.time()}).rowcount == 0:
-        connection.execute(owners.insert().values(id=owner, heartbeat=time.time()))
+def _beat(connection: Connection, worker: str) -> None:
+    if connection.execute(database.BEAT, {"the_worker": worker, "heartbeat": time.time()}).rowcount == 0:
+        connection.execute(workers.insert().values(id=worker, heartbeat=time.time()))
 
 
-def _unfinished(connection: Connection, job_ids: Sequence[str], owner: str) -> set[str]:
-    query = sa.select(jobs.c.id).where(jobs.c.id.in_(job_ids), jobs.c.owner == owner, jobs.c.state.in_(UNFINISHED))
+def _unfinished(connection: Connection, job_ids: Sequence[str], worker: str) -> set[str]:
+    query = sa.select(jobs.c.id).where(jobs.c.id.in_(job_ids), jobs.c.worker == worker, jobs.c.state.in_(UNFINISHED))
     return set(connection.scalars(query))
 
 

@@ -127,7 +127,7 @@ def job_body(row: JobRow, addresses: Addresses) -> dict[str, Any]:
         "parameters": row.spec.parameters,
         "images": [addresses.image(image["filename"]) for image in row.images],
         "error": None if row.error is None else {"message": row.error["message"], **row.error["error"]},
-        "left_out": ["parameters"] if "request" in row.spec.left_out else None,
+        "left_out": ["parameters"] if "parameters" in row.spec.left_out else None,
     }
     return {name: value for name, value in body.items() if value is not None}
 

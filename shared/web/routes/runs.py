@@ -46,7 +46,7 @@ FIELDS: Mapping[str, tuple[str, Any]] = {
 }
 
 # Which of the page's keys tell less when a list has left out that part of the job.
-LEFT_OUT = {"request": ("prompt", "negative_prompt", "controlnets"), "graph": ("workflow", "loras", "controlnets")}
+LEFT_OUT = {"parameters": ("prompt", "negative_prompt", "controlnets"), "graph": ("workflow", "loras", "controlnets")}
 
 
 def run_body(row: JobRow, addresses: Addresses, measured: tuple[int, int] | None = None) -> dict[str, Any]:
