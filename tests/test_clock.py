@@ -12,7 +12,7 @@ from shared.jobs.database import JobRow, State, Work, about, jobs
 from shared.jobs.estimate import seconds_left
 from shared.jobs.files import DAY
 from shared.jobs.store import ENGINE_STOP, Store
-from shared.jobs.tracked import TrackedJob
+from shared.jobs.tracked import Phase, TrackedJob
 from tests.fake_engine import FakeEngine
 from tests.harness import Harness, wait_for
 from tests.test_archive import Cellar
@@ -127,13 +127,13 @@ def test_no_job_is_blamed_by_times_from_before_the_clock_was_set(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runner = harness.runner
-    each = TrackedJob(add(harness.store, runner.owner), sent=time.monotonic() - 1)
-    each.taken = True
-    runner._told = time.monotonic() - 0.5
-    runner._look_at_clock(time.monotonic(), time.time() + 1.0)
+    each = TrackedJob(add(harness.store, runner.worker), phase=Phase.SENT, sent_at=time.monotonic() - 1)
+    each.acknowledged = True
+    runner._queue_seen_at = time.monotonic() - 0.5
+    runner._check_clock(time.monotonic(), time.time() + 1.0)
     assert runner._suspects([each]) == [each]
-    runner._look_at_clock(time.monotonic(), time.time() - YEAR)
+    runner._check_clock(time.monotonic(), time.time() - YEAR)
     assert runner._suspects([each]) == []
     # Seen again by the clock as it is now.
-    runner._told = time.monotonic()
+    runner._queue_seen_at = time.monotonic()
     assert runner._suspects([each]) == [each]

@@ -62,7 +62,7 @@ def test_jobs_of_the_first_version_are_kept(tmp_path: Path) -> None:
     assert row.spec.graph.keys() == {"SaveImage"}
     assert [event.name for event in store.events(row.id, 0)] == ["queued", "completed"]
     assert [each.spec.parameters["seed"] for each in store.page().rows] == [7, 7]
-    (left,) = store.reclaim("me", time.time())
+    (left,) = store.reclaim_orphans("me", time.time())
     assert (left.kind, left.state, left.worker) == ("img2img", State.QUEUED, "me")
     store.close()
 
@@ -169,7 +169,7 @@ def test_every_statement_is_one_that_postgresql_takes(tmp_path: Path) -> None:
     store.beat("me")
     store.save("me", [JobUpdate(row.id, 1.0, [("started", {}), ("preview", {})])])
     store.requeue("me", [(row, 1)])
-    store.reclaim("another", 0.0)
+    store.reclaim_orphans("another", 0.0)
     store.finish(row, "another", State.COMPLETED)
     store.cancel(row.id, {})
     store.remove(row.id, lambda _: None)
@@ -182,7 +182,7 @@ def test_every_statement_is_one_that_postgresql_takes(tmp_path: Path) -> None:
     store.events(row.id, 0)
     store.last_event(row.id, "image")
     store.unfinished([row.id], "me")
-    store.leave("me")
+    store.deregister("me")
     store.close()
     assert len(statements) > 20
     for table in metadata.sorted_tables:

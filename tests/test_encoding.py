@@ -104,16 +104,16 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Flas
     about: dict[str, Any] = {"picture": SMALL, "jobs": []}
 
     def accept(job: NewJob, _uploads: Mapping[str, bytes]) -> tuple[JobRow | None, bool]:
-        row, new = backend.store.add(job, "me", 1000)
-        folder, _, prefix = row.spec["graph"]["SaveImage"]["inputs"]["filename_prefix"].partition("/")
+        row, new = backend.jobs.store.add(job, "me", 1000)
+        folder, _, prefix = row.spec.graph["SaveImage"]["inputs"]["filename_prefix"].partition("/")
         path = backend.settings.output_dir / folder / f"{prefix}_00001_.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(about["picture"])
         about["jobs"].append(row.id)
         image = {"filename": path.name, "subfolder": folder, "type": "output"}
-        return backend.store.finish(row, "me", State.COMPLETED, images=[image]), new
+        return backend.jobs.store.finish(row, "me", State.COMPLETED, images=[image]), new
 
-    monkeypatch.setattr(backend, "accept", accept)
+    monkeypatch.setattr(backend.jobs, "submit", accept)
     monkeypatch.setattr(backend, "catalog", StockCatalog())
     routes = [upscale_routes(backend), image_routes(backend)]
     yield create_app("txt2img", backend.settings, routes).test_client(), backend, about
@@ -226,11 +226,11 @@ def test_a_picture_that_is_removed_in_the_meantime_is_gone(
     made: Made, accept: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     client, backend, about = made
-    monkeypatch.setattr(backend.archive.pictures, "find", lambda _: tmp_path / "removed.png")
+    monkeypatch.setattr(backend.jobs.files.pictures, "find", lambda _: tmp_path / "removed.png")
     gone = ask(client, accept)
     assert (gone.status_code, gone.get_json()["error"]["code"]) == (500, "generation_failed")
     assert str(tmp_path) not in gone.text
-    row = backend.store.get(about["jobs"][0])
+    row = backend.jobs.store.get(about["jobs"][0])
     assert row is not None
     name = row.images[0]["filename"]
     assert client.get(f"/api/images/{name[:-4]}.{accept[6:]}").status_code == 404

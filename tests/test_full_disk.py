@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from shared.jobs import reserve as module
 from shared.jobs.database import JobRow, State
 from shared.jobs.names import filename_prefix, with_prefix
 from shared.jobs.reserve import Reserve
+from shared.jobs.spec import JobSpec
 from shared.jobs.store import Store
 from shared.settings import Settings
 from shared.web.app import create_app
@@ -72,7 +74,7 @@ def leave(disk: Path, size: int) -> None:
 
 
 def add(store: Store, text: str = "", **fields: Any) -> JobRow:
-    return store.add(new(spec={"request": {}, "graph": {}, "text": text}, **fields), "me", MANY)[0]
+    return store.add(new(spec=JobSpec({"prompt": text}), **fields), "me", MANY)[0]
 
 
 def test_jobs_are_cancelled_finished_and_removed_on_a_full_disk(small_disk: Path) -> None:
@@ -88,7 +90,7 @@ def test_jobs_are_cancelled_finished_and_removed_on_a_full_disk(small_disk: Path
         fill(small_disk)
     assert store.finish(rows[10], "me", State.COMPLETED)
     store.beat("me")
-    store.leave("me")
+    store.deregister("me")
     assert store.page(states=[State.CANCELLED]).rows == []
     store.close()
 
@@ -147,23 +149,23 @@ def client(backend: Backend) -> FlaskClient:
 
 def drawn(backend: Backend, size: int) -> JobRow:
     """A completed job with a picture of that many bytes."""
-    job = new(spec={"request": {}, "graph": {}, "warnings": [], "uploads": []})
+    job = new()
     prefix = filename_prefix(job.id, datetime.now())
-    job.spec["graph"].update(with_prefix(draw(), prefix))  # type: ignore[index]
-    row, _ = backend.store.add(job, "me", MANY)
+    job = replace(job, spec=JobSpec(graph=with_prefix(draw(), prefix)))
+    row, _ = backend.jobs.store.add(job, "me", MANY)
     path = backend.settings.output_dir / f"{prefix}_00001_.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(bytes(size))
     image = {"filename": path.name, "subfolder": path.parent.name, "type": "output"}
-    ended = backend.store.finish(row, "me", State.COMPLETED, images=[image])
+    ended = backend.jobs.store.finish(row, "me", State.COMPLETED, images=[image])
     assert ended is not None
     return ended
 
 
 def test_the_api_ends_and_removes_jobs_on_a_full_disk(backend: Backend, client: FlaskClient, small_disk: Path) -> None:
     done, run = drawn(backend, 100_000), drawn(backend, 100_000)
-    queued = add(backend.store)
-    asked = add(backend.store)
+    queued = add(backend.jobs.store)
+    asked = add(backend.jobs.store)
     fill(small_disk)
     told = client.delete(f"/api/jobs/{asked.id}")
     assert (told.status_code, told.get_json()["done"]) == (200, "cancelled")
@@ -194,8 +196,8 @@ def test_pictures_make_the_room_where_none_was_kept(
     monkeypatch.setattr(Reserve, "give_up", lambda _: None)
     fill(small_disk)
     for row in rows:
-        assert backend.archive.forget(row)
-    assert backend.store.page().rows == []
+        assert backend.jobs.files.forget(row)
+    assert backend.jobs.store.page().rows == []
 
 
 def test_a_running_job_leaves_the_engine_too(small_disk: Path, engine: FakeEngine) -> None:
@@ -215,7 +217,9 @@ def test_uploads_of_a_job_that_finds_no_room_are_not_left(small_disk: Path, engi
     harness = Harness(small_disk, engine)
     leave(small_disk, 300_000)
     with pytest.raises(StorageFailed):
-        harness.runner.submit(new_job(spec={"text": "x" * 1_000_000}), {"a.png": bytes(100_000)}, limit=100)
+        harness.runner.submit(
+            new_job(spec={"parameters": {"prompt": "x" * 1_000_000}}), {"a.png": bytes(100_000)}, limit=100
+        )
     assert not list((small_disk / "uploads").iterdir())
     harness.close()
 

@@ -156,7 +156,7 @@ def test_a_job_of_one_service_that_the_engine_dies_of_is_not_blamed_on_the_other
     assert (row.state, row.attempts) == (State.COMPLETED, 0)
 
 
-def test_what_ended_while_nobody_looked_is_found_in_the_engines_history(
+def test_what_ended_while_nobody_orphans_checked_at_is_found_in_the_engines_history(
     open_harness: OpenHarness, engine: FakeEngine
 ) -> None:
     vanished = open_harness()
@@ -199,7 +199,7 @@ def test_what_was_adopted_is_not_adopted_by_a_third_at_once(open_harness: OpenHa
     engine.seconds, engine.delay = HELD, 0.5
     successor.runner.start()
     wait_for(lambda: successor.row(job_id).worker == successor.runner.worker, "it was not reclaimed")
-    assert third.store.reclaim("third", time.time() - module.STALE_AFTER) == []
+    assert third.store.reclaim_orphans("third", time.time() - module.STALE_AFTER) == []
 
 
 def test_a_job_is_not_accepted_under_a_heartbeat_that_is_not_written_yet(
@@ -211,7 +211,7 @@ def test_a_job_is_not_accepted_under_a_heartbeat_that_is_not_written_yet(
     with ThreadPoolExecutor(2) as pool:
         submitted = [pool.submit(first.submit) for _ in range(2)]
         time.sleep(0.3)
-        reclaimed = other.store.reclaim("other", time.time() - module.STALE_AFTER)
+        reclaimed = other.store.reclaim_orphans("other", time.time() - module.STALE_AFTER)
         written.set()
         assert reclaimed == []
         assert {each.result() for each in submitted} == set(engine.submitted)
@@ -226,7 +226,7 @@ def test_who_ends_adopts_nothing_more(harness: Harness, open_harness: OpenHarnes
     successor.runner._stopping = True
     successor.runner._tick()
     assert successor.row(job_id).worker == harness.runner.worker
-    successor.runner._stopping, successor.runner._looked = False, 0.0
+    successor.runner._stopping, successor.runner._orphans_checked_at = False, 0.0
     harness.fall_silent()
     successor.runner._tick()
     assert successor.row(job_id).worker == successor.runner.worker

@@ -18,7 +18,7 @@ from shared.jobs.estimate import seconds_left
 from shared.jobs.names import save_prefixes, with_prefix
 from shared.jobs.notify import JobNotifier
 from shared.jobs.spec import JobSpec
-from shared.jobs.tracked import TrackedJob, preview_url
+from shared.jobs.tracked import Phase, TrackedJob, preview_url
 from shared.web.slots import Slots
 
 
@@ -94,48 +94,48 @@ def test_a_graph_can_save_elsewhere() -> None:
 
 
 def test_news_of_a_job_is_told_once_and_of_its_steps_only_the_last() -> None:
-    active = TrackedJob(row())
-    assert active.report() is None
-    active.observe(JobStarted("j"))
+    job = TrackedJob(row(), phase=Phase.SENT)
+    assert job.update() is None
+    job.observe(JobStarted("j"))
     for step in (1, 2):
-        active.observe(JobProgress("j", "K", step, 3))
-    active.observe(ImagesSaved("j", (SavedImage("a.png", "d", "output"),)))
-    report = active.report()
-    assert report is not None
-    assert report.started is not None
-    assert report.notes == [
+        job.observe(JobProgress("j", "K", step, 3))
+    job.observe(ImagesSaved("j", (SavedImage("a.png", "d", "output"),)))
+    update = job.update()
+    assert update is not None
+    assert update.started is not None
+    assert update.events == [
         ("started", {"attempt": 1}),
         ("image", {"filename": "a.png", "subfolder": "d", "type": "output"}),
         ("progress", {"stage": "K", "step": 2, "steps": 3, "fraction": 0.6667}),
     ]
     # Until it is written down, it is still to be told.
-    assert active.report() == report
-    active.reported()
-    assert active.report() is None
-    active.observe(JobProgress("j", "Decode"))
-    report = active.report()
-    assert report is not None
-    assert (report.started, report.notes) == (None, [("progress", {"stage": "Decode"})])
+    assert job.update() == update
+    job.clear_update()
+    assert job.update() is None
+    job.observe(JobProgress("j", "Decode"))
+    update = job.update()
+    assert update is not None
+    assert (update.started, update.events) == (None, [("progress", {"stage": "Decode"})])
 
 
 def test_at_the_end_all_pictures_are_told_and_no_progress() -> None:
-    active = TrackedJob(row(), crashes=1)
+    job = TrackedJob(row(), phase=Phase.SENT, crashes=1)
     images = [SavedImage(name, "d", "output") for name in ("a.png", "b.png")]
-    active.observe(ImagesSaved("j", (images[0],)))
-    active.observe(JobProgress("j", "K", 1, 3))
-    active.observe(Preview("j", encoded("PNG")))
-    notes = active.final_events(images)
-    assert [name for name, _ in notes] == ["started", "image", "image"]
-    assert notes[0][1] == {"attempt": 2}
-    assert [data["filename"] for _, data in notes[1:]] == ["a.png", "b.png"]
+    job.observe(ImagesSaved("j", (images[0],)))
+    job.observe(JobProgress("j", "K", 1, 3))
+    job.observe(Preview("j", encoded("PNG")))
+    events = job.final_events(images)
+    assert [name for name, _ in events] == ["started", "image", "image"]
+    assert events[0][1] == {"attempt": 2}
+    assert [data["filename"] for _, data in events[1:]] == ["a.png", "b.png"]
 
 
 def test_a_lost_job_has_no_news() -> None:
-    active = TrackedJob(row(), sent=1.0)
-    active.observe(JobStarted("j"))
-    active.lose(1)
-    assert active.report() is None
-    assert active.waits
+    job = TrackedJob(row(), phase=Phase.SENT)
+    job.observe(JobStarted("j"))
+    job.reset(1)
+    assert job.update() is None
+    assert job.waits
 
 
 def test_a_preview_becomes_small_and_anything_else_nothing() -> None:

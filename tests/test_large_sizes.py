@@ -14,7 +14,7 @@ from shared.web.backend import Backend
 from shared.web.body import Fields
 from shared.web.parsing.large_sizes import DENOISE, first_pass_size
 from shared.web.parsing.models import Chosen
-from shared.web.parsing.requests import Reading, read_img2img
+from shared.web.parsing.requests import ParsedRequest, read_img2img
 from tests.control import Control
 from tests.job_factory import finish
 from tests.model_library import FLUX, OWN, WorkflowFolder
@@ -155,7 +155,7 @@ def test_other_programs_are_told_both_passes(control: Control) -> None:
     assert words(**recipe.parameters).hires == reading.request.hires
 
 
-def from_picture(size: Size, mask: Image.Image | None = None, **values: Any) -> Reading[Img2ImgRequest]:
+def from_picture(size: Size, mask: Image.Image | None = None, **values: Any) -> ParsedRequest[Img2ImgRequest]:
     files = {"image": encoded(Image.new("RGB", size, "red"))} | ({} if mask is None else {"mask": encoded(mask)})
     return reread(files, **values)
 

@@ -93,7 +93,7 @@ def test_a_picture_behind_a_link_is_not_measured_listed_or_written_to(backend: B
     pictures, row = backend.jobs.files.pictures, finish(backend)
     assert (pictures.find(NAME), pictures.finished(NAME), pictures.dimensions(NAME)) == (None, None, None)
     assert pictures.size([IMAGE]) == 0
-    pictures.write_recipe(row, NAME)
+    pictures.embed_parameters(row, NAME)
     assert outside.read_bytes() == before
 
 

@@ -56,7 +56,7 @@ def sizes(backend: Backend, name: str, sent: dict[str, bytes] | None = None) -> 
 def test_what_was_sent_now_or_earlier_or_put_there_is_measured(backend: Backend) -> None:
     png = encoded(Image.new("RGB", (48, 32)))
     assert sizes(backend, SENT, {SENT: png}) == {SENT: (1, 48, 32)}
-    backend.archive.uploads.write(EARLIER.partition("/")[2], encoded(Image.new("RGB", (24, 16))))
+    backend.jobs.files.uploads.write(EARLIER.partition("/")[2], encoded(Image.new("RGB", (24, 16))))
     assert sizes(backend, EARLIER) == {EARLIER: (1, 24, 16)}
     (backend.settings.input_dir / "theirs.png").write_bytes(png)
     assert sizes(backend, "theirs.png") == {"theirs.png": (1, 48, 32)}

@@ -14,7 +14,7 @@ import txt2img_server
 from shared.errors import InvalidValue
 from shared.images.png import read_size, read_texts
 from shared.jobs.database import JobRow
-from shared.jobs.picture_metadata import with_recipe
+from shared.jobs.picture_metadata import with_parameters
 from shared.metadata.graph_reader import read_graph as read_recipe
 from shared.settings import Settings
 from shared.web.addresses import Addresses
@@ -170,7 +170,7 @@ def test_a_run_has_the_seed_that_its_pictures_share(backend: Backend) -> None:
 
 def test_later_pictures_of_a_workflow_get_no_recipe_of_the_first(backend: Backend) -> None:
     row = finish(backend, {"workflow": "mine", "seed": 1}, plain(empty=BATCH), kind="workflow", pictures=2)
-    first, second = (read_texts(with_recipe(tiny_png(), row, image["filename"])) for image in row.images)
+    first, second = (read_texts(with_parameters(tiny_png(), row, image["filename"])) for image in row.images)
     assert "dream_layer" in first
     assert not {"dream_layer", "parameters"} & set(second)
 

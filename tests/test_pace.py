@@ -13,7 +13,7 @@ from shared.engine.websocket import JobCached, JobProgress, JobStarted
 from shared.jobs.database import JobUpdate, NewJob, State, Work
 from shared.jobs.estimate import Pace, sampler_work, seconds_left
 from shared.jobs.spec import JobSpec
-from shared.jobs.tracked import TrackedJob
+from shared.jobs.tracked import Phase, TrackedJob
 from tests.control import Control, body
 from tests.fake_engine import FakeEngine
 from tests.harness import OpenHarness, new_job, wait_for
@@ -97,8 +97,8 @@ def test_samplers_that_do_not_run_are_no_work_that_is_left() -> None:
 def test_what_the_engine_says_of_its_cache_reaches_the_estimate(
     open_harness: OpenHarness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    graph = {**new_job().spec["graph"], "Cached": {"class_type": "KSampler", "inputs": {"steps": 4000}}}
-    active = TrackedJob(open_harness().store.add(new_job(spec={"graph": graph}), "me", 9)[0])
+    graph = {**new_job().spec.graph, "Cached": {"class_type": "KSampler", "inputs": {"steps": 4000}}}
+    active = TrackedJob(open_harness().store.add(new_job(spec={"graph": graph}), "me", 9)[0], phase=Phase.SENT)
     clock = iter((100.0, 101.0))
     active.observe(JobStarted(active.row.id))
     active.observe(JobCached(active.row.id, frozenset({"Cached"})))
@@ -106,9 +106,9 @@ def test_what_the_engine_says_of_its_cache_reaches_the_estimate(
         patch.setattr("shared.jobs.tracked.time.time", lambda: next(clock))
         active.observe(JobProgress(active.row.id, "KSampler", 1, 4))
         active.observe(JobProgress(active.row.id, "KSampler", 2, 4))
-    report = active.report()
-    assert report is not None
-    assert report.notes[-1][1]["ends_at"] == 103.0
+    update = active.update()
+    assert update is not None
+    assert update.events[-1][1]["ends_at"] == 103.0
 
 
 def test_own_progress_goes_before_what_others_took() -> None:
@@ -167,17 +167,18 @@ def test_an_attempt_that_was_lost_tells_nothing_of_the_next(control: Control) ->
     assert store.ends_at(job) is None
     sampler = {"K": {"class_type": "KSampler", "inputs": {"steps": 4}}}
     row = replace(row, spec=replace(row.spec, graph=sampler))
-    active = TrackedJob(row)
+    active = TrackedJob(row, phase=Phase.SENT)
     for step in (1, 2):
         active.observe(JobProgress(job, "K", step, 4))
-    report = active.report()
-    assert report is not None
-    assert "ends_at" in report.notes[-1][1]
-    active.lose(2)
+    update = active.update()
+    assert update is not None
+    assert "ends_at" in update.events[-1][1]
+    active.reset(2)
+    active.phase = Phase.SENT
     active.observe(JobProgress(job, "K", 1, 4))
-    again = active.report()
+    again = active.update()
     assert again is not None
-    assert "ends_at" not in again.notes[-1][1]
+    assert "ends_at" not in again.events[-1][1]
 
 
 def test_the_engines_steps_are_measured(engine: FakeEngine, open_harness: OpenHarness) -> None:

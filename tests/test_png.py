@@ -20,7 +20,7 @@ from shared.images.png import MAX_TEXT, SIGNATURE, BrokenPng, has_text, read_tex
 from shared.jobs.database import JobRow
 from shared.jobs.files import JobFiles, Retention
 from shared.jobs.names import filename_prefix, job_beginning
-from shared.jobs.picture_metadata import OURS, with_recipe
+from shared.jobs.picture_metadata import OURS, with_parameters
 from shared.jobs.pictures import Pictures
 from shared.jobs.spec import JobSpec
 from shared.jobs.store import Store
@@ -191,7 +191,7 @@ def names(row: JobRow) -> list[str]:
 
 def test_each_picture_of_a_batch_has_a_recipe_of_its_own(row: JobRow) -> None:
     for name, seed in zip(names(row), (5, 6, 7), strict=True):
-        texts = read_texts(with_recipe(png(("prompt", "{}")), row, name))
+        texts = read_texts(with_parameters(png(("prompt", "{}")), row, name))
         assert list(texts) == ["dream_layer", "parameters", "prompt"]
         ours = json.loads(texts[OURS])
         assert ours["kind"] == "txt2img"
@@ -202,14 +202,14 @@ def test_each_picture_of_a_batch_has_a_recipe_of_its_own(row: JobRow) -> None:
 def test_units_that_are_off_are_no_part_of_a_recipe(row: JobRow) -> None:
     units = [{"enabled": False, "input_image": "data:image/png;base64,AAAA"}, {"model": "canny"}]
     guided = replace(row, spec=replace(row.spec, parameters={**PARAMETERS, "controlnet": {"units": units}}))
-    texts = read_texts(with_recipe(png(), guided, names(row)[0]))
+    texts = read_texts(with_parameters(png(), guided, names(row)[0]))
     assert json.loads(texts[OURS])["parameters"]["controlnet"] == {"units": [{"model": "canny"}]}
 
 
 def test_without_a_request_or_without_a_png_nothing_changes(row: JobRow) -> None:
     data = png()
-    assert with_recipe(data, replace(row, spec=JobSpec()), names(row)[0]) is data
-    assert with_recipe(b"nonsense", row, names(row)[0]) == b"nonsense"
+    assert with_parameters(data, replace(row, spec=JobSpec()), names(row)[0]) is data
+    assert with_parameters(b"nonsense", row, names(row)[0]) == b"nonsense"
 
 
 @pytest.fixture
@@ -230,12 +230,12 @@ def test_files_get_their_recipe_once(row: JobRow, archive: JobFiles, tmp_path: P
     path, second = saved(tmp_path, name, png()), saved(tmp_path, other, png())
     assert archive.pictures.find(name) == path
     assert archive.pictures.finished(name) is None
-    archive.write_recipes(row, [name, other, absent])
+    archive.embed_parameters(row, [name, other, absent])
     assert archive.pictures.finished(name) == path
-    assert path.read_bytes() == with_recipe(png(), row, name)
+    assert path.read_bytes() == with_parameters(png(), row, name)
     assert json.loads(read_texts(second.read_bytes())[OURS])["parameters"]["seed"] == 6
     before = path.stat()
-    archive.write_recipes(row, [name, other])
+    archive.embed_parameters(row, [name, other])
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert len(list(path.parent.iterdir())) == 2
 
@@ -251,7 +251,7 @@ def test_what_cannot_be_written_is_logged_and_no_more(
 
     monkeypatch.setattr(Path, "replace", full)
     with caplog.at_level(logging.WARNING):
-        archive.write_recipes(row, [name])
+        archive.embed_parameters(row, [name])
     assert "the disk is full" in caplog.text
     assert path.read_bytes() == png()
     assert list(path.parent.iterdir()) == [path]
@@ -262,7 +262,7 @@ def test_a_request_that_cannot_be_written_is_logged_too(
 ) -> None:
     path = saved(tmp_path, names(row)[0], png())
     odd = replace(row, spec=replace(row.spec, parameters={"prompt": "x", "loras": [{}]}))
-    archive.write_recipes(odd, [names(row)[0]])
+    archive.embed_parameters(odd, [names(row)[0]])
     assert "has no recipe in it" in caplog.text
     assert path.read_bytes() == png()
 

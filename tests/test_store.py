@@ -90,7 +90,7 @@ def test_jobs_are_numbered_in_order_and_never_twice(store: Store) -> None:
 def test_a_job_ends_once(store: Store) -> None:
     row = add(store)
     start(store, row)
-    assert store.finish(row, "me", State.COMPLETED, images=[SAVED], notes=[("image", SAVED)])
+    assert store.finish(row, "me", State.COMPLETED, images=[SAVED], new_events=[("image", SAVED)])
     assert not store.finish(row, "me", State.FAILED, error=ERROR)
     assert not store.cancel(row.id, ERROR)
     store.requeue("me", [(row, 1)])
@@ -157,14 +157,14 @@ def test_orphans_are_adopted_once_and_in_order(store: Store, open_store: Callabl
     store.finish(rows[1], "dead", State.COMPLETED)
     successor, late = open_store(), open_store()
     successor.beat("successor")
-    assert successor.reclaim("successor", time.time() - 60) == []
-    store.leave("dead")
-    reclaimed = successor.reclaim("successor", time.time() - 60)
+    assert successor.reclaim_orphans("successor", time.time() - 60) == []
+    store.deregister("dead")
+    reclaimed = successor.reclaim_orphans("successor", time.time() - 60)
     assert [row.id for row in reclaimed] == [rows[0].id, rows[2].id, rows[3].id]
     assert [row.state for row in reclaimed] == [State.RUNNING, State.QUEUED, State.QUEUED]
     assert {row.worker for row in reclaimed} == {"successor"}
-    assert late.reclaim("late", time.time() - 60) == []
-    assert successor.reclaim("successor", time.time() - 60) == []
+    assert late.reclaim_orphans("late", time.time() - 60) == []
+    assert successor.reclaim_orphans("successor", time.time() - 60) == []
     assert not store.finish(rows[0], "dead", State.COMPLETED)
     assert store.finish(rows[0], "successor", State.COMPLETED)
 
@@ -176,9 +176,9 @@ def test_whoever_is_silent_for_too_long_is_dead(store: Store) -> None:
     silent_since = time.time()
     store.beat("alive")
     alive = add(store, "alive")
-    assert [each.id for each in store.reclaim("alive", silent_since)] == [row.id]
+    assert [each.id for each in store.reclaim_orphans("alive", silent_since)] == [row.id]
     store.beat("slow")
-    assert store.reclaim("slow", silent_since) == []
+    assert store.reclaim_orphans("slow", silent_since) == []
     assert store.unfinished([row.id, alive.id], "alive") == {row.id, alive.id}
 
 
@@ -190,9 +190,9 @@ def test_a_heartbeat_ahead_of_now_is_no_sign_of_life(store: Store, monkeypatch: 
             clock.setattr(time, "time", lambda ahead=ahead: now() + ahead)
             store.beat(worker)
             rows[worker] = add(store, worker)
-    reclaimed = store.reclaim("new worker", time.time() - 8)
+    reclaimed = store.reclaim_orphans("new worker", time.time() - 8)
     assert [row.id for row in reclaimed] == [rows["killed before the clock was set back"].id]
-    assert store.reclaim("new worker", time.time() - 8) == []
+    assert store.reclaim_orphans("new worker", time.time() - 8) == []
 
 
 def test_many_heirs_at_once_adopt_each_job_once(store: Store, open_store: Callable[[], Store]) -> None:
@@ -203,7 +203,7 @@ def test_many_heirs_at_once_adopt_each_job_once(store: Store, open_store: Callab
     def reclaim(index: int) -> list[str]:
         heirs[index].beat(f"successor {index}")
         at_once.wait()
-        return [row.id for row in heirs[index].reclaim(f"successor {index}", time.time() - 60)]
+        return [row.id for row in heirs[index].reclaim_orphans(f"successor {index}", time.time() - 60)]
 
     with ThreadPoolExecutor(len(heirs)) as pool:
         reclaimed = list(pool.map(reclaim, range(len(heirs))))

@@ -190,11 +190,11 @@ PendingEvent = tuple[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class JobUpdate:
-    """What happened to a job since the last report: when it started (None: nothing new), and events in order."""
+    """What happened to a job since the last update: when it started (None: nothing new), and events in order."""
 
     job_id: str
     started: float | None
-    notes: Sequence[PendingEvent]
+    events: Sequence[PendingEvent]
 
 
 _unfinished = jobs.c.state.in_(UNFINISHED)
@@ -211,8 +211,8 @@ MOVE = jobs.update().where(
 )
 END = jobs.update().where(jobs.c.id == sa.bindparam("the_id"), _unfinished)
 
-TELL = events.insert()
-TOLD = (
+ADD_EVENTS = events.insert()
+EVENTS_AFTER = (
     sa.select(events)
     .where(events.c.job_id == sa.bindparam("the_id"), events.c.number > sa.bindparam("the_number"))
     .order_by(events.c.number)
@@ -224,7 +224,9 @@ NEWEST_PROGRESS = (
     .order_by(events.c.number.desc())
     .limit(1)
 )
-UNTELL = events.delete().where(events.c.job_id == sa.bindparam("the_id"), events.c.name == sa.bindparam("the_name"))
+REMOVE_EVENTS = events.delete().where(
+    events.c.job_id == sa.bindparam("the_id"), events.c.name == sa.bindparam("the_name")
+)
 
 BEAT = workers.update().where(workers.c.id == sa.bindparam("the_worker"))
 

@@ -8,43 +8,43 @@ import time
 
 from shared.engine.client import EngineClient
 from shared.errors import DreamLayerError, EngineError, EngineRejected, EngineUnavailable, StorageFailed
-from shared.jobs.tracked import TrackedJob
+from shared.jobs.tracked import Phase, TrackedJob
 from shared.jobs.uploads import Uploads
 
 log = logging.getLogger(__name__)
 
 
-def send(each: TrackedJob, engine: EngineClient, uploads: Uploads, client_id: str) -> DreamLayerError | None:
+def send(job: TrackedJob, engine: EngineClient, uploads: Uploads, client_id: str) -> DreamLayerError | None:
     """Gives a job and its uploads to the engine, whose websocket `client_id` is to hear of it.
 
     Returns the error if it cannot be drawn, whatever the reason. If the engine is away the job stays unsent, or, when
     that is not sure, counts as sent. Raises EngineError if it could not be found out whether the engine has it.
     """
-    spec = each.row.spec
+    spec = job.row.spec
     try:
         for name, folder in spec.uploads.items():
             # Without a folder it is only kept, as it was sent.
             if folder is not None:
                 engine.upload(name, uploads.read(name), folder)
-        each.client_id = client_id
+        job.client_id = client_id
         # From here on it counts as sent: an answer that is lost is no job that is lost.
-        each.sent = time.monotonic()
+        job.phase, job.sent_at = Phase.SENT, time.monotonic()
         extra = {"preview_method": "auto"} if spec.previews else None
         # Two items of its queue that are equal in number and id end ComfyUI's worker, so none ever are, even if a job
         # should be sent twice: by a process that was thought dead, and by its new worker.
-        number = each.row.number + random.random() / 2
-        engine.submit(each.row.id, spec.graph, client_id, number, extra)
-        each.acknowledged = True
+        number = job.row.number + random.random() / 2
+        engine.submit(job.row.id, spec.graph, client_id, number, extra)
+        job.acknowledged = True
     except EngineUnavailable as error:
         if not error.reached:
-            each.sent = None
-        log.info("the engine is away; job %s waits for it", each.row.id)
+            job.phase = Phase.WAITING
+        log.info("the engine is away; job %s waits for it", job.row.id)
     except (EngineError, StorageFailed) as error:
-        if not _taken(engine, each.row.id, error):
+        if not _taken(engine, job.row.id, error):
             return error
     except Exception:
         # Whatever it is, it will not go better another time, and the others would wait behind it for ever.
-        log.exception("job %s cannot be sent", each.row.id)
+        log.exception("job %s cannot be sent", job.row.id)
         return DreamLayerError("the job could not be handed to the engine", hint="the log of the service says why")
     return None
 

@@ -83,11 +83,11 @@ class JobFiles:
         except StorageFailed as error:
             log.warning("uploads of a job that was not accepted stay: %s", error)
 
-    def write_recipes(self, row: JobRow, names: Iterable[str]) -> None:
+    def embed_parameters(self, row: JobRow, names: Iterable[str]) -> None:
         """Puts the recipe into each of a job's pictures that are here. What fails is only logged."""
         for name in names:
             try:
-                self.pictures.write_recipe(row, name)
+                self.pictures.embed_parameters(row, name)
             except (OSError, ValueError, TypeError, LookupError) as error:
                 log.warning("%s has no recipe in it: %s", name, error)
 

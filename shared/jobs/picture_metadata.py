@@ -17,7 +17,7 @@ OURS, THEIRS = "dream_layer", "parameters"
 GENERATIONS = ("txt2img", "img2img")
 
 
-def with_recipe(png: bytes, row: JobRow, filename: str) -> bytes:
+def with_parameters(png: bytes, row: JobRow, filename: str) -> bytes:
     """The job's picture of that name with its recipe; as it is if there is none, or if it is no whole PNG."""
     parameters = picture_parameters(row, filename)
     if parameters is None:

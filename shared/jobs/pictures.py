@@ -14,7 +14,7 @@ from shared.files import lies_within
 from shared.images.png import has_text, read_size
 from shared.jobs.database import JobRow
 from shared.jobs.names import locate, save_prefixes
-from shared.jobs.picture_metadata import OURS, picture_parameters, with_recipe
+from shared.jobs.picture_metadata import OURS, picture_parameters, with_parameters
 
 # Bytes in which a recipe begins, if there is one.
 HEAD = 256
@@ -55,17 +55,17 @@ class Pictures:
     def finished(self, name: str) -> Path | None:
         """The file of a picture of ours, if it is here with its recipe."""
         path = self.find(name)
-        return path if path is not None and _has_recipe(path) else None
+        return path if path is not None and _has_parameters(path) else None
 
-    def write_recipe(self, row: JobRow, name: str) -> None:
+    def embed_parameters(self, row: JobRow, name: str) -> None:
         """Puts the recipe into a job's picture, if its file is here without; whole or not at all. Raises OSError."""
         if picture_parameters(row, name) is None:
             return
         path = self.find(name)
-        if path is None or _has_recipe(path):
+        if path is None or _has_parameters(path):
             return
         before = path.read_bytes()
-        after = with_recipe(before, row, name)
+        after = with_parameters(before, row, name)
         if after is before:
             return
         aside = path.with_name(f".{uuid.uuid4().hex}.part")
@@ -109,6 +109,6 @@ class Pictures:
         return (*self._chosen(), self._output_dir)
 
 
-def _has_recipe(path: Path) -> bool:
+def _has_parameters(path: Path) -> bool:
     with path.open("rb") as file:
         return has_text(file.read(HEAD), OURS)

@@ -1,8 +1,8 @@
-"""Runs the jobs of one process: sends them to the engine, follows them to their end, survives every death on the way.
+"""Runs the jobs of one process: sends them to the engine, tracks them to their end, and recovers from every crash.
 
-One thread follows all of them, however many requests wait. The engine's queue and history decide; its websocket only
-says where to look first. A job that the engine lost is sent again under the same id; one that was being drawn when the
-engine died, for the third time, is given up, so that it cannot take the others with it.
+One thread tracks all jobs, however many requests wait. The engine's queue and history are authoritative; its websocket
+only says where to look first. A job that the engine lost is sent again under the same id. A job that was running when
+the engine crashed for the third time fails, so that it cannot take the others with it.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from shared.jobs.dispatch import send
 from shared.jobs.files import JobFiles
 from shared.jobs.notify import JobNotifier
 from shared.jobs.store import Store
-from shared.jobs.tracked import ActiveJobs, TrackedJob, saved
+from shared.jobs.tracked import ActiveJobs, Phase, TrackedJob, stored_image
 
 log = logging.getLogger(__name__)
 
-# All in seconds. Between two looks at the engine's queue: while its websocket says when to look, and while it does not.
+# All in seconds. Between two reconciliations with the engine's queue, with and without its websocket.
 RECONCILE_CONNECTED = 1.0
 RECONCILE_DISCONNECTED = 0.2
-# Between two reports of progress.
+# Between two writes of progress.
 REPORT_INTERVAL = 0.2
-# Between two heartbeats, and of a silence after which a process counts as dead.
+# Between two heartbeats, and how old one may be before its worker counts as dead.
 HEARTBEAT_INTERVAL = 1.0
 STALE_AFTER = 8.0
-# Between two looks at what finished jobs leave in the engine's memory.
+# Between two purges of the engine's history.
 PURGE_INTERVAL = 1.0
-# Between two looks for what is past its time.
+# Between two looks for finished jobs that are past their retention.
 EXPIRE_INTERVAL = 30.0
 # Of a process's life, before anything is too old for it: a machine may start with a wrong clock, and mends it soon.
 SETTLED = 60.0
@@ -46,7 +46,7 @@ MAX_CRASHES = 3
 
 
 class JobRunner:
-    """The jobs of one process. Safe to share between threads; nothing is followed before `start`."""
+    """The jobs of one process. Safe to share between threads; no job is tracked before `start`."""
 
     def __init__(self, store: Store, engine: EngineClient, files: JobFiles) -> None:
         self.worker = str(uuid.uuid4())
@@ -58,74 +58,75 @@ class JobRunner:
         self._listener = Listener(engine.address, self._events.put, engine.access)
         self._active_jobs = ActiveJobs()
         self._purgeable: list[str] = []
-        self._beating = threading.Lock()
+        self._heartbeat_lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stopping = False
-        self._reconciled = self._reported = self._tidied = self._expired = 0.0
-        # By the wall clock, for other processes compare it with theirs.
-        self._beaten = self._looked = 0.0
-        self._adopt_from = 0.0
-        # When the engine last told its queue, on the monotonic clock.
-        self._told = 0.0
-        # Whether it then ran what is no job of ours: another service's, a stranger's, or one that was cancelled.
+        # When each of these was last done, on the monotonic clock.
+        self._reconciled_at = self._reported_at = self._purged_at = self._expired_at = 0.0
+        # By the wall clock, which other processes compare with theirs.
+        self._heartbeat_at = self._orphans_checked_at = 0.0
+        self._reclaim_from = 0.0
+        # When the engine last answered what is in its queue, on the monotonic clock.
+        self._queue_seen_at = 0.0
+        # Whether it was then running something else: another service's job, a foreign prompt, or a cancelled job.
         self._others_ran = False
-        self._trouble = ""
-        self._begun, self._begun_at = time.monotonic(), time.time()
-        # How far the wall clock is ahead of the monotonic one, and when on that it was seen to be set.
-        self._ahead, self._clock_set = self._begun_at - self._begun, 0.0
+        self._last_trouble = ""
+        self._started, self._started_at = time.monotonic(), time.time()
+        # How far the wall clock is ahead of the monotonic one, and when, on that, it was last seen to be set.
+        self._clock_offset, self._clock_set_at = self._started_at - self._started, 0.0
 
     def start(self) -> None:
-        """Starts following, and reclaims what dead processes left behind."""
+        """Starts the thread, which also reclaims the jobs of dead workers."""
         self._listener.start()
-        self._thread = threading.Thread(target=self._work, name="runner", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="job-runner", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Stops following. What is unfinished goes on in the engine, and is for others to reclaim."""
+        """Stops the thread. Unfinished jobs go on in the engine, and other workers reclaim them."""
         self._stopping = True
-        self._events.put(None)
+        self._wake()
         # Ctrl-C may have come before it was started.
         if self._thread is not None and self._thread.is_alive():
             self._thread.join(timeout=5)
         self._listener.stop()
-        # Whoever reclaims what is left asks the engine for it: by then it must have all that was sent.
+        # Whoever reclaims a job asks the engine for it, so the engine must have all that was sent by then.
         self._active_jobs.close(patience=5)
-        # A cancelled job is finished, so nobody reclaims it: the engine would draw it to its end.
-        for each in self._active_jobs.in_order():
-            if each.cancel_requested and not self._cancel_in_engine(each.row.id):
+        # A cancelled job is finished, so nobody reclaims it, and the engine would run it to its end.
+        for job in self._active_jobs.in_order():
+            if job.cancel_requested and not self._cancel_in_engine(job.row.id):
                 break
         try:
-            with self._beating:
-                self._store.leave(self.worker)
+            with self._heartbeat_lock:
+                self._store.deregister(self.worker)
         except StorageFailed as error:
-            log.info("could not sign off: %s", error)
+            log.info("could not deregister this worker: %s", error)
 
-    def submit(self, job: NewJob, uploads: Mapping[str, bytes], limit: int) -> tuple[JobRow, bool]:
-        """Accepts a job: a row first, then the engine. An engine that is away gets it when it is back.
+    def submit(self, new_job: NewJob, uploads: Mapping[str, bytes], limit: int) -> tuple[JobRow, bool]:
+        """Accepts a job: writes its row first, then sends it. While the engine is away, the job waits for it.
 
-        `uploads` are the pictures that its `spec` names. Returns the row, and whether it is new: it is not if its
-        idempotency key was used before. Raises QueueFull if `limit` jobs are unfinished. A job that the engine refuses
-        has failed when this returns.
+        `uploads` are the contents of the uploads that its spec names. Returns the row, and whether it is new: it is not
+        if its idempotency key was used before. Raises QueueFull if `limit` jobs are unfinished. A job that the engine
+        rejects has failed when this returns.
         """
         self._beat()
         try:
             self._files.keep(uploads)
-            row, new = self._store.add(job, self.worker, limit)
+            row, is_new = self._store.add(new_job, self.worker, limit)
         except (QueueFull, StorageFailed):
-            # There may be none to whom they are of use, and little room.
+            # No other job may need them, and there may be little room on the disk.
             self._files.drop(uploads)
             raise
-        if not new:
+        if not is_new:
             return row, False
-        # A job with the same picture may have been removed, with its files, before this one was written down.
+        # Deleting another job with the same upload may have removed the file before this row was written.
         self._files.keep(uploads)
-        each = TrackedJob(row)
-        # Known before the engine can tell of it.
-        if self._active_jobs.add(each):
+        job = TrackedJob(row)
+        # Tracked before it is sent, so that no event of it is missed.
+        if self._active_jobs.add(job):
             try:
-                self._send(each)
+                self._send(job)
             except (EngineError, StorageFailed) as error:
-                # It is accepted all the same: the thread finds out what became of it.
+                # The job is accepted all the same; the thread finds out what became of it.
                 log.warning("sending job %s: %s", row.id, error)
         return row, True
 
@@ -134,18 +135,18 @@ class JobRunner:
         if not self._store.cancel(job_id, Cancelled("the job was cancelled", job_id=job_id).as_dict()):
             return False
         self.notifier.notify(job_id)
-        each = self._active_jobs.get(job_id)
-        if each is not None:
-            # The thread tells the engine, at once, and until it has let go.
-            self._request_cancel(each)
-            self._events.put(None)
+        job = self._active_jobs.get(job_id)
+        if job is not None:
+            # The thread cancels it in the engine, again and again until the engine has let go of it.
+            self._request_cancel(job)
+            self._wake()
             return True
-        # Another process will find out within a second; the engine need not go on for so long.
+        # The worker that runs it notices within a second; cancelling here saves the engine that second.
         self._cancel_in_engine(job_id)
         return True
 
     def _cancel_in_engine(self, job_id: str) -> bool:
-        """Whether the engine could be told."""
+        """Whether the engine received the cancellation."""
         try:
             self._engine.cancel(job_id)
         except EngineError as error:
@@ -153,25 +154,29 @@ class JobRunner:
             return False
         return True
 
+    def _wake(self) -> None:
+        """Makes the thread go through its loop at once."""
+        self._events.put(None)
+
     def _work(self) -> None:
         while not self._stopping:
             try:
                 self._handle_events(self._drain_events())
                 self._tick()
-                self._trouble = ""
+                self._last_trouble = ""
             except (EngineError, StorageFailed) as error:
-                # Said once, not in each of the many rounds that a trouble lasts.
-                if error.message != self._trouble:
-                    self._trouble = error.message
-                    log.warning("%s; jobs wait until this is mended", error.message)
+                # Logged once, not in each of the many rounds for which it lasts.
+                if error.message != self._last_trouble:
+                    self._last_trouble = error.message
+                    log.warning("%s; jobs wait until this is fixed", error.message)
                 time.sleep(RECONCILE_DISCONNECTED)
             except Exception:
-                # Whatever it is, a thread that died would be a service that takes jobs and never ends one.
-                log.exception("a round of following jobs failed; the next one goes on")
+                # A service whose thread is dead would accept jobs and never finish one.
+                log.exception("a round of the job runner failed; the next one goes on")
                 time.sleep(RECONCILE_CONNECTED)
 
     def _drain_events(self) -> list[EngineEvent]:
-        """All events that came; waits a moment if there are none."""
+        """All events that have come; waits a moment if there are none."""
         events = []
         try:
             event = self._events.get(timeout=REPORT_INTERVAL if self._active_jobs else HEARTBEAT_INTERVAL)
@@ -185,267 +190,281 @@ class JobRunner:
     def _handle_events(self, events: Sequence[EngineEvent]) -> None:
         for event in events:
             if isinstance(event, Connection):
-                self._reconciled = 0.0
+                self._reconcile_soon()
                 continue
-            each = self._active_jobs.get(event.job_id)
-            if each is None:
+            job = self._active_jobs.get(event.job_id)
+            if job is None:
                 continue
             if not isinstance(event, JobEnded):
-                each.observe(event)
+                job.observe(event)
             elif (outcome := self._engine.outcome(event.job_id)) is not None:
-                self._handle_outcome(each, outcome)
+                self._handle_outcome(job, outcome)
             else:
-                self._reconciled = 0.0
+                self._reconcile_soon()
 
     def _tick(self) -> None:
-        """What is due by the clock: news for the table, the heartbeat, orphans, a look at the engine's queue."""
+        """Does what is due by the clock."""
         now, wall = time.monotonic(), time.time()
-        self._look_at_clock(now, wall)
-        if now - self._reported >= REPORT_INTERVAL:
-            self._reported = now
+        self._check_clock(now, wall)
+        if now - self._reported_at >= REPORT_INTERVAL:
+            self._reported_at = now
             self._report()
         if self._active_jobs:
             self._beat()
-        if abs(wall - self._looked) > STALE_AFTER / 2:
-            # If this process did not get to look for so long, the machine slept, and the others are as late.
-            self._adopt_from = wall + (STALE_AFTER if self._looked else 0.0)
-        if abs(wall - self._looked) >= HEARTBEAT_INTERVAL:
-            self._looked = wall
-            # Who is about to end leaves them to whoever comes next.
-            if wall >= self._adopt_from and not self._stopping:
-                self._adopt(wall - STALE_AFTER)
-        if self._active_jobs and now - self._reconciled >= self._pause():
-            self._reconciled = now
+        self._reclaim_orphans(wall)
+        if self._active_jobs and now - self._reconciled_at >= self._reconcile_interval():
+            self._reconciled_at = now
             self._reconcile()
         self._dispatch()
-        if self._purgeable and now - self._tidied >= PURGE_INTERVAL:
-            self._tidied = now
+        if self._purgeable and now - self._purged_at >= PURGE_INTERVAL:
+            self._purged_at = now
             self._purge_history()
-        if now - self._expired >= EXPIRE_INTERVAL:
-            self._expired = now
+        if now - self._expired_at >= EXPIRE_INTERVAL:
+            self._expired_at = now
             self._store.refill()
-            self._files.expire(self._trusted(now, wall))
+            self._files.expire(self._steady_time(now, wall))
 
-    def _look_at_clock(self, now: float, wall: float) -> None:
-        """Finds out whether the wall clock was set, or the machine slept."""
-        if abs(wall - now - self._ahead) > CLOCK_SET:
-            self._ahead = wall - now
-            self._clock_set = now
+    def _check_clock(self, now: float, wall: float) -> None:
+        """Notices that the wall clock was set, or that the machine slept."""
+        if abs(wall - now - self._clock_offset) > CLOCK_SET:
+            self._clock_offset = wall - now
+            self._clock_set_at = now
 
-    def _trusted(self, now: float, wall: float) -> float | None:
-        """The time by which things become old: it does not jump ahead. None while the clock may still be wrong."""
-        if now - self._begun < SETTLED:
+    def _steady_time(self, now: float, wall: float) -> float | None:
+        """The time by which jobs expire, which does not jump ahead; None while the clock may still be wrong."""
+        if now - self._started < SETTLED:
             return None
-        return min(wall, self._begun_at + now - self._begun)
+        return min(wall, self._started_at + now - self._started)
 
     def _beat(self) -> None:
-        # Who comes second waits: a job must not be accepted under a heartbeat that is not written yet.
-        with self._beating:
-            if abs(time.time() - self._beaten) >= HEARTBEAT_INTERVAL and not self._stopping:
+        # A second caller waits here: no job may be accepted under a heartbeat that is not written yet.
+        with self._heartbeat_lock:
+            if abs(time.time() - self._heartbeat_at) >= HEARTBEAT_INTERVAL and not self._stopping:
                 self._store.beat(self.worker)
-                self._beaten = time.time()
+                self._heartbeat_at = time.time()
 
-    def _pause(self) -> float:
-        """Events tell of most jobs; of those sent under another connection, or cancel_requested, only asking does."""
-        if not self._listener.connected:
-            return RECONCILE_DISCONNECTED
-        heard = self._listener.client_id
-        unheard = any(
-            each.cancel_requested or (each.sent is not None and each.client_id != heard)
-            for each in self._active_jobs.in_order()
-        )
-        return RECONCILE_DISCONNECTED if unheard else RECONCILE_CONNECTED
-
-    def _report(self) -> None:
-        active = self._active_jobs.in_order()
-        news = [
-            (each, report) for each in active if not each.cancel_requested and (report := each.report()) is not None
-        ]
-        if news:
-            self._store.save(self.worker, [report for _, report in news])
-        for each, _ in news:
-            each.reported()
-            self.notifier.notify(each.row.id)
-
-    def _adopt(self, stale_before: float) -> None:
-        for row in self._store.reclaim(self.worker, stale_before):
-            log.info("job %s is reclaimed from a service that is detached", row.id)
-            # It may stand in the engine's queue: the survey finds out, and sends it if not.
-            each = TrackedJob(row, sent=0.0, crashes=row.attempts)
-            each.running = row.state is State.RUNNING
+    def _reclaim_orphans(self, wall: float) -> None:
+        """Takes over the unfinished jobs of dead workers, at `wall` in seconds since 1970."""
+        since = abs(wall - self._orphans_checked_at)
+        if since > STALE_AFTER / 2:
+            # This process could not look for so long, so the machine slept, and the other workers are late as well.
+            self._reclaim_from = wall + (STALE_AFTER if self._orphans_checked_at else 0.0)
+        if since < HEARTBEAT_INTERVAL:
+            return
+        self._orphans_checked_at = wall
+        # A worker that is stopping leaves them to others.
+        if wall < self._reclaim_from or self._stopping:
+            return
+        for row in self._store.reclaim_orphans(self.worker, wall - STALE_AFTER):
+            log.info("job %s is reclaimed from a worker that is gone", row.id)
+            # The engine may have it: reconciling finds out, and sends it if not.
+            job = TrackedJob(row, phase=Phase.SENT, crashes=row.attempts)
+            if row.state is State.RUNNING:
+                job.phase = Phase.RUNNING
             for event in self._store.events(row.id, 0):
                 if event.name == "queued":
-                    each.reported_images.clear()
+                    job.reported_images.clear()
                 elif event.name == "image":
-                    each.reported_images.add(event.data["filename"])
-            self._active_jobs.reclaim(each)
-            self._reconciled = 0.0
+                    job.reported_images.add(event.data["filename"])
+            self._active_jobs.add_sent(job)
+            self._reconcile_soon()
+
+    def _reconcile_soon(self) -> None:
+        self._reconciled_at = 0.0
+
+    def _reconcile_interval(self) -> float:
+        """Events report most jobs. Jobs sent over another connection, and cancelled ones, are found by asking only."""
+        if not self._listener.connected:
+            return RECONCILE_DISCONNECTED
+        ours = self._listener.client_id
+        unreported = any(
+            job.cancel_requested or (job.phase is not Phase.WAITING and job.client_id != ours)
+            for job in self._active_jobs.in_order()
+        )
+        return RECONCILE_DISCONNECTED if unreported else RECONCILE_CONNECTED
+
+    def _report(self) -> None:
+        """Writes down what events said, and notifies those who wait."""
+        jobs = [job for job in self._active_jobs.in_order() if not job.cancel_requested]
+        updates = [(job, update) for job in jobs if (update := job.update()) is not None]
+        if updates:
+            self._store.save(self.worker, [update for _, update in updates])
+        for job, _ in updates:
+            job.clear_update()
+            self.notifier.notify(job.row.id)
 
     def _reconcile(self) -> None:
-        """Every active job is in the engine's queue, or in its history, or lost, or still to be sent."""
+        """Compares the active jobs with the engine: each is in its queue, in its history, lost, or still to be sent."""
         active = self._active_jobs.in_order()
-        ours = self._store.unfinished([each.row.id for each in active], self.worker)
-        for each in active:
-            if each.row.id not in ours:
-                self._release(each)
-        # What is still being sent may get there just after the answer: it is looked for next time.
-        sent = [each for each in active if not (each.detached or each.sending or each.sent is None)]
-        asked = time.monotonic()
+        ours = self._store.unfinished([job.row.id for job in active], self.worker)
+        for job in active:
+            if job.row.id not in ours:
+                self._release(job)
+        # A job that is being sent may arrive just after the answer: the next reconciliation looks for it.
+        sent = [job for job in active if job.phase in (Phase.SENT, Phase.RUNNING) and not job.sending]
+        asked_at = time.monotonic()
         running, pending = self._engine.queue()
         lost = []
-        for each in sent:
-            job_id = each.row.id
+        for job in sent:
+            job_id = job.row.id
             if job_id in running or job_id in pending:
-                if each.cancel_requested:
+                if job.cancel_requested:
                     self._engine.cancel(job_id)
                 elif job_id in running:
-                    each.start()
+                    job.start()
             elif (outcome := self._engine.outcome(job_id)) is not None:
-                self._handle_outcome(each, outcome)
-            elif each.cancel_requested:
-                self._untrack(each)
+                self._handle_outcome(job, outcome)
+            elif job.cancel_requested:
+                self._untrack(job)
             else:
-                lost.append(each)
+                lost.append(job)
         self._recover(lost)
-        self._told = asked
-        self._others_ran = bool(running - {each.row.id for each in active if not each.cancel_requested})
+        self._queue_seen_at = asked_at
+        self._others_ran = bool(running - {job.row.id for job in active if not job.cancel_requested})
 
     def _recover(self, lost: Sequence[TrackedJob]) -> None:
-        """The engine knows nothing of these jobs that it had, in their order: it died, or was emptied by hand."""
+        """Handles jobs that the engine had and no longer has, in their order: it crashed, or its queue was cleared."""
         suspects = self._suspects(lost)
-        crashes = [(each, each.crashes + (each in suspects)) for each in lost]
-        again = [(each, count) for each, count in crashes if count < MAX_CRASHES]
-        # All in one transaction: if it fails, all of them are found lost once more, and nobody new is suspected.
-        ours = self._store.requeue(self.worker, [(each.row, count) for each, count in again]) if again else set()
-        for each, count in again:
-            if each.row.id not in ours:
-                self._release(each)
+        crashes = [(job, job.crashes + (job in suspects)) for job in lost]
+        again = [(job, count) for job, count in crashes if count < MAX_CRASHES]
+        # In one transaction: if it fails, all of them are found lost once more, and the suspects are the same.
+        ours = self._store.requeue(self.worker, [(job.row, count) for job, count in again]) if again else set()
+        for job, count in again:
+            if job.row.id not in ours:
+                self._release(job)
                 continue
-            log.warning("the engine lost job %s, it is sent again", each.row.id)
-            each.lose(count)
-            # What it saved before would lie beside what it saves again.
-            self._files.remove_pictures(each.row)
-            self.notifier.notify(each.row.id)
-        for each, count in crashes:
+            log.warning("the engine lost job %s, which is sent again", job.row.id)
+            job.reset(count)
+            # The next attempt saves its pictures again, beside these.
+            self._files.remove_pictures(job.row)
+            self.notifier.notify(job.row.id)
+        for job, count in crashes:
             if count >= MAX_CRASHES:
-                self._finish(each, State.FAILED, error=_quarantined(each.row.id))
+                self._finish(job, State.FAILED, error=_quarantined(job.row.id))
 
     def _suspects(self, lost: Sequence[TrackedJob]) -> list[TrackedJob]:
-        """Of which of these jobs the engine may have died.
+        """The jobs that the engine may have crashed of.
 
-        Whoever was being drawn is under suspicion; if nobody was seen to be, the first in line was about to, unless the
-        engine was busy with something else. What was reclaimed is not: then its service died too, and that is not a
-        job's doing. Nor is it that somebody ended the engine.
+        These are the jobs that were running. If none was seen to run, it is the first in line, unless the engine was
+        busy with something else. A reclaimed job is not suspected, since its service died as well; nor is any job if
+        somebody stopped the engine.
         """
-        # By a clock that was set since, it is not known what else happened at that time.
-        seen = [each for each in lost if each.acknowledged and max(self._told, each.sent or 0.0) > self._clock_set]
-        acknowledged = [each for each in seen if not self._store.engine_stopped_since(self._last_seen(each))]
-        drawn = [each for each in acknowledged if each.running]
-        if drawn or self._others_ran:
-            return drawn
-        return [each for each in acknowledged[:1] if self._was_first(each)]
+        # When the clock was set since a job was last seen, nobody knows what else happened at that time.
+        known = [job for job in lost if job.acknowledged and max(self._queue_seen_at, job.sent_at) > self._clock_set_at]
+        possible = [job for job in known if not self._store.engine_stopped_since(self._last_seen(job))]
+        running = [job for job in possible if job.phase is Phase.RUNNING]
+        if running or self._others_ran:
+            return running
+        return [job for job in possible[:1] if self._was_first(job)]
 
-    def _was_first(self, each: TrackedJob) -> bool:
-        """Whether no job of any service stood in front of this one, since it was sent or last seen in the queue."""
-        return not self._store.stood_in_front(each.row.number, self._last_seen(each))
+    def _was_first(self, job: TrackedJob) -> bool:
+        """Whether no job of any service was in front of this one since it was sent or last seen in the queue."""
+        return not self._store.stood_in_front(job.row.number, self._last_seen(job))
 
-    def _last_seen(self, each: TrackedJob) -> float:
+    def _last_seen(self, job: TrackedJob) -> float:
         """When a job was sent or last seen in the engine's queue, in seconds since 1970."""
-        return time.time() - (time.monotonic() - max(self._told, each.sent or 0.0))
+        return time.time() - (time.monotonic() - max(self._queue_seen_at, job.sent_at))
 
     def _dispatch(self) -> None:
-        """Sends what waits, in order, as far as the window allows; no more of it if the engine is away."""
-        while (each := self._active_jobs.next_to_send()) is not None:
-            self._send(each)
-            if each.waits:
+        """Sends waiting jobs in order, as far as the window allows; stops when the engine is away."""
+        while (job := self._active_jobs.next_to_send()) is not None:
+            self._send(job)
+            if job.waits:
                 return
 
-    def _send(self, each: TrackedJob) -> None:
-        """Gives a job to the engine; it has failed if that cannot draw it."""
+    def _send(self, job: TrackedJob) -> None:
+        """Sends a job to the engine; the job fails if the engine cannot run it."""
         try:
-            error = send(each, self._engine, self._files.uploads, self._listener.client_id)
+            error = send(job, self._engine, self._files.uploads, self._listener.client_id)
             if error is not None:
-                log.warning("job %s could not be sent: %s", each.row.id, error)
-                self._finish(each, State.FAILED, error=error)
-                self._purgeable.append(each.row.id)
+                log.warning("job %s could not be sent: %s", job.row.id, error)
+                self._finish(job, State.FAILED, error=error)
+                self._purgeable.append(job.row.id)
         finally:
-            each.sending = False
+            job.sending = False
 
-    def _handle_outcome(self, each: TrackedJob, outcome: Outcome) -> None:
-        """The engine is done with a job, and its history says how."""
-        told = True
-        if each.cancel_requested:
-            self._untrack(each)
+    def _handle_outcome(self, job: TrackedJob, outcome: Outcome) -> None:
+        """Ends a job as the engine's history says."""
+        written = True
+        if job.cancel_requested:
+            self._untrack(job)
         elif outcome.error is None:
-            # What PreviewImage shows lies elsewhere, and is no result.
+            # Pictures of PreviewImage lie elsewhere, and are no result.
             images = [image for image in outcome.images if image.type == "output"]
-            # Before the end is told: who then comes for a file finds it as it stays.
-            self._files.write_recipes(each.row, [image.filename for image in images])
-            told = self._finish(each, State.COMPLETED, images=images, started=outcome.started)
+            # Before the end is notified: the files do not change after that.
+            self._files.embed_parameters(job.row, [image.filename for image in images])
+            written = self._finish(job, State.COMPLETED, images=images, started=outcome.started)
         else:
-            told = self._finish(each, State.FAILED, error=outcome.error, started=outcome.started)
-        if told:
-            # Only now: until its end is written down, the engine is to remember it.
-            self._purgeable.append(each.row.id)
+            written = self._finish(job, State.FAILED, error=outcome.error, started=outcome.started)
+        if written:
+            # Only now: the engine's history must have the job until its end is written down.
+            self._purgeable.append(job.row.id)
 
-    def _release(self, each: TrackedJob) -> None:
-        """The job was ended by another process: cancelled, or reclaimed while this one was thought dead."""
-        if self._store.state(each.row.id) is State.CANCELLED:
-            self._request_cancel(each)
+    def _release(self, job: TrackedJob) -> None:
+        """Handles a job that another process ended: cancelled it, or reclaimed it because this one seemed dead."""
+        if self._store.state(job.row.id) is State.CANCELLED:
+            self._request_cancel(job)
         else:
-            self._untrack(each)
+            self._untrack(job)
 
-    def _request_cancel(self, each: TrackedJob) -> None:
-        """It is cancelled, and kept in mind until it has left the engine."""
-        each.cancel_requested = True
-        self._reconciled = 0.0
-        if each.sent is None and not each.sending:
-            self._untrack(each)
+    def _request_cancel(self, job: TrackedJob) -> None:
+        """Marks a job as cancelled; it stays tracked until the engine has let go of it."""
+        job.cancel_requested = True
+        self._reconcile_soon()
+        if job.phase is Phase.WAITING and not job.sending:
+            self._untrack(job)
 
     def _finish(
         self,
-        each: TrackedJob,
+        job: TrackedJob,
         state: State,
         *,
         images: Sequence[SavedImage] = (),
         error: DreamLayerError | None = None,
         started: float | None = None,
     ) -> bool:
-        """Writes the end down and follows the job no more; False if it is another process's to end."""
-        job_id = each.row.id
-        told = None
+        """Writes the end of a job and stops tracking it; False if another process is to end it."""
+        job_id = job.row.id
+        body = None
         if error is not None:
             error.details.setdefault("job_id", job_id)
-            told = error.as_dict()
-        notes, kept = each.final_events(images), [saved(image) for image in images]
-        row = self._store.finish(each.row, self.worker, state, images=kept, error=told, started=started, notes=notes)
+            body = error.as_dict()
+        row = self._store.finish(
+            job.row,
+            self.worker,
+            state,
+            images=[stored_image(image) for image in images],
+            error=body,
+            started=started,
+            new_events=job.final_events(images),
+        )
         if row is not None:
-            log.info("job %s %s, %d pictures", job_id, state.value, len(kept))
-            each.row = row
-            self._untrack(each)
+            log.info("job %s %s, %d pictures", job_id, state.value, len(images))
+            job.row = row
+            self._untrack(job)
             return True
         state_now = self._store.state(job_id)
-        each.cancel_requested = state_now is State.CANCELLED
-        self._untrack(each)
+        job.cancel_requested = state_now is State.CANCELLED
+        self._untrack(job)
         return state_now is None or state_now.finished
 
-    def _untrack(self, each: TrackedJob) -> None:
-        """It is followed no more."""
-        room = self._active_jobs.leave(each)
-        if each.cancel_requested:
-            self._files.remove_pictures(each.row)
-        self.notifier.notify(each.row.id, each.row if each.row.state.finished else None)
-        if room:
-            # The thread shall look at once.
-            self._events.put(None)
+    def _untrack(self, job: TrackedJob) -> None:
+        """Stops tracking a job, and notifies those who wait for it."""
+        was_full = self._active_jobs.remove(job)
+        if job.cancel_requested:
+            self._files.remove_pictures(job.row)
+        self.notifier.notify(job.row.id, job.row if job.row.state.finished else None)
+        if was_full:
+            # Another job may be waiting for the place in the window.
+            self._wake()
 
     def _purge_history(self) -> None:
-        """Takes finished jobs out of the engine's history, which is held in memory."""
-        spent, self._purgeable = self._purgeable, []
+        """Removes finished jobs from the engine's history, which the engine holds in memory."""
+        finished, self._purgeable = self._purgeable, []
         try:
-            self._engine.forget(spent)
+            self._engine.forget(finished)
         except EngineError as error:
-            log.info("could not clear %d jobs from the engine's history: %s", len(spent), error)
+            log.info("could not remove %d jobs from the engine's history: %s", len(finished), error)
 
 
 def _quarantined(job_id: str) -> GenerationFailed:

@@ -127,7 +127,7 @@ class Store:
                 if job.spec.uploads:
                     rows = [{"job_id": job.id, "name": name} for name in sorted(job.spec.uploads)]
                     connection.execute(uploads.insert(), rows)
-                _tell(connection, job.id, [("queued", {"position": waiting})])
+                _add_events(connection, job.id, [("queued", {"position": waiting})])
         except IntegrityError:
             earlier = None if job.idempotency_key is None else self.by_key(job.idempotency_key)
             if earlier is None:
@@ -232,18 +232,18 @@ class Store:
             return [(str(model), float(work), float(seconds)) for model, work, seconds in connection.execute(query)]
 
     @_even_if_full
-    def save(self, worker: str, reports: Sequence[JobUpdate]) -> None:
+    def save(self, worker: str, updates: Sequence[JobUpdate]) -> None:
         """Writes down what happened to jobs of this worker, as far as they are not ended or taken over meanwhile."""
-        ids = [report.job_id for report in reports]
+        ids = [update.job_id for update in updates]
         with self._write() as connection:
             ours = _unfinished(connection, ids, worker)
-            for report in reports:
-                if report.job_id not in ours:
+            for update in updates:
+                if update.job_id not in ours:
                     continue
-                if report.started is not None:
-                    values = {"state": State.RUNNING.value, "started": report.started}
-                    connection.execute(database.MOVE, _which(report.job_id, worker) | values)
-                _tell(connection, report.job_id, report.notes)
+                if update.started is not None:
+                    values = {"state": State.RUNNING.value, "started": update.started}
+                    connection.execute(database.MOVE, _which(update.job_id, worker) | values)
+                _add_events(connection, update.job_id, update.events)
 
     @_even_if_full
     def requeue(self, worker: str, lost: Sequence[tuple[JobRow, int]]) -> set[str]:
@@ -257,7 +257,7 @@ class Store:
                 values = {"state": State.QUEUED.value, "started": None, "attempts": crashes}
                 if connection.execute(database.MOVE, _which(row.id, worker) | values).rowcount == 1:
                     position = _count_unfinished(connection, row.number)
-                    _tell(connection, row.id, [("queued", {"position": position, "attempt": crashes + 1})])
+                    _add_events(connection, row.id, [("queued", {"position": position, "attempt": crashes + 1})])
                     moved.add(row.id)
         return moved
 
@@ -271,7 +271,7 @@ class Store:
         images: Sequence[Mapping[str, str]] = (),
         error: Mapping[str, Any] | None = None,
         started: float | None = None,
-        notes: Sequence[PendingEvent] = (),
+        new_events: Sequence[PendingEvent] = (),
     ) -> JobRow | None:
         """The end of a job, with the events before it; the row as it then is.
 
@@ -283,7 +283,7 @@ class Store:
         with self._write() as connection:
             if connection.execute(database.MOVE, _which(row.id, worker) | values).rowcount == 0:
                 return None
-            _end(connection, row.id, notes, state)
+            _end(connection, row.id, new_events, state)
         return replace(row, **{**values, "state": state})
 
     @_even_if_full
@@ -322,13 +322,13 @@ class Store:
             _beat(connection, worker)
 
     @_even_if_full
-    def leave(self, worker: str) -> None:
+    def deregister(self, worker: str) -> None:
         """Ends the worker's heartbeat: what it has not finished is for others to reclaim, at once."""
         with self._write() as connection:
             connection.execute(workers.delete().where(workers.c.id == worker))
 
     @_even_if_full
-    def reclaim(self, worker: str, stale_before: float) -> list[JobRow]:
+    def reclaim_orphans(self, worker: str, stale_before: float) -> list[JobRow]:
         """Takes over every unfinished job whose worker is gone, or silent since before then; in their order."""
         # One far ahead of now was written before the clock was set back, and would hold its jobs until then.
         ahead = _not_ahead()
@@ -389,7 +389,7 @@ class Store:
     def events(self, job_id: str, number: int) -> list[Event]:
         """What happened to a job after event `number` (0: all), in order."""
         with self._read() as connection:
-            rows = connection.execute(database.TOLD, {"the_id": job_id, "the_number": number})
+            rows = connection.execute(database.EVENTS_AFTER, {"the_id": job_id, "the_number": number})
             return [Event(row.number, row.job_id, row.name, row.data) for row in rows]
 
     def last_event(self, job_id: str, name: str) -> Event | None:
@@ -509,17 +509,17 @@ def _key_taken(connection: Connection, key: str | None) -> bool:
     return key is not None and connection.execute(query).first() is not None
 
 
-def _end(connection: Connection, job_id: str, notes: Sequence[PendingEvent], state: State) -> None:
-    connection.execute(database.UNTELL, {"the_id": job_id, "the_name": PREVIEW})
-    _tell(connection, job_id, [*notes, (state.value, {})])
+def _end(connection: Connection, job_id: str, new_events: Sequence[PendingEvent], state: State) -> None:
+    connection.execute(database.REMOVE_EVENTS, {"the_id": job_id, "the_name": PREVIEW})
+    _add_events(connection, job_id, [*new_events, (state.value, {})])
 
 
-def _tell(connection: Connection, job_id: str, notes: Sequence[PendingEvent]) -> None:
-    if any(name == PREVIEW for name, _ in notes):
-        connection.execute(database.UNTELL, {"the_id": job_id, "the_name": PREVIEW})
-    if notes:
-        rows = [{"job_id": job_id, "name": name, "data": dict(data)} for name, data in notes]
-        connection.execute(database.TELL, rows)
+def _add_events(connection: Connection, job_id: str, new_events: Sequence[PendingEvent]) -> None:
+    if any(name == PREVIEW for name, _ in new_events):
+        connection.execute(database.REMOVE_EVENTS, {"the_id": job_id, "the_name": PREVIEW})
+    if new_events:
+        rows = [{"job_id": job_id, "name": name, "data": dict(data)} for name, data in new_events]
+        connection.execute(database.ADD_EVENTS, rows)
 
 
 def _count_unfinished(connection: Connection, before: int | None = None) -> int:

@@ -1,4 +1,4 @@
-"""The jobs that a process follows: what is known of each beyond its row, and which are to be dispatched next."""
+"""The jobs that a process tracks: what is known of each beyond its row, and which is sent next."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Any
 
 from shared.engine.client import SavedImage
@@ -21,23 +22,31 @@ PREVIEW_SIDE = 256
 PREVIEW_QUALITY = 75
 
 
+class Phase(Enum):
+    """How far a tracked job has come. It returns to WAITING when the engine lost it."""
+
+    WAITING = "waiting"
+    SENT = "sent"
+    RUNNING = "running"
+    UNTRACKED = "untracked"
+
+
 @dataclass(eq=False)
 class TrackedJob:
-    """A job of ours that the engine has, or is to get. One thread follows it; `sending` guards it while another sends.
+    """A job of this process that the engine has, or is to get.
 
-    `sent` is when it was sent to the engine last, on the monotonic clock, or None; `acknowledged` whether the engine
-    said that it took it; `client_id` names the websocket that hears of it; `reported_images` are the pictures that were
-    told; `cancel_requested` means that it was cancelled and shall leave the engine, `detached` that it is followed no
-    more.
+    Only the runner's thread changes it, except while another thread has set `sending`. `sent_at` is when it was last
+    sent, on the monotonic clock, and 0 if another process sent it; `acknowledged` whether the engine confirmed that;
+    `client_id` the websocket whose events report it. A job with `cancel_requested` is cancelled in the database, and
+    tracked until the engine has let go of it.
     """
 
     row: JobRow
-    sent: float | None = None
+    phase: Phase = Phase.WAITING
     sending: bool = False
+    sent_at: float = 0.0
     acknowledged: bool = False
-    running: bool = False
     cancel_requested: bool = False
-    detached: bool = False
     crashes: int = 0
     client_id: str = ""
     reported_images: set[str] = field(default_factory=set)
@@ -52,75 +61,76 @@ class TrackedJob:
     @property
     def waits(self) -> bool:
         """Whether it is still to be sent."""
-        return self.sent is None and not self.sending and not self.cancel_requested
+        return self.phase is Phase.WAITING and not self.sending and not self.cancel_requested
 
     def observe(self, event: JobStarted | JobCached | JobProgress | Preview | ImagesSaved) -> None:
-        """Takes notice of an event of this job."""
+        """Records an event of this job; one of an attempt that was lost is ignored."""
+        if self.phase is Phase.WAITING:
+            return
         if not isinstance(event, Preview):
             self.start()
         if isinstance(event, JobProgress):
-            # Only where it stands now is told: of steps that came and went since the last report, nobody needs to know.
+            # Only the newest step is reported: nobody needs those that came and went since the last report.
             self._progress = ("progress", self._measured(event))
         elif isinstance(event, JobCached):
             self._cached = event.nodes
         elif isinstance(event, Preview):
             self._preview = event.picture
         elif isinstance(event, ImagesSaved):
-            self._show(event.images)
+            self._add_images(event.images)
 
     def start(self) -> None:
-        """It is being drawn now."""
-        if not self.running:
-            self.running = True
+        """Records that it is running."""
+        if self.phase is Phase.SENT:
+            self.phase = Phase.RUNNING
             self._started = time.time()
             self._pending.append(("started", {"attempt": self.crashes + 1}))
 
-    def lose(self, crashes: int) -> None:
-        """The engine has it no more, and died of it so often; what was not told yet is void."""
+    def reset(self, crashes: int) -> None:
+        """Back to waiting, since the engine lost it; what was not reported yet is void."""
         self.crashes, self.row = crashes, replace(self.row, attempts=crashes)
-        self.sent, self.acknowledged, self.running = None, False, False
+        self.phase, self.sent_at, self.acknowledged = Phase.WAITING, 0.0, False
         self._pace, self._ends_at, self._cached = None, None, frozenset()
         self.reported_images.clear()
-        self.reported()
+        self.clear_update()
 
     def final_events(self, images: Sequence[SavedImage]) -> list[PendingEvent]:
-        """What is to be told before its end, with all of its pictures. Where it stood a moment ago is no news then."""
-        self._show(images)
+        """The events to report before its end, with all of its pictures, and without progress, which is over."""
+        self._add_images(images)
         return list(self._pending)
 
+    def update(self) -> JobUpdate | None:
+        """What is to be written down; None if nothing is."""
+        events = list(self._pending)
+        if self._progress is not None:
+            events.append(self._progress)
+        if self._preview is not None and (url := preview_url(self._preview)) is not None:
+            events.append(("preview", {"image": url}))
+        return JobUpdate(self.row.id, self._started, events) if events else None
+
+    def clear_update(self) -> None:
+        """Forgets the update, which is written down now."""
+        self._pending, self._started, self._progress, self._preview = [], None, None, None
+
     def _measured(self, event: JobProgress) -> dict[str, Any]:
-        """Where the job stands and, once that can be told, when it will be done, in seconds since 1970."""
+        """The step and, once that is known, when the job will be done, in seconds since 1970."""
         if self._pace is None:
-            asked = self.row.spec.parameters
-            width, height = asked.get("width"), asked.get("height")
+            width, height = self.row.spec.parameters.get("width"), self.row.spec.parameters.get("height")
             pixels = float(width * height) if type(width) is int and type(height) is int else None
             self._pace = Pace(self.row.spec.graph, pixels, self._cached)
         self._ends_at = self._pace.step(event.node, event.step, event.steps, time.time()) or self._ends_at
         ends = {} if self._ends_at is None else {"ends_at": round(self._ends_at, 1)}
         return _progress(event) | ends
 
-    def _show(self, images: Sequence[SavedImage]) -> None:
+    def _add_images(self, images: Sequence[SavedImage]) -> None:
         for image in images:
             if image.filename not in self.reported_images:
                 self.reported_images.add(image.filename)
-                self._pending.append(("image", saved(image)))
-
-    def report(self) -> JobUpdate | None:
-        """What is to be written down; None if there is nothing."""
-        notes = list(self._pending)
-        if self._progress is not None:
-            notes.append(self._progress)
-        if self._preview is not None and (url := preview_url(self._preview)) is not None:
-            notes.append(("preview", {"image": url}))
-        return JobUpdate(self.row.id, self._started, notes) if notes else None
-
-    def reported(self) -> None:
-        """What was to be written down is."""
-        self._pending, self._started, self._progress, self._preview = [], None, None, None
+                self._pending.append(("image", stored_image(image)))
 
 
-def saved(image: SavedImage) -> dict[str, str]:
-    """A picture as it is written down."""
+def stored_image(image: SavedImage) -> dict[str, str]:
+    """A picture as the database holds it."""
     return {"filename": image.filename, "subfolder": image.subfolder, "type": image.type}
 
 
@@ -143,65 +153,66 @@ def _progress(event: JobProgress) -> dict[str, Any]:
     return {"stage": event.node, "step": event.step, "steps": event.steps, "fraction": fraction}
 
 
-# As many jobs stand in the engine's own queue: enough that it never waits for us, few enough to ask for often.
+# As many jobs are in the engine's own queue: enough that it never waits for us, few enough to ask for often.
 WINDOW = 64
 
 
 class ActiveJobs:
-    """The jobs that are followed. Safe to share between threads."""
+    """The jobs that a process tracks. Safe to share between threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._active: dict[str, TrackedJob] = {}
+        self._jobs: dict[str, TrackedJob] = {}
         self._closed = False
 
     def __len__(self) -> int:
-        return len(self._active)
+        return len(self._jobs)
 
-    def add(self, each: TrackedJob) -> bool:
-        """Follows a job; whether it is the caller's to send at once, which it is never past one that waits."""
+    def add(self, job: TrackedJob) -> bool:
+        """Tracks a new job; whether the caller is to send it at once, which is so unless another waits or the window
+        is full."""
         with self._lock:
-            room = len(self._active) < WINDOW and not self._closed
-            each.sending = room and not any(other.waits for other in self._active.values())
-            self._active[each.row.id] = each
-            return each.sending
+            room = len(self._jobs) < WINDOW and not self._closed
+            job.sending = room and not any(other.waits for other in self._jobs.values())
+            self._jobs[job.row.id] = job
+            return job.sending
+
+    def add_sent(self, job: TrackedJob) -> None:
+        """Tracks a job that another process sent."""
+        with self._lock:
+            self._jobs[job.row.id] = job
+
+    def remove(self, job: TrackedJob) -> bool:
+        """Stops tracking a job; whether others may have been waiting for its place in the window."""
+        with self._lock:
+            job.phase = Phase.UNTRACKED
+            self._jobs.pop(job.row.id, None)
+            return len(self._jobs) >= WINDOW
 
     def close(self, patience: float) -> None:
-        """Lets nobody send any more, and waits for those who are at it: at most `patience` seconds."""
+        """Lets no thread begin to send, and waits for those that are sending, at most `patience` seconds."""
         with self._lock:
             self._closed = True
         deadline = time.monotonic() + patience
-        while any(each.sending for each in self.in_order()) and time.monotonic() < deadline:
+        while any(job.sending for job in self.in_order()) and time.monotonic() < deadline:
             time.sleep(0.01)
 
-    def reclaim(self, each: TrackedJob) -> None:
-        """Follows a job that another process sent."""
-        with self._lock:
-            self._active[each.row.id] = each
-
-    def leave(self, each: TrackedJob) -> bool:
-        """Follows a job no more; whether others may have waited for its place in the window."""
-        with self._lock:
-            each.detached = True
-            self._active.pop(each.row.id, None)
-            return len(self._active) >= WINDOW
-
     def get(self, job_id: str) -> TrackedJob | None:
-        """The job of that id, if it is followed."""
+        """The job of that id, if it is tracked."""
         with self._lock:
-            return self._active.get(job_id)
+            return self._jobs.get(job_id)
 
     def in_order(self) -> list[TrackedJob]:
         """All jobs, in the order of their arrival."""
         with self._lock:
-            return sorted(self._active.values(), key=lambda each: each.row.number)
+            return sorted(self._jobs.values(), key=lambda job: job.row.number)
 
     def next_to_send(self) -> TrackedJob | None:
-        """The first that waits, if the window has room for it: it is the caller's to send."""
+        """The first job that waits, if the window has room; the caller is to send it."""
         with self._lock:
-            waiting = [each for each in self._active.values() if each.waits]
-            if not waiting or self._closed or len(self._active) - len(waiting) >= WINDOW:
+            waiting = [job for job in self._jobs.values() if job.waits]
+            if not waiting or self._closed or len(self._jobs) - len(waiting) >= WINDOW:
                 return None
-            first = min(waiting, key=lambda each: each.row.number)
+            first = min(waiting, key=lambda job: job.row.number)
             first.sending = True
             return first

@@ -11,7 +11,7 @@ from flask import Response, send_file
 from shared.engine.client import SavedImage
 from shared.images.encode import OutputFormat, encode_picture
 from shared.jobs.database import JobRow
-from shared.jobs.picture_metadata import infotext, picture_parameters, with_recipe
+from shared.jobs.picture_metadata import infotext, picture_parameters, with_parameters
 from shared.web.backend import Backend
 from shared.web.reply import warnings_header
 
@@ -60,7 +60,7 @@ def _response(
         content = path
     else:
         # It was told of before its job's end, or the engine runs elsewhere.
-        content = with_recipe(source if isinstance(source, bytes) else source.read_bytes(), row, image.filename)
+        content = with_parameters(source if isinstance(source, bytes) else source.read_bytes(), row, image.filename)
     cached = max_age is not None
     response = send_file(
         io.BytesIO(content) if isinstance(content, bytes) else content,
