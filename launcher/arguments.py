@@ -58,7 +58,7 @@ def _parser() -> Parser:
     parser = Parser(
         prog="dream_layer.py",
         description="Pictures from ComfyUI through a plain REST API. Without a command: run.",
-        epilog="Settings are environment variables DREAM_LAYER_*, or lines of a file .env; README.md lists them.",
+        epilog="Settings are environment variables DREAM_LAYER_* or lines of a file .env; docs/settings.md lists them.",
     )
     parser.set_defaults(no_install=False, no_starter=False, command="run")
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version, and end")

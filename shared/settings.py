@@ -1,7 +1,7 @@
 """Every setting once: its name, default, range and help.
 
 A setting is an environment variable `DREAM_LAYER_<NAME>`, or a line of a file `.env` in the project folder; the
-environment wins. The table in README.md is printed by `python -m shared.settings`, and a test keeps the two equal.
+environment wins. `python -m shared.settings` prints the table in docs/settings.md, and a test keeps the two equal.
 """
 
 import difflib
@@ -337,7 +337,7 @@ def load_settings(environ: Mapping[str, str] = os.environ, env_file: Path | None
             raise SetupError(
                 "settings",
                 f"{variable} is not a setting" + ("" if variable in environ else f" (in {env_file or ENV_FILE})"),
-                hint=f"did you mean {near[0]}?" if near else "README.md has the table of settings",
+                hint=f"did you mean {near[0]}?" if near else "docs/settings.md has the table of settings",
             )
     in_environment = {name.upper() for name in environ}
     values: dict[str, Any] = {
@@ -353,7 +353,7 @@ def load_settings(environ: Mapping[str, str] = os.environ, env_file: Path | None
             + _reason(item["type"], item["msg"], item["input"])
             for item in error.errors()
         ]
-        raise SetupError("settings", "; ".join(reasons), hint="README.md has the table of settings") from error
+        raise SetupError("settings", "; ".join(reasons), hint="docs/settings.md has the table of settings") from error
 
 
 def _reason(kind: str, said: str, value: object) -> str:
@@ -370,7 +370,7 @@ def _reason(kind: str, said: str, value: object) -> str:
 
 
 def markdown_table() -> str:
-    """The settings as the Markdown table of README.md, ending in a newline."""
+    """The settings as the Markdown table of docs/settings.md, ending in a newline."""
     rows = ["| setting | default | what it does |", "| --- | --- | --- |"]
     for name, field in Settings.model_fields.items():
         default = field.default

@@ -57,7 +57,7 @@ def test_the_list_of_known_models_is_sound() -> None:
 
 
 def test_the_readme_has_the_list() -> None:
-    assert markdown_table() in (PROJECT_DIR / "README.md").read_text(encoding="utf-8")
+    assert markdown_table() in (PROJECT_DIR / "docs/models.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("columns", [40, 80, 100])

@@ -82,16 +82,18 @@ def test_no_description_is_left_over(backend: MakeBackend) -> None:
     assert {(operation.method, operation.path) for operation in OPERATIONS} - routes == set()
 
 
-def test_every_route_that_the_readme_names_is_there() -> None:
-    text = (PROJECT_DIR / "README.md").read_text(encoding="utf-8")
+def test_every_route_that_the_docs_name_is_there() -> None:
+    text = "\n".join(path.read_text(encoding="utf-8") for path in (PROJECT_DIR / "docs").glob("*.md"))
     named = set(re.findall(r"\b(GET|POST|DELETE) (/[\w/<>.-]+)", text))
     assert len(named) > 30
     there = {(operation.method, re.sub(r"<\w+>", "<>", operation.path)) for operation in OPERATIONS}
     assert {(method, re.sub(r"<\w+>", "<>", path)) for method, path in named} - there == set()
 
 
-def test_every_type_of_an_upload_stands_in_the_readme() -> None:
-    (row,) = [line for line in (PROJECT_DIR / "README.md").read_text("utf-8").splitlines() if "upload-model" in line]
+def test_every_type_of_an_upload_stands_in_the_docs() -> None:
+    (row,) = [
+        line for line in (PROJECT_DIR / "docs/web-page.md").read_text("utf-8").splitlines() if "upload-model" in line
+    ]
     assert re.search(r"its type is one of (.*?) \|", row)[1] == ", ".join(f"`{kind}`" for kind in KINDS)  # type: ignore[index]
 
 

@@ -1,4 +1,4 @@
-"""Settings from the environment, their errors, and the table in README.md."""
+"""Settings from the environment, their errors, and the table in docs/settings.md."""
 
 import subprocess
 import sys
@@ -142,4 +142,4 @@ def test_the_table_in_the_readme_is_true() -> None:
     table = subprocess.run(
         [sys.executable, "-m", "shared.settings"], cwd=PROJECT_DIR, capture_output=True, text=True, check=True
     ).stdout
-    assert table in (PROJECT_DIR / "README.md").read_text(encoding="utf-8")
+    assert table in (PROJECT_DIR / "docs/settings.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Where in a graph of somebody else the fields of a request belong. Pure. The rule, as README.md tells it:
+"""Where in a graph of somebody else the fields of a request belong. Pure. The rule, as docs/workflows.md tells it:
 
 A sampler is a node with `latent_image`, and `positive` or `guider`; to it belong the nodes that feed its `guider`,
 `noise`, `sampler` and `sigmas`. The first sampler is the one that needs no other.

@@ -1,7 +1,7 @@
 """The pictures that a graph of somebody else saves: by which nodes, and with which seed. Pure.
 
-The rules, as README.md tells them: the last stage is the `SaveImage` that depends on the most nodes, of several the one
-that comes later in the graph. A seed is known where all that makes noise for a picture holds the same number.
+The rules, as docs/workflows.md tells them: the last stage is the `SaveImage` that depends on the most nodes, of several
+the one that comes later in the graph. A seed is known where all that makes noise for a picture holds the same number.
 """
 
 from collections.abc import Collection, Mapping

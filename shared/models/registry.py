@@ -120,7 +120,7 @@ def _plain(name: str) -> str:
 
 
 def markdown_table() -> str:
-    """The list as the rows of README.md's table."""
+    """The list as the rows of the table in docs/models.md."""
     rows = []
     for name, model in KNOWN.items():
         address = f"https://huggingface.co/{model.repository}"

@@ -1,4 +1,4 @@
-"""Prints the tables of README.md that hold the fields of the API: `python -m shared.schema`."""
+"""Prints the tables of docs/api.md that hold the fields of the API: `python -m shared.schema`."""
 
 import sys
 

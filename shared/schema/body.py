@@ -1,7 +1,7 @@
 """What a client may send: every field of the API with its type, range, default and meaning, once.
 
 The names are those that the web page sends. `None` as a default means that it follows from something else, as the
-description says. The tables of README.md and the OpenAPI document are made from these models.
+description says. The tables of docs/api.md and the OpenAPI document are made from these models.
 """
 
 from collections.abc import Mapping

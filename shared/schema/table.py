@@ -1,4 +1,4 @@
-"""The fields of the API as the Markdown tables of README.md, made from the models that validate requests."""
+"""The fields of the API as the Markdown tables of docs/api.md, made from the models that validate requests."""
 
 from collections.abc import Mapping
 from typing import Any

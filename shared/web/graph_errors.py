@@ -33,7 +33,7 @@ def graph_error(problems: Sequence[Problem]) -> DreamLayerError:
             return _invalid(problem, field)
     return EngineRejected(
         f"this engine does not fit: {problems[0].message}",
-        hint="this version is made for ComfyUI 0.30; README.md says how to use the engine that comes with it",
+        hint="this version is made for ComfyUI 0.30, which `up` installs unless a setting names another engine",
         problems=[{"node": problem.node, "message": problem.message} for problem in problems],
     )
 

@@ -42,7 +42,7 @@ def return_freed_memory() -> None:
 
 def main(build: Callable[[Backend], Flask], port: Callable[[Settings], int], port_setting: str) -> int:
     """Runs the service that `build` makes; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Settings are environment variables; README.md lists them.")
+    parser = argparse.ArgumentParser(description="Settings are environment variables; docs/settings.md lists them.")
     parser.add_argument("--probe-file", type=Path, help="write here where a supervisor can ask whether it lives")
     probe_file = parser.parse_args().probe_file
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")

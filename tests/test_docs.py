@@ -1,4 +1,4 @@
-"""What README.md says to type, typed."""
+"""What README.md and docs/ say to type, typed; what they name is there."""
 
 import json
 import re
@@ -14,20 +14,24 @@ from PIL import Image, ImageChops
 from shared.settings import PREFIX, PROJECT_DIR
 from tests.stack import TIMEOUT, TestStack, open_rgb, read_stream
 
-README = (PROJECT_DIR / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    path.relative_to(PROJECT_DIR).as_posix(): path.read_text(encoding="utf-8")
+    for path in (*PROJECT_DIR.glob("*.md"), *(PROJECT_DIR / "docs").glob("*.md"))
+}
 PORTS = {"5001": "TXT2IMG", "5002": "CONTROL", "5004": "IMG2IMG"}
 
 
-def block(heading: str) -> str:
-    """The first shell block below a heading."""
-    match = re.search(rf"^## {heading}$.*?^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    assert match is not None, heading
+def block(page: str, heading: str | None = None, language: str = "sh") -> str:
+    """The first shell block of a page, or below one of its headings."""
+    below = "" if heading is None else rf"^## {heading}$.*?"
+    match = re.search(rf"{below}^```{language}\n(.*?)^```", PAGES[page], re.MULTILINE | re.DOTALL)
+    assert match is not None, (page, heading)
     return match[1]
 
 
 @pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="needs bash and curl")
 def test_the_first_pictures(stack: TestStack, tmp_path: Path) -> None:
-    script = block("The first pictures").replace(".venv/bin/python", sys.executable)
+    script = block("README.md", "The first pictures").replace(".venv/bin/python", sys.executable)
     for port, name in PORTS.items():
         script = script.replace(f"localhost:{port}", f"localhost:{stack.environ[f'{PREFIX}{name}_PORT']}")
     subprocess.run(["bash", "-euxc", script], cwd=tmp_path, check=True, timeout=TIMEOUT)
@@ -41,12 +45,8 @@ def test_the_first_pictures(stack: TestStack, tmp_path: Path) -> None:
 
 
 def test_every_curl_command_shows_errors() -> None:
-    written = {"README.md": README}
-    for path in (PROJECT_DIR / "docs").rglob("*.md"):
-        written[path.name] = path.read_text(encoding="utf-8")
-    for name, text in written.items():
-        commands = re.findall(r"^curl(?:\.exe)? .*|`curl -.*", text, re.MULTILINE)
-        for command in commands:
+    for name, text in PAGES.items():
+        for command in re.findall(r"^curl(?:\.exe)? .*|`curl -.*", text, re.MULTILINE):
             assert re.match(r"`?curl(\.exe)? -sSN? --fail-with-body\b", command), (name, command)
     # What /docs shows is made there, and typed by the tests of the page.
     page = (PROJECT_DIR / "shared/web/openapi/page/curl.js").read_text(encoding="utf-8")
@@ -55,9 +55,7 @@ def test_every_curl_command_shows_errors() -> None:
 
 @pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="needs bash and curl")
 def test_the_forms_for_windows(stack: TestStack, tmp_path: Path) -> None:
-    match = re.search(r"^```bat\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    assert match is not None
-    commands = match[1].replace("curl.exe", "curl").splitlines()
+    commands = block("docs/quickstart.md", "The first pictures", "bat").replace("curl.exe", "curl").splitlines()
     (tmp_path / "request.json").write_text('{"prompt": "a blue star on a white background"}', encoding="utf-8")
     for command in commands:
         # Single quotes, backslashes and carets mean something else there; in PowerShell $, ` and a bare @ do too.
@@ -75,7 +73,7 @@ def test_the_forms_for_windows(stack: TestStack, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="needs bash and curl")
 def test_the_three_ways_to_wait(stack: TestStack, tmp_path: Path) -> None:
-    script = block("Jobs: wait, watch, or come back")
+    script = block("docs/jobs.md")
     script = script.replace("localhost:5001", stack.txt2img.removeprefix("http://"))
     told = subprocess.run(
         ["bash", "-euc", script], cwd=tmp_path, check=True, timeout=TIMEOUT, capture_output=True, text=True
@@ -91,7 +89,7 @@ def test_the_three_ways_to_wait(stack: TestStack, tmp_path: Path) -> None:
 @pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="needs bash and curl")
 def test_more_than_a_prompt(stack: TestStack, tmp_path: Path) -> None:
     stack.picture(stack.draw(prompt="a red circle on a blue background")).save(tmp_path / "red.png")
-    script = block("More than a prompt").replace(".venv/bin/python", sys.executable)
+    script = block("docs/api.md", "More than a prompt").replace(".venv/bin/python", sys.executable)
     for port, name in PORTS.items():
         script = script.replace(f"localhost:{port}", f"localhost:{stack.environ[f'{PREFIX}{name}_PORT']}")
     subprocess.run(["bash", "-euxc", script], cwd=tmp_path, check=True, timeout=TIMEOUT)
@@ -105,7 +103,7 @@ def test_more_than_a_prompt(stack: TestStack, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="needs bash and curl")
 def test_custom_workflows(stack: TestStack, tmp_path: Path) -> None:
-    script = block("Custom workflows").replace(".venv/bin/python", sys.executable)
+    script = block("docs/workflows.md").replace(".venv/bin/python", sys.executable)
     script = script.replace("localhost:5001", stack.txt2img.removeprefix("http://"))
     script = script.replace("data/workflows", str(stack.data_dir / "workflows"))
     told = subprocess.run(
@@ -118,7 +116,9 @@ def test_custom_workflows(stack: TestStack, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="needs bash and curl")
 def test_recipes_in_pictures(stack: TestStack, tmp_path: Path) -> None:
-    script = block("Recipes in pictures").replace("localhost:5001", stack.txt2img.removeprefix("http://"))
+    script = block("docs/api.md", "Recipes in pictures").replace(
+        "localhost:5001", stack.txt2img.removeprefix("http://")
+    )
     told = subprocess.run(
         ["bash", "-euc", script], cwd=tmp_path, check=True, timeout=TIMEOUT, capture_output=True, text=True
     ).stdout
@@ -129,7 +129,8 @@ def test_recipes_in_pictures(stack: TestStack, tmp_path: Path) -> None:
 
 
 def test_the_events_have_the_fields_that_are_written_down(stack: TestStack) -> None:
-    table = README[README.index("| event | fields |") :].split("\n\n")[0]
+    page = PAGES["docs/jobs.md"]
+    table = page[page.index("| event | fields |") :].split("\n\n")[0]
     documented = {
         name: set(re.findall(r"`(\w+)`", row.split("|")[2]))
         for row in table.splitlines()[2:]
@@ -157,8 +158,17 @@ def test_the_events_have_the_fields_that_are_written_down(stack: TestStack) -> N
             assert keys | ({"attempt"} if name == "queued" else set()) == documented[name], name
 
 
-@pytest.mark.parametrize("path", ["ARCHITECTURE.md", "README.md"])
-def test_every_file_that_is_named_exists(path: str) -> None:
-    text = (PROJECT_DIR / path).read_text(encoding="utf-8")
-    for name in re.findall(r"`((?:shared|workflows|launcher|starter|tests|bench)/[\w./]+)`", text):
-        assert (PROJECT_DIR / name).exists(), name
+@pytest.mark.parametrize("name", PAGES)
+def test_every_file_and_heading_that_a_page_leads_to_is_there(name: str) -> None:
+    text = PAGES[name]
+    for path in re.findall(r"`((?:shared|workflows|launcher|starter|tests|bench|docs)/[\w./]+)`", text):
+        assert (PROJECT_DIR / path).exists(), path
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)):
+        if re.match(r"\w+:", target):
+            continue
+        path, _, heading = target.partition("#")
+        there = (PROJECT_DIR / name).parent / path if path else PROJECT_DIR / name
+        assert there.exists(), target
+        if heading:
+            headings = re.findall(r"^#+ (.+)$", there.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}, target
