@@ -1,12 +1,14 @@
 """The shape of the stack: which way imports run, and that the style tools agree."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from shared import __version__
 from shared.settings import PROJECT_DIR
 
 # What each part may import of the others, from the bottom up. All may use these modules and the request's schema.
@@ -94,3 +96,11 @@ def test_a_service_is_light(service: str) -> None:
 def test_the_tools_agree(command: list[str]) -> None:
     finished = subprocess.run([sys.executable, "-m", *command], cwd=PROJECT_DIR, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stdout + finished.stderr
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    project = (PROJECT_DIR / "pyproject.toml").read_text(encoding="utf-8")
+    changes = (PROJECT_DIR / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f'version = "{__version__}"' in project
+    assert re.search(r"^## ([\d.]+) \(\d{4}-\d\d-\d\d\)$", changes, re.MULTILINE)[1] == __version__  # type: ignore[index]
+    assert 'requires-python = ">=3.10"' in project
