@@ -14,7 +14,7 @@ from shared.settings import PROJECT_DIR
 # What each part may import of the others, from the bottom up. All may use these modules and the request's schema.
 COMMON = {
     "shared",
-    *(f"shared.{name}" for name in ("schema", "errors", "settings", "files", "json_limits", "paths", "keys")),
+    *(f"shared.{name}" for name in ("schema", "errors", "settings", "files", "json_limits", "paths", "keys", "rights")),
 }
 MAY_IMPORT = {
     "shared.schema": {"shared.errors"},
