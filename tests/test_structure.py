@@ -32,7 +32,7 @@ MAY_IMPORT = {
     },
     "launcher": {
         *COMMON,
-        *(f"shared.{name}" for name in ("models", "process", "engine", "jobs", "web")),
+        *(f"shared.{name}" for name in ("images", "models", "process", "engine", "jobs", "web")),
         "starter",
     },
     "starter": set(),
