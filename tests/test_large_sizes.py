@@ -145,7 +145,7 @@ def test_what_is_spelled_out_makes_the_same_request() -> None:
 def test_other_programs_are_told_both_passes(control: Control) -> None:
     backend: Backend = control.backend
     reading = read(width=1024, height=1024, steps=20, seed=3)
-    row = finish(backend, reading.parameters, spelled_out=reading.spelled_out)
+    row = finish(backend, reading.parameters, label_parameters=reading.spelled_out)
     text = infotext(row, row.images[0]["filename"])
     assert text is not None
     assert "Size: 512x512" in text

@@ -133,7 +133,7 @@ def test_weights_are_taken_off_as_the_engine_takes_them_off(text: str) -> None:
         ("RED Circle, on the Left of: a BLUE square!!! (star:1.3) [ring] {heart}", []),
         ("an orange-and-pink_triangle; plain/solid. -- 'a' \u201cdisc\u201d \u2026", []),
         ("please draw me a picture of a golden star", []),
-        ("a lighthouse in a STORM, a Lighthouse", ["lighthouse", "chaos"]),
+        ("a lighthouse in a STORM, a Lighthouse", ["lighthouse", "storm"]),
         ("red circles and two blue hearts", ["circles", "two", "hearts"]),
         ("ein roter Kreis", ["ein", "roter", "kreis"]),
         (
@@ -154,7 +154,7 @@ def test_weights_are_taken_off_as_the_engine_takes_them_off(text: str) -> None:
         # Weights cut a word in two.
         ("(re)d", ["re", "d"]),
         ("embedding:dream-layer-ruby on white", []),
-        ("(embedding:dream-layer-ruby:1.2) stack, dog", ["dog"]),
+        ("(embedding:dream-layer-ruby:1.2) house, dog", ["dog"]),
         ("", []),
         ("123 !!! ???", ["123"]),
     ],

@@ -487,7 +487,7 @@ def _not_ahead() -> float:
 
 def _no_room(job: NewJob, reserve: Reserve) -> StorageFailed:
     # About what its row takes, and beside it the rest.
-    return disk_full("the job could not be written down", reserve.folder, len(json.dumps(job.spec)) + ROW)
+    return disk_full("the job could not be written down", reserve.folder, len(json.dumps(job.spec.to_json())) + ROW)
 
 
 def _which(job_id: str, worker: str) -> dict[str, Any]:

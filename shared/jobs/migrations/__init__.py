@@ -5,6 +5,7 @@ A change of `shared.jobs.database` needs a new file in `versions/`, whose name b
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -30,6 +31,8 @@ def upgrade(connection: Connection) -> None:
     from alembic.config import Config
     from alembic.util.exc import CommandError
 
+    # It tells of each of its plugins.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.attributes["connection"] = connection
