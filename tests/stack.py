@@ -65,7 +65,7 @@ class TestStack:
 
     @property
     def report(self) -> str:
-        return self._url("REPORT_INTERVAL")
+        return self._url("REPORT")
 
     @property
     def img2txt(self) -> str:
