@@ -34,7 +34,7 @@ from launcher.terminal import (
 STEP = "packages"
 PROJECT_DIR = Path(__file__).resolve().parents[1]
 PIP_LOCK = PROJECT_DIR / "requirements-pip.txt"
-PARENT_WATCH = PROJECT_DIR / "shared" / "parent_watch.py"
+PARENT_WATCH = PROJECT_DIR / "shared" / "process" / "parent_watch.py"
 # The first pip that tells its progress in a form for programs.
 MODERN_PIP = (24, 1)
 # Seconds that pip is given to end by itself, and of which the speed is told.

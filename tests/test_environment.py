@@ -37,8 +37,8 @@ class Project:
         self.folder = folder
         self.venv = folder / ".venv"
         shutil.copytree(PROJECT_DIR / "launcher", folder / "launcher")
-        (folder / "shared").mkdir()
-        shutil.copy(PROJECT_DIR / "shared" / "parent_watch.py", folder / "shared")
+        (folder / "shared" / "process").mkdir(parents=True)
+        shutil.copy(PROJECT_DIR / "shared" / "process" / "parent_watch.py", folder / "shared" / "process")
         self.require("1.0")
 
     def require(self, version: str) -> None:
