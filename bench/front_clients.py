@@ -13,9 +13,8 @@ from typing import Any, Protocol
 import requests
 import websocket
 
-from shared.engine.access import EngineAccess
 from shared.engine.catalog import Catalog
-from shared.engine.client import EngineClient
+from shared.engine.client import EngineAccess, EngineClient
 from shared.jobs.names import filename_prefix
 from shared.schema.request import Txt2ImgRequest
 from shared.web.body import Fields

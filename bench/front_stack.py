@@ -11,8 +11,7 @@ import psutil
 import requests
 
 from bench.processes import own_place
-from shared.engine.access import EngineAccess, engine_access
-from shared.engine.client import EngineClient
+from shared.engine.client import EngineAccess, EngineClient, engine_access
 from shared.engine.process import make_supervisor, use_cpu
 from shared.process.supervisor import Child, Supervisor
 from shared.settings import PREFIX, PROJECT_DIR, Settings, load_settings

@@ -14,10 +14,9 @@ from launcher.logs import show_logs
 from launcher.stack import addresses_of
 from launcher.status import NOTHING_RUNS, TIMEOUT, Status, probe, status_text
 from launcher.terminal import BOLD, CYAN, activity, cause, paint, plain, print_error, print_status
-from shared.engine.access import engine_access
-from shared.engine.client import EngineClient
+from shared.engine.client import EngineClient, engine_access
 from shared.errors import DreamLayerError, EngineDenied, EngineError, SetupError
-from shared.rights import keep_new_files_private
+from shared.files import keep_new_files_private
 from shared.settings import PREFIX, Settings, load_settings
 
 # Seconds in which a launcher that was asked to end does: it gives its children 8 of them.

@@ -37,7 +37,7 @@ from shared.engine.manager import EngineManager
 from shared.engine.process import engine_command, find_engine, make_supervisor, use_cpu
 from shared.engine.smoke_test import prove
 from shared.errors import EngineError, SetupError, StorageFailed
-from shared.files import files_below
+from shared.files import close_to_others, files_below, keep_new_files_private
 from shared.images.decode import silence_decoders
 from shared.jobs.store import Store
 from shared.keys import KeyRing
@@ -45,7 +45,6 @@ from shared.models.defaults import draws_alone
 from shared.models.detect import classify
 from shared.models.safetensors import read_header
 from shared.process.supervisor import MAX_LOG_BYTES, Child, Supervisor
-from shared.rights import close_to_others, keep_new_files_private
 from shared.settings import PREFIX, Settings, load_settings
 from shared.web.app import create_app
 from shared.web.backend import Backend

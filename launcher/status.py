@@ -14,8 +14,7 @@ from launcher.greeting import Paint
 from launcher.instance import Record
 from launcher.terminal import GREEN, RED, plain
 from shared import __version__
-from shared.engine.access import engine_access
-from shared.engine.client import EngineClient
+from shared.engine.client import EngineClient, engine_access
 from shared.errors import EngineDenied, EngineError, EngineUnavailable
 from shared.settings import Settings
 from shared.web.server.run import reachable

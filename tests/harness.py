@@ -7,8 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from shared.engine.access import TOKEN_FILE, EngineAccess
-from shared.engine.client import EngineClient
+from shared.engine.client import TOKEN_FILE, EngineAccess, EngineClient
 from shared.jobs.database import JobRow, NewJob, State, workers
 from shared.jobs.files import JobFiles, Retention
 from shared.jobs.names import filename_prefix

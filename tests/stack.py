@@ -14,8 +14,7 @@ import psutil
 import requests
 from PIL import Image
 
-from shared.engine.access import TOKEN_FILE, EngineAccess
-from shared.engine.client import EngineClient
+from shared.engine.client import TOKEN_FILE, EngineAccess, EngineClient
 from shared.settings import PREFIX
 
 # Seconds; generous, for machines that do other things too.

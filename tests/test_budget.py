@@ -7,9 +7,8 @@ from PIL import Image
 
 from shared.errors import BodyTooLarge, Busy, InvalidPicture
 from shared.images.budget import MemoryBudget
-from shared.images.decode import BYTES_TO_DECODE, decode
+from shared.images.decode import BYTES_TO_DECODE, decode, read_picture
 from shared.images.masks import read_mask
-from shared.images.normalise import read_picture
 from shared.web.body import Fields
 from shared.web.parsing.requests import Context, read_img2img
 from tests.model_library import OWN, WorkflowFolder

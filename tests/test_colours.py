@@ -10,9 +10,8 @@ import pytest
 from PIL import Image, features
 
 from shared.errors import InvalidPicture
-from shared.images.decode import decode, silence_decoders
+from shared.images.decode import decode, read_picture, silence_decoders
 from shared.images.masks import read_mask
-from shared.images.normalise import read_picture
 from tests.profiles import grey_ink, swapped_rgb
 from tests.stack import encoded
 from tests.test_images import bare_png

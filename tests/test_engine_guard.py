@@ -16,8 +16,7 @@ import pytest
 import requests
 import websocket
 
-from shared.engine.access import TOKEN_FILE, EngineAccess, engine_access, new_token
-from shared.engine.client import EngineClient
+from shared.engine.client import TOKEN_FILE, EngineAccess, EngineClient, engine_access, new_token
 from shared.engine.process import GUARD
 from shared.errors import EngineDenied, EngineError, SetupError
 from shared.jobs.database import State

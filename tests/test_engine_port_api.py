@@ -10,7 +10,7 @@ import pytest
 import requests
 import websocket
 
-from shared.engine.access import TOKEN_FILE
+from shared.engine.client import TOKEN_FILE
 from shared.settings import PREFIX, PROJECT_DIR
 from tests.conftest import free_ports
 from tests.http import SMALL, post

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from waitress.adjustments import Adjustments
 
 from shared.errors import DreamLayerError, InvalidValue, RequestError
-from shared.images import png
-from shared.images.normalise import decode_base64
-from shared.images.png import SIGNATURE, read_texts
+from shared.images import embedded_text
+from shared.images.decode import decode_base64
+from shared.images.embedded_text import SIGNATURE, read_texts
 from shared.json_limits import MOST_VALUES, JsonTooLarge, has_more_values, load_json
 from shared.metadata import infotext
 from shared.metadata.prompt_syntax import EmbeddingFiles
@@ -224,9 +224,9 @@ def test_every_byte_that_a_png_inflates_to_is_counted(
     monkeypatch: pytest.MonkeyPatch, kind: bytes, damage: str, key: str
 ) -> None:
     counting = Counting()
-    monkeypatch.setattr(png, "zlib", counting)
-    monkeypatch.setattr(png, "MAX_TEXT", 1_600_000)
-    monkeypatch.setattr(png, "MAX_TEXTS", 3_200_000)
+    monkeypatch.setattr(embedded_text, "zlib", counting)
+    monkeypatch.setattr(embedded_text, "MAX_TEXT", 1_600_000)
+    monkeypatch.setattr(embedded_text, "MAX_TEXTS", 3_200_000)
     text = zlib.compress(b"\0" * (1_700_000 if damage == "too long" else 900_000))
     if damage == "cut short":
         text = text[:-5]
@@ -238,12 +238,12 @@ def test_every_byte_that_a_png_inflates_to_is_counted(
     chunks = [chunk(kind, (b"%d" % number if key == "different" else b"key") + begin + text) for number in range(150)]
     read_texts(png_of(*chunks))
     # What is lost in the call that meets the damage can be counted no better than by the most that it may be.
-    assert counting.made <= png.MAX_TEXTS + png.PIECE * png.LARGEST_RATIO
+    assert counting.made <= embedded_text.MAX_TEXTS + embedded_text.PIECE * embedded_text.LARGEST_RATIO
 
 
 def test_only_so_many_text_chunks_are_looked_at() -> None:
-    chunks = [chunk(b"tEXt", b"key%d\0x" % number) for number in range(png.MOST_CHUNKS + 10)]
-    assert len(read_texts(png_of(*chunks))) == png.MOST_CHUNKS
+    chunks = [chunk(b"tEXt", b"key%d\0x" % number) for number in range(embedded_text.MOST_CHUNKS + 10)]
+    assert len(read_texts(png_of(*chunks))) == embedded_text.MOST_CHUNKS
 
 
 def count(value: Any) -> int:

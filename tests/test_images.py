@@ -11,10 +11,9 @@ import pytest
 from PIL import Image, ImageCms
 
 from shared.errors import InvalidPicture
-from shared.images.decode import decode
+from shared.images.decode import decode, decode_base64, read_picture
 from shared.images.encode import encode_picture
 from shared.images.masks import read_mask
-from shared.images.normalise import decode_base64, read_picture
 from shared.schema.units import Picture
 from tests.profiles import grey, grey_ink, swapped_rgb
 from tests.stack import encoded

@@ -12,7 +12,7 @@ from PIL import Image
 
 import txt2img_server
 from shared.errors import InvalidValue
-from shared.images.png import read_size, read_texts
+from shared.images.embedded_text import read_size, read_texts
 from shared.jobs.database import JobRow
 from shared.jobs.picture_metadata import with_parameters
 from shared.metadata.graph_reader import read_graph as read_recipe

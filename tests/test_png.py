@@ -14,9 +14,17 @@ from typing import Any
 import pytest
 from PIL import Image, PngImagePlugin
 
+from shared.images.embedded_text import (
+    MAX_TEXT,
+    SIGNATURE,
+    BrokenPng,
+    comment_exif,
+    has_text,
+    read_exif,
+    read_texts,
+    with_texts,
+)
 from shared.images.encode import encode_picture
-from shared.images.exif import comment_exif, read_exif
-from shared.images.png import MAX_TEXT, SIGNATURE, BrokenPng, has_text, read_texts, with_texts
 from shared.jobs.database import JobRow
 from shared.jobs.files import JobFiles, Retention
 from shared.jobs.names import filename_prefix, job_beginning

@@ -14,7 +14,7 @@ import requests
 from flask.testing import FlaskClient
 from PIL import Image, ImageDraw, PngImagePlugin
 
-from shared.images.png import read_texts, with_texts
+from shared.images.embedded_text import read_texts, with_texts
 from shared.settings import Settings
 from shared.web.app import create_app
 from shared.web.backend import Backend

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.engine import device
+from shared.engine import process
 from shared.engine.process import engine_command, use_cpu
 from shared.settings import Settings
 
@@ -31,7 +31,7 @@ def test_the_backends_of_torch_are_read_without_importing_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version_py: str, expected: dict[str, str]
 ) -> None:
     fake_torch(tmp_path, monkeypatch, version_py)
-    assert device.torch_backends() == expected
+    assert process.torch_backends() == expected
 
 
 @pytest.mark.parametrize(("driver", "usable"), [(0, False), (12080, False), (13000, True), (13010, True)])
@@ -39,9 +39,9 @@ def test_a_gpu_is_usable_when_its_driver_is_new_enough_for_torch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: int, usable: bool
 ) -> None:
     fake_torch(tmp_path, monkeypatch, "cuda: Optional[str] = '13.0'\n")
-    monkeypatch.setattr(device.sys, "platform", "linux")
-    monkeypatch.setattr(device, "cuda_driver_version", lambda: driver)
-    assert device.has_usable_gpu() is usable
+    monkeypatch.setattr(process.sys, "platform", "linux")
+    monkeypatch.setattr(process, "cuda_driver_version", lambda: driver)
+    assert process.has_usable_gpu() is usable
     assert use_cpu(Settings()) is not usable
 
 

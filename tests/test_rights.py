@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.rights import close_to_others
+from shared.files import close_to_others
 from shared.settings import PROJECT_DIR, Settings
 from tests.stack import TestStack
 

@@ -7,7 +7,7 @@ import pytest
 from launcher import operating
 from launcher.arguments import parse
 from launcher.status import ALL_RUNS, NOTHING_RUNS, PART_RUNS, Part, Status, probe
-from shared.engine.access import TOKEN_FILE
+from shared.engine.client import TOKEN_FILE
 from shared.settings import Settings
 from tests.fake_engine import FakeEngine
 

@@ -34,11 +34,11 @@ from launcher.models.sources import STEP, Download, read_source
 from launcher.models.tables import NOTHING, describe, known_table, shelf_table
 from launcher.terminal import cause, columns, plain, print_error, print_status, size_text
 from shared.errors import DreamLayerError, SetupError
+from shared.files import keep_new_files_private
 from shared.keys import KeyRing
 from shared.models.detect import classify
 from shared.models.registry import KNOWN
 from shared.models.safetensors import read_header
-from shared.rights import keep_new_files_private
 from shared.settings import load_settings
 
 

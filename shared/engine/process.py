@@ -1,20 +1,22 @@
-"""ComfyUI as a child process: its environment, folders, command line and readiness.
+"""ComfyUI as a child process: device, environment variables, command line, folders and readiness.
 
 The engine runs nodes of others on the word of strangers, and what is in its environment can be read by some of them. So
 it gets what Python, torch and the operating system need, and nothing that was meant for somebody else: no key of ours,
 no token for a model site, no password of a proxy.
 """
 
+import ctypes
+import importlib.util
 import json
 import os
+import platform
+import re
 import sys
 from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 
-from shared.engine.access import new_token
-from shared.engine.client import EngineClient
-from shared.engine.device import has_usable_gpu
+from shared.engine.client import EngineClient, new_token
 from shared.engine.install import comfyui_version, install_engine
 from shared.errors import EngineError, SetupError
 from shared.files import is_folder
@@ -22,6 +24,49 @@ from shared.models.detect import KINDS
 from shared.paths import ChosenPaths, PathsFile
 from shared.process.supervisor import Child, Guard, Supervisor
 from shared.settings import Settings
+
+
+def has_usable_gpu() -> bool:
+    """Whether the installed torch has a backend for a GPU that this machine has, with a driver new enough."""
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"  # torch for Apple silicon always has Metal
+    backends = torch_backends()
+    if "cuda" in backends:
+        return cuda_driver_version() >= _major(backends["cuda"]) * 1000
+    if "hip" in backends:
+        return Path("/dev/kfd").exists()
+    return "xpu" in backends
+
+
+def torch_backends() -> dict[str, str]:
+    """The GPU backends of the installed torch with their versions, such as {"cuda": "13.0"}; empty if there is none.
+
+    Read from the text of torch/version.py: importing torch would take longer than all other checks together.
+    """
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return {}
+    text = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
+    found = re.findall(r"^(cuda|hip|xpu)\b[^=]*=\s*['\"]([^'\"]+)['\"]", text, re.MULTILINE)
+    return dict(found)
+
+
+def cuda_driver_version() -> int:
+    """The CUDA version of the NVIDIA driver, as 1000 x major + 10 x minor; 0 without a driver or a device."""
+    library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    try:
+        driver = ctypes.CDLL(library)
+    except OSError:
+        return 0
+    count, version = ctypes.c_int(), ctypes.c_int()
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
+        return 0
+    return version.value if driver.cuDriverGetVersion(ctypes.byref(version)) == 0 else 0
+
+
+def _major(version: str) -> int:
+    return int(version.split(".")[0])
+
 
 NAMES = {
     # The user, the shell, and where files of the moment lie.

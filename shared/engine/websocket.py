@@ -13,8 +13,7 @@ from typing import Any
 
 import websocket
 
-from shared.engine.access import EngineAccess
-from shared.engine.client import SavedImage
+from shared.engine.client import EngineAccess, SavedImage
 
 # The kind of a binary frame that holds a preview, and says of which job.
 PREVIEW_WITH_METADATA = 4

@@ -1,10 +1,16 @@
-"""Encoded pictures from outside, decoded: upright, 8 bits a channel, in sRGB colours, with their transparency.
+"""Decodes pictures from clients: base64 or bytes to upright 8-bit pictures in sRGB.
 
 What cannot be done rightly is refused, never guessed: a picture that is too large, damaged, or whose numbers have no
 known range. Pixels are converted in bands of rows, so that no more than two whole pictures are held at a time.
+
+Why everything is normalised here, not sent on as it is: ComfyUI's LoadImage draws a truncated file with a part missing,
+takes grey PNGs one level too dark, gets four of the eight EXIF orientations wrong, and crops to multiples of 8. An
+upright 8-bit RGB PNG with sides that are multiples of 8 comes through to the last bit.
 """
 
+import base64
 import io
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +20,57 @@ from PIL import Image, ImageOps
 from shared.errors import InvalidPicture
 from shared.images.budget import MemoryBudget
 from shared.images.colours import to_srgb
-from shared.images.file_kinds import what_it_is
+from shared.schema.words import NOTHING, plain
+
+SNIFFED_BYTES = 1024
+# By what a file begins with; the first that fits counts.
+SIGNATURES = (
+    (b"\x89PNG\r\n\x1a\n", "a PNG with a damaged beginning"),
+    (b"\xff\xd8\xff", "a JPEG with a damaged beginning"),
+    (b"GIF8", "a GIF with a damaged beginning"),
+    (b"II*\0", "a TIFF of a kind that is not read here (as camera RAW, or colours in floating-point numbers)"),
+    (b"MM\0*", "a TIFF of a kind that is not read here (as camera RAW, or colours in floating-point numbers)"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"8BPS", "a Photoshop document"),
+    (b"gimp xcf", "a GIMP document"),
+    (b"v/1\x01", "OpenEXR"),
+    (b"#?RADIANCE", "Radiance HDR"),
+    (b"#?RGBE", "Radiance HDR"),
+    (b"\0\0\1\0", "an icon file"),
+    (b"DDS ", "a DDS texture"),
+    (b"%PDF", "a PDF"),
+    (b"%!PS", "PostScript"),
+    (b"PK\3\4", "a zip archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"\x1aE\xdf\xa3", "a video"),
+    *((b"P%d" % kind, "a PNM picture") for kind in range(1, 8)),
+)
+# Brands of the ISO media format, which begins with the size of its first box.
+BRANDS = {
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIC (of a phone)"),
+    **dict.fromkeys((b"avif", b"avis"), "AVIF that the decoder of this service does not read"),
+    b"crx ": "camera RAW",
+}
+TEXTS = ((b"<svg", "SVG"), (b"<html", "a web page"), (b"<!doctype html", "a web page"), (b'{"', "JSON"))
+
+
+def what_it_is(data: bytes) -> str | None:
+    """What the file is, as a noun; None if its first bytes do not tell."""
+    if not data:
+        return "empty"
+    if data[4:8] == b"ftyp":
+        return BRANDS.get(data[8:12], "a video")
+    if data[:4] == b"RIFF":
+        return "a WebP with a damaged beginning" if data[8:12] == b"WEBP" else "a sound or video"
+    for beginning, kind in SIGNATURES:
+        if data.startswith(beginning):
+            return kind
+    head = data[:SNIFFED_BYTES].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    return next((kind for mark, kind in TEXTS if (mark in head if mark == b"<svg" else head.startswith(mark))), None)
+
 
 # What cameras, phones, browsers and painting programs write (JPEG includes the MPO of phones). Other decoders of
 # Pillow stay unreachable from outside.
@@ -216,3 +272,94 @@ def _from_16_bit(band: Image.Image, *, inverted: bool) -> Image.Image:
         grey.info.pop("transparency", None)
         grey.putalpha(levels.point(opaque, "L"))
     return grey
+
+
+DATA_URL = re.compile(r"data:[^,]*?(;base64)?,", re.IGNORECASE)
+
+
+def decode_base64(text: str, field: str) -> bytes:
+    """The bytes of a data URL (whatever type it claims) or of bare base64, standard or URL-safe alphabet."""
+    match = DATA_URL.match(text)
+    if match and not match[1]:
+        raise InvalidPicture(
+            f"{field} is a data URL that is not base64",
+            field=field,
+            hint="start it with data:image/png;base64,",
+        )
+    body = "".join(text[match.end() if match else 0 :].split()).translate(str.maketrans("-_", "+/"))
+    if not body:
+        raise InvalidPicture(f"{field} is empty", field=field, hint="send a data URL, base64, or a file of a form")
+    try:
+        return base64.b64decode(body + "=" * (-len(body) % 4), validate=True)
+    except ValueError as error:
+        raise InvalidPicture(
+            f"{field} is not base64",
+            field=field,
+            hint=f"{_why_no_base64(text)}send a data URL, base64, or a file of a form",
+        ) from error
+
+
+def _why_no_base64(text: str) -> str:
+    """The start of a hint: what the text seems to be; empty if it seems nothing."""
+    if text.startswith("@"):
+        return "the name of a file is not its content (curl sends files with -F image=@...); "
+    if re.match(r"[a-z][a-z0-9+.-]+:|(?:www\.|/|~/|\.{0,2}[\\/])|[\w./\\:~ -]+\.\w{3,4}$", text, re.IGNORECASE):
+        return "addresses and file names are not fetched; send the picture itself; "
+    if plain(text) in NOTHING or text.startswith("[object"):
+        return f"{text[:30]!r} is what JavaScript makes of no text; "
+    return ""
+
+
+def read_picture(
+    data: bytes,
+    field: str,
+    warnings: list[str] | None = None,
+    *,
+    backdrop: str = "white",
+    budget: MemoryBudget | None = None,
+) -> Image.Image:
+    """The picture as upright 8-bit RGB in sRGB colours; where it is transparent, `backdrop` shows.
+
+    Of an animation, or of several pages, the first. What is lost by that is added to `warnings`. Raises InvalidPicture
+    with the reason and `field`; BodyTooLarge and Busy, if `budget` has no room.
+    """
+    decoded = decode(data, field, budget=budget)
+    if warnings is not None:
+        warnings += notes_on(decoded, field) + transparency_left(decoded.image, field, backdrop)
+    return on_backdrop(decoded.image, backdrop)
+
+
+def read_with_alpha(data: bytes, field: str, warnings: list[str], budget: MemoryBudget | None = None) -> Image.Image:
+    """Like `read_picture`, with its transparency: of mode RGBA if any pixel is not opaque, else RGB."""
+    decoded = decode(data, field, budget=budget)
+    warnings += notes_on(decoded, field)
+    mode = "RGBA" if is_transparent(decoded.image) else "RGB"
+    return decoded.image if decoded.image.mode == mode else decoded.image.convert(mode)
+
+
+def transparency_left(image: Image.Image, field: str, backdrop: str) -> list[str]:
+    """A warning that `backdrop` shows where a picture is transparent, if it is so anywhere."""
+    if not is_transparent(image):
+        return []
+    alpha = image.getchannel("A").histogram()
+    part = sum((255 - level) * count for level, count in enumerate(alpha)) / 255 / sum(alpha)
+    return [f"{field} is transparent ({max(part, 0.001):.1%} of it): there it was taken as {backdrop}"]
+
+
+def frames_left(decoded: Decoded, field: str) -> list[str]:
+    """A warning about further pictures in the file, if there are any."""
+    return [] if decoded.several is None else [f"{field} is {decoded.several}: the first picture of it is used"]
+
+
+def notes_on(decoded: Decoded, field: str) -> list[str]:
+    """Warnings about what of a file was not used, or could not be told."""
+    return [*frames_left(decoded, field), *([] if decoded.doubt is None else [f"{field} {decoded.doubt}"])]
+
+
+def on_backdrop(image: Image.Image, colour: str) -> Image.Image:
+    """A picture as RGB, with `colour` behind what is transparent."""
+    if image.mode not in WITH_ALPHA:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    opaque = Image.new("RGB", image.size, colour)
+    opaque.paste(image, mask=image)
+    return opaque

@@ -10,9 +10,8 @@ from PIL import Image
 
 from shared.errors import NotAcceptable
 from shared.images.budget import MemoryBudget
-from shared.images.exif import comment_exif
-from shared.images.normalise import on_backdrop, transparency_left
-from shared.images.png import read_size
+from shared.images.decode import on_backdrop, transparency_left
+from shared.images.embedded_text import comment_exif, read_size
 
 OutputFormat = Literal["png", "webp", "jpeg"]
 # What a picture's name may end in: all are saved as PNG, and converted when they are asked for.

@@ -8,8 +8,7 @@ from PIL import Image, ImageChops, ImageOps, ImageStat
 
 from shared.errors import InvalidPicture
 from shared.images.budget import MemoryBudget
-from shared.images.decode import Decoded, decode, is_transparent
-from shared.images.normalise import frames_left, on_backdrop
+from shared.images.decode import Decoded, decode, frames_left, is_transparent, on_backdrop
 
 # Levels of alpha from which a pixel counts as painted.
 PAINTED = 16

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from shared import __version__
-from shared.images.png import BrokenPng, with_texts
+from shared.images.embedded_text import BrokenPng, with_texts
 from shared.jobs.database import JobRow
 from shared.jobs.names import picture_index, picture_number
 from shared.metadata.infotext import write

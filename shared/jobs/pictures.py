@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.files import lies_within
-from shared.images.png import has_text, read_size
+from shared.images.embedded_text import has_text, read_size
 from shared.jobs.database import JobRow
 from shared.jobs.names import locate, save_prefixes
 from shared.jobs.picture_metadata import OURS, picture_parameters, with_parameters

@@ -14,7 +14,7 @@ from typing import Any
 from shared.engine.client import SavedImage
 from shared.engine.websocket import ImagesSaved, JobCached, JobProgress, JobStarted, Preview
 from shared.errors import InvalidPicture
-from shared.images.normalise import read_picture
+from shared.images.decode import read_picture
 from shared.jobs.database import JobRow, JobUpdate, PendingEvent
 from shared.jobs.estimate import Pace
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from shared.errors import StorageFailed
 from shared.files import lies_within, write_whole
-from shared.images.png import read_size
+from shared.images.embedded_text import read_size
 
 # The ending of an empty file beside an upload that stays without a job.
 MARK = ".kept"

@@ -6,9 +6,8 @@ from collections.abc import Callable
 
 from sqlalchemy.exc import ArgumentError
 
-from shared.engine.access import engine_access
 from shared.engine.catalog import Catalog
-from shared.engine.client import EngineClient
+from shared.engine.client import EngineClient, engine_access
 from shared.errors import SetupError, StorageFailed
 from shared.images.budget import MEGABYTE, MemoryBudget
 from shared.jobs.files import JobFiles, Retention

@@ -13,7 +13,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
 from shared.errors import BodyTooLarge, InvalidPicture, InvalidValue, RequestError, UnsupportedBody
-from shared.images.normalise import decode_base64
+from shared.images.decode import decode_base64
 from shared.json_limits import JsonTooLarge, load_json
 from shared.schema.spellings import meant_field
 from shared.web.json_mistakes import begins_as_json, explain

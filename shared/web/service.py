@@ -10,8 +10,8 @@ from pathlib import Path
 from flask import Flask
 
 from shared.errors import SetupError, StorageFailed
+from shared.files import close_to_others, keep_new_files_private
 from shared.images.decode import silence_decoders
-from shared.rights import close_to_others, keep_new_files_private
 from shared.settings import Settings, load_settings
 from shared.web.backend import Backend
 from shared.web.server.run import check_port, run_service

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from PIL import Image, ImageChops
 
 from shared.errors import InvalidPicture, InvalidValue
-from shared.images.decode import is_transparent
+from shared.images.decode import is_transparent, on_backdrop, transparency_left
 from shared.images.fit import (
     as_cutout,
     as_drawn_mask,
@@ -19,7 +19,6 @@ from shared.images.fit import (
     region,
 )
 from shared.images.masks import is_empty
-from shared.images.normalise import on_backdrop, transparency_left
 from shared.models.defaults import usual_pixels
 from shared.schema.body import Img2ImgBody, InpaintMode, ResizeMode
 from shared.schema.request import Inpainting, Paste, Size

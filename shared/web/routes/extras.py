@@ -7,12 +7,11 @@ from typing import Any
 
 from flask import Blueprint, Response
 
-from shared.engine.catalog import Catalog
-from shared.engine.options import FACES, NODES_AGE
+from shared.engine.catalog import FACES, NODES_AGE, Catalog
 from shared.errors import InvalidValue
+from shared.images.decode import transparency_left
 from shared.images.encode import BACKDROP, ENDINGS
 from shared.images.fit import as_source_to_enlarge
-from shared.images.normalise import transparency_left
 from shared.jobs.database import JobRow
 from shared.jobs.pictures import Pictures
 from shared.jobs.spec import JobSpec

@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify
 
-from shared.engine.options import engine_options
+from shared.engine.catalog import engine_options
 from shared.models.defaults import defaults_for
 from shared.schema.body import Img2ImgBody, Txt2ImgBody
 from shared.web.backend import Backend

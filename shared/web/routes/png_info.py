@@ -8,8 +8,7 @@ from typing import Any
 from flask import Blueprint, Request, Response, jsonify, request
 
 from shared.errors import InvalidPicture
-from shared.images.exif import read_exif
-from shared.images.png import SIGNATURE, BrokenPng, read_texts
+from shared.images.embedded_text import SIGNATURE, BrokenPng, read_exif, read_texts
 from shared.jobs.picture_metadata import OURS, THEIRS
 from shared.json_limits import load_json
 from shared.metadata.graph_reader import read_graph

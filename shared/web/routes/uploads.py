@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response, jsonify, request
 
 from shared.errors import InvalidPicture
-from shared.images.normalise import read_picture
+from shared.images.decode import read_picture
 from shared.web.backend import Backend
 from shared.web.body import read_fields
 from shared.web.parsing.pictures import upload_name

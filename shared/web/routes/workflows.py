@@ -14,9 +14,8 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
 from shared.errors import DreamLayerError, InvalidPicture, InvalidValue, NotFound
-from shared.images.decode import is_transparent
+from shared.images.decode import is_transparent, on_backdrop, transparency_left
 from shared.images.fit import as_cutout, as_mask, as_picture, fit
-from shared.images.normalise import on_backdrop, transparency_left
 from shared.jobs.names import PREFIX_INPUT, with_prefix
 from shared.jobs.spec import JobSpec
 from shared.json_limits import JsonTooLarge, load_json

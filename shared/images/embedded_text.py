@@ -1,15 +1,18 @@
-"""The text chunks of PNG files: read them, and put them in without touching a pixel. Pure, standard library only.
+"""Reads and writes text in picture files: PNG text chunks, and EXIF of JPEG, WebP and AVIF. Pure.
 
 A PNG is a signature and a row of chunks (length, type, content, CRC). Text stands in tEXt (Latin-1), zTXt (the same,
 compressed) or iTXt (UTF-8) chunks, each with a key; the keys `parameters` and `prompt` are what the Stable Diffusion
 world and ComfyUI agreed on.
 """
 
+import io
 import itertools
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
+
+from PIL import Image
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TEXT_TYPES = (b"tEXt", b"zTXt", b"iTXt")
@@ -49,7 +52,7 @@ def read_texts(png: bytes) -> dict[str, str]:
         key, rest = _split_key(png[chunk.content : chunk.content_end])
         if key in texts:
             continue
-        text, used = _decode(chunk.kind, rest, min(MAX_TEXT, room))
+        text, used = _decode_text(chunk.kind, rest, min(MAX_TEXT, room))
         room -= used
         if text is not None:
             texts[key] = text
@@ -92,7 +95,11 @@ def with_texts(png: bytes, texts: Mapping[str, str]) -> bytes:
     view = memoryview(png)
     header = view[: chunks[0].end]
     return b"".join(
-        [header, *(_encode(key, text) for key, text in texts.items()), *(view[each.begin : each.end] for each in kept)]
+        [
+            header,
+            *(_encode_text(key, text) for key, text in texts.items()),
+            *(view[each.begin : each.end] for each in kept),
+        ]
     )
 
 
@@ -120,7 +127,7 @@ def _key(key: str) -> bytes:
     return name + b"\0"
 
 
-def _encode(key: str, text: str) -> bytes:
+def _encode_text(key: str, text: str) -> bytes:
     # NUL ends a text in some readers, and no text needs it.
     text = text.replace("\0", "")
     try:
@@ -136,7 +143,7 @@ def _split_key(content: bytes) -> tuple[str, bytes]:
     return key[:LONGEST_KEY].decode("latin-1"), rest
 
 
-def _decode(kind: bytes, rest: bytes, limit: int) -> tuple[str | None, int]:
+def _decode_text(kind: bytes, rest: bytes, limit: int) -> tuple[str | None, int]:
     """The text of a chunk behind its key, None if it is damaged or has more than `limit` bytes; and how many bytes it
     took, which a damaged text does too."""
     if limit <= 0:
@@ -170,3 +177,54 @@ def _inflate(content: bytes, limit: int) -> tuple[bytes, int, bool]:
         if stream.eof or used > limit:
             break
     return b"".join(pieces), min(limit, used), stream.eof and used <= limit
+
+
+EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
+# Where ComfyUI's nodes for WebP keep their JSON, as "prompt:{...}" and "workflow:{...}".
+MAKE, MODEL = 0x010F, 0x0110
+UNICODE, ASCII = b"UNICODE\0", b"ASCII\0\0\0"
+EXIF_FORMATS = ("JPEG", "WEBP", "AVIF")
+# Of a JPEG's segment, with room for what stands around the comment.
+LONGEST = 65_000
+
+
+def comment_exif(text: str) -> bytes | None:
+    """An EXIF block with `text` as its comment; None if it is too long for one."""
+    exif = Image.Exif()
+    exif[EXIF_IFD] = {USER_COMMENT: UNICODE + text.encode("utf-16-be", "replace")}
+    block = exif.tobytes()
+    return block if len(block) <= LONGEST else None
+
+
+def read_exif(data: bytes) -> dict[str, str]:
+    """The texts of a JPEG, WebP or AVIF by the keys that a PNG has them under; empty for anything else."""
+    try:
+        with Image.open(io.BytesIO(data), formats=EXIF_FORMATS) as image:
+            exif = image.getexif()
+            comment = exif.get_ifd(EXIF_IFD).get(USER_COMMENT)
+            named = [exif.get(tag) for tag in (MODEL, MAKE)]
+    # Damaged files are reported through many types (OSError, SyntaxError, ValueError, struct.error, ...); whichever it
+    # is, there is nothing to be read.
+    except Exception:  # noqa: BLE001
+        return {}
+    texts = {}
+    for value in named:
+        key, colon, text = str(value).partition(":")
+        if colon and key in ("prompt", "workflow"):
+            texts[key] = text
+    if isinstance(comment, bytes):
+        texts["parameters"] = _decode_comment(comment)
+    elif isinstance(comment, str):
+        texts["parameters"] = comment
+    return {key: text for key, text in texts.items() if text}
+
+
+def _decode_comment(comment: bytes) -> str:
+    code, text = comment[:8], comment[8:]
+    if code == UNICODE:
+        # Big-endian by custom; some write the other. In mostly Latin text the high bytes are the zeros.
+        little = text[1::2].count(0) > text[::2].count(0)
+        return text.decode("utf-16-le" if little else "utf-16-be", "replace").strip("\0\ufeff")
+    if code in (ASCII, b"\0" * 8):
+        comment = text
+    return comment.decode("utf-8", "replace").strip("\0")
