@@ -24,11 +24,10 @@ from shared.schema.request import (
     UpscaleRequest,
 )
 from shared.schema.units import Picture
-from workflows.extras import extras
 from workflows.graph import ApiGraph
 from workflows.img2img import img2img
 from workflows.txt2img import txt2img
-from workflows.upscale import upscale
+from workflows.upscale import extras, upscale
 
 PREFIX = "20261122/20261122-143210-3f2a9c1e0b7d"
 SAMPLING = Sampling(steps=12, cfg=6.5, sampler="dpmpp_2m", scheduler="karras")

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from shared.settings import PREFIX
 from tests.conftest import PLANTED, launched, launcher_environment
-from tests.foreign_graphs import api
+from tests.imported_graphs import api
 from tests.stack import TIMEOUT, TestStack, data_url
 
 NODES = [Path(__file__).parent / "data" / name for name in ("known_nodes.py", "probing_nodes.py")]

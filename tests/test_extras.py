@@ -27,7 +27,7 @@ from shared.web.routes.extras import extras_routes, extras_values
 from shared.web.routes.jobs import job_routes
 from tests.model_library import NODES, WorkflowFolder
 from tests.stack import TIMEOUT, TestStack, encoded, open_rgb
-from workflows.extras import extras
+from workflows.upscale import extras
 
 SOURCE = Picture(b"source", 100, 61)
 # What the page sends; its default upscaler may not be there.

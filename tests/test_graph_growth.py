@@ -7,11 +7,10 @@ import pytest
 
 from shared.engine.graph_memory import check_memory, check_texts
 from shared.engine.graph_sizes import Node
-from shared.engine.node_limits import check_limits
-from shared.engine.node_policy import why_refused
+from shared.engine.node_policy import check_limits, why_refused
 from shared.engine.validate import Problem, declared_inputs
-from tests.foreign_graphs import Short, api
-from tests.nodes import reviewed
+from tests.engine_nodes import reviewed
+from tests.imported_graphs import Short, api
 
 NODES = reviewed()
 LET_IN = {name: node for name, node in NODES.items() if why_refused(name, node, ()) is None}

@@ -14,9 +14,9 @@ from shared.engine.graph_memory import check_memory
 from shared.settings import Settings
 from shared.web.backend import Backend
 from shared.web.parsing.loaded import HUGE, loaded_sizes
+from tests.engine_nodes import reviewed
 from tests.fake_engine import FakeEngine
-from tests.foreign_graphs import api
-from tests.nodes import reviewed
+from tests.imported_graphs import api
 from tests.stack import encoded
 
 NODES = reviewed()

@@ -10,8 +10,7 @@ import pytest
 from shared.engine import validate as module
 from shared.engine.catalog import Catalog
 from shared.engine.formula import why_no_formula
-from shared.engine.node_limits import check_limits
-from shared.engine.node_policy import FORMULAS, LIMITS, REFUSED, TEXT_LIMITS, check_files, why_refused
+from shared.engine.node_policy import FORMULAS, LIMITS, REFUSED, TEXT_LIMITS, check_files, check_limits, why_refused
 from shared.engine.process import engine_environ
 from shared.engine.reviewed_nodes import REVIEWED
 from shared.engine.validate import check_graph
@@ -19,8 +18,8 @@ from shared.errors import InvalidValue
 from shared.settings import PREFIX
 from shared.web.custom import check
 from tests.conftest import PLANTED
-from tests.foreign_graphs import Short, api
-from tests.nodes import SNAPSHOT, in_short, reviewed
+from tests.engine_nodes import SNAPSHOT, in_short, reviewed
+from tests.imported_graphs import Short, api
 from tests.stack import TestStack
 
 NODES = reviewed()

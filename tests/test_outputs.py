@@ -22,7 +22,7 @@ from shared.web.backend import Backend
 from shared.web.reply import job_body, picture_facts, result_body, shown_picture
 from shared.web.routes.runs import measure, run_body
 from tests.fake_engine import CHECKPOINTS, FakeEngine, tiny_png
-from tests.foreign_graphs import Short, api, plain, sampling
+from tests.imported_graphs import Short, api, plain, sampling
 from tests.job_factory import finish
 from workflows.outputs import find_output, last_output, seed_of
 

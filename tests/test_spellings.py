@@ -23,7 +23,7 @@ from shared.web.parsing.requests import read_img2img, read_txt2img
 from shared.web.parsing.validate import ignored, known_names
 from shared.web.reply import LONGEST_HEADER, warnings_header
 from tests.parsing import PICTURE, URL, context, read, refused, reread, words
-from tests.test_named import named
+from tests.test_templates import named
 from workflows.templates import read_workflow
 
 GLOW, INK = "glow.safetensors", "style/Ink.safetensors"

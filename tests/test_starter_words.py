@@ -25,7 +25,7 @@ from starter.words import PIECES, ROWS, TOKEN_IDS, VOCABULARY
 from tests.conftest import COMFYUI_DIR
 from tests.control import Control
 from tests.engine_prompts import EnginePrompts
-from tests.foreign_graphs import api, plain
+from tests.imported_graphs import api, plain
 from tests.model_library import OWN, WorkflowFolder
 from tests.parsing import PICTURE, context, read
 from workflows.imported import read_graph

@@ -2,7 +2,7 @@
 
 from shared.schema.request import Common, Sampling
 from shared.schema.units import MOST_STEPS
-from workflows import nodes, sampler_nodes
+from workflows import nodes
 from workflows.finishing import decode, encode, enlarge
 from workflows.graph import Graph, Latent, Model
 from workflows.loading import Loaded, Prompts
@@ -58,7 +58,7 @@ def sample_hires(graph: Graph, loaded: Loaded, prompts: Prompts, latent: Latent,
 def _pass(graph: Graph, model: Model, prompts: Prompts, latent: Latent, sampling: Sampling, seed: int) -> Latent:
     if sampling.sampler == "dpm_adaptive":
         return _pass_adaptive(graph, model, prompts, latent, sampling, seed)
-    return sampler_nodes.sample(
+    return nodes.sample(
         graph,
         model=model,
         positive=prompts.positive,
@@ -78,7 +78,7 @@ def _pass_adaptive(
 ) -> Latent:
     """As KSampler runs it, DPM adaptive ignores `steps`, and may take minutes over two; here it keeps to them."""
     each = LOG_NOISE_RANGE * ORDER / sampling.steps
-    return sampler_nodes.sample_custom(
+    return nodes.sample_custom(
         graph,
         model=model,
         positive=prompts.positive,
@@ -86,8 +86,8 @@ def _pass_adaptive(
         latent_image=latent,
         seed=seed,
         cfg=sampling.cfg,
-        sampler=sampler_nodes.dpm_adaptive(graph, round(each, 4)),
-        sigmas=sampler_nodes.noise_levels(graph, model, sampling.scheduler, sampling.steps, sampling.denoise),
+        sampler=nodes.dpm_adaptive(graph, round(each, 4)),
+        sigmas=nodes.noise_levels(graph, model, sampling.scheduler, sampling.steps, sampling.denoise),
     )
 
 
@@ -103,7 +103,7 @@ def _steps(
     *,
     last: bool,
 ) -> Latent:
-    return sampler_nodes.sample_steps(
+    return nodes.sample_steps(
         graph,
         model=model,
         positive=prompts.positive,

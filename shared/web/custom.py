@@ -6,8 +6,7 @@ from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from shared.engine.graph_memory import check_memory, check_texts
-from shared.engine.node_limits import check_limits
-from shared.engine.node_policy import check_files, why_refused
+from shared.engine.node_policy import check_files, check_limits, why_refused
 from shared.engine.validate import Problem
 from shared.errors import InvalidValue
 from shared.jobs.names import with_prefix
@@ -25,11 +24,10 @@ from shared.web.parsing.requests import ParsedRequest
 from shared.web.parsing.sources import AlphaUse
 from shared.web.parsing.starter_words import starter_warnings
 from shared.web.parsing.unsupported_syntax import misread
-from workflows.bindings import PLACEABLE, Places, Target, find_places, place, reads_alpha
+from workflows.bindings import PLACEABLE, Places, Target, find_places, place, prompt_texts, reads_alpha
 from workflows.graph import ApiGraph
 from workflows.imported import read_graph
 from workflows.loading import input_name
-from workflows.texts import prompt_texts
 
 FIELD = "custom_workflow"
 MOST_WARNINGS = 50

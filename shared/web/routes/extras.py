@@ -25,7 +25,7 @@ from shared.web.parsing.pictures import SentPictures
 from shared.web.parsing.validate import ignored, missing_picture, tidy, validate
 from shared.web.reply import result_body
 from shared.web.submission import Submission, submission
-from workflows.extras import extras
+from workflows.upscale import extras
 
 KIND = "extras"
 PARAMS = "params"

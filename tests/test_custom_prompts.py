@@ -12,8 +12,8 @@ import txt2img_server
 from shared.settings import Settings
 from shared.web.backend import Backend
 from tests.fake_engine import CHECKPOINTS, HELD, FakeEngine
-from tests.foreign_graphs import plain
-from workflows.texts import prompt_texts
+from tests.imported_graphs import plain
+from workflows.bindings import prompt_texts
 
 CKPT = ("CheckpointLoaderSimple", {"ckpt_name": CHECKPOINTS[0]})
 

@@ -7,7 +7,7 @@ import pytest
 
 from shared.jobs.names import job_prefixes, locate, with_prefix
 from shared.settings import PROJECT_DIR
-from tests.foreign_graphs import Short, api, plain, sampling
+from tests.imported_graphs import Short, api, plain, sampling
 from workflows.bindings import find_places, place, reads_alpha
 from workflows.imported import read_graph
 

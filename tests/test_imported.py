@@ -8,7 +8,7 @@ import pytest
 from shared.engine.node_policy import check_files, why_refused
 from shared.engine.validate import check_graph
 from shared.errors import InvalidValue
-from tests.foreign_graphs import api, plain
+from tests.imported_graphs import api, plain
 from workflows.bindings import place
 from workflows.imported import MAX_DEPTH, MAX_NODES, read_graph
 

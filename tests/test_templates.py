@@ -8,7 +8,7 @@ from PIL import Image
 
 from shared.errors import InvalidValue
 from shared.web.routes.workflows import place_pictures as placed
-from tests.foreign_graphs import plain
+from tests.imported_graphs import plain
 from workflows.templates import read_workflow
 
 
