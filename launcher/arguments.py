@@ -46,7 +46,7 @@ class Parser(argparse.ArgumentParser):
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The command and its options, and what is left over for pytest. Raises SystemExit: 2 for a wrong command line."""
-    parser = _parser()
+    parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
     if rest and options.command != "test":
         near = difflib.get_close_matches(rest[0].partition("=")[0], parser.options_of(arguments), n=1)
@@ -54,7 +54,8 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     return options, rest
 
 
-def _parser() -> Parser:
+def build_parser() -> Parser:
+    """The parser of every command."""
     parser = Parser(
         prog="dream_layer.py",
         description="Pictures from ComfyUI through a plain REST API. Without a command: run.",

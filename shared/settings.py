@@ -1,7 +1,7 @@
 """Every setting once: its name, default, range and help.
 
 A setting is an environment variable `DREAM_LAYER_<NAME>`, or a line of a file `.env` in the project folder; the
-environment wins. `python -m shared.settings` prints the table in docs/settings.md, and a test keeps the two equal.
+environment wins. The tables of docs/settings.md are generated from the class Settings (docs/tables.py).
 """
 
 import codecs
@@ -10,7 +10,6 @@ import io
 import ipaddress
 import itertools
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -424,24 +423,3 @@ def _reason(kind: str, said: str, value: object) -> str:
     if kind == "string_pattern_mismatch":
         return "must begin with a scheme, such as sqlite:///"
     return said.removeprefix("Value error, ")
-
-
-def markdown_table() -> str:
-    """The settings as the Markdown table of docs/settings.md, ending in a newline."""
-    rows = ["| setting | default | what it does |", "| --- | --- | --- |"]
-    for name, field in Settings.model_fields.items():
-        default = field.default
-        if name == "data_dir":
-            shown = "`data`"
-        elif isinstance(default, tuple):
-            shown = f"`{','.join(default)}`" if default else ""
-        elif isinstance(default, bool):
-            shown = f"`{str(default).lower()}`"
-        else:
-            shown = "" if default is None else f"`{default}`"
-        rows.append(f"| `{PREFIX}{name.upper()}` | {shown} | {field.description} |")
-    return "\n".join(rows) + "\n"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(markdown_table())

@@ -8,8 +8,7 @@ from launcher.models.sources import Download, read_source
 from launcher.models.tables import known_table
 from shared.keys import KeyRing
 from shared.models.detect import KINDS
-from shared.models.registry import KNOWN, find_known, markdown_table
-from shared.settings import PROJECT_DIR
+from shared.models.registry import KNOWN, find_known
 
 
 def download(text: str, keys: KeyRing) -> Download:
@@ -54,10 +53,6 @@ def test_the_list_of_known_models_is_sound() -> None:
         assert model.licence
         assert model.sha256 is None or len(model.sha256) == 64
         assert len(model.repository.split("/")) == 2
-
-
-def test_the_readme_has_the_list() -> None:
-    assert markdown_table() in (PROJECT_DIR / "docs/models.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("columns", [40, 80, 100])

@@ -117,14 +117,3 @@ def how_to_add(text: str, kinds: Container[str] = KINDS) -> str | None:
 
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower()).removesuffix("base")
-
-
-def markdown_table() -> str:
-    """The list as the rows of the table in docs/models.md."""
-    rows = []
-    for name, model in KNOWN.items():
-        address = f"https://huggingface.co/{model.repository}"
-        size = f"{model.size / 1e9:.1f} GB" if model.size else ""
-        sha256 = f"`{model.sha256[:10]}...`" if model.sha256 else "not sure"
-        rows.append(f"| `{name}` | [{model.title}]({address}) | {size or 'not sure'} | {model.licence} | {sha256} |\n")
-    return "".join(rows)
