@@ -4,7 +4,7 @@ with `-m MODULE` in place of SCRIPT.
 The parent holds the other end of standard input. However it dies, even by SIGKILL, that pipe closes and this process
 ends: no orphan, on any operating system. Standard library only, for the script may run in another environment.
 
-With `--exit_with_thread NAME` the process ends, too, when a thread that runs a function of that name dies of an
+With `--exit-with-thread NAME` the process ends, too, when a thread that runs a function of that name dies of an
 exception. ComfyUI goes on answering HTTP when the thread that does its work is dead, and would never draw a picture
 again.
 
@@ -53,8 +53,8 @@ def _end_with_thread(function: str) -> None:
 if __name__ == "__main__":
     del sys.argv[0]
     guard = None
-    while sys.argv[0] in ("--exit_with_thread", "--guard"):
-        if sys.argv[0] == "--exit_with_thread":
+    while sys.argv[0] in ("--exit-with-thread", "--guard"):
+        if sys.argv[0] == "--exit-with-thread":
             _end_with_thread(sys.argv[1])
         else:
             guard = sys.argv[1]

@@ -58,7 +58,7 @@ class Child:
     ) -> None:
         self.name = name
         self.log_path = log_path
-        options = [] if exit_with_thread is None else ["--exit_with_thread", exit_with_thread]
+        options = [] if exit_with_thread is None else ["--exit-with-thread", exit_with_thread]
         options += [] if guard is None else ["--guard", str(guard.file)]
         self._guard = guard
         self._python = [str(python), str(PARENT_WATCH), *options]
