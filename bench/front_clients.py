@@ -15,7 +15,7 @@ import websocket
 
 from shared.engine.catalog import Catalog
 from shared.engine.client import EngineAccess, EngineClient
-from shared.jobs.names import filename_prefix
+from shared.jobs.picture_names import filename_prefix
 from shared.schema.request import Txt2ImgRequest
 from shared.web.body import Fields
 from shared.web.parsing.model_catalog import ModelCatalog

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from launcher.terminal import plain, print_status
 from shared.errors import Cancelled, SetupError
-from shared.jobs.database import JobRow, State
+from shared.jobs.job import JobRow, State
 from shared.jobs.store import Store
 from shared.settings import Settings
 from shared.web.backend import open_store

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from shared.engine.client import TOKEN_FILE, EngineAccess, EngineClient
-from shared.jobs.database import JobRow, NewJob, State, workers
-from shared.jobs.files import JobFiles, Retention
-from shared.jobs.names import filename_prefix
-from shared.jobs.pictures import Pictures
+from shared.jobs.database import workers
+from shared.jobs.files import JobFiles, PictureFiles, Retention, UploadFiles
+from shared.jobs.job import JobRow, JobSpec, NewJob, State
+from shared.jobs.picture_names import filename_prefix
 from shared.jobs.runner import JobRunner
-from shared.jobs.spec import JobSpec
 from shared.jobs.store import Store
-from shared.jobs.uploads import Uploads
 from tests.fake_engine import FakeEngine
 
 
@@ -47,7 +45,7 @@ class Harness:
         self.store = Store(f"sqlite:///{folder}/jobs.sqlite")
         self.client = EngineClient(engine.address, EngineAccess(file=folder / TOKEN_FILE))
         self.archive = JobFiles(
-            self.store, Uploads(folder / "uploads"), Pictures(engine.output_dir, folder / "input"), Retention()
+            self.store, UploadFiles(folder / "uploads"), PictureFiles(engine.output_dir, folder / "input"), Retention()
         )
         self.runner = JobRunner(self.store, self.client, self.archive)
 

@@ -6,9 +6,8 @@ from typing import Any
 
 from PIL import Image
 
-from shared.jobs.database import JobRow, NewJob, State
-from shared.jobs.names import filename_prefix
-from shared.jobs.spec import JobSpec
+from shared.jobs.job import JobRow, JobSpec, NewJob, State
+from shared.jobs.picture_names import filename_prefix
 from shared.web.backend import Backend
 from tests.golden_graphs import draw
 from tests.stack import encoded

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from shared.jobs.names import job_prefixes, locate, with_prefix
+from shared.jobs.picture_names import job_prefixes, locate, with_prefix
 from shared.settings import PROJECT_DIR
 from tests.imported_graphs import Short, api, plain, sampling
 from workflows.bindings import find_places, place, reads_alpha

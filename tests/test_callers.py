@@ -12,8 +12,7 @@ from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
 import txt2img_server
-from shared.jobs.database import NewJob, State
-from shared.jobs.spec import JobSpec
+from shared.jobs.job import JobSpec, NewJob, State
 from shared.settings import Settings
 from shared.web.backend import Backend
 from shared.web.callers import Caller, caller_of, is_local

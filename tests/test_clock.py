@@ -8,14 +8,15 @@ from types import SimpleNamespace
 import pytest
 
 from shared.jobs import runner as module
-from shared.jobs.database import JobRow, State, Work, about, jobs
+from shared.jobs.database import about, jobs
 from shared.jobs.estimate import seconds_left
 from shared.jobs.files import DAY
+from shared.jobs.job import JobRow, State, UnfinishedWork
 from shared.jobs.store import ENGINE_STOP, Store
-from shared.jobs.tracked import Phase, TrackedJob
+from shared.jobs.tracked import JobPhase, TrackedJob
 from tests.fake_engine import FakeEngine
 from tests.harness import Harness, wait_for
-from tests.test_archive import Cellar
+from tests.test_job_files import Cellar
 from tests.test_store import add
 
 YEAR = 365 * DAY
@@ -64,7 +65,9 @@ def test_a_job_that_ended_before_it_began_measures_nothing(store: Store) -> None
         set_times(store, row, finished=time.time() + seconds, started=time.time())
     ((_, _, seconds),) = store.measured(9)
     assert seconds == pytest.approx(4.0, abs=1.0)
-    assert seconds_left([], Work("a", 2.0, None), store.measured(9), time.time()) == pytest.approx(4.0, abs=1.0)
+    assert seconds_left([], UnfinishedWork("a", 2.0, None), store.measured(9), time.time()) == pytest.approx(
+        4.0, abs=1.0
+    )
 
 
 @pytest.mark.parametrize("ahead", [YEAR, 20 * YEAR])
@@ -127,7 +130,7 @@ def test_no_job_is_blamed_by_times_from_before_the_clock_was_set(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runner = harness.runner
-    each = TrackedJob(add(harness.store, runner.worker), phase=Phase.SENT, sent_at=time.monotonic() - 1)
+    each = TrackedJob(add(harness.store, runner.worker), phase=JobPhase.SENT, sent_at=time.monotonic() - 1)
     each.acknowledged = True
     runner._queue_seen_at = time.monotonic() - 0.5
     runner._check_clock(time.monotonic(), time.time() + 1.0)

@@ -20,8 +20,8 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from shared.errors import SetupError, StorageFailed
 from shared.jobs import migrations
-from shared.jobs.database import JobUpdate, NewJob, State, metadata
-from shared.jobs.spec import JobSpec
+from shared.jobs.database import metadata
+from shared.jobs.job import JobSpec, JobUpdate, NewJob, State
 from shared.jobs.store import Store
 
 MANY = 10_000

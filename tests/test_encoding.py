@@ -14,7 +14,7 @@ from PIL import Image
 from shared.errors import Busy, InvalidValue, NotAcceptable
 from shared.images.budget import MemoryBudget
 from shared.images.encode import BYTES_TO_ENCODE, LARGEST_SIDE, MOST_PIXELS, OutputFormat, encode_picture, limits
-from shared.jobs.database import JobRow, NewJob, State
+from shared.jobs.job import JobRow, NewJob, State
 from shared.schema.units import Picture
 from shared.settings import Settings
 from shared.web.app import create_app

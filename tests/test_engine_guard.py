@@ -19,7 +19,7 @@ import websocket
 from shared.engine.client import TOKEN_FILE, EngineAccess, EngineClient, engine_access, new_token
 from shared.engine.process import GUARD
 from shared.errors import EngineDenied, EngineError, SetupError
-from shared.jobs.database import State
+from shared.jobs.job import State
 from shared.process.supervisor import Child, Guard, Supervisor
 from shared.settings import Settings
 from tests.fake_engine import HELD, FakeEngine

@@ -19,7 +19,7 @@ from shared.engine.websocket import (
     parse_frame,
 )
 from shared.errors import GenerationFailed
-from shared.jobs.names import filename_prefix, locate
+from shared.jobs.picture_names import filename_prefix, locate
 
 SAVED = {"filename": "a.png", "subfolder": "d", "type": "output"}
 IMAGE = SavedImage("a.png", "d", "output")

@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
 
 import txt2img_server
-from shared.jobs.database import JobRow, State
+from shared.jobs.job import JobRow, State
 from shared.schema.events import EVENTS
 from shared.settings import Settings
 from shared.web.backend import Backend

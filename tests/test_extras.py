@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from shared.engine.validate import Problem, check_graph
 from shared.errors import InvalidValue, RequestError
-from shared.jobs.database import JobRow, NewJob, State
+from shared.jobs.job import JobRow, NewJob, State
 from shared.schema.body import ExtrasBody
 from shared.schema.request import EnlargedLayer, ExtrasRequest, FaceRestoration, FacesLayer, Upscale
 from shared.schema.units import Picture

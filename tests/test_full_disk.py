@@ -20,10 +20,9 @@ from sqlalchemy.engine import Connection
 from shared.errors import Cancelled, StorageFailed
 from shared.files import write_whole
 from shared.jobs import reserve as module
-from shared.jobs.database import JobRow, State
-from shared.jobs.names import filename_prefix, with_prefix
+from shared.jobs.job import JobRow, JobSpec, State
+from shared.jobs.picture_names import filename_prefix, with_prefix
 from shared.jobs.reserve import Reserve
-from shared.jobs.spec import JobSpec
 from shared.jobs.store import Store
 from shared.settings import Settings
 from shared.web.app import create_app

@@ -11,8 +11,8 @@ import requests
 
 from shared.errors import EngineUnavailable, QueueFull, StorageFailed
 from shared.jobs import runner as module
-from shared.jobs.database import State
-from shared.jobs.dispatch import send
+from shared.jobs.job import State
+from shared.jobs.runner import send
 from shared.jobs.tracked import TrackedJob
 from tests.fake_engine import HELD, FakeEngine
 from tests.harness import Harness, OpenHarness, new_job, wait_for, wait_until_drawn

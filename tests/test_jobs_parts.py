@@ -13,12 +13,11 @@ from PIL import Image
 from shared.engine.client import SavedImage
 from shared.engine.websocket import ImagesSaved, JobProgress, JobStarted, Preview
 from shared.errors import Busy, DreamLayerError, SetupError
-from shared.jobs.database import JobRow, Work
 from shared.jobs.estimate import seconds_left
-from shared.jobs.names import save_prefixes, with_prefix
+from shared.jobs.job import JobRow, JobSpec, UnfinishedWork
 from shared.jobs.notify import JobNotifier
-from shared.jobs.spec import JobSpec
-from shared.jobs.tracked import Phase, TrackedJob, preview_url
+from shared.jobs.picture_names import save_prefixes, with_prefix
+from shared.jobs.tracked import JobPhase, TrackedJob, preview_url
 from shared.web.slots import Slots
 
 
@@ -66,18 +65,18 @@ def test_a_bell_wakes_across_threads() -> None:
 
 
 def test_an_estimate_needs_something_to_go_by() -> None:
-    assert seconds_left([], Work("m", 1.0, None), [], now=0.0) is None
+    assert seconds_left([], UnfinishedWork("m", 1.0, None), [], now=0.0) is None
 
 
 def test_an_estimate_is_work_times_the_median_of_what_its_model_took() -> None:
     measured = [("m", 1.0, 2.0), ("m", 2.0, 2.0), ("m", 1.0, 90.0), ("other", 1.0, 7.0)]
-    assert seconds_left([], Work("m", 10.0, None), measured, now=0.0) == 20.0
-    assert seconds_left([], Work("other", 10.0, None), measured, now=0.0) == 70.0
-    assert seconds_left([], Work("new", 10.0, None), measured, now=0.0) == 45.0
-    ahead = [Work("m", 10.0, 95.0), Work("m", 1.0, 5.0)]
+    assert seconds_left([], UnfinishedWork("m", 10.0, None), measured, now=0.0) == 20.0
+    assert seconds_left([], UnfinishedWork("other", 10.0, None), measured, now=0.0) == 70.0
+    assert seconds_left([], UnfinishedWork("new", 10.0, None), measured, now=0.0) == 45.0
+    ahead = [UnfinishedWork("m", 10.0, 95.0), UnfinishedWork("m", 1.0, 5.0)]
     # The first has 15 of its 20 seconds to go; the second should have ended long ago.
-    assert seconds_left(ahead, Work("m", 10.0, None), measured, now=100.0) == 35.0
-    assert seconds_left([], Work("m", 1.0, None), [("m", 0.0, 5.0)], now=0.0) == 0.0
+    assert seconds_left(ahead, UnfinishedWork("m", 10.0, None), measured, now=100.0) == 35.0
+    assert seconds_left([], UnfinishedWork("m", 1.0, None), [("m", 0.0, 5.0)], now=0.0) == 0.0
 
 
 def test_a_graph_can_save_elsewhere() -> None:
@@ -94,7 +93,7 @@ def test_a_graph_can_save_elsewhere() -> None:
 
 
 def test_news_of_a_job_is_told_once_and_of_its_steps_only_the_last() -> None:
-    job = TrackedJob(row(), phase=Phase.SENT)
+    job = TrackedJob(row(), phase=JobPhase.SENT)
     assert job.update() is None
     job.observe(JobStarted("j"))
     for step in (1, 2):
@@ -119,7 +118,7 @@ def test_news_of_a_job_is_told_once_and_of_its_steps_only_the_last() -> None:
 
 
 def test_at_the_end_all_pictures_are_told_and_no_progress() -> None:
-    job = TrackedJob(row(), phase=Phase.SENT, crashes=1)
+    job = TrackedJob(row(), phase=JobPhase.SENT, crashes=1)
     images = [SavedImage(name, "d", "output") for name in ("a.png", "b.png")]
     job.observe(ImagesSaved("j", (images[0],)))
     job.observe(JobProgress("j", "K", 1, 3))
@@ -131,7 +130,7 @@ def test_at_the_end_all_pictures_are_told_and_no_progress() -> None:
 
 
 def test_a_lost_job_has_no_news() -> None:
-    job = TrackedJob(row(), phase=Phase.SENT)
+    job = TrackedJob(row(), phase=JobPhase.SENT)
     job.observe(JobStarted("j"))
     job.reset(1)
     assert job.update() is None

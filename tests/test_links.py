@@ -15,8 +15,8 @@ from PIL import Image
 from launcher.models.library import list_models
 from shared.errors import StorageFailed
 from shared.files import lies_within
-from shared.jobs.names import with_prefix
-from shared.jobs.uploads import Uploads
+from shared.jobs.files import UploadFiles
+from shared.jobs.picture_names import with_prefix
 from shared.paths import ChosenPaths
 from shared.settings import Settings
 from shared.web.app import create_app
@@ -132,7 +132,7 @@ def test_an_output_folder_that_is_a_link_works(
 def test_an_upload_behind_a_link_is_not_read_and_is_written_over(tmp_path: Path) -> None:
     private, name = tmp_path / "private", f"{'0' * 64}.png"
     private.write_bytes(b"something")
-    uploads = Uploads(tmp_path / "uploads")
+    uploads = UploadFiles(tmp_path / "uploads")
     (tmp_path / "uploads").mkdir()
     (tmp_path / "uploads" / name).symlink_to(private)
     assert uploads.find(name) is None
@@ -148,7 +148,7 @@ def test_an_upload_behind_a_link_is_not_read_and_is_written_over(tmp_path: Path)
 def test_an_uploads_folder_that_is_a_link_works(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "uploads").symlink_to(tmp_path / "disk", target_is_directory=True)
-    uploads = Uploads(tmp_path / "uploads")
+    uploads = UploadFiles(tmp_path / "uploads")
     uploads.write("a.png", b"png")
     assert (uploads.find("a.png"), (tmp_path / "disk" / "a.png").read_bytes()) == (b"png", b"png")
 

@@ -16,10 +16,9 @@ from sqlalchemy.engine import Connection
 
 from launcher.jobs import run_jobs
 from shared.errors import InvalidValue
-from shared.jobs import listing
-from shared.jobs.database import State
-from shared.jobs.listing import LARGEST_PAGE, LARGEST_PART
-from shared.jobs.spec import JobSpec
+from shared.jobs import database as jobs_database
+from shared.jobs.database import LARGEST_PAGE, LARGEST_PART
+from shared.jobs.job import JobSpec, State
 from shared.settings import Settings
 from shared.web.app import create_app
 from shared.web.backend import Backend
@@ -87,7 +86,7 @@ def test_a_list_reads_no_large_graph_from_the_database(
 def test_pages_of_large_jobs_are_bounded_and_lead_to_all_of_them(
     backend: Backend, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, path: str, key: str, part: str
 ) -> None:
-    monkeypatch.setattr(listing, "LARGEST_PAGE", 100_000)
+    monkeypatch.setattr(jobs_database, "LARGEST_PAGE", 100_000)
     # Each below the limit of a part, so that all of it is shown.
     request = {**REQUEST, "prompt": "x" * 30_000} if part == "request" else REQUEST
     graph = large_graph(30_000) if part == "graph" else None
@@ -139,7 +138,7 @@ def test_the_last_page_is_known_as_the_last(backend: Backend, client: FlaskClien
 def test_a_report_of_many_large_runs_has_all_of_them_in_their_order(
     backend: Backend, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listing, "LARGEST_PAGE", 40_000)
+    monkeypatch.setattr(jobs_database, "LARGEST_PAGE", 40_000)
     ids = [finish(backend, {**REQUEST, "prompt": "x" * 15_000}).id for _ in range(5)]
     for chosen, expected in (([], ids[::-1]), (ids[1:4], ids[1:4])):
         made = client.post("/api/report-bundle", json={"run_ids": chosen}).get_json()
@@ -152,7 +151,7 @@ def test_a_report_of_many_large_runs_has_all_of_them_in_their_order(
 def test_the_launcher_lists_and_cancels_jobs_beyond_one_page(
     backend: Backend, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(listing, "LARGEST_PAGE", 20_000)
+    monkeypatch.setattr(jobs_database, "LARGEST_PAGE", 20_000)
     for _ in range(5):
         spec = JobSpec({"prompt": "x" * 9_000})
         backend.jobs.store.add(new(spec=spec), "me", 1000)

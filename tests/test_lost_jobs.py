@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from shared.jobs import runner as module
-from shared.jobs.database import State
+from shared.jobs.job import State
 from tests.fake_engine import HELD, FakeEngine
 from tests.harness import Harness, wait_for, wait_until_drawn
 

@@ -13,14 +13,14 @@ from PIL import Image
 import txt2img_server
 from shared.errors import InvalidValue
 from shared.images.embedded_text import read_size, read_texts
-from shared.jobs.database import JobRow
+from shared.jobs.job import JobRow
 from shared.jobs.picture_metadata import with_parameters
 from shared.metadata.graph_reader import read_graph as read_recipe
 from shared.settings import Settings
-from shared.web.addresses import Addresses
 from shared.web.backend import Backend
 from shared.web.reply import job_body, picture_facts, result_body, shown_picture
 from shared.web.routes.runs import measure, run_body
+from shared.web.urls import ReplyUrls
 from tests.fake_engine import CHECKPOINTS, FakeEngine, tiny_png
 from tests.imported_graphs import Short, api, plain, sampling
 from tests.job_factory import finish
@@ -133,26 +133,26 @@ def test_without_a_graph_of_ones_own_it_is_named_as_without_effect(client: Flask
 
 def test_the_seed_of_a_batch_is_its_first_pictures_alone(backend: Backend) -> None:
     row = drawn(backend, plain(empty=BATCH), ["_00001_.png", "_00002_.png"], request={"seed": 1})
-    first, second = result_body(row, Addresses(""), backend.jobs.files.pictures)["comfy_response"]["generated_images"]
+    first, second = result_body(row, ReplyUrls(""), backend.jobs.files.pictures)["comfy_response"]["generated_images"]
     assert (first["seed"], first["index"], first["width"]) == (1, 0, 40)
     assert ("seed" not in second, second["index"], second["width"]) == (True, 1, 41)
 
 
 def test_a_seed_that_was_sent_and_has_no_place_is_not_told(backend: Backend) -> None:
     row = drawn(backend, plain(), ["_00001_.png"], request={"seed": 77})
-    body = result_body(row, Addresses(""), backend.jobs.files.pictures)
+    body = result_body(row, ReplyUrls(""), backend.jobs.files.pictures)
     assert "seed" not in body
-    assert "seed" not in job_body(row, Addresses(""))
+    assert "seed" not in job_body(row, ReplyUrls(""))
     assert body["comfy_response"]["generated_images"][0]["seed"] == 1
 
 
 def test_files_that_are_not_here_have_no_size(backend: Backend) -> None:
     row = drawn(backend, plain(), ["_00001_.png"], request={"width": 512, "height": 512})
     name = row.images[0]["filename"]
-    assert run_body(row, Addresses(""), measure(row, backend.jobs.files.pictures))["width"] == 40
+    assert run_body(row, ReplyUrls(""), measure(row, backend.jobs.files.pictures))["width"] == 40
     (backend.settings.output_dir / "20261122" / name).unlink()
     assert "width" not in picture_facts(row, name, backend.jobs.files.pictures)
-    assert run_body(row, Addresses(""), measure(row, backend.jobs.files.pictures))["width"] == 0
+    assert run_body(row, ReplyUrls(""), measure(row, backend.jobs.files.pictures))["width"] == 0
 
 
 def test_a_run_has_the_seed_that_its_pictures_share(backend: Backend) -> None:
@@ -162,10 +162,10 @@ def test_a_run_has_the_seed_that_its_pictures_share(backend: Backend) -> None:
         "save2": ("SaveImage", {"images": ["decode2", 0], "filename_prefix": "b"}),
     }
     row = drawn(backend, plain(**second), ["-001_00001_.png", "-002_00001_.png"])
-    assert run_body(row, Addresses(""))["seed"] == 0
+    assert run_body(row, ReplyUrls(""))["seed"] == 0
     facts = [picture_facts(row, image["filename"], backend.jobs.files.pictures) for image in row.images]
     assert [(each["node"], each["seed"]) for each in facts] == [("save", 1), ("save2", 2)]
-    assert run_body(drawn(backend, plain(), ["_00001_.png"]), Addresses(""))["seed"] == 1
+    assert run_body(drawn(backend, plain(), ["_00001_.png"]), ReplyUrls(""))["seed"] == 1
 
 
 def test_later_pictures_of_a_workflow_get_no_recipe_of_the_first(backend: Backend) -> None:

@@ -25,14 +25,11 @@ from shared.images.embedded_text import (
     with_texts,
 )
 from shared.images.encode import encode_picture
-from shared.jobs.database import JobRow
-from shared.jobs.files import JobFiles, Retention
-from shared.jobs.names import filename_prefix, job_beginning
+from shared.jobs.files import JobFiles, PictureFiles, Retention, UploadFiles
+from shared.jobs.job import JobRow, JobSpec
 from shared.jobs.picture_metadata import OURS, with_parameters
-from shared.jobs.pictures import Pictures
-from shared.jobs.spec import JobSpec
+from shared.jobs.picture_names import filename_prefix, job_beginning
 from shared.jobs.store import Store
-from shared.jobs.uploads import Uploads
 from tests.harness import new_job
 from tests.stack import encoded
 
@@ -223,7 +220,7 @@ def test_without_a_request_or_without_a_png_nothing_changes(row: JobRow) -> None
 @pytest.fixture
 def archive(tmp_path: Path) -> JobFiles:
     store = Store(f"sqlite:///{tmp_path}/archive.sqlite")
-    return JobFiles(store, Uploads(tmp_path), Pictures(tmp_path / "out", tmp_path / "in"), Retention())
+    return JobFiles(store, UploadFiles(tmp_path), PictureFiles(tmp_path / "out", tmp_path / "in"), Retention())
 
 
 def saved(tmp_path: Path, name: str, content: bytes) -> Path:

@@ -13,14 +13,14 @@ import requests
 from flask.testing import FlaskClient
 
 from shared.errors import InvalidValue, StorageFailed
-from shared.jobs.database import State
+from shared.jobs.job import State
 from shared.settings import Settings
-from shared.web.addresses import Addresses
 from shared.web.app import create_app
 from shared.web.backend import Backend
 from shared.web.routes import report
 from shared.web.routes.report import COLUMNS, KEPT, Bundles, cell, readme, report_routes, run_ids, runs_csv
 from shared.web.routes.runs import run_body
+from shared.web.urls import ReplyUrls
 from tests.golden_graphs import LORAS, draw
 from tests.job_factory import REQUEST, finish
 from tests.stack import TIMEOUT, TestStack
@@ -67,8 +67,8 @@ def test_other_cells_stay_as_they_are(value: Any, shown: str) -> None:
 def test_the_table_has_a_row_for_each_run(backend: Backend) -> None:
     hostile = '=HYPERLINK("http://evil.example"),"x"\nsecond line \ud800'
     runs = [
-        run_body(finish(backend, {**REQUEST, "prompt": hostile}, draw(loras=LORAS), pictures=2), Addresses("")),
-        run_body(finish(backend, {**REQUEST, "prompt": "ein Löwe 圓"}), Addresses("")),
+        run_body(finish(backend, {**REQUEST, "prompt": hostile}, draw(loras=LORAS), pictures=2), ReplyUrls("")),
+        run_body(finish(backend, {**REQUEST, "prompt": "ein Löwe 圓"}), ReplyUrls("")),
     ]
     first, second = rows_of(runs_csv(runs))
     assert tuple(first) == COLUMNS
@@ -79,7 +79,7 @@ def test_the_table_has_a_row_for_each_run(backend: Backend) -> None:
 
 
 def test_the_readme_counts_and_names_what_is_missing(backend: Backend) -> None:
-    run = run_body(finish(backend, pictures=2), Addresses(""))
+    run = run_body(finish(backend, pictures=2), ReplyUrls(""))
     text = readme([run], run["generated_images"][:1], datetime(2026, 11, 22, 14, 30)).decode()
     assert "Made on 2026-11-22 at 14:30: 1 runs with 1 pictures." in text
     assert "Models: model.safetensors." in text

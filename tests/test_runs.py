@@ -8,13 +8,13 @@ import pytest
 import requests
 from flask.testing import FlaskClient
 
-from shared.jobs.database import State
+from shared.jobs.job import State
 from shared.settings import Settings
-from shared.web.addresses import Addresses
 from shared.web.app import create_app
 from shared.web.backend import Backend
 from shared.web.routes.generate import image_routes
 from shared.web.routes.runs import measure, run_body, run_routes
+from shared.web.urls import ReplyUrls
 from tests.golden_graphs import LORAS, UNIT, draw
 from tests.job_factory import REQUEST, finish
 from tests.stack import TIMEOUT, TestStack
@@ -57,7 +57,7 @@ def test_a_run_says_what_its_request_said(backend: Backend) -> None:
     graph = draw(loras=LORAS, controls=(UNIT,))
     units = [{"model": "canny", "weight": 0.9}, {"model": "depth", "enabled": False}]
     row = finish(backend, {**REQUEST, "vae_name": "v", "controlnet": {"units": units}}, graph, pictures=2)
-    run = run_body(row, Addresses(BASE))
+    run = run_body(row, ReplyUrls(BASE))
     has_every_key(run)
     assert (run["run_id"], run["generation_type"], run["model"], run["vae"]) == (
         row.id,
@@ -80,7 +80,7 @@ def test_a_run_says_what_its_request_said(backend: Backend) -> None:
 def test_what_the_request_does_not_say_is_read_out_of_the_graph(backend: Backend) -> None:
     row = finish(backend, {"steps": 3}, draw(controls=(UNIT,)), kind="workflow")
     # All but the size: that is the file's.
-    run = run_body(row, Addresses(BASE), measure(row, backend.jobs.files.pictures))
+    run = run_body(row, ReplyUrls(BASE), measure(row, backend.jobs.files.pictures))
     has_every_key(run)
     assert (run["prompt"], run["negative_prompt"], run["seed"], run["steps"]) == ("a red circle", "blue", 42, 3)
     assert (run["width"], run["cfg_scale"], run["model"]) == (8, 6.5, "model.safetensors")
@@ -91,7 +91,7 @@ def test_what_a_graph_holds_in_another_type_does_not_reach_the_page(backend: Bac
     graph = draw()
     graph["KSampler"]["inputs"] |= {"steps": 12.0, "seed": True, "sampler_name": 5}
     graph["EmptyLatentImage"]["inputs"]["width"] = "512"
-    run = run_body(finish(backend, {}, graph, kind="workflow"), Addresses(BASE))
+    run = run_body(finish(backend, {}, graph, kind="workflow"), ReplyUrls(BASE))
     has_every_key(run)
     assert (run["steps"], run["seed"], run["sampler"], run["width"]) == (12, 0, "", 0)
 
@@ -99,7 +99,7 @@ def test_what_a_graph_holds_in_another_type_does_not_reach_the_page(backend: Bac
 @pytest.mark.parametrize("kind", ["txt2img", "img2img", "workflow", "upscale", "extras"])
 @pytest.mark.parametrize("uploads", [{}, {"a.png": "dream_layer"}])
 def test_every_key_is_there_whatever_the_job_was(backend: Backend, kind: str, uploads: dict[str, str]) -> None:
-    run = run_body(finish(backend, {}, FOREIGN, kind=kind, uploads=uploads, size=(64, 32), pictures=0), Addresses(BASE))
+    run = run_body(finish(backend, {}, FOREIGN, kind=kind, uploads=uploads, size=(64, 32), pictures=0), ReplyUrls(BASE))
     has_every_key(run)
     assert (run["kind"], run["width"], run["height"], run["generated_images"]) == (kind, 64, 32, [])
     assert run["controlnets"] == [{"model": "", "strength": 1.0, "enabled": True}]

@@ -9,10 +9,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from flask.testing import FlaskClient
 
-from shared.jobs.database import JobRow
+from shared.jobs.job import JobRow
 from shared.settings import Settings
-from shared.web.addresses import Addresses, Signer, signer_of
 from shared.web.backend import Backend
+from shared.web.urls import ReplyUrls, UrlSigner, url_signer
 from tests.job_factory import finish
 from tests.test_openapi import SERVICES
 
@@ -46,7 +46,7 @@ def keyed(tmp_path: Path) -> Iterator[Keyed]:
 
 def signed_long_ago(path: str) -> str:
     """An address of that path whose time was over an hour ago."""
-    return Addresses("", Signer(KEY, 600, lambda: time.time() - 4200))._fetched(path)
+    return ReplyUrls("", UrlSigner(KEY, 600, lambda: time.time() - 4200))._fetched(path)
 
 
 def test_every_service_takes_the_signed_addresses_of_each(keyed: Keyed) -> None:
@@ -110,8 +110,8 @@ def test_nothing_else_is_let_in(keyed: Keyed, service: str) -> None:
         assert (refused.status_code, refused.json["error"]["code"]) == (401, "unauthorized"), kind
     for method in ("POST", "DELETE", "PUT"):
         path = f"/api/jobs/{keyed.row.id}"
-        assert client.open(f"{path}?{Signer(KEY, 600).sign(path, {})}", method=method).status_code == 401
-        signed = Addresses("", Signer(KEY, 600))._fetched(path)
+        assert client.open(f"{path}?{UrlSigner(KEY, 600).sign(path, {})}", method=method).status_code == 401
+        signed = ReplyUrls("", UrlSigner(KEY, 600))._fetched(path)
         assert client.open(signed, method=method).status_code == 401
     assert client.get(told["picture"]).status_code == 200
 
@@ -127,7 +127,7 @@ def test_an_address_ends_and_says_so(keyed: Keyed) -> None:
 
 def test_an_address_of_another_key_is_none(keyed: Keyed) -> None:
     path = urlsplit(keyed.addresses()["picture"]).path
-    other = Addresses("", Signer("another horse battery", 600))._fetched(path)
+    other = ReplyUrls("", UrlSigner("another horse battery", 600))._fetched(path)
     assert keyed.clients["txt2img"].get(other).status_code == 401
 
 
@@ -139,29 +139,31 @@ def test_a_signature_opens_no_door_to_strange_pages(keyed: Keyed) -> None:
 
 
 def test_a_report_is_signed_with_its_name() -> None:
-    signer = Signer(KEY, 600)
-    query = parse_qs(urlsplit(Addresses("", signer).report("a b.zip")).query)
+    signer = UrlSigner(KEY, 600)
+    query = parse_qs(urlsplit(ReplyUrls("", signer).report("a b.zip")).query)
     arguments = {name: values[0] for name, values in query.items()}
     path = "/api/report-bundle/download"
-    assert signer.objection(path, arguments) is None
-    assert signer.objection(path, {**arguments, "bundle": "other.zip"}) is not None
-    assert signer.objection(path, {name: value for name, value in arguments.items() if name != "bundle"}) is not None
+    assert signer.signature_error(path, arguments) is None
+    assert signer.signature_error(path, {**arguments, "bundle": "other.zip"}) is not None
+    assert (
+        signer.signature_error(path, {name: value for name, value in arguments.items() if name != "bundle"}) is not None
+    )
 
 
 def test_an_address_stays_the_same_for_a_while_and_lasts() -> None:
     now = [1_000_000.0]
-    signer = Signer(KEY, 3600, lambda: now[0])
+    signer = UrlSigner(KEY, 3600, lambda: now[0])
     first = signer.sign("/a", {})
     now[0] += 5
     assert signer.sign("/a", {}) == first
     # Rounding takes a tenth of its time at most.
     now[0] = 1_000_000.0 + 3600 * 0.9 - 1
-    assert signer.objection("/a", first) is None
+    assert signer.signature_error("/a", first) is None
     assert signer.sign("/a", {}) != first
     now[0] = 1_000_000.0 + 3601
-    assert signer.objection("/a", first) == "this signed address has expired"
+    assert signer.signature_error("/a", first) == "this signed address has expired"
 
 
 def test_without_a_key_nothing_is_signed() -> None:
-    assert signer_of(Settings()) is None
-    assert Addresses("http://localhost").image("a.png") == "http://localhost/api/images/a.png"
+    assert url_signer(Settings()) is None
+    assert ReplyUrls("http://localhost").image("a.png") == "http://localhost/api/images/a.png"

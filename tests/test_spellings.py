@@ -10,8 +10,7 @@ import pytest
 
 import txt2img_server
 from shared.errors import InvalidPicture, InvalidValue
-from shared.jobs.database import NewJob, State
-from shared.jobs.spec import JobSpec
+from shared.jobs.job import JobSpec, NewJob, State
 from shared.schema.body import ControlUnitBody, ExtrasBody, Img2ImgBody, Txt2ImgBody, UpscaleBody
 from shared.schema.replies import AcceptedReply
 from shared.schema.request import Lora

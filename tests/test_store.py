@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from shared.errors import QueueFull
-from shared.jobs.database import JobRow, JobUpdate, NewJob, State
-from shared.jobs.spec import JobSpec
+from shared.jobs.job import JobRow, JobSpec, JobUpdate, NewJob, State
 from shared.jobs.store import Store
 
 MANY = 10_000

@@ -13,9 +13,8 @@ import pytest
 from flask import Request
 from werkzeug.test import EnvironBuilder
 
-from shared.jobs.database import Event, JobRow, JobUpdate, NewJob, State
+from shared.jobs.job import Event, JobRow, JobSpec, JobUpdate, NewJob, State
 from shared.jobs.notify import Subscription
-from shared.jobs.spec import JobSpec
 from shared.jobs.store import Store
 from shared.web import stream as module
 from shared.web.stream import event_stream

@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 
 from shared.engine.client import EngineClient
 from shared.jobs import runner, stuck
-from shared.jobs.database import State
+from shared.jobs.job import State
 from shared.jobs.stuck import StuckJobs
 from shared.settings import Settings
 from shared.web.app import create_app

@@ -13,18 +13,18 @@ Parameters of conditions are named `the_...`; those of an update's values like t
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
-from shared.jobs.spec import JobSpec
+from shared.jobs.job import UNFINISHED, JobRow, JobSpec, State
 
 # A change of these tables needs a migration (see `shared.jobs.migrations`).
 metadata = sa.MetaData()
@@ -57,7 +57,7 @@ jobs = sa.Table(
     # For the ETA: what is drawn with, and how much of it (pixels times steps).
     sa.Column("model", sa.String(255), nullable=False),
     sa.Column("work", sa.Float, nullable=False),
-    # See shared/jobs/spec.py.
+    # See shared/jobs/job.py.
     sa.Column("spec", sa.JSON, nullable=False),
     sa.Column("images", sa.JSON, nullable=False),
     sa.Column("error", sa.JSON),
@@ -84,117 +84,6 @@ events = sa.Table(
     sa.Index("events_by_job", "job_id", "number"),
     sqlite_autoincrement=True,
 )
-
-
-class State(str, Enum):
-    """Where a job stands."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-    @property
-    def finished(self) -> bool:
-        """Whether nothing will happen to the job any more."""
-        return self.value not in UNFINISHED
-
-
-UNFINISHED = ("queued", "running")
-
-
-@dataclass(frozen=True)
-class NewJob:
-    """What is known of a job when it is accepted. `id` is a canonical lowercase UUID.
-
-    `model` and `work` serve the estimate of how long it will take: what it is drawn with, and pixels times steps.
-    """
-
-    id: str
-    kind: str
-    client: str
-    service: str
-    spec: JobSpec
-    model: str = ""
-    work: float = 1.0
-    idempotency_key: str | None = None
-    body_hash: str | None = None
-
-
-@dataclass(frozen=True)
-class JobRow:
-    """A job as it is written down. Times are in seconds since 1970."""
-
-    number: int
-    id: str
-    kind: str
-    state: State
-    client: str
-    service: str
-    worker: str
-    attempts: int
-    created: float
-    started: float | None
-    finished: float | None
-    model: str
-    work: float
-    spec: JobSpec
-    images: list[dict[str, str]]
-    error: dict[str, Any] | None
-    idempotency_key: str | None
-    body_hash: str | None
-
-    @property
-    def foreign(self) -> bool:
-        """Whether its graph is somebody's own, sent or as a file: its request then says little of what was drawn."""
-        return self.kind == "workflow" or not self.spec.repeatable
-
-
-@dataclass(frozen=True)
-class Work:
-    """The little that must be known of an unfinished job to tell how long it will take.
-
-    `ends_at`: when it will be done by its own progress, in seconds since 1970; None while that cannot be told.
-    """
-
-    model: str
-    work: float
-    started: float | None
-    ends_at: float | None = None
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The little that must be known of a finished job to tell whether it is kept."""
-
-    number: int
-    id: str
-    finished: float
-    images: list[dict[str, str]]
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happened to a job; `number` rises over all jobs."""
-
-    number: int
-    job_id: str
-    name: str
-    data: dict[str, Any]
-
-
-PendingEvent = tuple[str, Mapping[str, Any]]
-"""An event that is not written down yet: its name and its data."""
-
-
-@dataclass(frozen=True)
-class JobUpdate:
-    """What happened to a job since the last update: when it started (None: nothing new), and events in order."""
-
-    job_id: str
-    started: float | None
-    events: Sequence[PendingEvent]
 
 
 _unfinished = jobs.c.state.in_(UNFINISHED)
@@ -229,6 +118,67 @@ REMOVE_EVENTS = events.delete().where(
 )
 
 BEAT = workers.update().where(workers.c.id == sa.bindparam("the_worker"))
+
+
+# Characters, as they stand in the database: of one job's request or graph, and of all that a page holds.
+LARGEST_PART = 50_000
+LARGEST_PAGE = 4_000_000
+
+_PLAIN = [column for column in jobs.c if not isinstance(column.type, sa.JSON)]
+# Parts of a spec that are always short.
+_SMALL = ("seeds", "size", "repeatable", "output_node", "uploads")
+_LARGE = ("parameters", "graph")
+
+
+def _if_short(text: sa.ColumnElement[str]) -> sa.ColumnElement[str | None]:
+    """The text, or an empty one in place of one that is too long; NULL where there is none."""
+    long = sa.func.length(text) > LARGEST_PART
+    return sa.case((long, sa.literal("", sa.Text)), else_=text)
+
+
+LIST = sa.select(
+    *_PLAIN,
+    *(sa.cast(jobs.c[name], sa.Text).label(name) for name in ("images", "error")),
+    *(jobs.c.spec[name].label(name) for name in _SMALL),
+    *(_if_short(jobs.c.spec[name].as_string()).label(name) for name in _LARGE),
+).order_by(jobs.c.number.desc())
+
+
+@dataclass(frozen=True)
+class JobPage:
+    """Jobs of a list, the newest first; `before` is the number that leads to the next page, None on the last.
+
+    Their specs are `abridged`: they hold what lists show. A request or graph of more than LARGEST_PART characters is an
+    empty object there, and named in `left_out`.
+    """
+
+    rows: list[JobRow]
+    before: int | None = None
+
+
+def read_page(found: Iterable[sa.Row[Any]], limit: int) -> JobPage:
+    """The first `limit` rows of what QUERY found, or fewer: at most LARGEST_PAGE characters, but one row at least.
+
+    Rows beyond are not asked for.
+    """
+    rows: list[JobRow] = []
+    size = 0
+    for row in found:
+        size += sum(len(text) for text in (row.images, row.error, row.parameters, row.graph) if text)
+        if rows and (len(rows) == limit or size > LARGEST_PAGE):
+            return JobPage(rows, rows[-1].number)
+        rows.append(_abridged(row))
+    return JobPage(rows)
+
+
+def _abridged(row: sa.Row[Any]) -> JobRow:
+    told = row._mapping
+    spec = {name: told[name] for name in _SMALL if told[name] is not None}
+    spec |= {name: json.loads(told[name] or "{}") for name in _LARGE}
+    spec["left_out"] = [name for name in _LARGE if told[name] == ""]
+    plain = {column.name: told[column.name] for column in _PLAIN}
+    texts = {name: None if told[name] is None else json.loads(told[name]) for name in ("images", "error")}
+    return JobRow(**{**plain, **texts, "spec": JobSpec.from_json(spec), "state": State(told["state"])})
 
 
 # Seconds that a write waits for other processes.

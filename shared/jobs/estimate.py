@@ -7,14 +7,14 @@ from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from shared.jobs.database import Work
+from shared.jobs.job import UnfinishedWork
 
 # How many of the jobs completed last are looked at.
 MEASURED = 50
 
 
 def seconds_left(
-    ahead: Sequence[Work], job: Work, measured: Sequence[tuple[str, float, float]], now: float
+    ahead: Sequence[UnfinishedWork], job: UnfinishedWork, measured: Sequence[tuple[str, float, float]], now: float
 ) -> float | None:
     """Seconds until the unfinished `job` is done, after those `ahead` of it. None while nothing was measured.
 
@@ -33,7 +33,7 @@ def seconds_left(
     return sum(_left(each, [*running, *measured], now) for each in jobs)
 
 
-def _left(job: Work, measured: Sequence[tuple[str, float, float]], now: float) -> float:
+def _left(job: UnfinishedWork, measured: Sequence[tuple[str, float, float]], now: float) -> float:
     if job.ends_at is not None:
         return max(0.0, job.ends_at - now)
     rates = [seconds / work for model, work, seconds in measured if model == job.model and work > 0]
@@ -50,7 +50,7 @@ LATENTS = ("latent_image", "latent")
 USUAL_STEPS = 20
 
 
-class Pace:
+class ProgressEstimator:
     """How fast a job gets on. `graph` is what the engine runs; `pixels` is the usual size of a picture of the job.
 
     Work is counted in pixels times steps, over all samplers of the graph that run: what is `cached` does not, and

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from shared.jobs.database import JobRow
+from shared.jobs.job import JobRow
 
 
 class Subscription:

@@ -7,8 +7,8 @@ from typing import Any
 
 from shared import __version__
 from shared.images.embedded_text import BrokenPng, with_texts
-from shared.jobs.database import JobRow
-from shared.jobs.names import picture_index, picture_number
+from shared.jobs.job import JobRow
+from shared.jobs.picture_names import picture_index, picture_number
 from shared.metadata.infotext import write
 
 # Our own text comes first, so that the first bytes of a file tell whether it is there.
@@ -47,7 +47,7 @@ def picture_parameters(row: JobRow, filename: str) -> dict[str, Any] | None:
     if not spec.parameters or not spec.repeatable or not spec.embeds_parameters:
         return None
     # The seed makes the first picture of a batch; for the others no field of the API would.
-    if row.foreign and picture_index(filename) > 0:
+    if row.has_imported_graph and picture_index(filename) > 0:
         return None
     parameters = dict(spec.parameters)
     seeds, index = spec.seeds, picture_number(filename) - 1

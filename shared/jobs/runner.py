@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import random
 import threading
 import time
 import uuid
@@ -16,13 +17,21 @@ from collections.abc import Mapping, Sequence
 
 from shared.engine.client import EngineClient, Outcome, SavedImage
 from shared.engine.websocket import Connection, EngineEvent, JobEnded, Listener
-from shared.errors import Cancelled, DreamLayerError, EngineError, GenerationFailed, QueueFull, StorageFailed
-from shared.jobs.database import JobRow, NewJob, State
-from shared.jobs.dispatch import send
-from shared.jobs.files import JobFiles
+from shared.errors import (
+    Cancelled,
+    DreamLayerError,
+    EngineError,
+    EngineRejected,
+    EngineUnavailable,
+    GenerationFailed,
+    QueueFull,
+    StorageFailed,
+)
+from shared.jobs.files import JobFiles, UploadFiles
+from shared.jobs.job import JobRow, NewJob, State
 from shared.jobs.notify import JobNotifier
 from shared.jobs.store import Store
-from shared.jobs.tracked import ActiveJobs, Phase, TrackedJob, stored_image
+from shared.jobs.tracked import ActiveJobs, JobPhase, TrackedJob, stored_image
 
 log = logging.getLogger(__name__)
 
@@ -258,9 +267,9 @@ class JobRunner:
         for row in self._store.reclaim_orphans(self.worker, wall - STALE_AFTER):
             log.info("job %s is reclaimed from a worker that is gone", row.id)
             # The engine may have it: reconciling finds out, and sends it if not.
-            job = TrackedJob(row, phase=Phase.SENT, crashes=row.attempts)
+            job = TrackedJob(row, phase=JobPhase.SENT, crashes=row.attempts)
             if row.state is State.RUNNING:
-                job.phase = Phase.RUNNING
+                job.phase = JobPhase.RUNNING
             for event in self._store.events(row.id, 0):
                 if event.name == "queued":
                     job.reported_images.clear()
@@ -278,7 +287,7 @@ class JobRunner:
             return RECONCILE_DISCONNECTED
         ours = self._listener.client_id
         unreported = any(
-            job.cancel_requested or (job.phase is not Phase.WAITING and job.client_id != ours)
+            job.cancel_requested or (job.phase is not JobPhase.WAITING and job.client_id != ours)
             for job in self._active_jobs.in_order()
         )
         return RECONCILE_DISCONNECTED if unreported else RECONCILE_CONNECTED
@@ -301,7 +310,7 @@ class JobRunner:
             if job.row.id not in ours:
                 self._release(job)
         # A job that is being sent may arrive just after the answer: the next reconciliation looks for it.
-        sent = [job for job in active if job.phase in (Phase.SENT, Phase.RUNNING) and not job.sending]
+        sent = [job for job in active if job.phase in (JobPhase.SENT, JobPhase.RUNNING) and not job.sending]
         asked_at = time.monotonic()
         running, pending = self._engine.queue()
         lost = []
@@ -352,7 +361,7 @@ class JobRunner:
         # When the clock was set since a job was last seen, nobody knows what else happened at that time.
         known = [job for job in lost if job.acknowledged and max(self._queue_seen_at, job.sent_at) > self._clock_set_at]
         possible = [job for job in known if not self._store.engine_stopped_since(self._last_seen(job))]
-        running = [job for job in possible if job.phase is Phase.RUNNING]
+        running = [job for job in possible if job.phase is JobPhase.RUNNING]
         if running or self._others_ran:
             return running
         return [job for job in possible[:1] if self._was_first(job)]
@@ -411,7 +420,7 @@ class JobRunner:
         """Marks a job as cancelled; it stays tracked until the engine has let go of it."""
         job.cancel_requested = True
         self._reconcile_soon()
-        if job.phase is Phase.WAITING and not job.sending:
+        if job.phase is JobPhase.WAITING and not job.sending:
             self._untrack(job)
 
     def _finish(
@@ -473,3 +482,46 @@ def _quarantined(job_id: str) -> GenerationFailed:
         hint="a smaller size or batch_size may help; data/logs/engine.log says more",
         job_id=job_id,
     )
+
+
+def send(job: TrackedJob, engine: EngineClient, uploads: UploadFiles, client_id: str) -> DreamLayerError | None:
+    """Gives a job and its uploads to the engine, whose websocket `client_id` is to hear of it.
+
+    Returns the error if it cannot be drawn, whatever the reason. If the engine is away the job stays unsent, or, when
+    that is not sure, counts as sent. Raises EngineError if it could not be found out whether the engine has it.
+    """
+    spec = job.row.spec
+    try:
+        for name, folder in spec.uploads.items():
+            # Without a folder it is only kept, as it was sent.
+            if folder is not None:
+                engine.upload(name, uploads.read(name), folder)
+        job.client_id = client_id
+        # From here on it counts as sent: an answer that is lost is no job that is lost.
+        job.phase, job.sent_at = JobPhase.SENT, time.monotonic()
+        extra = {"preview_method": "auto"} if spec.previews else None
+        # Two items of its queue that are equal in number and id end ComfyUI's worker, so none ever are, even if a job
+        # should be sent twice: by a process that was thought dead, and by its new worker.
+        number = job.row.number + random.random() / 2
+        engine.submit(job.row.id, spec.graph, client_id, number, extra)
+        job.acknowledged = True
+    except EngineUnavailable as error:
+        if not error.reached:
+            job.phase = JobPhase.WAITING
+        log.info("the engine is away; job %s waits for it", job.row.id)
+    except (EngineError, StorageFailed) as error:
+        if not _taken(engine, job.row.id, error):
+            return error
+    except Exception:
+        # Whatever it is, it will not go better another time, and the others would wait behind it for ever.
+        log.exception("job %s cannot be sent", job.row.id)
+        return DreamLayerError("the job could not be handed to the engine", hint="the log of the service says why")
+    return None
+
+
+def _taken(engine: EngineClient, job_id: str, error: DreamLayerError) -> bool:
+    """Whether the engine has the job although it said otherwise: ComfyUI can answer 500 and run it all the same."""
+    if isinstance(error, (EngineRejected, StorageFailed)):
+        return False
+    running, pending = engine.queue()
+    return job_id in running or job_id in pending or engine.outcome(job_id) is not None

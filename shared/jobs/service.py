@@ -12,12 +12,12 @@ from typing import Any
 
 from shared.engine.client import EngineClient, SavedImage
 from shared.errors import Cancelled, DreamLayerError, NotFinished, NotFound
-from shared.jobs.database import Event, JobRow, NewJob, State, Work
+from shared.jobs.database import JobPage
 from shared.jobs.estimate import MEASURED, seconds_left
 from shared.jobs.files import JobFiles
-from shared.jobs.listing import Page
-from shared.jobs.names import filename_prefix, job_beginning, with_prefix
+from shared.jobs.job import Event, JobRow, NewJob, State, UnfinishedWork
 from shared.jobs.notify import Subscription
+from shared.jobs.picture_names import filename_prefix, job_beginning, with_prefix
 from shared.jobs.runner import JobRunner
 from shared.jobs.store import Store
 from shared.jobs.stuck import StuckJobs, ended_but_running
@@ -102,8 +102,8 @@ class Jobs:
         ids: Sequence[str] = (),
         limit: int,
         before: int | None = None,
-    ) -> Page:
-        """Jobs, the newest first, with what lists show of them; `before` is that of the page in front (see `Page`)."""
+    ) -> JobPage:
+        """Jobs, the newest first, with what lists show of them; `before` is that of the previous page."""
         return self.store.page(states=states, kind=kind, ids=ids, limit=limit, before=before)
 
     def unfinished(self) -> int:
@@ -123,7 +123,7 @@ class Jobs:
         if row.state.finished:
             return None
         ends_at = self.store.ends_at(row.id) if row.state is State.RUNNING else None
-        job = Work(row.model, row.work, row.started, ends_at)
+        job = UnfinishedWork(row.model, row.work, row.started, ends_at)
         left = seconds_left(self.store.in_front(row.number), job, self.store.measured(MEASURED), time.time())
         return None if left is None else round(left, 1)
 

@@ -23,29 +23,22 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from shared.errors import QueueFull, SetupError, StorageFailed
 from shared.files import disk_full
-from shared.jobs import database, listing
-from shared.jobs.database import (
+from shared.jobs import database
+from shared.jobs.database import JobPage, about, empty_journal, events, jobs, tune, uploads, workers
+from shared.jobs.job import (
     UNFINISHED,
     Event,
-    Finished,
+    FinishedJob,
     JobRow,
+    JobSpec,
     JobUpdate,
     NewJob,
     PendingEvent,
     State,
-    Work,
-    about,
-    empty_journal,
-    events,
-    jobs,
-    tune,
-    uploads,
-    workers,
+    UnfinishedWork,
 )
-from shared.jobs.listing import Page
 from shared.jobs.migrations import UnknownVersionError, upgrade
 from shared.jobs.reserve import HAS_ROW, PUT_ROW, ROW, TAKE_ROW, Reserve
-from shared.jobs.spec import JobSpec
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +144,7 @@ class Store:
         return None if state is None else State(state)
 
     def by_beginning(self, beginning: str) -> JobRow | None:
-        """The job whose id begins like this (see `shared.jobs.names`)."""
+        """The job whose id begins like this (see `shared.jobs.picture_names`)."""
         # Not LIKE, for which SQLite does not use the index. No digit of an id sorts behind g.
         return self._first(sa.select(jobs).where(jobs.c.id >= beginning, jobs.c.id < f"{beginning}g").limit(1))
 
@@ -173,12 +166,12 @@ class Store:
         ids: Sequence[str] = (),
         limit: int = 50,
         before: int | None = None,
-    ) -> Page:
-        """Jobs as lists show them, the newest first, and at most a few megabytes (see `Page`).
+    ) -> JobPage:
+        """Jobs as lists show them, the newest first, and at most a few megabytes (see `JobPage`).
 
         `before` is a `number`: that of the page in front of this one.
         """
-        query = listing.QUERY.limit(limit + 1)
+        query = database.LIST.limit(limit + 1)
         if states:
             query = query.where(jobs.c.state.in_([state.value for state in states]))
         if kind is not None:
@@ -188,9 +181,9 @@ class Store:
         if before is not None:
             query = query.where(jobs.c.number < before)
         with self._read() as connection, connection.execute(query) as found:
-            return listing.read_page(found, limit)
+            return database.read_page(found, limit)
 
-    def in_front(self, number: int) -> list[Work]:
+    def in_front(self, number: int) -> list[UnfinishedWork]:
         """The unfinished jobs that were accepted before that number, in order."""
         query = (
             sa.select(jobs.c.id, jobs.c.model, jobs.c.work, jobs.c.started)
@@ -200,7 +193,7 @@ class Store:
         with self._read() as connection:
             rows = connection.execute(query).all()
             # Few of them run.
-            return [Work(*row[1:], ends_at=row.started and _ends_at(connection, row.id)) for row in rows]
+            return [UnfinishedWork(*row[1:], ends_at=row.started and _ends_at(connection, row.id)) for row in rows]
 
     def ends_at(self, job_id: str) -> float | None:
         """When a running job will be done by its own progress, in seconds since 1970; None if that cannot be told."""
@@ -345,7 +338,7 @@ class Store:
             query = sa.select(jobs).where(jobs.c.id.in_(ids)).order_by(jobs.c.number)
             return [_row(row) for row in connection.execute(query).mappings()]
 
-    def finished_before(self, number: int | None, limit: int) -> list[Finished]:
+    def finished_before(self, number: int | None, limit: int) -> list[FinishedJob]:
         """Finished jobs, the newest first, below `number`."""
         query = (
             sa.select(jobs.c.number, jobs.c.id, jobs.c.finished, jobs.c.images)
@@ -356,7 +349,7 @@ class Store:
         if number is not None:
             query = query.where(jobs.c.number < number)
         with self._read() as connection:
-            return [Finished(*row) for row in connection.execute(query)]
+            return [FinishedJob(*row) for row in connection.execute(query)]
 
     @_even_if_full
     def remove(self, job_id: str, discard: Callable[[str], None]) -> bool:

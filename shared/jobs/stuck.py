@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from shared.engine.client import EngineClient
 from shared.errors import DreamLayerError, EngineError, StorageFailed
-from shared.jobs.database import JobRow
+from shared.jobs.job import JobRow
 from shared.jobs.store import Store
 
 log = logging.getLogger(__name__)

@@ -15,14 +15,14 @@ from shared.engine.client import SavedImage
 from shared.engine.websocket import ImagesSaved, JobCached, JobProgress, JobStarted, Preview
 from shared.errors import InvalidPicture
 from shared.images.decode import read_picture
-from shared.jobs.database import JobRow, JobUpdate, PendingEvent
-from shared.jobs.estimate import Pace
+from shared.jobs.estimate import ProgressEstimator
+from shared.jobs.job import JobRow, JobUpdate, PendingEvent
 
 PREVIEW_SIDE = 256
 PREVIEW_QUALITY = 75
 
 
-class Phase(Enum):
+class JobPhase(Enum):
     """How far a tracked job has come. It returns to WAITING when the engine lost it."""
 
     WAITING = "waiting"
@@ -42,7 +42,7 @@ class TrackedJob:
     """
 
     row: JobRow
-    phase: Phase = Phase.WAITING
+    phase: JobPhase = JobPhase.WAITING
     sending: bool = False
     sent_at: float = 0.0
     acknowledged: bool = False
@@ -55,17 +55,17 @@ class TrackedJob:
     _progress: PendingEvent | None = None
     _preview: bytes | None = None
     _cached: frozenset[str] = frozenset()
-    _pace: Pace | None = None
+    _pace: ProgressEstimator | None = None
     _ends_at: float | None = None
 
     @property
     def waits(self) -> bool:
         """Whether it is still to be sent."""
-        return self.phase is Phase.WAITING and not self.sending and not self.cancel_requested
+        return self.phase is JobPhase.WAITING and not self.sending and not self.cancel_requested
 
     def observe(self, event: JobStarted | JobCached | JobProgress | Preview | ImagesSaved) -> None:
         """Records an event of this job; one of an attempt that was lost is ignored."""
-        if self.phase is Phase.WAITING:
+        if self.phase is JobPhase.WAITING:
             return
         if not isinstance(event, Preview):
             self.start()
@@ -81,15 +81,15 @@ class TrackedJob:
 
     def start(self) -> None:
         """Records that it is running."""
-        if self.phase is Phase.SENT:
-            self.phase = Phase.RUNNING
+        if self.phase is JobPhase.SENT:
+            self.phase = JobPhase.RUNNING
             self._started = time.time()
             self._pending.append(("started", {"attempt": self.crashes + 1}))
 
     def reset(self, crashes: int) -> None:
         """Back to waiting, since the engine lost it; what was not reported yet is void."""
         self.crashes, self.row = crashes, replace(self.row, attempts=crashes)
-        self.phase, self.sent_at, self.acknowledged = Phase.WAITING, 0.0, False
+        self.phase, self.sent_at, self.acknowledged = JobPhase.WAITING, 0.0, False
         self._pace, self._ends_at, self._cached = None, None, frozenset()
         self.reported_images.clear()
         self.clear_update()
@@ -117,7 +117,7 @@ class TrackedJob:
         if self._pace is None:
             width, height = self.row.spec.parameters.get("width"), self.row.spec.parameters.get("height")
             pixels = float(width * height) if type(width) is int and type(height) is int else None
-            self._pace = Pace(self.row.spec.graph, pixels, self._cached)
+            self._pace = ProgressEstimator(self.row.spec.graph, pixels, self._cached)
         self._ends_at = self._pace.step(event.node, event.step, event.steps, time.time()) or self._ends_at
         ends = {} if self._ends_at is None else {"ends_at": round(self._ends_at, 1)}
         return _progress(event) | ends
@@ -185,7 +185,7 @@ class ActiveJobs:
     def remove(self, job: TrackedJob) -> bool:
         """Stops tracking a job; whether others may have been waiting for its place in the window."""
         with self._lock:
-            job.phase = Phase.UNTRACKED
+            job.phase = JobPhase.UNTRACKED
             self._jobs.pop(job.row.id, None)
             return len(self._jobs) >= WINDOW
 

@@ -10,16 +10,14 @@ from shared.engine.catalog import Catalog
 from shared.engine.client import EngineClient, engine_access
 from shared.errors import SetupError, StorageFailed
 from shared.images.budget import MEGABYTE, MemoryBudget
-from shared.jobs.files import JobFiles, Retention
-from shared.jobs.pictures import Pictures
+from shared.jobs.files import JobFiles, PictureFiles, Retention, UploadFiles
 from shared.jobs.service import Jobs
 from shared.jobs.store import Store
-from shared.jobs.uploads import Uploads
 from shared.paths import PathsFile
 from shared.settings import PREFIX, Settings
-from shared.web.addresses import Addresses, signer_of
 from shared.web.reply import base_address
 from shared.web.slots import Slots
+from shared.web.urls import ReplyUrls, url_signer
 
 
 class Backend:
@@ -27,15 +25,15 @@ class Backend:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._signer = signer_of(settings)
+        self._signer = url_signer(settings)
         self.engine = EngineClient(settings.engine_address, engine_access(settings))
         self.catalog = Catalog(self.engine)
         self.paths = PathsFile(settings.data_dir)
         store = open_store(settings)
         files = JobFiles(
             store,
-            Uploads(settings.data_dir / "uploads"),
-            Pictures(settings.output_dir, settings.input_dir, self.paths.outputs),
+            UploadFiles(settings.data_dir / "uploads"),
+            PictureFiles(settings.output_dir, settings.input_dir, self.paths.outputs),
             Retention(settings.keep_jobs, settings.keep_days, settings.keep_mb),
         )
         self.jobs = Jobs(
@@ -57,9 +55,9 @@ class Backend:
         """Hands unfinished jobs over to whoever comes next."""
         self.jobs.stop()
 
-    def addresses(self) -> Addresses:
+    def urls(self) -> ReplyUrls:
         """The addresses in the reply to the request at hand."""
-        return Addresses(base_address(self.settings), self._signer)
+        return ReplyUrls(base_address(self.settings), self._signer)
 
 
 def open_store(settings: Settings) -> Store:

@@ -9,7 +9,7 @@ from shared.engine.graph_memory import check_memory, check_texts
 from shared.engine.node_policy import check_files, check_limits, why_refused
 from shared.engine.validate import Problem
 from shared.errors import InvalidValue
-from shared.jobs.names import with_prefix
+from shared.jobs.picture_names import with_prefix
 from shared.json_limits import JsonTooLarge
 from shared.models.defaults import is_starter
 from shared.models.registry import how_to_add

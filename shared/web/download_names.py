@@ -1,6 +1,6 @@
 """Under which name a browser saves a picture: the format that was chosen on the page, filled in. Pure.
 
-The picture's own name stays as it is, for its place and its job follow from that (`shared.jobs.names`).
+The picture's own name stays as it is, for its place and its job follow from that (`shared.jobs.picture_names`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from shared.jobs.names import NAME, picture_number
+from shared.jobs.picture_names import NAME, picture_number
 
 TOKEN = re.compile(r"\[([a-z_]+)\]|\{([a-z_]+)\}|%([a-z_]+)%")
 # Bad in the names of some system, or separating folders.

@@ -10,7 +10,7 @@ from flask import Response, send_file
 
 from shared.engine.client import SavedImage
 from shared.images.encode import OutputFormat, encode_picture
-from shared.jobs.database import JobRow
+from shared.jobs.job import JobRow
 from shared.jobs.picture_metadata import infotext, picture_parameters, with_parameters
 from shared.web.backend import Backend
 from shared.web.reply import warnings_header

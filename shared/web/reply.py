@@ -9,11 +9,11 @@ from flask import Request, Response, jsonify, request
 
 from shared.errors import DreamLayerError
 from shared.images.encode import OutputFormat
-from shared.jobs.database import JobRow
-from shared.jobs.names import picture_index, picture_number, saving_node
-from shared.jobs.pictures import Pictures
+from shared.jobs.files import PictureFiles
+from shared.jobs.job import JobRow
+from shared.jobs.picture_names import picture_index, picture_number, saving_node
 from shared.settings import Settings
-from shared.web.addresses import Addresses
+from shared.web.urls import ReplyUrls
 from workflows.outputs import last_output, seed_of, seeds_in, title
 
 # Characters of the header X-Warnings, and of one warning in it.
@@ -38,11 +38,11 @@ def wanted_format(request: Request) -> OutputFormat | None:
     return formats.get(request.accept_mimetypes.best_match(["application/json", *formats]) or "")
 
 
-def result_body(row: JobRow, addresses: Addresses, pictures: Pictures) -> dict[str, Any]:
+def result_body(row: JobRow, urls: ReplyUrls, pictures: PictureFiles) -> dict[str, Any]:
     """Everything about a completed job, with the field names that the web page reads; `pictures` are measured."""
     request = row.spec.parameters
     images = [
-        {"url": addresses.image(image["filename"]), **image, **picture_facts(row, image["filename"], pictures)}
+        {"url": urls.image(image["filename"]), **image, **picture_facts(row, image["filename"], pictures)}
         for image in row.images
     ]
     times = timings(row)
@@ -64,7 +64,7 @@ def result_body(row: JobRow, addresses: Addresses, pictures: Pictures) -> dict[s
 def job_seed(row: JobRow) -> int | None:
     """The seed that a job began with; of a graph of the client's own, the one that was sent, if the graph has it."""
     seed = row.spec.parameters.get("seed")
-    return None if row.foreign and seed not in seeds_in(row.spec.graph) else seed
+    return None if row.has_imported_graph and seed not in seeds_in(row.spec.graph) else seed
 
 
 def shown_picture(row: JobRow) -> dict[str, str] | None:
@@ -72,7 +72,7 @@ def shown_picture(row: JobRow) -> dict[str, str] | None:
 
     It is the first; of a graph of the client's own, the first of its last stage, or of the node that was asked for.
     """
-    if not row.foreign:
+    if not row.has_imported_graph:
         return row.images[0] if row.images else None
     by_node: dict[str | None, dict[str, str]] = {}
     for image in row.images:
@@ -81,9 +81,11 @@ def shown_picture(row: JobRow) -> dict[str, str] | None:
     return by_node.get(asked or last_output(row.spec.graph, {node for node in by_node if node is not None}))
 
 
-def picture_facts(row: JobRow, filename: str, pictures: Pictures) -> dict[str, Any]:
+def picture_facts(row: JobRow, filename: str, pictures: PictureFiles) -> dict[str, Any]:
     """What is known of one picture of a job: its place among them, its seed, its size in pixels as its file says."""
-    facts = _facts_of_a_graph(row.spec.graph, filename) if row.foreign else _facts_of_a_request(row, filename)
+    facts = (
+        _facts_of_a_graph(row.spec.graph, filename) if row.has_imported_graph else _facts_of_a_request(row, filename)
+    )
     measured = pictures.dimensions(filename)
     if measured is not None:
         facts["width"], facts["height"] = measured
@@ -111,12 +113,12 @@ def _facts_of_a_request(row: JobRow, filename: str) -> dict[str, Any]:
     return {"batch_index": index, **facts}
 
 
-def job_body(row: JobRow, addresses: Addresses) -> dict[str, Any]:
+def job_body(row: JobRow, urls: ReplyUrls) -> dict[str, Any]:
     """A job as a list of jobs tells it: without its graph. What is too large for a list is named in `left_out`."""
     body = {
         "job_id": row.id,
-        "url": addresses.job(row.id),
-        "events_url": addresses.events(row.id),
+        "url": urls.job(row.id),
+        "events_url": urls.events(row.id),
         "kind": row.kind,
         "state": row.state.value,
         "created": row.created,
@@ -125,7 +127,7 @@ def job_body(row: JobRow, addresses: Addresses) -> dict[str, Any]:
         "timings": timings(row),
         "seed": job_seed(row),
         "parameters": row.spec.parameters,
-        "images": [addresses.image(image["filename"]) for image in row.images],
+        "images": [urls.image(image["filename"]) for image in row.images],
         "error": None if row.error is None else {"message": row.error["message"], **row.error["error"]},
         "left_out": ["parameters"] if "parameters" in row.spec.left_out else None,
     }
@@ -140,12 +142,10 @@ def timings(row: JobRow) -> dict[str, float | int]:
     return {"waited_s": round(waited, 3), "ran_s": round(ran, 3), "attempts": row.attempts + 1}
 
 
-def tell_picture(
-    response: Response, row: JobRow, addresses: Addresses, name: str, facts: Mapping[str, Any]
-) -> Response:
+def tell_picture(response: Response, row: JobRow, urls: ReplyUrls, name: str, facts: Mapping[str, Any]) -> Response:
     """The picture of that name itself; what JSON would have told of it stands in headers. `facts` are its own."""
-    others = [addresses.image(image["filename"]) for image in row.images if image["filename"] != name]
-    response.headers["Content-Location"] = addresses.image(name)
+    others = [urls.image(image["filename"]) for image in row.images if image["filename"] != name]
+    response.headers["Content-Location"] = urls.image(name)
     response.headers["X-Job-Id"] = row.id
     if "seed" in facts:
         response.headers["X-Seed"] = str(facts["seed"])

@@ -12,9 +12,9 @@ from werkzeug.datastructures import Headers
 
 from shared.errors import OriginNotAllowed, RequestError, TooManyTries, Unauthorized, UnsupportedBody
 from shared.settings import Settings, is_loopback
-from shared.web.addresses import SIGNATURE, signer_of
 from shared.web.key_tries import KeyTries, sources_of
 from shared.web.proxies import OWN_HOST, PEER, claims_of, see_through
+from shared.web.urls import SIGNATURE, url_signer
 
 # What pages of others must not do with a reply, whoever writes it. Signed addresses are secrets: no referrer.
 RESTRICTIONS = {
@@ -41,7 +41,7 @@ class Guard:
     def __init__(self, settings: Settings, tries: KeyTries | None = None) -> None:
         self._settings = settings
         self._tries = tries or KeyTries()
-        self._signer = signer_of(settings)
+        self._signer = url_signer(settings)
 
     def check(self, request: Request, *, with_body: bool = False) -> None:
         """Raises an error for a request that must not go on: OriginNotAllowed, Unauthorized, TooManyTries, or
@@ -54,9 +54,9 @@ class Guard:
             _ = request.root_url
         except UnicodeError as error:
             raise RequestError("Host is no name of a machine", field="Host") from error
-        objection = self._objection(request)
+        signature_error = self._objection(request)
         sources = sources_of(request.remote_addr or "", [] if PEER in request.environ else claims_of(request.headers))
-        keyless = self._settings.api_key is None or objection == "" or (is_open(request.path) and not with_body)
+        keyless = self._settings.api_key is None or signature_error == "" or (is_open(request.path) and not with_body)
         tried = not keyless and given_key(request.headers) != ""
         if tried and (wait := self._tries.wait(sources)) > 0:
             raise TooManyTries(
@@ -76,8 +76,8 @@ class Guard:
         except Unauthorized as error:
             if tried:
                 self._tries.count(sources)
-            if objection:
-                raise Unauthorized(objection, hint="replies and GET /api/jobs/<id> have fresh ones") from error
+            if signature_error:
+                raise Unauthorized(signature_error, hint="replies and GET /api/jobs/<id> have fresh ones") from error
             raise
         check_encoding(request.headers)
 
@@ -93,7 +93,7 @@ class Guard:
         """What is wrong with the request's signature: "" if it is good, None if there is none that could count."""
         if self._signer is None or request.method not in ("GET", "HEAD") or SIGNATURE not in request.args:
             return None
-        return self._signer.objection(request.path, request.args) or ""
+        return self._signer.signature_error(request.path, request.args) or ""
 
 
 def check_request(

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-from shared.jobs.database import Event, State
+from shared.jobs.job import Event, State
 from shared.jobs.notify import Subscription
 from shared.json_limits import dump_json
 

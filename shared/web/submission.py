@@ -22,21 +22,20 @@ from flask import Response, jsonify, request
 from shared.engine.client import SavedImage
 from shared.errors import Busy, GenerationFailed, InvalidValue, NotAcceptable
 from shared.images.encode import OutputFormat, check_size
-from shared.jobs.database import JobRow, NewJob
-from shared.jobs.names import filename_prefix
-from shared.jobs.pictures import Pictures
-from shared.jobs.spec import JobSpec
-from shared.web.addresses import Addresses
+from shared.jobs.files import PictureFiles
+from shared.jobs.job import JobRow, JobSpec, NewJob
+from shared.jobs.picture_names import filename_prefix
 from shared.web.backend import Backend
 from shared.web.body import Fields, read_fields
 from shared.web.callers import caller_of
 from shared.web.picture_files import picture_file
 from shared.web.reply import picture_facts, result_body, shown_picture, tell_picture, tell_warnings, wanted_format
+from shared.web.urls import ReplyUrls
 from shared.web.waiting import accepted_reply, stream_reply, wait_for, wants_response_later, wants_stream
 from workflows.loading import UPLOAD_FOLDER
 
 LONGEST_KEY = 255
-WriteBody = Callable[[JobRow, Addresses, Pictures], dict[str, Any]]
+WriteBody = Callable[[JobRow, ReplyUrls, PictureFiles], dict[str, Any]]
 
 
 class Submission:
@@ -155,13 +154,13 @@ def _takes_png() -> bool:
 def _result(backend: Backend, row: JobRow, write: WriteBody, output: OutputFormat | None) -> Response:
     pictures = backend.jobs.files.pictures
     if output is None:
-        return tell_warnings(jsonify(write(row, backend.addresses(), pictures)), row)
+        return tell_warnings(jsonify(write(row, backend.urls(), pictures)), row)
     image = shown_picture(row)
     response = None if image is None else _picture(backend, row, SavedImage(**image), output)
     if image is None or response is None:
         raise GenerationFailed("the engine saved no picture", hint="data/logs/engine.log says more", job_id=row.id)
     name = image["filename"]
-    return tell_picture(response, row, backend.addresses(), name, picture_facts(row, name, pictures))
+    return tell_picture(response, row, backend.urls(), name, picture_facts(row, name, pictures))
 
 
 def _picture(backend: Backend, row: JobRow, image: SavedImage, output: OutputFormat) -> Response | None:
@@ -178,13 +177,13 @@ def _picture(backend: Backend, row: JobRow, image: SavedImage, output: OutputFor
         error.details |= _where(backend, row)
         raise
     except Busy as error:
-        error.hint = f"the job is done, and its picture is at {backend.addresses().image(image.filename)}"
+        error.hint = f"the job is done, and its picture is at {backend.urls().image(image.filename)}"
         error.details |= _where(backend, row)
         raise
 
 
 def _where(backend: Backend, row: JobRow) -> dict[str, Any]:
     """Where a job and its pictures are, for an error."""
-    addresses = backend.addresses()
-    images = [addresses.image(image["filename"]) for image in row.images]
-    return {"job_id": row.id, "url": addresses.job(row.id), "images": images}
+    urls = backend.urls()
+    images = [urls.image(image["filename"]) for image in row.images]
+    return {"job_id": row.id, "url": urls.job(row.id), "images": images}

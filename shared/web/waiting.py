@@ -10,11 +10,11 @@ from typing import Any
 from flask import Request, Response, jsonify, request
 
 from shared.errors import WaitExpired
-from shared.jobs.database import Event, JobRow, State
-from shared.web.addresses import Addresses
+from shared.jobs.job import Event, JobRow, State
 from shared.web.backend import Backend
 from shared.web.reply import picture_facts, result_body, tell_warnings
 from shared.web.stream import event_stream
+from shared.web.urls import ReplyUrls
 
 STREAM = "text/event-stream"
 RESPOND_ASYNC = "respond-async"
@@ -40,8 +40,8 @@ def wants_response_later(asked: Request) -> bool:
 
 def accepted_reply(backend: Backend, row: JobRow) -> Response:
     """202: the job's id, where it can be looked at and watched, and when it will be done."""
-    addresses = backend.addresses()
-    url, events_url = addresses.job(row.id), addresses.events(row.id)
+    urls = backend.urls()
+    url, events_url = urls.job(row.id), urls.events(row.id)
     body: dict[str, Any] = {"status": "accepted", "job_id": row.id, "url": url, "events_url": events_url}
     body["warnings"] = row.spec.warnings
     response = jsonify(body | {"position": backend.jobs.position(row), "eta_s": backend.jobs.eta(row)})
@@ -62,18 +62,18 @@ def wait_for(backend: Backend, row: JobRow) -> JobRow:
         return done
     if gone() and CANCEL_ON_DISCONNECT in preferences(request):
         backend.jobs.cancel(row.id)
-    url = backend.addresses().job(row.id)
+    url = backend.urls().job(row.id)
     raise WaitExpired("the pictures were not ready in time; the job goes on", hint=f"GET {url}", job_id=row.id, url=url)
 
 
 def stream_reply(backend: Backend, row: JobRow, held: ExitStack, after: int = 0) -> Response:
     """The job's events from number `after` on. `held` is closed when the stream ends."""
-    addresses, gone = backend.addresses(), _client_gone()
+    urls, gone = backend.urls(), _client_gone()
     cancels = CANCEL_ON_DISCONNECT in preferences(request)
     deadline = time.monotonic() + backend.settings.request_timeout
 
     def dress(event: Event) -> dict[str, Any]:
-        return {"job_id": row.id, **event.data, **_more(backend, row, event, addresses)}
+        return {"job_id": row.id, **event.data, **_more(backend, row, event, urls)}
 
     def waiting() -> dict[str, Any] | None:
         now = backend.jobs.find(row.id)
@@ -104,11 +104,11 @@ def stream_reply(backend: Backend, row: JobRow, held: ExitStack, after: int = 0)
     return tell_warnings(response, row)
 
 
-def _more(backend: Backend, job: JobRow, event: Event, addresses: Addresses) -> dict[str, Any]:
+def _more(backend: Backend, job: JobRow, event: Event, urls: ReplyUrls) -> dict[str, Any]:
     """What an event's data lacks in the table: addresses, for they depend on who asks, and what the job's row holds."""
     if event.name == "image":
         name = event.data["filename"]
-        return {"url": addresses.image(name), **picture_facts(job, name, backend.jobs.files.pictures)}
+        return {"url": urls.image(name), **picture_facts(job, name, backend.jobs.files.pictures)}
     if event.name == "queued":
         row = backend.jobs.find(job.id)
         return {} if row is None else {"eta_s": backend.jobs.eta(row)}
@@ -116,7 +116,7 @@ def _more(backend: Backend, job: JobRow, event: Event, addresses: Addresses) -> 
         return {"eta_s": round(max(0.0, event.data["ends_at"] - time.time()), 1)}
     if event.name == State.COMPLETED.value:
         row = backend.jobs.find(job.id)
-        return {} if row is None else result_body(row, addresses, backend.jobs.files.pictures)
+        return {} if row is None else result_body(row, urls, backend.jobs.files.pictures)
     if event.name in (State.FAILED.value, State.CANCELLED.value):
         row = backend.jobs.find(job.id)
         return {} if row is None or row.error is None else row.error

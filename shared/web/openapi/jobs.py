@@ -15,7 +15,7 @@ from shared.errors import (
     StorageFailed,
     UnsupportedBody,
 )
-from shared.jobs.database import State
+from shared.jobs.job import State
 from shared.schema.body import Body as Fields
 from shared.schema.replies import DeletedReply, InterruptReply, JobReply, JobsReply
 from shared.web.openapi.drawing import ACCEPTED, STREAM

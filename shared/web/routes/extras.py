@@ -12,11 +12,9 @@ from shared.errors import InvalidValue
 from shared.images.decode import transparency_left
 from shared.images.encode import BACKDROP, ENDINGS
 from shared.images.fit import as_source_to_enlarge
-from shared.jobs.database import JobRow
-from shared.jobs.pictures import Pictures
-from shared.jobs.spec import JobSpec
+from shared.jobs.files import PictureFiles
+from shared.jobs.job import JobRow, JobSpec
 from shared.schema.body import ExtrasBody
-from shared.web.addresses import Addresses
 from shared.web.backend import Backend
 from shared.web.body import parse_json
 from shared.web.graph_errors import checked
@@ -25,6 +23,7 @@ from shared.web.parsing.pictures import SentPictures
 from shared.web.parsing.validate import ignored, missing_picture, tidy, validate
 from shared.web.reply import result_body
 from shared.web.submission import Submission, submission
+from shared.web.urls import ReplyUrls
 from workflows.upscale import extras
 
 KIND = "extras"
@@ -94,11 +93,11 @@ def extras_values(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**{name: value for name, value in values.items() if name not in (PARAMS, "image")}, **params}
 
 
-def extras_body(row: JobRow, addresses: Addresses, pictures: Pictures) -> dict[str, Any]:
+def extras_body(row: JobRow, urls: ReplyUrls, pictures: PictureFiles) -> dict[str, Any]:
     """The reply, with the address where the page looks for it: that of the picture in the format that it chose."""
     ending = row.spec.parameters["output_format"]
-    urls = [addresses.image(f"{image['filename'].removesuffix('.png')}.{ending}") for image in row.images]
-    return {**result_body(row, addresses, pictures), "data": {"output_image": urls[0] if urls else None}}
+    picture_urls = [urls.image(f"{image['filename'].removesuffix('.png')}.{ending}") for image in row.images]
+    return {**result_body(row, urls, pictures), "data": {"output_image": picture_urls[0] if picture_urls else None}}
 
 
 def _face_models(catalog: Catalog) -> list[str] | None:

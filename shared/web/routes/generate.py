@@ -8,9 +8,8 @@ from flask import Blueprint, Response, request
 
 from shared.errors import InvalidValue, NotAcceptable, NotFound
 from shared.images.encode import ENDINGS
-from shared.jobs.database import JobRow
-from shared.jobs.names import locate
-from shared.jobs.spec import JobSpec
+from shared.jobs.job import JobRow, JobSpec
+from shared.jobs.picture_names import locate
 from shared.schema.request import Common
 from shared.schema.words import find_word
 from shared.web.backend import Backend
@@ -105,7 +104,7 @@ def wants_download() -> bool:
 
 def _title_facts(row: JobRow, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The request's parameters and the picture's own facts, which alone count for a graph of the client's own."""
-    measured = ("seed", "width", "height") if row.foreign else ()
+    measured = ("seed", "width", "height") if row.has_imported_graph else ()
     return {**{name: value for name, value in row.spec.parameters.items() if name not in measured}, **facts}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 
 from shared.errors import EngineUnavailable, InvalidValue
-from shared.jobs.database import JobRow, State
+from shared.jobs.job import JobRow, State
 from shared.schema.words import find_word
 from shared.web.backend import Backend
 from shared.web.body import Fields, check_arguments, number_argument, read_optional_fields, whole_number
@@ -41,8 +41,8 @@ def job_routes(backend: Backend) -> Blueprint:
         page = backend.jobs.list(
             states=states, kind=kind, limit=limit, before=number_argument("before", LARGEST_NUMBER)
         )
-        addresses = backend.addresses()
-        jobs = [job_body(row, addresses) for row in page.rows]
+        urls = backend.urls()
+        jobs = [job_body(row, urls) for row in page.rows]
         return jsonify({"status": "success", "jobs": jobs, "before": page.before})
 
     @routes.get("/api/jobs/<job_id>")
@@ -64,7 +64,7 @@ def job_routes(backend: Backend) -> Blueprint:
         # Whoever sends a field wants another picture than the job's.
         read_optional_fields(request)
         row = backend.jobs.get(job_id)
-        if row.foreign and row.state.finished:
+        if row.has_imported_graph and row.state.finished:
             _check_again(backend, row)
         return accepted_reply(backend, backend.jobs.retry(row, caller_of(request).mark))
 
@@ -114,7 +114,7 @@ def _others(count: int) -> str:
 
 def _whole(backend: Backend, row: JobRow) -> dict[str, Any]:
     """A job with all that is known of it."""
-    body = {**job_body(row, backend.addresses()), "warnings": row.spec.warnings}
+    body = {**job_body(row, backend.urls()), "warnings": row.spec.warnings}
     if not row.state.finished:
         body |= {
             "position": backend.jobs.position(row),
@@ -122,7 +122,7 @@ def _whole(backend: Backend, row: JobRow) -> dict[str, Any]:
             "progress": backend.jobs.progress(row),
         }
     if row.state is State.COMPLETED:
-        body["result"] = result_body(row, backend.addresses(), backend.jobs.files.pictures)
+        body["result"] = result_body(row, backend.urls(), backend.jobs.files.pictures)
     return body
 
 

@@ -14,7 +14,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from shared.errors import InvalidValue, NotFound, NotPossible
 from shared.images.encode import ENDINGS
-from shared.jobs.names import locate
+from shared.jobs.picture_names import locate
 from shared.schema.spellings import sent_instead
 from shared.web.backend import Backend
 from shared.web.body import json_kind, read_fields
@@ -79,7 +79,7 @@ def sending_routes(backend: Backend, show: Callable[[Path], None] = show) -> Blu
     def send(tab: str) -> Response:
         name = _filename()
         _check_there(backend, name)
-        url = backend.addresses().image(name)
+        url = backend.urls().image(name)
         return jsonify({"status": "success", "message": f"sent to {tab}", "filename": name, "url": url})
 
     for tab in TABS:

@@ -20,11 +20,11 @@ from flask import Blueprint, Response, jsonify, request, send_file
 from shared.engine.client import SavedImage
 from shared.errors import InvalidValue, NotFound
 from shared.files import lies_within, not_written
-from shared.jobs.database import JobRow, State
-from shared.web.addresses import REPORT
+from shared.jobs.job import JobRow, State
 from shared.web.backend import Backend
 from shared.web.body import read_optional_fields
 from shared.web.routes.runs import find_run, measure, run_body
+from shared.web.urls import REPORT
 
 COLUMNS = (
     *("run_id", "timestamp", "generation_type", "model", "vae", "prompt", "negative_prompt", "seed", "sampler"),
@@ -180,7 +180,7 @@ def report_routes(backend: Backend) -> Blueprint:
                 "runs": len(rows),
                 "missing": report.missing,
                 "size": path.stat().st_size,
-                "download_url": backend.addresses().report(path.name),
+                "download_url": backend.urls().report(path.name),
             }
         )
 
@@ -220,7 +220,7 @@ class Report:
         self._backend = backend
         self._rows = rows
         # The report is kept and handed on: an address in it is no way in.
-        self._addresses = backend.addresses().unsigned()
+        self._urls = backend.urls().unsigned()
 
     def write(self, archive: zipfile.ZipFile) -> None:
         """Pictures first, for only then it is known which are missing. Raises InvalidValue if they are too large."""
@@ -230,7 +230,7 @@ class Report:
                 size += self._write_picture(archive, SavedImage(**image))
                 if size > LARGEST:
                     raise _too_large()
-        runs = [run_body(row, self._addresses, measure(row, self._backend.jobs.files.pictures)) for row in self._rows]
+        runs = [run_body(row, self._urls, measure(row, self._backend.jobs.files.pictures)) for row in self._rows]
         archive.writestr("runs.csv", runs_csv(runs), zipfile.ZIP_DEFLATED)
         archive.writestr("README.md", readme(runs, self.missing, datetime.now()))
 

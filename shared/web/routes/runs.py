@@ -16,13 +16,13 @@ from flask import Blueprint, Response, jsonify
 
 from shared import __version__
 from shared.errors import NotFinished, NotFound
-from shared.jobs.database import JobRow, State
-from shared.jobs.names import saving_node
-from shared.jobs.pictures import Pictures
-from shared.web.addresses import Addresses
+from shared.jobs.files import PictureFiles
+from shared.jobs.job import JobRow, State
+from shared.jobs.picture_names import saving_node
 from shared.web.backend import Backend
 from shared.web.body import check_arguments, number_argument
 from shared.web.reply import shown_picture
+from shared.web.urls import ReplyUrls
 from workflows.bindings import find_places
 from workflows.imported import is_link
 from workflows.outputs import seed_of_all
@@ -49,7 +49,7 @@ FIELDS: Mapping[str, tuple[str, Any]] = {
 LEFT_OUT = {"parameters": ("prompt", "negative_prompt", "controlnets"), "graph": ("workflow", "loras", "controlnets")}
 
 
-def run_body(row: JobRow, addresses: Addresses, measured: tuple[int, int] | None = None) -> dict[str, Any]:
+def run_body(row: JobRow, urls: ReplyUrls, measured: tuple[int, int] | None = None) -> dict[str, Any]:
     """The run that `row` is; `measured` is the size of its picture in pixels, if its file is at hand.
 
     Of a graph of the client's own, the size is that or unknown, and the seed the one that all of its pictures share.
@@ -61,7 +61,7 @@ def run_body(row: JobRow, addresses: Addresses, measured: tuple[int, int] | None
         held = _held(graph)
         told = {key: held.get(FIELDS[key][0]) if value is None else value for key, value in told.items()}
     size = measured or row.spec.size or (None, None)
-    if row.foreign:
+    if row.has_imported_graph:
         nodes = {node for image in row.images if (node := saving_node(graph, image["filename"])) is not None}
         told = {**told, "width": None, "height": None, "seed": seed_of_all(graph, nodes)}
     told = {**told, "width": told["width"] or size[0], "height": told["height"] or size[1]}
@@ -79,7 +79,7 @@ def run_body(row: JobRow, addresses: Addresses, measured: tuple[int, int] | None
         "generation_type": row.kind if row.kind in TYPES else TYPES[bool(row.spec.uploads)],
         # Beyond what the page reads.
         "kind": row.kind,
-        "image_urls": [addresses.image(image["filename"]) for image in row.images],
+        "image_urls": [urls.image(image["filename"]) for image in row.images],
         "left_out": [key for part in row.spec.left_out for key in LEFT_OUT[part]],
     }
 
@@ -172,15 +172,15 @@ def run_routes(backend: Backend) -> Blueprint:
         check_arguments("limit", "before")
         limit = number_argument("limit", LARGEST_PAGE) or PAGE
         page = backend.jobs.list(states=[State.COMPLETED], limit=limit, before=number_argument("before", 2**53))
-        addresses = backend.addresses()
-        runs = [run_body(row, addresses, measure(row, backend.jobs.files.pictures)) for row in page.rows]
+        urls = backend.urls()
+        runs = [run_body(row, urls, measure(row, backend.jobs.files.pictures)) for row in page.rows]
         return jsonify({"status": "success", "runs": runs, "before": page.before})
 
     @routes.get("/api/runs/<run_id>")
     def get_run(run_id: str) -> Response:
         row = find_run(backend, run_id)
         return jsonify(
-            {"status": "success", "run": run_body(row, backend.addresses(), measure(row, backend.jobs.files.pictures))}
+            {"status": "success", "run": run_body(row, backend.urls(), measure(row, backend.jobs.files.pictures))}
         )
 
     @routes.delete("/api/runs/<run_id>")
@@ -196,13 +196,13 @@ def run_routes(backend: Backend) -> Blueprint:
     return routes
 
 
-def measure(row: JobRow, pictures: Pictures) -> tuple[int, int] | None:
+def measure(row: JobRow, pictures: PictureFiles) -> tuple[int, int] | None:
     """The size of a run's picture, if its request does not decide it and its file is here.
 
     Of a graph of the client's own it is the last stage's, or that of the node that was asked for.
     """
     image = shown_picture(row)
-    asked = not row.foreign and row.spec.parameters.get("width") is not None
+    asked = not row.has_imported_graph and row.spec.parameters.get("width") is not None
     return None if asked or image is None else pictures.dimensions(image["filename"])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response
 
 from shared.images.fit import as_source_to_enlarge
-from shared.jobs.spec import JobSpec
+from shared.jobs.job import JobSpec
 from shared.schema.body import UpscaleBody
 from shared.schema.request import UpscaleRequest
 from shared.web.backend import Backend

@@ -16,8 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 from shared.errors import DreamLayerError, InvalidPicture, InvalidValue, NotFound
 from shared.images.decode import is_transparent, on_backdrop, transparency_left
 from shared.images.fit import as_cutout, as_mask, as_picture, fit
-from shared.jobs.names import PREFIX_INPUT, with_prefix
-from shared.jobs.spec import JobSpec
+from shared.jobs.job import JobSpec
+from shared.jobs.picture_names import PREFIX_INPUT, with_prefix
 from shared.json_limits import JsonTooLarge, load_json
 from shared.schema.units import Picture, align
 from shared.web.backend import Backend

@@ -1,4 +1,4 @@
-"""Workers instead of owners, and the keys of a job's spec by the names of its fields (see `shared.jobs.spec`)."""
+"""Workers instead of owners, and the keys of a job's spec by the names of its fields (see `shared.jobs.job`)."""
 
 from typing import Any
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from shared.jobs import tracked
-from shared.jobs.database import State
+from shared.jobs.job import State
 from tests.fake_engine import HELD, FakeEngine
 from tests.harness import Harness, wait_for, wait_until_drawn
 

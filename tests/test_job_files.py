@@ -12,13 +12,10 @@ from typing import Any
 import pytest
 
 from shared.jobs import files as module
-from shared.jobs.database import JobRow, NewJob, State
-from shared.jobs.files import DAY, JobFiles, Retention
-from shared.jobs.names import filename_prefix
-from shared.jobs.pictures import Pictures
-from shared.jobs.spec import JobSpec
+from shared.jobs.files import DAY, MARK, JobFiles, PictureFiles, Retention, UploadFiles
+from shared.jobs.job import JobRow, JobSpec, NewJob, State
+from shared.jobs.picture_names import filename_prefix
 from shared.jobs.store import Store
-from shared.jobs.uploads import MARK, Uploads
 
 FOLDER = "dream-layer"
 
@@ -30,7 +27,7 @@ class Cellar:
         self.uploads, self.inputs, self.outputs = folder / "uploads", folder / "input", folder / "output"
         self.store = Store(f"sqlite:///{folder}/jobs.sqlite")
         self.archive = JobFiles(
-            self.store, Uploads(self.uploads), Pictures(self.outputs, self.inputs), Retention(**limits)
+            self.store, UploadFiles(self.uploads), PictureFiles(self.outputs, self.inputs), Retention(**limits)
         )
 
     def add(self, *uploads: str) -> JobRow:
@@ -191,7 +188,7 @@ def test_a_job_that_is_accepted_during_a_sweep_has_its_picture(
 
 
 def test_a_mark_that_another_sweep_removed_is_no_error(tmp_path: Path) -> None:
-    assert not Uploads(tmp_path).is_kept_before("mine.png", time.time())
+    assert not UploadFiles(tmp_path).is_kept_before("mine.png", time.time())
 
 
 def test_an_unfinished_job_is_not_forgotten(open_cellar: Open) -> None:

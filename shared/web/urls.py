@@ -24,7 +24,7 @@ COVERED = ("bundle",)
 STEPS = 10
 
 
-class Signer:
+class UrlSigner:
     """Signs paths for `lifetime` seconds, and checks signatures. `clock` gives Unix seconds."""
 
     def __init__(self, api_key: str, lifetime: int, clock: Callable[[], float] = time.time) -> None:
@@ -38,7 +38,7 @@ class Signer:
         expires = str(int(self._clock() + self._lifetime) // step * step)
         return {EXPIRES: expires, SIGNATURE: self._hmac.get_signature(_signed(path, arguments, expires)).decode()}
 
-    def objection(self, path: str, arguments: Mapping[str, str]) -> str | None:
+    def signature_error(self, path: str, arguments: Mapping[str, str]) -> str | None:
         """What is wrong with the signature among an address's arguments; None if it is good."""
         expires, signature = arguments.get(EXPIRES, ""), arguments.get(SIGNATURE, "")
         if not self._hmac.verify_signature(_signed(path, arguments, expires), signature.encode()):
@@ -46,9 +46,9 @@ class Signer:
         return "this signed address has expired" if int(expires) < self._clock() else None
 
 
-def signer_of(settings: Settings) -> Signer | None:
+def url_signer(settings: Settings) -> UrlSigner | None:
     """The signer of these settings; None without an API key, for nothing needs a signature then."""
-    return None if settings.api_key is None else Signer(settings.api_key, settings.signature_lifetime)
+    return None if settings.api_key is None else UrlSigner(settings.api_key, settings.signature_lifetime)
 
 
 def _signed(path: str, arguments: Mapping[str, str], expires: str) -> bytes:
@@ -66,14 +66,14 @@ REPORT = "/api/report-bundle/download"
 
 
 @dataclass(frozen=True)
-class Addresses:
+class ReplyUrls:
     """The addresses in the reply to one request. `base` is what they begin with, without a slash at its end.
 
     With a `signer`, those that a browser fetches by itself, and so without an API key, are signed.
     """
 
     base: str
-    signer: Signer | None = None
+    signer: UrlSigner | None = None
 
     def image(self, filename: str) -> str:
         """The address of a picture."""
@@ -91,9 +91,9 @@ class Addresses:
         """The address of a report, by the name of its file."""
         return self._fetched(REPORT, bundle=name)
 
-    def unsigned(self) -> Addresses:
+    def unsigned(self) -> ReplyUrls:
         """The same without signatures, for what is kept or handed on."""
-        return Addresses(self.base)
+        return ReplyUrls(self.base)
 
     def _fetched(self, path: str, **arguments: str) -> str:
         query = [f"{name}={quote(value)}" for name, value in arguments.items()]

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from shared.engine.websocket import JobCached, JobProgress, JobStarted
-from shared.jobs.database import JobUpdate, NewJob, State, Work
-from shared.jobs.estimate import Pace, sampler_work, seconds_left
-from shared.jobs.spec import JobSpec
-from shared.jobs.tracked import Phase, TrackedJob
+from shared.jobs.estimate import ProgressEstimator, sampler_work, seconds_left
+from shared.jobs.job import JobSpec, JobUpdate, NewJob, State, UnfinishedWork
+from shared.jobs.tracked import JobPhase, TrackedJob
 from tests.control import Control, body
 from tests.fake_engine import FakeEngine
 from tests.harness import OpenHarness, new_job, wait_for
@@ -56,7 +55,7 @@ def test_base_and_refiner_share_the_steps() -> None:
     ],
 )  # fmt: skip
 def test_odd_graphs_are_measured_too(graph: dict[str, Any]) -> None:
-    pace = Pace(graph, None)
+    pace = ProgressEstimator(graph, None)
     assert pace.step("a", 1, 4, 10.0) is None
     assert pace.step("b", 2, 4, 20.0) is None
     assert pace.step("a", 2, 4, 20.0) == (pytest.approx(40.0) if graph.get("a") else None)
@@ -65,7 +64,7 @@ def test_odd_graphs_are_measured_too(graph: dict[str, Any]) -> None:
 def test_the_pace_is_measured_from_the_first_step_on() -> None:
     sampler = {"class_type": "KSampler", "inputs": {"steps": 10, "latent_image": ["Size", 0]}}
     graph = {"Size": {"inputs": {"width": 64, "height": 64}}, "A": sampler, "B": sampler}
-    pace = Pace(graph, None)
+    pace = ProgressEstimator(graph, None)
     # Loading took 100 s, and is no measure of what is to come.
     assert pace.step("A", 1, 10, 100.0) is None
     assert pace.step("A", 2, 10, 102.0) == pytest.approx(102.0 + 2 * 18)
@@ -87,7 +86,7 @@ def test_samplers_that_do_not_run_are_no_work_that_is_left() -> None:
         "Save": {"inputs": {"images": ["C", 0]}},
     }
     for cached, left in ((("Size", "A"), 8 + 10), (("Size", "A", "B"), 8), (("B",), 8)):
-        pace = Pace(graph, None, cached)
+        pace = ProgressEstimator(graph, None, cached)
         # The first that runs, of those that do.
         at = "C" if "B" in cached else "B"
         assert pace.step(at, 1, 10, 100.0) is None
@@ -98,7 +97,7 @@ def test_what_the_engine_says_of_its_cache_reaches_the_estimate(
     open_harness: OpenHarness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph = {**new_job().spec.graph, "Cached": {"class_type": "KSampler", "inputs": {"steps": 4000}}}
-    active = TrackedJob(open_harness().store.add(new_job(spec={"graph": graph}), "me", 9)[0], phase=Phase.SENT)
+    active = TrackedJob(open_harness().store.add(new_job(spec={"graph": graph}), "me", 9)[0], phase=JobPhase.SENT)
     clock = iter((100.0, 101.0))
     active.observe(JobStarted(active.row.id))
     active.observe(JobCached(active.row.id, frozenset({"Cached"})))
@@ -113,13 +112,13 @@ def test_what_the_engine_says_of_its_cache_reaches_the_estimate(
 
 def test_own_progress_goes_before_what_others_took() -> None:
     measured = [("m", 1.0, 100.0)]
-    running = Work("m", 1.0, 0.0, ends_at=12.0)
+    running = UnfinishedWork("m", 1.0, 0.0, ends_at=12.0)
     assert seconds_left([], running, measured, now=10.0) == 2.0
     assert seconds_left([], running, measured, now=20.0) == 0.0
     assert seconds_left([], running, [], now=10.0) == 2.0
     # Where nothing else was measured, it tells of those behind it too.
-    assert seconds_left([running], Work("m", 2.0, None), [], now=10.0) == 2.0 + 24.0
-    assert seconds_left([running], Work("m", 1.0, None), [("m", 1.0, 12.0)], now=10.0) == 2.0 + 12.0
+    assert seconds_left([running], UnfinishedWork("m", 2.0, None), [], now=10.0) == 2.0 + 24.0
+    assert seconds_left([running], UnfinishedWork("m", 1.0, None), [("m", 1.0, 12.0)], now=10.0) == 2.0 + 12.0
 
 
 def running_job(control: Control, ends_in: float) -> tuple[str, str]:
@@ -167,14 +166,14 @@ def test_an_attempt_that_was_lost_tells_nothing_of_the_next(control: Control) ->
     assert store.ends_at(job) is None
     sampler = {"K": {"class_type": "KSampler", "inputs": {"steps": 4}}}
     row = replace(row, spec=replace(row.spec, graph=sampler))
-    active = TrackedJob(row, phase=Phase.SENT)
+    active = TrackedJob(row, phase=JobPhase.SENT)
     for step in (1, 2):
         active.observe(JobProgress(job, "K", step, 4))
     update = active.update()
     assert update is not None
     assert "ends_at" in update.events[-1][1]
     active.reset(2)
-    active.phase = Phase.SENT
+    active.phase = JobPhase.SENT
     active.observe(JobProgress(job, "K", 1, 4))
     again = active.update()
     assert again is not None
@@ -189,7 +188,7 @@ def test_the_engines_steps_are_measured(engine: FakeEngine, open_harness: OpenHa
     job = harness.submit()
     wait_for(lambda: harness.store.ends_at(job) is not None, "the pace is not measured")
     row = harness.row(job)
-    own = Work(row.model, row.work, row.started, harness.store.ends_at(job))
+    own = UnfinishedWork(row.model, row.work, row.started, harness.store.ends_at(job))
     left = seconds_left([], own, harness.store.measured(9), time.time())
     assert left is not None
     assert left < 60
