@@ -90,9 +90,9 @@ def test_the_three_ways_to_wait(stack: TestStack, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="needs bash and curl")
-def test_more_than_a_prompt(stack: TestStack, tmp_path: Path) -> None:
+def test_the_examples_of_the_api(stack: TestStack, tmp_path: Path) -> None:
     stack.picture(stack.draw(prompt="a red circle on a blue background")).save(tmp_path / "red.png")
-    script = block("docs/api.md", "More than a prompt").replace(".venv/bin/python", sys.executable)
+    script = block("docs/api.md", "Examples").replace(".venv/bin/python", sys.executable)
     for port, name in PORTS.items():
         script = script.replace(f"localhost:{port}", f"localhost:{stack.environ[f'{PREFIX}{name}_PORT']}")
     subprocess.run(["bash", "-euxc", script], cwd=tmp_path, check=True, timeout=TIMEOUT)
@@ -118,8 +118,8 @@ def test_custom_workflows(stack: TestStack, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="needs bash and curl")
-def test_recipes_in_pictures(stack: TestStack, tmp_path: Path) -> None:
-    script = block("docs/api.md", "Recipes in pictures").replace(
+def test_metadata_in_pictures(stack: TestStack, tmp_path: Path) -> None:
+    script = block("docs/api.md", "Metadata in pictures").replace(
         "localhost:5001", stack.txt2img.removeprefix("http://")
     )
     told = subprocess.run(

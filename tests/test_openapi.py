@@ -14,7 +14,6 @@ import img2img_server
 import txt2img_server
 from launcher.stack import build_control
 from shared.engine.manager import EngineManager
-from shared.models.detect import KINDS
 from shared.schema.body import Img2ImgBody, Txt2ImgBody
 from shared.settings import PROJECT_DIR, Settings
 from shared.web.backend import Backend
@@ -93,13 +92,6 @@ def test_every_route_that_the_docs_name_is_there() -> None:
     assert len(named) > 30
     there = {(operation.method, re.sub(r"<\w+>", "<>", operation.path)) for operation in OPERATIONS}
     assert {(method, re.sub(r"<\w+>", "<>", path)) for method, path in named} - there == set()
-
-
-def test_every_type_of_an_upload_stands_in_the_docs() -> None:
-    (row,) = [
-        line for line in (PROJECT_DIR / "docs/web-page.md").read_text("utf-8").splitlines() if "upload-model" in line
-    ]
-    assert re.search(r"its type is one of (.*?) \|", row)[1] == ", ".join(f"`{kind}`" for kind in KINDS)  # type: ignore[index]
 
 
 def test_it_is_made_from_the_models_that_validate(backend: MakeBackend) -> None:
