@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import requests
 import websocket
 
-from shared.engine.catalog import Catalog
+from shared.engine.catalog import EngineCatalog
 from shared.engine.client import EngineAccess, EngineClient
 from shared.jobs.picture_names import filename_prefix
 from shared.schema.request import Txt2ImgRequest
@@ -71,7 +71,7 @@ class Bare:
 
     def __init__(self, engine_url: str, access: EngineAccess) -> None:
         self._url = engine_url
-        self._catalog = Catalog(EngineClient(engine_url, access))
+        self._catalog = EngineCatalog(EngineClient(engine_url, access))
         self._id = str(uuid.uuid4())
         self._session = _session(f"{engine_url}/prompt", access.headers())
         self._socket = websocket.create_connection(

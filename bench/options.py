@@ -13,7 +13,7 @@ import time
 import requests
 
 from bench.front_stack import running_stack
-from shared.engine.catalog import FRESH
+from shared.engine.catalog import FRESH_SECONDS
 
 
 def seconds(session: requests.Session, url: str) -> float:
@@ -37,7 +37,7 @@ def main() -> None:
             seconds(session, url)
         for _ in range(rounds):
             rows["engine"].append(seconds(session, engine))
-            time.sleep(1.5 * FRESH)
+            time.sleep(1.5 * FRESH_SECONDS)
             rows["ours, asked anew"].append(seconds(session, ours))
             rows["ours, known"].append(seconds(session, ours))
         stack.check()

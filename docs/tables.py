@@ -28,8 +28,8 @@ from launcher.arguments import build_parser
 from launcher.stack import build_control
 from shared.engine.manager import EngineManager
 from shared.errors import DreamLayerError, SetupError
-from shared.models.detect import KINDS
-from shared.models.registry import KNOWN
+from shared.models.detect import MODEL_KINDS
+from shared.models.downloadable import DOWNLOADABLE_MODELS
 from shared.schema.events import EVENTS
 from shared.schema.units import MAX_SEED
 from shared.settings import PREFIX, Settings
@@ -186,14 +186,14 @@ def known_models() -> str:
             model.licence,
             f"`{model.sha256[:10]}...`" if model.sha256 else "not known",
         )
-        for name, model in KNOWN.items()
+        for name, model in DOWNLOADABLE_MODELS.items()
     ]
     return _table(("name", "model", "size", "licence", "SHA-256"), rows)
 
 
 def model_folders() -> str:
     """The folders below data/models, in one line of code words."""
-    return f"\n{_code(*KINDS)}\n\n"
+    return f"\n{_code(*MODEL_KINDS)}\n\n"
 
 
 @cache

@@ -16,7 +16,7 @@ from launcher.status import NOTHING_RUNS, TIMEOUT, Status, probe, status_text
 from launcher.terminal import BOLD, CYAN, activity, cause, paint, plain, print_error, print_status
 from shared.engine.client import EngineClient, engine_access
 from shared.errors import DreamLayerError, EngineDenied, EngineError, SetupError
-from shared.files import keep_new_files_private
+from shared.files import restrict_umask
 from shared.settings import PREFIX, Settings, load_settings
 
 # Seconds in which a launcher that was asked to end does: it gives its children 8 of them.
@@ -25,7 +25,7 @@ END_TIMEOUT = 30.0
 
 def run_operation(options: argparse.Namespace) -> int:
     """Does what was typed, and returns the exit code."""
-    keep_new_files_private()
+    restrict_umask()
     try:
         settings = load_settings()
         instance = Instance(settings.data_dir)

@@ -35,13 +35,13 @@ from shared import __version__
 from shared.engine.install import comfyui_version, has_page
 from shared.engine.manager import EngineManager
 from shared.engine.process import engine_command, find_engine, make_supervisor, use_cpu
-from shared.engine.smoke_test import prove
+from shared.engine.smoke_test import draw_test_picture
 from shared.errors import EngineError, SetupError, StorageFailed
-from shared.files import close_to_others, files_below, keep_new_files_private
+from shared.files import restrict_permissions, restrict_umask, walk_files
 from shared.images.decode import silence_decoders
 from shared.jobs.store import Store
 from shared.keys import KeyRing
-from shared.models.defaults import draws_alone
+from shared.models.defaults import is_text_to_image
 from shared.models.detect import classify
 from shared.models.safetensors import read_header
 from shared.process.supervisor import MAX_LOG_BYTES, Child, Supervisor
@@ -84,7 +84,7 @@ def run_stack(*, services: bool, starter: bool) -> int:
     _log_to(logging.StreamHandler(), f"{erase_prefix(sys.stderr)}  %(asctime)s     %(message)s")
     logging.getLogger("waitress").setLevel(logging.WARNING)
     return_freed_memory()
-    keep_new_files_private()
+    restrict_umask()
     silence_decoders()
     # Children inherit it: the engine, too, is to bear a crowd before its port.
     raise_descriptors(DESCRIPTORS)
@@ -98,7 +98,7 @@ def run_stack(*, services: bool, starter: bool) -> int:
         instance = Instance(settings.data_dir)
         if not instance.hold("up" if services else "run", asdict(addresses)):
             return already_running(instance, services=services)
-        close_to_others(settings.data_dir, ours=settings.has_own_data_dir)
+        restrict_permissions(settings.data_dir, ours=settings.has_own_data_dir)
         _keep_log(settings)
         stack.start(settings, services=services, starter=starter)
         instance.ready()
@@ -198,7 +198,7 @@ class Stack:
                 supervisor.wait_ready()
         try:
             with activity("engine", "drawing a first picture"):
-                proven = prove(engine)
+                proven = draw_test_picture(engine)
         except EngineError as error:
             raise engine_failed(error, settings) from error
         self.is_up = True
@@ -364,10 +364,10 @@ def own_checkpoint(models_dirs: list[Path], ours: frozenset[str]) -> Path | None
     found = (
         path
         for folder in models_dirs
-        for path in files_below(folder / "checkpoints")
+        for path in walk_files(folder / "checkpoints")
         if path.suffix.lower() in (".safetensors", ".ckpt") and path.name not in ours
     )
-    return next((path for path in found if draws_alone(classify(path.name, read_header(path)))), None)
+    return next((path for path in found if is_text_to_image(classify(path.name, read_header(path)))), None)
 
 
 def _service_lives(settings: Settings, port: int, probe_file: Path) -> Callable[[], bool]:

@@ -27,7 +27,7 @@ def is_folder(path: Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112
 
 
-def lies_within(path: Path, folder: Path) -> bool:
+def is_within(path: Path, folder: Path) -> bool:
     """Whether `path` is in `folder` with all links followed, of both: links and junctions may lead out of a folder.
 
     The folder itself may be a link. False for links that lead in a circle, and where nobody may look.
@@ -38,7 +38,7 @@ def lies_within(path: Path, folder: Path) -> bool:
         return False
 
 
-def files_below(folder: Path) -> Iterator[Path]:
+def walk_files(folder: Path) -> Iterator[Path]:
     """The files in a folder and all below it, linked folders too: where the engine looks for models.
 
     A link to a folder that it lies in itself is passed over, for its way has no end.
@@ -51,7 +51,7 @@ def files_below(folder: Path) -> Iterator[Path]:
         yield from (place / name for name in sorted(names))
 
 
-def write_whole(path: Path, content: bytes, what: str) -> None:
+def write_atomic(path: Path, content: bytes, what: str) -> None:
     """Writes a file that only its owner may read, whole or not at all, even through a power cut.
 
     Raises StorageFailed that names it as `what`.
@@ -70,19 +70,19 @@ def write_whole(path: Path, content: bytes, what: str) -> None:
         finally:
             aside.unlink(missing_ok=True)
     except OSError as error:
-        raise not_written(what, error, path.parent, len(content)) from error
+        raise write_error(what, error, path.parent, len(content)) from error
 
 
-def not_written(what: str, error: OSError, folder: Path, needed: int | None = None) -> StorageFailed:
+def write_error(what: str, error: OSError, folder: Path, needed: int | None = None) -> StorageFailed:
     """The error that says why `what` could not be written into `folder`; with the bytes that it `needed`, if known."""
     if error.errno not in FULL:
         return StorageFailed(
             f"{what} could not be kept: {error.strerror}", hint="is the disk full, or the data folder not writable?"
         )
-    return disk_full(f"{what} could not be kept ({error.strerror})", folder, needed)
+    return disk_full_error(f"{what} could not be kept ({error.strerror})", folder, needed)
 
 
-def disk_full(problem: str, folder: Path, needed: int | None = None) -> StorageFailed:
+def disk_full_error(problem: str, folder: Path, needed: int | None = None) -> StorageFailed:
     """The error for a disk without room for `needed` bytes in `folder`. Its text begins with the `problem`."""
     sizes = {"free": free_bytes(folder), "needed": needed}
     told = ", ".join(f"{size / 1e6:.1f} MB {name}" for name, size in sizes.items() if size is not None)
@@ -113,12 +113,12 @@ PRIVATE_PREFIXES = ("jobs.sqlite", "launcher.", "setup.")
 SHARED_FOLDERS = ("custom_nodes", "engine", "models")
 
 
-def keep_new_files_private() -> None:
+def restrict_umask() -> None:
     """From now on this process and its children make files and folders that only their owner can read."""
     os.umask(OTHERS)
 
 
-def close_to_others(data_dir: Path, *, ours: bool) -> int:
+def restrict_permissions(data_dir: Path, *, ours: bool) -> int:
     """Takes the rights of group and others from what is ours in the data folder; how many files and folders had some.
 
     The folder itself is closed too if it is `ours`, or if there is nothing else in it: a user may have named one that

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 # Objects, lists and their members in one text. A graph of 1,000 nodes with 20 inputs each, all linked, has 65,000.
-MOST_VALUES = 200_000
+MAX_VALUES = 200_000
 MARKS = (",", "[", "{")
 # For strings without escapes: a pattern that knows these takes 50 bytes of memory for each.
 MARK_OR_STRING = re.compile(r'[,\[{]|"[^"]*"?')
@@ -24,7 +24,7 @@ class JsonTooLarge(ValueError):
 def load_json(
     text: str | bytes,
     *,
-    most: int = MOST_VALUES,
+    most: int = MAX_VALUES,
     object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None,
     parse_constant: Callable[[str], Any] | None = None,
 ) -> Any:

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 from shared.errors import InvalidValue, StorageFailed
-from shared.files import write_whole
+from shared.files import write_atomic
 
 FILE = "api-keys.json"
 ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
@@ -47,7 +47,7 @@ class KeyRing:
                     f"there are {MOST} keys already", field="alias", hint=f"remove some from data/{FILE}"
                 )
             keys[alias.strip()] = trimmed
-            write_whole(self._path, json.dumps(keys, indent=2).encode(), FILE)
+            write_atomic(self._path, json.dumps(keys, indent=2).encode(), FILE)
         return known
 
     def for_host(self, host: str) -> str | None:

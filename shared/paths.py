@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from shared.files import write_whole
+from shared.files import write_atomic
 from shared.schema.words import is_placeholder
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class ChosenPaths(BaseModel):
         return value
 
     @property
-    def of_engine(self) -> dict[str, object]:
+    def engine_paths(self) -> dict[str, object]:
         """The part that an engine hears of when it is started."""
         return self.model_dump(include={"output", "models", "controlnet", "upscale_models", "vae", "loras"}) | {
             "save_metadata": self.save_metadata
@@ -83,7 +83,7 @@ class PathsFile:
 
     def write(self, chosen: ChosenPaths) -> None:
         """Keeps the choice. Raises StorageFailed."""
-        write_whole(self._path, chosen.model_dump_json(indent=2).encode(), FILE)
+        write_atomic(self._path, chosen.model_dump_json(indent=2).encode(), FILE)
 
     def outputs(self) -> tuple[Path, ...]:
         """Folders beyond the default one in which pictures may lie, the newest first."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from shared.models.detect import Family, ModelFile, Part, TextEncoder
+from shared.models.detect import Family, ModelFile, ModelPart, TextEncoder
 from starter import VAE_NAME
 
 OWN, REFINER, PAINTER = "dreamshaper.safetensors", "sdxl/refiner.safetensors", "painter.safetensors"
@@ -23,11 +23,11 @@ FILES: Mapping[str, Sequence[str]] = {
     "controlnet": ("canny.safetensors", "union.safetensors"),
 }
 KNOWN: Mapping[str, Mapping[str, Any]] = {
-    OWN: {"family": Family.SD1, "parts": frozenset(Part)},
-    PAINTER: {"family": Family.SD1, "inpainting": True, "parts": frozenset(Part)},
-    FLUX: {"family": Family.FLUX_DEV, "parts": frozenset(Part)},
-    SCHNELL: {"family": Family.FLUX_SCHNELL, "parts": frozenset(Part)},
-    PLAIN: {"family": Family.SD1, "parts": frozenset({Part.DIFFUSION_MODEL})},
+    OWN: {"family": Family.SD1, "parts": frozenset(ModelPart)},
+    PAINTER: {"family": Family.SD1, "inpainting": True, "parts": frozenset(ModelPart)},
+    FLUX: {"family": Family.FLUX_DEV, "parts": frozenset(ModelPart)},
+    SCHNELL: {"family": Family.FLUX_SCHNELL, "parts": frozenset(ModelPart)},
+    PLAIN: {"family": Family.SD1, "parts": frozenset({ModelPart.DIFFUSION_MODEL})},
     "for-sd1.safetensors": {"family": Family.SD1},
     "for-xl.safetensors": {"family": Family.SDXL},
     "for-flux.safetensors": {"family": Family.FLUX_DEV},

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image, features
 
 from shared.errors import InvalidPicture
-from shared.images.decode import decode, read_picture, silence_decoders
+from shared.images.decode import decode_picture, read_picture, silence_decoders
 from shared.images.masks import read_mask
 from tests.profiles import grey_ink, swapped_rgb
 from tests.stack import encoded
-from tests.test_images import bare_png
+from tests.test_decode import bare_png
 
 COLOUR = (180, 90, 40)
 ADOBE, DISPLAY_P3, WIDE = (
@@ -125,18 +125,18 @@ def test_the_curve_of_a_grey_picture_counts_and_a_mask_has_none() -> None:
 
 def test_transparency_stays_with_such_colours() -> None:
     image = Image.new("RGBA", (8, 8), (*COLOUR, 77))
-    decoded = decode(with_chunks(encoded(image), gamma(1.0)), "x").image
+    decoded = decode_picture(with_chunks(encoded(image), gamma(1.0)), "x").image
     assert decoded.getpixel((3, 3))[3] == 77  # type: ignore[index]
     assert np.abs(np.subtract(decoded.getpixel((3, 3))[:3], expected(COLOUR, SRGB, 1.0))).max() <= 2  # type: ignore[index]
     palette = Image.new("P", (8, 8), 1)
     palette.putpalette([0, 0, 0, *COLOUR])
     data = with_chunks(encoded(palette, transparency=bytes([255, 77])), gamma(1.0))
-    assert np.abs(np.subtract(decode(data, "x").image.getpixel((3, 3)), decoded.getpixel((3, 3)))).max() <= 1
+    assert np.abs(np.subtract(decode_picture(data, "x").image.getpixel((3, 3)), decoded.getpixel((3, 3)))).max() <= 1
 
 
 def test_a_transparent_colour_of_16_bits_is_found() -> None:
     row = struct.pack(">12H", *([500, 600, 700, 1000, 2000, 3000] * 2))
-    alpha = decode(bare_png(16, 2, row, struct.pack(">3H", 1000, 2000, 3000)), "x").image.getchannel("A")
+    alpha = decode_picture(bare_png(16, 2, row, struct.pack(">3H", 1000, 2000, 3000)), "x").image.getchannel("A")
     assert [alpha.getpixel((x, 2)) for x in range(4)] == [255, 0, 255, 0]
 
 
@@ -274,9 +274,9 @@ def test_a_file_with_many_flaws_does_not_fill_the_log() -> None:
     data += bytes(30_100 - len(data))
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        assert decode(data, "x").image.size == (8, 8)
+        assert decode_picture(data, "x").image.size == (8, 8)
         assert told
         told.clear()
         silence_decoders()
-        assert decode(data, "x").image.size == (8, 8)
+        assert decode_picture(data, "x").image.size == (8, 8)
     assert told == []

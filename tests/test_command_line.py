@@ -15,7 +15,7 @@ from launcher.arguments import LOGS
 from launcher.models import download
 from launcher.terminal import LONGEST_LINE
 from shared.jobs.store import Store
-from shared.models.detect import KINDS
+from shared.models.detect import MODEL_KINDS
 from shared.settings import PREFIX
 from tests.file_server import File, FileServer, file_server
 from tests.harness import new_job
@@ -64,7 +64,7 @@ names = texts | st.just("mine.safetensors")
 options = st.lists(
     st.sampled_from(("--force", "--allow-pickle", "--all", "-f=", "--nothing"))
     | st.builds("--name={}".format, names)
-    | st.builds("--kind={}".format, texts | st.sampled_from(KINDS))
+    | st.builds("--kind={}".format, texts | st.sampled_from(MODEL_KINDS))
     | st.builds("--sha256={}".format, texts),
     max_size=2,
 )

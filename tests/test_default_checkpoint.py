@@ -19,7 +19,7 @@ EDIT = "c-edit.safetensors"
 KNOWN = {
     PAINT: ModelFile(PAINT, Family.SD1, inpainting=True, known=True),
     REFINE: ModelFile(REFINE, Family.SDXL_REFINER, known=True),
-    EDIT: ModelFile(EDIT, Family.SDXL, from_words=False, known=True),
+    EDIT: ModelFile(EDIT, Family.SDXL, text_to_image=False, known=True),
     DRAW: ModelFile(DRAW, Family.SDXL, known=True),
     INPAINTING_NAME: ModelFile(INPAINTING_NAME, Family.SD1, inpainting=True, known=True),
 }

@@ -16,11 +16,11 @@ import pytest
 import requests
 import websocket
 
-from shared.engine.client import TOKEN_FILE, EngineAccess, EngineClient, engine_access, new_token
+from shared.engine.client import TOKEN_FILE, EngineAccess, EngineClient, create_token, engine_access
 from shared.engine.process import GUARD
 from shared.errors import EngineDenied, EngineError, SetupError
 from shared.jobs.job import State
-from shared.process.supervisor import Child, Guard, Supervisor
+from shared.process.supervisor import Child, ChildGuard, Supervisor
 from shared.settings import Settings
 from tests.fake_engine import HELD, FakeEngine
 from tests.harness import Harness, wait_for, wait_until_drawn
@@ -90,7 +90,7 @@ def serve(folder: Path, token: str = TOKEN) -> Child:
         python=sys.executable,
         folder=folder,
         log_path=folder / "guarded.log",
-        guard=Guard(GUARD, lambda: token),
+        guard=ChildGuard(GUARD, lambda: token),
     )
 
 
@@ -292,7 +292,7 @@ def test_without_a_token_nothing_is_served(tmp_path: Path) -> None:
 
 
 def test_each_start_has_a_token_of_its_own_that_only_its_owner_reads(tmp_path: Path) -> None:
-    tokens = {new_token(tmp_path) for _ in range(3)}
+    tokens = {create_token(tmp_path) for _ in range(3)}
     file = tmp_path / TOKEN_FILE
     assert len(tokens) == 3
     assert all(len(token) >= 43 for token in tokens)
@@ -303,7 +303,7 @@ def test_each_start_has_a_token_of_its_own_that_only_its_owner_reads(tmp_path: P
 def test_a_token_that_cannot_be_kept_is_said_as_a_step_of_the_start(tmp_path: Path) -> None:
     (tmp_path / TOKEN_FILE.parent).write_text("no folder")
     with pytest.raises(SetupError, match="the engine's token could not be kept") as failed:
-        new_token(tmp_path)
+        create_token(tmp_path)
     assert failed.value.step == "engine"
 
 
@@ -315,7 +315,7 @@ def test_a_child_that_ends_before_it_is_told_the_secret_is_only_a_child_that_end
         python="true",
         folder=tmp_path,
         log_path=tmp_path / "brief.log",
-        guard=Guard(GUARD, lambda: "x" * 900),
+        guard=ChildGuard(GUARD, lambda: "x" * 900),
     )
     for _ in range(20):
         child.start()
@@ -342,7 +342,7 @@ def test_an_engine_whose_token_cannot_be_kept_is_tried_again(
         python=sys.executable,
         folder=tmp_path,
         log_path=tmp_path / "thing.log",
-        guard=Guard(tmp_path / "guard.py", make),
+        guard=ChildGuard(tmp_path / "guard.py", make),
     )
     supervisor = Supervisor(child, lambda: child.pid is not None and "given secret" in child.last_lines(), 20)
     supervisor.start()

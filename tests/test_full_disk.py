@@ -18,7 +18,7 @@ from PIL import Image
 from sqlalchemy.engine import Connection
 
 from shared.errors import Cancelled, StorageFailed
-from shared.files import write_whole
+from shared.files import write_atomic
 from shared.jobs import reserve as module
 from shared.jobs.job import JobRow, JobSpec, State
 from shared.jobs.picture_names import filename_prefix, with_prefix
@@ -245,7 +245,7 @@ def test_a_database_without_a_free_page_still_ends_and_removes_jobs(tmp_path: Pa
 def test_a_full_disk_is_told_with_its_room_and_what_is_needed(small_disk: Path) -> None:
     fill(small_disk)
     with pytest.raises(StorageFailed, match=r"^keys .* is full \(0\.0 MB free, 2\.0 MB needed\)") as told:
-        write_whole(small_disk / "keys", bytes(2_000_000), "keys")
+        write_atomic(small_disk / "keys", bytes(2_000_000), "keys")
     assert told.value.details["disk_full"] is True
     assert not list(small_disk.glob(".*"))
 

@@ -19,7 +19,7 @@ from shared.errors import DreamLayerError, InvalidValue, RequestError
 from shared.images import embedded_text
 from shared.images.decode import decode_base64
 from shared.images.embedded_text import SIGNATURE, read_texts
-from shared.json_limits import MOST_VALUES, JsonTooLarge, has_more_values, load_json
+from shared.json_limits import MAX_VALUES, JsonTooLarge, has_more_values, load_json
 from shared.metadata import infotext
 from shared.metadata.prompt_syntax import EmbeddingFiles
 from shared.models.safetensors import read_header
@@ -273,7 +273,7 @@ def test_values_are_counted_without_reading_them(value: Any, ascii_only: bool) -
 
 @pytest.mark.parametrize("piece", ["[],", "{},", "1,", '"",', "[[]],", '{"a":[]},', "[,"])
 def test_json_of_too_many_values_is_refused_unread(piece: str) -> None:
-    text = "[" + piece * (MOST_VALUES + 1) + "1]"
+    text = "[" + piece * (MAX_VALUES + 1) + "1]"
     with pytest.raises(JsonTooLarge, match="more than 200,000 values"):
         load_json(text)
     with pytest.raises(JsonTooLarge):
@@ -284,7 +284,7 @@ def test_json_of_too_many_values_is_refused_unread(piece: str) -> None:
 
 
 def test_what_stands_in_texts_does_not_count() -> None:
-    prompt = 'a [b], {c} \\ "d", ' * MOST_VALUES
+    prompt = 'a [b], {c} \\ "d", ' * MAX_VALUES
     assert parse_json(json.dumps({"prompt": prompt})) == {"prompt": prompt}
 
 

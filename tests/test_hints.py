@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from shared.errors import InvalidPicture, InvalidValue
-from shared.models.registry import how_to_add
+from shared.models.downloadable import download_command
 from shared.web.body import Fields
 from shared.web.parsing.requests import read_txt2img
 from tests.parsing import URL, context, read, refused, reread
@@ -139,4 +139,4 @@ def test_a_model_that_is_named_by_where_it_is_can_be_added(named: str, command: 
     ],
 )
 def test_nothing_is_told_that_a_shell_would_run(text: str) -> None:
-    assert how_to_add(text) is None
+    assert download_command(text) is None

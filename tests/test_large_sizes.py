@@ -8,7 +8,7 @@ from PIL import Image
 from shared.jobs.picture_metadata import infotext
 from shared.metadata.infotext import read as read_infotext
 from shared.models.defaults import defaults_for
-from shared.models.detect import Family, ModelFile, Part
+from shared.models.detect import Family, ModelFile, ModelPart
 from shared.schema.request import Img2ImgRequest, Models, Size
 from shared.web.backend import Backend
 from shared.web.body import Fields
@@ -227,7 +227,9 @@ def test_work_counts_both_passes() -> None:
 
 class StarterShelf(WorkflowFolder):
     def model_file(self, _folder: str, name: str) -> ModelFile:
-        return ModelFile(name, Family.SD1, parts=frozenset(Part), size=(128, 128), steps=10, cfg_scale=3, known=True)
+        return ModelFile(
+            name, Family.SD1, parts=frozenset(ModelPart), size=(128, 128), steps=10, cfg_scale=3, known=True
+        )
 
 
 @pytest.mark.parametrize(("side", "share"), [(512, 0.35), (256, 0.5)])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from shared.engine.catalog import Catalog
+from shared.engine.catalog import EngineCatalog
 from shared.web.body import Fields
 from shared.web.parsing.requests import Context, read_img2img, read_txt2img
 from tests import safetensors_factory as factory
@@ -40,7 +40,7 @@ def context(stack: TestStack) -> Iterator[Context]:
     try:
         for path, shapes in paths.items():
             factory.write(path, shapes)
-        yield Context(None, Catalog(stack.engine_client()), lambda _: None)
+        yield Context(None, EngineCatalog(stack.engine_client()), lambda _: None)
     finally:
         for path in paths:
             path.unlink(missing_ok=True)
@@ -65,7 +65,7 @@ def nodes(graph: ApiGraph) -> dict[str, dict[str, Any]]:
 
 def graph_for(context: Context, **values: Any) -> ApiGraph:
     graph = txt2img(read_txt2img(Fields({"prompt": "x", "seed": 1, **values}, {}), context).request, "x/x").to_api()
-    assert isinstance(context.catalog, Catalog)
+    assert isinstance(context.catalog, EngineCatalog)
     assert context.catalog.check(graph) == []
     return graph
 
@@ -118,7 +118,7 @@ def test_sdxl_with_its_refiner(stack: TestStack, context: Context) -> None:
 def test_flux_draws_from_a_picture_too(context: Context) -> None:
     fields = Fields({"prompt": "x", "model_name": "tiny-dev", "input_image": data_url(Image.new("RGB", (64, 64)))}, {})
     graph = img2img(read_img2img(fields, context).request, "x/x").to_api()
-    assert isinstance(context.catalog, Catalog)
+    assert isinstance(context.catalog, EngineCatalog)
     # The picture was never uploaded here; all else fits.
     assert {problem.input for problem in context.catalog.check(graph)} <= {"image"}
     assert nodes(graph)["VAEEncode"]["vae"] == ["VAELoader", 0]

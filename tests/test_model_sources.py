@@ -7,8 +7,8 @@ import pytest
 from launcher.models.sources import Download, read_source
 from launcher.models.tables import known_table
 from shared.keys import KeyRing
-from shared.models.detect import KINDS
-from shared.models.registry import KNOWN, find_known
+from shared.models.detect import MODEL_KINDS
+from shared.models.downloadable import DOWNLOADABLE_MODELS, find_downloadable
 
 
 def download(text: str, keys: KeyRing) -> Download:
@@ -43,12 +43,12 @@ def test_a_kept_key_goes_to_its_own_host_alone_and_never_in_the_clear(
 
 @pytest.mark.parametrize(("text", "name"), [("SD 1.5", "sd15"), ("sdxl_base", "sdxl"), ("SDXL-Turbo", "sdxl-turbo")])
 def test_known_models_have_forgiving_names(text: str, name: str) -> None:
-    assert find_known(text) == KNOWN[name]
+    assert find_downloadable(text) == DOWNLOADABLE_MODELS[name]
 
 
 def test_the_list_of_known_models_is_sound() -> None:
-    for model in KNOWN.values():
-        assert model.kind in KINDS
+    for model in DOWNLOADABLE_MODELS.values():
+        assert model.kind in MODEL_KINDS
         assert model.file.endswith(".safetensors")
         assert model.licence
         assert model.sha256 is None or len(model.sha256) == 64
@@ -57,11 +57,11 @@ def test_the_list_of_known_models_is_sound() -> None:
 
 @pytest.mark.parametrize("columns", [40, 80, 100])
 def test_in_a_narrow_terminal_the_list_has_no_broken_lines(columns: int) -> None:
-    wide = known_table(KNOWN, [], 200)
-    assert wide == known_table(KNOWN, [])
-    assert len(wide.splitlines()) == 1 + len(KNOWN)
-    narrow = known_table(KNOWN, [KNOWN["sd15"].file], columns).splitlines()
-    assert len(narrow) == 2 * len(KNOWN)
+    wide = known_table(DOWNLOADABLE_MODELS, [], 200)
+    assert wide == known_table(DOWNLOADABLE_MODELS, [])
+    assert len(wide.splitlines()) == 1 + len(DOWNLOADABLE_MODELS)
+    narrow = known_table(DOWNLOADABLE_MODELS, [DOWNLOADABLE_MODELS["sd15"].file], columns).splitlines()
+    assert len(narrow) == 2 * len(DOWNLOADABLE_MODELS)
     assert max(map(len, narrow)) < 80
     assert narrow[0].split() == ["sd15", "Stable", "Diffusion", "1.5"]
     assert narrow[1].strip().endswith("sha256 known, is here")

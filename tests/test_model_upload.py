@@ -12,7 +12,7 @@ import requests
 
 from launcher.stack import build_control
 from shared.errors import AlreadyThere, InvalidValue
-from shared.models.storage import SPARE, checked_name, put
+from shared.models.storage import RESERVED_BYTES, move_into_place, parse_file_name
 from shared.settings import Settings
 from shared.web.server.run import serve_waitress
 from tests.conftest import free_ports
@@ -108,17 +108,17 @@ def test_a_form_with_more_than_a_model_is_refused(control: Control, tmp_path: Pa
 
 def test_names_of_other_kinds_are_a_setting() -> None:
     assert Settings(model_suffixes="ckpt, .PTH").model_suffixes == (".ckpt", ".pth")
-    assert checked_name("C:\\models\\Größe_1.ckpt", (".ckpt",)) == "Größe_1.ckpt"
+    assert parse_file_name("C:\\models\\Größe_1.ckpt", (".ckpt",)) == "Größe_1.ckpt"
     with pytest.raises(InvalidValue):
-        checked_name("a\n.ckpt", (".ckpt",))
+        parse_file_name("a\n.ckpt", (".ckpt",))
 
 
 def test_of_two_at_once_one_is_kept(tmp_path: Path) -> None:
     for each in ("one", "two"):
         (tmp_path / each).write_text(each)
-    put(tmp_path / "one", tmp_path / "kept", "model")
+    move_into_place(tmp_path / "one", tmp_path / "kept", "model")
     with pytest.raises(AlreadyThere):
-        put(tmp_path / "two", tmp_path / "kept", "model")
+        move_into_place(tmp_path / "two", tmp_path / "kept", "model")
     assert (tmp_path / "kept" / "model").read_text() == "one"
 
 
@@ -170,7 +170,7 @@ def test_the_server_takes_large_bodies_on_that_route_alone(
         assert refused.json()["error"]["code"] == "body_too_large"
         assert refused.headers["Access-Control-Allow-Origin"] == ORIGIN
     # There is room for it once, and not for the two that it takes while it arrives.
-    monkeypatch.setattr("shared.models.storage.free_bytes", lambda _folder: SPARE + 6_000_000)
+    monkeypatch.setattr("shared.models.storage.free_bytes", lambda _folder: RESERVED_BYTES + 6_000_000)
     head = f"POST /api/upload-model HTTP/1.1\r\nHost: localhost:{port}\r\nContent-Length: 4500000\r\n"
     head += "Content-Type: multipart/form-data; boundary=x\r\n\r\n"
     assert talk(port, head.encode()).startswith(b"HTTP/1.1 507 ")

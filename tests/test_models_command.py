@@ -24,8 +24,8 @@ from launcher.models.sources import Download, read_source
 from launcher.terminal import size_text
 from shared.errors import SetupError
 from shared.keys import KeyRing
-from shared.models.registry import KNOWN
-from shared.models.storage import SPARE
+from shared.models.downloadable import DOWNLOADABLE_MODELS
+from shared.models.storage import RESERVED_BYTES
 from shared.settings import PREFIX, PROJECT_DIR
 from tests import safetensors_factory as factory
 from tests.file_server import File, FileServer, file_server
@@ -107,7 +107,7 @@ def test_a_file_that_has_no_room_on_the_other_disk_is_not_copied(
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
 
     monkeypatch.setattr(os, "link", no_links)
-    usage = type(shutil.disk_usage(tmp_path))(10**12, 10**12, SPARE + 1000)
+    usage = type(shutil.disk_usage(tmp_path))(10**12, 10**12, RESERVED_BYTES + 1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage)
     assert command("add", str(source)) == 1
     assert "1 kB can be taken" in capsys.readouterr().err
@@ -298,7 +298,10 @@ def test_the_hub_as_a_user_meets_it(tmp_path: Path, server: FileServer) -> None:
     # A name of the list goes to the same place; here there is no such file.
     absent = typed("add", "sdxl turbo")
     assert absent.returncode == 1
-    assert server.seen[-1][0] == f"/{KNOWN['sdxl-turbo'].repository}/resolve/main/{KNOWN['sdxl-turbo'].file}"
+    assert (
+        server.seen[-1][0]
+        == f"/{DOWNLOADABLE_MODELS['sdxl-turbo'].repository}/resolve/main/{DOWNLOADABLE_MODELS['sdxl-turbo'].file}"
+    )
     assert "answered 404" in absent.stderr
     assert "Traceback" not in absent.stderr
 
@@ -339,7 +342,7 @@ def test_the_list(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     factory.write(models / "diffusion_models" / "paint.safetensors", factory.sd1_unet(9))
     factory.write(models / "text_encoders" / "t5.safetensors", factory.t5xxl())
     factory.write(models / "vae" / "ae.safetensors", factory.autoencoder(16))
-    (models / "checkpoints" / KNOWN["sd15"].file).write_bytes(b"cut off")
+    (models / "checkpoints" / DOWNLOADABLE_MODELS["sd15"].file).write_bytes(b"cut off")
     (models / library.DOWNLOADS).mkdir()
     (models / library.DOWNLOADS / "abc.part").write_bytes(b"x" * 5_000_000)
     assert command() == 0
@@ -350,7 +353,7 @@ def test_the_list(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert any(line.startswith("paint.safetensors SD 1, inpainting") for line in lines)
     assert any(line.startswith("t5.safetensors t5xxl") for line in lines)
     assert any(line.startswith("ae.safetensors 16 channels") for line in lines)
-    assert f"{KNOWN['sd15'].file} no header to read 1 kB" in lines
+    assert f"{DOWNLOADABLE_MODELS['sd15'].file} no header to read 1 kB" in lines
     assert "unfinished: 1 file, 5 MB" in shown
     assert any(line.startswith("sd15 Stable Diffusion 1.5 4.3 GB") and "is here" in line for line in lines)
     assert max(map(len, shown.splitlines()[2:])) <= 120

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from shared.engine import validate as module
-from shared.engine.catalog import Catalog
+from shared.engine.catalog import EngineCatalog
 from shared.engine.formula import why_no_formula
 from shared.engine.node_policy import FORMULAS, LIMITS, REFUSED, TEXT_LIMITS, check_files, check_limits, why_refused
 from shared.engine.process import engine_environ
@@ -246,7 +246,7 @@ def test_formulas_that_would_not_end_are_refused(text: str, says: str) -> None:
 def backend() -> Any:
     """With an engine that has the nodes of the snapshot."""
     engine = SimpleNamespace(node_schema=NODES.get, models=lambda _: [], model_folders=dict)
-    return SimpleNamespace(catalog=Catalog(cast(Any, engine)), settings=SimpleNamespace(allow_nodes=()))
+    return SimpleNamespace(catalog=EngineCatalog(cast(Any, engine)), settings=SimpleNamespace(allow_nodes=()))
 
 
 def test_a_graph_beyond_a_limit_is_an_invalid_value_that_names_node_input_and_limit() -> None:

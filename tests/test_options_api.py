@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import requests
 
-from shared.engine.catalog import Catalog, TtlCache
+from shared.engine.catalog import EngineCatalog, TtlCache
 from shared.engine.client import EngineClient
 from shared.errors import EngineUnavailable
 from shared.models.detect import Family
@@ -82,7 +82,7 @@ def test_a_new_file_is_told_to_all_who_ask_a_second_later(stack: TestStack) -> N
 def test_a_file_is_known_by_its_header_in_any_folder(stack: TestStack, tmp_path: Path) -> None:
     folder = stack.data_dir / "models" / "diffusion_models"
     source = factory.write(folder.parent / "source.safetensors", factory.flux_transformer(guided=True))
-    catalog = Catalog(stack.engine_client())
+    catalog = EngineCatalog(stack.engine_client())
     try:
         with added(folder / "deeper" / "sd15.safetensors", source):
             (name,) = catalog.names("diffusion_models")
@@ -94,13 +94,13 @@ def test_a_file_is_known_by_its_header_in_any_folder(stack: TestStack, tmp_path:
 
 @pytest.mark.parametrize("name", ["../checkpoints/" + CHECKPOINT_NAME, "/etc/passwd", "no-such.safetensors", ""])
 def test_a_name_that_the_engine_does_not_list_is_not_looked_for(stack: TestStack, name: str) -> None:
-    catalog = Catalog(stack.engine_client())
+    catalog = EngineCatalog(stack.engine_client())
     file = catalog.model_file("loras", name)
     assert (file.family, file.known) == (Family.UNKNOWN, False)
 
 
 def test_what_the_engine_does_not_have(stack: TestStack) -> None:
-    catalog = Catalog(stack.engine_client())
+    catalog = EngineCatalog(stack.engine_client())
     assert catalog.names("no_such_folder") == []
     assert catalog.has_node("KSampler")
     assert not catalog.has_node("OpenposePreprocessor")
@@ -108,7 +108,7 @@ def test_what_the_engine_does_not_have(stack: TestStack) -> None:
 
 
 def test_what_was_known_serves_while_the_engine_is_away() -> None:
-    away = Catalog(EngineClient("http://127.0.0.1:9"))
+    away = EngineCatalog(EngineClient("http://127.0.0.1:9"))
     with pytest.raises(EngineUnavailable):
         away.names("loras")
     answers: list[list[str] | Exception] = [["a"], EngineUnavailable("gone"), ["b"]]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from shared.engine.process import engine_command, model_folders
+from shared.engine.process import engine_command, extra_model_folders
 from shared.paths import FILE, ChosenPaths, PathsFile
 from shared.settings import Settings
 from shared.web.download_names import title
@@ -118,12 +118,12 @@ def test_model_folders_are_told_to_the_engine_by_kind(tmp_path: Path) -> None:
     for name in ("models/loras", "models/vae", "flat", "both"):
         (tmp_path / name).mkdir(parents=True)
     paths = ChosenPaths(models=tmp_path / "models", vae=tmp_path / "flat", loras=tmp_path / "both")
-    assert model_folders(paths) == {
+    assert extra_model_folders(paths) == {
         "loras": f"{tmp_path}/models/loras\n{tmp_path}/both",
         "vae": f"{tmp_path}/models/vae\n{tmp_path}/flat",
         "embeddings": f"{tmp_path}/both",
     }
-    assert model_folders(ChosenPaths(models=tmp_path / "flat")) == {"checkpoints": f"{tmp_path}/flat"}
+    assert extra_model_folders(ChosenPaths(models=tmp_path / "flat")) == {"checkpoints": f"{tmp_path}/flat"}
 
 
 def test_a_damaged_file_of_folders_means_the_defaults(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from pydantic import BaseModel
 
-from shared.engine.catalog import Catalog
+from shared.engine.catalog import EngineCatalog
 from shared.errors import DreamLayerError
 from shared.schema.body import ControlUnitBody, Img2ImgBody, LoraBody, Txt2ImgBody
 from shared.web.body import Fields
@@ -101,7 +101,7 @@ def _in_order(unit: Mapping[str, Any]) -> bool:
 
 @pytest.fixture(scope="module")
 def context(stack: TestStack) -> Context:
-    return Context(None, Catalog(stack.engine_client()), lambda _: None)
+    return Context(None, EngineCatalog(stack.engine_client()), lambda _: None)
 
 
 def answer_to(values: Mapping[str, Any], kind: str, context: Context) -> ApiGraph | DreamLayerError:
@@ -119,7 +119,7 @@ def graph_of(values: Mapping[str, Any], kind: str, context: Context) -> ApiGraph
         graph = txt2img(read_txt2img(fields, context).request, "20261122/x").to_api()
     else:
         graph = img2img(read_img2img(fields, context).request, "20261122/x").to_api()
-    assert isinstance(context.catalog, Catalog)
+    assert isinstance(context.catalog, EngineCatalog)
     problems = context.catalog.check(graph)
     if problems:
         raise graph_error(problems)

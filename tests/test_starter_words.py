@@ -13,7 +13,7 @@ from transformers import CLIPTokenizer
 from shared.metadata.prompt_syntax import EmbeddingFiles
 from shared.models.defaults import is_starter
 from shared.models.detect import STARTER_MARK, ModelFile, TextEncoder, classify
-from shared.models.safetensors import Header
+from shared.models.safetensors import SafetensorsHeader
 from shared.web.body import Fields
 from shared.web.custom import unknown_to_starter
 from shared.web.parsing.requests import Context, read_img2img, read_txt2img
@@ -244,7 +244,7 @@ def test_other_models_and_other_encoders_know_any_word() -> None:
 
 def test_the_kit_is_known_by_its_header_or_its_name() -> None:
     assert STARTER_MARK == FINGERPRINT
-    assert is_starter(classify("copy.safetensors", Header({}, {FINGERPRINT: "0" * 64})))
+    assert is_starter(classify("copy.safetensors", SafetensorsHeader({}, {FINGERPRINT: "0" * 64})))
     assert is_starter(ModelFile(f"mine/{CHECKPOINT_NAME}"))
     assert is_starter(ModelFile(f"mine\\{CHECKPOINT_NAME}"))
     assert not is_starter(ModelFile("dreamshaper.safetensors", text_encoder=TextEncoder.CLIP_L))

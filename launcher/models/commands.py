@@ -34,17 +34,17 @@ from launcher.models.sources import STEP, Download, read_source
 from launcher.models.tables import NOTHING, describe, known_table, shelf_table
 from launcher.terminal import cause, columns, plain, print_error, print_status, size_text
 from shared.errors import DreamLayerError, SetupError
-from shared.files import keep_new_files_private
+from shared.files import restrict_umask
 from shared.keys import KeyRing
 from shared.models.detect import classify
-from shared.models.registry import KNOWN
+from shared.models.downloadable import DOWNLOADABLE_MODELS
 from shared.models.safetensors import read_header
 from shared.settings import load_settings
 
 
 def run_models(options: argparse.Namespace) -> int:
     """Does what was typed, and returns the exit code."""
-    keep_new_files_private()
+    restrict_umask()
     try:
         settings = load_settings()
         models_dir = settings.models_dir
@@ -79,7 +79,7 @@ def _list(models_dir: Path) -> None:
         sys.stdout.write(f"\n  {told}\n")
     sys.stdout.write("\n  `models add` knows these by name:\n\n")
     room = columns() if sys.stdout.isatty() else None
-    sys.stdout.write(known_table(KNOWN, (Path(model.name).name for model in models), room) + "\n\n")
+    sys.stdout.write(known_table(DOWNLOADABLE_MODELS, (Path(model.name).name for model in models), room) + "\n\n")
 
 
 def _add(models_dir: Path, keys: KeyRing, options: argparse.Namespace) -> None:

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from launcher.models.sources import STEP, Download
 from launcher.terminal import print_status, size_text
 from shared.errors import SetupError
-from shared.models.storage import SPARE
+from shared.models.storage import RESERVED_BYTES
 
 CHUNK = 1024 * 1024
 TIMEOUTS = (15, 60)
@@ -267,7 +267,7 @@ def hash_file(path: Path, title: str) -> str:
 
 def check_room(folder: Path, size: int) -> None:
     """Raises SetupError if `size` more bytes do not fit on the disk of `folder`, beside what stays free."""
-    free = max(0, shutil.disk_usage(folder).free - SPARE)
+    free = max(0, shutil.disk_usage(folder).free - RESERVED_BYTES)
     if size > free:
         raise SetupError(
             STEP,

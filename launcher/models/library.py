@@ -7,11 +7,11 @@ from pathlib import Path
 
 from launcher.models.sources import STEP
 from shared.errors import AlreadyThere, SetupError, StorageFailed
-from shared.files import files_below
-from shared.models.detect import KINDS, ModelFile, classify, find_kind, kind_of, kinds_near
-from shared.models.names import meant
+from shared.files import walk_files
+from shared.models.detect import MODEL_KINDS, ModelFile, classify, detect_kind, find_kind, suggest_kind
+from shared.models.lookup import find_matches
 from shared.models.safetensors import read_header
-from shared.models.storage import is_name, put
+from shared.models.storage import is_valid_name, move_into_place
 
 SAFE = ".safetensors"
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
@@ -39,23 +39,23 @@ def list_models(models_dir: Path) -> list[Model]:
     for folder in models_dir.iterdir() if models_dir.is_dir() else ():
         if not folder.is_dir() or folder.name.startswith("."):
             continue
-        for path in files_below(folder):
+        for path in walk_files(folder):
             if path.suffix.lower() in (SAFE, *PICKLES) and not path.name.startswith(".") and path.is_file():
                 name = path.relative_to(folder).as_posix()
                 about = classify(name, read_header(path))
                 found.append(Model(folder.name, name, path.stat().st_size, path, about))
-    order = {kind: place for place, kind in enumerate(KINDS)}
-    return sorted(found, key=lambda model: (order.get(model.kind, len(KINDS)), model.kind, model.name.lower()))
+    order = {kind: place for place, kind in enumerate(MODEL_KINDS)}
+    return sorted(found, key=lambda model: (order.get(model.kind, len(MODEL_KINDS)), model.kind, model.name.lower()))
 
 
 def find_models(models: Sequence[Model], text: str) -> list[Model]:
-    """Those that `text` may mean, by the rule for all requests (`shared.models.names`); the kind may stand in front."""
-    return meant(text, models, lambda model: (model.name, f"{model.kind}/{model.name}"))
+    """The models that `text` may name (see `shared.models.lookup`), also with the kind in front: `loras/ink`."""
+    return find_matches(text, models, lambda model: (model.name, f"{model.kind}/{model.name}"))
 
 
 def check_name(name: str, *, pickle: bool) -> str:
     """`name`, if it can be a model file's everywhere. Raises SetupError."""
-    if not is_name(name):
+    if not is_valid_name(name):
         raise SetupError(STEP, f"{name!r} cannot be a file name", hint="give another with --name")
     suffix = Path(name).suffix.lower()
     if suffix in PICKLES and not pickle:
@@ -79,7 +79,9 @@ def read_kind(text: str | None) -> str | None:
     *folders, name = text.replace("\\", "/").rstrip("/").split("/")
     kind = find_kind(name) if folders[-1:] in ([], ["models"]) else None
     if kind is None:
-        raise SetupError(STEP, f"there is no kind {text}", hint=f"{kinds_near(text)}there are {', '.join(KINDS)}")
+        raise SetupError(
+            STEP, f"there is no kind {text}", hint=f"{suggest_kind(text)}there are {', '.join(MODEL_KINDS)}"
+        )
     return kind
 
 
@@ -90,10 +92,10 @@ def choose_kind(path: Path, name: str, asked: str | None) -> str:
         header = read_header(path)
         if header is None or not header.tensors:
             raise UnusableFileError(STEP, f"{name} is no whole {SAFE} file", hint="was it cut off? fetch it again")
-        told = kind_of(header)
+        told = detect_kind(header)
     kind = asked or told
     if kind is None:
-        raise SetupError(STEP, f"what {name} is cannot be told", hint=f"--kind says it: {', '.join(KINDS)}")
+        raise SetupError(STEP, f"what {name} is cannot be told", hint=f"--kind says it: {', '.join(MODEL_KINDS)}")
     return kind
 
 
@@ -108,7 +110,7 @@ def target_of(models_dir: Path, kind: str, name: str, *, force: bool) -> Path:
 def place(aside: Path, target: Path, *, force: bool) -> None:
     """Moves a finished file to its place: there at once, or not at all, and over nothing unless `force`."""
     try:
-        put(aside, target.parent, target.name, replace=force)
+        move_into_place(aside, target.parent, target.name, replace=force)
     except AlreadyThere:
         raise _taken(target.parent.name, target.name) from None
     except StorageFailed as error:

@@ -12,7 +12,7 @@ from huggingface_hub.errors import HFValidationError
 
 from shared.errors import SetupError
 from shared.keys import KeyRing
-from shared.models.registry import KNOWN, find_known
+from shared.models.downloadable import DOWNLOADABLE_MODELS, find_downloadable
 
 STEP = "models"
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
@@ -54,14 +54,18 @@ def read_source(text: str, keys: KeyRing) -> Path | Download:
     path = _path_of(text)
     if path.is_file():
         return path.resolve()
-    known = find_known(text)
+    known = find_downloadable(text)
     if known is not None:
         found = _on_hub(known.repository, known.file, "main", keys)
         return replace(found, kind=known.kind, sha256=known.sha256, size=known.size)
     if path.is_dir():
         raise SetupError(STEP, f"{text} is a folder", hint="name the file in it")
-    near = difflib.get_close_matches(text.lower(), KNOWN, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"the names are {', '.join(KNOWN)}; or give an https:// address"
+    near = difflib.get_close_matches(text.lower(), DOWNLOADABLE_MODELS, n=1)
+    hint = (
+        f"did you mean {near[0]}?"
+        if near
+        else f"the names are {', '.join(DOWNLOADABLE_MODELS)}; or give an https:// address"
+    )
     raise SetupError(STEP, f"there is no file {text}, and no model of that name in the list", hint=hint)
 
 

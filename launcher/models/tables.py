@@ -6,7 +6,7 @@ from itertools import groupby
 from launcher.models.library import Model
 from launcher.terminal import size_text
 from shared.models.detect import Family, TextEncoder
-from shared.models.registry import KnownModel
+from shared.models.downloadable import DownloadableModel
 
 NOTHING = "-"
 
@@ -38,7 +38,7 @@ def shelf_table(models: Sequence[Model]) -> str:
     return "\n".join(lines)
 
 
-def known_table(known: Mapping[str, KnownModel], there: Iterable[str], columns: int | None = None) -> str:
+def known_table(known: Mapping[str, DownloadableModel], there: Iterable[str], columns: int | None = None) -> str:
     """What can be added by name; `there`: file names that are there already. In a line of `columns` that is too narrow
     for the table, each model has two lines."""
     present = set(there)

@@ -52,10 +52,10 @@ class TtlCache(Generic[K, V]):
 
 
 # Seconds for which an answer is new enough: a file that was just added is found.
-FRESH = 1.0
+FRESH_SECONDS = 1.0
 
 
-class Catalog:
+class EngineCatalog:
     """Everything is at most a second old, but for the definitions that graphs are checked against: those rarely change,
     and a value that they do not list is looked up once more.
 
@@ -68,7 +68,7 @@ class Catalog:
         self._folders: TtlCache[None, dict[str, list[str]]] = TtlCache(lambda _: engine.model_folders())
         self._files: dict[Path, tuple[tuple[int, int], ModelFile]] = {}
 
-    def names(self, folder: str, max_age: float = FRESH) -> list[str]:
+    def names(self, folder: str, max_age: float = FRESH_SECONDS) -> list[str]:
         """The files of a kind, such as "loras", by the names that the engine knows them by; empty for a kind that it
         does not know."""
         return list(self._names.get(folder, max_age))
@@ -88,13 +88,13 @@ class Catalog:
             kept = self._files[path] = (state, classify(name, read_header(path)))
         return kept[1]
 
-    def has_node(self, class_type: str, max_age: float = FRESH) -> bool:
+    def has_node(self, class_type: str, max_age: float = FRESH_SECONDS) -> bool:
         """Whether the engine has a node of that class: some come with custom nodes."""
         return self._schemas.get(class_type, max_age) is not None
 
     def choices(self, class_type: str, name: str) -> list[str]:
         """The values that an input of a node may have; empty if the engine has no such node or input."""
-        schema = self._schemas.get(class_type, FRESH)
+        schema = self._schemas.get(class_type, FRESH_SECONDS)
         inputs = (
             {} if schema is None else {**schema["input"].get("required", {}), **schema["input"].get("optional", {})}
         )
@@ -121,7 +121,7 @@ class Catalog:
         if name not in self.names(folder) or PurePath(name).is_absolute() or ".." in PurePath(name).parts:
             return None
         try:
-            folders = self._folders.get(None, FRESH).get(folder, [])
+            folders = self._folders.get(None, FRESH_SECONDS).get(folder, [])
         except EngineUnavailable:
             raise
         except EngineError:
@@ -150,7 +150,7 @@ NODES_AGE = 10.0
 AT_ONCE = 8
 
 
-def engine_options(catalog: Catalog, preprocessors: Mapping[str, str]) -> dict[str, Any]:
+def engine_options(catalog: EngineCatalog, preprocessors: Mapping[str, str]) -> dict[str, Any]:
     """All choices; `preprocessors` are the classes of custom nodes by the names that clients know them by.
 
     Raises EngineUnavailable if the engine is away and was never asked.
@@ -185,7 +185,7 @@ def engine_options(catalog: Catalog, preprocessors: Mapping[str, str]) -> dict[s
     }
 
 
-def _ask_at_once(catalog: Catalog, classes: set[str]) -> None:
+def _ask_at_once(catalog: EngineCatalog, classes: set[str]) -> None:
     """Everything that takes a request, side by side, so that the catalog knows it a moment later."""
     questions: list[Callable[[], object]] = [
         *(lambda folder=folder: catalog.names(folder) for folder in LISTED_FOLDERS),

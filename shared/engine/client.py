@@ -28,7 +28,7 @@ from shared.errors import (
     SetupError,
     StorageFailed,
 )
-from shared.files import write_whole
+from shared.files import write_atomic
 from shared.settings import PREFIX, Settings
 
 # Below the data folder. ComfyUI serves and loads files from other folders of it, never from there.
@@ -58,14 +58,14 @@ class EngineAccess:
         token = self.token
         return {} if token is None else {"Authorization": f"Bearer {token}"}
 
-    def renewed(self, refused: Mapping[str, str]) -> dict[str, str] | None:
+    def renew(self, refused: Mapping[str, str]) -> dict[str, str] | None:
         """What to send after the engine refused these headers; None if there is nothing else to try."""
         self._token = self._read() or self._token
         headers = self.headers()
         return None if headers == refused else headers
 
     @property
-    def advice(self) -> str:
+    def hint_when_refused(self) -> str:
         """What to do when the engine refuses the token."""
         if self._file is None:
             return (
@@ -103,11 +103,11 @@ def engine_access(settings: Settings) -> EngineAccess:
     return EngineAccess(file=settings.data_dir.resolve() / TOKEN_FILE)
 
 
-def new_token(data_dir: Path) -> str:
+def create_token(data_dir: Path) -> str:
     """A token for the engine that is about to be started, left for the services. Raises SetupError."""
     token = secrets.token_urlsafe(TOKEN_BYTES)
     try:
-        write_whole(data_dir / TOKEN_FILE, f"{token}\n".encode(), "the engine's token")
+        write_atomic(data_dir / TOKEN_FILE, f"{token}\n".encode(), "the engine's token")
     except StorageFailed as error:
         raise SetupError("engine", error.message, hint=error.hint) from error
     return token
@@ -117,7 +117,7 @@ LOG_HINT = "data/logs/engine.log has the details"
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
-def explain(failure: Mapping[str, Any]) -> DreamLayerError:
+def explain_node_failure(failure: Mapping[str, Any]) -> DreamLayerError:
     """The error for the data of an `execution_error` message.
 
     Names the node and, of the exception, its class or the operating system's reason: its text may hold paths.
@@ -296,13 +296,13 @@ class EngineClient:
         options["timeout"] = urllib3.Timeout(connect=CONNECT_TIMEOUT, read=timeout)
         headers = self.access.headers()
         response = self._send(method, path, headers, options)
-        if response.status == 401 and (renewed := self.access.renewed(headers)) is not None:
+        if response.status == 401 and (renew := self.access.renew(headers)) is not None:
             # The engine was started again, and has another token now.
-            response = self._send(method, path, renewed, options)
+            response = self._send(method, path, renew, options)
         if response.status in (401, 403):
             raise EngineDenied(
                 f"the engine at {self.address} refused our token, or needs one (status {response.status})",
-                hint=self.access.advice,
+                hint=self.access.hint_when_refused,
                 retry_after=5,
             )
         if 300 <= response.status < 400:
@@ -310,7 +310,7 @@ class EngineClient:
             raise EngineError(
                 f"the engine at {self.address} answered {method} {path} with a redirection to "
                 f"{_site(response.headers.get('Location', ''))}",
-                hint=f"set DREAM_LAYER_ENGINE_URL to where it really is. {self.access.advice}",
+                hint=f"set DREAM_LAYER_ENGINE_URL to where it really is. {self.access.hint_when_refused}",
             )
         return response
 
@@ -394,7 +394,7 @@ def _outcome(entry: dict[str, Any]) -> Outcome:
     images.sort(key=lambda image: image.filename)
     error: DreamLayerError | None = None
     if "execution_error" in messages:
-        error = explain(messages["execution_error"])
+        error = explain_node_failure(messages["execution_error"])
     elif "execution_interrupted" in messages:
         error = GenerationFailed("the job was interrupted in the engine", hint="send the request again")
     elif status.get("status_str") != "success":

@@ -69,7 +69,7 @@ class EngineManager:
             }
         told |= {"address": self._engine.address, "answers": False, "unfinished_jobs": self._unfinished()}
         try:
-            told |= described(self._engine.system_stats(TIMEOUT))
+            told |= summarise_stats(self._engine.system_stats(TIMEOUT))
             running, pending = self._engine.queue(TIMEOUT)
         except EngineError as error:
             return {**told, "message": error.message}
@@ -144,7 +144,7 @@ class EngineManager:
             return False
 
 
-def described(stats: dict[str, Any]) -> dict[str, Any]:
+def summarise_stats(stats: dict[str, Any]) -> dict[str, Any]:
     """What an engine says of itself, without its command line and other matters of its machine."""
     system, devices = stats.get("system"), stats.get("devices")
     system = system if isinstance(system, dict) else {}

@@ -16,13 +16,13 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 
-from shared.engine.client import EngineClient, new_token
+from shared.engine.client import EngineClient, create_token
 from shared.engine.install import comfyui_version, install_engine
 from shared.errors import EngineError, SetupError
 from shared.files import is_folder
-from shared.models.detect import KINDS
+from shared.models.detect import MODEL_KINDS
 from shared.paths import ChosenPaths, PathsFile
-from shared.process.supervisor import Child, Guard, Supervisor
+from shared.process.supervisor import Child, ChildGuard, Supervisor
 from shared.settings import Settings
 
 
@@ -142,7 +142,7 @@ def make_supervisor(settings: Settings, engine: EngineClient, comfyui_dir: Path,
         folder=data_dir,
         log_path=data_dir / "logs" / "engine.log",
         exit_with_thread=WORKER,
-        guard=Guard(GUARD, partial(new_token, data_dir)),
+        guard=ChildGuard(GUARD, partial(create_token, data_dir)),
         environ=engine_environ(os.environ, settings.engine_env),
     )
     return Supervisor(child, lambda: _answers(engine), START_TIMEOUT)
@@ -185,7 +185,7 @@ def _chosen(data_dir: Path) -> list[str]:
     command = [] if paths.save_metadata else ["--disable-metadata"]
     if paths.output is not None and is_folder(paths.output):
         command += ["--output-directory", str(paths.output)]
-    folders = model_folders(paths)
+    folders = extra_model_folders(paths)
     if folders:
         config = data_dir / "engine" / "chosen-paths.yaml"
         config.parent.mkdir(parents=True, exist_ok=True)
@@ -194,7 +194,7 @@ def _chosen(data_dir: Path) -> list[str]:
     return command
 
 
-def model_folders(paths: ChosenPaths) -> dict[str, str]:
+def extra_model_folders(paths: ChosenPaths) -> dict[str, str]:
     """The chosen folders by the kind of models that they hold, each a line, as ComfyUI reads them.
 
     A models folder has a subfolder for each kind; one without any holds checkpoints. That for LoRAs and embeddings
@@ -202,7 +202,7 @@ def model_folders(paths: ChosenPaths) -> dict[str, str]:
     """
     found: list[tuple[str, Path]] = []
     if paths.models is not None and is_folder(paths.models):
-        kinds = [(kind, paths.models / kind) for kind in KINDS if is_folder(paths.models / kind)]
+        kinds = [(kind, paths.models / kind) for kind in MODEL_KINDS if is_folder(paths.models / kind)]
         found += kinds or [("checkpoints", paths.models)]
     for kind in ("controlnet", "upscale_models", "vae"):
         folder: Path | None = getattr(paths, kind)

@@ -15,7 +15,7 @@ TIMEOUT = 60.0
 PATIENCE = 3.0
 
 
-def prove(engine: EngineClient) -> bool:
+def draw_test_picture(engine: EngineClient) -> bool:
     """Has the engine draw a small picture and reads its colour. Raises EngineError that says what did not fit.
 
     False if it has other jobs to do first, such as those left unfinished: they may take long, and prove as much.

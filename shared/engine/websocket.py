@@ -20,7 +20,7 @@ PREVIEW_WITH_METADATA = 4
 
 
 @dataclass(frozen=True)
-class Connection:
+class ConnectionChanged:
     """The websocket was connected or lost: jobs may have ended unheard."""
 
     connected: bool
@@ -75,7 +75,7 @@ class JobEnded:
 
 
 JobEvent = JobStarted | JobCached | JobProgress | Preview | ImagesSaved | JobEnded
-EngineEvent = Connection | JobEvent
+EngineEvent = ConnectionChanged | JobEvent
 
 
 def parse_frame(frame: str | bytes) -> JobEvent | None:
@@ -127,7 +127,7 @@ RECONNECT_DELAY = 0.2
 FEATURES = json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
 
 
-class Listener:
+class EventListener:
     """Hands the events of jobs that were submitted with its `client_id` to `sink`, from a daemon thread of its own."""
 
     def __init__(self, address: str, sink: Callable[[EngineEvent], None], access: EngineAccess | None = None) -> None:
@@ -169,7 +169,7 @@ class Listener:
                 socket = self._connect(client_id, headers)
             except (OSError, websocket.WebSocketException) as error:
                 if isinstance(error, websocket.WebSocketBadStatusException) and error.status_code == 401:
-                    self._access.renewed(headers)
+                    self._access.renew(headers)
                 self._stopping.wait(RECONNECT_DELAY)
                 continue
             self._client_id, self._socket = client_id, socket
@@ -177,7 +177,7 @@ class Listener:
                 socket.close()
                 return
             self._connected.set()
-            self._sink(Connection(connected=True))
+            self._sink(ConnectionChanged(connected=True))
             try:
                 # A websocket ping each 15 s finds a connection that died without a word.
                 socket.settimeout(15)
@@ -188,7 +188,7 @@ class Listener:
             finally:
                 self._connected.clear()
                 socket.close()
-                self._sink(Connection(connected=False))
+                self._sink(ConnectionChanged(connected=False))
 
     def _connect(self, client_id: str, headers: Mapping[str, str]) -> websocket.WebSocket:
         socket = websocket.create_connection(

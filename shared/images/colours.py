@@ -61,7 +61,7 @@ class _Doubt(Exception):
     """The colours cannot be told; its argument says why, as what the picture is or has."""
 
 
-def to_srgb(
+def srgb_conversion(
     image: Image.Image, data: bytes, base: str
 ) -> tuple[Callable[[Image.Image], Image.Image] | None, str | None]:
     """What brings bands of mode `base` to RGB in sRGB (None: they are that already), and what is in doubt about it.

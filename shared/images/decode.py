@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 
 from shared.errors import InvalidPicture
 from shared.images.budget import MemoryBudget
-from shared.images.colours import to_srgb
+from shared.images.colours import srgb_conversion
 from shared.schema.words import NOTHING, plain
 
 SNIFFED_BYTES = 1024
@@ -57,7 +57,7 @@ BRANDS = {
 TEXTS = ((b"<svg", "SVG"), (b"<html", "a web page"), (b"<!doctype html", "a web page"), (b'{"', "JSON"))
 
 
-def what_it_is(data: bytes) -> str | None:
+def sniff_file_type(data: bytes) -> str | None:
     """What the file is, as a noun; None if its first bytes do not tell."""
     if not data:
         return "empty"
@@ -94,7 +94,7 @@ class _Unusable(Exception):
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodedPicture:
     """A picture of mode L, LA, RGB or RGBA; `lossy` if its format changes levels a little; `several` says what it is
     of which only the first picture was decoded ("an animation", "a file of several pages"), if it is that; `doubt` what
     it is or has that leaves its colours in doubt ("is CMYK without a colour profile ..."), if they are."""
@@ -111,7 +111,9 @@ def silence_decoders() -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def decode(data: bytes, field: str, *, colours: bool = True, budget: MemoryBudget | None = None) -> Decoded:
+def decode_picture(
+    data: bytes, field: str, *, colours: bool = True, budget: MemoryBudget | None = None
+) -> DecodedPicture:
     """The picture in `data`, all of it: a truncated file is an error here. Of several, the first.
 
     Without `colours` its numbers stay as they are, whatever its profile says: so for masks. `budget` has room for it
@@ -128,7 +130,7 @@ def decode(data: bytes, field: str, *, colours: bool = True, budget: MemoryBudge
         return decoded
 
 
-def _decoded(image: Image.Image, data: bytes, field: str, *, colours: bool) -> Decoded:
+def _decoded(image: Image.Image, data: bytes, field: str, *, colours: bool) -> DecodedPicture:
     try:
         image.load()
         several = _several(image)
@@ -136,7 +138,7 @@ def _decoded(image: Image.Image, data: bytes, field: str, *, colours: bool) -> D
         _mend_transparency(image, data)
         ImageOps.exif_transpose(image, in_place=True)
         convert, doubt = _conversion(image, data, colours=colours)
-        return Decoded(_by_bands(image, convert), lossy, several, doubt)
+        return DecodedPicture(_by_bands(image, convert), lossy, several, doubt)
     except _Unusable as error:
         reason, hint = error.args
         raise InvalidPicture(f"{field} {reason}", field=field, hint=hint) from error
@@ -162,9 +164,9 @@ def _open(data: bytes, field: str) -> Image.Image:
             field=field,
             hint="scale it down first",
         ) from error
-    # As in `decode`, a damaged head is reported through many types.
+    # As in `decode_picture`, a damaged head is reported through many types.
     except Exception as error:
-        kind = what_it_is(data)
+        kind = sniff_file_type(data)
         raise InvalidPicture(
             f"{field} is {'' if kind is None else f'{kind}, and '}not a picture that can be read",
             field=field,
@@ -215,7 +217,7 @@ def _conversion(
         _check_range(image)
     grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I;16")
     base = image.mode if image.mode in ("CMYK", "LAB") else "L" if grey else "RGB"
-    transform, doubt = to_srgb(image, data, base) if colours or base == "LAB" else (None, None)
+    transform, doubt = srgb_conversion(image, data, base) if colours or base == "LAB" else (None, None)
     transparent = image.has_transparency_data
     if transform is None and not transparent and image.mode in ("L", "RGB"):
         return None, doubt
@@ -323,21 +325,21 @@ def read_picture(
     Of an animation, or of several pages, the first. What is lost by that is added to `warnings`. Raises InvalidPicture
     with the reason and `field`; BodyTooLarge and Busy, if `budget` has no room.
     """
-    decoded = decode(data, field, budget=budget)
+    decoded = decode_picture(data, field, budget=budget)
     if warnings is not None:
-        warnings += notes_on(decoded, field) + transparency_left(decoded.image, field, backdrop)
-    return on_backdrop(decoded.image, backdrop)
+        warnings += decoding_warnings(decoded, field) + transparency_warnings(decoded.image, field, backdrop)
+    return flatten(decoded.image, backdrop)
 
 
 def read_with_alpha(data: bytes, field: str, warnings: list[str], budget: MemoryBudget | None = None) -> Image.Image:
     """Like `read_picture`, with its transparency: of mode RGBA if any pixel is not opaque, else RGB."""
-    decoded = decode(data, field, budget=budget)
-    warnings += notes_on(decoded, field)
+    decoded = decode_picture(data, field, budget=budget)
+    warnings += decoding_warnings(decoded, field)
     mode = "RGBA" if is_transparent(decoded.image) else "RGB"
     return decoded.image if decoded.image.mode == mode else decoded.image.convert(mode)
 
 
-def transparency_left(image: Image.Image, field: str, backdrop: str) -> list[str]:
+def transparency_warnings(image: Image.Image, field: str, backdrop: str) -> list[str]:
     """A warning that `backdrop` shows where a picture is transparent, if it is so anywhere."""
     if not is_transparent(image):
         return []
@@ -346,17 +348,17 @@ def transparency_left(image: Image.Image, field: str, backdrop: str) -> list[str
     return [f"{field} is transparent ({max(part, 0.001):.1%} of it): there it was taken as {backdrop}"]
 
 
-def frames_left(decoded: Decoded, field: str) -> list[str]:
+def frame_warnings(decoded: DecodedPicture, field: str) -> list[str]:
     """A warning about further pictures in the file, if there are any."""
     return [] if decoded.several is None else [f"{field} is {decoded.several}: the first picture of it is used"]
 
 
-def notes_on(decoded: Decoded, field: str) -> list[str]:
+def decoding_warnings(decoded: DecodedPicture, field: str) -> list[str]:
     """Warnings about what of a file was not used, or could not be told."""
-    return [*frames_left(decoded, field), *([] if decoded.doubt is None else [f"{field} {decoded.doubt}"])]
+    return [*frame_warnings(decoded, field), *([] if decoded.doubt is None else [f"{field} {decoded.doubt}"])]
 
 
-def on_backdrop(image: Image.Image, colour: str) -> Image.Image:
+def flatten(image: Image.Image, colour: str) -> Image.Image:
     """A picture as RGB, with `colour` behind what is transparent."""
     if image.mode not in WITH_ALPHA:
         return image if image.mode == "RGB" else image.convert("RGB")

@@ -10,16 +10,16 @@ from PIL import Image
 
 from shared.errors import NotAcceptable
 from shared.images.budget import MemoryBudget
-from shared.images.decode import on_backdrop, transparency_left
+from shared.images.decode import flatten, transparency_warnings
 from shared.images.embedded_text import comment_exif, read_size
 
 OutputFormat = Literal["png", "webp", "jpeg"]
 # What a picture's name may end in: all are saved as PNG, and converted when they are asked for.
-ENDINGS: dict[str, OutputFormat] = {"png": "png", "webp": "webp", "jpg": "jpeg", "jpeg": "jpeg"}
+FORMATS_BY_EXTENSION: dict[str, OutputFormat] = {"png": "png", "webp": "webp", "jpg": "jpeg", "jpeg": "jpeg"}
 # The largest side that the encoders of libwebp and libjpeg take, in pixels.
-LARGEST_SIDE: dict[OutputFormat, int] = {"webp": 16_383, "jpeg": 65_500}
+MAX_SIDES: dict[OutputFormat, int] = {"webp": 16_383, "jpeg": 65_500}
 # The most pixels that are converted; Pillow itself takes more for an attack.
-MOST_PIXELS = 80_000_000
+MAX_PIXELS = 80_000_000
 # Bytes for each pixel while a picture is converted, at most: measured on noise of 9 megapixels, rounded up.
 BYTES_TO_ENCODE: dict[OutputFormat, int] = {"webp": 28, "jpeg": 10}
 HEAD = 32
@@ -27,7 +27,7 @@ BACKDROP, QUALITY = "white", 92
 
 
 @dataclass(frozen=True)
-class Limits:
+class FormatLimits:
     """The largest picture of a format: pixels a `side`, and `pixels` in all. `more` says who can have more of them."""
 
     name: str
@@ -52,26 +52,26 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedPicture:
     """The bytes of a file, and what was lost on the way."""
 
     content: bytes
     warnings: tuple[str, ...] = ()
 
 
-def limits(output: OutputFormat, budget: MemoryBudget | None = None) -> Limits | None:
+def format_limits(output: OutputFormat, budget: MemoryBudget | None = None) -> FormatLimits | None:
     """The largest picture that can be written in that format within `budget`; None if any can."""
     if output == "png":
         return None
-    side = LARGEST_SIDE[output]
-    if budget is None or budget.limit >= MOST_PIXELS * BYTES_TO_ENCODE[output]:
-        return Limits(output, side, MOST_PIXELS)
-    return Limits(output, side, budget.limit // BYTES_TO_ENCODE[output], budget.setting)
+    side = MAX_SIDES[output]
+    if budget is None or budget.limit >= MAX_PIXELS * BYTES_TO_ENCODE[output]:
+        return FormatLimits(output, side, MAX_PIXELS)
+    return FormatLimits(output, side, budget.limit // BYTES_TO_ENCODE[output], budget.setting)
 
 
 def check_size(size: tuple[int, int], output: OutputFormat, budget: MemoryBudget | None = None) -> None:
     """Raises NotAcceptable, with the limit, if a picture of that size cannot be written in that format."""
-    bounds = limits(output, budget)
+    bounds = format_limits(output, budget)
     reason = None if bounds is None else bounds.objection(size)
     if bounds is not None and reason is not None:
         more = "" if bounds.more is None else f"; whoever runs this service can raise {bounds.more}"
@@ -80,14 +80,14 @@ def check_size(size: tuple[int, int], output: OutputFormat, budget: MemoryBudget
 
 def encode_picture(
     png: bytes | Path, output: OutputFormat, comment: str | None = None, *, budget: MemoryBudget | None = None
-) -> Encoded:
+) -> EncodedPicture:
     """A PNG (its bytes, or its file) as WebP that looks the same and is as transparent, or as JPEG; with `comment`.
 
     JPEG has no transparency, and shows white there. A picture that is to be PNG is not touched. Raises NotAcceptable
     where the format cannot hold the picture, Busy where `budget` has no room for long, and FileNotFoundError.
     """
     if output == "png":
-        return Encoded(png if isinstance(png, bytes) else png.read_bytes())
+        return EncodedPicture(png if isinstance(png, bytes) else png.read_bytes())
     try:
         size = _size(png)
         check_size(size, output, budget)
@@ -105,7 +105,7 @@ def encode_picture(
         ) from error
 
 
-def _encode(image: Image.Image, output: OutputFormat, comment: str | None) -> Encoded:
+def _encode(image: Image.Image, output: OutputFormat, comment: str | None) -> EncodedPicture:
     buffer = io.BytesIO()
     exif = None if comment is None else comment_exif(comment)
     lost = [f"the recipe is too long for {output}, and left out"] if comment is not None and exif is None else []
@@ -113,11 +113,12 @@ def _encode(image: Image.Image, output: OutputFormat, comment: str | None) -> En
         seen = image
     else:
         lost += [
-            f"{note}, for {output} has no transparency" for note in transparency_left(image, "the picture", BACKDROP)
+            f"{note}, for {output} has no transparency"
+            for note in transparency_warnings(image, "the picture", BACKDROP)
         ]
-        seen = on_backdrop(image, BACKDROP)
+        seen = flatten(image, BACKDROP)
     seen.save(buffer, output, quality=QUALITY, exif=exif or b"")
-    return Encoded(buffer.getvalue(), tuple(lost))
+    return EncodedPicture(buffer.getvalue(), tuple(lost))
 
 
 def _size(png: bytes | Path) -> tuple[int, int]:

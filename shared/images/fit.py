@@ -1,7 +1,7 @@
 """Pictures and masks brought to the size and shape that a graph needs. Pure.
 
 All take and give 8-bit RGB pictures and 8-bit grey masks; sizes are (width, height) in pixels. `as_picture`,
-`as_mask` and `as_drawn_mask` make of them what the engine reads.
+`as_mask` and `as_latent_mask` make of them what the engine reads.
 """
 
 import io
@@ -95,7 +95,7 @@ def outpaint_mask(size: Size, pixels: Box, feathering: int) -> Image.Image:
     return mask
 
 
-def region(mask: Image.Image, padding: int, proportions: Size) -> Box:
+def mask_region(mask: Image.Image, padding: int, proportions: Size) -> Box:
     """The part of a picture that holds all of its mask and `padding` around it, of the given proportions if the
     picture is large enough for that."""
     box = mask.getbbox() or (0, 0, *mask.size)
@@ -119,7 +119,7 @@ def as_picture(image: Image.Image, *, align: bool = True) -> Picture:
     return _as_png(extend(image, _to_alignment(image.size)) if align else image, image.size)
 
 
-def as_source_to_enlarge(image: Image.Image) -> Picture:
+def as_upscale_source(image: Image.Image) -> Picture:
     """A picture (RGB or RGBA) to be enlarged as a picture: nothing of it goes through an autoencoder, so its sides may
     be any, and its transparency stays."""
     return as_picture(spread_colours(image) if image.mode == "RGBA" else image, align=False)
@@ -175,7 +175,7 @@ def as_cutout(image: Image.Image, mask: Image.Image, *, align: bool = True) -> P
     return as_picture(cut, align=align)
 
 
-def as_drawn_mask(blend: Image.Image) -> Picture:
+def as_latent_mask(blend: Image.Image) -> Picture:
     """The mask of what must be drawn anew for `blend` (8-bit grey) to have a result to show wherever it is above 0.
 
     All black or white: white are the latent cells (8 x 8 pixels) that hold a pixel above 0. The engine rounds masks

@@ -8,7 +8,7 @@ from PIL import Image, ImageChops, ImageOps, ImageStat
 
 from shared.errors import InvalidPicture
 from shared.images.budget import MemoryBudget
-from shared.images.decode import Decoded, decode, frames_left, is_transparent, on_backdrop
+from shared.images.decode import DecodedPicture, decode_picture, flatten, frame_warnings, is_transparent
 
 # Levels of alpha from which a pixel counts as painted.
 PAINTED = 16
@@ -40,14 +40,14 @@ def read_mask(
     With `invert`, what would stay is repainted, and the other way round. How it was read is added to `warnings` where
     that is not plain. Raises InvalidPicture, also for a mask that may mean either, or with nothing to repaint.
     """
-    decoded = decode(data, field, colours=False, budget=budget)
+    decoded = decode_picture(data, field, colours=False, budget=budget)
     if is_transparent(decoded.image):
         mask, note = _by_transparency(decoded.image, field, source)
     else:
         mask = decoded.image if decoded.image.mode == "L" else decoded.image.convert("L")
         note = _about_levels(decoded, field, source)
     if warnings is not None:
-        warnings += [*frames_left(decoded, field), *([note] if note else [])]
+        warnings += [*frame_warnings(decoded, field), *([note] if note else [])]
     if decoded.lossy:
         mask = mask.point(WITHOUT_NOISE)
     if invert:
@@ -92,7 +92,7 @@ def _by_transparency(image: Image.Image, field: str, source: Image.Image | None)
         return ImageOps.invert(alpha), note
     if like_a_mask:
         note = f"{field} is transparent in parts: those stay, and what is white is repainted"
-        return on_backdrop(image, "black").convert("L"), note
+        return flatten(image, "black").convert("L"), note
     raise InvalidPicture(
         f"{field} is transparent in parts, and neither black nor white elsewhere, so that it may mean either",
         field=field,
@@ -101,7 +101,7 @@ def _by_transparency(image: Image.Image, field: str, source: Image.Image | None)
     )
 
 
-def _about_levels(decoded: Decoded, field: str, source: Image.Image | None) -> str | None:
+def _about_levels(decoded: DecodedPicture, field: str, source: Image.Image | None) -> str | None:
     image = decoded.image
     if image.mode not in ("RGB", "RGBA"):
         return None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import StorageFailed
-from shared.files import lies_within, write_whole
+from shared.files import is_within, write_atomic
 from shared.images.embedded_text import has_text, read_size
 from shared.jobs.job import JobRow
 from shared.jobs.picture_metadata import OURS, picture_parameters, with_parameters
@@ -170,12 +170,12 @@ class UploadFiles:
         """Keeps `content`, whole or not at all, even through a power cut. Raises StorageFailed."""
         path = self._folder / name
         if not (self._is_there(path) and path.stat().st_size == len(content)):
-            write_whole(path, content, "the picture")
+            write_atomic(path, content, "the picture")
 
     def read(self, name: str) -> bytes:
         """The content of `name`. Raises StorageFailed."""
         path = self._folder / name
-        if os.path.lexists(path) and not lies_within(path, self._folder):
+        if os.path.lexists(path) and not is_within(path, self._folder):
             raise StorageFailed("a picture that the job needs was replaced by a link that leads elsewhere")
         try:
             return path.read_bytes()
@@ -201,7 +201,7 @@ class UploadFiles:
         Raises StorageFailed.
         """
         self.write(name, content)
-        write_whole(self._mark(name), b"", "the picture")
+        write_atomic(self._mark(name), b"", "the picture")
 
     def is_kept(self, name: str) -> bool:
         """Whether it stays without a job."""
@@ -228,7 +228,7 @@ class UploadFiles:
         (self._folder / name).unlink(missing_ok=True)
 
     def _is_there(self, path: Path) -> bool:
-        return path.is_file() and lies_within(path, self._folder)
+        return path.is_file() and is_within(path, self._folder)
 
     def _mark(self, name: str) -> Path:
         return self._folder / f"{name}{MARK}"
@@ -254,12 +254,12 @@ class PictureFiles:
     def find(self, name: str) -> Path | None:
         """The file of a picture of ours, if it is here."""
         places = ((path, folder) for path, folder in self._places(name) if path.is_file())
-        return next((path for path, folder in places if lies_within(path, folder)), None)
+        return next((path for path, folder in places if is_within(path, folder)), None)
 
     def leads_out(self, name: str) -> bool:
         """Whether a link stands in a picture's place and leads out of the folder: our engine would follow it."""
         there = [(path, folder) for path, folder in self._places(name) if os.path.lexists(path)]
-        return bool(there) and not any(lies_within(path, folder) for path, folder in there)
+        return bool(there) and not any(is_within(path, folder) for path, folder in there)
 
     def dimensions(self, name: str) -> tuple[int, int] | None:
         """Width and height of a picture of ours in pixels, as its file says; None if it is not here."""
@@ -306,14 +306,14 @@ class PictureFiles:
                 continue
             ours = re.compile(re.escape(start) + r"_\d+_\.png")
             for output in self._outputs():
-                inside = (output / folder).is_dir() and lies_within(output / folder, output)
+                inside = (output / folder).is_dir() and is_within(output / folder, output)
                 for path in (output / folder).iterdir() if inside else ():
                     if ours.fullmatch(path.name):
                         path.unlink(missing_ok=True)
 
     def remove_upload(self, folder: str, name: str) -> None:
         """Deletes the engine's copy of an upload."""
-        if lies_within(self._input_dir / folder, self._input_dir):
+        if is_within(self._input_dir / folder, self._input_dir):
             (self._input_dir / folder / name).unlink(missing_ok=True)
 
     def _places(self, name: str) -> list[tuple[Path, Path]]:

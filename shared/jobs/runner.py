@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 
 from shared.engine.client import EngineClient, Outcome, SavedImage
-from shared.engine.websocket import Connection, EngineEvent, JobEnded, Listener
+from shared.engine.websocket import ConnectionChanged, EngineEvent, EventListener, JobEnded
 from shared.errors import (
     Cancelled,
     DreamLayerError,
@@ -64,7 +64,7 @@ class JobRunner:
         self._engine = engine
         self._files = files
         self._events: queue.SimpleQueue[EngineEvent | None] = queue.SimpleQueue()
-        self._listener = Listener(engine.address, self._events.put, engine.access)
+        self._listener = EventListener(engine.address, self._events.put, engine.access)
         self._active_jobs = ActiveJobs()
         self._purgeable: list[str] = []
         self._heartbeat_lock = threading.Lock()
@@ -198,7 +198,7 @@ class JobRunner:
 
     def _handle_events(self, events: Sequence[EngineEvent]) -> None:
         for event in events:
-            if isinstance(event, Connection):
+            if isinstance(event, ConnectionChanged):
                 self._reconcile_soon()
                 continue
             job = self._active_jobs.get(event.job_id)

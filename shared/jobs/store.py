@@ -22,7 +22,7 @@ from sqlalchemy.engine import Connection, RowMapping
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from shared.errors import QueueFull, SetupError, StorageFailed
-from shared.files import disk_full
+from shared.files import disk_full_error
 from shared.jobs import database
 from shared.jobs.database import JobPage, about, empty_journal, events, jobs, tune, uploads, workers
 from shared.jobs.job import (
@@ -467,7 +467,7 @@ class Store:
         except (DBAPIError, sqlite3.Error) as error:
             cause = error.orig if isinstance(error, DBAPIError) else error
             if self._reserve is not None and self._reserve.is_wanted(cause):
-                raise disk_full("the jobs' database cannot be written", self._reserve.folder) from error
+                raise disk_full_error("the jobs' database cannot be written", self._reserve.folder) from error
             raise StorageFailed(
                 f"the jobs' database does not work: {cause}", hint="is the disk full, or the data folder not writable?"
             ) from error
@@ -480,7 +480,9 @@ def _not_ahead() -> float:
 
 def _no_room(job: NewJob, reserve: Reserve) -> StorageFailed:
     # About what its row takes, and beside it the rest.
-    return disk_full("the job could not be written down", reserve.folder, len(json.dumps(job.spec.to_json())) + ROW)
+    return disk_full_error(
+        "the job could not be written down", reserve.folder, len(json.dumps(job.spec.to_json())) + ROW
+    )
 
 
 def _which(job_id: str, worker: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from shared.models.names import without_extension
+from shared.models.lookup import without_extension
 
 SAMPLERS = {
     "euler": "Euler",

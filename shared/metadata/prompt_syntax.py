@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from shared.models.names import match
+from shared.models.lookup import match_names
 
 # An escaped parenthesis, or one that counts (then it is the group).
 PARENTHESIS = re.compile(r"\\[()]|([()])")
@@ -146,9 +146,9 @@ class EmbeddingFiles:
         return []
 
     def meant(self, name: str) -> list[str]:
-        """The files that a name may mean: by the rule for all files (`shared.models.names`), else by the engine's."""
+        """The files that a name may mean: by the rule for all files (`shared.models.lookup`), else by the engine's."""
         if name not in self._meant:
-            self._meant[name] = match(name, self.available) or self.found(name)
+            self._meant[name] = match_names(name, self.available) or self.found(name)
         return self._meant[name]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from shared.models.safetensors import Header, Tensor
+from shared.models.safetensors import SafetensorsHeader, Tensor
 from shared.schema.words import find_word
 
 Tensors = Mapping[str, Tensor]
@@ -47,7 +47,7 @@ LABELS: Mapping[Family, str] = {
 }
 
 
-class Part(str, Enum):
+class ModelPart(str, Enum):
     """What a picture takes; a checkpoint may hold all three."""
 
     DIFFUSION_MODEL = "diffusion_model"
@@ -79,9 +79,9 @@ class ModelFile:
 
     name: str
     family: Family = Family.UNKNOWN
-    parts: frozenset[Part] = frozenset()
+    parts: frozenset[ModelPart] = frozenset()
     inpainting: bool = False
-    from_words: bool = True
+    text_to_image: bool = True
     prediction: str | None = None
     text_encoder: TextEncoder = TextEncoder.UNKNOWN
     latent_channels: int | None = None
@@ -146,7 +146,7 @@ SMALLEST_SIDE, LARGEST_SIDE = 16, 4096
 STARTER_MARK = "dream_layer_recipe"
 
 
-def classify(name: str, header: Header | None) -> ModelFile:
+def classify(name: str, header: SafetensorsHeader | None) -> ModelFile:
     """What the file called `name` is. `header` is None if it could not be read."""
     if header is None:
         return ModelFile(name)
@@ -159,7 +159,7 @@ def classify(name: str, header: Header | None) -> ModelFile:
         family=family,
         parts=_parts(tensors, encoder, channels),
         inpainting=inpainting,
-        from_words=not inpainting and _draws_from_words(tensors),
+        text_to_image=not inpainting and _draws_from_words(tensors),
         prediction=_prediction(header, family, inpainting),
         text_encoder=encoder,
         latent_channels=channels,
@@ -239,7 +239,7 @@ def _has_time(tensors: Tensors) -> bool:
     return any(".time_stack." in name or ".time_mix" in name for name in tensors)
 
 
-def _prediction(header: Header, family: Family, inpainting: bool) -> str | None:
+def _prediction(header: SafetensorsHeader, family: Family, inpainting: bool) -> str | None:
     """What the model says of a noisy latent: the noise in it ("epsilon"), or how to turn it ("v")."""
     told = header.metadata.get("modelspec.prediction_type")
     if told or "v_pred" in header.tensors:
@@ -307,15 +307,15 @@ def _latent_channels(tensors: Tensors) -> int | None:
     return None
 
 
-def _parts(tensors: Tensors, encoder: TextEncoder, latent_channels: int | None) -> frozenset[Part]:
-    def found() -> Iterator[Part]:
+def _parts(tensors: Tensors, encoder: TextEncoder, latent_channels: int | None) -> frozenset[ModelPart]:
+    def found() -> Iterator[ModelPart]:
         bare = ("input_blocks.0.0.weight", "conv_in.weight", "img_in.weight", "x_embedder.proj.weight")
         if _any(tensors, INSIDE) or (any(name in tensors for name in bare) and not is_control(tensors)):
-            yield Part.DIFFUSION_MODEL
+            yield ModelPart.DIFFUSION_MODEL
         if encoder is not TextEncoder.UNKNOWN or any(_any(tensors, prefix) for prefix in TEXT_PREFIXES):
-            yield Part.TEXT_ENCODERS
+            yield ModelPart.TEXT_ENCODERS
         if latent_channels is not None or any(_any(tensors, prefix) for prefix in VAE_PREFIXES):
-            yield Part.VAE
+            yield ModelPart.VAE
 
     return frozenset(found())
 
@@ -354,7 +354,7 @@ def _number(text: str | None, lowest: float, highest: float) -> float | None:
 
 
 # The engine's folders for models that a request can name, or that one of those needs.
-KINDS = (
+MODEL_KINDS = (
     "checkpoints",
     "diffusion_models",
     "text_encoders",
@@ -380,8 +380,8 @@ _OTHERS = {
     "clip_vision": "clip_visions vision image_encoder",
     "vae_approx": "taesd vae_approximation",
 }
-OTHER_KINDS = {
-    **{kind.removesuffix("s"): kind for kind in KINDS if kind.endswith("s")},
+KIND_SYNONYMS = {
+    **{kind.removesuffix("s"): kind for kind in MODEL_KINDS if kind.endswith("s")},
     **{name: kind for kind, names in _OTHERS.items() for name in names.split()},
 }
 # The first layers of the usual upscalers: ESRGAN in two spellings, its small kin, SwinIR and its kin.
@@ -390,17 +390,17 @@ UPSCALER_MARKS = ("model.1.sub.0.", "RRDB_trunk.0.", "body.0.rdb1.", "body.1.num
 
 def find_kind(text: str) -> str | None:
     """The kind that `text` is, in any spelling or by another name; None if it is none."""
-    return find_word(text, KINDS, OTHER_KINDS)
+    return find_word(text, MODEL_KINDS, KIND_SYNONYMS)
 
 
-def kinds_near(text: object) -> str:
+def suggest_kind(text: object) -> str:
     """The start of a hint, "did you mean loras? ", for what is almost the name of a kind; else empty."""
-    names = {name.lower(): kind for name, kind in {**OTHER_KINDS, **{kind: kind for kind in KINDS}}.items()}
+    names = {name.lower(): kind for name, kind in {**KIND_SYNONYMS, **{kind: kind for kind in MODEL_KINDS}}.items()}
     near = difflib.get_close_matches(str(text)[:100].lower(), names, n=1, cutoff=0.7)
     return f"did you mean {names[near[0]]}? " if near else ""
 
 
-def kind_of(header: Header) -> str | None:
+def detect_kind(header: SafetensorsHeader) -> str | None:
     """The folder for a file with this header; None if it cannot be told."""
     tensors = header.tensors
     # What changes a model has names like the model's own, so it is looked for first.
@@ -411,13 +411,13 @@ def kind_of(header: Header) -> str | None:
     if _is_embedding(tensors):
         return "embeddings"
     parts = classify("", header).parts
-    if Part.DIFFUSION_MODEL in parts:
-        return "diffusion_models" if parts == {Part.DIFFUSION_MODEL} else "checkpoints"
+    if ModelPart.DIFFUSION_MODEL in parts:
+        return "diffusion_models" if parts == {ModelPart.DIFFUSION_MODEL} else "checkpoints"
     if any(name.startswith(("vision_model.encoder.", "visual.transformer.")) for name in tensors):
         return "clip_vision"
-    if Part.TEXT_ENCODERS in parts:
+    if ModelPart.TEXT_ENCODERS in parts:
         return "text_encoders"
-    if Part.VAE in parts:
+    if ModelPart.VAE in parts:
         return "vae"
     return "upscale_models" if _is_upscaler(tensors) else None
 

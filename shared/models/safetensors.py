@@ -19,11 +19,11 @@ LARGEST = 16 * 1024 * 1024
 MOST_JSON_VALUES = 500_000
 PREFIX = struct.Struct("<Q")
 # How the name of the tensor ends whose values are read: a bias of UNets, as the original code and as diffusers name it.
-TELLING = (
+PROBED_TENSORS = (
     "output_blocks.11.1.transformer_blocks.0.norm1.bias",
     "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias",
 )
-MOST_VALUES = 4096
+MAX_PROBED_VALUES = 4096
 # A bfloat16 is the upper half of a float32.
 FORMATS = {"F32": (4, "<f", b""), "F16": (2, "<e", b""), "BF16": (2, "<f", b"\0\0")}
 
@@ -37,15 +37,15 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Header:
-    """The tensors of a file by their names, its metadata, and the values of the one that is `TELLING`, if any."""
+class SafetensorsHeader:
+    """The tensors of a file by name, its metadata, and the values of its probed tensor, if it has one."""
 
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str]
     values: tuple[float, ...] = ()
 
 
-def read_header(path: Path) -> Header | None:
+def read_header(path: Path) -> SafetensorsHeader | None:
     """The header of `path`; None for whatever is not a whole safetensors file, or cannot be read."""
     try:
         # A pipe of that name would never answer.
@@ -63,14 +63,14 @@ def read_header(path: Path) -> Header | None:
         return None
 
 
-def _parse(header: dict[str, Any], file: BinaryIO, start: int, size: int) -> Header | None:
+def _parse(header: dict[str, Any], file: BinaryIO, start: int, size: int) -> SafetensorsHeader | None:
     """`header` as JSON has it, of weights that begin at `start` and have `size` bytes; None if the file ends before its
     weights, as when it is still being copied."""
     metadata = header.pop("__metadata__", None) or {}
     if max((int(entry["data_offsets"][1]) for entry in header.values()), default=0) > size:
         return None
-    telling = next((name for name in header if name.endswith(TELLING)), None)
-    return Header(
+    telling = next((name for name in header if name.endswith(PROBED_TENSORS)), None)
+    return SafetensorsHeader(
         {
             name: Tensor(str(entry["dtype"]), tuple(int(side) for side in entry["shape"]))
             for name, entry in header.items()
@@ -87,5 +87,5 @@ def _values(entry: dict[str, Any], file: BinaryIO, start: int) -> tuple[float, .
     width, code, lower = FORMATS[entry["dtype"]]
     begin, end = (int(offset) for offset in entry["data_offsets"])
     file.seek(start + begin)
-    data = file.read(min(max(0, end - begin), MOST_VALUES * width))
+    data = file.read(min(max(0, end - begin), MAX_PROBED_VALUES * width))
     return tuple(struct.unpack(code, lower + data[i : i + width])[0] for i in range(0, len(data), width))

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from shared.errors import AlreadyThere, InvalidValue, StorageFailed
-from shared.files import free_bytes, not_written
-from shared.models.detect import KINDS, find_kind, kind_of, kinds_near
+from shared.files import free_bytes, write_error
+from shared.models.detect import MODEL_KINDS, detect_kind, find_kind, suggest_kind
 from shared.models.safetensors import read_header
 
 LONGEST_NAME = 200
@@ -21,20 +21,20 @@ NAME = re.compile(r"[^\W_][\w .,+@()\[\]-]*")
 # Windows takes these for devices, whatever their extension.
 DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 # Bytes that stay free on the disk, for pictures and the database.
-SPARE = 512 * 1024 * 1024
+RESERVED_BYTES = 512 * 1024 * 1024
 
 
-def checked_kind(kind: object) -> str:
+def parse_kind(kind: object) -> str:
     """The folder for a kind of models; raises InvalidValue for None, and for one that there is not."""
     found = find_kind(kind) if isinstance(kind, str) else None
     if found is None:
         wrong = "model_type is missing" if kind is None else f"model_type {kind!r} does not exist"
-        hint = f"{kinds_near(kind)}one of {', '.join(KINDS)}"
+        hint = f"{suggest_kind(kind)}one of {', '.join(MODEL_KINDS)}"
         raise InvalidValue(wrong, field="model_type", hint=hint)
     return found
 
 
-def checked_name(given: str, suffixes: Sequence[str]) -> str:
+def parse_file_name(given: str, suffixes: Sequence[str]) -> str:
     """The name for an uploaded file, without the folders that some browsers send with it. Raises InvalidValue."""
     name = PurePosixPath(given.replace("\\", "/")).name
     if not name.lower().endswith(tuple(suffixes)):
@@ -43,7 +43,7 @@ def checked_name(given: str, suffixes: Sequence[str]) -> str:
             field="file",
             hint=f"send {' or '.join(suffixes)}; DREAM_LAYER_MODEL_SUFFIXES lets in more",
         )
-    if not is_name(name):
+    if not is_valid_name(name):
         raise InvalidValue(
             f"{name[:LONGEST_NAME]!r} cannot be the name of a model",
             field="file",
@@ -52,7 +52,7 @@ def checked_name(given: str, suffixes: Sequence[str]) -> str:
     return name
 
 
-def is_name(name: str) -> bool:
+def is_valid_name(name: str) -> bool:
     """Whether a model file may be called so: on every system, and safely wherever it is shown."""
     return (
         NAME.fullmatch(name) is not None
@@ -77,7 +77,7 @@ def check_content(path: Path, name: str, kind: str) -> list[str]:
             field="file",
             hint="was it cut short on its way, or is it another kind of file under this name?",
         )
-    told = kind_of(header)
+    told = detect_kind(header)
     return [] if told in (kind, None) else [f"model_type is {kind}, but by its contents {name} belongs to {told}"]
 
 
@@ -86,24 +86,24 @@ def check_space(folder: Path, size: int) -> None:
     free = free_bytes(folder)
     if free is None:
         raise StorageFailed("the disk cannot be asked for its free space")
-    if size + SPARE > free:
+    if size + RESERVED_BYTES > free:
         raise StorageFailed(
             f"there is not enough room: {size / 1e9:.1f} GB are needed, and {free / 1e9:.1f} GB are free",
-            hint=f"{SPARE // 1_000_000} MB always stay free, and an upload needs its size twice while it arrives",
+            hint=f"{RESERVED_BYTES // 1_000_000} MB always stay free; an upload needs twice its size while it arrives",
         )
 
 
-def aside(folder: Path) -> Path:
+def temporary_path(folder: Path) -> Path:
     """A name for a file on its way, in a folder that no list of models shows."""
     return folder / f".{uuid.uuid4().hex}.part"
 
 
-def put(path: Path, folder: Path, name: str, *, replace: bool = False) -> Path:
+def move_into_place(path: Path, folder: Path, name: str, *, replace: bool = False) -> Path:
     """Moves the file at `path` to `name` in `folder`, whole or not at all; if that fails, it stays where it was.
 
     Raises AlreadyThere, and never overwrites unless `replace`, also when two do this at once. Raises StorageFailed.
     """
-    target, near = folder / name, aside(folder)
+    target, near = folder / name, temporary_path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -121,7 +121,7 @@ def put(path: Path, folder: Path, name: str, *, replace: bool = False) -> Path:
             f"there is a {name} already", field="file", hint="rename yours, or remove the one that is there"
         ) from error
     except OSError as error:
-        raise not_written(name, error, folder) from error
+        raise write_error(name, error, folder) from error
     return target
 
 

@@ -29,7 +29,7 @@ State = Literal["stopped", "starting", "ready", "restarting"]
 
 
 @dataclass(frozen=True)
-class Guard:
+class ChildGuard:
     """A Python file whose `install` is called in the child before its script, with a secret that `make` makes anew at
     each start. `make` may raise SetupError."""
 
@@ -53,7 +53,7 @@ class Child:
         folder: Path,
         log_path: Path,
         exit_with_thread: str | None = None,
-        guard: Guard | None = None,
+        guard: ChildGuard | None = None,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
         self.name = name

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from sqlalchemy.exc import ArgumentError
 
-from shared.engine.catalog import Catalog
+from shared.engine.catalog import EngineCatalog
 from shared.engine.client import EngineClient, engine_access
 from shared.errors import SetupError, StorageFailed
 from shared.images.budget import MEGABYTE, MemoryBudget
@@ -27,7 +27,7 @@ class Backend:
         self.settings = settings
         self._signer = url_signer(settings)
         self.engine = EngineClient(settings.engine_address, engine_access(settings))
-        self.catalog = Catalog(self.engine)
+        self.catalog = EngineCatalog(self.engine)
         self.paths = PathsFile(settings.data_dir)
         store = open_store(settings)
         files = JobFiles(

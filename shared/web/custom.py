@@ -12,7 +12,7 @@ from shared.errors import InvalidValue
 from shared.jobs.picture_names import with_prefix
 from shared.json_limits import JsonTooLarge
 from shared.models.defaults import is_starter
-from shared.models.registry import how_to_add
+from shared.models.downloadable import download_command
 from shared.schema.request import Common, Img2ImgRequest
 from shared.schema.units import Picture
 from shared.settings import PREFIX
@@ -214,7 +214,9 @@ def _objection(problems: list[Problem], field: str, fields: Mapping[Target, str]
     guilty = fields.get((problem.node, problem.input or ""), field)
     nearest: list[Any] = problem.nearest or list(problem.options[:10])
     hint = f"there is {', '.join(map(str, nearest))}" if nearest else None
-    command = how_to_add(problem.value) if problem.kind == "not_in_list" and isinstance(problem.value, str) else None
+    command = (
+        download_command(problem.value) if problem.kind == "not_in_list" and isinstance(problem.value, str) else None
+    )
     if command is not None:
         hint = f"{command} downloads it" + (f"; {hint}" if hint else "")
     if problem.kind == "unknown_node":

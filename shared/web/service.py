@@ -10,7 +10,7 @@ from pathlib import Path
 from flask import Flask
 
 from shared.errors import SetupError, StorageFailed
-from shared.files import close_to_others, keep_new_files_private
+from shared.files import restrict_permissions, restrict_umask
 from shared.images.decode import silence_decoders
 from shared.settings import Settings, load_settings
 from shared.web.backend import Backend
@@ -48,12 +48,12 @@ def main(build: Callable[[Backend], Flask], port: Callable[[Settings], int], por
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
     return_freed_memory()
     silence_decoders()
-    keep_new_files_private()
+    restrict_umask()
     try:
         settings = load_settings()
         if probe_file is None:
             # No launcher did it.
-            close_to_others(settings.data_dir, ours=settings.has_own_data_dir)
+            restrict_permissions(settings.data_dir, ours=settings.has_own_data_dir)
         check_port(settings.host, port(settings), port_setting)
         backend = Backend(settings)
         backend.start()

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from shared.errors import AlreadyThere, EngineUnavailable, InvalidValue, NotFound, NotPossible, StorageFailed
-from shared.models.detect import KINDS
+from shared.models.detect import MODEL_KINDS
 from shared.schema.body import Body as Fields
 from shared.schema.control_replies import (
     ControlNetsReply,
@@ -42,7 +42,9 @@ class ModelUploadForm(Fields):
     """A model file."""
 
     file: Annotated[File, Field(description="a safetensors file")]
-    model_type: Annotated[str, Field(description="the folder it belongs in", json_schema_extra={"enum": list(KINDS)})]
+    model_type: Annotated[
+        str, Field(description="the folder it belongs in", json_schema_extra={"enum": list(MODEL_KINDS)})
+    ]
 
 
 class NewKey(Fields):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from shared.errors import InvalidValue
 from shared.images.budget import MemoryBudget
-from shared.images.encode import ENDINGS, Limits, limits
+from shared.images.encode import FORMATS_BY_EXTENSION, FormatLimits, format_limits
 from shared.schema.body import ExtrasBody
 from shared.schema.request import EnlargedLayer, ExtrasRequest, FaceRestoration, FacesLayer, Size, Upscale
 from shared.schema.units import Picture
@@ -43,7 +43,7 @@ def read_extras(
     ]
     if len(wanted) == 2 and wanted[1][1] >= 1:
         warnings.append("upscaler_visibility_2 is 1: nothing is to be seen of the first upscaler")
-    bounds = limits(ENDINGS[body.output_format], budget)
+    bounds = format_limits(FORMATS_BY_EXTENSION[body.output_format], budget)
     size = _size(body, source.size, wanted[0][0] if wanted else None, bounds, warnings)
     layers = [
         EnlargedLayer(_enlarging(name, size, field, catalog, warnings), visibility)
@@ -52,7 +52,9 @@ def read_extras(
     return ExtrasRequest(source, Upscale(size), tuple(layers), _faces(body, face_models, warnings), transparent)
 
 
-def _size(body: ExtrasBody, source: Size, upscaler: str | None, bounds: Limits | None, warnings: list[str]) -> Size:
+def _size(
+    body: ExtrasBody, source: Size, upscaler: str | None, bounds: FormatLimits | None, warnings: list[str]
+) -> Size:
     factor = body.upscale_factor
     if factor is None and upscaler is None:
         warnings.append("no upscaler is chosen, or none is visible: the picture keeps its size")

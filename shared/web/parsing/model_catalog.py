@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from shared.engine.catalog import FRESH
+from shared.engine.catalog import FRESH_SECONDS
 from shared.errors import InvalidValue
 from shared.models.detect import ModelFile
-from shared.models.names import match, meant, nearest
-from shared.models.registry import how_to_add
+from shared.models.downloadable import download_command
+from shared.models.lookup import find_matches, match_names, nearest_names
 
 
 class ModelCatalog(Protocol):
     """The engine's files and choices, as they were a moment ago (see `shared.engine.catalog`)."""
 
-    def names(self, folder: str, max_age: float = FRESH) -> list[str]:
+    def names(self, folder: str, max_age: float = FRESH_SECONDS) -> list[str]:
         """The files of a kind, such as "loras", as they were at most `max_age` seconds ago."""
 
     def model_file(self, folder: str, name: str) -> ModelFile:
@@ -29,7 +29,7 @@ class ModelCatalog(Protocol):
 def find_file(
     wanted: str, catalog: ModelCatalog, folder: str, field: str, what: str, besides: Sequence[str] = ()
 ) -> str:
-    """The file of a kind that is meant (see `shared.models.names`).
+    """The file of a kind that is meant (see `shared.models.lookup`).
 
     Raises InvalidValue that names `field`, the files that could be meant or the nearest there are, and what else it
     takes `besides` files; `what` says in words what is sought.
@@ -44,9 +44,9 @@ def find_in(
     found = look_for(wanted, catalog, folders, field, what)
     if found is not None:
         return found
-    near = nearest(wanted, [name for folder in folders for name in catalog.names(folder)])
+    near = nearest_names(wanted, [name for folder in folders for name in catalog.names(folder)])
     there = f"there is {', '.join([*near, *besides])}" if near or besides else f"the engine has no {what} yet"
-    command = how_to_add(wanted, folders)
+    command = download_command(wanted, folders)
     raise InvalidValue(
         f"the {what} {wanted!r} does not exist",
         field=field,
@@ -65,10 +65,10 @@ def look_for(
     """
     found: list[tuple[str, str]] = []
     # A file may have been added, or removed, a moment ago.
-    for max_age in (FRESH, 0.0):
+    for max_age in (FRESH_SECONDS, 0.0):
         files = [(folder, name) for folder in folders for name in catalog.names(folder, max_age)]
         # Its own path goes before that of a file whose kind's name stands in front: replies name files by it.
-        found = [file for file in files if file[1] == wanted] or meant(wanted, files, _spellings)
+        found = [file for file in files if file[1] == wanted] or find_matches(wanted, files, _spellings)
         if len(found) == 1:
             return found[0]
     if not found:
@@ -91,7 +91,7 @@ def ambiguous(wanted: str, candidates: Sequence[str], field: str, what: str) -> 
 
 def match_file(wanted: str, available: Sequence[str]) -> str | None:
     """The one of `available` that is meant; None if there is none, or if it is not clear which."""
-    found = match(wanted, available)
+    found = match_names(wanted, available)
     return found[0] if len(found) == 1 else None
 
 

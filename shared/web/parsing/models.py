@@ -4,10 +4,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from shared.engine.catalog import FRESH
+from shared.engine.catalog import FRESH_SECONDS
 from shared.errors import EngineUnavailable, InvalidValue
-from shared.models.defaults import Defaults, choose_checkpoint, defaults_for, draws_alone, is_starter, own_vaes
-from shared.models.detect import Family, ModelFile, Part, TextEncoder
+from shared.models.defaults import (
+    ModelDefaults,
+    choose_checkpoint,
+    defaults_for,
+    is_starter,
+    is_text_to_image,
+    without_starter_vae,
+)
+from shared.models.detect import Family, ModelFile, ModelPart, TextEncoder
 from shared.schema.body import GenerationBody
 from shared.schema.request import Models
 from shared.schema.words import is_default
@@ -17,7 +24,7 @@ from shared.web.parsing.model_catalog import ModelCatalog, find_file, find_in, m
 T = TypeVar("T")
 
 
-def default_checkpoint(preferred: str | None, catalog: ModelCatalog, max_age: float = FRESH) -> str | None:
+def default_checkpoint(preferred: str | None, catalog: ModelCatalog, max_age: float = FRESH_SECONDS) -> str | None:
     """The checkpoint for a request that names none; None if there is nothing to choose from.
 
     `preferred` is that of the settings: it is taken as it is, and may lack its folder and extension. A checkpoint that
@@ -25,7 +32,7 @@ def default_checkpoint(preferred: str | None, catalog: ModelCatalog, max_age: fl
     """
 
     def draws(name: str) -> bool:
-        return draws_alone(catalog.model_file("checkpoints", name))
+        return is_text_to_image(catalog.model_file("checkpoints", name))
 
     return choose_checkpoint(preferred, catalog.names("checkpoints", max_age), draws)
 
@@ -81,7 +88,7 @@ class Chosen:
     name: str
     models: Models
     file: ModelFile
-    defaults: Defaults
+    defaults: ModelDefaults
     warnings: tuple[str, ...] = ()
 
 
@@ -97,11 +104,11 @@ def choose_models(body: GenerationBody, preferred: str | None, catalog: ModelCat
     holds = _usable_parts(file) if is_checkpoint else frozenset()
     encoders, vae = _named_encoders(body, catalog), _named_vae(body, catalog, file)
     warnings: list[str] = []
-    if not encoders and Part.TEXT_ENCODERS not in holds:
+    if not encoders and ModelPart.TEXT_ENCODERS not in holds:
         fitting = _fitting_encoders(name, needed, WELCOME.get(file.family), catalog)
         encoders = tuple(names[0] for names in fitting)
         warnings += [_also_fitting(name, names, "text encoder", "text_encoders") for names in fitting if len(names) > 1]
-    if vae is None and Part.VAE not in holds:
+    if vae is None and ModelPart.VAE not in holds:
         vaes = _fitting_vaes(name, file.family, catalog)
         vae = vaes[0]
         if len(vaes) > 1:
@@ -159,9 +166,9 @@ def _also_fitting(model: str, names: Sequence[str], what: str, field: str) -> st
     return f"{model} holds no {what}, so {names[0]} was taken; {field} may name {' or '.join(names[1:6])}"
 
 
-def _usable_parts(checkpoint: ModelFile) -> frozenset[Part]:
+def _usable_parts(checkpoint: ModelFile) -> frozenset[ModelPart]:
     """What need not be sought elsewhere. Of a checkpoint of an unknown kind nobody knows where it holds what."""
-    return frozenset(Part) if checkpoint.family is Family.UNKNOWN else checkpoint.parts
+    return frozenset(ModelPart) if checkpoint.family is Family.UNKNOWN else checkpoint.parts
 
 
 def _choose(preferred: str | None, catalog: ModelCatalog) -> str | None:
@@ -190,7 +197,7 @@ def _fitting_encoders(
     model: str, needed: tuple[TextEncoder, ...], welcome: TextEncoder | None, catalog: ModelCatalog
 ) -> list[list[str]]:
     """The files for each text encoder that the model needs, by what the files are."""
-    found = _encoders(catalog, FRESH)
+    found = _encoders(catalog, FRESH_SECONDS)
     if not found.keys() >= {*needed}:
         # A file may have been added a moment ago.
         found = _encoders(catalog, 0.0)
@@ -214,8 +221,8 @@ def _encoders(catalog: ModelCatalog, max_age: float) -> dict[TextEncoder, list[s
 
 def _fitting_vaes(model: str, family: Family, catalog: ModelCatalog) -> list[str]:
     channels = latent_channels(family) or 4
-    for max_age in (FRESH, 0.0):
-        names = own_vaes(catalog.names("vae", max_age))
+    for max_age in (FRESH_SECONDS, 0.0):
+        names = without_starter_vae(catalog.names("vae", max_age))
         found = [name for name in names if catalog.model_file("vae", name).latent_channels == channels]
         if found:
             return found

@@ -20,7 +20,7 @@ from shared.metadata.prompt_syntax import (
     segments,
     unescape,
 )
-from shared.models.names import nearest, same_name
+from shared.models.lookup import names_with_stem_of, nearest_names
 from shared.schema.body import LoraBody
 from shared.web.parsing.model_catalog import ModelCatalog, ambiguous
 from shared.web.parsing.unsupported_syntax import misread, shortened
@@ -184,7 +184,7 @@ def _find(written: str, field: str, files: EmbeddingFiles) -> tuple[str | None, 
         if found:
             return _nameable(found[0], files), end
     for wanted, _ in names:
-        alike = same_name(wanted, files.available)[:10]
+        alike = names_with_stem_of(wanted, files.available)[:10]
         if alike:
             raise InvalidValue(
                 f"the embedding {wanted!r} does not exist",
@@ -222,7 +222,7 @@ def _missing(name: str, field: str, files: EmbeddingFiles) -> str:
             f"{field} names the embedding {name!r}; the engine cannot read the name of {spaced[0]!r} in a prompt, "
             "for a space, < or [ ends it there: rename the file"
         )
-    near = nearest(name, files.available)
+    near = nearest_names(name, files.available)
     hint = f"there is {', '.join(near)}" if near else "there is none"
     return f"{field} names the embedding {name!r}, which does not exist, so it does nothing; {hint}"
 

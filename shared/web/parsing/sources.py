@@ -5,21 +5,21 @@ from dataclasses import dataclass, replace
 from PIL import Image, ImageChops
 
 from shared.errors import InvalidPicture, InvalidValue
-from shared.images.decode import is_transparent, on_backdrop, transparency_left
+from shared.images.decode import flatten, is_transparent, transparency_warnings
 from shared.images.fit import (
     as_cutout,
-    as_drawn_mask,
+    as_latent_mask,
     as_mask,
     as_picture,
     blur,
     choose_size,
     extend,
     fit,
+    mask_region,
     outpaint_mask,
-    region,
 )
 from shared.images.masks import is_empty
-from shared.models.defaults import usual_pixels
+from shared.models.defaults import recommended_pixels
 from shared.schema.body import Img2ImgBody, InpaintMode, ResizeMode
 from shared.schema.request import Inpainting, Paste, Size
 from shared.schema.units import MAX_SIDE, Picture, aligned
@@ -99,7 +99,7 @@ def read_source(
             "send input_image as a data URL or base64, or a form with a file named image",
         )
     sent_image, name = found
-    image = on_backdrop(sent_image, "white")
+    image = flatten(sent_image, "white")
     names = {"input_image": name}
     mask: Image.Image | None = None
     found = sent.mask("mask", invert=body.invert_mask, source=image)
@@ -123,11 +123,11 @@ def read_source(
         warnings += [
             f"{note}, and the result is opaque"
             + ("" if mask is not None else "; to repaint just that, send the same picture as mask too")
-            for note in transparency_left(sent_image, "input_image", "white")
+            for note in transparency_warnings(sent_image, "input_image", "white")
         ]
     mode = _mode(body, chosen, warnings)
     if custom or not body.only_masked:
-        usual = image.width * image.height if custom else usual_pixels(chosen.file)
+        usual = image.width * image.height if custom else recommended_pixels(chosen.file)
         source = _whole(body, usual, image, mask, mode, names, warnings, custom=custom)
         if custom and aligned(source.frame.size) != source.frame.size:
             warnings.append(
@@ -190,10 +190,10 @@ def _whole(
     inpainting = None
     if mask is not None and blend is not None:
         # The nodes of a client's own graph do with grey what they do; ours draw whatever the result shows.
-        drawn = as_drawn_mask(blend) if custom is None else _for_graph(custom, image, mask)
+        drawn = as_latent_mask(blend) if custom is None else _for_graph(custom, image, mask)
         picture = drawn if custom is not None and custom.shared else picture
         inpainting = Inpainting(mode, drawn, as_mask(blend), body.grow_mask_by)
-    frame = Canvas(size, asked, _denoise(body, inpainting, warnings), on_backdrop(image, "white"))
+    frame = Canvas(size, asked, _denoise(body, inpainting, warnings), flatten(image, "white"))
     return Source(picture, frame, inpainting, names, size if blend is None else _painted(blend))
 
 
@@ -222,12 +222,12 @@ def _surroundings(
         )
     size = (body.width or chosen.defaults.width, body.height or chosen.defaults.height)
     blend = blur(mask, body.mask_blur)
-    box = region(blend, body.only_masked_padding, size)
+    box = mask_region(blend, body.only_masked_padding, size)
     place = (box[2] - box[0], box[3] - box[1])
     part = fit(image.crop(box), size, "just_resize")
     inpainting = Inpainting(
         mode,
-        mask=as_drawn_mask(fit(blend.crop(box), size, "just_resize")),
+        mask=as_latent_mask(fit(blend.crop(box), size, "just_resize")),
         blend=as_mask(blend.crop(box), align=False),
         grow_mask_by=body.grow_mask_by,
         paste=Paste(as_picture(image, align=False), box[0], box[1], place),

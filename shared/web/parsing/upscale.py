@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from shared.errors import InvalidValue
-from shared.models.names import nearest
+from shared.models.lookup import nearest_names
 from shared.schema.body import GenerationBody, UpscaleBody
 from shared.schema.request import FaceRestoration, Hires, Sampling, Size, Upscale
 from shared.schema.units import MAX_SIDE, MIN_SIDE, aligned, enlarged
@@ -87,7 +87,7 @@ def hires_upscaler(body: GenerationBody, hires: Hires | None) -> str | None:
 
 def not_there(field: str, upscaler: str, catalog: ModelCatalog) -> str:
     """The warning that Lanczos stands in for an upscale model that is not installed."""
-    there = ", ".join(nearest(upscaler, catalog.names("upscale_models"))) or "no upscale model yet"
+    there = ", ".join(nearest_names(upscaler, catalog.names("upscale_models"))) or "no upscale model yet"
     return f"{field} {upscaler!r} does not exist, so {STANDS_IN} was used; there is {there}"
 
 

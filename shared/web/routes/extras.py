@@ -7,11 +7,11 @@ from typing import Any
 
 from flask import Blueprint, Response
 
-from shared.engine.catalog import FACES, NODES_AGE, Catalog
+from shared.engine.catalog import FACES, NODES_AGE, EngineCatalog
 from shared.errors import InvalidValue
-from shared.images.decode import transparency_left
-from shared.images.encode import BACKDROP, ENDINGS
-from shared.images.fit import as_source_to_enlarge
+from shared.images.decode import transparency_warnings
+from shared.images.encode import BACKDROP, FORMATS_BY_EXTENSION
+from shared.images.fit import as_upscale_source
 from shared.jobs.files import PictureFiles
 from shared.jobs.job import JobRow, JobSpec
 from shared.schema.body import ExtrasBody
@@ -58,15 +58,17 @@ def submit_extras(backend: Backend, job: Submission) -> None:
     warnings += sent.warnings
     request = read_extras(
         body,
-        as_source_to_enlarge(image),
+        as_upscale_source(image),
         backend.catalog,
         _face_models(backend.catalog) if body.gfpgan_visibility or body.codeformer_visibility else None,
         warnings,
         transparent=image.mode == "RGBA",
         budget=backend.picture_memory,
     )
-    if ENDINGS[body.output_format] == "jpeg":
-        warnings += [f"{note}; png and webp keep transparency" for note in transparency_left(image, "image", BACKDROP)]
+    if FORMATS_BY_EXTENSION[body.output_format] == "jpeg":
+        warnings += [
+            f"{note}; png and webp keep transparency" for note in transparency_warnings(image, "image", BACKDROP)
+        ]
     graph = checked(backend, extras(request, job.prefix))
     size = request.ground.size
     parameters = {**body.model_dump(mode="json"), "image": name}
@@ -100,7 +102,7 @@ def extras_body(row: JobRow, urls: ReplyUrls, pictures: PictureFiles) -> dict[st
     return {**result_body(row, urls, pictures), "data": {"output_image": picture_urls[0] if picture_urls else None}}
 
 
-def _face_models(catalog: Catalog) -> list[str] | None:
+def _face_models(catalog: EngineCatalog) -> list[str] | None:
     """The face models that there are; None if the engine lacks the nodes that use them."""
     if not all(catalog.has_node(each, NODES_AGE) for each in FACES):
         return None

@@ -7,7 +7,7 @@ from urllib.parse import quote
 from flask import Blueprint, Response, request
 
 from shared.errors import InvalidValue, NotAcceptable, NotFound
-from shared.images.encode import ENDINGS
+from shared.images.encode import FORMATS_BY_EXTENSION
 from shared.jobs.job import JobRow, JobSpec
 from shared.jobs.picture_names import locate
 from shared.schema.request import Common
@@ -54,7 +54,7 @@ def image_routes(backend: Backend) -> Blueprint:
     @routes.get("/api/images/<name>")
     def get_image(name: str) -> Response:
         stem, _, ending = name.rpartition(".")
-        output = ENDINGS.get(ending.lower())
+        output = FORMATS_BY_EXTENSION.get(ending.lower())
         image = None if output is None else locate(f"{stem}.png")
         if image is None or output is None:
             raise NotFound(f"{name} is not the name of a picture", hint="use the url of a reply")

@@ -12,7 +12,7 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
-from shared.engine.catalog import Catalog
+from shared.engine.catalog import EngineCatalog
 from shared.errors import (
     AlreadyThere,
     BodyTooLarge,
@@ -22,8 +22,15 @@ from shared.errors import (
     StorageFailed,
     UnsupportedBody,
 )
-from shared.files import not_written
-from shared.models.storage import aside, check_content, check_space, checked_kind, checked_name, put
+from shared.files import write_error
+from shared.models.storage import (
+    check_content,
+    check_space,
+    move_into_place,
+    parse_file_name,
+    parse_kind,
+    temporary_path,
+)
 from shared.settings import Settings
 from shared.web.body import refuse_twice
 
@@ -37,7 +44,7 @@ MOST_PARTS = 10
 class ModelUploads:
     """Takes model files into the models folder; `catalog` tells what the engine has already, and sees what is new."""
 
-    def __init__(self, settings: Settings, catalog: Catalog) -> None:
+    def __init__(self, settings: Settings, catalog: EngineCatalog) -> None:
         self._settings = settings
         self._catalog = catalog
         # On the same disk as the models, so that a file is moved there in one step.
@@ -86,7 +93,7 @@ class ModelUploads:
             filename: str | None,  # noqa: ARG001
             content_length: int | None = None,  # noqa: ARG001
         ) -> IO[bytes]:
-            path = aside(self._incoming)
+            path = temporary_path(self._incoming)
             written.append((path, path.open("w+b")))
             return written[-1][1]
 
@@ -112,15 +119,15 @@ class ModelUploads:
             check_space(self._incoming, 2 * size)
             raise RequestError("the form cannot be read", hint="send it with file and model_type") from error
         except OSError as error:
-            raise not_written("the model", error, self._incoming, size) from error
+            raise write_error("the model", error, self._incoming, size) from error
         finally:
             for path, stream in written:
                 stream.close()
                 path.unlink(missing_ok=True)
 
     def _keep(self, path: Path, file: FileStorage, model_type: str | None) -> Response:
-        kind = checked_kind(model_type)
-        name = checked_name(file.filename or "", self._settings.model_suffixes)
+        kind = parse_kind(model_type)
+        name = parse_file_name(file.filename or "", self._settings.model_suffixes)
         if name in self._listed(kind):
             raise AlreadyThere(
                 f"the engine has a {name} already", field="file", hint="rename yours, or remove the one that is there"
@@ -129,7 +136,7 @@ class ModelUploads:
         os.fsync(file.stream.fileno())
         file.close()
         warnings = check_content(path, name, kind)
-        kept = put(path, self._settings.models_dir / kind, name)
+        kept = move_into_place(path, self._settings.models_dir / kind, name)
         listed = name in self._listed(kind)
         return jsonify(
             {

@@ -6,14 +6,14 @@ from pathlib import PurePath
 
 from flask import Blueprint, Response, jsonify
 
-from shared.engine.catalog import Catalog
+from shared.engine.catalog import EngineCatalog
 from shared.web.parsing.models import default_first
 
 # The engine's folders, by the names that the page's routes have.
 LISTS = {"models": "checkpoints", "lora-models": "loras", "upscaler-models": "upscale_models"}
 
 
-def model_routes(catalog: Catalog, preferred: str | None) -> Blueprint:
+def model_routes(catalog: EngineCatalog, preferred: str | None) -> Blueprint:
     """GET /api/models, /api/lora-models and /api/upscaler-models; `preferred` is the checkpoint of the settings."""
     routes = Blueprint("models", __name__)
 
@@ -30,7 +30,7 @@ def model_routes(catalog: Catalog, preferred: str | None) -> Blueprint:
     return routes
 
 
-def controlnet_routes(catalog: Catalog) -> Blueprint:
+def controlnet_routes(catalog: EngineCatalog) -> Blueprint:
     """GET /api/controlnet/models; plain names, for the page cannot show objects here."""
     routes = Blueprint("controlnet-models", __name__)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from flask import Blueprint, Response, jsonify, request
 
 from shared.errors import InvalidValue, NotFound, NotPossible
-from shared.images.encode import ENDINGS
+from shared.images.encode import FORMATS_BY_EXTENSION
 from shared.jobs.picture_names import locate
 from shared.schema.spellings import sent_instead
 from shared.web.backend import Backend
@@ -105,7 +105,7 @@ def _filename() -> str:
 def _saved(name: str) -> str:
     """The name that a picture is saved under; the one that the page has of it may end in the format that it chose."""
     stem, _, ending = name.rpartition(".")
-    return f"{stem}.png" if ending in ENDINGS else name
+    return f"{stem}.png" if ending in FORMATS_BY_EXTENSION else name
 
 
 def _check_there(backend: Backend, name: str) -> None:

@@ -8,7 +8,7 @@ import time
 from flask import Blueprint, Response, jsonify
 
 from shared.errors import EngineDenied, EngineError
-from shared.models.names import match
+from shared.models.lookup import match_names
 from shared.web.backend import Backend
 from shared.web.parsing.models import MAIN, default_checkpoint
 
@@ -44,7 +44,7 @@ def _obstacle(backend: Backend, unfinished: int) -> str | None:
     if chosen is None:
         return f"there is no checkpoint in {backend.settings.models_dir / 'checkpoints'}"
     # It may be a diffusion model, and named without its folder and extension, as in a request.
-    if not match(chosen, [name for files in names.values() for name in files]):
+    if not match_names(chosen, [name for files in names.values() for name in files]):
         return f"the checkpoint {chosen} of DREAM_LAYER_CHECKPOINT does not exist"
     if unfinished >= backend.settings.queue_limit:
         return f"the queue is full: {unfinished} jobs wait"

@@ -19,7 +19,7 @@ from flask import Blueprint, Response, jsonify, request, send_file
 
 from shared.engine.client import SavedImage
 from shared.errors import InvalidValue, NotFound
-from shared.files import lies_within, not_written
+from shared.files import is_within, write_error
 from shared.jobs.job import JobRow, State
 from shared.web.backend import Backend
 from shared.web.body import read_optional_fields
@@ -133,7 +133,7 @@ class Bundles:
         if not self._folder.is_dir():
             return []
         named = (path for path in self._folder.iterdir() if NAME.fullmatch(path.name))
-        return [path for path in named if lies_within(path, self._folder)]
+        return [path for path in named if is_within(path, self._folder)]
 
     def _tidy(self) -> None:
         """Removes older reports, and what a process that died left half written."""
@@ -149,7 +149,7 @@ class Bundles:
         try:
             yield
         except OSError as error:
-            raise not_written("the report", error, self._folder) from error
+            raise write_error("the report", error, self._folder) from error
 
 
 PATH = "/api/report-bundle"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response
 
-from shared.images.fit import as_source_to_enlarge
+from shared.images.fit import as_upscale_source
 from shared.jobs.job import JobSpec
 from shared.schema.body import UpscaleBody
 from shared.schema.request import UpscaleRequest
@@ -49,7 +49,7 @@ def submit_upscale(backend: Backend, job: Submission) -> None:
     image, name = found
     size = scaled(image.size, body.upscale_factor, "upscale_factor", LARGEST_UPSCALE)
     request = UpscaleRequest(
-        source=as_source_to_enlarge(image),
+        source=as_upscale_source(image),
         upscale=choose_upscaler(body.upscaler, size, "upscaler", backend.catalog),
         faces=choose_faces(body, warnings),
         transparent=image.mode == "RGBA",

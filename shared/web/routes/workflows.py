@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
 from shared.errors import DreamLayerError, InvalidPicture, InvalidValue, NotFound
-from shared.images.decode import is_transparent, on_backdrop, transparency_left
+from shared.images.decode import flatten, is_transparent, transparency_warnings
 from shared.images.fit import as_cutout, as_mask, as_picture, fit
 from shared.jobs.job import JobSpec
 from shared.jobs.picture_names import PREFIX_INPUT, with_prefix
@@ -236,12 +236,12 @@ def place_pictures(
                 continue
             if mask is not None:
                 mask = fit(mask, image.size, "just_resize")
-                placed[target] = as_cutout(on_backdrop(image, "white"), mask, align=align)
+                placed[target] = as_cutout(flatten(image, "white"), mask, align=align)
             elif reads_alpha(graph, target):
                 if not is_transparent(image):
                     warnings.append(f"{key} has no transparency, which {target[0]} reads: it repaints nothing then")
                 placed[target] = as_picture(image, align=align)
             else:
-                warnings += [note for note in transparency_left(image, key, "white") if note not in warnings]
-                placed[target] = as_picture(on_backdrop(image, "white"), align=align)
+                warnings += [note for note in transparency_warnings(image, key, "white") if note not in warnings]
+                placed[target] = as_picture(flatten(image, "white"), align=align)
     return placed

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import urllib3
 
 from shared.errors import SetupError
-from shared.files import write_whole
+from shared.files import write_atomic
 from shared.web.server.connections import Connections, Limits
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def listen_for_probes(server: WebServer, file: Path) -> None:
     # By the threads that no long request takes.
     server.listen(_application(path), [sock], options, nothing, connections, is_short=lambda _method, _path: True)
     name, port = sock.getsockname()
-    write_whole(file, f"http://{name}:{port}{path}\n".encode(), "where the service answers its supervisor")
+    write_atomic(file, f"http://{name}:{port}{path}\n".encode(), "where the service answers its supervisor")
 
 
 def probe(file: Path) -> bool | None:

@@ -1,4 +1,4 @@
-"""A model file is known by its header, as the engine itself would know it."""
+"""Model detection from file headers: the family, checked against the engine's own detection, and the kind."""
 
 import json
 import math
@@ -13,17 +13,17 @@ from typing import Any
 import pytest
 
 from shared.engine.install import engine_dir
-from shared.models.defaults import defaults_for, draws_alone, usual_pixels
-from shared.models.detect import Family, ModelFile, Part, TextEncoder, classify
-from shared.models.safetensors import LARGEST, MOST_VALUES, TELLING, read_header
+from shared.models.defaults import defaults_for, is_text_to_image, recommended_pixels
+from shared.models.detect import Family, ModelFile, ModelPart, TextEncoder, classify, detect_kind
+from shared.models.safetensors import LARGEST, MAX_PROBED_VALUES, PROBED_TENSORS, read_header
 from shared.settings import PREFIX, PROJECT_DIR
 from tests import safetensors_factory as factory
 
-ALL = frozenset(Part)
-ALONE = frozenset({Part.DIFFUSION_MODEL})
+ALL = frozenset(ModelPart)
+ALONE = frozenset({ModelPart.DIFFUSION_MODEL})
 XL = "conditioner.embedders.0.transformer."
 # The engine's name for it, ours, whether for inpainting, what it holds.
-MODELS: dict[str, tuple[factory.Shapes, str, Family, bool, frozenset[Part]]] = {
+MODELS: dict[str, tuple[factory.Shapes, str, Family, bool, frozenset[ModelPart]]] = {
     "sd1": (factory.checkpoint(factory.sd1_unet()), "SD15", Family.SD1, False, ALL),
     "sd1-inpainting": (factory.checkpoint(factory.sd1_unet(9)), "SD15", Family.SD1, True, ALL),
     "sd1-ip2p": (factory.checkpoint(factory.sd1_unet(8)), "SD15_instructpix2pix", Family.SD1, False, ALL),
@@ -97,8 +97,8 @@ def test_a_diffusion_model_is_known_by_its_header(tmp_path: Path, name: str) -> 
 @pytest.mark.parametrize("name", MODELS)
 def test_it_draws_from_words_unless_it_takes_more_than_noise(tmp_path: Path, name: str) -> None:
     file = about(tmp_path, MODELS[name][0])
-    assert file.from_words == (not file.inpainting and not name.endswith("-ip2p"))
-    assert draws_alone(file) == (file.from_words and name != "refiner")
+    assert file.text_to_image == (not file.inpainting and not name.endswith("-ip2p"))
+    assert is_text_to_image(file) == (file.text_to_image and name != "refiner")
 
 
 VIDEO = {"patch_embedding.weight": (1536, 16, 1, 2, 2)}
@@ -119,21 +119,21 @@ OTHER_PURPOSES: dict[str, factory.Shapes] = {
 @pytest.mark.parametrize("prefix", ["", factory.INSIDE])
 def test_what_makes_something_else_does_not(tmp_path: Path, name: str, prefix: str) -> None:
     file = about(tmp_path, factory.under(prefix, OTHER_PURPOSES[name]))
-    assert (file.from_words, draws_alone(file)) == (False, False)
+    assert (file.text_to_image, is_text_to_image(file)) == (False, False)
 
 
 def test_parts_of_a_model_draw_nothing_but_unknown_models_may(tmp_path: Path) -> None:
-    assert not draws_alone(about(tmp_path, factory.under("first_stage_model.", factory.autoencoder(4))))
-    assert draws_alone(about(tmp_path, {"double_layers.0.attn.w1q.weight": (3072, 3072)}))
-    assert draws_alone(about(tmp_path, {"img_in.proj.weight": (3584, 64, 1, 1)}))
-    assert not draws_alone(about(tmp_path, {"model.model.transformer.rotary_pos_emb.inv_freq": (16,)}))
+    assert not is_text_to_image(about(tmp_path, factory.under("first_stage_model.", factory.autoencoder(4))))
+    assert is_text_to_image(about(tmp_path, {"double_layers.0.attn.w1q.weight": (3072, 3072)}))
+    assert is_text_to_image(about(tmp_path, {"img_in.proj.weight": (3584, 64, 1, 1)}))
+    assert not is_text_to_image(about(tmp_path, {"model.model.transformer.rotary_pos_emb.inv_freq": (16,)}))
 
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_a_text_encoder_is_known_by_its_header(tmp_path: Path, name: str) -> None:
     file = about(tmp_path, ENCODERS[name][0])
     assert (file.text_encoder, file.family) == (ENCODERS[name][2], Family.UNKNOWN)
-    assert file.parts == {Part.TEXT_ENCODERS}
+    assert file.parts == {ModelPart.TEXT_ENCODERS}
 
 
 def test_the_t5_for_many_languages_is_not_the_one_of_flux(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_the_t5_for_many_languages_is_not_the_one_of_flux(tmp_path: Path) -> Non
 
 def sd2(path: Path, dtype: str, values: Sequence[float], inputs: int = 4) -> Path:
     """A checkpoint of Stable Diffusion 2, with these values in the bias that tells of what kind it is."""
-    name = factory.INSIDE + TELLING[0]
+    name = factory.INSIDE + PROBED_TENSORS[0]
     shapes = factory.checkpoint(factory.sd2_unet(inputs))
     tensors = {key: ("F16", shape) for key, shape in shapes.items()} | {name: (dtype, (len(values),))}
     whole = b"".join(struct.pack("<f", value) for value in values)
@@ -173,11 +173,11 @@ def test_a_bias_that_tells_nothing_is_not_asked(tmp_path: Path, values: tuple[fl
 
 
 def test_values_of_other_types_and_of_endless_tensors_are_not_read(tmp_path: Path) -> None:
-    name = TELLING[0]
+    name = PROBED_TENSORS[0]
     eight = factory.write_safetensors(tmp_path / "8.safetensors", {name: ("F8_E4M3", (320,))})
     large = factory.write_safetensors(tmp_path / "large.safetensors", {name: ("F32", (10**9,))})
     values = [header.values for path in (eight, large) if (header := read_header(path)) is not None]
-    assert values == [(), (0.0,) * MOST_VALUES]
+    assert values == [(), (0.0,) * MAX_PROBED_VALUES]
 
 
 def test_the_engine_takes_them_for_the_same(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_the_engine_takes_them_for_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize("channels", [4, 16])
 def test_a_vae_tells_its_channels(tmp_path: Path, channels: int) -> None:
     file = about(tmp_path, factory.autoencoder(channels))
-    assert (file.latent_channels, file.parts) == (channels, {Part.VAE})
+    assert (file.latent_channels, file.parts) == (channels, {ModelPart.VAE})
 
 
 def test_a_controlnet_tells_its_family_and_whether_it_is_for_several_maps(tmp_path: Path) -> None:
@@ -273,8 +273,8 @@ def test_metadata_goes_before_the_family(tmp_path: Path) -> None:
     file = about(tmp_path, factory.sd1_unet(), **told, dream_layer__steps="8", dream_layer__cfg_scale="0")
     usual = defaults_for(file)
     assert (usual.width, usual.height, usual.steps, usual.cfg_scale) == (640, 384, 8, 0.0)
-    assert (file.prediction, usual_pixels(file)) == ("v", 1024 * 1024)
-    assert usual_pixels(about(tmp_path, factory.sd1_unet(), dream_layer__pixels="65536")) == 65536
+    assert (file.prediction, recommended_pixels(file)) == ("v", 1024 * 1024)
+    assert recommended_pixels(about(tmp_path, factory.sd1_unet(), dream_layer__pixels="65536")) == 65536
 
 
 @pytest.mark.parametrize("nonsense", ["", "nan", "-1", "1e400", "x", "999999", "0x0", "9" * 5000 + "x1"])
@@ -347,3 +347,38 @@ def test_what_is_no_file_has_no_header(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "link", tmp_path / "pipe"):
         assert read_header(path) is None
+
+
+KINDS: dict[str, tuple[factory.Shapes, str | None]] = {
+    "checkpoint": (factory.sdxl_checkpoint(), "checkpoints"),
+    "unet": (factory.sd1_unet(), "diffusion_models"),
+    "unet with prefix": (factory.under(factory.INSIDE, factory.sd1_unet()), "diffusion_models"),
+    "flux": (factory.flux_transformer(guided=True), "diffusion_models"),
+    "sd3": (factory.sd3_transformer(), "diffusion_models"),
+    "clip": (factory.clip_l(), "text_encoders"),
+    "t5": (factory.t5xxl(), "text_encoders"),
+    "vae": (factory.autoencoder(4), "vae"),
+    "controlnet": (factory.controlnet(factory.sd1_unet()), "controlnet"),
+    "lora": ({"lora_unet_x.lora_up.weight": (4, 4), "lora_unet_x.alpha": ()}, "loras"),
+    "lora of diffusers": ({"unet.down_blocks.0.attn.to_k.lora_A.weight": (4, 4)}, "loras"),
+    "flux lora": ({"double_blocks.0.img_attn.qkv.lora_A.weight": (4, 4)}, "loras"),
+    "embedding": ({"emb_params": (2, 768)}, "embeddings"),
+    "embedding for sdxl": ({"clip_l": (2, 768), "clip_g": (2, 1280)}, "embeddings"),
+    "vision": ({"vision_model.encoder.layers.0.mlp.fc1.weight": (4, 4)}, "clip_vision"),
+    "esrgan": ({"model.0.weight": (64, 3, 3, 3), "model.1.sub.0.RDB1.conv1.0.weight": (4, 4, 3, 3)}, "upscale_models"),
+    "anything": ({"weight": (4, 4)}, None),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_kind_is_told_by_the_header(tmp_path: Path, name: str) -> None:
+    shapes, kind = KINDS[name]
+    header = read_header(factory.write(tmp_path / "x.safetensors", shapes))
+    assert header is not None
+    assert detect_kind(header) == kind
+
+
+def test_the_kits_own_upscaler_is_known() -> None:
+    header = read_header(PROJECT_DIR / "starter" / "weights" / "upscaler.safetensors")
+    assert header is not None
+    assert detect_kind(header) == "upscale_models"

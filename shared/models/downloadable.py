@@ -8,15 +8,15 @@ import re
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
-from shared.models.detect import KINDS
-from shared.models.names import without_extension
+from shared.models.detect import MODEL_KINDS
+from shared.models.lookup import without_extension
 
 # The address of a model file, without what a shell would read as more than text.
 FILE_ADDRESS = re.compile(r"https?://[\w.:/~%+-]{1,300}\.safetensors(?:\?[\w.=&%+-]{0,100})?", re.ASCII)
 
 
 @dataclass(frozen=True)
-class KnownModel:
+class DownloadableModel:
     """A file on the hub. `size` in bytes; `title` and `licence` are for people."""
 
     title: str
@@ -28,8 +28,8 @@ class KnownModel:
     sha256: str | None = None
 
 
-KNOWN: Mapping[str, KnownModel] = {
-    "sd15": KnownModel(
+DOWNLOADABLE_MODELS: Mapping[str, DownloadableModel] = {
+    "sd15": DownloadableModel(
         "Stable Diffusion 1.5",
         "checkpoints",
         "stable-diffusion-v1-5/stable-diffusion-v1-5",
@@ -38,7 +38,7 @@ KNOWN: Mapping[str, KnownModel] = {
         4_265_146_304,
         "6ce0161689b3853acaa03779ec93eafe75a02f4ced659bee03f50797806fa2fa",
     ),
-    "sdxl": KnownModel(
+    "sdxl": DownloadableModel(
         "Stable Diffusion XL 1.0",
         "checkpoints",
         "stabilityai/stable-diffusion-xl-base-1.0",
@@ -47,7 +47,7 @@ KNOWN: Mapping[str, KnownModel] = {
         6_938_078_334,
         "31e35c80fc4829d14f90153f4c74cd59c90b779f6afe05a74cd6120b893f7e5b",
     ),
-    "sdxl-refiner": KnownModel(
+    "sdxl-refiner": DownloadableModel(
         "Stable Diffusion XL 1.0 refiner",
         "checkpoints",
         "stabilityai/stable-diffusion-xl-refiner-1.0",
@@ -56,7 +56,7 @@ KNOWN: Mapping[str, KnownModel] = {
         6_075_981_930,
         "7440042bbdc8a24813002c09b6b69b64dc90fded4472613437b7f55f9b7d9c5f",
     ),
-    "sdxl-turbo": KnownModel(
+    "sdxl-turbo": DownloadableModel(
         "SDXL Turbo (1 to 4 steps, cfg 1)",
         "checkpoints",
         "stabilityai/sdxl-turbo",
@@ -65,7 +65,7 @@ KNOWN: Mapping[str, KnownModel] = {
         6_938_081_905,
         "e869ac7d6942cb327d68d5ed83a40447aadf20e0c3358d98b2cc9e270db0da26",
     ),
-    "flux-schnell": KnownModel(
+    "flux-schnell": DownloadableModel(
         "Flux.1 schnell in 8 bits (4 steps)",
         "checkpoints",
         "Comfy-Org/flux1-schnell",
@@ -74,7 +74,7 @@ KNOWN: Mapping[str, KnownModel] = {
         17_236_328_572,
         "ead426278b49030e9da5df862994f25ce94ab2ee4df38b556ddddb3db093bf72",
     ),
-    "sd15-vae": KnownModel(
+    "sd15-vae": DownloadableModel(
         "finer VAE for SD 1.5",
         "vae",
         "stabilityai/sd-vae-ft-mse-original",
@@ -83,7 +83,7 @@ KNOWN: Mapping[str, KnownModel] = {
         334_641_190,
         "735e4c3a447a3255760d7f86845f09f937809baa529c17370d83e4c3758f3c75",
     ),
-    "sd15-canny": KnownModel(
+    "sd15-canny": DownloadableModel(
         "ControlNet for SD 1.5: edges",
         "controlnet",
         "comfyanonymous/ControlNet-v1-1_fp16_safetensors",
@@ -93,12 +93,14 @@ KNOWN: Mapping[str, KnownModel] = {
 }
 
 
-def find_known(text: str, known: Mapping[str, KnownModel] = KNOWN) -> KnownModel | None:
+def find_downloadable(
+    text: str, known: Mapping[str, DownloadableModel] = DOWNLOADABLE_MODELS
+) -> DownloadableModel | None:
     """The model of that name; "SD 1.5", "sd-1.5" and "sd15" are one name."""
     return next((model for name, model in known.items() if _plain(name) == _plain(text)), None)
 
 
-def how_to_add(text: str, kinds: Container[str] = KINDS) -> str | None:
+def download_command(text: str, kinds: Container[str] = MODEL_KINDS) -> str | None:
     """The command that adds the model that `text` names, if it is one of these `kinds` in the list; else None.
 
     It may be named by its short name, its title, its file with or without extension, its repository on the hub, or the
@@ -107,7 +109,7 @@ def how_to_add(text: str, kinds: Container[str] = KINDS) -> str | None:
     if FILE_ADDRESS.fullmatch(text):
         return f'python dream_layer.py models add "{text}"'
     asked = {_plain(without_extension(each)) for each in (text, text.rstrip("/").rpartition("/")[2])} - {""}
-    for name, model in KNOWN.items():
+    for name, model in DOWNLOADABLE_MODELS.items():
         repository = model.repository.rpartition("/")[2]
         names = (name, model.title, without_extension(model.file), model.repository, repository)
         if model.kind in kinds and asked & set(map(_plain, names)):

@@ -9,16 +9,16 @@ from PIL import Image, ImageDraw
 from shared.images.fit import (
     SPREAD,
     TILE,
-    as_drawn_mask,
+    as_latent_mask,
     as_mask,
     as_picture,
-    as_source_to_enlarge,
+    as_upscale_source,
     blur,
     choose_size,
     extend,
     fit,
+    mask_region,
     outpaint_mask,
-    region,
     spread_colours,
 )
 from tests.stack import open_rgb
@@ -136,14 +136,14 @@ def test_the_part_around_a_mask(
 ) -> None:
     mask = Image.new("L", (100, 100))
     ImageDraw.Draw(mask).rectangle(box, fill=255)
-    assert region(mask, padding, proportions) == expected
+    assert mask_region(mask, padding, proportions) == expected
 
 
 @pytest.mark.parametrize("at", [(0, 0), (7, 7), (19, 11), (20, 12)])
 def test_one_pixel_above_black_has_its_whole_cell_drawn(at: tuple[int, int]) -> None:
     blend = Image.new("L", (21, 13))
     blend.putpixel(at, 1)
-    drawn = as_drawn_mask(blend)
+    drawn = as_latent_mask(blend)
     assert drawn.size == (21, 13)
     levels_drawn = np.asarray(open_rgb(drawn.png))[:, :, 0]
     left, top = at[0] // 8 * 8, at[1] // 8 * 8
@@ -171,4 +171,4 @@ def test_what_is_opaque_or_wholly_transparent_is_left_alone() -> None:
     for alpha in (0, 255):
         image = Image.new("RGBA", (20, 30), (1, 2, 3, alpha))
         assert spread_colours(image).tobytes() == image.tobytes()
-    assert as_source_to_enlarge(NOISE).png == as_picture(NOISE, align=False).png
+    assert as_upscale_source(NOISE).png == as_picture(NOISE, align=False).png

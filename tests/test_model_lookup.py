@@ -12,7 +12,7 @@ from launcher.models.library import Model, find_models
 from shared.engine.validate import check_graph
 from shared.errors import InvalidValue
 from shared.models.detect import ModelFile
-from shared.models.names import EXTENSIONS, match, nearest
+from shared.models.lookup import EXTENSIONS, match_names, nearest_names
 from shared.schema.body import ExtrasBody
 from shared.schema.units import Picture
 from shared.web.body import Fields
@@ -65,14 +65,14 @@ TWO_FOLDERS = ("a/ink.safetensors", "b/ink.safetensors")
     ],
 )
 def test_the_strictest_rule_decides(wanted: str, available: Sequence[str], found: list[str]) -> None:
-    assert match(wanted, available) == found
+    assert match_names(wanted, available) == found
 
 
 def test_the_same_name_elsewhere_is_told_before_what_only_resembles_it() -> None:
-    assert nearest("c/ink", ["inks.pt", *TWO_FOLDERS]) == list(TWO_FOLDERS)
-    assert nearest("ink.ckpt", ["ink.pt", "inky.pt"]) == ["ink.pt"]
-    assert nearest("imk", ["ink.pt", "sepia.pt"]) == ["ink.pt"]
-    assert nearest("quite another", ["x.pt", "y.pt"]) == ["x.pt", "y.pt"]
+    assert nearest_names("c/ink", ["inks.pt", *TWO_FOLDERS]) == list(TWO_FOLDERS)
+    assert nearest_names("ink.ckpt", ["ink.pt", "inky.pt"]) == ["ink.pt"]
+    assert nearest_names("imk", ["ink.pt", "sepia.pt"]) == ["ink.pt"]
+    assert nearest_names("quite another", ["x.pt", "y.pt"]) == ["x.pt", "y.pt"]
 
 
 def test_every_extension_of_the_engine_is_known() -> None:

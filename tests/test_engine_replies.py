@@ -7,7 +7,7 @@ from datetime import datetime
 
 import pytest
 
-from shared.engine.client import SavedImage, _outcome, _problems, explain
+from shared.engine.client import SavedImage, _outcome, _problems, explain_node_failure
 from shared.engine.websocket import (
     ImagesSaved,
     JobCached,
@@ -152,7 +152,7 @@ def test_an_error_in_a_node_names_the_node_and_no_paths() -> None:
 )
 def test_why_a_node_failed_is_told_without_paths(kind: str, text: str, code: str, message: str) -> None:
     failure = {"node_id": "Save", "node_type": "SaveImage", "exception_type": kind, "exception_message": text}
-    error = explain(failure)
+    error = explain_node_failure(failure)
     assert (error.code, error.message) == (code, f"SaveImage failed: {message}")
     assert error.details["node"] == "Save"
     assert "/home" not in json.dumps(error.as_dict())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.files import close_to_others
+from shared.files import restrict_permissions
 from shared.settings import PROJECT_DIR, Settings
 from tests.stack import TestStack
 
@@ -56,34 +56,34 @@ def test_what_an_older_version_left_open_is_closed_once(tmp_path: Path) -> None:
     data = tmp_path / "data"
     make(data, *SECRETS, *SHARED)
     assert (mode(data), mode(data / "jobs.sqlite")) == (0o755, 0o644)
-    assert close_to_others(data, ours=False) > len(SECRETS)
+    assert restrict_permissions(data, ours=False) > len(SECRETS)
     assert mode(data) == 0o700
     for name in SECRETS:
         assert (mode(data / name), mode((data / name).parent)) == (0o600, 0o700), name
     # The folder closes them; they may be others' files too.
     for name in SHARED:
         assert mode(data / name) == 0o644
-    assert close_to_others(data, ours=False) == 0
+    assert restrict_permissions(data, ours=False) == 0
 
 
 def test_one_open_file_in_a_closed_folder_is_closed(tmp_path: Path) -> None:
     make(tmp_path / "data", *SECRETS)
-    close_to_others(tmp_path / "data", ours=True)
+    restrict_permissions(tmp_path / "data", ours=True)
     (tmp_path / "data" / "api-keys.json").chmod(0o640)
-    assert close_to_others(tmp_path / "data", ours=True) == 1
+    assert restrict_permissions(tmp_path / "data", ours=True) == 1
     assert mode(tmp_path / "data" / "api-keys.json") == 0o600
 
 
 def test_a_folder_that_a_user_chose_among_other_things_stays_open_and_ours_in_it_is_closed(tmp_path: Path) -> None:
     make(tmp_path / "home", *SECRETS, "letters/a.txt", "notes.txt")
-    close_to_others(tmp_path / "home", ours=False)
+    restrict_permissions(tmp_path / "home", ours=False)
     assert mode(tmp_path / "home") == 0o755
     assert [mode(tmp_path / "home" / name) for name in ("letters", "letters/a.txt", "notes.txt")] == [
         0o755, 0o644, 0o644,
     ]  # fmt: skip
     assert all(mode(tmp_path / "home" / name) == 0o600 for name in SECRETS)
     # In the project folder it is ours, whatever else lies in it.
-    close_to_others(tmp_path / "home", ours=True)
+    restrict_permissions(tmp_path / "home", ours=True)
     assert mode(tmp_path / "home") == 0o700
 
 
@@ -94,7 +94,7 @@ def test_what_is_behind_links_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "data" / "paths.json").symlink_to(tmp_path / "elsewhere" / "paths.json")
     # A second name for a file of somebody else.
     os.link(tmp_path / "elsewhere" / "paths.json", tmp_path / "data" / "workflows")
-    close_to_others(tmp_path / "data", ours=True)
+    restrict_permissions(tmp_path / "data", ours=True)
     assert mode(tmp_path / "data" / "output" / "b.png") == 0o600
     assert mode(tmp_path / "elsewhere" / "pictures") == 0o755
     assert mode(tmp_path / "elsewhere" / "pictures" / "a.png") == 0o644
@@ -114,9 +114,9 @@ def test_what_was_broken_off_is_gone_on_with(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(os, "chmod", die_soon)
     with pytest.raises(KeyboardInterrupt):
-        close_to_others(tmp_path / "data", ours=True)
+        restrict_permissions(tmp_path / "data", ours=True)
     monkeypatch.setattr(os, "chmod", change)
-    close_to_others(tmp_path / "data", ours=True)
+    restrict_permissions(tmp_path / "data", ours=True)
     assert open_to_others(tmp_path / "data") == []
 
 
@@ -124,12 +124,12 @@ def test_rights_of_the_owner_and_of_programs_stay(tmp_path: Path) -> None:
     make(tmp_path / "data", "logs/a", "user/script")
     (tmp_path / "data" / "logs" / "a").chmod(0o444)
     (tmp_path / "data" / "user" / "script").chmod(0o755)
-    close_to_others(tmp_path / "data", ours=True)
+    restrict_permissions(tmp_path / "data", ours=True)
     assert (mode(tmp_path / "data/logs/a"), mode(tmp_path / "data/user/script")) == (0o400, 0o700)
 
 
 def test_there_may_be_no_data_folder_yet(tmp_path: Path) -> None:
-    assert close_to_others(tmp_path / "data", ours=True) == 0
+    assert restrict_permissions(tmp_path / "data", ours=True) == 0
 
 
 def test_the_data_folder_is_ours_unless_a_user_chose_it(tmp_path: Path) -> None:

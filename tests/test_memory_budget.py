@@ -7,7 +7,7 @@ from PIL import Image
 
 from shared.errors import BodyTooLarge, Busy, InvalidPicture
 from shared.images.budget import MemoryBudget
-from shared.images.decode import BYTES_TO_DECODE, decode, read_picture
+from shared.images.decode import BYTES_TO_DECODE, decode_picture, read_picture
 from shared.images.masks import read_mask
 from shared.web.body import Fields
 from shared.web.parsing.requests import Context, read_img2img
@@ -36,7 +36,7 @@ def test_what_can_never_fit_is_too_large_before_any_of_it_is_decoded() -> None:
     budget = MemoryBudget(COST - 1, SETTING)
     cut = PICTURE[: len(PICTURE) // 2]
     with pytest.raises(BodyTooLarge) as refused:
-        decode(cut, "mask", budget=budget)
+        decode_picture(cut, "mask", budget=budget)
     assert (refused.value.field, budget.taken) == ("mask", 0)
     assert SETTING in str(refused.value.hint)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from shared.engine.client import EngineClient
-from shared.engine.manager import EngineManager, described
+from shared.engine.manager import EngineManager, summarise_stats
 from shared.errors import DreamLayerError, NotPossible
 from shared.process.supervisor import Child, Supervisor
 from tests.control import Control, body
@@ -31,7 +31,7 @@ def test_what_an_engine_says_of_itself_is_told_without_its_command() -> None:
         "system": {"comfyui_version": "0.30.0", "python_version": "3.11.2 (main)", "argv": ["/secret"], "ram_total": 8},
         "devices": [{"name": "cpu", "type": "cpu", "vram_total": 8, "vram_free": 4}, "nonsense"],
     }
-    told = described(stats)
+    told = summarise_stats(stats)
     assert told["version"] == "0.30.0"
     assert told["python"] == "3.11.2"
     assert told["devices"] == [{"name": "cpu", "type": "cpu", "memory": {"total": 8, "free": 4}}]

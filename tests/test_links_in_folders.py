@@ -14,7 +14,7 @@ from PIL import Image
 
 from launcher.models.library import list_models
 from shared.errors import StorageFailed
-from shared.files import lies_within
+from shared.files import is_within
 from shared.jobs.files import UploadFiles
 from shared.jobs.picture_names import with_prefix
 from shared.paths import ChosenPaths
@@ -188,6 +188,6 @@ def test_a_link_inside_of_a_folder_is_no_way_out_of_it(tmp_path: Path) -> None:
     (tmp_path / "folder" / "real").mkdir(parents=True)
     (tmp_path / "folder" / "link").symlink_to("real", target_is_directory=True)
     (tmp_path / "folder" / "out").symlink_to(tmp_path, target_is_directory=True)
-    assert lies_within(tmp_path / "folder" / "link" / "a", tmp_path / "folder")
-    assert not lies_within(tmp_path / "folder" / "out" / "a", tmp_path / "folder")
-    assert not lies_within(tmp_path / "folder-beside", tmp_path / "folder")
+    assert is_within(tmp_path / "folder" / "link" / "a", tmp_path / "folder")
+    assert not is_within(tmp_path / "folder" / "out" / "a", tmp_path / "folder")
+    assert not is_within(tmp_path / "folder-beside", tmp_path / "folder")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from shared.errors import Busy, InvalidValue, NotAcceptable
 from shared.images.budget import MemoryBudget
-from shared.images.encode import BYTES_TO_ENCODE, LARGEST_SIDE, MOST_PIXELS, OutputFormat, encode_picture, limits
+from shared.images.encode import BYTES_TO_ENCODE, MAX_PIXELS, MAX_SIDES, OutputFormat, encode_picture, format_limits
 from shared.jobs.job import JobRow, NewJob, State
 from shared.schema.units import Picture
 from shared.settings import Settings
@@ -79,14 +79,14 @@ def test_a_file_that_is_no_whole_png_is_refused(tmp_path: Path) -> None:
 
 
 def test_limits_follow_the_budget() -> None:
-    assert limits("png") is None
-    small = limits("webp", MemoryBudget(28_000_000, SETTING))
+    assert format_limits("png") is None
+    small = format_limits("webp", MemoryBudget(28_000_000, SETTING))
     assert small is not None
-    assert (small.pixels, small.more, small.side) == (1_000_000, SETTING, LARGEST_SIDE["webp"])
+    assert (small.pixels, small.more, small.side) == (1_000_000, SETTING, MAX_SIDES["webp"])
     assert "at most 1 megapixels" in str(small.objection((2000, 1000)))
-    large = limits("webp", MemoryBudget(10**10, SETTING))
+    large = format_limits("webp", MemoryBudget(10**10, SETTING))
     assert large is not None
-    assert (large.pixels, large.more) == (MOST_PIXELS, None)
+    assert (large.pixels, large.more) == (MAX_PIXELS, None)
 
 
 def test_what_extras_could_not_write_is_refused_before_it_is_drawn() -> None:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from shared.errors import InvalidPicture
-from shared.images.decode import decode, decode_base64, read_picture
+from shared.images.decode import decode_base64, decode_picture, read_picture
 from shared.images.encode import encode_picture
 from shared.images.masks import read_mask
 from shared.schema.units import Picture
@@ -118,7 +118,9 @@ def test_the_profile_of_every_mode_is_applied(
     image: Image.Image, output: str, profile: bytes, expected: tuple[int, int, int, int]
 ) -> None:
     options = {"quality": 100} if output in ("JPEG", "WEBP") else {}
-    picture = decode(encoded(image, output, icc_profile=profile, **options), "input_image").image.convert("RGBA")
+    picture = decode_picture(encoded(image, output, icc_profile=profile, **options), "input_image").image.convert(
+        "RGBA"
+    )
     # A gamma of 2.2 is not quite the curve of sRGB, least of all in dark colours.
     assert np.abs(np.subtract(picture.getpixel((3, 3)), expected)).max() <= 10
 
@@ -171,7 +173,7 @@ def bare_png(bits: int, kind: int, row: bytes, key: bytes) -> bytes:
     ids=["1-bit", "2-bit", "4-bit", "8-bit", "16-bit", "rgb"],
 )
 def test_a_transparent_colour_is_transparent_at_every_depth(data: bytes) -> None:
-    alpha = decode(data, "x").image.getchannel("A")
+    alpha = decode_picture(data, "x").image.getchannel("A")
     assert [alpha.getpixel((x, 2)) for x in range(4)] == [255, 0, 255, 0]
 
 

@@ -22,7 +22,7 @@ EXTENSIONS = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".
 T = TypeVar("T")
 
 
-def meant(wanted: str, files: Iterable[T], spellings: Callable[[T], Sequence[str]]) -> list[T]:
+def find_matches(wanted: str, files: Iterable[T], spellings: Callable[[T], Sequence[str]]) -> list[T]:
     """The files that `wanted` may mean: one if it is clear, several if it is ambiguous, none if there is none.
 
     `spellings` gives the whole paths of a file by which it may be named, the shortest first.
@@ -42,15 +42,15 @@ def meant(wanted: str, files: Iterable[T], spellings: Callable[[T], Sequence[str
     return [file for file, names in known if _folded(asked) in _names_alone(names[0])]
 
 
-def match(wanted: str, available: Sequence[str]) -> list[str]:
+def match_names(wanted: str, available: Sequence[str]) -> list[str]:
     """The same for files of one kind, which are their paths."""
-    return meant(wanted, available, lambda name: (name,))
+    return find_matches(wanted, available, lambda name: (name,))
 
 
-def nearest(wanted: str, available: Sequence[str]) -> list[str]:
+def nearest_names(wanted: str, available: Sequence[str]) -> list[str]:
     """Up to ten paths of files with the same name in other folders or with other extensions; else up to three that
     resemble `wanted`; else the first ten there are."""
-    alike = same_name(wanted, available)
+    alike = names_with_stem_of(wanted, available)
     if alike:
         return alike[:10]
     by_stem = {_stem(name): name for name in reversed(available)}
@@ -58,7 +58,7 @@ def nearest(wanted: str, available: Sequence[str]) -> list[str]:
     return [by_stem[each] for each in close] or list(available[:10])
 
 
-def same_name(wanted: str, available: Sequence[str]) -> list[str]:
+def names_with_stem_of(wanted: str, available: Sequence[str]) -> list[str]:
     """The paths of files with the same name in any folder, with any extension and case."""
     stem = _stem(wanted)
     return [name for name in available if _stem(name) == stem]
