@@ -22,10 +22,7 @@ from typing import Any
 from pydantic import AliasChoices, BaseModel
 from pydantic.fields import FieldInfo
 
-import img2img_server
-import txt2img_server
 from launcher.arguments import build_parser
-from launcher.stack import build_control
 from shared.engine.manager import EngineManager
 from shared.errors import DreamLayerError, SetupError
 from shared.models.detect import MODEL_KINDS
@@ -33,8 +30,9 @@ from shared.models.downloadable import DOWNLOADABLE_MODELS
 from shared.schema.events import EVENTS
 from shared.schema.units import MAX_SEED
 from shared.settings import PREFIX, Settings
+from shared.web.app import control_app, img2img_app, txt2img_app
 from shared.web.backend import Backend
-from shared.web.routes.model_upload import ModelUploads
+from shared.web.routes.models import ModelUploads
 
 Document = Mapping[str, Any]
 TYPES = {"boolean": "true or false", "integer": "whole number", "number": "number", "object": "object"}
@@ -199,7 +197,7 @@ def model_folders() -> str:
 @cache
 def _documents() -> Mapping[int, Document]:
     """The OpenAPI documents of the services, by their default ports."""
-    builders = {"txt2img_port": txt2img_server.build, "img2img_port": img2img_server.build, "control_port": _control}
+    builders = {"txt2img_port": txt2img_app, "img2img_port": img2img_app, "control_port": _control}
     documents = {}
     for setting, build in builders.items():
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -214,7 +212,7 @@ def _documents() -> Mapping[int, Document]:
 
 def _control(backend: Backend) -> Any:
     manager = EngineManager(backend.engine, None, list, backend.jobs.store.count_unfinished)
-    return build_control(backend, manager, ModelUploads(backend.settings, backend.catalog))
+    return control_app(backend, manager, ModelUploads(backend.settings, backend.catalog))
 
 
 def _operations() -> list[Document]:

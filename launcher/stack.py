@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 import requests
-from flask import Flask
 
 from launcher.environment import PROJECT_DIR, SETUP_LOG
 from launcher.greeting import Addresses, greeting, running_text
@@ -40,31 +39,14 @@ from shared.errors import EngineError, SetupError, StorageFailed
 from shared.files import restrict_permissions, restrict_umask, walk_files
 from shared.images.decode import silence_decoders
 from shared.jobs.store import Store
-from shared.keys import KeyRing
 from shared.models.defaults import is_text_to_image
 from shared.models.detect import classify
 from shared.models.safetensors import read_header
 from shared.process.supervisor import MAX_LOG_BYTES, Child, Supervisor
 from shared.settings import PREFIX, Settings, load_settings
-from shared.web.app import create_app
+from shared.web.app import control_app
 from shared.web.backend import Backend
-from shared.web.routes.engine import engine_routes
-from shared.web.routes.extras import extras_routes
-from shared.web.routes.fetch_prompt import suggestion_routes
-from shared.web.routes.generate import image_routes
-from shared.web.routes.img2txt import img2txt_routes
-from shared.web.routes.jobs import job_routes
-from shared.web.routes.keys import key_routes
-from shared.web.routes.model_upload import ModelUploads, model_upload_routes
-from shared.web.routes.models import controlnet_routes, model_routes
-from shared.web.routes.options import option_routes
-from shared.web.routes.paths import path_routes
-from shared.web.routes.pictures import sending_routes
-from shared.web.routes.png_info import pnginfo_routes
-from shared.web.routes.ready import ready_routes
-from shared.web.routes.report import report_routes
-from shared.web.routes.runs import run_routes
-from shared.web.routes.uploads import upload_routes
+from shared.web.routes.models import ModelUploads
 from shared.web.server.capacity import raise_descriptors
 from shared.web.server.probe import probe
 from shared.web.server.run import check_port, make_server, open_ports, reachable
@@ -252,35 +234,10 @@ class Stack:
         settings = backend.settings
         uploads = ModelUploads(settings, backend.catalog)
         uploads.sweep()
-        app = build_control(backend, manager, uploads)
+        app = control_app(backend, manager, uploads)
         ports = [settings.control_port, *_page_ports(settings)]
         self._control = ServedHere("control", lambda: make_server(app, settings, *ports, large=uploads.large_body))
         self._control.start()
-
-
-def build_control(backend: Backend, manager: EngineManager, uploads: ModelUploads) -> Flask:
-    """The control service's application."""
-    routes = [
-        engine_routes(manager),
-        model_routes(backend.catalog, backend.settings.checkpoint),
-        controlnet_routes(backend.catalog),
-        suggestion_routes(backend),
-        model_upload_routes(uploads),
-        upload_routes(backend),
-        sending_routes(backend),
-        path_routes(backend.paths, manager),
-        key_routes(KeyRing(backend.settings.data_dir)),
-        image_routes(backend),
-        job_routes(backend),
-        ready_routes(backend),
-        option_routes(backend),
-        pnginfo_routes(backend),
-        extras_routes(backend),
-        run_routes(backend),
-        report_routes(backend),
-        img2txt_routes(),
-    ]
-    return create_app("control", backend.settings, routes)
 
 
 def engine_text(address: str, seconds: float, *, proven: bool) -> str:

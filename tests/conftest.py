@@ -18,7 +18,7 @@ from shared.engine.install import engine_dir
 from shared.models.detect import ModelFile
 from shared.settings import PREFIX, PROJECT_DIR, Settings
 from shared.web.backend import Backend
-from shared.web.routes.model_upload import ModelUploads
+from shared.web.routes.models import ModelUploads
 from tests.control import Control, Managed
 from tests.fake_engine import FakeEngine
 from tests.harness import Harness, OpenHarness

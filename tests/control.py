@@ -6,11 +6,11 @@ from typing import Any
 
 from flask.testing import FlaskClient
 
-from launcher.stack import build_control
 from shared.engine.manager import EngineManager
 from shared.models.detect import ModelFile
+from shared.web.app import control_app
 from shared.web.backend import Backend
-from shared.web.routes.model_upload import ModelUploads
+from shared.web.routes.models import ModelUploads
 
 PICTURE = "20261122-143210-3f2a9c1e0b7d_00001_.png"
 
@@ -28,7 +28,7 @@ class Control:
 
     @property
     def client(self) -> FlaskClient:
-        return build_control(self.backend, self.manager, self.uploads).test_client()
+        return control_app(self.backend, self.manager, self.uploads).test_client()
 
     @property
     def models(self) -> Path:

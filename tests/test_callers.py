@@ -11,9 +11,9 @@ from flask.testing import FlaskClient
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
-import txt2img_server
 from shared.jobs.job import JobSpec, NewJob, State
 from shared.settings import Settings
+from shared.web.app import txt2img_app
 from shared.web.backend import Backend
 from shared.web.callers import Caller, caller_of, is_local
 from shared.web.proxies import ForwardedRequests
@@ -37,7 +37,7 @@ class Service:
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.backend = Backend(Settings(engine_url="http://127.0.0.1:9", data_dir=folder, **settings))
-        self.client: FlaskClient = txt2img_server.build(self.backend).test_client()
+        self.client: FlaskClient = txt2img_app(self.backend).test_client()
 
     def job_of(self, headers: dict[str, str], service: str = "txt2img", peer: str = PROXY) -> str:
         """The id of a job that such a request made."""

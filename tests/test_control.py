@@ -11,8 +11,8 @@ import pytest
 
 from shared.errors import StorageFailed
 from shared.keys import KeyRing
-from shared.web.routes.fetch_prompt import KINDS, suggest
 from shared.web.routes.pictures import file_manager
+from shared.web.routes.prompts import KINDS, suggest
 from tests.control import PICTURE, Control, body, picture
 from tests.payloads import ORIGIN
 

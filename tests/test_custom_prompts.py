@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-import txt2img_server
 from shared.settings import Settings
+from shared.web.app import txt2img_app
 from shared.web.backend import Backend
 from tests.fake_engine import CHECKPOINTS, HELD, FakeEngine
 from tests.imported_graphs import plain
@@ -23,7 +23,7 @@ def client(tmp_path: Path, engine: FakeEngine) -> Iterator[FlaskClient]:
     engine.seconds = 0
     backend = Backend(Settings(engine_url=engine.address, data_dir=tmp_path, allow_nodes=("*",)))
     backend.start()
-    yield txt2img_server.build(backend).test_client()
+    yield txt2img_app(backend).test_client()
     backend.stop()
 
 
@@ -121,7 +121,7 @@ def test_a_graph_that_is_drawn_again_is_checked_again(client: FlaskClient, engin
     assert client.post(f"/api/jobs/{job}/retry").status_code == 202
     strict = Backend(Settings(engine_url=engine.address, data_dir=tmp_path))
     try:
-        again = txt2img_server.build(strict).test_client().post(f"/api/jobs/{job}/retry")
+        again = txt2img_app(strict).test_client().post(f"/api/jobs/{job}/retry")
         assert again.status_code == 422
         assert again.json["error"]["field"] == "custom_workflow"
         assert "is not allowed" in again.json["message"]

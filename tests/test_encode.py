@@ -19,7 +19,7 @@ from shared.schema.units import Picture
 from shared.settings import Settings
 from shared.web.app import create_app
 from shared.web.backend import Backend
-from shared.web.routes.generate import image_routes
+from shared.web.routes.pictures import picture_routes
 from shared.web.routes.upscale import upscale_routes
 from tests.stack import encoded
 from tests.test_extras import StockCatalog, read
@@ -115,8 +115,8 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Flas
 
     monkeypatch.setattr(backend.jobs, "submit", accept)
     monkeypatch.setattr(backend, "catalog", StockCatalog())
-    routes = [upscale_routes(backend), image_routes(backend)]
-    yield create_app("txt2img", backend.settings, routes).test_client(), backend, about
+    routes = [upscale_routes, picture_routes]
+    yield create_app("txt2img", backend.settings, routes, backend).test_client(), backend, about
     backend.stop()
 
 

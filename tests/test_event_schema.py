@@ -9,10 +9,10 @@ import pytest
 from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
 
-import txt2img_server
 from shared.jobs.job import JobRow, State
 from shared.schema.events import EVENTS
 from shared.settings import Settings
+from shared.web.app import txt2img_app
 from shared.web.backend import Backend
 from shared.web.stream import LAST_EVENTS
 from tests.fake_engine import FakeEngine
@@ -27,7 +27,7 @@ class Service:
 
     def __init__(self, folder: Path, engine: FakeEngine) -> None:
         self.backend = Backend(Settings(engine_url=engine.address, data_dir=folder))
-        self.client: FlaskClient = txt2img_server.build(self.backend).test_client()
+        self.client: FlaskClient = txt2img_app(self.backend).test_client()
         self.backend.start()
         wait_for(lambda: self.backend.jobs.runner._listener.connected, "the engine is not heard")
 

@@ -202,7 +202,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlaskCli
 
     monkeypatch.setattr(backend.jobs, "submit", accept)
     monkeypatch.setattr(backend, "catalog", StockCatalog())
-    yield create_app("control", backend.settings, [extras_routes(backend), job_routes(backend)]).test_client()
+    yield create_app("control", backend.settings, [extras_routes, job_routes], backend).test_client()
     backend.stop()
 
 

@@ -27,10 +27,10 @@ from shared.jobs.store import Store
 from shared.settings import Settings
 from shared.web.app import create_app
 from shared.web.backend import Backend
-from shared.web.routes.jobs import interrupt_routes, job_routes
+from shared.web.routes.jobs import job_routes, txt2img_interrupt_routes
+from shared.web.routes.pictures import picture_routes
 from shared.web.routes.report import report_routes
 from shared.web.routes.runs import run_routes
-from shared.web.routes.uploads import upload_routes
 from tests.fake_engine import FakeEngine
 from tests.golden_graphs import draw
 from tests.harness import Harness, new_job, wait_for
@@ -141,9 +141,9 @@ def backend(small_disk: Path) -> Iterator[Backend]:
 
 @pytest.fixture
 def client(backend: Backend) -> FlaskClient:
-    routes = [job_routes(backend), run_routes(backend), report_routes(backend), upload_routes(backend)]
-    routes += [interrupt_routes(backend, "txt2img")]
-    return create_app("txt2img", backend.settings, routes).test_client()
+    routes = [job_routes, run_routes, report_routes, picture_routes]
+    routes += [txt2img_interrupt_routes]
+    return create_app("txt2img", backend.settings, routes, backend).test_client()
 
 
 def drawn(backend: Backend, size: int) -> JobRow:

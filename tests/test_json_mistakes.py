@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
-import txt2img_server
 from shared.settings import Settings
+from shared.web.app import txt2img_app
 from shared.web.backend import Backend
 from shared.web.body import parse_json
 
@@ -19,7 +19,7 @@ GOOD = '{"prompt": "a café", "steps": 2}'
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[FlaskClient]:
     backend = Backend(Settings(engine_url="http://127.0.0.1:9", data_dir=tmp_path))
-    yield txt2img_server.build(backend).test_client()
+    yield txt2img_app(backend).test_client()
     backend.stop()
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-import txt2img_server
 from shared.settings import Settings
+from shared.web.app import txt2img_app
 from shared.web.backend import Backend
 from shared.web.key_tries import AT_ONCE, AT_ONCE_BY_PROXY, EVERY, KeyTries, sources_of
 
@@ -24,7 +24,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
     def make(**settings: Any) -> FlaskClient:
         made.append(Backend(Settings(engine_url="http://127.0.0.1:9", data_dir=tmp_path, api_key=KEY, **settings)))
-        return txt2img_server.build(made[-1]).test_client()
+        return txt2img_app(made[-1]).test_client()
 
     yield make
     for each in made:

@@ -21,8 +21,7 @@ from shared.paths import ChosenPaths
 from shared.settings import Settings
 from shared.web.app import create_app
 from shared.web.backend import Backend
-from shared.web.routes.generate import image_routes
-from shared.web.routes.pictures import sending_routes
+from shared.web.routes.pictures import picture_page_routes, picture_routes
 from shared.web.routes.report import Bundles, report_routes
 from shared.web.routes.runs import run_routes
 from tests.control import Control
@@ -50,10 +49,10 @@ def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend
 
 
 @pytest.fixture
-def client(backend: Backend) -> FlaskClient:
-    shown: Any = lambda path: pytest.fail(f"{path} was shown")  # noqa: E731
-    routes = [image_routes(backend), run_routes(backend), report_routes(backend), sending_routes(backend, shown)]
-    return create_app("control", backend.settings, routes).test_client()
+def client(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> FlaskClient:
+    monkeypatch.setattr("shared.web.routes.pictures.show", lambda path: pytest.fail(f"{path} was shown"))
+    routes = [picture_routes, run_routes, report_routes, picture_page_routes]
+    return create_app("control", backend.settings, routes, backend).test_client()
 
 
 @pytest.fixture(params=["file", "folder", "folder of another day", "circle"])

@@ -40,8 +40,8 @@ def backend(tmp_path: Path) -> Iterator[Backend]:
 
 @pytest.fixture
 def client(backend: Backend) -> FlaskClient:
-    routes = [job_routes(backend), run_routes(backend), report_routes(backend)]
-    return create_app("control", backend.settings, routes).test_client()
+    routes = [job_routes, run_routes, report_routes]
+    return create_app("control", backend.settings, routes, backend).test_client()
 
 
 def large_graph(characters: int) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import requests
 
-from launcher.stack import build_control
 from shared.errors import AlreadyThere, InvalidValue
 from shared.models.storage import RESERVED_BYTES, move_into_place, parse_file_name
 from shared.settings import Settings
+from shared.web.app import control_app
 from shared.web.server.run import serve_waitress
 from tests.conftest import free_ports
 from tests.control import Control, body
@@ -145,7 +145,7 @@ def test_the_server_takes_large_bodies_on_that_route_alone(
     # The usual place for such files may be small: it is not used.
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "not there"))
     (port,) = free_ports(1)
-    app = build_control(control.backend, control.manager, control.uploads)
+    app = control_app(control.backend, control.manager, control.uploads)
     settings = control.backend.settings
     threading.Thread(
         target=serve_waitress, args=(app, settings, port), kwargs={"large": control.uploads.large_body}, daemon=True
@@ -180,7 +180,7 @@ def test_the_server_takes_large_bodies_on_that_route_alone(
 def test_a_body_that_is_refused_is_never_read_as_requests(control: Control, route: str) -> None:
     """A strange page may send any body to any address, so nothing in it must be carried out."""
     (port,) = free_ports(1)
-    app = build_control(control.backend, control.manager, control.uploads)
+    app = control_app(control.backend, control.manager, control.uploads)
     threading.Thread(
         target=serve_waitress,
         args=(app, control.backend.settings, port),

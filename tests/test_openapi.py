@@ -1,34 +1,38 @@
 """The OpenAPI document of each service: valid, complete, and made from what validates; the page beside it."""
 
+import importlib
 import json
 import re
 from collections.abc import Callable, Iterator
+from inspect import isfunction
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 import pytest
 from flask import Flask
 from openapi_spec_validator import validate
 
-import img2img_server
-import txt2img_server
-from launcher.stack import build_control
 from shared.engine.manager import EngineManager
 from shared.schema.body import Img2ImgBody, Txt2ImgBody
 from shared.settings import PROJECT_DIR, Settings
+from shared.web import routes
+from shared.web.app import control_app, img2img_app, txt2img_app
 from shared.web.backend import Backend
-from shared.web.openapi import routes as routes_module
-from shared.web.openapi.document import OPERATIONS, openapi_document, routes_of
-from shared.web.openapi.operation import FORM, HEADERS, JSON
-from shared.web.openapi.routes import PAGE
-from shared.web.routes.model_upload import ModelUploads
+from shared.web.openapi.document import openapi_document
+from shared.web.openapi.operation import FORM, HEADERS, JSON, Route, list_routes
+from shared.web.route_table import routes_by_service
+from shared.web.routes import docs
+from shared.web.routes.docs import PAGE
+from shared.web.routes.models import ModelUploads
 
 PAGE_FILES = sorted(path for path in PAGE.iterdir() if path.is_file())
 
+ROUTES = {(route.method, route.path): route for routes in routes_by_service().values() for route in routes}
 SERVICES: dict[str, Callable[[Backend], Flask]] = {
-    "txt2img": txt2img_server.build,
-    "img2img": img2img_server.build,
-    "control": lambda backend: build_control(
+    "txt2img": txt2img_app,
+    "img2img": img2img_app,
+    "control": lambda backend: control_app(
         backend,
         EngineManager(backend.engine, None, list, backend.jobs.store.count_unfinished),
         ModelUploads(backend.settings, backend.catalog),
@@ -69,16 +73,28 @@ def test_it_is_openapi(backend: MakeBackend, service: str, key: str | None) -> N
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_every_route_is_described(backend: MakeBackend, service: str) -> None:
-    described = [(operation.method, operation.path) for operation in OPERATIONS]
-    assert len(described) == len(set(described))
-    assert routes_of(SERVICES[service](backend()).url_map) - set(described) == set()
+def test_every_view_has_an_operation(backend: MakeBackend, service: str) -> None:
+    routes = list_routes(SERVICES[service](backend()))
+    assert [(route.method, route.path) for route in routes if route.operation is None] == []
+    assert len(routes) == len({(route.method, route.path) for route in routes}) > 20
+    # What the hints know of a service is what it has.
+    assert {route[:2] for route in routes} == {route[:2] for route in routes_by_service()[service]}
 
 
-def test_no_description_is_left_over(backend: MakeBackend) -> None:
+def test_every_operation_belongs_to_a_view_of_a_service(backend: MakeBackend) -> None:
     made = backend()
-    routes = set().union(*(routes_of(build(made).url_map) for build in SERVICES.values()))
-    assert {(operation.method, operation.path) for operation in OPERATIONS} - routes == set()
+    served = {id(view) for build in SERVICES.values() for view in build(made).view_functions.values()}
+    modules = [importlib.import_module(f"{routes.__name__}.{found.name}") for found in iter_modules(routes.__path__)]
+    functions = [value for module in modules for value in vars(module).values() if isfunction(value)]
+    described = [view for view in functions if hasattr(view, "operation")]
+    assert len(described) > 40
+    assert [view.__name__ for view in described if id(view) not in served] == []
+
+
+def test_a_view_without_an_operation_is_found() -> None:
+    app = Flask("test", static_folder=None)
+    app.add_url_rule("/bare", view_func=str)
+    assert list_routes(app) == [Route("GET", "/bare", None)]
 
 
 def test_every_route_that_the_docs_name_is_there() -> None:
@@ -90,12 +106,12 @@ def test_every_route_that_the_docs_name_is_there() -> None:
     )
     named = set(re.findall(r"\b(GET|POST|DELETE) (/[\w/<>.-]+)", text))
     assert len(named) > 30
-    there = {(operation.method, re.sub(r"<\w+>", "<>", operation.path)) for operation in OPERATIONS}
+    there = {(method, re.sub(r"<\w+>", "<>", path)) for method, path in ROUTES}
     assert {(method, re.sub(r"<\w+>", "<>", path)) for method, path in named} - there == set()
 
 
 def test_it_is_made_from_the_models_that_validate(backend: MakeBackend) -> None:
-    told = document(txt2img_server.build(backend()))
+    told = document(txt2img_app(backend()))
     schemas = told["components"]["schemas"]
     for model in (Txt2ImgBody, Img2ImgBody):
         assert schemas[model.__name__]["properties"].keys() == model.model_fields.keys()
@@ -107,7 +123,7 @@ def test_it_is_made_from_the_models_that_validate(backend: MakeBackend) -> None:
 
 
 def test_drawing_tells_every_answer(backend: MakeBackend) -> None:
-    told = document(txt2img_server.build(backend()))["paths"]["/api/txt2img"]["post"]["responses"]
+    told = document(txt2img_app(backend()))["paths"]["/api/txt2img"]["post"]["responses"]
     assert {"200", "202", "406", "409", "413", "415", "422", "429", "503", "504", "507"} <= told.keys()
     assert told["200"]["content"].keys() == {JSON, "image/png", "image/webp", "image/jpeg", "text/event-stream"}
     assert {"X-Job-Id", "X-Seed", "X-Warnings"} <= told["200"]["headers"].keys()
@@ -116,10 +132,13 @@ def test_drawing_tells_every_answer(backend: MakeBackend) -> None:
     assert "`queue_full`" in told["429"]["description"]
 
 
-@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda each: f"{each.method} {each.path}")
-def test_every_description_is_whole(operation: Any) -> None:
+@pytest.mark.parametrize("route", ROUTES.values(), ids=lambda route: f"{route.method} {route.path}")
+def test_every_operation_is_complete(route: Route) -> None:
+    operation = route.operation
+    assert operation is not None
+    assert operation.summary
     in_path = {parameter.name for parameter in operation.parameters if parameter.place == "path"}
-    assert {f"<{name}>" for name in in_path} == {part for part in operation.path.split("/") if part.startswith("<")}
+    assert {f"<{name}>" for name in in_path} == {part for part in route.path.split("/") if part.startswith("<")}
     assert operation.examples
     names = {parameter.name for parameter in operation.parameters}
     for example in operation.examples:
@@ -136,18 +155,18 @@ def test_every_description_is_whole(operation: Any) -> None:
 
 
 def test_addresses_follow_the_setting(backend: MakeBackend) -> None:
-    app = txt2img_server.build(backend(public_url="https://studio.example/dream/"))
+    app = txt2img_app(backend(public_url="https://studio.example/dream/"))
     assert document(app)["servers"] == [{"url": "https://studio.example/dream"}]
 
 
 def test_what_is_not_described_is_left_out(backend: MakeBackend) -> None:
-    app = txt2img_server.build(backend())
+    app = txt2img_app(backend())
     app.add_url_rule("/more", view_func=str)
-    assert "/more" not in openapi_document("txt2img", app.url_map, "http://x", keyed=False)["paths"]
+    assert "/more" not in openapi_document("txt2img", list_routes(app), "http://x", keyed=False)["paths"]
 
 
 def test_with_a_key_the_page_asks_for_it_and_the_document_needs_it(backend: MakeBackend) -> None:
-    client = txt2img_server.build(backend(api_key="correct horse battery")).test_client()
+    client = txt2img_app(backend(api_key="correct horse battery")).test_client()
     assert client.get("/openapi.json").status_code == 401
     page = client.get("/docs")
     assert page.status_code == 200
@@ -184,15 +203,17 @@ def test_the_files_of_the_page_need_no_key(backend: MakeBackend, service: str, k
         assert again.status_code == 304
 
 
-@pytest.mark.parametrize("name", ["more.js", "routes.py", "..%2froutes.py", "..%5croutes.py", "%00.js", ".js", "page"])
+@pytest.mark.parametrize(
+    "name", ["more.js", "operation.py", "..%2foperation.py", "..%5coperation.py", "%00.js", ".js", "page"]
+)
 def test_nothing_else_is_a_file_of_the_page(backend: MakeBackend, name: str) -> None:
-    client = txt2img_server.build(backend(api_key="correct horse battery")).test_client()
+    client = txt2img_app(backend(api_key="correct horse battery")).test_client()
     assert client.get(f"/docs/{name}").status_code == 404
 
 
 @pytest.mark.parametrize("path", ["/docs/../api/jobs", "/docs//api/jobs", "/docsx", "/docs/%2e%2e/api/jobs"])
 def test_no_path_beside_the_page_is_open(backend: MakeBackend, path: str) -> None:
-    client = txt2img_server.build(backend(api_key="correct horse battery")).test_client()
+    client = txt2img_app(backend(api_key="correct horse battery")).test_client()
     answer = client.get(path)
     assert answer.status_code in (401, 404)
     assert b'jobs":' not in answer.get_data()
@@ -224,7 +245,7 @@ def test_every_picture_is_marked_as_one(backend: MakeBackend, service: str) -> N
 
 
 def test_the_document_is_json_throughout(backend: MakeBackend) -> None:
-    told = document(txt2img_server.build(backend()))
+    told = document(txt2img_app(backend()))
     assert json.loads(json.dumps(told)) == told
 
 
@@ -235,7 +256,7 @@ def test_the_document_is_made_once(backend: MakeBackend, monkeypatch: pytest.Mon
         made.append(told)
         return openapi_document(*told, **more)
 
-    monkeypatch.setattr(routes_module, "openapi_document", make)
+    monkeypatch.setattr(docs, "openapi_document", make)
     app = SERVICES["txt2img"](backend())
     here, there = document(app), document(app, Host="127.0.0.1:5001")
     assert (here.pop("servers"), there.pop("servers")) == (

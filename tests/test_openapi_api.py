@@ -8,18 +8,19 @@ import pytest
 import requests
 
 from shared.schema.replies import ErrorReply
-from shared.web.openapi.document import OPERATIONS
-from shared.web.openapi.operation import JSON, Example, Operation
+from shared.web.openapi.operation import JSON, Example, Operation, Route
 from tests.safetensors_factory import write_safetensors
 from tests.stack import TIMEOUT, TestStack, read_stream
+from tests.test_openapi import ROUTES
 
 SMALL = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1}
 # Of each operation the first example is sent as it stands; what others draw is made small, for time is short.
 SHRUNK = {"width": 64, "height": 64, "steps": 2}
 CASES = [
-    pytest.param(operation, example, id=f"{operation.method} {operation.path}: {example.summary}")
-    for operation in OPERATIONS
-    for example in operation.examples
+    pytest.param(route, example, id=f"{route.method} {route.path}: {example.summary}")
+    for route in ROUTES.values()
+    if route.operation is not None
+    for example in route.operation.examples
 ]
 PICTURE = "20261122-143210-3f2a9c1e0b7d_00001_.png"
 
@@ -38,14 +39,14 @@ def workflow_file(stack: TestStack, graph: dict[str, Any]) -> Path:
     return path
 
 
-def service_of(stack: TestStack, operation: Operation) -> str:
+def service_of(stack: TestStack, route: Route) -> str:
     """The txt2img service, unless only the control service has the route."""
     told = requests.get(f"{stack.txt2img}/openapi.json", timeout=TIMEOUT).json()["paths"]
-    return stack.txt2img if operation.path.replace("<", "{").replace(">", "}") in told else stack.control
+    return stack.txt2img if route.path.replace("<", "{").replace(">", "}") in told else stack.control
 
 
-def address(operation: Operation, example: Example, found: dict[str, str]) -> str:
-    path = operation.path
+def address(route: Route, example: Example, found: dict[str, str]) -> str:
+    path = route.path
     for name in example.path:
         path = path.replace(f"<{name}>", found[name])
     return path
@@ -86,23 +87,25 @@ def check(operation: Operation, response: requests.Response) -> None:
         assert response.content
 
 
-@pytest.mark.parametrize(("operation", "example"), CASES)
+@pytest.mark.parametrize(("route", "example"), CASES)
 def test_the_example_works(
-    stack: TestStack, job: dict[str, Any], operation: Operation, example: Example, tmp_path: Path
+    stack: TestStack, job: dict[str, Any], route: Route, example: Example, tmp_path: Path
 ) -> None:
+    operation = route.operation
+    assert operation is not None
     found = {**example.path, "job_id": job["job_id"], "run_id": job["run_id"]}
-    if operation.path.endswith("/download"):
+    if route.path.endswith("/download"):
         assert requests.post(f"{stack.control}/api/report-bundle", timeout=TIMEOUT).ok
     picture = job["comfy_response"]["generated_images"][0]["filename"]
-    if "/images/" in operation.path:
+    if "/images/" in route.path:
         found["name"] = picture
-    file = workflow_file(stack, job["workflow"]) if operation.path.startswith("/api/workflows") else None
+    file = workflow_file(stack, job["workflow"]) if route.path.startswith("/api/workflows") else None
     if file is not None:
         found["name"] = file.stem
     try:
         response = requests.request(
-            operation.method,
-            service_of(stack, operation) + address(operation, example, found),
+            route.method,
+            service_of(stack, route) + address(route, example, found),
             params=example.query,
             headers=example.headers,
             stream=True,
@@ -114,17 +117,17 @@ def test_the_example_works(
         if "Location" in response.headers:
             stack.wait_for_job(response.json()["job_id"])
     finally:
-        clean_up(stack, operation, file)
+        clean_up(stack, route, file)
 
 
-def clean_up(stack: TestStack, operation: Operation, file: Path | None) -> None:
+def clean_up(stack: TestStack, route: Route, file: Path | None) -> None:
     """Nothing of an example stays for other tests to stumble over."""
     if file is not None:
         file.unlink()
     (stack.data_dir / "models" / "loras" / "example.safetensors").unlink(missing_ok=True)
-    if operation.path == "/api/settings/paths":
+    if route.path == "/api/settings/paths":
         assert requests.post(f"{stack.control}/api/settings/paths", json={}, timeout=TIMEOUT).ok
-    if operation.path == "/api/engine/restart":
+    if route.path == "/api/engine/restart":
         stack.wait_for_job(stack.submit(**SMALL))
         stack.wait_for_engine(lambda told: told["state"] == "ready" and not told["restart_pending"])
 
@@ -136,7 +139,7 @@ def test_an_error_has_the_shape_that_is_told(stack: TestStack) -> None:
 
 
 def test_jobs_in_every_state_have_the_shape_that_is_told(stack: TestStack) -> None:
-    operations = {(operation.method, operation.path): operation for operation in OPERATIONS}
+    operations = {key: operation for key, route in ROUTES.items() if (operation := route.operation) is not None}
     long = stack.submit(**{**SMALL, "steps": 400})
     waits = stack.submit(**SMALL)
     for job_id in (long, waits):

@@ -10,13 +10,13 @@ import pytest
 from flask.testing import FlaskClient
 from PIL import Image
 
-import txt2img_server
 from shared.errors import InvalidValue
 from shared.images.embedded_text import read_size, read_texts
 from shared.jobs.job import JobRow
 from shared.jobs.picture_metadata import with_parameters
 from shared.metadata.graph_reader import read_graph as read_recipe
 from shared.settings import Settings
+from shared.web.app import txt2img_app
 from shared.web.backend import Backend
 from shared.web.reply import job_body, picture_facts, result_body, shown_picture
 from shared.web.routes.runs import measure, run_body
@@ -58,7 +58,7 @@ def backend(tmp_path: Path, engine: FakeEngine) -> Iterator[Backend]:
 
 @pytest.fixture
 def client(backend: Backend) -> FlaskClient:
-    return txt2img_server.build(backend).test_client()
+    return txt2img_app(backend).test_client()
 
 
 def drawn(backend: Backend, graph: dict[str, Any], names: list[str], **spec: Any) -> JobRow:

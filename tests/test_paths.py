@@ -10,7 +10,7 @@ from shared.engine.process import engine_command, extra_model_folders
 from shared.paths import FILE, ChosenPaths, PathsFile
 from shared.settings import Settings
 from shared.web.download_names import title
-from shared.web.routes.paths import read_paths
+from shared.web.routes.settings import read_paths
 from tests.control import PICTURE, Control, body, picture
 
 

@@ -143,10 +143,10 @@ def test_a_service_that_was_started_by_hand_closes_what_it_finds_and_makes(tmp_p
     environ = {**os.environ, **{f"DREAM_LAYER_{name}": value for name, value in settings.items()}}
     # All of a service but its port.
     script = (
-        "import shared.web.service as service, txt2img_server, sys\n"
+        "import shared.web.app as app, shared.web.service as service, sys\n"
         "service.check_port = lambda *_: None\n"
         "service.run_service = lambda *_: None\n"
-        "sys.exit(service.main(txt2img_server.build, lambda settings: settings.txt2img_port, ''))\n"
+        "sys.exit(service.main(app.txt2img_app, lambda settings: settings.txt2img_port, ''))\n"
     )
     subprocess.run([sys.executable, "-c", script], cwd=PROJECT_DIR, env=environ, check=True, umask=0o022)
     assert (tmp_path / "data" / "jobs.sqlite").is_file()

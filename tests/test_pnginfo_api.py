@@ -19,7 +19,7 @@ from shared.settings import Settings
 from shared.web.app import create_app
 from shared.web.backend import Backend
 from shared.web.parsing.pictures import upload_name
-from shared.web.routes.png_info import pnginfo_routes
+from shared.web.routes.png_info import png_info_routes
 from tests.stack import PNG, TIMEOUT, TestStack, data_url, encoded, read_stream
 
 PICTURE = Image.new("RGB", (16, 16), "red")
@@ -37,7 +37,7 @@ def client(tmp_path: Path) -> Iterator[FlaskClient]:
     settings = Settings(engine_url="http://127.0.0.1:9", data_dir=tmp_path)
     backend = Backend(settings)
     backend.jobs.files.uploads.write(upload_name(UPLOAD), UPLOAD)
-    yield create_app("test", settings, [pnginfo_routes(backend)]).test_client()
+    yield create_app("test", settings, [png_info_routes], backend).test_client()
     backend.stop()
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-import txt2img_server
 from shared.settings import Settings
+from shared.web.app import txt2img_app
 from shared.web.backend import Backend
 from shared.web.proxies import client_address, parse_address
 from tests.job_factory import finish
@@ -31,7 +31,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Made]]:
 
     def make(**settings: Any) -> Made:
         made.append(Backend(Settings(engine_url="http://127.0.0.1:9", data_dir=tmp_path, **settings)))
-        return txt2img_server.build(made[-1]).test_client(), made[-1]
+        return txt2img_app(made[-1]).test_client(), made[-1]
 
     yield make
     for each in made:

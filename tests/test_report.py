@@ -38,7 +38,7 @@ def backend(tmp_path: Path) -> Iterator[Backend]:
 
 @pytest.fixture
 def client(backend: Backend) -> FlaskClient:
-    return create_app("control", backend.settings, [report_routes(backend)]).test_client()
+    return create_app("control", backend.settings, [report_routes], backend).test_client()
 
 
 def opened(content: bytes) -> zipfile.ZipFile:

@@ -12,7 +12,7 @@ from shared.jobs.job import State
 from shared.settings import Settings
 from shared.web.app import create_app
 from shared.web.backend import Backend
-from shared.web.routes.generate import image_routes
+from shared.web.routes.pictures import picture_routes
 from shared.web.routes.runs import measure, run_body, run_routes
 from shared.web.urls import ReplyUrls
 from tests.golden_graphs import LORAS, UNIT, draw
@@ -44,7 +44,7 @@ def backend(tmp_path: Path) -> Iterator[Backend]:
 
 @pytest.fixture
 def client(backend: Backend) -> FlaskClient:
-    return create_app("control", backend.settings, [run_routes(backend), image_routes(backend)]).test_client()
+    return create_app("control", backend.settings, [run_routes, picture_routes], backend).test_client()
 
 
 def has_every_key(run: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from shared.settings import Settings
 from shared.web.backend import Backend
-from shared.web.routes.services import docs_address, ports_of, runs
+from shared.web.routes.system import docs_address, ports_of, runs
 from tests.conftest import free_ports
 from tests.served import serving
 from tests.test_openapi import SERVICES

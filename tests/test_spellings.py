@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-import txt2img_server
 from shared.errors import InvalidPicture, InvalidValue
 from shared.jobs.job import JobSpec, NewJob, State
 from shared.schema.body import ControlUnitBody, ExtrasBody, Img2ImgBody, Txt2ImgBody, UpscaleBody
@@ -16,6 +15,7 @@ from shared.schema.replies import AcceptedReply
 from shared.schema.request import Lora
 from shared.schema.spellings import CONTROL_NET, CONTROL_UNIT, GENERATION, LORA, TXT2IMG, UPSCALE, meant_field
 from shared.settings import Settings
+from shared.web.app import txt2img_app
 from shared.web.backend import Backend
 from shared.web.body import Fields
 from shared.web.parsing.requests import read_img2img, read_txt2img
@@ -251,7 +251,7 @@ def backend(tmp_path: Path) -> Iterator[Backend]:
 
 
 def test_every_way_to_wait_tells_the_warnings(backend: Backend) -> None:
-    client = txt2img_server.build(backend).test_client()
+    client = txt2img_app(backend).test_client()
     said = ["ignored, because not known here: größe (did you mean width and height?)"]
     sent = {"prompt": "x"}
     spec = JobSpec(parameters=sent, warnings=said)

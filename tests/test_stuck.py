@@ -15,7 +15,7 @@ from shared.jobs.stuck import StuckJobs
 from shared.settings import Settings
 from shared.web.app import create_app
 from shared.web.backend import Backend
-from shared.web.routes.ready import ready_routes
+from shared.web.routes.system import system_routes
 from tests.fake_engine import HELD, FakeEngine
 from tests.harness import Harness, OpenHarness, new_job, wait_for, wait_until_drawn
 
@@ -128,7 +128,7 @@ def test_of_an_engine_of_others_it_is_said_once_what_to_do(
 
 
 def ready(backend: Backend) -> FlaskClient:
-    return create_app("txt2img", backend.settings, [ready_routes(backend)]).test_client()
+    return create_app("txt2img", backend.settings, [system_routes], backend).test_client()
 
 
 @pytest.mark.parametrize("ours", [True, False])

@@ -15,10 +15,9 @@ from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
-import txt2img_server
 from shared.errors import InvalidValue
 from shared.settings import Settings
-from shared.web.app import create_app
+from shared.web.app import create_app, txt2img_app
 from shared.web.backend import Backend
 from shared.web.custom import read_custom
 from tests.stack import TIMEOUT, TestStack
@@ -35,7 +34,7 @@ def client(tmp_path: Path) -> Iterator[MakeClient]:
     def make(**settings: Any) -> FlaskClient:
         backend = Backend(Settings(engine_url="http://127.0.0.1:9", data_dir=tmp_path, **settings))
         backends.append(backend)
-        return txt2img_server.build(backend).test_client()
+        return txt2img_app(backend).test_client()
 
     yield make
     for backend in backends:

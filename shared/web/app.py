@@ -1,29 +1,33 @@
 """The Flask application of a service: routes, errors, CORS, who may call."""
 
+from __future__ import annotations
+
 import logging
 import traceback
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flask import Blueprint, Flask, Response, jsonify, redirect, request
+from flask import Blueprint, Flask, Response, request
 from flask.json.provider import DefaultJSONProvider
-from flask.typing import ResponseReturnValue
 from flask_cors import CORS
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 from werkzeug.exceptions import NotFound as NoSuchRoute
 from werkzeug.http import parse_date
 
-import shared
 from shared.errors import BodyTooLarge, DreamLayerError, NotFound, RequestError
 from shared.json_limits import dump_json
 from shared.settings import Settings
+from shared.web.backend import BACKEND, MANAGER, SETTINGS, Backend
 from shared.web.body import MOST_FIELDS, StrictRequest
-from shared.web.directions import LONGEST, way_to, way_to_call
-from shared.web.openapi.routes import openapi_routes
 from shared.web.proxies import ForwardedRequests
 from shared.web.reply import base_address, error_reply
-from shared.web.routes.services import service_routes
+from shared.web.route_hints import LONGEST, way_to, way_to_call
+from shared.web.route_table import ALWAYS, SERVICES
+from shared.web.routes.models import UPLOADS, ModelUploads
 from shared.web.security import GUARD, REFUSAL, RESTRICTIONS, Guard
+
+if TYPE_CHECKING:
+    from shared.engine.manager import EngineManager
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +45,27 @@ class ReadableJson(DefaultJSONProvider):
         return dump_json(obj, **{**options, **kwargs})
 
 
-def create_app(service: str, settings: Settings, routes: Sequence[Blueprint]) -> Flask:
-    """The application of `service` (its name in /health) with the given routes."""
+def txt2img_app(backend: Backend) -> Flask:
+    """The application of the txt2img service."""
+    return create_app("txt2img", backend.settings, SERVICES["txt2img"], backend)
+
+
+def img2img_app(backend: Backend) -> Flask:
+    """The application of the img2img service."""
+    return create_app("img2img", backend.settings, SERVICES["img2img"], backend)
+
+
+def control_app(backend: Backend, manager: EngineManager, uploads: ModelUploads) -> Flask:
+    """The application of the control service."""
+    app = create_app("control", backend.settings, SERVICES["control"], backend)
+    app.extensions |= {MANAGER: manager, UPLOADS: uploads}
+    return app
+
+
+def create_app(service: str, settings: Settings, routes: Sequence[Blueprint], backend: Backend | None = None) -> Flask:
+    """Create the application of `service` (its name in /health). `routes` may need `backend`."""
     app = Flask(service, static_folder=None)
+    app.extensions |= {SETTINGS: settings, BACKEND: backend}
     app.json = ReadableJson(app)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_mb * 1024 * 1024
     # Flask refuses text fields of a form over 500 kB by default; a picture as base64 is larger.
@@ -66,20 +88,6 @@ def create_app(service: str, settings: Settings, routes: Sequence[Blueprint]) ->
             guard.check(request)
         _forget_wrong_dates(request.environ)
 
-    @app.get("/health")
-    def health() -> Response:
-        """Liveness: answers whatever the engine does."""
-        return jsonify({"status": "ok", "service": service, "version": shared.__version__})
-
-    @app.get("/")
-    def index() -> ResponseReturnValue:
-        """A browser's way to /docs; for programs, what this is."""
-        if "text/html" in request.accept_mimetypes.values():
-            return redirect(f"{settings.public_url.rstrip('/') if settings.public_url else request.script_root}/docs")
-        base = base_address(settings)
-        about = {"service": service, "version": shared.__version__, "docs": f"{base}/docs"}
-        return jsonify({"status": "ok", **about, "openapi": f"{base}/openapi.json"})
-
     @app.after_request
     def restrict_browsers(response: Response) -> Response:
         return restrict(response, keyed=settings.api_key is not None)
@@ -87,8 +95,7 @@ def create_app(service: str, settings: Settings, routes: Sequence[Blueprint]) ->
     app.register_error_handler(DreamLayerError, _expected)
     app.register_error_handler(HTTPException, lambda error: _http_error(error, service, settings))
     app.register_error_handler(Exception, _unexpected)
-    described = openapi_routes(service, lambda: base_address(settings), settings)
-    for blueprint in (*routes, service_routes(settings), described):
+    for blueprint in (*routes, *ALWAYS):
         app.register_blueprint(blueprint)
     # It adds its headers after the error handlers have run, so errors carry them too.
     CORS(

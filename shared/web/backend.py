@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+from flask import current_app
 from sqlalchemy.exc import ArgumentError
 
 from shared.engine.catalog import EngineCatalog
@@ -13,11 +15,19 @@ from shared.images.budget import MEGABYTE, MemoryBudget
 from shared.jobs.files import JobFiles, PictureFiles, Retention, UploadFiles
 from shared.jobs.service import Jobs
 from shared.jobs.store import Store
+from shared.keys import KeyRing
 from shared.paths import PathsFile
 from shared.settings import PREFIX, Settings
 from shared.web.reply import base_address
 from shared.web.slots import Slots
 from shared.web.urls import ReplyUrls, url_signer
+from shared.web.workflow_folder import WorkflowFolder
+
+if TYPE_CHECKING:
+    from shared.engine.manager import EngineManager
+
+# The keys of an application's extensions.
+SETTINGS, BACKEND, MANAGER = "settings", "backend", "engine_manager"
 
 
 class Backend:
@@ -29,6 +39,8 @@ class Backend:
         self.engine = EngineClient(settings.engine_address, engine_access(settings))
         self.catalog = EngineCatalog(self.engine)
         self.paths = PathsFile(settings.data_dir)
+        self.keys = KeyRing(settings.data_dir)
+        self.workflows = WorkflowFolder(settings.workflows_dir)
         store = open_store(settings)
         files = JobFiles(
             store,
@@ -58,6 +70,24 @@ class Backend:
     def urls(self) -> ReplyUrls:
         """The addresses in the reply to the request at hand."""
         return ReplyUrls(base_address(self.settings), self._signer)
+
+
+def current_settings() -> Settings:
+    """The settings of the application that handles the request."""
+    settings: Settings = current_app.extensions[SETTINGS]
+    return settings
+
+
+def current_backend() -> Backend:
+    """The backend of the application that handles the request."""
+    backend: Backend = current_app.extensions[BACKEND]
+    return backend
+
+
+def current_manager() -> EngineManager:
+    """The manager of the engine, which only the control service has."""
+    manager: EngineManager = current_app.extensions[MANAGER]
+    return manager
 
 
 def open_store(settings: Settings) -> Store:

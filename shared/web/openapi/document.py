@@ -1,7 +1,7 @@
-"""The OpenAPI 3.1 document of a service: its own routes, as the tables describe them. Pure.
+"""Writes the OpenAPI 3.1 document of a service from the operations of its views.
 
-Plain dictionaries, for pydantic writes the schemas and a validator checks the whole in a test; models of the document
-itself (openapi-pydantic) would take 0.15 s of every start to import.
+The document is plain dictionaries: pydantic writes the schemas, and a test validates the whole. Models of the document
+itself (openapi-pydantic) would add 0.15 s to each start.
 """
 
 import re
@@ -11,7 +11,6 @@ from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
-from werkzeug.routing import Map
 
 from shared import __version__
 from shared.errors import (
@@ -23,17 +22,20 @@ from shared.errors import (
     Unauthorized,
 )
 from shared.schema.replies import ErrorReply
-from shared.web.openapi import control, drawing, extras, jobs, system, workflows
-from shared.web.openapi.operation import FORM, HEADERS, JSON, REF, Body, Example, Operation, Parameter, Reply
-
-OPERATIONS = (
-    *drawing.OPERATIONS,
-    *jobs.OPERATIONS,
-    *workflows.OPERATIONS,
-    *control.OPERATIONS,
-    *extras.OPERATIONS,
-    *system.OPERATIONS,
+from shared.web.openapi.operation import (
+    FORM,
+    HEADERS,
+    JSON,
+    REF,
+    TAGS,
+    BodySpec,
+    Example,
+    Operation,
+    ParameterSpec,
+    ReplySpec,
+    Route,
 )
+
 # Any route may answer with these.
 USUAL_ERRORS = (DreamLayerError, OriginNotAllowed)
 KEYS = {
@@ -43,30 +45,22 @@ KEYS = {
 Document = dict[str, Any]
 
 
-def routes_of(url_map: Map) -> set[tuple[str, str]]:
-    """Method and path of every route."""
-    return {
-        (method, rule.rule)
-        for rule in url_map.iter_rules()
-        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
-        if rule.endpoint.rpartition(".")[2] != "static"
-    }
-
-
 def openapi_document(
-    service: str, url_map: Map, base_url: str, *, keyed: bool, limits: Mapping[str, int] | None = None
+    service: str, routes: Iterable[Route], base_url: str, *, keyed: bool, limits: Mapping[str, int] | None = None
 ) -> Document:
-    """The document of a service with these routes at this address; `keyed` says whether an API key is set.
+    """Write the document of a service at `base_url`; `keyed` is whether an API key is set.
 
-    `limits` are the most bytes of a body, by path; that of "" is for all others.
+    `limits` are the largest bodies in bytes, by path; the one of "" is for all other paths. Views without an operation
+    are left out.
     """
-    routes = routes_of(url_map)
-    told = [operation for operation in OPERATIONS if (operation.method, operation.path) in routes]
+    described = [(route, route.operation) for route in routes if route.operation is not None]
+    described.sort(key=lambda pair: TAGS.index(pair[1].tag))
     paths: dict[str, Document] = defaultdict(dict)
-    for operation in told:
-        path = re.sub(r"<(\w+)>", r"{\1}", operation.path)
-        paths[path][operation.method.lower()] = _operation(operation, keyed, limits or {})
-    components: Document = {"schemas": _schemas(told)}
+    for route, operation in described:
+        path = re.sub(r"<(\w+)>", r"{\1}", route.path)
+        paths[path][route.method.lower()] = _operation(route, operation, keyed, limits or {})
+    operations = [operation for _, operation in described]
+    components: Document = {"schemas": _schemas(operations)}
     if keyed:
         components["securitySchemes"] = KEYS
     return {
@@ -78,16 +72,20 @@ def openapi_document(
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": base_url}],
-        "tags": [{"name": tag} for tag in dict.fromkeys(operation.tag for operation in told)],
+        "tags": [{"name": tag} for tag in dict.fromkeys(operation.tag for operation in operations)],
         "paths": dict(paths),
         "components": components,
     }
 
 
-def _operation(operation: Operation, keyed: bool, limits: Mapping[str, int]) -> Document:
-    errors = (*operation.errors, *USUAL_ERRORS, *((Unauthorized, TooManyTries) if keyed and not operation.open else ()))
+def _operation(route: Route, operation: Operation, keyed: bool, limits: Mapping[str, int]) -> Document:
+    errors = (
+        *operation.errors,
+        *USUAL_ERRORS,
+        *((Unauthorized, TooManyTries) if keyed and not operation.is_open else ()),
+    )
     document: Document = {
-        "operationId": re.sub(r"\W+", "_", f"{operation.method.lower()}{operation.path}").strip("_"),
+        "operationId": re.sub(r"\W+", "_", f"{route.method.lower()}{route.path}").strip("_"),
         "tags": [operation.tag],
         "summary": operation.summary,
         "parameters": [_parameter(parameter, operation.examples) for parameter in operation.parameters],
@@ -97,15 +95,15 @@ def _operation(operation: Operation, keyed: bool, limits: Mapping[str, int]) -> 
         document["description"] = operation.description
     if operation.body is not None:
         document["requestBody"] = _body(operation.body, operation.examples)
-        if most := limits.get(operation.path, limits.get("")):
+        if most := limits.get(route.path, limits.get("")):
             document["requestBody"]["x-max-bytes"] = most
     if keyed:
         # Either will do.
-        document["security"] = [] if operation.open else [{name: []} for name in KEYS]
+        document["security"] = [] if operation.is_open else [{name: []} for name in KEYS]
     return document
 
 
-def _parameter(parameter: Parameter, examples: Sequence[Example]) -> Document:
+def _parameter(parameter: ParameterSpec, examples: Sequence[Example]) -> Document:
     document: Document = {
         "name": parameter.name,
         "in": parameter.place,
@@ -124,7 +122,7 @@ def _parameter(parameter: Parameter, examples: Sequence[Example]) -> Document:
     return document
 
 
-def _body(body: Body, examples: Sequence[Example]) -> Document:
+def _body(body: BodySpec, examples: Sequence[Example]) -> Document:
     def content(model: type[BaseModel], form: bool) -> Document:
         return {
             "schema": _ref(model),
@@ -147,7 +145,7 @@ def _body(body: Body, examples: Sequence[Example]) -> Document:
     }
 
 
-def _responses(replies: Iterable[Reply], errors: Iterable[type[DreamLayerError]]) -> Document:
+def _responses(replies: Iterable[ReplySpec], errors: Iterable[type[DreamLayerError]]) -> Document:
     responses: Document = {}
     for reply in replies:
         content: Document = {} if reply.model is None else {JSON: {"schema": _ref(reply.model)}}

@@ -1,9 +1,13 @@
-"""What is told of a route."""
+"""The OpenAPI operation of a view: what it takes, what it returns, and examples of both."""
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from inspect import cleandoc
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
+from flask import Flask
 from pydantic import BaseModel
 
 from shared.errors import DreamLayerError
@@ -12,12 +16,28 @@ JSON = "application/json"
 REF = "#/components/schemas/{model}"
 FORM = "multipart/form-data"
 
+# The groups of operations, in the order of the document and of its page.
+Tag = Literal["Draw", "Pictures", "Jobs", "Workflows", "Models", "Web page", "Engine", "System"]
+TAGS: tuple[Tag, ...] = get_args(Tag)
+# Descriptions of the headers of replies.
+HEADERS: Mapping[str, str] = {
+    "X-Job-Id": "the job's id",
+    "X-Seed": "the picture's seed",
+    "X-Warnings": "what was ignored, rounded or unusual, as a JSON list, cut to 3500 characters",
+    "Content-Location": "the picture's address",
+    "Link": 'the other pictures\' addresses, with `rel="alternate"`',
+    "Location": "the job's address, or the page's",
+    "Retry-After": "seconds after which it is worth another try",
+}
+View = TypeVar("View", bound=Callable[..., Any])
+
 
 @dataclass(frozen=True)
 class Example:
-    """A request that works; a test sends it. `path` and `query` fill parameters, `body` is sent as a form if `form`.
+    """A request that works; a test sends it.
 
-    Of a file, `body` has the name. A `status` of an error is what it gets on a machine without a desktop.
+    `path` and `query` fill parameters; `body` is sent as a form if `form` is set, and has names in place of files.
+    `status` is the status of the reply, on a machine without a desktop.
     """
 
     summary: str
@@ -30,8 +50,8 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Parameter:
-    """A part of the address, or a header of the request."""
+class ParameterSpec:
+    """A parameter in the path or the query, or a header of the request."""
 
     name: str
     place: Literal["path", "query", "header"]
@@ -40,8 +60,11 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class Reply:
-    """An answer that is no error: JSON of that model, or `types` with the schema of each, or nothing at all."""
+class ReplySpec:
+    """A reply that is not an error: JSON of `model`, other types with their schemas in `types`, or no content.
+
+    `parts` are the models that the schemas of `types` refer to.
+    """
 
     description: str
     model: type[BaseModel] | None = None
@@ -49,12 +72,11 @@ class Reply:
     headers: tuple[str, ...] = ()
     status: int = 200
     parts: tuple[type[BaseModel], ...] = ()
-    """Models that the schemas of `types` refer to."""
 
 
 @dataclass(frozen=True)
-class Body:
-    """The body of a request: as JSON, and as a form (where that differs, for it may hold files); or `only_form`."""
+class BodySpec:
+    """The body of a request: `json` as JSON, and `form` as a form where that differs because it may hold files."""
 
     json: type[BaseModel]
     form: type[BaseModel] | None = None
@@ -64,29 +86,64 @@ class Body:
 
 @dataclass(frozen=True)
 class Operation:
-    """A route. `path` is as Flask writes it; `errors` are those that it may answer with, beside the usual ones."""
+    """What a view does, except its method and path. `errors` leaves out those that every view may answer with."""
 
-    method: Literal["GET", "POST", "DELETE"]
-    path: str
-    tag: str
+    tag: Tag
     summary: str
-    replies: tuple[Reply, ...]
+    description: str
+    replies: tuple[ReplySpec, ...]
     examples: tuple[Example, ...]
-    description: str = ""
-    body: Body | None = None
-    parameters: tuple[Parameter, ...] = ()
-    errors: tuple[type[DreamLayerError], ...] = ()
-    open: bool = False
+    body: BodySpec | None
+    parameters: tuple[ParameterSpec, ...]
+    errors: tuple[type[DreamLayerError], ...]
+    is_open: bool
     """Whether it answers without the API key."""
 
 
-# Headers of replies, by name.
-HEADERS: Mapping[str, str] = {
-    "X-Job-Id": "the job's id",
-    "X-Seed": "the picture's seed",
-    "X-Warnings": "what was ignored, rounded or unusual, as a JSON list, cut to 3500 characters",
-    "Content-Location": "the picture's address",
-    "Link": 'the other pictures\' addresses, with `rel="alternate"`',
-    "Location": "the job's address, or the page's",
-    "Retry-After": "seconds after which it is worth another try",
-}
+class Route(NamedTuple):
+    """A method and a path, as Flask writes it, with the operation of its view; None if the view has none."""
+
+    method: str
+    path: str
+    operation: Operation | None
+
+
+def describe(
+    tag: Tag,
+    *replies: ReplySpec,
+    examples: tuple[Example, ...],
+    body: BodySpec | None = None,
+    parameters: tuple[ParameterSpec, ...] = (),
+    errors: tuple[type[DreamLayerError], ...] = (),
+    is_open: bool = False,
+) -> Callable[[View], View]:
+    """Attach an operation to a view, whose docstring is the summary (its first line) and the description.
+
+    Use it below the decorator that gives the view its method and path.
+    """
+
+    def attach(view: View) -> View:
+        summary, _, description = cleandoc(view.__doc__ or "").partition("\n\n")
+        view.operation = Operation(  # type: ignore[attr-defined]
+            tag=tag,
+            summary=summary.removesuffix("."),
+            description=" ".join(description.split()),
+            replies=replies,
+            examples=examples,
+            body=body,
+            parameters=parameters,
+            errors=errors,
+            is_open=is_open,
+        )
+        return view
+
+    return attach
+
+
+def list_routes(app: Flask) -> list[Route]:
+    """All routes of an application, in the order in which they were registered."""
+    return [
+        Route(method, rule.rule, getattr(app.view_functions[rule.endpoint], "operation", None))
+        for rule in app.url_map.iter_rules()
+        for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"})
+    ]

@@ -1,1 +1,1 @@
-"""The routes of the control service: the engine, models, and what the web page asks for beside pictures."""
+"""The views of the services: one module for each resource, with the OpenAPI operation of each view."""

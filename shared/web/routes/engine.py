@@ -1,44 +1,79 @@
-"""The engine over HTTP: its state, a restart, and its memory."""
+"""The engine: its state, a restart, and its memory."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from flask import Blueprint, Response, jsonify, request
+from pydantic import Field
 
-from shared.engine.manager import EngineManager
-from shared.errors import InvalidValue
+from shared.errors import EngineUnavailable, InvalidValue, NotPossible
+from shared.schema.body import Body
+from shared.schema.control_replies import DoneReply, EngineReply, RestartReply
+from shared.web.backend import current_manager
 from shared.web.body import read_optional_fields
+from shared.web.openapi.components import BODY_ERRORS
+from shared.web.openapi.operation import BodySpec, Example, ReplySpec, describe
+
+engine_routes = Blueprint("engine", __name__)
 
 
-def engine_routes(manager: EngineManager) -> Blueprint:
-    """GET /api/engine, POST /api/engine/restart and POST /api/engine/free."""
-    routes = Blueprint("engine", __name__)
+class Restart(Body):
+    """When the engine is started again."""
 
-    @routes.get("/api/engine")
-    def get_engine() -> Response:
-        return jsonify({"status": "success", "engine": manager.state()})
-
-    @routes.post("/api/engine/restart")
-    def restart_engine() -> tuple[Response, int]:
-        when_idle = _flag("when_idle")
-        manager.restart(when_idle=when_idle)
-        message = (
-            "the engine is started again as soon as no job is left"
-            if when_idle
-            else "the engine is being started again; what it was drawing is drawn anew"
-        )
-        return jsonify({"status": "success", "message": message, "when_idle": when_idle}), 202
-
-    @routes.post("/api/engine/free")
-    def free_engine() -> Response:
-        read_optional_fields(request)
-        manager.free()
-        return jsonify({"status": "success", "message": "the engine drops its models as soon as no job runs"})
-
-    return routes
+    when_idle: Annotated[bool, Field(description="not before no job is left")] = False
 
 
-def _flag(name: str) -> bool:
-    """A field of the body, which may be left out as a whole, or of the address."""
+@engine_routes.get("/api/engine")
+@describe(
+    "Engine",
+    ReplySpec("its version, device, memory, uptime, restarts and queue", EngineReply),
+    examples=(Example("Ask"),),
+)
+def get_engine() -> Response:
+    """The engine, and how it does."""
+    return jsonify({"status": "success", "engine": current_manager().state()})
+
+
+@engine_routes.post("/api/engine/restart")
+@describe(
+    "Engine",
+    ReplySpec("it will be started", RestartReply, status=202),
+    examples=(Example("When no job is left", {"when_idle": True}, status=202),),
+    body=BodySpec(Restart, required=False),
+    errors=(*BODY_ERRORS, NotPossible, EngineUnavailable),
+)
+def restart_engine() -> tuple[Response, int]:
+    """Start the engine again.
+
+    No job is lost: what it was drawing is drawn anew.
+    """
+    when_idle = _read_flag("when_idle")
+    current_manager().restart(when_idle=when_idle)
+    message = (
+        "the engine is started again as soon as no job is left"
+        if when_idle
+        else "the engine is being started again; what it was drawing is drawn anew"
+    )
+    return jsonify({"status": "success", "message": message, "when_idle": when_idle}), 202
+
+
+@engine_routes.post("/api/engine/free")
+@describe(
+    "Engine",
+    ReplySpec("it will, as soon as no job runs", DoneReply),
+    examples=(Example("Ask"),),
+    errors=(EngineUnavailable,),
+)
+def free_engine() -> Response:
+    """Have the engine drop its models from memory."""
+    read_optional_fields(request)
+    current_manager().free()
+    return jsonify({"status": "success", "message": "the engine drops its models as soon as no job runs"})
+
+
+def _read_flag(name: str) -> bool:
+    """Read a switch from the body, which is optional, else from the query. Raises InvalidValue."""
     sent = read_optional_fields(request, name).values
     value = sent.get(name, request.args.get(name, False))
     if value in (True, "true", "1", 1):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Annotated, Any
 
 from flask import Blueprint, Response
+from pydantic import Field
 
 from shared.engine.catalog import FACES, NODES_AGE, EngineCatalog
 from shared.errors import InvalidValue
@@ -14,10 +16,21 @@ from shared.images.encode import BACKDROP, FORMATS_BY_EXTENSION
 from shared.images.fit import as_upscale_source
 from shared.jobs.files import PictureFiles
 from shared.jobs.job import JobRow, JobSpec
-from shared.schema.body import ExtrasBody
-from shared.web.backend import Backend
+from shared.schema.body import Body, ExtrasBody
+from shared.schema.page_replies import ExtrasReply
+from shared.schema.units import PictureText
+from shared.web.backend import Backend, current_backend
 from shared.web.body import parse_json
 from shared.web.graph_errors import checked
+from shared.web.openapi.components import (
+    ACCEPTED,
+    DRAWING_ERRORS,
+    DRAWING_HEADERS,
+    PICTURE,
+    RESULT,
+    PictureFile,
+)
+from shared.web.openapi.operation import BodySpec, Example, describe
 from shared.web.parsing.extras import read_extras
 from shared.web.parsing.pictures import SentPictures
 from shared.web.parsing.validate import ignored, missing_picture, tidy, validate
@@ -30,18 +43,39 @@ KIND = "extras"
 PARAMS = "params"
 
 
-def extras_routes(backend: Backend) -> Blueprint:
-    """POST /api/extras/upscale."""
-    routes = Blueprint(KIND, __name__)
+extras_routes = Blueprint(KIND, __name__)
 
-    @routes.post(f"/api/{KIND}/upscale")
-    def upscale_picture() -> Response:
-        with submission(backend, KIND) as job:
-            if job.row is None:
-                submit_extras(backend, job)
-            return job.answer(extras_body)
 
-    return routes
+class ExtrasPicture(ExtrasBody):
+    """A picture, and what is done with it."""
+
+    image: Annotated[PictureText, Field(description="data URL, base64, or the name that an upload was given")]
+
+
+class ExtrasForm(Body):
+    """A picture as a file, and what is done with it."""
+
+    image: Annotated[PictureFile, Field(description="the picture")]
+    params: Annotated[str, Field(description="the other fields, as JSON")] = "{}"
+
+
+@extras_routes.post("/api/extras/upscale")
+@describe(
+    "Web page",
+    replace(RESULT, model=ExtrasReply),
+    ACCEPTED,
+    examples=(Example("Twice as large", {"image": PICTURE, "upscaler_model": "Lanczos", "output_format": "webp"}),),
+    body=BodySpec(ExtrasPicture, ExtrasForm),
+    parameters=DRAWING_HEADERS,
+    errors=DRAWING_ERRORS,
+)
+def upscale_with_extras() -> Response:
+    """Enlarge a picture with one or two upscalers, and restore faces."""
+    backend = current_backend()
+    with submission(backend, KIND) as job:
+        if job.row is None:
+            submit_extras(backend, job)
+        return job.answer(extras_body)
 
 
 def submit_extras(backend: Backend, job: Submission) -> None:

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import Any
+from typing import Annotated, Any
 
 from flask import Blueprint, Response, jsonify, request
+from pydantic import Field
 
-from shared.errors import EngineUnavailable, InvalidValue
+from shared.errors import (
+    Busy,
+    CallerUnclear,
+    EngineUnavailable,
+    InvalidValue,
+    NotFinished,
+    NotFound,
+    QueueFull,
+    RequestError,
+    StorageFailed,
+    UnsupportedBody,
+)
 from shared.jobs.job import JobRow, State
+from shared.schema.body import Body
+from shared.schema.replies import DeletedReply, InterruptReply, JobReply, JobsReply
 from shared.schema.words import find_word
-from shared.web.backend import Backend
+from shared.web.backend import Backend, current_backend
 from shared.web.body import Fields, check_arguments, number_argument, read_optional_fields, whole_number
 from shared.web.callers import caller_of, newest_job_of
 from shared.web.custom import FIELD, check
+from shared.web.openapi.components import ACCEPTED, NUMBER, STREAM, UUID
+from shared.web.openapi.operation import BodySpec, Example, ParameterSpec, ReplySpec, describe
 from shared.web.reply import job_body, result_body
 from shared.web.waiting import accepted_reply, stream_reply
 
@@ -24,81 +40,167 @@ LARGEST_NUMBER = 2**53
 KINDS = ("txt2img", "img2img", "workflow", "upscale", "extras")
 
 
-def job_routes(backend: Backend) -> Blueprint:
-    """GET /api/jobs; GET and DELETE /api/jobs/<id>; GET /api/jobs/<id>/events; POST /api/jobs/<id>/retry."""
-    routes = Blueprint("jobs", __name__)
-
-    @routes.get("/api/jobs")
-    def list_jobs() -> Response:
-        check_arguments("state", "kind", "limit", "before")
-        states = [_state(name) for value in request.args.getlist("state") for name in value.split(",")]
-        limit = number_argument("limit", LARGEST_PAGE) or PAGE
-        asked = request.args.get("kind")
-        kind = None if asked is None else find_word(asked, KINDS)
-        if asked is not None and kind is None:
-            raise InvalidValue(f"kind {asked!r} does not exist", field="kind", hint=f"one of {', '.join(KINDS)}")
-        # Pages are cut by number, so that jobs that come meanwhile do not shift them.
-        page = backend.jobs.list(
-            states=states, kind=kind, limit=limit, before=number_argument("before", LARGEST_NUMBER)
-        )
-        urls = backend.urls()
-        jobs = [job_body(row, urls) for row in page.rows]
-        return jsonify({"status": "success", "jobs": jobs, "before": page.before})
-
-    @routes.get("/api/jobs/<job_id>")
-    def get_job(job_id: str) -> Response:
-        return jsonify({"status": "success", **_whole(backend, backend.jobs.get(job_id))})
-
-    @routes.delete("/api/jobs/<job_id>")
-    def delete_job(job_id: str) -> Response:
-        row = backend.jobs.get(job_id)
-        if backend.jobs.cancel(job_id):
-            done, message = "cancelled", "the job is cancelled"
-        else:
-            backend.jobs.delete(row)
-            done, message = "removed", "the job and its pictures are removed"
-        return jsonify({"status": "success", "message": message, "job_id": job_id, "done": done})
-
-    @routes.post("/api/jobs/<job_id>/retry")
-    def retry_job(job_id: str) -> Response:
-        # Whoever sends a field wants another picture than the job's.
-        read_optional_fields(request)
-        row = backend.jobs.get(job_id)
-        if row.has_imported_graph and row.state.finished:
-            _check_again(backend, row)
-        return accepted_reply(backend, backend.jobs.retry(row, caller_of(request).mark))
-
-    @routes.get("/api/jobs/<job_id>/events")
-    def watch_job(job_id: str) -> Response:
-        row, after = backend.jobs.get(job_id), _last_event_id()
-        if row.state.finished and not backend.jobs.events(job_id, after):
-            # To a browser, this says: do not come back.
-            return Response(status=204)
-        with ExitStack() as held:
-            held.enter_context(backend.streams.slot())
-            return stream_reply(backend, row, held.pop_all(), after)
-
-    return routes
+job_routes = Blueprint("jobs", __name__)
+JOB_ID = ParameterSpec("job_id", "path", "the job's id", UUID)
+SAMPLE = {"job_id": "3f2a9c1e-0b7d-4c5e-9a51-7d0f6f0e2b11"}
 
 
-def interrupt_routes(backend: Backend, service: str) -> Blueprint:
-    """POST /api/<service>/interrupt: cancels the client's newest unfinished job of that kind, or that of a `job_id`."""
-    routes = Blueprint(f"{service}-interrupt", __name__)
+@job_routes.get("/api/jobs")
+@describe(
+    "Jobs",
+    ReplySpec("a page of jobs", JobsReply),
+    examples=(Example("Those that are done", query={"state": "completed", "limit": "2"}), Example("All")),
+    parameters=(
+        ParameterSpec("state", "query", f"one or more with commas: {', '.join(state.value for state in State)}"),
+        ParameterSpec("kind", "query", "`txt2img`, `img2img`, `upscale`, `extras` or `workflow`"),
+        ParameterSpec("limit", "query", "at most so many", {**NUMBER, "maximum": LARGEST_PAGE, "default": PAGE}),
+        ParameterSpec("before", "query", "the `before` of the page in front of this one", NUMBER),
+    ),
+    errors=(InvalidValue, StorageFailed),
+)
+def list_jobs() -> Response:
+    """The jobs, the newest first."""
+    check_arguments("state", "kind", "limit", "before")
+    states = [_state(name) for value in request.args.getlist("state") for name in value.split(",")]
+    limit = number_argument("limit", LARGEST_PAGE) or PAGE
+    asked = request.args.get("kind")
+    kind = None if asked is None else find_word(asked, KINDS)
+    if asked is not None and kind is None:
+        raise InvalidValue(f"kind {asked!r} does not exist", field="kind", hint=f"one of {', '.join(KINDS)}")
+    backend = current_backend()
+    # Pages are cut by number, so that jobs that come meanwhile do not shift them.
+    page = backend.jobs.list(states=states, kind=kind, limit=limit, before=number_argument("before", LARGEST_NUMBER))
+    urls = backend.urls()
+    jobs = [job_body(row, urls) for row in page.rows]
+    return jsonify({"status": "success", "jobs": jobs, "before": page.before})
 
-    @routes.post(f"/api/{service}/interrupt")
-    def interrupt() -> Response:
-        job_id = _sent_id(read_optional_fields(request, "job_id"))
-        if job_id is None:
-            marks = backend.jobs.unfinished_of(service)
-            job_id = newest_job_of(caller_of(request), marks)
-            message = f"nothing of yours is being drawn{_others(len(marks))}"
-        else:
-            job_id, message = backend.jobs.get(job_id).id, "the job has ended already"
-        if job_id is None or not backend.jobs.cancel(job_id):
-            return jsonify({"status": "success", "message": message, "cancelled": False})
-        return jsonify({"status": "success", "message": "the job is cancelled", "cancelled": True, "job_id": job_id})
 
-    return routes
+@job_routes.get("/api/jobs/<job_id>")
+@describe(
+    "Jobs",
+    ReplySpec("the job", JobReply),
+    examples=(Example("A job", path=SAMPLE),),
+    parameters=(JOB_ID,),
+    errors=(NotFound, StorageFailed),
+)
+def get_job(job_id: str) -> Response:
+    """A job: its state, and its result or error."""
+    backend = current_backend()
+    return jsonify({"status": "success", **_whole(backend, backend.jobs.get(job_id))})
+
+
+@job_routes.get("/api/jobs/<job_id>/events")
+@describe(
+    "Jobs",
+    STREAM,
+    ReplySpec("there will be no more events", status=204),
+    examples=(Example("From its first event", path=SAMPLE),),
+    parameters=(
+        JOB_ID,
+        ParameterSpec("Last-Event-ID", "header", "the last event that was seen", {"type": "integer", "minimum": 0}),
+        ParameterSpec("after", "query", "the same, for who cannot set headers", {"type": "integer", "minimum": 0}),
+    ),
+    errors=(NotFound, InvalidValue, Busy, StorageFailed),
+)
+def watch_job(job_id: str) -> Response:
+    """Watch a job."""
+    backend = current_backend()
+    row, after = backend.jobs.get(job_id), _last_event_id()
+    if row.state.finished and not backend.jobs.events(job_id, after):
+        # To a browser, this says: do not come back.
+        return Response(status=204)
+    with ExitStack() as held:
+        held.enter_context(backend.streams.slot())
+        return stream_reply(backend, row, held.pop_all(), after)
+
+
+@job_routes.post("/api/jobs/<job_id>/retry")
+@describe(
+    "Jobs",
+    ACCEPTED,
+    examples=(Example("Once more", path=SAMPLE, status=202),),
+    parameters=(JOB_ID,),
+    errors=(NotFound, NotFinished, InvalidValue, QueueFull, StorageFailed),
+)
+def retry_job(job_id: str) -> Response:
+    """Draw a finished job again, with the same seed."""
+    # Whoever sends a field wants another picture than the job's.
+    read_optional_fields(request)
+    backend = current_backend()
+    row = backend.jobs.get(job_id)
+    if row.has_imported_graph and row.state.finished:
+        _check_again(backend, row)
+    return accepted_reply(backend, backend.jobs.retry(row, caller_of(request).mark))
+
+
+@job_routes.delete("/api/jobs/<job_id>")
+@describe(
+    "Jobs",
+    ReplySpec("what was done", DeletedReply),
+    examples=(Example("A finished one", path=SAMPLE),),
+    parameters=(JOB_ID,),
+    errors=(NotFound, StorageFailed),
+)
+def delete_job(job_id: str) -> Response:
+    """Cancel a job; remove one that is finished, with its pictures."""
+    jobs = current_backend().jobs
+    row = jobs.get(job_id)
+    if jobs.cancel(job_id):
+        done, message = "cancelled", "the job is cancelled"
+    else:
+        jobs.delete(row)
+        done, message = "removed", "the job and its pictures are removed"
+    return jsonify({"status": "success", "message": message, "job_id": job_id, "done": done})
+
+
+class InterruptBody(Body):
+    """Which job to cancel."""
+
+    job_id: Annotated[
+        str | None,
+        Field(description="the caller's newest unfinished one if left out; a 409 where that would be a guess"),
+    ] = None
+
+
+_describe_interrupt = describe(
+    "Jobs",
+    ReplySpec("whether there was one", InterruptReply),
+    examples=(Example("The newest", {}),),
+    body=BodySpec(InterruptBody, required=False),
+    errors=(RequestError, UnsupportedBody, NotFound, CallerUnclear, InvalidValue, StorageFailed),
+)
+
+
+txt2img_interrupt_routes = Blueprint("txt2img-interrupt", __name__)
+img2img_interrupt_routes = Blueprint("img2img-interrupt", __name__)
+
+
+@txt2img_interrupt_routes.post("/api/txt2img/interrupt")
+@_describe_interrupt
+def interrupt_txt2img() -> Response:
+    """Cancel the caller's newest unfinished txt2img job, or one of your choice."""
+    return _interrupt("txt2img")
+
+
+@img2img_interrupt_routes.post("/api/img2img/interrupt")
+@_describe_interrupt
+def interrupt_img2img() -> Response:
+    """Cancel the caller's newest unfinished img2img job, or one of your choice."""
+    return _interrupt("img2img")
+
+
+def _interrupt(kind: str) -> Response:
+    """Cancel the caller's newest unfinished job of this kind, or the job of `job_id`."""
+    job_id, jobs = _sent_id(read_optional_fields(request, "job_id")), current_backend().jobs
+    if job_id is None:
+        marks = jobs.unfinished_of(kind)
+        job_id = newest_job_of(caller_of(request), marks)
+        message = f"nothing of yours is being drawn{_others(len(marks))}"
+    else:
+        job_id, message = jobs.get(job_id).id, "the job has ended already"
+    if job_id is None or not jobs.cancel(job_id):
+        return jsonify({"status": "success", "message": message, "cancelled": False})
+    return jsonify({"status": "success", "message": "the job is cancelled", "cancelled": True, "job_id": job_id})
 
 
 def _sent_id(fields: Fields) -> str | None:

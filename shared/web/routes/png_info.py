@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from flask import Blueprint, Request, Response, jsonify, request
+from pydantic import Field
 
 from shared.errors import InvalidPicture
 from shared.images.embedded_text import SIGNATURE, BrokenPng, read_exif, read_texts
@@ -13,47 +14,74 @@ from shared.jobs.picture_metadata import OURS, THEIRS
 from shared.json_limits import load_json
 from shared.metadata.graph_reader import read_graph
 from shared.metadata.infotext import LONGEST, Recipe, read
-from shared.web.backend import Backend
+from shared.schema.body import Body
+from shared.schema.replies import PngInfoReply
+from shared.schema.units import PictureText
+from shared.web.backend import current_backend
 from shared.web.body import read_fields
+from shared.web.openapi.components import BODY_ERRORS, RECIPE, PictureFile
+from shared.web.openapi.operation import BodySpec, Example, ReplySpec, describe
 from shared.web.parsing.pictures import UPLOAD_NAME
 
 HINT = "send the file as it was made: editors, chats and web pages often leave such texts out of their copies"
 
 
-def pnginfo_routes(backend: Backend) -> Blueprint:
-    """POST /api/png-info."""
-    routes = Blueprint("png-info", __name__)
+png_info_routes = Blueprint("png-info", __name__)
 
-    @routes.post("/api/png-info")
-    def png_info() -> Response:
-        texts = _texts(_picture(request))
-        infotext = texts.get(THEIRS)
-        graph = _json_object(texts.get("prompt"))
-        recipe = _recipe(texts, graph)
-        if recipe is None and not graph and not texts.get(THEIRS):
-            raise InvalidPicture("the picture does not tell how it was made", field="image", hint=HINT)
-        warnings = []
-        if infotext is not None and len(infotext) > LONGEST:
-            warnings.append(f"the text {THEIRS} has more than {LONGEST:,} characters, and is not read")
-            infotext = None
-        if recipe is not None:
-            warnings += recipe.warnings
-            warnings += _missing(recipe, lambda name: backend.jobs.files.uploads.find(name) is not None)
-        return jsonify(
-            {
-                "status": "success",
-                "message": "the picture tells how it was made"
-                if recipe is not None
-                else "the picture has a text, but not one that is understood here",
-                "kind": None if recipe is None else recipe.kind,
-                "parameters": {} if recipe is None else recipe.parameters,
-                "infotext": infotext,
-                "workflow": {"prompt": graph} if graph else None,
-                "warnings": warnings,
-            }
-        )
 
-    return routes
+class PngInfoBody(Body):
+    """A picture with a recipe."""
+
+    image: Annotated[PictureText, Field(description="data URL or base64")]
+
+
+class PngInfoForm(Body):
+    """A picture with a recipe, as a file."""
+
+    image: Annotated[PictureFile, Field(description="the picture")]
+
+
+@png_info_routes.post("/api/png-info")
+@describe(
+    "Pictures",
+    ReplySpec("its parameters, text and graph", PngInfoReply),
+    examples=(Example("A picture with a recipe", {"image": RECIPE}),),
+    body=BodySpec(PngInfoBody, PngInfoForm),
+    errors=BODY_ERRORS,
+)
+def read_png_info() -> Response:
+    """What a picture was made with, ready to be sent again.
+
+    Takes a file of a form, the picture itself as the body, or JSON. Of others' pictures, what their text or their
+    graph tells.
+    """
+    uploads = current_backend().jobs.files.uploads
+    texts = _texts(_picture(request))
+    infotext = texts.get(THEIRS)
+    graph = _json_object(texts.get("prompt"))
+    recipe = _recipe(texts, graph)
+    if recipe is None and not graph and not texts.get(THEIRS):
+        raise InvalidPicture("the picture does not tell how it was made", field="image", hint=HINT)
+    warnings = []
+    if infotext is not None and len(infotext) > LONGEST:
+        warnings.append(f"the text {THEIRS} has more than {LONGEST:,} characters, and is not read")
+        infotext = None
+    if recipe is not None:
+        warnings += recipe.warnings
+        warnings += _missing(recipe, lambda name: uploads.find(name) is not None)
+    return jsonify(
+        {
+            "status": "success",
+            "message": "the picture tells how it was made"
+            if recipe is not None
+            else "the picture has a text, but not one that is understood here",
+            "kind": None if recipe is None else recipe.kind,
+            "parameters": {} if recipe is None else recipe.parameters,
+            "infotext": infotext,
+            "workflow": {"prompt": graph} if graph else None,
+            "warnings": warnings,
+        }
+    )
 
 
 def _picture(sent: Request) -> bytes:

@@ -13,16 +13,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from flask import Blueprint, Response, jsonify, request, send_file
+from pydantic import Field
 
 from shared.engine.client import SavedImage
-from shared.errors import InvalidValue, NotFound
+from shared.errors import EngineUnavailable, InvalidValue, NotFound, StorageFailed
 from shared.files import is_within, write_error
 from shared.jobs.job import JobRow, State
-from shared.web.backend import Backend
+from shared.schema.body import Body
+from shared.schema.page_replies import ReportReply
+from shared.web.backend import Backend, current_backend, current_settings
 from shared.web.body import read_optional_fields
+from shared.web.openapi.components import BINARY, BODY_ERRORS
+from shared.web.openapi.operation import BodySpec, Example, ParameterSpec, ReplySpec, describe
 from shared.web.routes.runs import find_run, measure, run_body
 from shared.web.urls import REPORT
 
@@ -94,11 +99,13 @@ KEPT = 2
 
 
 class Bundles:
-    """The folder. Safe to share between threads; only one report is written at a time."""
+    """The folder. Only one report is written at a time."""
+
+    # One for all, as each request has its own instance.
+    _turn = threading.Lock()
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._turn = threading.Lock()
 
     def make(self, fill: Callable[[zipfile.ZipFile], None]) -> Path:
         """The new report that `fill` writes. Raises StorageFailed, and what `fill` raises; then nothing is left."""
@@ -158,46 +165,66 @@ LARGEST = 1_000_000_000
 FEWER = "choose fewer runs"
 
 
-def report_routes(backend: Backend) -> Blueprint:
-    """POST /api/report-bundle and GET /api/report-bundle/download."""
-    routes = Blueprint("report", __name__)
-    bundles = Bundles(backend.settings.reports_dir)
+report_routes = Blueprint("report", __name__)
 
-    @routes.post(PATH)
-    def make() -> Response:
-        values = read_optional_fields(request, "run_ids").values
-        rows = _chosen(backend, run_ids(values.get("run_ids")))
-        if sum(backend.jobs.files.pictures.size(row.images) for row in rows) > LARGEST:
-            raise _too_large()
-        report = Report(backend, rows)
-        path = bundles.make(report.write)
-        count = f"{len(rows)} run{'' if len(rows) == 1 else 's'}"
-        lost = f"; {len(report.missing)} pictures were not there any more" if report.missing else ""
-        return jsonify(
-            {
-                "status": "success",
-                "message": f"the report of {count} is ready{lost}",
-                "runs": len(rows),
-                "missing": report.missing,
-                "size": path.stat().st_size,
-                "download_url": backend.urls().report(path.name),
-            }
-        )
 
-    @routes.get(REPORT)
-    def download() -> Response:
-        name = request.args.get("bundle")
-        path = bundles.newest() if name is None else bundles.find(name)
-        if path is None:
-            raise NotFound("there is no such report (any more)", hint=f"POST {PATH} makes one")
-        response = send_file(
-            path, mimetype="application/zip", as_attachment=True, download_name="dream-layer-report.zip"
-        )
-        # The next report will be at the same address.
-        response.headers["Cache-Control"] = "no-store"
-        return response
+class ReportBody(Body):
+    """Which runs the report is of."""
 
-    return routes
+    run_ids: Annotated[
+        list[str], Field(default_factory=list, description="the newest 500 if left out or empty", max_length=500)
+    ]
+
+
+@report_routes.post(PATH)
+@describe(
+    "Web page",
+    ReplySpec("it is ready", ReportReply),
+    examples=(Example("Of all runs", {"run_ids": []}),),
+    body=BodySpec(ReportBody, required=False),
+    errors=(*BODY_ERRORS, NotFound, EngineUnavailable, StorageFailed),
+)
+def make_report() -> Response:
+    """Make a zip file of runs: a README, a table, the pictures."""
+    backend = current_backend()
+    values = read_optional_fields(request, "run_ids").values
+    rows = _chosen(backend, run_ids(values.get("run_ids")))
+    if sum(backend.jobs.files.pictures.size(row.images) for row in rows) > LARGEST:
+        raise _too_large()
+    report = Report(backend, rows)
+    path = Bundles(backend.settings.reports_dir).make(report.write)
+    count = f"{len(rows)} run{'' if len(rows) == 1 else 's'}"
+    lost = f"; {len(report.missing)} pictures were not there any more" if report.missing else ""
+    return jsonify(
+        {
+            "status": "success",
+            "message": f"the report of {count} is ready{lost}",
+            "runs": len(rows),
+            "missing": report.missing,
+            "size": path.stat().st_size,
+            "download_url": backend.urls().report(path.name),
+        }
+    )
+
+
+@report_routes.get(REPORT)
+@describe(
+    "Web page",
+    ReplySpec("the file", types={"application/zip": BINARY}),
+    examples=(Example("The newest"),),
+    parameters=(ParameterSpec("bundle", "query", "the name of another that is still there"),),
+    errors=(NotFound,),
+)
+def download_report() -> Response:
+    """The zip file that was made last."""
+    bundles, name = Bundles(current_settings().reports_dir), request.args.get("bundle")
+    path = bundles.newest() if name is None else bundles.find(name)
+    if path is None:
+        raise NotFound("there is no such report (any more)", hint=f"POST {PATH} makes one")
+    response = send_file(path, mimetype="application/zip", as_attachment=True, download_name="dream-layer-report.zip")
+    # The next report will be at the same address.
+    response.headers["Cache-Control"] = "no-store"
+    return response
 
 
 def run_ids(value: Any) -> list[str]:

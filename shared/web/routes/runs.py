@@ -15,12 +15,15 @@ from typing import Any
 from flask import Blueprint, Response, jsonify
 
 from shared import __version__
-from shared.errors import NotFinished, NotFound
+from shared.errors import InvalidValue, NotFinished, NotFound, StorageFailed
 from shared.jobs.files import PictureFiles
 from shared.jobs.job import JobRow, State
 from shared.jobs.picture_names import saving_node
-from shared.web.backend import Backend
+from shared.schema.page_replies import RunRemovedReply, RunReply, RunsReply
+from shared.web.backend import Backend, current_backend
 from shared.web.body import check_arguments, number_argument
+from shared.web.openapi.components import NUMBER, UUID
+from shared.web.openapi.operation import Example, ParameterSpec, ReplySpec, describe
 from shared.web.reply import shown_picture
 from shared.web.urls import ReplyUrls
 from workflows.bindings import find_places
@@ -163,37 +166,67 @@ PAGE = 200
 LARGEST_PAGE = 500
 
 
-def run_routes(backend: Backend) -> Blueprint:
-    """GET /api/runs; GET and DELETE /api/runs/<id>."""
-    routes = Blueprint("runs", __name__)
+run_routes = Blueprint("runs", __name__)
+RUN_ID = ParameterSpec("run_id", "path", "the run's id", UUID)
+SAMPLE = {"run_id": "3f2a9c1e-0b7d-4c5e-9a51-7d0f6f0e2b11"}
 
-    @routes.get("/api/runs")
-    def list_runs() -> Response:
-        check_arguments("limit", "before")
-        limit = number_argument("limit", LARGEST_PAGE) or PAGE
-        page = backend.jobs.list(states=[State.COMPLETED], limit=limit, before=number_argument("before", 2**53))
-        urls = backend.urls()
-        runs = [run_body(row, urls, measure(row, backend.jobs.files.pictures)) for row in page.rows]
-        return jsonify({"status": "success", "runs": runs, "before": page.before})
 
-    @routes.get("/api/runs/<run_id>")
-    def get_run(run_id: str) -> Response:
-        row = find_run(backend, run_id)
-        return jsonify(
-            {"status": "success", "run": run_body(row, backend.urls(), measure(row, backend.jobs.files.pictures))}
-        )
+@run_routes.get("/api/runs")
+@describe(
+    "Web page",
+    ReplySpec("a page of runs", RunsReply),
+    examples=(Example("The newest two", query={"limit": "2"}), Example("All")),
+    parameters=(
+        ParameterSpec("limit", "query", "at most so many", {**NUMBER, "maximum": LARGEST_PAGE, "default": PAGE}),
+        ParameterSpec("before", "query", "the `before` of the page in front of this one", NUMBER),
+    ),
+    errors=(InvalidValue, StorageFailed),
+)
+def list_runs() -> Response:
+    """The completed jobs, the newest first."""
+    check_arguments("limit", "before")
+    backend = current_backend()
+    limit = number_argument("limit", LARGEST_PAGE) or PAGE
+    page = backend.jobs.list(states=[State.COMPLETED], limit=limit, before=number_argument("before", 2**53))
+    urls = backend.urls()
+    runs = [run_body(row, urls, measure(row, backend.jobs.files.pictures)) for row in page.rows]
+    return jsonify({"status": "success", "runs": runs, "before": page.before})
 
-    @routes.delete("/api/runs/<run_id>")
-    def delete_run(run_id: str) -> Response:
-        row = backend.jobs.find(run_id)
-        if row is None:
-            raise _unknown(run_id)
-        if not row.state.finished:
-            raise NotFinished(f"the job is {row.state.value}", hint=f"DELETE /api/jobs/{run_id} cancels it")
-        backend.jobs.delete(row)
-        return jsonify({"status": "success", "message": "the run and its pictures are removed", "run_id": run_id})
 
-    return routes
+@run_routes.get("/api/runs/<run_id>")
+@describe(
+    "Web page",
+    ReplySpec("the run", RunReply),
+    examples=(Example("A run", path=SAMPLE),),
+    parameters=(RUN_ID,),
+    errors=(NotFound, StorageFailed),
+)
+def get_run(run_id: str) -> Response:
+    """A completed job."""
+    backend = current_backend()
+    row = find_run(backend, run_id)
+    run = run_body(row, backend.urls(), measure(row, backend.jobs.files.pictures))
+    return jsonify({"status": "success", "run": run})
+
+
+@run_routes.delete("/api/runs/<run_id>")
+@describe(
+    "Web page",
+    ReplySpec("it is gone", RunRemovedReply),
+    examples=(Example("A run", path=SAMPLE),),
+    parameters=(RUN_ID,),
+    errors=(NotFound, NotFinished, StorageFailed),
+)
+def delete_run(run_id: str) -> Response:
+    """Remove a finished job, with its pictures."""
+    jobs = current_backend().jobs
+    row = jobs.find(run_id)
+    if row is None:
+        raise _unknown(run_id)
+    if not row.state.finished:
+        raise NotFinished(f"the job is {row.state.value}", hint=f"DELETE /api/jobs/{run_id} cancels it")
+    jobs.delete(row)
+    return jsonify({"status": "success", "message": "the run and its pictures are removed", "run_id": run_id})
 
 
 def measure(row: JobRow, pictures: PictureFiles) -> tuple[int, int] | None:

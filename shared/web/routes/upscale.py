@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from flask import Blueprint, Response
+from pydantic import Field
 
 from shared.images.fit import as_upscale_source
 from shared.jobs.job import JobSpec
 from shared.schema.body import UpscaleBody
 from shared.schema.request import UpscaleRequest
-from shared.web.backend import Backend
+from shared.web.backend import Backend, current_backend
 from shared.web.graph_errors import checked
+from shared.web.openapi.components import (
+    ACCEPTED,
+    DRAWING_ERRORS,
+    DRAWING_HEADERS,
+    PICTURE,
+    RESULT,
+    PictureFile,
+)
+from shared.web.openapi.operation import BodySpec, Example, describe
 from shared.web.parsing.pictures import SentPictures
 from shared.web.parsing.unused_fields import idle, unchosen_parts_off, unswitched
 from shared.web.parsing.upscale import LARGEST_UPSCALE, choose_faces, choose_upscaler, scaled
@@ -20,18 +32,32 @@ from workflows.upscale import upscale
 KIND = "upscale"
 
 
-def upscale_routes(backend: Backend) -> Blueprint:
-    """POST /api/upscale."""
-    routes = Blueprint(KIND, __name__)
+upscale_routes = Blueprint(KIND, __name__)
 
-    @routes.post(f"/api/{KIND}")
-    def upscale_picture() -> Response:
-        with submission(backend, KIND) as job:
-            if job.row is None:
-                submit_upscale(backend, job)
-            return job.answer()
 
-    return routes
+class UpscaleForm(UpscaleBody):
+    """The fields of upscale as a form."""
+
+    image: Annotated[PictureFile, Field(description="the picture")]
+
+
+@upscale_routes.post("/api/upscale")
+@describe(
+    "Draw",
+    RESULT,
+    ACCEPTED,
+    examples=(Example("Twice as large", {"image": PICTURE, "upscaler": "Lanczos", "upscale_factor": 2}),),
+    body=BodySpec(UpscaleBody, UpscaleForm),
+    parameters=DRAWING_HEADERS,
+    errors=DRAWING_ERRORS,
+)
+def upscale_picture() -> Response:
+    """Enlarge a picture."""
+    backend = current_backend()
+    with submission(backend, KIND) as job:
+        if job.row is None:
+            submit_upscale(backend, job)
+        return job.answer()
 
 
 def submit_upscale(backend: Backend, job: Submission) -> None:

@@ -2,115 +2,98 @@
 
 from __future__ import annotations
 
-import re
 import secrets
-import threading
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from flask import Blueprint, Response, jsonify
 from PIL import Image
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from shared.errors import DreamLayerError, InvalidPicture, InvalidValue, NotFound
 from shared.images.decode import flatten, is_transparent, transparency_warnings
 from shared.images.fit import as_cutout, as_mask, as_picture, fit
 from shared.jobs.job import JobSpec
 from shared.jobs.picture_names import PREFIX_INPUT, with_prefix
-from shared.json_limits import JsonTooLarge, load_json
+from shared.schema.body import Body
+from shared.schema.replies import WorkflowReply, WorkflowsReply
 from shared.schema.units import Picture, align
-from shared.web.backend import Backend
+from shared.web.backend import Backend, current_backend
 from shared.web.custom import check, misread_prompts, unknown_to_starter
+from shared.web.openapi.components import ACCEPTED, DRAWING_ERRORS, DRAWING_HEADERS, RESULT
+from shared.web.openapi.operation import BodySpec, Example, ParameterSpec, ReplySpec, describe
 from shared.web.parsing.pictures import SentPictures
 from shared.web.submission import Submission, submission
+from shared.web.workflow_folder import NAME
 from workflows.bindings import MASK_LOADER, SIDES, fill, reads_alpha
 from workflows.graph import ApiGraph
 from workflows.loading import input_name
 from workflows.outputs import FIELD as OUTPUT
 from workflows.outputs import find_output
-from workflows.templates import FIELD, PICTURE_TYPES, Workflow, read_workflow
+from workflows.templates import FIELD, PICTURE_TYPES, Workflow
 
-NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}", re.ASCII)
-LARGEST_FILE = 10_000_000
 KIND = "workflow"
+SAMPLE = {"name": "shape"}
+NAME_PARAMETER = ParameterSpec(
+    "name", "path", "the file's name without `.json`", {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]*$"}
+)
+
+workflow_routes = Blueprint("workflows", __name__)
 
 
-class WorkflowFolder:
-    """The folder of workflows. A file is read again when it was changed, and stays a route as long as it is there."""
+class WorkflowBody(Body, extra="allow"):
+    """The parameters that GET of the same address tells, as `schema`."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._lock = threading.Lock()
-        self._read: dict[str, tuple[tuple[int, int], Workflow | DreamLayerError]] = {}
-
-    def all(self) -> Iterable[tuple[str, Workflow | DreamLayerError]]:
-        """The name of every file, and its workflow, or what is wrong with it."""
-        names = sorted(path.stem for path in self._folder.glob("*.json")) if self._folder.is_dir() else []
-        for name in names:
-            found = self.find(name)
-            if found is not None:
-                yield name, found
-
-    def find(self, name: str) -> Workflow | DreamLayerError | None:
-        """The workflow of that name, or what is wrong with it; None if there is none."""
-        path = self._folder / f"{name}.json"
-        if not NAME.fullmatch(name):
-            # Only names that the folder listed come here; what a client asked for was refused before.
-            return InvalidValue("the file's name must be of small letters, digits, - and _", field=FIELD)
-        try:
-            about = path.stat()
-            mark = (about.st_mtime_ns, about.st_size)
-            with self._lock:
-                known = self._read.get(name)
-            if known is None or known[0] != mark:
-                known = (mark, _load(name, path, about.st_size))
-                with self._lock:
-                    self._read[name] = known
-            return known[1]
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            return InvalidValue(f"the file cannot be read: {error.strerror}", field=FIELD)
+    output_node: Annotated[
+        str | None,
+        Field(description="the `SaveImage`, by its id or title, whose picture is the answer to `Accept: image/...`"),
+    ] = None
 
 
-def workflow_routes(backend: Backend) -> Blueprint:
-    """Every file of the folder is a route."""
-    routes = Blueprint("workflows", __name__)
-    shelf = WorkflowFolder(backend.settings.workflows_dir)
-
-    @routes.get("/api/workflows")
-    def list_workflows() -> Response:
-        listed = [_about(name, found) for name, found in shelf.all()]
-        return jsonify({"status": "success", "workflows": listed})
-
-    @routes.get("/api/workflows/<name>")
-    def get_workflow(name: str) -> Response:
-        workflow = _ask(shelf, name)
-        return jsonify({"status": "success", **_about(name, workflow), "graph": workflow.graph})
-
-    @routes.post("/api/workflows/<name>")
-    def run_workflow(name: str) -> Response:
-        workflow = _ask(shelf, name)
-        with submission(backend, KIND, f"{KIND} {name}") as job:
-            if job.row is None:
-                _submit(backend, workflow, job)
-            return job.answer()
-
-    return routes
+@workflow_routes.get("/api/workflows")
+@describe(
+    "Workflows",
+    ReplySpec("all files, and what is wrong with those that are broken", WorkflowsReply),
+    examples=(Example("All"),),
+)
+def list_workflows() -> Response:
+    """The workflows that are routes."""
+    listed = [_about(name, found) for name, found in current_backend().workflows.all()]
+    return jsonify({"status": "success", "workflows": listed})
 
 
-def _load(name: str, path: Path, size: int) -> Workflow | DreamLayerError:
-    if size > LARGEST_FILE:
-        return InvalidValue(f"the file is larger than {LARGEST_FILE // 1_000_000} MB", field=FIELD)
-    try:
-        return read_workflow(name, load_json(path.read_bytes()))
-    except JsonTooLarge as error:
-        return InvalidValue(f"the file {error}", field=FIELD)
-    except (ValueError, RecursionError) as error:
-        return InvalidValue(f"the file is not valid JSON: {error}", field=FIELD)
-    except DreamLayerError as error:
-        return error
+@workflow_routes.get("/api/workflows/<name>")
+@describe(
+    "Workflows",
+    ReplySpec("the workflow", WorkflowReply),
+    examples=(Example("A workflow", path=SAMPLE),),
+    parameters=(NAME_PARAMETER,),
+    errors=(NotFound, InvalidValue),
+)
+def get_workflow(name: str) -> Response:
+    """A workflow: its parameters and its graph."""
+    workflow = _find_workflow(current_backend(), name)
+    return jsonify({"status": "success", **_about(name, workflow), "graph": workflow.graph})
+
+
+@workflow_routes.post("/api/workflows/<name>")
+@describe(
+    "Workflows",
+    RESULT,
+    ACCEPTED,
+    examples=(Example("With what the file says", {"seed": 7}, path=SAMPLE),),
+    body=BodySpec(WorkflowBody),
+    parameters=(NAME_PARAMETER, *DRAWING_HEADERS),
+    errors=(NotFound, *DRAWING_ERRORS),
+)
+def run_workflow(name: str) -> Response:
+    """Draw with a workflow."""
+    backend = current_backend()
+    workflow = _find_workflow(backend, name)
+    with submission(backend, KIND, f"{KIND} {name}") as job:
+        if job.row is None:
+            _submit(backend, workflow, job)
+        return job.answer()
 
 
 def _about(name: str, found: Workflow | DreamLayerError) -> dict[str, Any]:
@@ -120,8 +103,9 @@ def _about(name: str, found: Workflow | DreamLayerError) -> dict[str, Any]:
     return {"name": name, "title": header.title or name, "description": header.description, "schema": found.schema()}
 
 
-def _ask(shelf: WorkflowFolder, name: str) -> Workflow:
-    found = shelf.find(name) if NAME.fullmatch(name) else None
+def _find_workflow(backend: Backend, name: str) -> Workflow:
+    """The workflow of this name. Raises NotFound, and InvalidValue for a broken file."""
+    found = backend.workflows.find(name) if NAME.fullmatch(name) else None
     if found is None:
         raise NotFound(f"there is no workflow {name}", hint="GET /api/workflows lists them")
     if isinstance(found, DreamLayerError):

@@ -8,9 +8,9 @@ from flask.testing import FlaskClient
 
 from shared.settings import Settings
 from shared.web.backend import Backend
-from shared.web.directions import ELSEWHERE, NOWHERE, SERVICES_OF, services_of, way_to
-from shared.web.openapi.document import OPERATIONS, routes_of
-from tests.test_openapi import SERVICES
+from shared.web.openapi.operation import list_routes
+from shared.web.route_hints import ELSEWHERE, NOWHERE, services_of, way_to
+from tests.test_openapi import ROUTES, SERVICES
 
 Clients = dict[str, FlaskClient]
 
@@ -95,18 +95,16 @@ def test_a_wrong_path_is_answered_with_the_right_one(
 
 
 def test_of_every_route_it_is_known_who_has_it(clients: Clients) -> None:
-    routes = {name: {path for _, path in routes_of(client.application.url_map)} for name, client in clients.items()}
+    routes = {name: {route.path for route in list_routes(client.application)} for name, client in clients.items()}
     for path in set().union(*routes.values()):
         having = {name for name in routes if path in routes[name]}
-        assert having == set(services_of(path) or SERVICES), path
+        assert having == set(services_of(path)), path
 
 
 def test_every_direction_leads_to_a_route() -> None:
-    known = {(operation.method, operation.path) for operation in OPERATIONS}
     for theirs, here in ELSEWHERE.items():
-        assert tuple(here.split(" ")) in known, theirs
+        assert tuple(here.split(" ")) in ROUTES, theirs
         assert here in way_to(theirs, "txt2img", Settings())
-    assert set(SERVICES_OF) - {"/api/img2txt"} <= {path for _, path in known}
 
 
 @pytest.mark.parametrize(

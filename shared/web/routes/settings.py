@@ -1,4 +1,4 @@
-"""POST /api/settings/paths: the folders and habits that a user chose on the web page."""
+"""What a user chooses on the web page: folders, file names, and keys for other services."""
 
 from __future__ import annotations
 
@@ -6,19 +6,25 @@ import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from flask import Blueprint, Response, jsonify, request
+from pydantic import Field
 
-from shared.engine.manager import EngineManager
-from shared.errors import InvalidValue, NotPossible
+from shared.errors import InvalidValue, NotPossible, StorageFailed
 from shared.files import is_folder
-from shared.paths import ChosenPaths, PathsFile
+from shared.paths import ChosenPaths
+from shared.schema.body import Body
+from shared.schema.control_replies import KeyReply, PathsKeptReply, PathsReply
+from shared.schema.paths import PathsBody
 from shared.schema.spellings import told as told_name
 from shared.schema.units import is_text
 from shared.schema.words import is_placeholder
+from shared.web.backend import current_backend, current_manager
 from shared.web.body import read_fields
 from shared.web.download_names import LONGEST_FORMAT, TOKENS, UNSAFE, unknown_tokens
+from shared.web.openapi.components import BODY_ERRORS
+from shared.web.openapi.operation import BodySpec, Example, ReplySpec, describe
 
 # The page's names, and ours. All but the first are only read from.
 FOLDERS = {
@@ -33,39 +39,80 @@ NAMES = (*FOLDERS, "filenameFormat", "saveMetadata")
 LONGEST_PATH = 1000
 
 
-def path_routes(file: PathsFile, manager: EngineManager) -> Blueprint:
-    """GET and POST /api/settings/paths."""
-    routes = Blueprint("paths", __name__)
-    turn = threading.Lock()
+settings_routes = Blueprint("settings", __name__)
+# Held from reading the earlier choice until the next one is written, which has to remember the earlier's folder.
+_turn = threading.Lock()
 
-    @routes.get("/api/settings/paths")
-    def get_paths() -> Response:
-        return jsonify({"status": "success", "paths": told(file.read()), "restart_pending": manager.restart_pending})
 
-    @routes.post("/api/settings/paths")
-    def set_paths() -> Response:
-        chosen, warnings = read_paths(read_fields(request).values)
-        check_folders(chosen)
-        # An engine that was started elsewhere has folders of its own.
-        if not manager.ours and chosen.engine_paths != ChosenPaths().engine_paths:
-            raise NotPossible(
-                "the engine was not started here, so its folders and saveMetadata cannot be set here",
-                hint="leave the folders empty and saveMetadata true; filenameFormat can be set",
-            )
-        # Of two at once, the second has to remember the first's folder.
-        with turn:
-            earlier = file.read()
-            chosen = chosen.after(earlier)
-            file.write(chosen)
-        restart = manager.ours and chosen.engine_paths != earlier.engine_paths
-        if restart:
-            manager.restart(when_idle=True)
-        message = "kept; the engine uses it after a restart, as soon as no job is left" if restart else "kept"
-        return jsonify(
-            {"status": "success", "message": message, "restart": restart, "paths": told(chosen), "warnings": warnings}
+@settings_routes.get("/api/settings/paths")
+@describe(
+    "Web page",
+    ReplySpec("the choice", PathsReply),
+    examples=(Example("Ask"),),
+)
+def get_paths() -> Response:
+    """Which folders and habits were chosen."""
+    paths, pending = current_backend().paths.read(), current_manager().restart_pending
+    return jsonify({"status": "success", "paths": told(paths), "restart_pending": pending})
+
+
+@settings_routes.post("/api/settings/paths")
+@describe(
+    "Web page",
+    ReplySpec("it is kept", PathsKeptReply),
+    examples=(Example("Names for downloads", {"filenameFormat": "[date]-[seed]"}),),
+    body=BodySpec(PathsBody),
+    errors=(*BODY_ERRORS, NotPossible, StorageFailed),
+)
+def set_paths() -> Response:
+    """Choose folders and habits.
+
+    What is left out gets its default. Other folders take effect when the engine is started again, which happens by
+    itself as soon as no job is left.
+    """
+    file, manager = current_backend().paths, current_manager()
+    chosen, warnings = read_paths(read_fields(request).values)
+    check_folders(chosen)
+    # An engine that was started elsewhere has folders of its own.
+    if not manager.ours and chosen.engine_paths != ChosenPaths().engine_paths:
+        raise NotPossible(
+            "the engine was not started here, so its folders and saveMetadata cannot be set here",
+            hint="leave the folders empty and saveMetadata true; filenameFormat can be set",
         )
+    with _turn:
+        earlier = file.read()
+        chosen = chosen.after(earlier)
+        file.write(chosen)
+    restart = manager.ours and chosen.engine_paths != earlier.engine_paths
+    if restart:
+        manager.restart(when_idle=True)
+    message = "kept; the engine uses it after a restart, as soon as no job is left" if restart else "kept"
+    return jsonify(
+        {"status": "success", "message": message, "restart": restart, "paths": told(chosen), "warnings": warnings}
+    )
 
-    return routes
+
+class NewKey(Body):
+    """A key for a service of others."""
+
+    alias: str
+    api_key: Annotated[str, Field(alias="api-key", description="never shown again; `api-key` is understood too")]
+
+
+@settings_routes.post("/api/add-api-key")
+@describe(
+    "Web page",
+    ReplySpec("it is kept", KeyReply),
+    examples=(Example("A key", {"alias": "example", "api_key": "no real key"}),),
+    body=BodySpec(NewKey),
+    errors=(*BODY_ERRORS, StorageFailed),
+)
+def add_key() -> Response:
+    """Keep a key for a service of others."""
+    values = read_fields(request).values
+    known = current_backend().keys.add(values.get("alias"), values.get("api-key", values.get("api_key")))
+    message = "the key is kept in place of the earlier one" if known else "the key is kept"
+    return jsonify({"status": "success", "message": message, "alias": str(values["alias"]).strip()})
 
 
 def read_paths(values: Mapping[str, Any]) -> tuple[ChosenPaths, list[str]]:

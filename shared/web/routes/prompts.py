@@ -9,9 +9,11 @@ from typing import Literal, get_args
 from flask import Blueprint, Response, jsonify, request
 
 from shared.errors import EngineUnavailable, InvalidValue
+from shared.schema.control_replies import PromptReply
 from shared.schema.words import find_word
-from shared.web.backend import Backend
+from shared.web.backend import Backend, current_backend
 from shared.web.body import check_arguments
+from shared.web.openapi.operation import Example, ParameterSpec, ReplySpec, describe
 from shared.web.parsing.models import is_starter_default
 from starter.words import VOCABULARY
 
@@ -238,27 +240,33 @@ def _article(word: str) -> str:
     return "an" if word[0] in "aeiou" else "a"
 
 
-def suggestion_routes(backend: Backend) -> Blueprint:
-    """GET /api/fetch-prompt?type=positive|negative; with a `seed`, the same one each time.
+prompt_routes = Blueprint("prompts", __name__)
 
-    While the starter is what draws, it has only words that the starter knows.
-    """
-    routes = Blueprint("suggestions", __name__)
 
-    @routes.get("/api/fetch-prompt")
-    def fetch_prompt() -> Response:
-        check_arguments("type", "seed")
-        asked = request.args.get("type", "positive")
-        kind = next((each for each in KINDS if each == find_word(asked, KINDS)), None)
-        if kind is None:
-            raise InvalidValue(f"type {asked!r} does not exist", field="type", hint=f"one of {', '.join(KINDS)}")
-        prompt = (suggest_known if _starter_draws(backend) else suggest)(kind, _source())
-        answer = jsonify({"status": "success", "type": kind, "prompt": prompt})
-        # A browser that keeps answers would suggest the same one for ever.
-        answer.headers["Cache-Control"] = "no-store"
-        return answer
-
-    return routes
+@prompt_routes.get("/api/fetch-prompt")
+@describe(
+    "Web page",
+    ReplySpec("a prompt", PromptReply),
+    examples=(Example("What to avoid", query={"type": "negative", "seed": "7"}),),
+    parameters=(
+        ParameterSpec("type", "query", "what for; positive if left out", {"type": "string", "enum": list(KINDS)}),
+        ParameterSpec("seed", "query", "the same one gives the same prompt"),
+    ),
+    errors=(InvalidValue,),
+)
+def fetch_prompt() -> Response:
+    """An idea for a prompt."""
+    # While the starter model is the default, the prompt has only words that it knows.
+    check_arguments("type", "seed")
+    asked = request.args.get("type", "positive")
+    kind = next((kind for kind in KINDS if kind == find_word(asked, KINDS)), None)
+    if kind is None:
+        raise InvalidValue(f"type {asked!r} does not exist", field="type", hint=f"one of {', '.join(KINDS)}")
+    prompt = (suggest_known if _starter_draws(current_backend()) else suggest)(kind, _source())
+    response = jsonify({"status": "success", "type": kind, "prompt": prompt})
+    # A browser that caches the response would suggest the same prompt for ever.
+    response.headers["Cache-Control"] = "no-store"
+    return response
 
 
 def _starter_draws(backend: Backend) -> bool:

@@ -8,23 +8,10 @@ import re
 from collections.abc import Iterable
 
 from shared.settings import Settings
-from shared.web.openapi.document import OPERATIONS
+from shared.web.openapi.operation import Route
+from shared.web.route_table import routes_by_service
 
 LONGEST = 100
-# The services that have a route: by default all of them, else those of the longest path that it begins with.
-DRAWING, CONTROL = ("txt2img", "img2img"), ("control",)
-SERVICES_OF = {
-    "/api/txt2img": ("txt2img",),
-    **dict.fromkeys(("/api/img2img", "/api/upscale", "/api/workflows"), DRAWING),
-    **dict.fromkeys(
-        (
-            "/api/add-api-key", "/api/engine", "/api/extras/upscale", "/api/img2txt", "/api/lora-models", "/api/models",
-            "/api/report-bundle", "/api/runs", "/api/send-to-extras", "/api/send-to-img2img", "/api/settings/paths",
-            "/api/show-in-folder", "/api/upload-model", "/api/upscaler-models",
-        ),
-        CONTROL,
-    ),
-}  # fmt: skip
 # What other programs call it, and what it is here. AUTOMATIC1111 and Forge, OpenAI, ComfyUI, Stability, others.
 ELSEWHERE = {
     "/sdapi/v1/txt2img": "POST /api/txt2img",
@@ -109,11 +96,9 @@ FIELDS = {
 NOWHERE = "GET /docs shows the routes"
 
 
-def services_of(path: str) -> tuple[str, ...]:
-    """The services that have this route; () for those that every service has."""
-    return next(
-        (services for start, services in SERVICES_OF.items() if path == start or path.startswith(f"{start}/")), ()
-    )
+def services_of(path: str) -> list[str]:
+    """The services that have this route."""
+    return [name for name, routes in routes_by_service().items() if any(route.path == path for route in routes)]
 
 
 def way_to(path: str, service: str, settings: Settings) -> str:
@@ -148,21 +133,31 @@ def _difference(path: str) -> str:
 def way_to_call(path: str, methods: Iterable[str], base: str) -> str:
     """A hint for who called a path by a method that it does not take: `methods` are those that it does."""
     taken = [method for method in ("GET", "POST", "DELETE") if method in methods]
-    for operation in OPERATIONS:
-        if operation.method in taken and _fits(operation.path, path.lower()) and operation.body is not None:
+    for route in _all_routes():
+        operation = route.operation
+        if operation is None or operation.body is None or route.method not in taken:
+            continue
+        if _fits(route.path, path.lower()):
             value = json.dumps(operation.examples[0].body) if operation.examples else "{}"
             if operation.body.only_form or "base64," in value or "'" in value:
-                return f"{operation.method} a form; {base}/docs has an example"
+                return f"{route.method} a form; {base}/docs has an example"
             return f"curl -sS {base}{path} -H 'content-type: application/json' -d '{value}'"
     return f"call it by {' or '.join(taken)}; {base}/docs shows how"
 
 
+def _all_routes() -> list[Route]:
+    """The routes of all services, each once."""
+    return list(
+        {(route.method, route.path): route for routes in routes_by_service().values() for route in routes}.values()
+    )
+
+
 def _paths() -> list[str]:
-    return sorted({operation.path for operation in OPERATIONS}, key=len)
+    return sorted({route.path for route in _all_routes()}, key=len)
 
 
 def _methods(path: str) -> list[str]:
-    return [operation.method for operation in OPERATIONS if operation.path == path]
+    return [route.method for route in _all_routes() if route.path == path]
 
 
 def _fits(known: str, path: str) -> bool:

@@ -1,0 +1,147 @@
+"""Replies, parameters, errors and example pictures that several operations share."""
+
+import base64
+import io
+import math
+from typing import Annotated
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from pydantic import WithJsonSchema
+
+from shared.errors import (
+    BodyTooLarge,
+    Busy,
+    Cancelled,
+    DreamLayerError,
+    EngineError,
+    EngineRejected,
+    EngineUnavailable,
+    GenerationFailed,
+    InvalidPicture,
+    InvalidValue,
+    NotAcceptable,
+    QueueFull,
+    RequestError,
+    StorageFailed,
+    UnsupportedBody,
+    WaitExpired,
+)
+from shared.schema.events import EVENTS
+from shared.schema.replies import AcceptedReply, ResultReply
+from shared.web.openapi.operation import JSON, REF, ParameterSpec, ReplySpec
+from shared.web.reply import FORMATS
+
+RGB = tuple[int, int, int]
+Errors = tuple[type[DreamLayerError], ...]
+File = Annotated[str, WithJsonSchema({"type": "string", "format": "binary"})]
+PictureFile = Annotated[str, WithJsonSchema({"type": "string", "format": "binary", "contentMediaType": "image/*"})]
+NUMBER = {"type": "integer", "minimum": 1}
+UUID = {"type": "string", "format": "uuid"}
+BINARY = {"type": "string", "format": "binary"}
+# Before OpenAPI 3.2 has its `itemSchema`, the schema of a stream is that of each event, by convention.
+EVENT = {
+    "oneOf": [
+        {
+            "type": "object",
+            "title": name,
+            "properties": {
+                "event": {"const": name},
+                "id": {"type": "string", "pattern": "^[0-9]+$", "description": "for `Last-Event-ID`"},
+                "data": {
+                    "type": "string",
+                    "contentMediaType": JSON,
+                    "contentSchema": {"$ref": REF.format(model=model.__name__)},
+                },
+            },
+            "required": ["event", "data"],
+        }
+        for name, model in EVENTS.items()
+    ]
+}
+STREAM = ReplySpec(
+    "the job's events until its last one (`queued`, `started`, `progress`, `preview`, `image`, then `completed`, "
+    "`failed` or `cancelled`), each with JSON as its data",
+    types={"text/event-stream": EVENT},
+    headers=("X-Job-Id", "X-Warnings"),
+    parts=tuple(EVENTS.values()),
+)
+RESULT = ReplySpec(
+    "the result; its first picture itself (of a custom graph, that of its last stage or of `output_node`), or its "
+    "events, if `Accept` asks for that",
+    ResultReply,
+    {**dict.fromkeys(FORMATS, BINARY), **STREAM.types},
+    ("X-Job-Id", "X-Seed", "X-Warnings", "Content-Location", "Link"),
+    parts=STREAM.parts,
+)
+ACCEPTED = ReplySpec(
+    "accepted, with `Prefer: respond-async`", AcceptedReply, headers=("Location", "X-Job-Id", "X-Warnings"), status=202
+)
+BODY_ERRORS: tuple[type[DreamLayerError], ...] = (
+    RequestError,
+    BodyTooLarge,
+    UnsupportedBody,
+    InvalidValue,
+    InvalidPicture,
+)
+DRAWING_ERRORS: Errors = (
+    *BODY_ERRORS,
+    NotAcceptable,
+    Cancelled,
+    QueueFull,
+    GenerationFailed,
+    EngineError,
+    EngineRejected,
+    Busy,
+    EngineUnavailable,
+    WaitExpired,
+    StorageFailed,
+)
+DRAWING_HEADERS = (
+    ParameterSpec(
+        "Accept",
+        "header",
+        "the type of the answer",
+        {"type": "string", "enum": ["application/json", *FORMATS, *STREAM.types], "default": "application/json"},
+    ),
+    ParameterSpec(
+        "Prefer",
+        "header",
+        "`respond-async`: answer 202 at once; `cancel-on-disconnect`: the job ends when the client hangs up",
+        {"type": "string"},
+    ),
+    ParameterSpec(
+        "Idempotency-Key",
+        "header",
+        "a repeated request with the same key is the same job; with another body the key is a 422",
+        {"type": "string", "minLength": 1, "maxLength": 255},
+    ),
+)
+
+
+def _data_url(picture: Image.Image, infotext: str = "") -> str:
+    buffer, texts = io.BytesIO(), PngInfo()
+    if infotext:
+        texts.add_text("parameters", infotext)
+    picture.save(buffer, "PNG", optimize=True, pnginfo=texts)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _drawn_circle(size: int, circle: RGB, background: RGB, share: float = 0.5) -> Image.Image:
+    """A circle in the middle, with this share of the picture's width; smooth, and few bytes as a PNG."""
+    # Not by ImageDraw, which takes 1.6 MB of every service's memory. The gradient has its 255 in the corners.
+    edge = 255 * share / math.sqrt(2)
+    distance = Image.radial_gradient("L").resize((2 * size, 2 * size))
+    inside = distance.point(lambda level: 255 if level < edge else 0).resize((size, size), Image.Resampling.BOX)
+    return Image.composite(
+        Image.new("RGB", (size, size), circle), Image.new("RGB", (size, size), background), inside
+    ).quantize(8)
+
+
+BLACK, WHITE, RED, BLUE = (0, 0, 0), (255, 255, 255), (220, 28, 36), (32, 70, 212)
+PICTURE = _data_url(_drawn_circle(256, RED, BLUE))
+MASK = _data_url(_drawn_circle(256, WHITE, BLACK, 0.8))
+RECIPE = _data_url(
+    _drawn_circle(64, RED, BLUE),
+    "a red circle on a blue background\nSteps: 10, Sampler: Euler, CFG scale: 3, Seed: 7, Size: 256x256",
+)

@@ -1,0 +1,66 @@
+"""The folder of named workflows: each file is one, and is read again when it changes."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+from shared.errors import DreamLayerError, InvalidValue
+from shared.json_limits import JsonTooLarge, load_json
+from workflows.templates import FIELD, Workflow, read_workflow
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}", re.ASCII)
+LARGEST_FILE = 10_000_000
+
+
+class WorkflowFolder:
+    """The folder of workflows. A file is read again when it was changed, and stays a route as long as it is there."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._read: dict[str, tuple[tuple[int, int], Workflow | DreamLayerError]] = {}
+
+    def all(self) -> Iterable[tuple[str, Workflow | DreamLayerError]]:
+        """The name of every file, and its workflow, or what is wrong with it."""
+        names = sorted(path.stem for path in self._folder.glob("*.json")) if self._folder.is_dir() else []
+        for name in names:
+            found = self.find(name)
+            if found is not None:
+                yield name, found
+
+    def find(self, name: str) -> Workflow | DreamLayerError | None:
+        """The workflow of that name, or what is wrong with it; None if there is none."""
+        path = self._folder / f"{name}.json"
+        if not NAME.fullmatch(name):
+            # Only names that the folder listed come here; what a client asked for was refused before.
+            return InvalidValue("the file's name must be of small letters, digits, - and _", field=FIELD)
+        try:
+            about = path.stat()
+            mark = (about.st_mtime_ns, about.st_size)
+            with self._lock:
+                known = self._read.get(name)
+            if known is None or known[0] != mark:
+                known = (mark, _load(name, path, about.st_size))
+                with self._lock:
+                    self._read[name] = known
+            return known[1]
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            return InvalidValue(f"the file cannot be read: {error.strerror}", field=FIELD)
+
+
+def _load(name: str, path: Path, size: int) -> Workflow | DreamLayerError:
+    if size > LARGEST_FILE:
+        return InvalidValue(f"the file is larger than {LARGEST_FILE // 1_000_000} MB", field=FIELD)
+    try:
+        return read_workflow(name, load_json(path.read_bytes()))
+    except JsonTooLarge as error:
+        return InvalidValue(f"the file {error}", field=FIELD)
+    except (ValueError, RecursionError) as error:
+        return InvalidValue(f"the file is not valid JSON: {error}", field=FIELD)
+    except DreamLayerError as error:
+        return error
