@@ -85,7 +85,13 @@ def build_parser() -> Parser:
     )
     _add_job_arguments(commands.add_parser("jobs", help="list and cancel jobs, whether or not anything runs"))
     add_model_arguments(commands.add_parser("models", help="list, add and remove model files"))
-    commands.add_parser("test", help="run the whole test suite; further arguments go to pytest")
+    test = commands.add_parser(
+        "test",
+        help="run the test suite; further arguments go to pytest",
+        description="Runs the whole test suite: first the tests that need no engine, on all cores, then the others. "
+        "With arguments that select tests, such as a file or -k, pytest runs once.",
+    )
+    test.add_argument("--fast", action="store_true", help="run only what takes seconds; needs no engine and no torch")
     up.add_argument("--no-install", action="store_true", help="use the environment as it is")
     for command in (up, run):
         command.add_argument("--no-starter", action="store_true", help="do without the starter model")

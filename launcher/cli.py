@@ -9,6 +9,7 @@ from pathlib import Path
 from launcher.arguments import parse
 from launcher.environment import (
     DEVELOPMENT,
+    DEVELOPMENT_WITHOUT_TORCH,
     PROJECT_DIR,
     RUNTIME,
     SetupIncompleteError,
@@ -34,9 +35,8 @@ def main(arguments: Sequence[str]) -> int:
         if options.command == "stop" and (process := stop_setup()) is not None:
             print_status("stopped", f"the set-up of process {process}; the next `up` does it again")
             return 0
-        testing = options.command == "test"
         install = options.command in INSTALLING and not options.no_install
-        python = find_environment(DEVELOPMENT if testing else RUNTIME, install=install)
+        python = find_environment(_requirements(options), install=install)
         # By name, not by file: the Python of a virtual environment is a link to the one that made it.
         if python != Path(sys.executable):
             return go_on_in(python, [str(PROJECT_DIR / "dream_layer.py"), *arguments])
@@ -56,12 +56,18 @@ def main(arguments: Sequence[str]) -> int:
         return 130
 
 
+def _requirements(options: argparse.Namespace) -> list[str]:
+    if options.command != "test":
+        return RUNTIME
+    return DEVELOPMENT_WITHOUT_TORCH if options.fast else DEVELOPMENT
+
+
 def _command(options: argparse.Namespace, rest: Sequence[str]) -> Callable[[], int]:
     """What the command does. Imported here, for each needs packages that the others may not."""
     if options.command == "test":
         from launcher.testing import run_tests
 
-        return lambda: run_tests(rest)
+        return lambda: run_tests(rest, fast=options.fast)
     if options.command == "models":
         from launcher.models.commands import run_models
 

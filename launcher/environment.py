@@ -46,6 +46,8 @@ STOP_TIMEOUT = 30.0
 HOW_TO_INSTALL = "pip install -r requirements.txt"
 RUNTIME = ["requirements"]
 DEVELOPMENT = ["requirements", "requirements-dev"]
+# The lock has everything but torch.
+DEVELOPMENT_WITHOUT_TORCH = ["requirements.lock", "requirements-dev"]
 
 
 class SetupIncompleteError(Exception):
@@ -86,18 +88,25 @@ def _first(names: list[str]) -> str:
 
 
 def missing_packages(requirements: list[str]) -> list[str]:
-    """Names in `<requirements>.in` that this interpreter has no package of."""
+    """Names in `<requirements>.in` that this interpreter has no package of; of a lock, only names that it pins."""
     missing = []
     for name in requirements:
-        for line in (PROJECT_DIR / f"{name}.in").read_text(encoding="utf-8").splitlines():
-            match = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", line)
-            if match is None:
-                continue
+        source = name.removesuffix(".lock")
+        wanted = _package_names(PROJECT_DIR / f"{source}.in")
+        if name != source:
+            pinned = set(_package_names(PROJECT_DIR / f"{name}.txt"))
+            wanted = [package for package in wanted if package in pinned]
+        for package in wanted:
             try:
-                importlib.metadata.version(match[0])
+                importlib.metadata.version(package)
             except importlib.metadata.PackageNotFoundError:
-                missing.append(match[0])
+                missing.append(package)
     return missing
+
+
+def _package_names(path: Path) -> list[str]:
+    matches = (re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", line) for line in path.read_text(encoding="utf-8").splitlines())
+    return [match[0] for match in matches if match is not None]
 
 
 def _make(requirements: list[str]) -> Path:
@@ -155,8 +164,10 @@ def _complete(python: Path, installed: dict[str, str], wanted: dict[str, str]) -
 
 
 def is_complete() -> bool:
-    """Whether `.venv` is whole and can be used."""
-    return STAMP.is_file() and not MARK.exists() and _python_of(VENV).is_file()
+    """Whether `.venv` has all packages that the commands need; `test --fast` makes one without torch."""
+    if not STAMP.is_file() or MARK.exists() or not _python_of(VENV).is_file():
+        return False
+    return RUNTIME[0] in json.loads(STAMP.read_text(encoding="utf-8"))
 
 
 def setup_lock() -> Instance:

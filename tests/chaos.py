@@ -27,8 +27,7 @@ import requests
 from PIL import Image
 
 from shared.settings import PREFIX
-from tests.conftest import launched, launcher_environment
-from tests.stack import TestStack, data_url
+from tests.stack import TestStack, data_url, launched, launcher_environment
 
 log = logging.getLogger(__name__)
 

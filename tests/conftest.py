@@ -1,36 +1,33 @@
-"""What tests share. Those that take `stack` run against the real thing: launcher, engine, services, starter model."""
+"""Shared fixtures, and the markers that follow from the fixtures which a test uses.
+
+Tests that use `stack` run against a real one: launcher, engine, services and starter model.
+"""
 
 import os
 import signal
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 import requests
 
-from shared.engine.install import engine_dir
 from shared.models.detect import ModelFile
-from shared.settings import PREFIX, PROJECT_DIR, Settings
+from shared.settings import PREFIX, Settings
 from shared.web.backend import Backend
 from shared.web.routes.models import ModelUploads
 from tests.control import Control, Managed
+from tests.engine_prompts import EnginePrompts
 from tests.fake_engine import FakeEngine
 from tests.harness import Harness, OpenHarness
-from tests.stack import TestStack, wait_until_gone
+from tests.stack import COMFYUI_DIR, TestStack, launched, launcher_environment
 
-START_TIMEOUT = 240
-# Secrets in the user's shell, which are not for the engine.
-PLANTED = {"EXAMPLE_TOKEN": "planted-example-token", "HTTPS_PROXY_PASSWORD": "planted-password"}
-# As the user's shell says it; while a test runs, settings of the shell are out of sight.
-COMFYUI_DIR = os.environ.get(f"{PREFIX}COMFYUI_DIR") or str(
-    engine_dir(Path(os.environ.get(f"{PREFIX}DATA_DIR") or PROJECT_DIR / "data"))
-)
+# A test that uses one of these fixtures, directly or through another fixture, has the marker.
+MARKERS = {
+    "live": {"engine_source", "stack"},
+    "fake_engine": {"engine"},
+    "slow": {"browser", "project"},
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,6 +46,28 @@ def pytest_configure() -> None:
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost"]))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        for marker, names in MARKERS.items():
+            if not names.isdisjoint(fixtures):
+                item.add_marker(marker)
+
+
+def pytest_collection_finish() -> None:
+    if "torch" in sys.modules:
+        raise pytest.UsageError("a module of tests imports torch, which is not installed everywhere: use a fixture")
+
+
+@pytest.fixture(autouse=True)
+def no_torch(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test that imports torch without the fixture that marks it `live`."""
+    allowed = "torch" in sys.modules or request.node.get_closest_marker("live") is not None
+    yield
+    assert allowed or "torch" not in sys.modules, "use the fixture `engine_source`: torch is not installed everywhere"
+
+
 @pytest.fixture
 def update_golden(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--update-golden"))
@@ -62,67 +81,17 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on, all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+@pytest.fixture(scope="session")
+def engine_source() -> Path:
+    """The folder of the installed ComfyUI, for tests that run its code or read its files."""
+    assert (COMFYUI_DIR / "main.py").is_file(), f"there is no ComfyUI in {COMFYUI_DIR}"
+    return COMFYUI_DIR
 
 
-def launcher_environment(data_dir: Path) -> dict[str, str]:
-    """An environment for dream_layer.py with free ports, its own data folder, and the engine that is installed."""
-    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
-    # No window is to open on the desktop of who tests.
-    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
-        kept.pop(name, None)
-    txt2img, img2img, control, engine_port, extras, runs, report, img2txt = free_ports(8)
-    return {
-        **kept,
-        **PLANTED,
-        f"{PREFIX}DATA_DIR": str(data_dir),
-        f"{PREFIX}COMFYUI_DIR": COMFYUI_DIR,
-        f"{PREFIX}DEVICE": "cpu",
-        f"{PREFIX}TXT2IMG_PORT": str(txt2img),
-        f"{PREFIX}IMG2IMG_PORT": str(img2img),
-        f"{PREFIX}CONTROL_PORT": str(control),
-        f"{PREFIX}EXTRAS_PORT": str(extras),
-        f"{PREFIX}RUNS_PORT": str(runs),
-        f"{PREFIX}REPORT_PORT": str(report),
-        f"{PREFIX}IMG2TXT_PORT": str(img2txt),
-        f"{PREFIX}ENGINE_PORT": str(engine_port),
-    }
-
-
-@contextmanager
-def launched(folder: Path, environ: dict[str, str]) -> Iterator[TestStack]:
-    """Everything, started as a user starts it; stopped by SIGTERM and seen to be gone."""
-    output = folder / "launcher.log"
-    with output.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "dream_layer.py", "up", "--no-install"],
-            cwd=PROJECT_DIR,
-            env=environ,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    running = TestStack(process, environ, Path(environ[f"{PREFIX}DATA_DIR"]), output)
-    try:
-        deadline = time.monotonic() + START_TIMEOUT
-        while "Ctrl-C stops everything" not in running.output():
-            assert process.poll() is None, f"the launcher ended:\n{running.output()}"
-            assert time.monotonic() < deadline, f"the launcher did not get ready:\n{running.output()}"
-            time.sleep(0.1)
-        yield running
-    finally:
-        children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        process.wait(timeout=30)
-    wait_until_gone(children)
+@pytest.fixture(scope="session")
+def engine_prompts(engine_source: Path) -> EnginePrompts:
+    """ComfyUI's own parser of prompts."""
+    return EnginePrompts(engine_source)
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import COMFYUI_DIR
-
-SOURCE = Path(COMFYUI_DIR) / "comfy" / "sd1_clip.py"
+SOURCE = Path("comfy", "sd1_clip.py")
 FUNCTIONS = ("parse_parentheses", "token_weights", "escape_important", "unescape_important", "expand_directory_list")
 
 
@@ -29,8 +27,9 @@ class Found:
 class EnginePrompts:
     """The engine's reader of prompts."""
 
-    def __init__(self) -> None:
-        tree = ast.parse(SOURCE.read_text(encoding="utf-8"))
+    def __init__(self, engine: Path) -> None:
+        source = engine / SOURCE
+        tree = ast.parse(source.read_text(encoding="utf-8"))
         named = {each.name: each for each in tree.body if isinstance(each, ast.FunctionDef | ast.ClassDef)}
         search = named["load_embed"]
         assert isinstance(search, ast.FunctionDef)
@@ -39,7 +38,7 @@ class EnginePrompts:
         search.body[ends:] = ast.parse("return Found(valid_file)").body
         chosen: list[ast.stmt] = [*(named[name] for name in FUNCTIONS), search, named["SDTokenizer"]]
         self._names: dict[str, Any] = {"os": os, "re": re, "logging": logging, "CLIPTokenizer": None, "Found": Found}
-        exec(compile(ast.Module(chosen, []), str(SOURCE), "exec"), self._names)
+        exec(compile(ast.Module(chosen, []), str(source), "exec"), self._names)
 
     def segments(self, prompt: str) -> list[tuple[str, float]]:
         """The parts of a prompt and their weights."""

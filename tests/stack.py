@@ -3,9 +3,13 @@
 import base64
 import io
 import json
+import os
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +19,20 @@ import requests
 from PIL import Image
 
 from shared.engine.client import TOKEN_FILE, EngineAccess, EngineClient
-from shared.settings import PREFIX
+from shared.engine.install import engine_dir
+from shared.settings import PREFIX, PROJECT_DIR
+from tests.ports import free_ports
 
 # Seconds; generous, for machines that do other things too.
 TIMEOUT = 300
+START_TIMEOUT = 240
+# Secrets in the user's shell; the engine must not see them.
+PLANTED = {"EXAMPLE_TOKEN": "planted-example-token", "HTTPS_PROXY_PASSWORD": "planted-password"}
+# Read at import: while a test runs, it does not see the settings of the shell. The fixture `engine_source` checks it.
+COMFYUI_DIR = Path(
+    os.environ.get(f"{PREFIX}COMFYUI_DIR")
+    or engine_dir(Path(os.environ.get(f"{PREFIX}DATA_DIR") or PROJECT_DIR / "data"))
+)
 PNG = {"Accept": "image/png"}
 Nodes = dict[str, tuple[str, dict[str, Any]]]
 """A ComfyUI graph, short: the class and the inputs of each node."""
@@ -178,6 +192,58 @@ class TestStack:
         assert response.status_code == 200, response.text
         reply: dict[str, Any] = response.json()
         return reply
+
+
+def launcher_environment(data_dir: Path) -> dict[str, str]:
+    """An environment for dream_layer.py with free ports, its own data folder, and the engine that is installed."""
+    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
+    # No window is to open on the desktop of who tests.
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        kept.pop(name, None)
+    txt2img, img2img, control, engine_port, extras, runs, report, img2txt = free_ports(8)
+    return {
+        **kept,
+        **PLANTED,
+        f"{PREFIX}DATA_DIR": str(data_dir),
+        f"{PREFIX}COMFYUI_DIR": str(COMFYUI_DIR),
+        f"{PREFIX}DEVICE": "cpu",
+        f"{PREFIX}TXT2IMG_PORT": str(txt2img),
+        f"{PREFIX}IMG2IMG_PORT": str(img2img),
+        f"{PREFIX}CONTROL_PORT": str(control),
+        f"{PREFIX}EXTRAS_PORT": str(extras),
+        f"{PREFIX}RUNS_PORT": str(runs),
+        f"{PREFIX}REPORT_PORT": str(report),
+        f"{PREFIX}IMG2TXT_PORT": str(img2txt),
+        f"{PREFIX}ENGINE_PORT": str(engine_port),
+    }
+
+
+@contextmanager
+def launched(folder: Path, environ: dict[str, str]) -> Iterator[TestStack]:
+    """Everything, started as a user starts it; stopped by SIGTERM and seen to be gone."""
+    output = folder / "launcher.log"
+    with output.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "dream_layer.py", "up", "--no-install"],
+            cwd=PROJECT_DIR,
+            env=environ,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    running = TestStack(process, environ, Path(environ[f"{PREFIX}DATA_DIR"]), output)
+    try:
+        deadline = time.monotonic() + START_TIMEOUT
+        while "Ctrl-C stops everything" not in running.output():
+            assert process.poll() is None, f"the launcher ended:\n{running.output()}"
+            assert time.monotonic() < deadline, f"the launcher did not get ready:\n{running.output()}"
+            time.sleep(0.1)
+        yield running
+    finally:
+        children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.wait(timeout=30)
+    wait_until_gone(children)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,8 @@ import requests
 from PIL import Image, ImageDraw
 
 from shared.settings import PREFIX
-from tests.conftest import PLANTED, launched, launcher_environment
 from tests.imported_graphs import api
-from tests.stack import TIMEOUT, TestStack, data_url
+from tests.stack import PLANTED, TIMEOUT, TestStack, data_url, launched, launcher_environment
 
 NODES = [Path(__file__).parent / "data" / name for name in ("known_nodes.py", "probing_nodes.py")]
 # What a user's shell may hold, and none of it is for a stranger's node.

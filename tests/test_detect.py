@@ -12,11 +12,9 @@ from typing import Any
 
 import pytest
 
-from shared.engine.install import engine_dir
 from shared.models.defaults import defaults_for, is_text_to_image, recommended_pixels
 from shared.models.detect import Family, ModelFile, ModelPart, TextEncoder, classify, detect_kind
 from shared.models.safetensors import LARGEST, MAX_PROBED_VALUES, PROBED_TENSORS, read_header
-from shared.settings import PREFIX, PROJECT_DIR
 from tests import safetensors_factory as factory
 
 ALL = frozenset(ModelPart)
@@ -180,16 +178,15 @@ def test_values_of_other_types_and_of_endless_tensors_are_not_read(tmp_path: Pat
     assert values == [(), (0.0,) * MAX_PROBED_VALUES]
 
 
-def test_the_engine_takes_them_for_the_same(tmp_path: Path) -> None:
-    engine = os.environ.get(f"{PREFIX}COMFYUI_DIR") or str(engine_dir(PROJECT_DIR / "data"))
+def test_the_engine_takes_them_for_the_same(tmp_path: Path, engine_source: Path) -> None:
     shapes = {name: each[0] for name, each in {**MODELS, **ENCODERS}.items()}
     files = {
         **{each: sd2(tmp_path / f"{each}.safetensors", "F32", values * 160) for each, values in SPREADS.items()},
         "inpainting": sd2(tmp_path / "inpainting.safetensors", "F32", SPREADS["v"] * 160, inputs=9),
     }
     finished = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", DETECTION, engine, *map(str, files.values())],
-        input=json.dumps(shapes), capture_output=True, text=True, cwd=engine, timeout=300,
+        [sys.executable, "-W", "ignore", "-c", DETECTION, str(engine_source), *map(str, files.values())],
+        input=json.dumps(shapes), capture_output=True, text=True, cwd=engine_source, timeout=300,
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr
     known = json.loads(finished.stdout.splitlines()[-1])

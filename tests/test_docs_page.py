@@ -17,7 +17,6 @@ from shared.settings import Settings
 from shared.web.backend import Backend
 from shared.web.server.run import make_server
 from tests.browser import Page, browsing, find_browser
-from tests.conftest import free_ports
 from tests.docs_page import (
     CONTRAST,
     IMG2IMG,
@@ -40,6 +39,7 @@ from tests.docs_page import (
     write_json,
 )
 from tests.fake_engine import HELD, FakeEngine
+from tests.ports import free_ports
 from tests.test_openapi import SERVICES
 
 KEY = "correct horse battery"

@@ -12,8 +12,8 @@ import websocket
 
 from shared.engine.client import TOKEN_FILE
 from shared.settings import PREFIX, PROJECT_DIR
-from tests.conftest import free_ports
 from tests.http import SMALL, post
+from tests.ports import free_ports
 from tests.stack import TIMEOUT, TestStack, wait_for_health
 
 # Of each kind of handler that ComfyUI has: with a body, with /api before it, below /internal, static, none at all.

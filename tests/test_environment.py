@@ -47,14 +47,14 @@ class Project:
         (self.folder / "requirements.txt").write_text(f"tinything=={version}\n")
 
     def find(
-        self, *, install: bool, python: str = sys.executable, before: str = ""
+        self, *, install: bool, requirements: str = "requirements", python: str = sys.executable, before: str = ""
     ) -> "subprocess.CompletedProcess[str]":
         code = (
             f"{before}\n"
             "import sys\n"
             "from launcher.environment import find_environment, SetupIncompleteError\n"
             "try:\n"
-            f"    python = find_environment(['requirements'], install={install})\n"
+            f"    python = find_environment([{requirements!r}], install={install})\n"
             "except SetupIncompleteError as problem:\n"
             "    sys.exit(f'{problem.message} -> {problem.hint}')\n"
             "sys.stdout.write(f'USE {python}')\n"
@@ -192,6 +192,32 @@ def test_torch_comes_after_the_lock_and_without_a_hash(project: Project) -> None
     assert "installing packages" in project.find(install=True).stdout
 
 
+def test_an_environment_from_the_lock_alone_is_for_tests_without_torch(project: Project) -> None:
+    make_wheel(project.folder / "wheels", "torchlike", "2.0")
+    (project.folder / "requirements.in").write_text("tinything\ntorchlike\n")
+    lock, plain = project.folder / "requirements.lock.txt", project.folder / "requirements.txt"
+    lock.write_text(f"tinything==1.0 \\\n    --hash=sha256:{hash_of(project, '1.0')}\n")
+    plain.write_text("tinything==1.0\ntorchlike==2.0\n")
+    made = project.find(install=True, requirements="requirements.lock")
+    assert made.stdout.endswith(f"USE {project.python}"), made.stderr
+    assert "torchlike" not in project.log
+    again = project.find(install=True, requirements="requirements.lock", python=project.python)
+    assert again.stdout == f"USE {project.python}"
+    # It does not do for the engine.
+    assert "packages are missing" in project.find(install=False).stderr
+    assert project.find(install=True).stdout.endswith(f"USE {project.python}")
+    assert "Successfully installed torchlike-2.0" in project.log
+    assert project.find(install=False).stdout == f"USE {project.python}"
+
+
+def test_a_lock_needs_the_packages_that_it_pins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "requirements.in").write_text("pytest\nno-such-package\nno-such-torch\n")
+    (tmp_path / "requirements.lock.txt").write_text("pytest==1\nno-such-package==1\nfor-another-system==1\n")
+    monkeypatch.setattr(environment, "PROJECT_DIR", tmp_path)
+    assert environment.missing_packages(["requirements.lock"]) == ["no-such-package"]
+    assert environment.missing_packages(["requirements"]) == ["no-such-package", "no-such-torch"]
+
+
 def test_a_python_without_ensurepip_is_told_what_to_install(project: Project) -> None:
     # What Debian's Python does without its package python3-venv: the new environment cannot get pip.
     debian = (
@@ -236,6 +262,7 @@ def test_pip_ends_with_a_launcher_that_is_killed() -> None:
         assert launcher.stdout is not None
         pip = psutil.Process(int(launcher.stdout.readline()))
         # It asks the index, and waits.
+        silent.settimeout(60)
         connection, _ = silent.accept()
         with connection:
             assert b"/tinything/" in connection.recv(1000)

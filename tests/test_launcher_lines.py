@@ -11,8 +11,7 @@ import pytest
 from launcher.stack import engine_failed, engine_text
 from shared.errors import EngineError, EngineUnavailable
 from shared.settings import PREFIX, PROJECT_DIR, Settings
-from tests.conftest import launcher_environment
-from tests.stack import TIMEOUT
+from tests.stack import TIMEOUT, launcher_environment
 
 HERE, THERE = "http://127.0.0.1:8188", "http://10.0.0.9:8188"
 

@@ -19,11 +19,12 @@ from PIL import Image
 
 from shared.jobs.store import Store
 from shared.settings import PREFIX, PROJECT_DIR
-from tests.conftest import launcher_environment
 from tests.harness import new_job
-from tests.stack import TIMEOUT, TestStack, data_url, wait_for_health, wait_until_gone
+from tests.stack import TIMEOUT, TestStack, data_url, launcher_environment, wait_for_health, wait_until_gone
 
 SMALL = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1}
+
+pytestmark = pytest.mark.usefixtures("engine_source")
 
 
 def wait_for_restart(stack: TestStack, restarts: int) -> dict[str, Any]:

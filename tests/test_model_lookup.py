@@ -20,7 +20,6 @@ from shared.web.custom import check
 from shared.web.parsing.extras import read_extras
 from shared.web.parsing.requests import Context, read_txt2img
 from shared.web.parsing.sampling import read_sampler, read_scheduler
-from tests.conftest import COMFYUI_DIR
 from tests.model_library import NODES, OWN, WorkflowFolder
 from tests.stack import data_url
 
@@ -75,8 +74,8 @@ def test_the_same_name_elsewhere_is_told_before_what_only_resembles_it() -> None
     assert nearest_names("quite another", ["x.pt", "y.pt"]) == ["x.pt", "y.pt"]
 
 
-def test_every_extension_of_the_engine_is_known() -> None:
-    source = (Path(COMFYUI_DIR) / "folder_paths.py").read_text(encoding="utf-8")
+def test_every_extension_of_the_engine_is_known(engine_source: Path) -> None:
+    source = (engine_source / "folder_paths.py").read_text(encoding="utf-8")
     line = next(line for line in source.splitlines() if line.startswith("supported_pt_extensions"))
     assert {".safetensors", ".ckpt"} < set(line.split("'")[1::2]) <= set(EXTENSIONS)
 

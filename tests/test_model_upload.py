@@ -15,9 +15,9 @@ from shared.models.storage import RESERVED_BYTES, move_into_place, parse_file_na
 from shared.settings import Settings
 from shared.web.app import control_app
 from shared.web.server.run import serve_waitress
-from tests.conftest import free_ports
 from tests.control import Control, body
 from tests.payloads import ORIGIN
+from tests.ports import free_ports
 from tests.safetensors_factory import write_safetensors
 from tests.stack import wait_for_health
 

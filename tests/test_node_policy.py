@@ -17,10 +17,9 @@ from shared.engine.validate import check_graph
 from shared.errors import InvalidValue
 from shared.settings import PREFIX
 from shared.web.custom import check
-from tests.conftest import PLANTED
 from tests.engine_nodes import SNAPSHOT, in_short, reviewed
 from tests.imported_graphs import Short, api
-from tests.stack import TestStack
+from tests.stack import PLANTED, TestStack
 
 NODES = reviewed()
 

@@ -13,9 +13,9 @@ import requests
 from shared.errors import SetupError
 from shared.settings import PREFIX, PROJECT_DIR, Settings
 from shared.web.server.run import check_port, open_ports
-from tests.conftest import free_ports, launched, launcher_environment
+from tests.ports import free_ports
 from tests.served import serving
-from tests.stack import TIMEOUT, TestStack, wait_for_health
+from tests.stack import TIMEOUT, TestStack, launched, launcher_environment, wait_for_health
 
 SERVER = """
 import sys

@@ -38,11 +38,6 @@ TEXTS = st.lists(PIECES, max_size=25).map("".join) | st.text(
 )
 
 
-@pytest.fixture(scope="module")
-def engine_prompts() -> EnginePrompts:
-    return EnginePrompts()
-
-
 @QUICK
 @given(prompt=TEXTS)
 @example(prompt="(a (b:1.2, c (d:1.3)")

@@ -11,8 +11,8 @@ from pathlib import Path
 import requests
 
 from shared.settings import PREFIX, PROJECT_DIR
-from tests.conftest import free_ports, launcher_environment
-from tests.stack import TIMEOUT, TestStack, wait_for_health
+from tests.ports import free_ports
+from tests.stack import TIMEOUT, TestStack, launcher_environment, wait_for_health
 
 # Seconds for an answer that nothing holds up: the engine works meanwhile, on all cores.
 PATIENCE = 15

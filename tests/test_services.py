@@ -11,7 +11,7 @@ import pytest
 from shared.settings import Settings
 from shared.web.backend import Backend
 from shared.web.routes.system import docs_address, ports_of, runs
-from tests.conftest import free_ports
+from tests.ports import free_ports
 from tests.served import serving
 from tests.test_openapi import SERVICES
 

@@ -1,14 +1,12 @@
 """Words that the starter does not know: found as the engine's own tokenizer finds them, and said in a warning."""
 
 import random
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from transformers import CLIPTokenizer
 
 from shared.metadata.prompt_syntax import EmbeddingFiles
 from shared.models.defaults import is_starter
@@ -22,7 +20,6 @@ from starter import CHECKPOINT_NAME, CHECKPOINT_NAMES
 from starter.assemble import FINGERPRINT
 from starter.tokenizer import LONGEST, is_known, tokens, words
 from starter.words import PIECES, ROWS, TOKEN_IDS, VOCABULARY
-from tests.conftest import COMFYUI_DIR
 from tests.control import Control
 from tests.engine_prompts import EnginePrompts
 from tests.imported_graphs import api, plain
@@ -50,56 +47,57 @@ def starter_graph(prompt: str, negative_prompt: str) -> dict[str, Any]:
     )
 
 
-@cache
-def encoder() -> Any:
-    return CLIPTokenizer.from_pretrained(str(Path(COMFYUI_DIR) / "comfy" / "sd1_tokenizer"))
+@pytest.fixture(scope="module")
+def encoder(engine_source: Path) -> Any:
+    """The engine's tokenizer."""
+    from transformers import CLIPTokenizer
+
+    return CLIPTokenizer.from_pretrained(str(engine_source / "comfy" / "sd1_tokenizer"))
 
 
-def heard(text: str) -> bool:
-    """Whether the engine's encoder gets a token that means something."""
-    return not SILENT.issuperset(ROWS.get(token, 0) for token in encoder()(text)["input_ids"])
+def heard(encoder: Any, text: str) -> bool:
+    """Whether the engine's tokenizer finds a token that means something."""
+    return not SILENT.issuperset(ROWS.get(token, 0) for token in encoder(text)["input_ids"])
 
 
 def warned(model: str | None = CHECKPOINT_NAME, shelf: WorkflowFolder = KIT, **sent: Any) -> list[str]:
     return [each for each in read(shelf, model_name=model, **sent).warnings if "It knows" in each]
 
 
-def test_pieces_are_those_of_the_engine() -> None:
+def test_pieces_are_those_of_the_engine(encoder: Any) -> None:
     for word, pieces in PIECES.items():
-        assert tuple(encoder().tokenize(word)) == pieces == tuple(tokens(word))
+        assert tuple(encoder.tokenize(word)) == pieces == tuple(tokens(word))
 
 
 @pytest.mark.parametrize(
     "word", ["lighthouse", "herselfring", "darkblue", "\u8d64red", "caf\u00e9", "\u043a\u0440\u0443\u0433", "x" * 40]
 )
-def test_letters_are_cut_as_the_engine_cuts_them(word: str) -> None:
-    assert tokens(word) == encoder().tokenize(word)
+def test_letters_are_cut_as_the_engine_cuts_them(encoder: Any, word: str) -> None:
+    assert tokens(word) == encoder.tokenize(word)
 
 
-def test_every_word_of_the_engines_vocabulary_is_judged_as_it_is_heard() -> None:
-    whole = [token.removesuffix("</w>") for token in encoder().get_vocab() if token.endswith("</w>")]
+def test_every_word_of_the_engines_vocabulary_is_judged_as_it_is_heard(encoder: Any) -> None:
+    whole = [token.removesuffix("</w>") for token in encoder.get_vocab() if token.endswith("</w>")]
     letters = [word for word in whole if word.isascii() and word.isalpha() and word.islower()]
     assert len(letters) > 30_000
     judged = dict(words(" ".join(letters)))
     assert judged.keys() == {*letters}
     known = [word for word in letters if judged[word]]
-    assert all(heard(word) for word in known)
+    assert all(heard(encoder, word) for word in known)
     rest = random.Random(0).sample([word for word in letters if not judged[word]], 3000)
-    assert not any(heard(word) for word in rest)
+    assert not any(heard(encoder, word) for word in rest)
 
 
-def test_words_that_run_together_are_judged_as_they_are_heard() -> None:
+def test_words_that_run_together_are_judged_as_they_are_heard(encoder: Any) -> None:
     source, known = random.Random(1), sorted(TOKEN_IDS)
-    others = [
-        token.removesuffix("</w>") for token in encoder().get_vocab() if token.endswith("</w>") and token.isascii()
-    ]
+    others = [token.removesuffix("</w>") for token in encoder.get_vocab() if token.endswith("</w>") and token.isascii()]
     for _ in range(1000):
         pair = [source.choice(known), source.choice(others)]
         source.shuffle(pair)
         # Texts are in lower case when they are cut into words.
         word = "".join(pair).lower()
         if word.isalpha():
-            assert is_known(word) == heard(word), word
+            assert is_known(word) == heard(encoder, word), word
 
 
 @settings(max_examples=300, deadline=None)
@@ -110,8 +108,8 @@ def test_words_that_run_together_are_judged_as_they_are_heard() -> None:
 @example("don't, it's, red's")
 @example("RED\u00a0CIRCLE\u200bstar")
 @example("<|endoftext|>red")
-def test_a_text_means_something_where_the_engine_hears_something(text: str) -> None:
-    assert any(known for _, known in words(text)) == heard(text)
+def test_a_text_means_something_where_the_engine_hears_something(encoder: Any, text: str) -> None:
+    assert any(known for _, known in words(text)) == heard(encoder, text)
 
 
 @settings(max_examples=200, deadline=None)
@@ -119,10 +117,12 @@ def test_a_text_means_something_where_the_engine_hears_something(text: str) -> N
 @example("(re)d")
 @example("(red:1.2), \\(circle\\)")
 @example("((((red))))")
-def test_weights_are_taken_off_as_the_engine_takes_them_off(text: str) -> None:
-    parts = [part for part, _ in EnginePrompts().segments(text)]
-    assert means_nothing(text, FILES) <= (not any(heard(part) for part in parts))
-    if any(heard(part) for part in parts):
+def test_weights_are_taken_off_as_the_engine_takes_them_off(
+    encoder: Any, engine_prompts: EnginePrompts, text: str
+) -> None:
+    parts = [part for part, _ in engine_prompts.segments(text)]
+    assert means_nothing(text, FILES) <= (not any(heard(encoder, part) for part in parts))
+    if any(heard(encoder, part) for part in parts):
         assert not means_nothing(text, FILES)
 
 

@@ -21,8 +21,8 @@ from shared.web.server.connections import Limits
 from shared.web.server.loop import WebServer
 from shared.web.server.probe import listen_for_probes, probe
 from shared.web.server.run import make_server
-from tests.conftest import free_ports
 from tests.harness import OpenHarness
+from tests.ports import free_ports
 from tests.served import PATIENCE, wait_until
 
 # A service with room for four connections.

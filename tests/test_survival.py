@@ -14,8 +14,7 @@ import requests
 from PIL import Image
 
 from tests.chaos import chaos
-from tests.conftest import launched
-from tests.stack import TIMEOUT, TestStack, data_url, read_stream, wait_for_health, wait_until_gone
+from tests.stack import TIMEOUT, TestStack, data_url, launched, read_stream, wait_for_health, wait_until_gone
 
 SMALL = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1}
 LONG = {**SMALL, "steps": 60}
