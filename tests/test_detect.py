@@ -15,6 +15,7 @@ import pytest
 from shared.models.defaults import defaults_for, is_text_to_image, recommended_pixels
 from shared.models.detect import Family, ModelFile, ModelPart, TextEncoder, classify, detect_kind
 from shared.models.safetensors import LARGEST, MAX_PROBED_VALUES, PROBED_TENSORS, read_header
+from shared.settings import PROJECT_DIR
 from tests import safetensors_factory as factory
 
 ALL = frozenset(ModelPart)
