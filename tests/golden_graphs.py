@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+from shared.graphs import ApiGraph
 from shared.schema.request import (
     ControlUnit,
     EnlargedLayer,
@@ -24,7 +25,6 @@ from shared.schema.request import (
     UpscaleRequest,
 )
 from shared.schema.units import Picture
-from workflows.graph import ApiGraph
 from workflows.img2img import img2img
 from workflows.txt2img import txt2img
 from workflows.upscale import extras, upscale

@@ -6,12 +6,12 @@ from typing import Any
 
 from PIL import Image
 
+from shared.graphs import ApiGraph
 from shared.jobs.job import JobRow, JobSpec, NewJob, State
 from shared.jobs.picture_names import filename_prefix
 from shared.web.backend import Backend
 from tests.golden_graphs import draw
 from tests.stack import encoded
-from workflows.graph import ApiGraph
 
 REQUEST = {
     "prompt": "a red circle", "negative_prompt": "blue", "model_name": "model.safetensors", "width": 512, "height": 512,

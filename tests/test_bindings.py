@@ -8,13 +8,13 @@ import pytest
 from shared.jobs.picture_names import job_prefixes, locate, with_prefix
 from shared.settings import PROJECT_DIR
 from tests.imported_graphs import Short, api, plain, sampling
-from workflows.bindings import find_places, place, reads_alpha
+from workflows.bindings import bind, find_bindings, reads_alpha
 from workflows.imported import read_graph
 
 
 def placed(graph: dict[str, Any], **values: Any) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """The inputs of each node after `values` were placed, and the warnings."""
-    result, warnings = place(read_graph(graph), values)
+    result, warnings = bind(read_graph(graph), values)
     return {name: node["inputs"] for name, node in result.items()}, warnings
 
 
@@ -55,9 +55,9 @@ def test_a_size_is_raised_to_what_a_latent_can_have() -> None:
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"input_image": "a.png"}, "input_image was not placed: the graph has no LoadImage node"),
-        ({"mask": "a.png"}, "mask was not placed: the graph has no LoadImageMask node"),
-        ({"denoising_strength": 0.5}, "denoising_strength was not placed: sampler starts from an empty latent"),
+        ({"input_image": "a.png"}, "input_image was not set: the graph has no LoadImage node"),
+        ({"mask": "a.png"}, "mask was not set: the graph has no LoadImageMask node"),
+        ({"denoising_strength": 0.5}, "denoising_strength was not set: sampler starts from an empty latent"),
     ],
 )
 def test_what_has_no_place_is_told(values: dict[str, Any], says: str) -> None:
@@ -70,7 +70,7 @@ def test_without_a_sampler_nothing_is_placed() -> None:
     graph = api({"a": ("EmptyImage", {"width": 8}), "b": ("SaveImage", {"images": ["a", 0]})})
     inputs, warnings = placed(graph, prompt="new", width=16)
     assert inputs["a"] == {"width": 8}
-    assert [warning.split(":")[0] for warning in warnings] == ["prompt was not placed", "width was not placed"]
+    assert [warning.split(":")[0] for warning in warnings] == ["prompt was not set", "width was not set"]
     # The engine wants one, whatever the graph says.
     assert inputs["b"]["filename_prefix"] == ""
 
@@ -80,7 +80,7 @@ def test_one_text_for_both_never_gets_the_negative() -> None:
     for values in ({"negative_prompt": "bad"}, {"negative_prompt": "bad", "prompt": "new"}):
         inputs, warnings = placed(graph, **values)
         assert inputs["good"]["text"] == values.get("prompt", "old")
-        assert warnings == ["negative_prompt was not placed: good.text is also where prompt comes from"]
+        assert warnings == ["negative_prompt was not set: good.text already takes prompt"]
 
 
 def test_a_negative_that_is_zeroed_takes_no_text() -> None:
@@ -90,7 +90,7 @@ def test_a_negative_that_is_zeroed_takes_no_text() -> None:
     )
     inputs, (warning,) = placed(graph, negative_prompt="new")
     assert inputs["bad"]["text"] == "old bad"
-    assert "no text leads to the negative" in warning
+    assert "no text feeds the negative" in warning
 
 
 def test_prompts_are_found_behind_nodes_that_hand_them_on() -> None:
@@ -152,7 +152,7 @@ def test_what_is_computed_is_left_alone() -> None:
         words=("StringConcatenate", {"string_a": "a", "string_b": "b", "delimiter": ""}),
         good=("CLIPTextEncode", {"text": ["words", 0], "clip": ["ckpt", 1]}),
     )
-    assert placed(graph, prompt="new")[1] == ["prompt was not placed: good.text is computed by words"]
+    assert placed(graph, prompt="new")[1] == ["prompt was not set: good.text is computed by words"]
 
 
 def test_a_second_pass_keeps_its_own_numbers_but_shares_prompt_and_seed() -> None:
@@ -218,7 +218,7 @@ def test_a_node_that_makes_something_of_its_text_holds_no_value(kind: str, furth
     graph = plain(
         words=(kind, {"string": "a", **further}), good=("CLIPTextEncode", {"text": ["words", 0], "clip": ["ckpt", 1]})
     )
-    assert placed(graph, prompt="new")[1] == ["prompt was not placed: good.text is computed by words"]
+    assert placed(graph, prompt="new")[1] == ["prompt was not set: good.text is computed by words"]
 
 
 def test_the_picture_of_a_controlnet_is_not_taken_for_the_source() -> None:
@@ -259,8 +259,8 @@ def test_a_sampler_in_parts() -> None:
     assert (inputs["empty"]["width"], inputs["shift"]["width"]) == (64, 64)
     assert inputs["unet"]["unet_name"] == "new"
     assert placed(graph, negative_prompt="x", cfg_scale=3)[1] == [
-        "negative_prompt was not placed: no text leads to the negative input of sampler",
-        "cfg_scale was not placed: the graph has no place for it",
+        "negative_prompt was not set: no text feeds the negative input of sampler",
+        "cfg_scale was not set: the graph has no input for it",
     ]
 
 
@@ -313,8 +313,8 @@ def test_each_saving_node_has_a_prefix_of_its_own() -> None:
 
 def test_our_own_graphs_have_a_place_for_every_field() -> None:
     graph = read_graph(json.loads((PROJECT_DIR / "tests/golden/inpaint_batch.json").read_text(encoding="utf-8")))
-    places = find_places(graph)
-    assert set(places.reasons) == {"width", "height", "batch_size"}
+    bindings = find_bindings(graph)
+    assert set(bindings.reasons) == {"width", "height", "batch_size"}
 
 
 def alpha_graph(**more: tuple[str, dict[str, Any]]) -> dict[str, Any]:
@@ -325,8 +325,8 @@ def alpha_graph(**more: tuple[str, dict[str, Any]]) -> dict[str, Any]:
 
 def test_without_a_node_for_masks_the_mask_is_the_transparency_of_the_picture() -> None:
     graph = read_graph(alpha_graph())
-    places = find_places(graph)
-    assert places.targets["mask"] == places.targets["input_image"] == [("source", "image")]
+    bindings = find_bindings(graph)
+    assert bindings.targets["mask"] == bindings.targets["input_image"] == [("source", "image")]
     assert reads_alpha(graph, ("source", "image"))
     inputs, warnings = placed(alpha_graph(), input_image="a.png", mask="a.png")
     assert (inputs["source"], warnings) == ({"image": "a.png"}, [])

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from shared.engine.graph_memory import check_memory, check_texts
-from shared.engine.graph_sizes import Node
+from shared.engine.graph_sizes import MeasuredNode
 from shared.engine.node_policy import check_limits, why_refused
 from shared.engine.validate import Problem, declared_inputs
 from tests.engine_nodes import reviewed
@@ -223,14 +223,14 @@ def test_what_people_make_fits(nodes: Short) -> None:
 def test_a_row_that_doubles_is_refused_by_as_many_steps_as_it_has_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not by as many as it would make things of."""
     counted = 0
-    usual = Node.size
+    usual = MeasuredNode.size
 
-    def size(self: Node) -> Any:
+    def size(self: MeasuredNode) -> Any:
         nonlocal counted
         counted += 1
         return usual(self)
 
-    monkeypatch.setattr(Node, "size", size)
+    monkeypatch.setattr(MeasuredNode, "size", size)
     mixed = chain(IMAGE, lambda last: ("ImageBlend", {"image1": [last, 0], "image2": [last, 0], "blend_factor": 0.5,
                                                      "blend_mode": "normal"}), 300)  # fmt: skip
     assert objections(mixed) == []

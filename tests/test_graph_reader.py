@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from shared.metadata.graph_reader import read_graph
+from shared.metadata.graph_reader import read_parameters
 
 
 def graph(**changes: Any) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def graph(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_graph_tells_the_parameters() -> None:
-    recipe = read_graph(graph())
+    recipe = read_parameters(graph())
     assert recipe is not None
     assert recipe.kind == "txt2img"
     assert recipe.parameters == {
@@ -41,7 +41,7 @@ def test_a_graph_tells_the_parameters() -> None:
 
 
 def test_a_graph_for_flux_tells_its_guidance_and_what_its_negative_is_not() -> None:
-    recipe = read_graph(
+    recipe = read_parameters(
         graph(
             **{
                 "3": {
@@ -62,13 +62,13 @@ def test_a_graph_for_flux_tells_its_guidance_and_what_its_negative_is_not() -> N
 
 def test_a_prompt_is_read_from_other_encoders_or_said_to_be_unknown() -> None:
     other = {"class_type": "TextEncodeQwenImageEdit", "inputs": {"prompt": "a cup", "clip": ["10", 1]}}
-    recipe = read_graph(graph(**{"6": other}))
+    recipe = read_parameters(graph(**{"6": other}))
     assert recipe is not None
     assert (recipe.parameters["prompt"], len(recipe.warnings)) == ("a cup", 1)
     computed = {"class_type": "CLIPTextEncode", "inputs": {"text": ["40", 0], "clip": ["10", 1]}}
-    recipe = read_graph(graph(**{"6": computed, "40": {"class_type": "Wildcards", "inputs": {"seed_of_it": 3}}}))
+    recipe = read_parameters(graph(**{"6": computed, "40": {"class_type": "Wildcards", "inputs": {"seed_of_it": 3}}}))
     assert recipe is not None
-    assert recipe.warnings[-1] == "the graph does not tell its prompt"
+    assert recipe.warnings[-1] == "the prompt could not be read from the graph"
 
 
 def test_a_graph_with_a_source_a_control_and_a_second_pass() -> None:
@@ -81,7 +81,7 @@ def test_a_graph_with_a_source_a_control_and_a_second_pass() -> None:
         "22": {"class_type": "LoadImage", "inputs": {"image": "x.png"}},
         "0": {"class_type": "KSampler", "inputs": {**first, "seed": 1, "latent_image": ["3", 0]}},
     }
-    recipe = read_graph(dict(sorted(graph(**changes).items())))
+    recipe = read_parameters(dict(sorted(graph(**changes).items())))
     assert recipe is not None
     assert (recipe.kind, recipe.parameters["seed"], recipe.parameters["prompt"]) == ("img2img", 77, "a bottle")
     assert recipe.parameters["denoising_strength"] == 1.0
@@ -97,11 +97,11 @@ def test_a_graph_with_a_source_a_control_and_a_second_pass() -> None:
     ],
 )
 def test_a_graph_without_a_sampler_tells_nothing(odd: dict[str, Any]) -> None:
-    assert read_graph(odd) is None
+    assert read_parameters(odd) is None
 
 
 def test_a_ring_of_nodes_is_left_again() -> None:
     ring = {"class_type": "KSampler", "inputs": {"latent_image": ["1", 0], "model": ["1", 0], "positive": ["1", 0]}}
-    recipe = read_graph({"1": ring})
+    recipe = read_parameters({"1": ring})
     assert recipe is not None
     assert recipe.parameters == {"prompt": "", "negative_prompt": ""}

@@ -28,7 +28,7 @@ from shared.web.download_names import title
 from shared.web.parsing.prompts import read_prompt, take_loras
 from shared.web.routes.report import cell
 from shared.web.server.body_limits import BodyLimits, Parser
-from workflows.bindings import find_places
+from workflows.bindings import find_bindings
 from workflows.imported import read_graph
 
 Make = Callable[[int], Any]
@@ -64,37 +64,37 @@ def assert_linear(work: Callable[[Any], Any], make: Make, size: int) -> None:
 )
 @pytest.mark.parametrize("beginning", ["Steps: 20, A: b,", "Steps: 20, A: ", 'Steps: 20, A: "', "", "ControlNet 0: "])
 def test_infotexts_are_read_in_linear_time(beginning: str, piece: str) -> None:
-    assert_linear(infotext.read, lambda size: beginning + piece * (size // len(piece)), 12_000)
+    assert_linear(infotext.read_infotext, lambda size: beginning + piece * (size // len(piece)), 12_000)
 
 
 def test_many_brackets_that_do_not_close_are_given_up() -> None:
     labels = ", ".join(f"Label {number}: [1, 2" for number in range(20))
-    recipe = infotext.read(f"a cat\nSteps: 20, Seed: 3, {labels}")
+    recipe = infotext.read_infotext(f"a cat\nSteps: 20, Seed: 3, {labels}")
     assert recipe is not None
     assert recipe.parameters == {"prompt": "a cat", "negative_prompt": "", "steps": 20, "seed": 3}
 
 
 def test_what_is_in_brackets_that_close_is_one_value() -> None:
-    recipe = infotext.read('a cat\nSteps: 20, Hashes: {"model": "a, b", "x": [1, 2]}, Other: [1, 2], Seed: 3')
+    recipe = infotext.read_infotext('a cat\nSteps: 20, Hashes: {"model": "a, b", "x": [1, 2]}, Other: [1, 2], Seed: 3')
     assert recipe is not None
     assert recipe.parameters["seed"] == 3
-    assert recipe.warnings == ["not known here, and left out: Other"]
+    assert recipe.warnings == ["ignored unknown labels: Other"]
 
 
 def test_a_comma_inside_a_value_stays_in_it() -> None:
-    recipe = infotext.read("a cat\nSteps: 20, Sampler: one, two, three, Seed: 3")
+    recipe = infotext.read_infotext("a cat\nSteps: 20, Sampler: one, two, three, Seed: 3")
     assert recipe is not None
     assert recipe.parameters["sampler_name"] == "one, two, three"
 
 
 def test_an_infotext_over_the_limit_is_not_read() -> None:
     text = "a cat\nSteps: 20, Seed: 3, A: "
-    assert infotext.read(text + "b" * (infotext.LONGEST - len(text))) is not None
-    assert infotext.read(text + "b" * (infotext.LONGEST - len(text) + 1)) is None
+    assert infotext.read_infotext(text + "b" * (infotext.LONGEST_INFOTEXT - len(text))) is not None
+    assert infotext.read_infotext(text + "b" * (infotext.LONGEST_INFOTEXT - len(text) + 1)) is None
 
 
 def test_labels_that_are_not_known_are_named_up_to_a_limit() -> None:
-    recipe = infotext.read("a\nSteps: 20, " + ", ".join(f"L{number}: x" for number in range(500)))
+    recipe = infotext.read_infotext("a\nSteps: 20, " + ", ".join(f"L{number}: x" for number in range(500)))
     assert recipe is not None
     assert recipe.warnings[0].endswith("L18, L19 and 480 more")
 
@@ -181,7 +181,7 @@ def test_graphs_are_read_in_linear_time() -> None:
         return {**nodes, "save": {"class_type": "SaveImage", "inputs": {"images": ["s", 0]}}}
 
     for make, size in ((samplers, 20), (links, 2_000)):
-        assert_linear(lambda graph: find_places(read_graph(graph)), make, size)
+        assert_linear(lambda graph: find_bindings(read_graph(graph)), make, size)
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:

@@ -9,7 +9,7 @@ from shared.engine.node_policy import check_files, why_refused
 from shared.engine.validate import check_graph
 from shared.errors import InvalidValue
 from tests.imported_graphs import api, plain
-from workflows.bindings import place
+from workflows.bindings import bind
 from workflows.imported import MAX_DEPTH, MAX_NODES, read_graph
 
 
@@ -17,7 +17,7 @@ def test_the_graph_may_come_as_the_page_sends_it_and_is_not_changed() -> None:
     graph = plain()
     before = json.dumps(graph)
     assert read_graph({"prompt": graph}) == read_graph(graph) == graph
-    place(read_graph(graph), {"prompt": "new", "seed": 5})
+    bind(read_graph(graph), {"prompt": "new", "seed": 5})
     assert json.dumps(graph) == before
 
 
@@ -51,18 +51,18 @@ CHAIN = {f"n{i}": ("ImageInvert", {"image": [f"n{i - 1}", 0]} if i else {}) for 
         (plain() | {"y": {"class_type": "PreviewImage", "inputs": []}}, "no inputs"),
         (plain() | {"y": {"class_type": ["PreviewImage"], "inputs": {}}}, "no class_type"),
         *((plain(y=(name, {})), "no class_type") for name in ("", "..", "a\ud800", "a\n", "a" * 201)),
-        (plain(y=("A", {"x": ["nowhere", 0]})), "'nowhere', which is not there"),
-        (plain(y=("A", {"x": ["save", "0"]})), "no link"),
-        (plain(y=("A", {"x": ["save", True]})), "no link"),
-        (plain(y=("A", {"x": ["save", -1]})), "no link"),
-        (plain(y=("A", {"x": [["save"], 0]})), "no link"),
-        (plain(y=("A", {"x": [1, 2, 3]})), "no link"),
-        (plain(y=("A", {"x": float("nan")})), "no finite number"),
+        (plain(y=("A", {"x": ["nowhere", 0]})), "'nowhere', which does not exist"),
+        (plain(y=("A", {"x": ["save", "0"]})), "not a link"),
+        (plain(y=("A", {"x": ["save", True]})), "not a link"),
+        (plain(y=("A", {"x": ["save", -1]})), "not a link"),
+        (plain(y=("A", {"x": [["save"], 0]})), "not a link"),
+        (plain(y=("A", {"x": [1, 2, 3]})), "not a link"),
+        (plain(y=("A", {"x": float("nan")})), "not a finite number"),
         (plain(y=("A", {"x": {"a": 1}})), "not an object"),
-        (plain(y=("A", {"x\ud800": 1})), "is no text"),
-        (plain(**{"y\ud800": ("A", {})}), "is no text"),
-        (plain(y=("A", {"x": ["z", 0]}), z=("A", {"x": ["y", 0]})), "circle: y <- z <- y"),
-        (plain(y=("A", {"x": ["y", 0]})), "circle: y <- y"),
+        (plain(y=("A", {"x\ud800": 1})), "is not valid text"),
+        (plain(**{"y\ud800": ("A", {})}), "is not valid text"),
+        (plain(y=("A", {"x": ["z", 0]}), z=("A", {"x": ["y", 0]})), "cycle: y <- z <- y"),
+        (plain(y=("A", {"x": ["y", 0]})), "cycle: y <- y"),
         (plain(save=("PreviewImage", {"images": ["decode", 0]})), "saves no picture"),
         (plain(**{f"n{i}": ("A", {}) for i in range(MAX_NODES)}), "1 to 1000 nodes"),
         (plain(y=("A", {"x": "a" * 20_001})), r"x of node y \(A\) of custom_workflow has 20001 characters; 20000 are"),
@@ -90,7 +90,7 @@ DEFINITION = {"python_module": "nodes", "output_node": False}
         ("FluxGuidance", {"python_module": "comfy_extras.nodes_flux"}, None),
         ("CheckpointSave", {"python_module": "comfy_extras.nodes_model_merging", "output_node": True}, "writes"),
         ("RegexMatch", {"python_module": "comfy_extras.nodes_string"}, "never end"),
-        ("LoadImageOutput", DEFINITION, "of others"),
+        ("LoadImageOutput", DEFINITION, "of other clients"),
         ("Shell", {"python_module": "custom_nodes.shell"}, "custom node"),
         ("Shell", {"python_module": "nodes_evil"}, "custom node"),
         ("OpenAIDalle3", {"python_module": "comfy_api_nodes.nodes_openai"}, "custom node"),

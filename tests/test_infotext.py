@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from shared.metadata.infotext import Recipe, read, write
+from shared.metadata.infotext import GenerationParameters, read_infotext, write_infotext
 from shared.metadata.labels import SAMPLERS, SCHEDULERS
 from shared.schema.body import GenerationBody, Img2ImgBody, Txt2ImgBody
 
@@ -150,21 +150,21 @@ def meant(model: type[GenerationBody], fields: dict[str, Any]) -> GenerationBody
 @pytest.mark.parametrize("seed", range(300))
 def test_what_is_written_for_txt2img_is_read_again(seed: int) -> None:
     fields = common(random.Random(seed))
-    text = write(fields)
-    recipe = read(text)
+    text = write_infotext(fields)
+    recipe = read_infotext(text)
     assert recipe is not None
     assert recipe.kind == "txt2img"
     assert recipe.warnings == []
     assert meant(Txt2ImgBody, recipe.parameters) == meant(Txt2ImgBody, fields), text
-    assert write(recipe.parameters) == text
+    assert write_infotext(recipe.parameters) == text
 
 
 @pytest.mark.parametrize("seed", range(300))
 def test_what_is_written_for_img2img_is_read_again(seed: int) -> None:
     choose = random.Random(seed)
     fields = common(choose) | image_fields(choose)
-    text = write(fields, "img2img")
-    recipe = read(text)
+    text = write_infotext(fields, "img2img")
+    recipe = read_infotext(text)
     assert recipe is not None
     assert recipe.kind == "img2img"
     assert recipe.warnings == []
@@ -192,7 +192,7 @@ def test_it_reads_like_everybodys() -> None:
         "hires_fix": True,
         "controlnet": {"units": [{"model": "canny.safetensors", "preprocessor": "canny"}]},
     }
-    prompts, negative, labels = write(fields).split("\n")
+    prompts, negative, labels = write_infotext(fields).split("\n")
     assert prompts == "a red circle <lora:outline:0.8> <lora:b:0.5:1>"
     assert negative == "Negative prompt: blurry"
     assert labels.startswith(
@@ -217,7 +217,7 @@ switch at: 0.8, RNG: CPU, Version: v1.10.1"""
 
 
 def test_a1111s_is_read() -> None:
-    assert read(A1111) == Recipe(
+    assert read_infotext(A1111) == GenerationParameters(
         "txt2img",
         {
             "prompt": "a castle, (sunset:1.2),\nsecond line <lora:detail:0.6>",
@@ -258,12 +258,12 @@ def test_a1111s_is_read() -> None:
                 ]
             },
         },
-        ["not known here, and left out: RNG"],
+        ["ignored unknown labels: RNG"],
     )
 
 
 def parameters(text: str) -> dict[str, Any]:
-    recipe = read(text)
+    recipe = read_infotext(text)
     assert recipe is not None
     return recipe.parameters
 
@@ -294,7 +294,7 @@ def test_forges_is_read() -> None:
 
 
 def test_sd_nexts_is_read() -> None:
-    recipe = read(
+    recipe = read_infotext(
         "x\nNegative prompt: y\nSteps: 20, Size: 1024x1024, Sampler: Euler a, Seed: 7, CFG scale: 6, Clip skip: 1, "
         'Model: base, App: SD.Next, Version: 4a8d1e2, Operations: "txt2img", Hashes: {"model": "a, b"}, Parser: native'
     )
@@ -304,7 +304,7 @@ def test_sd_nexts_is_read() -> None:
 
 
 def test_img2img_of_others_is_read() -> None:
-    recipe = read(
+    recipe = read_infotext(
         "x\nSteps: 20, Sampler: Euler a, Schedule type: Automatic, CFG scale: 7, Seed: 1, Size: 512x512, Denoising "
         "strength: 0.55, Mask blur: 4, Masked content: original, Inpaint area: Only masked, Masked area padding: 32"
     )
@@ -316,14 +316,14 @@ def test_img2img_of_others_is_read() -> None:
 
 
 def test_values_with_commas_are_whole_with_and_without_quotes() -> None:
-    recipe = read(
+    recipe = read_infotext(
         'x\nSteps: 20, Seed: 1, Model: "a, b: c", Wildcards: {"x": ["a, b", {"Seed": 2}]}, Note: one, two, Clip skip: '
         '2, Odd: "unclosed, Sampler: Euler'
     )
     assert recipe is not None
     assert (recipe.parameters["model_name"], recipe.parameters["seed"]) == ("a, b: c", 1)
     assert (recipe.parameters["clip_skip"], recipe.parameters["sampler_name"]) == (2, "euler")
-    assert recipe.warnings == ["not known here, and left out: Wildcards, Note, Odd"]
+    assert recipe.warnings == ["ignored unknown labels: Wildcards, Note, Odd"]
 
 
 def test_a_value_that_nobody_put_into_quotes_keeps_its_commas() -> None:
@@ -331,15 +331,15 @@ def test_a_value_that_nobody_put_into_quotes_keeps_its_commas() -> None:
 
 
 def test_what_is_not_understood_is_said() -> None:
-    recipe = read("x\nSteps: 20, Seed: abc, CFG scale: nan, Size: large, Sampler: Mine")
+    recipe = read_infotext("x\nSteps: 20, Seed: abc, CFG scale: nan, Size: large, Sampler: Mine")
     assert recipe is not None
     assert recipe.parameters == {"prompt": "x", "negative_prompt": "", "steps": 20, "sampler_name": "Mine"}
-    assert recipe.warnings == ["not known here, and left out: Seed, CFG scale, Size"]
+    assert recipe.warnings == ["ignored unknown labels: Seed, CFG scale, Size"]
 
 
 @pytest.mark.parametrize("text", ["", "a prompt alone", "a prompt: with a colon", "Negative prompt: x", '{"steps": 1}'])
 def test_what_is_no_such_text_is_none(text: str) -> None:
-    assert read(text) is None
+    assert read_infotext(text) is None
 
 
 def test_prompts_may_be_absent_and_lines_may_end_as_on_windows() -> None:
@@ -353,6 +353,6 @@ def test_nonsense_is_read_quickly_and_without_an_error() -> None:
     choose = random.Random(3)
     pieces = ["Steps: 1", ", ", ": ", '"', "\\", "[", "{", "(", ")", "]", "}", "\n", "Size", "a", " ", "9" * 5000, "-"]
     for _ in range(2000):
-        read("".join(choose.choice(pieces) for _ in range(choose.randrange(40))))
+        read_infotext("".join(choose.choice(pieces) for _ in range(choose.randrange(40))))
     for piece in (*pieces, 'a:"', "a:[", 'a:["', "a:(", "a:{", " :", "a :"):
-        read("x\nSteps: 1, " + piece * 20_000)
+        read_infotext("x\nSteps: 1, " + piece * 20_000)

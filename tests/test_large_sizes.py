@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from shared.jobs.picture_metadata import infotext
-from shared.metadata.infotext import read as read_infotext
+from shared.metadata.infotext import read_infotext
 from shared.models.defaults import defaults_for
 from shared.models.detect import Family, ModelFile, ModelPart
 from shared.schema.request import Img2ImgRequest, Models, Size

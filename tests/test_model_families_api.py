@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from shared.engine.catalog import EngineCatalog
+from shared.graphs import ApiGraph
 from shared.web.body import Fields
 from shared.web.parsing.requests import Context, read_img2img, read_txt2img
 from tests import safetensors_factory as factory
 from tests.stack import TestStack, data_url
-from workflows.graph import ApiGraph
 from workflows.img2img import img2img
 from workflows.txt2img import txt2img
 

@@ -9,7 +9,7 @@ import pytest
 
 from shared.engine import validate as module
 from shared.engine.catalog import EngineCatalog
-from shared.engine.formula import why_no_formula
+from shared.engine.formula import why_refused_formula
 from shared.engine.node_policy import FORMULAS, LIMITS, REFUSED, TEXT_LIMITS, check_files, check_limits, why_refused
 from shared.engine.process import engine_environ
 from shared.engine.reviewed_nodes import REVIEWED
@@ -46,7 +46,7 @@ def test_the_list_of_what_was_looked_through_is_that_of_the_snapshot() -> None:
 
 def test_a_class_that_nobody_has_looked_at_stays_out() -> None:
     definition = {"python_module": "comfy_extras.nodes_string", "output_node": False}
-    assert "newer than this program" in str(why_refused("StringEvaluate", definition, ()))
+    assert "newer than this version" in str(why_refused("StringEvaluate", definition, ()))
     assert why_refused("StringEvaluate", definition, ("StringEvaluate",)) is None
 
 
@@ -201,7 +201,7 @@ def test_a_text_with_a_limit_is_not_computed() -> None:
     ],
 )  # fmt: skip
 def test_formulas_that_graphs_use_are_let_in(text: str) -> None:
-    assert why_no_formula(text) is None
+    assert why_refused_formula(text) is None
 
 
 @pytest.mark.parametrize(
@@ -227,16 +227,16 @@ def test_formulas_that_graphs_use_are_let_in(text: str) -> None:
         ("exec(1)", "more than numbers"),
         ("sum(*values)", "more than numbers"),
         ("round(5, ndigits=-1000000000)", "more than numbers"),
-        ("", "is no formula"),
-        ("a +", "is no formula"),
-        ("a\x00", "is no formula"),
+        ("", "is not a formula"),
+        ("a +", "is not a formula"),
+        ("a\x00", "is not a formula"),
         ("(" * 490 + "a" + ")" * 490, ""),
         ("-" * 999 + "a", ""),
         ("a+" * 500 + "a", "characters"),
     ],
 )
 def test_formulas_that_would_not_end_are_refused(text: str, says: str) -> None:
-    assert says in str(why_no_formula(text))
+    assert says in str(why_refused_formula(text))
     assert limited({"f": ("ComfyMathExpression", {"expression": text, "values.a": 5})}) == [
         ("f", "expression", "bad_formula")
     ]

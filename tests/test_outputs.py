@@ -14,7 +14,7 @@ from shared.errors import InvalidValue
 from shared.images.embedded_text import read_size, read_texts
 from shared.jobs.job import JobRow
 from shared.jobs.picture_metadata import with_parameters
-from shared.metadata.graph_reader import read_graph as read_recipe
+from shared.metadata.graph_reader import read_parameters
 from shared.settings import Settings
 from shared.web.app import txt2img_app
 from shared.web.backend import Backend
@@ -241,7 +241,7 @@ def test_the_picture_of_a_node_that_saved_none_is_missing(backend: Backend) -> N
     ],
 )
 def test_the_seed_of_a_graph_that_draws_several_is_left_out_with_a_warning(nodes: Short) -> None:
-    recipe = read_recipe(plain(**nodes))
+    recipe = read_parameters(plain(**nodes))
     assert recipe is not None
     assert "seed" not in recipe.parameters
     assert any(warning.startswith("seed is left out") for warning in recipe.warnings)
@@ -254,7 +254,7 @@ def test_the_seed_of_a_single_picture_is_read_also_with_a_second_pass() -> None:
         "sampler": ("KSampler", sampling("two")),
     }
     for nodes in ({}, second, once):
-        recipe = read_recipe(plain(**nodes))
+        recipe = read_parameters(plain(**nodes))
         assert recipe is not None
         assert recipe.parameters["seed"] == 1
         assert not any("seed" in warning for warning in recipe.warnings)

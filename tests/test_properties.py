@@ -12,12 +12,12 @@ from pydantic import BaseModel
 
 from shared.engine.catalog import EngineCatalog
 from shared.errors import DreamLayerError
+from shared.graphs import ApiGraph
 from shared.schema.body import ControlUnitBody, Img2ImgBody, LoraBody, Txt2ImgBody
 from shared.web.body import Fields
 from shared.web.graph_errors import graph_error
 from shared.web.parsing.requests import Context, read_img2img, read_txt2img
 from tests.stack import TestStack, data_url
-from workflows.graph import ApiGraph
 from workflows.img2img import img2img
 from workflows.txt2img import txt2img
 

@@ -14,7 +14,10 @@ from shared.settings import PROJECT_DIR
 # What each part may import of the others, from the bottom up. All may use these modules and the request's schema.
 COMMON = {
     "shared",
-    *(f"shared.{name}" for name in ("schema", "errors", "settings", "files", "json_limits", "paths", "keys", "rights")),
+    *(
+        f"shared.{name}"
+        for name in ("schema", "errors", "graphs", "settings", "files", "json_limits", "paths", "keys", "rights")
+    ),
 }
 MAY_IMPORT = {
     "shared.schema": {"shared.errors"},
@@ -24,7 +27,7 @@ MAY_IMPORT = {
     "shared.metadata": {*COMMON, "shared.models"},
     "shared.engine": {*COMMON, "shared.models", "shared.process"},
     "shared.jobs": {*COMMON, "shared.engine", "shared.images", "shared.metadata"},
-    "workflows": {"shared.schema", "shared.errors"},
+    "workflows": {"shared.schema", "shared.errors", "shared.graphs"},
     "shared.web": {
         *COMMON,
         *(f"shared.{name}" for name in ("images", "metadata", "models", "process", "engine", "jobs")),

@@ -8,26 +8,26 @@ from workflows import nodes
 from workflows.graph import Graph, Image, Latent, Vae
 
 
-def encode(graph: Graph, image: Image, vae: Vae, request: Common, size: Size) -> Latent:
+def vae_encode(graph: Graph, image: Image, vae: Vae, request: Common, size: Size) -> Latent:
     """The latent of a picture of that size in pixels."""
     if size[0] * size[1] > LARGE:
         return nodes.encode_image_tiled(graph, image, vae, request.tiles.size, request.tiles.overlap)
     return nodes.encode_image(graph, image, vae)
 
 
-def decode(graph: Graph, latent: Latent, vae: Vae, request: Common, size: Size) -> Image:
+def vae_decode(graph: Graph, latent: Latent, vae: Vae, request: Common, size: Size) -> Image:
     """The picture of a latent that is of that size in pixels."""
     if request.seamless:
-        return nodes.decode_seamless(graph, latent, vae)
+        return nodes.decode_latent_seamless(graph, latent, vae)
     if size[0] * size[1] > LARGE:
-        return nodes.decode_tiled(graph, latent, vae, request.tiles.size, request.tiles.overlap)
-    return nodes.decode(graph, latent, vae)
+        return nodes.decode_latent_tiled(graph, latent, vae, request.tiles.size, request.tiles.overlap)
+    return nodes.decode_latent(graph, latent, vae)
 
 
 def enlarge(graph: Graph, image: Image, upscale: Upscale) -> Image:
     """A picture at exactly another size: through the upscale model, if there is one, whatever its own factor."""
     if upscale.model is not None:
-        image = nodes.upscale(graph, nodes.load_upscale_model(graph, upscale.model), image)
+        image = nodes.upscale_with_model(graph, nodes.load_upscale_model(graph, upscale.model), image)
     return nodes.scale(graph, image, *upscale.size, upscale.method)
 
 
@@ -47,7 +47,7 @@ def restore_faces(graph: Graph, image: Image, faces: FaceRestoration | None) -> 
     """A picture with its faces drawn anew, if that was asked for."""
     if faces is None:
         return image
-    return nodes.restore_faces(graph, nodes.load_face_model(graph, faces.model), image, faces.fidelity)
+    return nodes.restore_faces_with_model(graph, nodes.load_face_model(graph, faces.model), image, faces.fidelity)
 
 
 def to_scale(graph: Graph, image: Image, request: Common) -> Image:

@@ -5,9 +5,8 @@ Sockets carry the type of an output, so that a type checker refuses to feed a ma
 """
 
 from dataclasses import dataclass
-from typing import Any
 
-ApiGraph = dict[str, dict[str, Any]]
+from shared.graphs import ApiGraph
 
 
 @dataclass(frozen=True)

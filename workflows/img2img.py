@@ -2,7 +2,7 @@
 
 from shared.schema.request import Img2ImgRequest, Inpainting
 from workflows import nodes
-from workflows.finishing import crop_to_size, decode, encode, finish, pictures, to_scale
+from workflows.finishing import crop_to_size, finish, pictures, to_scale, vae_decode, vae_encode
 from workflows.graph import Graph, Image, Latent
 from workflows.loading import Loaded, Prompts, encode_prompts, input_name, load_models, load_refiner
 from workflows.sampling import sample, sample_hires
@@ -20,13 +20,13 @@ def img2img(request: Img2ImgRequest, filename_prefix: str) -> Graph:
     refiner = load_refiner(graph, request)
     source = nodes.load_image(graph, input_name(request.source))
     if request.inpainting is None:
-        start = encode(graph, source, loaded.vae, request, request.latent_size)
+        start = vae_encode(graph, source, loaded.vae, request, request.latent_size)
     else:
         prompts, start = inpaint_latent(graph, loaded, prompts, source, request, request.inpainting)
     for seed, prefix in pictures(request, filename_prefix):
         latent = sample(graph, loaded, prompts, refiner, start, request, seed)
         latent = sample_hires(graph, loaded, prompts, latent, request, seed)
-        image = to_scale(graph, decode(graph, latent, loaded.vae, request, request.latent_sizes[-1]), request)
+        image = to_scale(graph, vae_decode(graph, latent, loaded.vae, request, request.latent_sizes[-1]), request)
         if request.inpainting is None:
             image = crop_to_size(graph, image, request)
         else:
@@ -43,7 +43,7 @@ def inpaint_latent(
     if inpainting.mode == "fill":
         return prompts, nodes.encode_for_inpaint(graph, source, loaded.vae, mask, inpainting.grow_mask_by)
     if inpainting.mode == "refine":
-        latent = encode(graph, source, loaded.vae, request, request.latent_size)
+        latent = vae_encode(graph, source, loaded.vae, request, request.latent_size)
         return prompts, nodes.set_noise_mask(graph, latent, mask)
     positive, negative, latent = nodes.condition_inpaint_model(
         graph, prompts.positive, prompts.negative, loaded.vae, source, mask
@@ -60,11 +60,11 @@ def composite(graph: Graph, image: Image, source: Image, request: Img2ImgRequest
         if request.drawn_size != paste.size:
             image = nodes.scale(graph, image, *paste.size, "lanczos")
         whole = nodes.load_image(graph, input_name(paste.picture))
-        return nodes.composite(graph, destination=whole, source=image, mask=blend, x=paste.x, y=paste.y)
+        return nodes.composite_masked(graph, destination=whole, source=image, mask=blend, x=paste.x, y=paste.y)
     if request.hires is not None:
         # The picture has grown, so the source and the mask do too.
         size = request.padded_size
         source = nodes.scale(graph, source, *size, "lanczos")
         blend = nodes.image_to_mask(graph, nodes.scale(graph, nodes.mask_to_image(graph, blend), *size, "bilinear"))
-    image = nodes.composite(graph, destination=source, source=image, mask=blend)
+    image = nodes.composite_masked(graph, destination=source, source=image, mask=blend)
     return crop_to_size(graph, image, request)

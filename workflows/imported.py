@@ -1,45 +1,38 @@
-"""Graphs that others made: is this one, and is it of a shape that an engine survives? Pure.
+"""Reads imported graphs: checks that they are well formed and within the sizes that an engine can run. Pure.
 
-Nodes, inputs and values are checked against the engine's own definitions later; here only what needs none of them.
+The check against the engine's node definitions comes later (`shared.engine.validate`).
 """
 
 import math
-from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 from shared.errors import InvalidValue
+from shared.graphs import ApiGraph, Cycle, run_order
 from shared.schema.units import LONGEST_TEXT, is_text
-from workflows.graph import ApiGraph
 
 MAX_NODES = 1000
 LONGEST_NAME = 200
 # Characters of all names, titles and texts of a graph together.
 MOST_TEXT = 1_000_000
-# ComfyUI follows links by recursion, which has an end.
+# ComfyUI follows links by recursion, whose depth Python limits.
 MAX_DEPTH = 200
 SAVING_CLASS = "SaveImage"
-HOW_TO_EXPORT = "in ComfyUI, choose Workflow > Export (API) and send that file's content"
-
-
-def is_link(value: Any) -> TypeGuard[list[Any]]:
-    """Whether an input's value is the output of another node, as [node id, number of the output]."""
-    return isinstance(value, list)
+HOW_TO_EXPORT = "in ComfyUI, choose Workflow > Export (API) and send the content of that file"
 
 
 def read_graph(value: Any, field: str = "custom_workflow") -> ApiGraph:
-    """A copy of the graph in `value`, which is in ComfyUI's API format, or an object whose `prompt` is.
+    """A checked copy of the graph in `value`, which is in ComfyUI's API format, or an object whose `prompt` is.
 
-    Raises InvalidValue, naming `field`, for what is no such graph, or is one that cannot be run.
+    Raises InvalidValue for `field` if it is not such a graph, or one that no engine can run.
     """
-    graph = _nodes(value, field)
-    copy = {name: _read_node(name, node, field) for name, node in graph.items()}
-    _check_text(copy, field)
-    for name, node in copy.items():
-        for key, value in node["inputs"].items():
-            if is_link(value):
-                _check_link(copy, f"{name}.{key}", value, field)
-    order(copy, field)
-    saving = [node for node in copy.values() if node["class_type"] == SAVING_CLASS]
+    graph = {name: _read_node(name, node, field) for name, node in _read_nodes(value, field).items()}
+    _check_text(graph, field)
+    for name, node in graph.items():
+        for key, linked in node["inputs"].items():
+            if isinstance(linked, list):
+                _check_link(graph, f"{name}.{key}", linked, field)
+    _check_depth(graph, field)
+    saving = [node for node in graph.values() if node["class_type"] == SAVING_CLASS]
     if not saving:
         raise InvalidValue(
             f"{field} saves no picture",
@@ -48,39 +41,10 @@ def read_graph(value: Any, field: str = "custom_workflow") -> ApiGraph:
         )
     for node in saving:
         node["inputs"].setdefault("filename_prefix", "")
-    return copy
+    return graph
 
 
-def order(graph: Mapping[str, Any], field: str = "custom_workflow") -> list[str]:
-    """The nodes, each after all that it is fed by. Raises InvalidValue for a circle, and for an endless chain."""
-    depth: dict[str, int] = {}
-    for start in graph:
-        # By hand, not by recursion: a long chain must not be the end of us either.
-        path, way = [start], {start}
-        while path:
-            name = path[-1]
-            fed_by = sources(graph, name)
-            ahead = next((source for source in fed_by if source not in depth), None) if name not in depth else None
-            if ahead is None:
-                depth.setdefault(name, 1 + max((depth[source] for source in fed_by), default=0))
-                way.discard(path.pop())
-            elif ahead in way:
-                circle = [*path[path.index(ahead) :], ahead]
-                raise InvalidValue(f"{field} runs in a circle: {' <- '.join(circle[:6])}", field=field)
-            else:
-                path.append(ahead)
-                way.add(ahead)
-            if depth.get(name, 0) > MAX_DEPTH:
-                raise InvalidValue(f"{field} has a chain of more than {MAX_DEPTH} nodes", field=field)
-    return list(depth)
-
-
-def sources(graph: Mapping[str, Any], name: str) -> list[str]:
-    """The nodes that feed a node, in the order of its inputs."""
-    return [value[0] for value in graph[name]["inputs"].values() if is_link(value)]
-
-
-def _nodes(value: Any, field: str) -> dict[str, Any]:
+def _read_nodes(value: Any, field: str) -> dict[str, Any]:
     if isinstance(value, dict) and isinstance(value.get("prompt"), dict) and "class_type" not in value["prompt"]:
         value = value["prompt"]
     if not isinstance(value, dict):
@@ -101,9 +65,9 @@ def _nodes(value: Any, field: str) -> dict[str, Any]:
 
 
 def _read_node(name: str, node: Any, field: str) -> dict[str, Any]:
-    """A copy of the node with what a graph needs of it, and no more: the engine keeps notes of its own in nodes."""
+    """A copy of the node's class, inputs and title; the engine keeps data of its own in other keys."""
     if not is_text(name):
-        raise InvalidValue(f"a node of {field} has the id {name!a}, which is no text", field=field)
+        raise InvalidValue(f"a node of {field} has the id {name!a}, which is not valid text", field=field)
     class_type = node.get("class_type") if isinstance(node, dict) else None
     if not _is_class(class_type):
         raise InvalidValue(f"node {name} of {field} has no class_type", field=field, hint=HOW_TO_EXPORT)
@@ -112,26 +76,26 @@ def _read_node(name: str, node: Any, field: str) -> dict[str, Any]:
         raise InvalidValue(
             f"node {name} ({node['class_type']}) of {field} has no inputs",
             field=field,
-            hint='a node without any still needs "inputs": {}',
+            hint='a node without inputs still needs "inputs": {}',
         )
     for key, value in inputs.items():
         if not is_text(key):
-            raise InvalidValue(f"node {name} of {field} has an input {key!a}, which is no text", field=field)
+            raise InvalidValue(f"node {name} of {field} has an input {key!a}, which is not valid text", field=field)
         if isinstance(value, float) and not math.isfinite(value):
-            raise InvalidValue(f"{name}.{key} of {field} is no finite number", field=field)
+            raise InvalidValue(f"{name}.{key} of {field} is not a finite number", field=field)
         if isinstance(value, dict):
             raise InvalidValue(f"{name}.{key} of {field} must be a value or a link, not an object", field=field)
     meta = node.get("_meta")
     title = meta.get("title") if isinstance(meta, dict) else None
     return {
         "class_type": class_type,
-        "inputs": {key: list(value) if is_link(value) else value for key, value in inputs.items()},
+        "inputs": {key: list(value) if isinstance(value, list) else value for key, value in inputs.items()},
         **({"_meta": {"title": title}} if isinstance(title, str) and is_text(title) else {}),
     }
 
 
 def _check_text(graph: ApiGraph, field: str) -> None:
-    """Graphs are kept with their jobs, and texts are worked on by nodes that cannot be cancelled."""
+    """Limits texts, because graphs are stored with their jobs, and nodes that work on texts cannot be cancelled."""
     total = 0
     for name, node in graph.items():
         title = node.get("_meta", {}).get("title", "")
@@ -147,7 +111,7 @@ def _check_text(graph: ApiGraph, field: str) -> None:
 
 
 def _is_class(name: Any) -> TypeGuard[str]:
-    """Whether this can be the name of a class. It becomes a part of an address, in which dots would lead elsewhere."""
+    """Whether this can be the name of a class. It becomes part of a URL path, so it must not be made of dots."""
     if not isinstance(name, str) or len(name) > LONGEST_NAME:
         return False
     return name.isprintable() and name.strip(".") != ""
@@ -156,9 +120,18 @@ def _is_class(name: Any) -> TypeGuard[str]:
 def _check_link(graph: ApiGraph, where: str, link: list[Any], field: str) -> None:
     if len(link) != 2 or not isinstance(link[0], str) or type(link[1]) is not int or link[1] < 0:
         raise InvalidValue(
-            f"{where} of {field} is a list, but no link: {str(link)[:60]}",
+            f"{where} of {field} is a list, but not a link: {str(link)[:60]}",
             field=field,
             hint='a link is ["<node id>", <number of its output>]',
         )
     if link[0] not in graph:
-        raise InvalidValue(f"{where} of {field} is connected to node {link[0]!r}, which is not there", field=field)
+        raise InvalidValue(f"{where} of {field} is connected to node {link[0]!r}, which does not exist", field=field)
+
+
+def _check_depth(graph: ApiGraph, field: str) -> None:
+    try:
+        depth = max(run_order(graph).values())
+    except Cycle as cycle:
+        raise InvalidValue(f"{field} has a cycle: {' <- '.join(cycle.nodes[:6])}", field=field) from None
+    if depth > MAX_DEPTH:
+        raise InvalidValue(f"{field} has a chain of more than {MAX_DEPTH} nodes", field=field)

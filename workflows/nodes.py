@@ -204,12 +204,12 @@ def preprocess(graph: Graph, class_type: str, image: Image, inputs: Mapping[str,
     return Image(graph.add(class_type, image=image, **inputs), 0)
 
 
-def decode(graph: Graph, samples: Latent, vae: Vae) -> Image:
+def decode_latent(graph: Graph, samples: Latent, vae: Vae) -> Image:
     """Latents to pictures."""
     return Image(graph.add("VAEDecode", samples=samples, vae=vae), 0)
 
 
-def decode_tiled(graph: Graph, samples: Latent, vae: Vae, tile_size: int, overlap: int) -> Image:
+def decode_latent_tiled(graph: Graph, samples: Latent, vae: Vae, tile_size: int, overlap: int) -> Image:
     """Latents to pictures, tile by tile."""
     node = graph.add(
         "VAEDecodeTiled",
@@ -224,12 +224,12 @@ def decode_tiled(graph: Graph, samples: Latent, vae: Vae, tile_size: int, overla
     return Image(node, 0)
 
 
-def decode_seamless(graph: Graph, samples: Latent, vae: Vae) -> Image:
+def decode_latent_seamless(graph: Graph, samples: Latent, vae: Vae) -> Image:
     """Latents to pictures whose edges fit each other (a custom node)."""
     return Image(graph.add("CircularVAEDecode", samples=samples, vae=vae, tiling="enable"), 0)
 
 
-def composite(graph: Graph, *, destination: Image, source: Image, mask: Mask, x: int = 0, y: int = 0) -> Image:
+def composite_masked(graph: Graph, *, destination: Image, source: Image, mask: Mask, x: int = 0, y: int = 0) -> Image:
     """`source` where the mask is white, `destination` elsewhere; `source` and `mask` begin at `x`, `y`."""
     node = graph.add(
         "ImageCompositeMasked",
@@ -277,7 +277,7 @@ def load_upscale_model(graph: Graph, model_name: str) -> UpscaleModel:
     return UpscaleModel(graph.add("UpscaleModelLoader", model_name=model_name), 0)
 
 
-def upscale(graph: Graph, model: UpscaleModel, image: Image) -> Image:
+def upscale_with_model(graph: Graph, model: UpscaleModel, image: Image) -> Image:
     """A picture enlarged by the factor that the model was made for."""
     return Image(graph.add("ImageUpscaleWithModel", upscale_model=model, image=image), 0)
 
@@ -287,7 +287,7 @@ def load_face_model(graph: Graph, model_name: str) -> FaceModel:
     return FaceModel(graph.add("FaceRestoreModelLoader", model_name=model_name), 0)
 
 
-def restore_faces(graph: Graph, model: FaceModel, image: Image, fidelity: float) -> Image:
+def restore_faces_with_model(graph: Graph, model: FaceModel, image: Image, fidelity: float) -> Image:
     """A picture with its faces drawn anew (a custom node)."""
     node = graph.add(
         "FaceRestoreCFWithModel",
@@ -309,7 +309,7 @@ def save_image(graph: Graph, images: Image, filename_prefix: str) -> None:
     graph.add("SaveImage", images=images, filename_prefix=filename_prefix)
 
 
-def sample(
+def ksampler(
     graph: Graph,
     *,
     model: Model,
@@ -340,7 +340,7 @@ def sample(
     return Latent(node, 0)
 
 
-def sample_steps(
+def ksampler_advanced(
     graph: Graph,
     *,
     model: Model,
@@ -402,7 +402,7 @@ def noise_levels(graph: Graph, model: Model, scheduler: str, steps: int, denoise
     return Sigmas(graph.add("BasicScheduler", model=model, scheduler=scheduler, steps=steps, denoise=denoise), 0)
 
 
-def sample_custom(
+def sampler_custom(
     graph: Graph,
     *,
     model: Model,

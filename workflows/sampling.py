@@ -3,7 +3,7 @@
 from shared.schema.request import Common, Sampling
 from shared.schema.units import MOST_STEPS
 from workflows import nodes
-from workflows.finishing import decode, encode, enlarge
+from workflows.finishing import enlarge, vae_decode, vae_encode
 from workflows.graph import Graph, Latent, Model
 from workflows.loading import Loaded, Prompts
 
@@ -49,16 +49,16 @@ def sample_hires(graph: Graph, loaded: Loaded, prompts: Prompts, latent: Latent,
     if hires.latent_method is not None:
         latent = nodes.scale_latent(graph, latent, width, height, hires.latent_method)
     elif hires.upscale is not None:
-        image = decode(graph, latent, loaded.vae, request, request.latent_size)
+        image = vae_decode(graph, latent, loaded.vae, request, request.latent_size)
         image = enlarge(graph, image, hires.upscale)
-        latent = encode(graph, image, loaded.vae, request, hires.upscale.size)
+        latent = vae_encode(graph, image, loaded.vae, request, hires.upscale.size)
     return _pass(graph, loaded.model, prompts, latent, hires.sampling, seed)
 
 
 def _pass(graph: Graph, model: Model, prompts: Prompts, latent: Latent, sampling: Sampling, seed: int) -> Latent:
     if sampling.sampler == "dpm_adaptive":
         return _pass_adaptive(graph, model, prompts, latent, sampling, seed)
-    return nodes.sample(
+    return nodes.ksampler(
         graph,
         model=model,
         positive=prompts.positive,
@@ -78,7 +78,7 @@ def _pass_adaptive(
 ) -> Latent:
     """As KSampler runs it, DPM adaptive ignores `steps`, and may take minutes over two; here it keeps to them."""
     each = LOG_NOISE_RANGE * ORDER / sampling.steps
-    return nodes.sample_custom(
+    return nodes.sampler_custom(
         graph,
         model=model,
         positive=prompts.positive,
@@ -103,7 +103,7 @@ def _steps(
     *,
     last: bool,
 ) -> Latent:
-    return nodes.sample_steps(
+    return nodes.ksampler_advanced(
         graph,
         model=model,
         positive=prompts.positive,

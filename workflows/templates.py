@@ -18,21 +18,21 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from shared.errors import InvalidValue
+from shared.graphs import ApiGraph, Target, is_link
 from shared.schema.spellings import GENERATION, MOST_NAMES, listed, sent_instead, told
 from shared.schema.units import MAX_SEED
 from shared.schema.words import find_word
-from workflows.bindings import PICTURES, PLACEABLE, Places, Target, find_places
-from workflows.graph import ApiGraph
-from workflows.imported import is_link, read_graph
+from workflows.bindings import BINDABLE, PICTURES, Bindings, find_bindings
+from workflows.imported import read_graph
 
 HEADER = "dream_layer"
-FIELD = "workflow"
+WORKFLOW_FIELD = "workflow"
 SEED = "seed"
 PICTURE_TYPES = {"image": "input_image", "mask": "mask"}
 PYTHON_TYPES: dict[str, Any] = {"string": str, "integer": int, "number": float, "boolean": bool}
 
 
-class Parameter(BaseModel):
+class WorkflowParameter(BaseModel):
     """One parameter, as a header declares it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -47,7 +47,7 @@ class Parameter(BaseModel):
     targets: tuple[str, ...] = ()
 
     @model_validator(mode="after")
-    def _check_together(self) -> Parameter:
+    def _check_together(self) -> WorkflowParameter:
         if self.type not in ("integer", "number") and (self.minimum is not None or self.maximum is not None):
             raise ValueError(f"a {self.type} has no minimum or maximum")
         if self.type in PICTURE_TYPES and (self.default is not None or self.choices):
@@ -55,22 +55,22 @@ class Parameter(BaseModel):
         return self
 
 
-class Header(BaseModel):
+class WorkflowHeader(BaseModel):
     """What a file says of its graph."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     title: str = ""
     description: str = ""
-    parameters: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], Parameter] = {}
+    parameters: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], WorkflowParameter] = {}
 
 
 @dataclass(frozen=True)
-class Workflow:
+class NamedWorkflow:
     """A workflow that is ready to be asked for."""
 
     name: str
-    header: Header
+    header: WorkflowHeader
     graph: ApiGraph
     targets: Mapping[str, tuple[Target, ...]]
 
@@ -108,38 +108,40 @@ class Workflow:
         return "; ".join(filter(None, [instead, self.header.parameters[name].description])) or None
 
 
-def read_workflow(name: str, content: Any) -> Workflow:
+def read_workflow(name: str, content: Any) -> NamedWorkflow:
     """The workflow in a file's content. Raises InvalidValue that says what is wrong with it."""
-    graph = read_graph(content.get("prompt") if _has_header(content) else content, FIELD)
-    places = find_places(graph)
+    graph = read_graph(content.get("prompt") if _has_header(content) else content, WORKFLOW_FIELD)
+    bindings = find_bindings(graph)
     if not _has_header(content):
-        header = Header(title=name, parameters=_found(graph, places))
+        header = WorkflowHeader(title=name, parameters=_found(graph, bindings))
     else:
         try:
-            header = Header.model_validate(content[HEADER])
+            header = WorkflowHeader.model_validate(content[HEADER])
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(str(part) for part in (HEADER, *first["loc"]))
-            raise InvalidValue(f"{where}: {first['msg'].removeprefix('Value error, ')}", field=FIELD) from error
-    targets = {key: _targets(graph, key, each, places) for key, each in header.parameters.items()}
+            raise InvalidValue(
+                f"{where}: {first['msg'].removeprefix('Value error, ')}", field=WORKFLOW_FIELD
+            ) from error
+    targets = {key: _targets(graph, key, each, bindings) for key, each in header.parameters.items()}
     for key, each in header.parameters.items():
         if each.default is not None and not (_is_seed(key, each) and each.default == -1):
             _valid(key, each, each.default)
-    return Workflow(name, header, graph, targets)
+    return NamedWorkflow(name, header, graph, targets)
 
 
 def _has_header(content: Any) -> bool:
     return isinstance(content, dict) and HEADER in content
 
 
-def _targets(graph: ApiGraph, name: str, parameter: Parameter, places: Places) -> tuple[Target, ...]:
+def _targets(graph: ApiGraph, name: str, parameter: WorkflowParameter, bindings: Bindings) -> tuple[Target, ...]:
     """The inputs that a parameter sets: those that it names, else those of the request's field of that name."""
     if not parameter.targets:
-        if name in places.targets:
-            return tuple(places.targets[name])
-        why = places.reasons.get(name, "it is no field of a request, whose place would be known")
+        if name in bindings.targets:
+            return tuple(bindings.targets[name])
+        why = bindings.reasons.get(name, "it is no field of a request, whose place would be known")
         raise InvalidValue(
-            f"parameter {name} has no targets: {why}", field=FIELD, hint='"targets": ["<node id>.<input>"]'
+            f"parameter {name} has no targets: {why}", field=WORKFLOW_FIELD, hint='"targets": ["<node id>.<input>"]'
         )
     found = []
     for target in parameter.targets:
@@ -149,26 +151,26 @@ def _targets(graph: ApiGraph, name: str, parameter: Parameter, places: Places) -
         if not cuts or not key:
             raise InvalidValue(
                 f"parameter {name} has the target {target!r}, and the graph no such node",
-                field=FIELD,
+                field=WORKFLOW_FIELD,
                 hint=f"a target is <node id>.<input>; there is {', '.join(list(graph)[:10])}",
             )
         found.append((node, key))
     return tuple(found)
 
 
-def _found(graph: ApiGraph, places: Places) -> dict[str, Parameter]:
+def _found(graph: ApiGraph, bindings: Bindings) -> dict[str, WorkflowParameter]:
     """The parameters of a graph without a header: what it holds now is what they default to."""
     parameters = {}
-    for name, targets in places.targets.items():
+    for name, targets in bindings.targets.items():
         if name in PICTURES:
             # A mask that becomes the transparency of input_image is not needed where that has its own.
-            optional = name == "mask" and targets == places.targets.get("input_image")
-            parameters[name] = Parameter(type="mask" if name == "mask" else "image", required=not optional)
-        elif name in PLACEABLE:
+            optional = name == "mask" and targets == bindings.targets.get("input_image")
+            parameters[name] = WorkflowParameter(type="mask" if name == "mask" else "image", required=not optional)
+        elif name in BINDABLE:
             held = graph[targets[0][0]]["inputs"].get(targets[0][1])
             if name == SEED or is_link(held) or not isinstance(held, str | int | float):
                 held = None
-            parameters[name] = Parameter(type=_type_of(name), default=held)
+            parameters[name] = WorkflowParameter(type=_type_of(name), default=held)
     return parameters
 
 
@@ -178,11 +180,11 @@ def _type_of(name: str) -> Literal["string", "integer", "number"]:
     return "integer" if name in (SEED, "steps", "width", "height", "batch_size") else "string"
 
 
-def _is_seed(name: str, parameter: Parameter) -> bool:
+def _is_seed(name: str, parameter: WorkflowParameter) -> bool:
     return name == SEED and parameter.type == "integer"
 
 
-def _drawn(parameter: Parameter, random_seed: int) -> Any:
+def _drawn(parameter: WorkflowParameter, random_seed: int) -> Any:
     """A random seed, of those that the parameter allows."""
     if parameter.choices:
         return parameter.choices[random_seed % len(parameter.choices)]
@@ -191,7 +193,7 @@ def _drawn(parameter: Parameter, random_seed: int) -> Any:
     return low + random_seed % max(1, high - low + 1)
 
 
-def _schema(parameter: Parameter) -> dict[str, Any]:
+def _schema(parameter: WorkflowParameter) -> dict[str, Any]:
     told: dict[str, Any] = {"description": parameter.description} if parameter.description else {}
     if parameter.type in PICTURE_TYPES:
         return {**told, "type": "string", "contentEncoding": "base64", "contentMediaType": "image/*"}
@@ -201,7 +203,7 @@ def _schema(parameter: Parameter) -> dict[str, Any]:
     return {**told, "type": parameter.type, **given, **choices}
 
 
-def _valid(name: str, parameter: Parameter, value: Any) -> Any:
+def _valid(name: str, parameter: WorkflowParameter, value: Any) -> Any:
     """The value as what the parameter declares. Raises InvalidValue with the range or the choices."""
     number = parameter.type in ("integer", "number")
     low, high = parameter.minimum, parameter.maximum

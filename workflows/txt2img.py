@@ -2,7 +2,7 @@
 
 from shared.schema.request import Txt2ImgRequest
 from workflows import nodes
-from workflows.finishing import crop_to_size, decode, finish, pictures, to_scale
+from workflows.finishing import crop_to_size, finish, pictures, to_scale, vae_decode
 from workflows.graph import Graph
 from workflows.loading import encode_prompts, load_models, load_refiner
 from workflows.sampling import sample, sample_hires
@@ -18,7 +18,7 @@ def txt2img(request: Txt2ImgRequest, filename_prefix: str) -> Graph:
     for seed, prefix in pictures(request, filename_prefix):
         latent = sample(graph, loaded, prompts, refiner, empty, request, seed)
         latent = sample_hires(graph, loaded, prompts, latent, request, seed)
-        image = decode(graph, latent, loaded.vae, request, request.latent_sizes[-1])
+        image = vae_decode(graph, latent, loaded.vae, request, request.latent_sizes[-1])
         image = crop_to_size(graph, to_scale(graph, image, request), request)
         nodes.save_image(graph, finish(graph, image, request), prefix)
     return graph

@@ -10,8 +10,9 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, Generic, TypeVar
 
 from shared.engine.client import EngineClient
-from shared.engine.validate import Problem, check_graph, choices, class_of
+from shared.engine.validate import Problem, check_graph, choices
 from shared.errors import EngineError, EngineUnavailable
+from shared.graphs import class_of
 from shared.models.defaults import defaults_for
 from shared.models.detect import Family, ModelFile, classify
 from shared.models.safetensors import read_header

@@ -1,7 +1,7 @@
-"""Formulas of a graph's math nodes: which are let in, as nothing stops one that computes for hours. Pure.
+"""Checks and evaluates the formulas of a graph's math nodes, because nothing stops one that runs for hours. Pure.
 
-ComfyMathExpression evaluates its text with simpleeval 1.0, which knows texts and lists as well as numbers, and lets a
-whole number grow without end. What is let in here works on numbers only, and its results have an end.
+ComfyMathExpression evaluates its text with simpleeval 1.0, which also knows texts and lists, and lets integers grow
+without limit. The formulas allowed here work on numbers alone, and their results are bounded.
 """
 
 import ast
@@ -13,24 +13,24 @@ from typing import Any
 
 LONGEST = 1_000
 MAX_EXPONENT = 8
-# Bits of a whole number. What is linked into a formula is at most as large as a float can be.
-MAX_BITS, BITS_OF_INPUT = 100_000, 1_024
-# Digits that `round` may be asked for: it computes ten to the power of them.
+# Bits of an integer. The value of a variable is at most the largest float.
+MAX_BITS, VARIABLE_BITS = 100_000, 1_024
+# Digits to which `round` may round: it computes ten to their power.
 MAX_DIGITS = 100
-# A list of all that is linked into the formula.
-LIST = "values"
-OF_A_LIST = {"sum", "min", "max"}
-FUNCTIONS = OF_A_LIST | {"abs", "round", "pow", "sqrt", "ceil", "floor", "log", "log2", "log10"}
+# The list of all variables, and the prefix of the inputs that set them.
+VARIABLES = "values"
+ON_LISTS = {"sum", "min", "max"}
+FUNCTIONS = ON_LISTS | {"abs", "round", "pow", "sqrt", "ceil", "floor", "log", "log2", "log10"}
 FUNCTIONS |= {"sin", "cos", "tan", "int", "float"}
 _OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod)
 
 
 class _Refused(Exception):
-    """Says why, as the end of a sentence that begins with "it"."""
+    """The reason why a formula is refused, as the end of a sentence that begins with "it"."""
 
 
-def why_no_formula(text: str) -> str | None:
-    """Why a formula stays out, as the end of a sentence that begins with "it"; None if it is let in."""
+def why_refused_formula(text: str) -> str | None:
+    """Why a formula is refused, as the end of a sentence that begins with "it"; None if it is allowed."""
     if len(text) > LONGEST:
         return f"has {len(text)} characters; {LONGEST} are allowed"
     try:
@@ -38,14 +38,14 @@ def why_no_formula(text: str) -> str | None:
     except _Refused as refused:
         return str(refused)
     except (SyntaxError, ValueError):
-        return "is no formula, such as (a + b) * 2"
+        return "is not a formula, such as (a + b) * 2"
     except (RecursionError, MemoryError):
         return "is nested too deeply"
     return None
 
 
 def _bits(node: ast.expr) -> float:
-    """The most bits that the value of an expression can have. Raises _Refused for what is not let in."""
+    """The most bits that the value of an expression can have. Raises _Refused if the expression is not allowed."""
     bits = _bits_of(node)
     if bits > MAX_BITS:
         raise _Refused(f"computes numbers of more than {MAX_BITS} bits")
@@ -55,9 +55,9 @@ def _bits(node: ast.expr) -> float:
 def _bits_of(node: ast.expr) -> float:
     match node:
         case ast.Constant(value=bool() | int() | float() as value):
-            return float(max(int(value).bit_length() if isinstance(value, int) else BITS_OF_INPUT, 1))
-        case ast.Name(id=name) if name != LIST:
-            return BITS_OF_INPUT
+            return float(max(int(value).bit_length() if isinstance(value, int) else VARIABLE_BITS, 1))
+        case ast.Name(id=name) if name != VARIABLES:
+            return VARIABLE_BITS
         case ast.UnaryOp(operand=operand):
             return _bits(operand) + 1
         case ast.BinOp(left=left, op=ast.Pow(), right=right):
@@ -77,38 +77,38 @@ def _bits_of(node: ast.expr) -> float:
 
 def _call(name: str, args: list[ast.expr]) -> float:
     match args:
-        case [ast.Name(id="values")] if name in OF_A_LIST:
-            return BITS_OF_INPUT + 8
+        case [ast.Name(id="values")] if name in ON_LISTS:
+            return VARIABLE_BITS + 8
         case [base, exponent] if name == "pow":
             return _power(base, exponent)
         case [number, digits] if name == "round":
-            if abs(_constant(digits, "the digits of round")) > MAX_DIGITS:
+            if abs(_literal(digits, "the digits of round")) > MAX_DIGITS:
                 raise _Refused(f"rounds to more than {MAX_DIGITS} digits")
             return _bits(number) + 4 * MAX_DIGITS
     return sum(map(_bits, args)) + len(args)
 
 
 def _power(base: ast.expr, exponent: ast.expr) -> float:
-    most = abs(_constant(exponent, "an exponent"))
+    most = abs(_literal(exponent, "an exponent"))
     if most > MAX_EXPONENT:
         raise _Refused(f"has the exponent {ast.unparse(exponent)[:20]}; up to {MAX_EXPONENT} is allowed")
     return _bits(base) * max(most, 1)
 
 
-def _constant(node: ast.expr, what: str) -> float:
-    """The value of a number that is written there, with a sign or without."""
+def _literal(node: ast.expr, noun: str) -> float:
+    """The value of a number literal, with or without a sign."""
     match node:
         case ast.Constant(value=int() | float() as value):
             return value
         case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=ast.Constant(value=int() | float() as value)):
             return value
-    raise _Refused(f"computes {what}, which must be a number: {ast.unparse(node)[:60]}")
+    raise _Refused(f"computes {noun}, which must be a number: {ast.unparse(node)[:60]}")
 
 
 def evaluate(text: str, names: Mapping[str, float]) -> float | None:
-    """The value of a formula that is let in, as the engine computes it; None where it has none, or `names` lacks one.
+    """The value of an allowed formula, as the engine computes it; None if it has none, or `names` lacks a variable.
 
-    Whole numbers stay whole, for a float would lose what is added to a large one.
+    Integers stay integers, because a float would lose digits of a large one.
     """
     try:
         value = _value(ast.parse(text.strip(), mode="eval").body, names)
@@ -159,14 +159,14 @@ def _value(node: ast.expr, names: Mapping[str, float]) -> Any:
         case ast.IfExp(test=test, body=body, orelse=orelse):
             return _value(body if _value(test, names) else orelse, names)
         case ast.BoolOp(op=op, values=values):
-            all_of = [_value(each, names) for each in values]
+            results = [_value(operand, names) for operand in values]
             wanted = isinstance(op, ast.Or)
-            return next((each for each in all_of if bool(each) is wanted), all_of[-1])
+            return next((result for result in results if bool(result) is wanted), results[-1])
         case ast.Compare(left=left, ops=ops, comparators=others):
-            sides = [_value(each, names) for each in [left, *others]]
+            sides = [_value(side, names) for side in [left, *others]]
             return all(_COMPARE[type(op)](*pair) for op, pair in zip(ops, pairwise(sides), strict=True))
         case ast.Call(func=ast.Name(id=name), args=[ast.Name(id="values")]):
             return _CALLS[name](list(names.values())) if name != "sum" else sum(names.values())
         case ast.Call(func=ast.Name(id=name), args=args):
-            return _CALLS[name](*(_value(each, names) for each in args))
+            return _CALLS[name](*(_value(arg, names) for arg in args))
     raise ValueError(ast.dump(node))

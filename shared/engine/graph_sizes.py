@@ -1,105 +1,102 @@
-"""How large the pictures, masks, latents and sounds are that a node returns, from the numbers in the graph. Pure.
+"""Computes the numbers in a graph and the sizes of its pictures, masks, latents and sounds before it runs. Pure.
 
-An estimate, and no smaller than what comes: where a size is not known, it is the largest that it can be.
+The engine checks the numbers in a graph, but not those that links bring. So they are computed here as the engine
+computes them, and sizes follow from them. A size is an estimate that is never too small: one that is not known counts
+as the largest possible.
 """
 
-import graphlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from shared.engine.formula import evaluate, why_no_formula
+from shared.engine.formula import VARIABLES, evaluate, why_refused_formula
 from shared.engine.reviewed_nodes import REVIEWED
+from shared.graphs import is_link, links_of, run_order
 
-# Nodes that hand on their one value, so that what is linked to them is known.
-LITERALS = {"PrimitiveInt", "PrimitiveFloat", "PrimitiveBoolean", "PrimitiveString", "PrimitiveStringMultiline"}
+# Nodes that return their one value unchanged.
+CONSTANT_NODES = {"PrimitiveInt", "PrimitiveFloat", "PrimitiveBoolean", "PrimitiveString", "PrimitiveStringMultiline"}
 
-Given = tuple[float | None, ...]
-"""What the outputs of a node are, as far as they are numbers that are known; the last one stands for all further."""
+Numbers = tuple[float | None, ...]
+"""The outputs of a node as numbers, None where one is not known; the last one stands for all further outputs."""
 
-UNKNOWN: Given = (None,)
-# The longest text that is read as a number.
+UNKNOWN: Numbers = (None,)
+# Longer texts are not read as numbers.
 LONGEST_NUMBER = 100
 
 
-def in_order(graph: Mapping[str, Any]) -> list[str]:
-    """The nodes of a graph that has no circle, each after all that it is fed by."""
-    feeds = {
-        name: [value[0] for value in node["inputs"].values() if isinstance(value, list)] for name, node in graph.items()
-    }
-    return list(graphlib.TopologicalSorter(feeds).static_order())
-
-
-def known_numbers(graph: Mapping[str, Any]) -> dict[str, Given]:
-    """What each node gives, where that follows from numbers in the graph alone."""
-    known: dict[str, Given] = {}
-    for name in in_order(graph):
-        known[name] = given_by(graph[name]["class_type"], graph[name]["inputs"], known)
+def known_numbers(graph: Mapping[str, Any]) -> dict[str, Numbers]:
+    """The outputs of each node that follow from numbers in the graph alone."""
+    known: dict[str, Numbers] = {}
+    for name in run_order(graph):
+        known[name] = returned_numbers(graph[name]["class_type"], graph[name]["inputs"], known)
     return known
 
 
-def number(value: Any, known: Mapping[str, Given]) -> float | None:
-    """The number that an input has, itself or from another node; None for anything else, and where it is not known."""
-    if isinstance(value, list):
+def number(value: Any, known: Mapping[str, Numbers]) -> float | None:
+    """The number that an input has, itself or over a link; None if it is not a number or not known."""
+    if is_link(value):
         outputs = known[value[0]]
-        found: float | None = outputs[min(value[1], len(outputs) - 1)]
-        return found
+        linked: float | None = outputs[min(value[1], len(outputs) - 1)]
+        return linked
     if isinstance(value, str):
-        return _read(value)
+        return _parse_number(value)
     return value if isinstance(value, int | float) and _is_finite(value) else None
 
 
-def given_by(
-    kind: str, inputs: Mapping[str, Any], known: Mapping[str, Given], size: Sequence[float] | None = None
-) -> Given:
-    """What a node of this class gives, after the numbers of those that feed it.
+def returned_numbers(
+    class_type: str, inputs: Mapping[str, Any], known: Mapping[str, Numbers], size: Sequence[float] | None = None
+) -> Numbers:
+    """The outputs of a node of this class, given those of the nodes that feed it.
 
-    `size` is that of the pictures which it is given: how many, their width and height.
+    `size` is the number, width and height of the pictures that it gets.
     """
 
-    def of(key: str) -> float | None:
+    def value_of(key: str) -> float | None:
         return number(inputs.get(key), known)
 
-    match kind:
-        case _ if kind in LITERALS:
-            return (of("value"),)
+    match class_type:
+        case _ if class_type in CONSTANT_NODES:
+            return (value_of("value"),)
         case "SeedNode":
-            return (of("seed"),)
+            return (value_of("seed"),)
         case "ColorToRGBInt":
             return _color(inputs.get("color"))
         case "GetImageSize" if size is not None:
             batch, width, height = size
             return width, height, batch
         case "ComfySwitchNode":
-            return (_switched(of("switch"), [of(key) for key in ("on_false", "on_true") if key in inputs]),)
+            branches = [value_of(key) for key in ("on_false", "on_true") if key in inputs]
+            return (_switch(value_of("switch"), branches),)
         case "ComfyNumberConvert":
-            value = of("value")
+            value = value_of("value")
             return value, None if value is None else int(value)
         case "ComfyMathExpression":
-            return _computed(inputs, known)
+            return _evaluate(inputs, known)
     return UNKNOWN
 
 
-def _switched(on: float | None, both: Sequence[float | None]) -> float | None:
-    """What a switch hands on; the larger one, where it is not known which."""
-    if len(both) < 2 or on is not None:
-        return both[int(bool(on)) if len(both) > 1 else 0] if both else None
-    return None if None in both else max(each for each in both if each is not None)
+def _switch(condition: float | None, branches: Sequence[float | None]) -> float | None:
+    """The branch that a switch returns; the larger one if the condition is not known."""
+    if len(branches) < 2 or condition is not None:
+        return branches[int(bool(condition)) if len(branches) > 1 else 0] if branches else None
+    return None if None in branches else max(value for value in branches if value is not None)
 
 
-def _computed(inputs: Mapping[str, Any], known: Mapping[str, Given]) -> Given:
+def _evaluate(inputs: Mapping[str, Any], known: Mapping[str, Numbers]) -> Numbers:
     text = inputs.get("expression")
-    given = {key.partition(".")[2]: number(each, known) for key, each in inputs.items() if key.startswith("values.")}
-    names = {key: each for key, each in given.items() if each is not None}
-    # One that is not let in may never end.
-    if len(names) < len(given) or not isinstance(text, str) or why_no_formula(text) is not None:
+    linked = {
+        key.partition(".")[2]: number(value, known) for key, value in inputs.items() if key.startswith(f"{VARIABLES}.")
+    }
+    variables = {name: value for name, value in linked.items() if value is not None}
+    # A formula that is not allowed may never end.
+    if len(variables) < len(linked) or not isinstance(text, str) or why_refused_formula(text) is not None:
         return UNKNOWN
-    value = evaluate(text, names)
+    value = evaluate(text, variables)
     return UNKNOWN if value is None else (value, int(value), bool(value))
 
 
-def _color(text: Any) -> Given:
+def _color(text: Any) -> Numbers:
     try:
         digits = str(text).removeprefix("#")
         return int(digits[:6], 16), None, int(digits[6:8] or "ff", 16) / 255
@@ -107,12 +104,12 @@ def _color(text: Any) -> Given:
         return UNKNOWN
 
 
-def _read(text: str) -> float | None:
+def _parse_number(text: str) -> float | None:
     if len(text) > LONGEST_NUMBER:
         return None
-    for kind in (int, float):
+    for parse in (int, float):
         try:
-            value = kind(text.strip())
+            value = parse(text.strip())
         except ValueError:
             continue
         return value if _is_finite(value) else None
@@ -126,7 +123,7 @@ def _is_finite(value: float) -> bool:
         return False
 
 
-# The type of an output that is of the type of an input.
+# The type of an output that has the type of one of its node's inputs.
 ANY = "COMFY_MATCHTYPE_V3"
 PICTURES = {"IMAGE", "MASK", "LATENT", "VIDEO", "WAN_CAMERA_EMBEDDING", "MOGE_GEOMETRY", "DA3_GEOMETRY", ANY}
 SOUND = "AUDIO"
@@ -134,7 +131,7 @@ JOINING = {"ImageBatch", "LatentBatch", "BatchImagesNode", "BatchLatentsNode", "
 CROPPING = {"ImageCrop", "LatentCrop", "CropMask", "CenterCropImages", "RandomCropImages"}
 TAKING = {"ImageFromBatch", "LatentFromBatch"}
 REPEATING = {"RepeatImageBatch": "amount", "RepeatLatentBatch": "amount", "FrameInterpolate": "multiplier"}
-# Models that enlarge: most by four.
+# The largest factor of models that enlarge.
 ENLARGING = {"ImageUpscaleWithModel": 4.0, "LTXVLatentUpsampler": 2.0, "HunyuanVideo15LatentUpscaleWithModel": 2.0}
 SIDES = (
     *(("width", "height"), ("target_width", "target_height"), ("final_width", "final_height")),
@@ -145,9 +142,9 @@ LONGER = ("largest_size", "longer_edge", "resize_type.longer_size")
 SHORTER = ("shorter_edge", "resize_type.shorter_size")
 AREAS = ("megapixels", "resize_type.megapixels")
 FRAMES = ("length", "video_frames", "num_frames", "frames", "segment_length")
-# Sides that are said as one number.
+# Inputs that set both sides.
 SQUARE = {"TripoSplatPreprocessImage": "size", "MoGePanoramaInference": "merge_resolution"}
-# Bytes for each pixel of a latent that has not 16 channels for 8 x 8 pixels, and of those that are pixels themselves.
+# Bytes per pixel of latents that do not have 16 channels for 8 x 8 pixels, some of which are pixels themselves.
 DENSITIES = {
     "EmptyChromaRadianceLatentImage": 12.0,
     "EmptyHiDreamO1LatentImage": 12.0,
@@ -155,16 +152,15 @@ DENSITIES = {
     "StableCascade_StageC_VAEEncode": 4.0,
     "EmptyFlux2LatentImage": 2.0,
 }
-# The widest picture of an area that a ResolutionSelector makes is 21:9.
+# The longer side of the widest picture of a ResolutionSelector (21:9), as a multiple of a square's side.
 WIDEST = 1.6
-# Samples of a second, and seconds of a sound whose length nobody knows.
+# Samples per second, and the seconds of a sound of unknown length.
 RATE = 48_000
 UNKNOWN_SECONDS = 600
 
 
 class Size(NamedTuple):
-    """Of pictures, masks or latents: how many there are at once, the pixels of each side, and bytes for a pixel of a
-    latent."""
+    """A batch of pictures, masks or latents: their number, sides in pixels, and for latents bytes per pixel."""
 
     batch: float
     width: float
@@ -173,42 +169,43 @@ class Size(NamedTuple):
 
     @property
     def pixels(self) -> float:
-        """Of all of them."""
+        """The pixels of the whole batch."""
         return self.batch * self.width * self.height
 
     def scaled(self, factor: float) -> "Size":
-        """With both sides multiplied."""
+        """This size with both sides multiplied."""
         return self._replace(width=self.width * factor, height=self.height * factor)
 
 
 class Sound(NamedTuple):
-    """How long a sound is, and how many samples each second has."""
+    """The length of a sound and its samples per second."""
 
     seconds: float
     rate: float
 
     @property
     def samples(self) -> float:
-        """Of one channel."""
+        """The samples of one channel."""
         return self.seconds * self.rate
 
 
 LOADED = Size(1, 2048, 2048)
-# As large as a picture may be that a client sends.
+# The largest picture that a client may send.
 LARGEST = Size(1, 8000, 8000)
 
 
 @dataclass
-class Known:
-    """What is known of the nodes of a graph so far, by node. `loaded` are the sizes of files, by their names.
+class Measurements:
+    """The outputs of a graph's nodes that have been measured so far, by node id.
 
-    `items` is how often what a node feeds is run: once for each element of a list.
+    `loaded` has the number of pictures, width and height of each file that the graph loads, by its name. `items` is the
+    length of the lists that a node returns: the nodes that it feeds run once for each element.
     """
 
     graph: Mapping[str, Any]
     definitions: Mapping[str, Any]
     loaded: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
-    numbers: dict[str, Given] = field(default_factory=dict)
+    numbers: dict[str, Numbers] = field(default_factory=dict)
     sizes: dict[str, Size] = field(default_factory=dict)
     sounds: dict[str, Sound] = field(default_factory=dict)
     items: dict[str, float] = field(default_factory=dict)
@@ -218,74 +215,70 @@ class Known:
         return str(self.definitions[self.graph[link[0]]["class_type"]]["output"][link[1]])
 
 
-class Node:
-    """One node, after all that it is fed by; `unknown` is an input that is a size and is not known."""
+class MeasuredNode:
+    """Measures one node after those that feed it. `unknown` is an input that decides a size but is not known."""
 
-    def __init__(self, known: Known, name: str) -> None:
+    def __init__(self, known: Measurements, name: str) -> None:
         self._known = known
         self.kind: str = known.graph[name]["class_type"]
         self.inputs: Mapping[str, Any] = known.graph[name]["inputs"]
         self.outputs = [str(output) for output in known.definitions[self.kind]["output"]]
         self.unknown: str | None = None
-        self._gathers = bool(known.definitions[self.kind].get("is_input_list"))
-        links = list(self.links())
-        self._given = [
-            self._gathered(known.sizes[link[0]], link)
-            for link in links
+        self._takes_lists = bool(known.definitions[self.kind].get("is_input_list"))
+        self._links = [link for _, link in links_of(known.graph, name)]
+        self._pictures = [
+            self._whole_list(known.sizes[link[0]], link)
+            for link in self._links
             if link[0] in known.sizes and known.type_of(link) in PICTURES
         ]
-        self._heard = [
-            known.sounds[link[0]] for link in links if link[0] in known.sounds and known.type_of(link) == SOUND
+        self._sounds = [
+            known.sounds[link[0]] for link in self._links if link[0] in known.sounds and known.type_of(link) == SOUND
         ]
 
-    def links(self) -> Iterator[list[Any]]:
-        """Its inputs that are fed by other nodes."""
-        return (value for value in self.inputs.values() if isinstance(value, list))
-
-    def _gathered(self, size: Size, link: list[Any]) -> Size:
-        """What a node that takes whole lists gets of a size at once."""
-        return size._replace(batch=size.batch * self._known.items[link[0]]) if self._gathers else size
+    def _whole_list(self, size: Size, link: list[Any]) -> Size:
+        """The size that a node gets at once, which is that of all elements if the node takes whole lists."""
+        return size._replace(batch=size.batch * self._known.items[link[0]]) if self._takes_lists else size
 
     @property
     def returns_pictures(self) -> bool:
-        """Whether it returns pictures, masks or latents: by what it says, or since it returns what it is given."""
+        """Whether the node returns pictures, masks or latents, by its output types or because it returns its inputs."""
         kinds = set(self.outputs) & PICTURES
-        return bool(kinds - {ANY}) or (ANY in kinds and bool(self._given))
+        return bool(kinds - {ANY}) or (ANY in kinds and bool(self._pictures))
 
     @property
     def returns_sound(self) -> bool:
-        """Whether it returns sound, in the same way."""
-        return SOUND in self.outputs or (ANY in self.outputs and bool(self._heard))
+        """Whether the node returns sound, in the same way."""
+        return SOUND in self.outputs or (ANY in self.outputs and bool(self._sounds))
 
     @property
     def draws_inside(self) -> bool:
-        """Whether it makes pictures of the size of its latent, to encode them."""
+        """Whether the node makes pictures of the size of its latent in order to encode them."""
         return "LATENT" in self.outputs and "vae" in self.inputs
 
-    def numbers(self) -> Given:
-        """What its outputs are, as far as they are numbers that are known, or are at most."""
+    def numbers(self) -> Numbers:
+        """The outputs that are numbers and known, or the largest that they can be."""
         if self.kind == "ResolutionSelector":
             area, multiple = self._number("megapixels"), self._number("multiple")
             return UNKNOWN if area is None or multiple is None else (WIDEST * math.sqrt(area * 2**20) + multiple,)
-        size = self._given[0] if self._given else None
-        return given_by(self.kind, self.inputs, self._known.numbers, None if size is None else size[:3])
+        size = self._pictures[0] if self._pictures else None
+        return returned_numbers(self.kind, self.inputs, self._known.numbers, None if size is None else size[:3])
 
     def sound(self) -> Sound:
-        """The sound that it returns."""
+        """The sound that the node returns."""
         if self.kind == "EmptyAudio":
             return Sound(self.measure("duration") or 0.0, self.measure("sample_rate") or RATE)
-        if not self._heard:
-            # Decoded of a latent, or of a file.
-            samples = sum(size.pixels for size in self._given) if "VAE" in self.kind else UNKNOWN_SECONDS * RATE
+        if not self._sounds:
+            # Decoded from a latent, or loaded from a file.
+            samples = sum(size.pixels for size in self._pictures) if "VAE" in self.kind else UNKNOWN_SECONDS * RATE
             return Sound(samples / RATE, RATE)
-        # Before they are put together, all get the samples of the best.
-        seconds = [each.seconds for each in self._heard]
+        # All are resampled to the highest rate before they are joined.
+        seconds = [sound.seconds for sound in self._sounds]
         return Sound(
-            sum(seconds) if self.kind == "AudioConcat" else max(seconds), max(each.rate for each in self._heard)
+            sum(seconds) if self.kind == "AudioConcat" else max(seconds), max(sound.rate for sound in self._sounds)
         )
 
     def size(self) -> Size:
-        """The size of each picture, mask and latent that it returns, at once."""
+        """The size of the pictures, masks and latents that the node returns at once."""
         if self.kind == "ImageGrid":
             return self._grid()
         size = self._scaled(self._joined(self._first()))
@@ -296,15 +289,18 @@ class Node:
         return size._replace(batch=self._batch(size.batch), density=density)
 
     def items(self, size: Size | None) -> tuple[float, Size | None]:
-        """How many elements its lists have, or how often it is run; and the size of what each has, after `size`."""
-        of_links = [self._known.items[link[0]] for link in self.links()]
-        runs = 1.0 if self._gathers else max([1.0, *of_links])
+        """The length of the lists that the node returns, and the size of each element, given `size`.
+
+        A node that returns no lists runs once for each element that it gets, and its outputs count as often.
+        """
+        of_links = [self._known.items[link[0]] for link in self._links]
+        runs = 1.0 if self._takes_lists else max([1.0, *of_links])
         if not any(self._known.definitions[self.kind].get("output_is_list") or ()):
             return runs, size
         batch = 1.0 if size is None else size.batch
         match self.kind:
             case "RebatchImages" | "RebatchLatents":
-                whole = sum(each.batch for each in self._given)
+                whole = sum(size.batch for size in self._pictures)
                 runs = math.ceil(whole / max(self.measure("batch_size") or 1.0, 1.0))
                 batch = whole / max(runs, 1.0)
             case "SplitImageToTileList" if size is not None:
@@ -314,18 +310,18 @@ class Node:
                 runs *= self.measure("num_segments") or 1.0
             case "SeedVR2TemporalChunk":
                 runs, batch = runs * self._chunks(batch), self.measure("chunking_mode.frames_per_chunk") or batch
-            case _ if self._gathers:
-                # A list of all that it is given.
-                runs = sum(of_links) + sum(not isinstance(value, list) for value in self.inputs.values())
-                # Of the lists that it got, each element has its own batch.
-                batch = max([self._known.sizes[link[0]].batch for link in self._sized_links()], default=1.0)
+            case _ if self._takes_lists:
+                # It returns a list of everything that it gets.
+                runs = sum(of_links) + sum(not is_link(value) for value in self.inputs.values())
+                # Each element keeps its own batch.
+                batch = max((size.batch for size in self._sizes_of_links()), default=1.0)
         return runs, None if size is None else size._replace(batch=batch)
 
-    def _sized_links(self) -> Iterator[list[Any]]:
-        return (link for link in self.links() if link[0] in self._known.sizes)
+    def _sizes_of_links(self) -> Iterator[Size]:
+        return (self._known.sizes[link[0]] for link in self._links if link[0] in self._known.sizes)
 
     def _chunks(self, frames: float) -> float:
-        """Into how many pieces SeedVR2TemporalChunk cuts so many frames, which overlap, four to a latent."""
+        """The number of overlapping pieces into which SeedVR2TemporalChunk cuts frames, four of which make a latent."""
         piece = self.measure("chunking_mode.frames_per_chunk") or frames
         step = max(piece - 4 * (self.measure("temporal_overlap") or 0.0), 4.0)
         return max(math.ceil(frames / step), 1.0)
@@ -334,14 +330,14 @@ class Node:
         return number(self.inputs.get(key), self._known.numbers)
 
     def measure(self, key: str) -> float | None:
-        """A number that a size follows from; None where the input is not there, or says nothing. At least 0."""
+        """The number of an input that decides a size, at least 0; None if the input is missing or not known."""
         if key not in self.inputs:
             return None
         value = self._number(key)
         if value is None:
-            # A node that whoever runs this service let in is theirs to answer for.
+            # The operator is responsible for a custom node that a setting allows.
             source = self.inputs[key]
-            if self.kind in REVIEWED and isinstance(source, list) and self._class_of(source) in REVIEWED:
+            if self.kind in REVIEWED and is_link(source) and self._class_of(source) in REVIEWED:
                 self.unknown = key
             return None
         return float(max(min(value, 10**12), 0))
@@ -351,21 +347,21 @@ class Node:
         return class_type
 
     def _first_of(self, keys: tuple[str, ...]) -> float | None:
-        return next((found for key in keys if (found := self.measure(key))), None)
+        return next((value for key in keys if (value := self.measure(key))), None)
 
     def _first(self) -> Size:
-        """What it is given, or loads, or makes of nothing."""
-        if self._given:
-            return Size(*map(max, zip(*self._given, strict=True)))
-        if self._heard:
-            return Size(1, max(each.samples for each in self._heard), 1)
-        named = self.inputs.get("image")
-        if isinstance(named, str):
-            return Size(*self._known.loaded[named]) if named in self._known.loaded else LARGEST
+        """The size of what the node gets, loads or makes, before it changes it."""
+        if self._pictures:
+            return Size(*map(max, zip(*self._pictures, strict=True)))
+        if self._sounds:
+            return Size(1, max(sound.samples for sound in self._sounds), 1)
+        file = self.inputs.get("image")
+        if isinstance(file, str):
+            return Size(*self._known.loaded[file]) if file in self._known.loaded else LARGEST
         if seconds := self.measure("seconds") or self._seconds_of_frames():
             return Size(1, seconds * RATE, 1)
         if resolution := self.measure("resolution"):
-            # Of a shape: 64 channels for each point of it.
+            # The latent of a 3D shape: 64 channels for each of its points.
             return Size(1, resolution * 256, 1)
         return LOADED
 
@@ -373,30 +369,30 @@ class Node:
         return (self.measure("frames_number") or 0.0) / max(self.measure("frame_rate") or 1.0, 1.0)
 
     def _joined(self, size: Size) -> Size:
-        """With all that is put side by side, or one after the other."""
-        along = {"ImageStitch": "direction", "LatentConcat": "dim"}.get(self.kind)
-        where = str(self.inputs.get(along, "")).strip("-") if along else ""
-        if self.kind in JOINING or where == "t":
-            return size._replace(batch=sum(each.batch for each in self._given))
+        """The size after inputs are joined into a batch, side by side, or one above the other."""
+        key = {"ImageStitch": "direction", "LatentConcat": "dim"}.get(self.kind)
+        direction = str(self.inputs.get(key, "")).strip("-") if key else ""
+        if self.kind in JOINING or direction == "t":
+            return size._replace(batch=sum(part.batch for part in self._pictures))
         spacing = self.measure("spacing_width") or 0.0
-        if where in ("right", "left", "x"):
-            # Both get the same height, of which the widths follow.
-            tallest = size.height if where != "x" else 0
-            widths = [each.width * max(1.0, tallest / each.height) for each in self._given]
+        if direction in ("right", "left", "x"):
+            # ImageStitch scales both to the same height.
+            tallest = size.height if direction != "x" else 0
+            widths = [part.width * max(1.0, tallest / part.height) for part in self._pictures]
             return size._replace(width=sum(widths) + spacing)
-        if where in ("down", "up", "y"):
-            widest = size.width if where != "y" else 0
-            heights = [each.height * max(1.0, widest / each.width) for each in self._given]
+        if direction in ("down", "up", "y"):
+            widest = size.width if direction != "y" else 0
+            heights = [part.height * max(1.0, widest / part.width) for part in self._pictures]
             return size._replace(height=sum(heights) + spacing)
         return size
 
     def _scaled(self, size: Size) -> Size:
-        """After what is said of sides, factors and areas."""
-        for across, down in SIDES:
-            width, height = self.measure(across), self.measure(down)
+        """The size after the inputs for sides, factors and areas."""
+        for width_key, height_key in SIDES:
+            width, height = self.measure(width_key), self.measure(height_key)
             if not width and not height:
                 continue
-            # A side that is 0 or missing follows from the other.
+            # A side that is 0 or missing keeps the aspect ratio.
             width = width or size.width * (height or 0) / size.height
             height = height or size.height * width / size.width
             if self.kind in CROPPING:
@@ -431,7 +427,7 @@ class Node:
         columns = self.measure("columns") or 1.0
         padding = self.measure("padding") or 0.0
         width, height = ((self.measure(key) or 0.0) + padding for key in ("cell_width", "cell_height"))
-        return Size(1, columns * width, math.ceil(sum(each.batch for each in self._given) / columns) * height)
+        return Size(1, columns * width, math.ceil(sum(part.batch for part in self._pictures) / columns) * height)
 
     def _tiles(self, size: Size) -> Size:
         overlap = self.measure("overlap") or 0.0

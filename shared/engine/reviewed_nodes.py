@@ -1,10 +1,10 @@
-"""The node classes of ComfyUI 0.30 that were looked through, by the module that they come from.
+"""The node classes of ComfyUI 0.30 that have been reviewed, by the module that defines them.
 
-Each was looked through with these questions: does it run, format or evaluate a text of the client's; does it read or
-write files that the graph names; can one number make its work go on for hours without a word. What was found stands in
-`node_policy.py` (refused, limited). That is one reading by people, and no proof that nothing was missed.
+The questions for each class: does it run, format or evaluate a text of the client; does it read or write files that the
+graph names; can one number make it work for hours without a warning? `node_policy.py` refuses or limits the classes for
+which the answer is yes. One review by people does not prove that nothing was missed.
 
-A class that is not here is not let in until somebody has read it: a test compares this list with the running engine.
+A class that is not listed is refused until it has been reviewed. A test compares this list with the running engine.
 """
 
 _BY_MODULE = """
@@ -204,7 +204,7 @@ nodes_zimage: TextEncodeZImageOmni
 
 
 def _names(listing: str) -> frozenset[str]:
-    """The names in a listing of `module: name, name, ...`, in which a line that is indented continues the one above."""
+    """The names in a list of `module: name, name, ...`, where an indented line continues the one above."""
     lines = listing.strip().replace("\n    ", " ").splitlines()
     return frozenset(name.strip() for line in lines for name in line.partition(": ")[2].split(","))
 

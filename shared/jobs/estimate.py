@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from shared.graphs import class_of, ends, inputs_of, source_of, walk
 from shared.jobs.job import UnfinishedWork
 
 # How many of the jobs completed last are looked at.
@@ -58,7 +58,7 @@ class ProgressEstimator:
     """
 
     def __init__(self, graph: Mapping[str, Any], pixels: float | None, cached: Collection[str] = ()) -> None:
-        runs = _that_run(graph, cached)
+        runs = _nodes_to_run(graph, cached)
         self._work = {name: work for name, work in sampler_work(graph, pixels).items() if name in runs}
         self._done: dict[str, float] = {}
         self._first: tuple[float, float] | None = None
@@ -83,70 +83,43 @@ class ProgressEstimator:
 
 
 def sampler_work(graph: Mapping[str, Any], pixels: float | None) -> dict[str, float]:
-    """Pixels times steps of each sampler in the graph, by the name of its node.
+    """The work of each sampler in the graph, in pixels times steps, by its node id.
 
-    A sampler whose size does not follow from the graph has `pixels`, else as many as the smallest of the others.
+    A sampler whose size does not follow from the graph gets `pixels`, or else the smallest size of the others.
     """
-    samplers = [name for name in graph if _class(graph, name) in SAMPLERS]
-    sizes = {name: _pixels(graph, name) for name in samplers}
+    sizes = {name: _pixels(graph, name) for name, node in graph.items() if class_of(node) in SAMPLERS}
     usual = pixels or min((size for size in sizes.values() if size is not None), default=1.0)
-    return {name: (sizes[name] or usual) * _steps(graph, name) for name in samplers}
+    return {name: (size or usual) * _steps(graph, name) for name, size in sizes.items()}
 
 
-def _that_run(graph: Mapping[str, Any], cached: Collection[str]) -> set[str]:
-    """The nodes that are not cached, and from which a way of such nodes leads to one whose outputs nobody takes."""
-    feeds = {name: [value[0] for value in _inputs(graph, name).values() if _is_link(value)] for name in graph}
-    taken = {source for name, sources in feeds.items() if name not in sources for source in sources}
-    waiting, found = [name for name in graph if name not in taken], set()
-    while waiting:
-        name = waiting.pop()
-        if name in graph and name not in cached and name not in found:
-            found.add(name)
-            waiting += feeds[name]
-    return found
+def _nodes_to_run(graph: Mapping[str, Any], cached: Collection[str]) -> set[str]:
+    """The nodes that are not cached, and that some end of the graph needs although others are cached."""
+    uncached = {name: node for name, node in graph.items() if name not in cached}
+    return set(walk(uncached, ends(graph)))
 
 
 def _pixels(graph: Mapping[str, Any], sampler: str) -> float | None:
-    inputs = _inputs(graph, sampler)
-    found = _nearest(graph, [inputs[name][0] for name in LATENTS if _is_link(inputs.get(name))], ("width", "height"))
-    return None if found is None else float(found["width"] * found["height"])
+    starts = [source for key in LATENTS if (source := source_of(graph, sampler, key)) is not None]
+    inputs = _nearest(graph, starts, ("width", "height"))
+    return None if inputs is None else float(inputs["width"] * inputs["height"])
 
 
 def _steps(graph: Mapping[str, Any], sampler: str) -> float:
-    found = _nearest(graph, [sampler], ("steps",))
-    if found is None:
+    inputs = _nearest(graph, [sampler], ("steps",))
+    if inputs is None:
         return USUAL_STEPS
-    # KSamplerAdvanced may take a part of the steps.
-    first, last = found.get("start_at_step", 0), found.get("end_at_step", found["steps"])
+    # KSamplerAdvanced may run a part of the steps.
+    first, last = inputs.get("start_at_step", 0), inputs.get("end_at_step", inputs["steps"])
     if not isinstance(first, int) or not isinstance(last, int):
-        return float(found["steps"])
-    return float(max(1, min(last, found["steps"]) - first))
+        return float(inputs["steps"])
+    return float(max(1, min(last, inputs["steps"]) - first))
 
 
-def _nearest(graph: Mapping[str, Any], starts: list[Any], names: tuple[str, ...]) -> Mapping[str, Any] | None:
-    """The inputs of the nearest node, from `starts` against the links, that has positive whole numbers for `names`."""
-    waiting, seen = deque(starts), set(starts)
-    while waiting:
-        inputs = _inputs(graph, waiting.popleft())
-        if all(type(inputs.get(name)) is int and inputs[name] > 0 for name in names):
-            return inputs
-        for value in inputs.values():
-            if _is_link(value) and value[0] not in seen:
-                seen.add(value[0])
-                waiting.append(value[0])
-    return None
+def _nearest(graph: Mapping[str, Any], starts: list[str], keys: tuple[str, ...]) -> Mapping[str, Any] | None:
+    """The inputs of the nearest node upstream of `starts`, or among them, with positive whole numbers for `keys`."""
+    nodes = (inputs_of(graph[name]) for name in walk(graph, starts))
+    return next((inputs for inputs in nodes if all(_is_positive(inputs.get(key)) for key in keys)), None)
 
 
-def _class(graph: Mapping[str, Any], name: str) -> Any:
-    node = graph[name]
-    return node.get("class_type") if isinstance(node, Mapping) else None
-
-
-def _inputs(graph: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    node = graph.get(name)
-    inputs = node.get("inputs") if isinstance(node, Mapping) else None
-    return inputs if isinstance(inputs, Mapping) else {}
-
-
-def _is_link(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)
+def _is_positive(value: Any) -> bool:
+    return type(value) is int and value > 0

@@ -9,7 +9,7 @@ from shared import __version__
 from shared.images.embedded_text import BrokenPng, with_texts
 from shared.jobs.job import JobRow
 from shared.jobs.picture_names import picture_index, picture_number
-from shared.metadata.infotext import write
+from shared.metadata.infotext import write_infotext
 
 # Our own text comes first, so that the first bytes of a file tell whether it is there.
 OURS, THEIRS = "dream_layer", "parameters"
@@ -38,7 +38,7 @@ def infotext(row: JobRow, filename: str) -> str | None:
 
 
 def _infotext(row: JobRow, parameters: dict[str, Any]) -> str:
-    return write({**parameters, **row.spec.label_parameters}, row.kind)
+    return write_infotext({**parameters, **row.spec.label_parameters}, row.kind)
 
 
 def picture_parameters(row: JobRow, filename: str) -> dict[str, Any] | None:

@@ -1,151 +1,131 @@
-"""What a picture was made with, as far as its ComfyUI graph tells: the usual graph, walked backwards. Pure."""
+"""Reads the generation parameters of a picture from the ComfyUI graph in its file. Pure.
 
-from collections.abc import Iterator, Mapping
+Such a graph may be anything, so this looks for the usual shape: from the sampler of the first pass upstream.
+"""
+
+from collections.abc import Mapping
 from typing import Any
 
-from shared.metadata.infotext import Recipe
+from shared.graphs import chain, class_of, inputs_of, source_of
+from shared.metadata.infotext import GenerationParameters
 
 SAMPLERS = ("KSampler", "KSamplerAdvanced")
-# The inputs on the way from a sampler to the words, to the model, and to where its latent picture began.
-TO_WORDS = ("conditioning", "conditioning_1", "conditioning_to")
+# The inputs that lead from a sampler to the texts, to the model, and to the start of its latent.
+TO_TEXT = ("conditioning", "conditioning_1", "conditioning_to")
 TO_MODEL = ("model",)
 TO_LATENT = ("latent_image", "samples", "pixels", "image")
 TEXTS = ("text", "text_g", "t5xxl", "clip_l", "prompt", "user_prompt")
-# Where a value stands in the nodes that hold nothing else.
-VALUES = ("value", "seed", "int", "float", "string", "text")
+# Inputs that hold the constant of a node such as PrimitiveInt. Here, a node may have others besides: a guess is better
+# than no value.
+CONSTANTS = ("value", "seed", "int", "float", "string", "text")
 
-Node = Mapping[str, Any]
+
+def read_parameters(graph: Mapping[str, Any]) -> GenerationParameters | None:
+    """The parameters of a graph in ComfyUI's API format; None if it has no KSampler."""
+    samplers = [name for name, node in graph.items() if class_of(node) in SAMPLERS and "inputs" in node]
+    return _Reader(graph, samplers).read() if samplers else None
 
 
-def read_graph(graph: Mapping[str, Any]) -> Recipe | None:
-    """The recipe of a graph in ComfyUI's API format; None if there is no KSampler in it."""
-    nodes = {
-        str(name): node
-        for name, node in graph.items()
-        if isinstance(node, Mapping) and isinstance(node.get("inputs"), Mapping)
-    }
-    samplers = [node for node in nodes.values() if node.get("class_type") in SAMPLERS]
-    if not samplers:
+class _Reader:
+    """Reads one graph with at least one sampler."""
+
+    def __init__(self, graph: Mapping[str, Any], samplers: list[str]) -> None:
+        self._graph = graph
+        self._samplers = samplers
+        # Those of a first pass have no other sampler before them.
+        self._first = [name for name in samplers if not self._follows_another(name)]
+        self._sampler = (self._first or samplers)[0]
+
+    def read(self) -> GenerationParameters:
+        sampler = self._sampler
+        found: dict[str, Any] = {
+            "prompt": self._text("positive") or "",
+            "negative_prompt": self._text("negative") or "",
+            "seed": self._number(sampler, "seed", "noise_seed"),
+            "steps": self._number(sampler, "steps"),
+            "cfg_scale": self._number(sampler, "cfg"),
+            "guidance": self._guidance(),
+            "sampler_name": self._value(sampler, "sampler_name"),
+            "scheduler": self._value(sampler, "scheduler"),
+            **self._models(),
+        }
+        start = list(chain(self._graph, sampler, TO_LATENT))[-1:]
+        kind = "img2img" if start and "width" not in inputs_of(self._graph[start[0]]) else "txt2img"
+        if kind == "txt2img":
+            found |= {side: self._number(start[0], side) for side in ("width", "height") if start}
+        else:
+            found["denoising_strength"] = self._number(sampler, "denoise")
+        warnings = ["these parameters were read from the graph, which may have more"]
+        if not found["prompt"]:
+            warnings.append("the prompt could not be read from the graph")
+        doubt = self._doubt_about_seed()
+        if doubt is not None and found.pop("seed") is not None:
+            warnings.append(f"seed is left out: {doubt}")
+        if len(self._samplers) > 1:
+            warnings.append(f"the graph has {len(self._samplers)} samplers; the parameters are those of the first")
+        return GenerationParameters(kind, {name: value for name, value in found.items() if value is not None}, warnings)
+
+    def _follows_another(self, sampler: str) -> bool:
+        return any(class_of(self._graph[name]) in SAMPLERS for name in chain(self._graph, sampler, TO_LATENT))
+
+    def _doubt_about_seed(self) -> str | None:
+        """Why the first sampler's seed may not be that of this picture; None if it is."""
+        if any(self._makes_batch(name) for name in self._graph):
+            return "the graph makes a batch, and the file does not say which of its pictures this is"
+        if len({self._number(sampler, "seed", "noise_seed") for sampler in self._first}) > 1:
+            return "the graph uses several seeds, and the file does not say which of its pictures this is"
         return None
-    # That of the first pass: no other stands between it and where its picture began.
-    sampler = next((each for each in samplers if not _between(nodes, each)), samplers[0])
-    found: dict[str, Any] = {
-        "prompt": _words(nodes, sampler, "positive") or "",
-        "negative_prompt": _words(nodes, sampler, "negative") or "",
-        "seed": _number(nodes, sampler, "seed", "noise_seed"),
-        "steps": _number(nodes, sampler, "steps"),
-        "cfg_scale": _number(nodes, sampler, "cfg"),
-        "guidance": _guidance(nodes, sampler),
-        "sampler_name": _value(nodes, sampler, "sampler_name"),
-        "scheduler": _value(nodes, sampler, "scheduler"),
-        **_models(nodes, sampler),
-    }
-    latents = list(_walk(nodes, sampler, TO_LATENT))
-    kind = "txt2img" if not latents or "width" in latents[-1]["inputs"] else "img2img"
-    if kind == "txt2img":
-        sides = [_number(nodes, latents[-1], side) if latents else None for side in ("width", "height")]
-        found |= {"width": sides[0], "height": sides[1]}
-    else:
-        found["denoising_strength"] = _number(nodes, sampler, "denoise")
-    warnings = ["these parameters were read off the graph, which may hold more"]
-    if not found["prompt"]:
-        warnings.append("the graph does not tell its prompt")
-    doubt = _doubt_of_seed(nodes, samplers)
-    if doubt is not None and found.pop("seed") is not None:
-        warnings.append(f"seed is left out: {doubt}")
-    if len(samplers) > 1:
-        warnings.append(f"the graph has {len(samplers)} samplers; the parameters are those of the first")
-    return Recipe(kind, {name: value for name, value in found.items() if value is not None}, warnings)
 
+    def _makes_batch(self, name: str) -> bool:
+        """Whether a node may make, join or divide a batch. A computed number may be any."""
+        names_batch = "batch" in str(class_of(self._graph[name])).casefold()
+        counts = ("batch_size", "amount") if names_batch else ("batch_size",)
+        present = [key for key in counts if key in inputs_of(self._graph[name])]
+        return any(self._number(name, key) not in (0, 1) for key in present) if present else names_batch
 
-def _doubt_of_seed(nodes: Mapping[str, Node], samplers: list[Node]) -> str | None:
-    """Why the first sampler's seed need not be that of this picture; None if it is."""
-    if any(_makes_several(nodes, node) for node in nodes.values()):
-        return "the graph draws a batch, and nothing tells which of its pictures this is"
-    first = [sampler for sampler in samplers if not _between(nodes, sampler)]
-    if len({_number(nodes, sampler, "seed", "noise_seed") for sampler in first}) > 1:
-        return "the graph draws with several seeds, and nothing tells which of its pictures this is"
-    return None
-
-
-def _makes_several(nodes: Mapping[str, Node], node: Node) -> bool:
-    """Whether it makes, joins or divides a batch, as far as the graph tells; a computed number may be any."""
-    of_batches = "batch" in str(node.get("class_type")).casefold()
-    counts = [name for name in ("batch_size", *(["amount"] if of_batches else [])) if name in node["inputs"]]
-    if not counts:
-        return of_batches
-    return any(_number(nodes, node, name) not in (0, 1) for name in counts)
-
-
-def _between(nodes: Mapping[str, Node], sampler: Node) -> bool:
-    return any(node.get("class_type") in SAMPLERS for node in _walk(nodes, sampler, TO_LATENT))
-
-
-def _words(nodes: Mapping[str, Node], sampler: Node, side: str) -> str | None:
-    for node in _walk(nodes, sampler, (side, *TO_WORDS)):
-        if node.get("class_type") == "ConditioningZeroOut":
-            return None
-        for name in TEXTS:
-            text = _value(nodes, node, name)
-            if isinstance(text, str):
+    def _text(self, side: str) -> str | None:
+        for name in chain(self._graph, self._sampler, (side, *TO_TEXT)):
+            if class_of(self._graph[name]) == "ConditioningZeroOut":
+                return None
+            texts = (self._value(name, key) for key in TEXTS)
+            text = next((text for text in texts if isinstance(text, str)), None)
+            if text is not None:
                 return text
-    return None
+        return None
 
+    def _guidance(self) -> float | None:
+        nodes = chain(self._graph, self._sampler, ("positive", *TO_TEXT))
+        flux = (name for name in nodes if class_of(self._graph[name]) == "FluxGuidance")
+        return next((self._number(name, "guidance") for name in flux), None)
 
-def _guidance(nodes: Mapping[str, Node], sampler: Node) -> float | None:
-    way = _walk(nodes, sampler, ("positive", *TO_WORDS))
-    return next((_number(nodes, node, "guidance") for node in way if node.get("class_type") == "FluxGuidance"), None)
+    def _models(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        loras = []
+        for name in chain(self._graph, self._sampler, TO_MODEL):
+            inputs = inputs_of(self._graph[name])
+            model = inputs.get("ckpt_name") or inputs.get("unet_name")
+            if isinstance(model, str):
+                found["model_name"] = model
+            if isinstance(inputs.get("lora_name"), str):
+                strengths = {key: self._number(name, key) for key in ("strength_model", "strength_clip")}
+                if class_of(self._graph[name]) == "LoraLoaderModelOnly":
+                    strengths["strength_clip"] = 0
+                known = {key: strength for key, strength in strengths.items() if strength is not None}
+                loras.append({"lora_name": inputs["lora_name"], **known})
+        if loras:
+            # Upstream, the LoRA that is applied last comes first.
+            found["loras"] = loras[::-1]
+        return found
 
+    def _value(self, name: str, key: str) -> Any:
+        """The value of an input, itself or from a linked constant; None for any other."""
+        value = inputs_of(self._graph[name]).get(key)
+        source = source_of(self._graph, name, key)
+        if source is not None:
+            constants = (inputs_of(self._graph[source]).get(constant) for constant in CONSTANTS)
+            value = next((constant for constant in constants if isinstance(constant, str | int | float)), None)
+        return value if isinstance(value, str | int | float) else None
 
-def _models(nodes: Mapping[str, Node], sampler: Node) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    loras = []
-    for node in _walk(nodes, sampler, TO_MODEL):
-        inputs = node["inputs"]
-        name = inputs.get("ckpt_name") or inputs.get("unet_name")
-        if isinstance(name, str):
-            found["model_name"] = name
-        if isinstance(inputs.get("lora_name"), str):
-            strengths = {
-                field: strength
-                for field in ("strength_model", "strength_clip")
-                if (strength := _number(nodes, node, field)) is not None
-            }
-            if node.get("class_type") == "LoraLoaderModelOnly":
-                strengths["strength_clip"] = 0
-            loras.append({"lora_name": inputs["lora_name"], **strengths})
-    if loras:
-        # The last to be applied was met first.
-        found["loras"] = loras[::-1]
-    return found
-
-
-def _walk(nodes: Mapping[str, Node], node: Node, names: tuple[str, ...]) -> Iterator[Node]:
-    """The nodes upstream, by the first of these inputs that is a link each time."""
-    # A chain is no longer than there are nodes, unless it is a ring.
-    for _ in range(len(nodes)):
-        linked = (_linked(nodes, node["inputs"].get(name)) for name in names)
-        following = next((each for each in linked if each is not None), None)
-        if following is None:
-            return
-        node = following
-        yield node
-
-
-def _linked(nodes: Mapping[str, Node], value: Any) -> Node | None:
-    return nodes.get(str(value[0])) if isinstance(value, list) and len(value) == 2 else None
-
-
-def _value(nodes: Mapping[str, Node], node: Node, name: str) -> Any:
-    """The value of an input, also if a node of its own holds it; None if it is neither."""
-    value = node["inputs"].get(name)
-    source = _linked(nodes, value)
-    if source is not None:
-        held = (source["inputs"].get(each) for each in VALUES)
-        value = next((each for each in held if isinstance(each, str | int | float)), None)
-    return value if isinstance(value, str | int | float) else None
-
-
-def _number(nodes: Mapping[str, Node], node: Node, *names: str) -> int | float | None:
-    values = (_value(nodes, node, name) for name in names)
-    return next((value for value in values if isinstance(value, int | float) and not isinstance(value, bool)), None)
+    def _number(self, name: str, *keys: str) -> int | float | None:
+        values = (self._value(name, key) for key in keys)
+        return next((value for value in values if isinstance(value, int | float) and not isinstance(value, bool)), None)

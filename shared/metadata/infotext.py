@@ -1,11 +1,11 @@
-"""How the Stable Diffusion world writes down what a picture was made with. Pure.
+"""Reads and writes infotexts: the generation parameters that Stable Diffusion programs store in a picture. Pure.
 
     a red circle <lora:outline:0.8>
     Negative prompt: blurry
     Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, Seed: 42, Size: 512x512, Model: name, ...
 
-The form and its labels are those of AUTOMATIC1111's web UI, which others read and write too. `write` makes it from
-the API's fields, `read` makes fields of it, whoever wrote it. It carries all that fits into it; pictures do not.
+The format and its labels are those of AUTOMATIC1111's web UI, which other programs share. Here they become the API's
+fields, and fields become them. The format has no place for pictures.
 """
 
 import json
@@ -27,7 +27,7 @@ from shared.metadata.labels import (
     Label,
     read_file,
     read_float,
-    read_sampler,
+    read_sampler_label,
     write_file,
     write_number,
 )
@@ -36,61 +36,61 @@ from shared.schema.body import ControlUnitBody, Img2ImgBody
 NEGATIVE = "Negative prompt:"
 STRENGTH, HIRES_STRENGTH = "Denoising strength", "Hires denoising strength"
 HIRES_LABELS = {label.text.casefold() for label in HIRES} | {"hires upscale", "hires resize"}
-# Those that only img2img has; its strength is also that of hires, in txt2img.
+# The labels of img2img alone: in txt2img, the denoising strength is that of the hires pass.
 IMG2IMG_LABELS = {label.text.casefold() for label in IMG2IMG} - {STRENGTH.casefold()} | {HIRES_STRENGTH.casefold()}
 SIZE = re.compile(r"(\d{1,5})\s?x\s?(\d{1,5})")
-NUMBERED = re.compile(r"(?P<what>controlnet|text encoder|module) ?\d+")
+NUMBERED = re.compile(r"(?P<label>controlnet|text encoder|module) ?\d+")
 LABEL = re.compile(r"[ \t]*(?P<label>\w[^:,\n\"]{0,60}?)[ \t]?:[ \t]*")
 QUOTED = re.compile(r'"(?:\\.|[^"\\])*"(?=\s*(?:,|\n|$))')
 PARENTHESES = re.compile(r"\([^()\n]*\)(?=\s*(?:,|\n|$))")
 UNQUOTED = re.compile(r"[^,\n]*")
 FEWEST_LABELS = 3
-# Characters of the longest text that is read. Prompts have 20,000 each; real texts have a few thousand in all.
-LONGEST = 100_000
-# How many bracketed values of one text are tried as JSON and turn out to be none: each try may read the whole text.
+# Longer texts are not read. A prompt has up to 20,000 characters; real texts have a few thousand in all.
+LONGEST_INFOTEXT = 100_000
+# How many bracketed values of one text may fail to parse as JSON: each attempt may read the whole text.
 MOST_BROKEN = 10
-# How many labels that are not known are named.
+# How many unknown labels a warning names.
 MOST_NAMED = 20
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What a text says: `kind` is txt2img or img2img, `parameters` are the API's fields, ready to be sent."""
+class GenerationParameters:
+    """The parameters read from a picture: `kind` is txt2img or img2img, `parameters` are fields ready to be sent."""
 
     kind: str
     parameters: dict[str, Any]
     warnings: list[str]
 
 
-def write(parameters: Mapping[str, Any], kind: str = "txt2img") -> str:
-    """The text for a picture of these parameters (the API's fields, as a job's reply tells them)."""
-    told = {name: value for name, value in parameters.items() if value is not None}
-    pairs = [pair for label in PLAIN if (pair := label.write(told)) is not None]
-    if "width" in told and "height" in told:
-        pairs.append(("Size", f"{told['width']}x{told['height']}"))
+def write_infotext(parameters: Mapping[str, Any], kind: str = "txt2img") -> str:
+    """The infotext of a picture with these parameters, which are the fields that a job reports."""
+    sent = {name: value for name, value in parameters.items() if value is not None}
+    pairs = [pair for label in PLAIN if (pair := label.write(sent)) is not None]
+    if "width" in sent and "height" in sent:
+        pairs.append(("Size", f"{sent['width']}x{sent['height']}"))
     if kind == "img2img":
-        pairs += [pair for label in IMG2IMG if (pair := label.write(told)) is not None]
-    pairs += [(f"Text encoder {n}", name) for n, name in enumerate(told.get("text_encoders", ()), 1)]
-    units = (told.get("controlnet") or {}).get("units", ())
+        pairs += [pair for label in IMG2IMG if (pair := label.write(sent)) is not None]
+    pairs += [(f"Text encoder {n}", name) for n, name in enumerate(sent.get("text_encoders", ()), 1)]
+    units = (sent.get("controlnet") or {}).get("units", ())
     pairs += [(f"ControlNet {n}", _write_unit(unit)) for n, unit in enumerate(units) if unit.get("enabled", True)]
-    whole = {name: field.default for name, field in Img2ImgBody.model_fields.items()} | told
+    whole = {name: field.default for name, field in Img2ImgBody.model_fields.items()} | sent
     if whole["hires_fix"]:
         pairs += _write_hires(whole, STRENGTH if kind == "txt2img" else HIRES_STRENGTH)
-    for switch, labels in (("refiner_enabled", REFINER), ("upscaler", POSTPROCESS), ("restore_faces", FACES)):
-        if whole[switch]:
+    for field, labels in (("refiner_enabled", REFINER), ("upscaler", POSTPROCESS), ("restore_faces", FACES)):
+        if whole[field]:
             pairs += [pair for label in labels if (pair := label.write(whole)) is not None]
     pairs.append(("Version", f"Dream Layer {__version__}"))
-    negative = str(told.get("negative_prompt", "")).strip()
-    lines = [_with_loras(told), f"{NEGATIVE} {negative}" if negative else "", _join(pairs)]
+    negative = str(sent.get("negative_prompt", "")).strip()
+    lines = [_prompt_with_loras(sent), f"{NEGATIVE} {negative}" if negative else "", _join(pairs)]
     return "\n".join(line for line in lines if line)
 
 
-def read(text: str) -> Recipe | None:
-    """What the text says; None if it does not have the form, or has more than `LONGEST` characters.
+def read_infotext(text: str) -> GenerationParameters | None:
+    """The parameters in an infotext; None if it has another format, or more than `LONGEST_INFOTEXT` characters.
 
-    Takes time in proportion to the text's length, whatever is in it.
+    Takes time in proportion to the length of any text.
     """
-    if len(text) > LONGEST:
+    if len(text) > LONGEST_INFOTEXT:
         return None
     prompts, labels = _divide(text.replace("\r\n", "\n").strip())
     if not labels:
@@ -115,22 +115,24 @@ def read(text: str) -> Recipe | None:
     if "face_restoration_model" in parameters:
         parameters["restore_faces"] = True
     if "sampler_name" in parameters:
-        # "DPM++ 2M Karras": so it was written before there were schedule types.
-        parameters["sampler_name"], ending = read_sampler(parameters["sampler_name"])
-        if ending is not None:
-            parameters.setdefault("scheduler", ending)
+        # Older versions wrote the scheduler after the sampler: "DPM++ 2M Karras".
+        parameters["sampler_name"], scheduler = read_sampler_label(parameters["sampler_name"])
+        if scheduler is not None:
+            parameters.setdefault("scheduler", scheduler)
     unknown = [names[label] for label in left if label not in IGNORED]
-    warnings = [f"not known here, and left out: {_listed(unknown)}"] if unknown else []
-    return Recipe(kind, {name: value for name, value in parameters.items() if value is not None}, warnings)
+    warnings = [f"ignored unknown labels: {_list_names(unknown)}"] if unknown else []
+    return GenerationParameters(
+        kind, {name: value for name, value in parameters.items() if value is not None}, warnings
+    )
 
 
-def _with_loras(parameters: Mapping[str, Any]) -> str:
-    """The prompt, and behind it the LoRAs that stood beside it."""
+def _prompt_with_loras(parameters: Mapping[str, Any]) -> str:
+    """The prompt, followed by the LoRAs that were sent as fields."""
     loras = [parameters["lora"]] if "lora" in parameters else []
     words = [str(parameters.get("prompt", "")).strip()]
     for lora in [*loras, *parameters.get("loras", ())]:
         name = write_file(lora["lora_name"])
-        # A name that would end the tag cannot stand in one.
+        # A tag cannot hold a name with one of its own delimiters.
         if not lora.get("enabled", True) or name.casefold() in ("", "none") or set(name) & set(":<>"):
             continue
         model, clip = lora.get("strength_model", 1.0), lora.get("strength_clip")
@@ -144,7 +146,7 @@ def _write_hires(whole: Mapping[str, Any], strength: str) -> list[tuple[str, str
     if whole["hires_fix_upscale_method"] == "upscale-by":
         pairs.append(("Hires upscale", write_number(whole["hires_fix_upscale_factor"])))
     else:
-        # 0 is the side that follows the other.
+        # 0 is a side that follows from the other.
         width, height = (whole[f"hires_fix_resize_{side}"] or 0 for side in ("width", "height"))
         pairs.append(("Hires resize", f"{width}x{height}"))
     pairs.append((strength, write_number(whole["hires_fix_denoising_strength"])))
@@ -161,9 +163,9 @@ def _read_hires(left: dict[str, str], kind: str) -> dict[str, Any]:
         sides = {"hires_fix_resize_width": int(resize[1]) or None, "hires_fix_resize_height": int(resize[2]) or None}
         found |= {"hires_fix_upscale_method": "resize-to", **sides}
     if "hires_fix_sampler_name" in found:
-        found["hires_fix_sampler_name"], ending = read_sampler(found["hires_fix_sampler_name"])
-        if ending is not None:
-            found.setdefault("hires_fix_scheduler", ending)
+        found["hires_fix_sampler_name"], scheduler = read_sampler_label(found["hires_fix_sampler_name"])
+        if scheduler is not None:
+            found.setdefault("hires_fix_scheduler", scheduler)
     names = [HIRES_STRENGTH, "Hires strength", *([STRENGTH] if kind == "txt2img" else [])]
     for name in reversed(names):
         found |= Label(name, "hires_fix_denoising_strength", read=read_float).take(left)
@@ -176,7 +178,7 @@ def _write_unit(unit: Mapping[str, Any]) -> str:
 
 
 def _read_unit(text: str) -> dict[str, Any]:
-    # Older versions wrote these labels small, and pairs as "(0, 1)".
+    # Older versions wrote these labels in lower case, and pairs as "(0, 1)".
     left = {name.casefold(): value for name, value in _pairs(text)}
     for names, value in (
         (("guidance start", "guidance end"), left.pop("starting/ending", "")),
@@ -191,17 +193,17 @@ def _read_unit(text: str) -> dict[str, Any]:
 
 
 def _read_numbered(left: dict[str, str]) -> dict[str, Any]:
-    """What there may be several of: ControlNets, and files of text encoders (Forge calls them modules)."""
+    """The numbered labels: ControlNets, and files of text encoders (Forge calls them modules)."""
     units, encoders, found = [], [], dict[str, Any]()
     for label in list(left):
         match = NUMBERED.fullmatch(label)
         if match is None:
             continue
         value = left.pop(label)
-        what = match["what"]
-        if what == "controlnet":
+        kind = match["label"]
+        if kind == "controlnet":
             units.append(_read_unit(value))
-        elif what == "module" and ("vae" in value.casefold() or value.casefold() == "ae"):
+        elif kind == "module" and ("vae" in value.casefold() or value.casefold() == "ae"):
             found["vae_name"] = value
         else:
             encoders.append(read_file(value))
@@ -213,12 +215,12 @@ def _read_numbered(left: dict[str, str]) -> dict[str, Any]:
 
 
 def _divide(text: str) -> tuple[str, dict[str, str]]:
-    """The prompts, and the labels of the last lines with their values."""
+    """The lines with the prompts, and the labels of the last lines with their values."""
     lines = text.split("\n")
     starts = [index for index, line in enumerate(lines) if re.match(r"\s*Steps:\s*\d", line)]
     index = starts[-1] if starts else len(lines) - 1
     labels = dict(_pairs("\n".join(lines[index:])))
-    # A prompt alone, with a colon in it, is none of these texts.
+    # A prompt alone may have a colon in it too.
     if not starts and len(labels) < FEWEST_LABELS:
         return text, {}
     return "\n".join(lines[:index]), labels
@@ -230,7 +232,7 @@ def _read_prompts(text: str) -> tuple[str, str]:
 
 
 def _pairs(text: str) -> Iterator[tuple[str, str]]:
-    """Labels and values, each "label: value" up to a comma; a value in quotes or brackets may hold commas."""
+    """Labels and values, each "label: value" up to a comma; a value in quotes or brackets may contain commas."""
     place, label, broken = 0, "", 0
     parts: list[str] = []
     while place < len(text):
@@ -246,7 +248,7 @@ def _pairs(text: str) -> Iterator[tuple[str, str]]:
             value, place = _value(text, place) if end is None else (text[place:end], end)
             parts = [value]
         else:
-            # A comma inside a value that nobody put into quotes.
+            # A comma in a value without quotes.
             more = UNQUOTED.match(text, place)
             place = more.end() if more is not None else len(text)
             if more is not None and more[0].strip():
@@ -257,7 +259,7 @@ def _pairs(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _json_end(text: str, place: int) -> int | None:
-    """Where the JSON value that begins there ends; None if it is none."""
+    """The end of the JSON value that begins at `place`; None if it is not valid."""
     try:
         return json.JSONDecoder(strict=False).raw_decode(text, place)[1]
     except (ValueError, RecursionError):
@@ -265,7 +267,7 @@ def _json_end(text: str, place: int) -> int | None:
 
 
 def _value(text: str, place: int) -> tuple[str, int]:
-    """The value that begins there, in quotes, in parentheses or plain, and where it ends."""
+    """The value that begins at `place`, in quotes, in parentheses or plain, and its end."""
     match = QUOTED.match(text, place)
     if match is not None:
         try:
@@ -276,7 +278,7 @@ def _value(text: str, place: int) -> tuple[str, int]:
     return (match[0].strip(), match.end()) if match is not None else ("", len(text))
 
 
-def _listed(names: list[str]) -> str:
+def _list_names(names: list[str]) -> str:
     more = len(names) - MOST_NAMED
     return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 

@@ -1,4 +1,7 @@
-"""The labels of `shared.metadata.infotext`, and the API's fields behind them. Pure."""
+"""The labels of infotexts, each with its field in the API and how its value is written and read. Pure.
+
+A sampler, a scheduler or another word of the web UI is added to the tables here.
+"""
 
 import math
 import re
@@ -47,13 +50,13 @@ CONTROL_MODES = {
 }
 MASKED = {"fill": "fill", "refine": "original", "model": "inpainting model"}
 FACE_MODELS = {"codeformer": "CodeFormer", "gfpgan": "GFPGAN"}
-# What others have, and the nearest that there is here.
+# Upscalers of other programs, and the closest ones here.
 NEAREST = {
     "latent (antialiased)": "Latent",
     "latent (bicubic antialiased)": "Latent (bicubic)",
     "latent (nearest-exact)": "Latent (nearest)",
 }
-# Of no meaning for a picture that is drawn anew here: hashes, and a place in a batch (each picture has its own seed).
+# Labels without meaning when the picture is made again: hashes, and the position in a batch, where each has its seed.
 IGNORED = frozenset(
     (
         *("model hash", "vae hash", "version", "lora hashes", "ti hashes", "hashes", "batch size", "batch pos"),
@@ -76,12 +79,12 @@ HASH = re.compile(r"\[[0-9a-f]{6,64}\]$", re.IGNORECASE)
 
 
 def write_number(value: Any) -> str:
-    """A number without a needless ".0"."""
+    """A number without a trailing ".0"."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def read_float(text: str) -> float:
-    """A finite number. Raises ValueError."""
+    """A finite number. Raises ValueError for any other text."""
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(text)
@@ -89,17 +92,17 @@ def read_float(text: str) -> float:
 
 
 def write_file(name: str) -> str:
-    """A model as it is called: without folder and extension."""
+    """The name of a model file without folder and extension."""
     return without_extension(name.replace("\\", "/").rpartition("/")[2])
 
 
 def read_file(text: str) -> str:
-    """A model's name without the hash behind it."""
+    """The name of a model without the hash that follows it."""
     return HASH.sub("", text).rstrip()
 
 
-def read_sampler(text: str) -> tuple[str, str | None]:
-    """The engine's sampler, and the scheduler that its name ends in; what is not known as it is."""
+def read_sampler_label(text: str) -> tuple[str, str | None]:
+    """The engine's name of a sampler, and of the scheduler that may follow it; other text is returned as it is."""
     known = {_simple(label): name for name, label in SAMPLERS.items()} | {_simple(name): name for name in SAMPLERS}
     simple = _simple(text)
     if simple in known:
@@ -132,16 +135,16 @@ def _read_vae(text: str) -> str | None:
 
 
 def _read_masked(text: str) -> str:
-    # Latent noise and latent nothing, like fill, do not look at what is there.
+    # Like fill, "latent noise" and "latent nothing" ignore what is under the mask.
     return {"original": "refine", "inpainting model": "model"}.get(text.casefold(), "fill")
 
 
-def _is(wanted: str) -> Callable[[str], bool]:
+def _equals(wanted: str) -> Callable[[str], bool]:
     return lambda text: text.casefold() == wanted.casefold()
 
 
 def _one_of(words: Mapping[str, str]) -> Callable[[str], str | None]:
-    """The key of a word, however it is spelt; None for what is no such word."""
+    """Reads a word in any spelling as its key; None for any other word."""
     known = {_simple(word): key for key, word in words.items()} | {_simple(key): key for key in words}
     return lambda text: known.get(_simple(text))
 
@@ -151,7 +154,7 @@ def _word(words: Mapping[str, str]) -> Callable[[Any], str]:
 
 
 def _flag(word: str) -> Callable[[Any], str | None]:
-    """Only what is true is told."""
+    """Writes a word for true, and nothing for false."""
     return lambda value: word if value else None
 
 
@@ -161,7 +164,7 @@ def _simple(text: str) -> str:
 
 @dataclass(frozen=True)
 class Label:
-    """A label and its field; how a value is written (None: not at all) and read (None or ValueError: nothing said)."""
+    """A label and its field, with functions that write a value (None: leave it out) and read one (None: ignore it)."""
 
     text: str
     field: str
@@ -169,15 +172,15 @@ class Label:
     read: Callable[[str], Any] = str
 
     def write(self, values: Mapping[str, Any]) -> tuple[str, str] | None:
-        """The pair for the text, if there is something to be told."""
+        """The label and the text of its value; None if it is left out."""
         value = values.get(self.field)
         text = None if value is None else self.write_value(value)
         return None if text is None else (self.text, text)
 
     def take(self, left: dict[str, str]) -> dict[str, Any]:
-        """The field from the labels that are left, which then lack it; empty if it is not there or not understood.
+        """Removes the label from `left` and returns its field; empty if it is missing or cannot be read.
 
-        The labels are folded to small letters, for programs differ in that.
+        The names in `left` are in lower case, because programs differ in that.
         """
         name = self.text.casefold()
         if name not in left:
@@ -200,16 +203,16 @@ PLAIN = (
     Label("Model", "model_name", write_file, read_file),
     Label("VAE", "vae_name", str, _read_vae),
     Label("Clip skip", "clip_skip", read=int),
-    Label("Tiling", "tiling", _flag("True"), _is("True")),
+    Label("Tiling", "tiling", _flag("True"), _equals("True")),
 )
 IMG2IMG = (
     Label("Denoising strength", "denoising_strength", read=read_float),
     Label("Resize mode", "resize_mode", _word(RESIZE), _one_of(RESIZE)),
     Label("Masked content", "inpaint_mode", _word(MASKED), _read_masked),
     Label("Mask blur", "mask_blur", read=int),
-    Label("Mask mode", "invert_mask", _flag("Inpaint not masked"), _is("Inpaint not masked")),
+    Label("Mask mode", "invert_mask", _flag("Inpaint not masked"), _equals("Inpaint not masked")),
     Label("Mask grow", "grow_mask_by", read=int),
-    Label("Inpaint area", "only_masked", _flag("Only masked"), _is("Only masked")),
+    Label("Inpaint area", "only_masked", _flag("Only masked"), _equals("Only masked")),
     Label("Masked area padding", "only_masked_padding", read=int),
     Label("Outpaint left", "outpaint_left", read=int),
     Label("Outpaint top", "outpaint_top", read=int),
@@ -251,7 +254,7 @@ CONTROL = (
     Label("Threshold B", "threshold_b", read=read_float),
     Label("Guidance Start", "guidance_start", read=read_float),
     Label("Guidance End", "guidance_end", read=read_float),
-    Label("Pixel Perfect", "pixel_perfect", _flag("True"), _is("True")),
+    Label("Pixel Perfect", "pixel_perfect", _flag("True"), _equals("True")),
     Label("Control Mode", "control_mode", _word(CONTROL_MODES), _one_of(CONTROL_MODES)),
     Label("Control Type", "control_type", str),
 )

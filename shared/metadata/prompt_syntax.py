@@ -1,12 +1,12 @@
-"""How ComfyUI reads the text of a prompt, before any of it is turned into tokens. Pure.
+"""Parses the text of a prompt as ComfyUI does before it makes tokens. Pure.
 
-It is a second writing of `token_weights` and `_try_get_embedding` in ComfyUI's `comfy/sd1_clip.py`, with places in the
-text: tests compare the two. What ComfyUI knows is this, and nothing else:
+This reimplements `token_weights` and `_try_get_embedding` of ComfyUI's `comfy/sd1_clip.py`, with positions in the text;
+tests compare the two. ComfyUI knows only this syntax:
 
-- `(text)` weighs 1.1 times as much, `(text:1.3)` weighs 1.3; the number stands behind the last colon;
-- `\\(` and `\\)` are the parentheses themselves;
-- `embedding:name` at the beginning, or behind a space or a parenthesis that opens a weight; the name ends at a space,
-  `<` or `[`, and commas around it may be left out.
+- `(text)` has 1.1 times the weight, `(text:1.3)` the weight 1.3, which is the number after the last colon;
+- `\\(` and `\\)` are plain parentheses;
+- `embedding:name` at the start, or after a space or a parenthesis that opens a weight; the name ends at a space, `<` or
+  `[`, and commas around it may be left out.
 """
 
 import re
@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 from shared.models.lookup import match_names
 
-# An escaped parenthesis, or one that counts (then it is the group).
+# An escaped parenthesis, or one that counts, which is the group.
 PARENTHESIS = re.compile(r"\\[()]|([()])")
 IDENTIFIER = "embedding:"
 KNOWN_WORD = re.compile(rf"(?<=\s){IDENTIFIER}")
-# Where the name of an embedding ends, besides at a space.
+# What ends the name of an embedding, besides a space.
 END_OF_NAME = re.compile(r"[<\[]")
 # What ComfyUI appends to a name, in this order.
 APPENDED = ("", ".safetensors", ".pt", ".bin")
@@ -27,9 +27,9 @@ APPENDED = ("", ".safetensors", ".pt", ".bin")
 
 @dataclass(frozen=True)
 class Segment:
-    """A part of a prompt with one weight: from `start` to `end`, with its escapes as they were written.
+    """A part of a prompt with one weight, from `start` to `end`, escapes included.
 
-    `written` says whether the weight is a number in the text; `depth` counts the parentheses around it.
+    `written` is true if the weight is a number in the text; `depth` counts the parentheses around the part.
     """
 
     start: int
@@ -41,8 +41,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Balance:
-    """The places of the parentheses that count, of those that are never closed, and of those that close nothing; and
-    how many lie in each other."""
+    """The positions of the parentheses that count, of unclosed and of stray closing ones, and the nesting depth."""
 
     places: tuple[int, ...]
     unclosed: tuple[int, ...]
@@ -51,7 +50,7 @@ class Balance:
 
 
 def balance(prompt: str) -> Balance:
-    """What a look at the parentheses tells, without reading weights."""
+    """The balance of a prompt's parentheses. Does not read weights."""
     unclosed: list[int] = []
     stray = []
     depth = 0
@@ -70,11 +69,11 @@ def balance(prompt: str) -> Balance:
 def segments(prompt: str) -> list[Segment]:
     """The parts of a prompt in their order, each with its weight.
 
-    The time that it takes is the length times the depth, so who calls it limits the depth (see `balance`).
+    Takes time in proportion to the length times the depth, so callers must limit the depth (see `balance`).
     """
     counting = _parentheses(prompt)
     found = []
-    # Of a stack, the top comes next.
+    # A stack: the last is the next.
     left: list[tuple[Segment, Sequence[int], bool]] = [(Segment(0, len(prompt), 1.0), counting, False)]
     while left:
         segment, inside, whole = left.pop()
@@ -87,18 +86,17 @@ def segments(prompt: str) -> list[Segment]:
 
 
 def unescape(text: str) -> str:
-    """The text as ComfyUI passes it on."""
+    """The text with plain parentheses, as the encoder gets it."""
     return text.replace("\\)", ")").replace("\\(", "(")
 
 
 def escape(text: str) -> str:
-    """The text so that ComfyUI takes none of its parentheses for a weight."""
+    """The text with its parentheses escaped, so that none is a weight."""
     return text.replace("(", "\\(").replace(")", "\\)")
 
 
 def embedding_words(prompt: str, segment: Segment) -> Iterator[tuple[int, int]]:
-    """Where in a prompt the words that ComfyUI takes for embeddings begin, and where each ends, the words behind it
-    included."""
+    """The start and end of each embedding in a segment of a prompt, with the words up to the next one."""
     text = prompt[segment.start : segment.end]
     starts = [0] if text.startswith(IDENTIFIER) else []
     starts += [match.start() for match in KNOWN_WORD.finditer(text)]
@@ -107,22 +105,22 @@ def embedding_words(prompt: str, segment: Segment) -> Iterator[tuple[int, int]]:
 
 
 def embedding_name(word: str) -> str:
-    """The name that ComfyUI looks for, of a text that begins with `embedding:`; empty if there is none."""
+    """The name after `embedding:` in a text that begins with it; empty if there is none."""
     parts = unescape(word)[len(IDENTIFIER) :].strip("\n").split(maxsplit=1)
     return END_OF_NAME.split(parts[0], maxsplit=1)[0] if parts else ""
 
 
 def has_name(word: str) -> bool:
-    """Whether anything but spaces stands behind `embedding:`; if not, ComfyUI fails, and the job with it."""
+    """Whether a text has more than spaces after `embedding:`. If not, ComfyUI fails, and so does the job."""
     return bool(unescape(word)[len(IDENTIFIER) :].strip())
 
 
 class EmbeddingFiles:
-    """The files of embeddings, which are their paths below the folder of their kind, by the names in a prompt."""
+    """Finds the files of embeddings by the names in a prompt. Files are paths below a folder for embeddings."""
 
     def __init__(self, available: Sequence[str]) -> None:
         self.available = available
-        # Of the engine's system, which is not always ours.
+        # The separator of the engine's system, which may be another than this one.
         self._backslashes = any("\\" in file for file in available)
         self._by_name: dict[str, list[str]] = {}
         for file in available:
@@ -130,9 +128,9 @@ class EmbeddingFiles:
         self._meant: dict[str, list[str]] = {}
 
     def found(self, name: str) -> list[str]:
-        """The files that the engine may find by a name: it looks into every folder, in no certain order."""
+        """The files that the engine may load for a name: it searches all folders in no certain order."""
         for wanted in dict.fromkeys((name, name.strip(","))):
-            # In each folder it takes the first that there is.
+            # In each folder, it takes the first ending that exists.
             by_folder: dict[str, str] = {}
             for ending in APPENDED if wanted else ():
                 way = f"/{wanted}{ending}"
@@ -161,9 +159,9 @@ def _parentheses(prompt: str) -> list[int]:
 
 
 def _items(prompt: str, segment: Segment, inside: Sequence[int]) -> Iterator[tuple[int, int, Sequence[int]]]:
-    """What a segment consists of: groups in parentheses, and what lies between them; with the parentheses in each.
+    """The groups in parentheses of a segment and the texts between them, each with its parentheses.
 
-    As in ComfyUI, a parenthesis that closes nothing takes the next one that opens with it.
+    As in ComfyUI, a stray closing parenthesis cancels the next opening one.
     """
     begin, first, level = segment.start, 0, 0
     for index, place in enumerate(inside):
@@ -185,7 +183,7 @@ def _items(prompt: str, segment: Segment, inside: Sequence[int]) -> Iterator[tup
 def _weighted(
     prompt: str, around: Segment, start: int, end: int, inside: Sequence[int]
 ) -> tuple[Segment, Sequence[int], bool]:
-    """An item as what is still to be divided, if it is in parentheses; else as a segment that is whole."""
+    """An item as a segment, its parentheses, and whether it is whole; a group in parentheses is still to be divided."""
     in_parentheses = len(inside) >= 2 and inside[0] == start and inside[-1] == end - 1
     if not in_parentheses or prompt[start] != "(" or prompt[end - 1] != ")":
         return Segment(start, end, around.weight, around.written, around.depth), (), True

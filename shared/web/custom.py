@@ -9,6 +9,7 @@ from shared.engine.graph_memory import check_memory, check_texts
 from shared.engine.node_policy import check_files, check_limits, why_refused
 from shared.engine.validate import Problem
 from shared.errors import InvalidValue
+from shared.graphs import ApiGraph, Target
 from shared.jobs.picture_names import with_prefix
 from shared.json_limits import JsonTooLarge
 from shared.models.defaults import is_starter
@@ -24,8 +25,7 @@ from shared.web.parsing.requests import ParsedRequest
 from shared.web.parsing.sources import AlphaUse
 from shared.web.parsing.starter_words import starter_warnings
 from shared.web.parsing.unsupported_syntax import misread
-from workflows.bindings import PLACEABLE, Places, Target, find_places, place, prompt_texts, reads_alpha
-from workflows.graph import ApiGraph
+from workflows.bindings import BINDABLE, Bindings, bind, find_bindings, prompt_texts, reads_alpha
 from workflows.imported import read_graph
 from workflows.loading import input_name
 
@@ -44,15 +44,15 @@ UNPLACED = (
 )
 
 
-def read_custom(value: Any) -> tuple[ApiGraph, Places]:
+def read_custom(value: Any) -> tuple[ApiGraph, Bindings]:
     """The graph in `value`, and the places of fields in it. Raises InvalidValue."""
     graph = read_graph(_from_text(value), FIELD)
-    return graph, find_places(graph)
+    return graph, find_bindings(graph)
 
 
-def alpha_use(graph: ApiGraph, places: Places) -> AlphaUse:
+def alpha_use(graph: ApiGraph, bindings: Bindings) -> AlphaUse:
     """What the graph takes from the transparency of the pictures that are placed in it."""
-    source, mask = places.targets.get("input_image", []), places.targets.get("mask", [])
+    source, mask = bindings.targets.get("input_image", []), bindings.targets.get("mask", [])
     return AlphaUse(
         source=any(reads_alpha(graph, target) for target in source),
         mask=any(reads_alpha(graph, target) for target in mask),
@@ -63,7 +63,7 @@ def alpha_use(graph: ApiGraph, places: Places) -> AlphaUse:
 def custom_graph(
     backend: Backend,
     graph: ApiGraph,
-    places: Places,
+    bindings: Bindings,
     values: Mapping[str, Any],
     prefix: str,
     pictures: Iterable[Picture] = (),
@@ -72,8 +72,8 @@ def custom_graph(
 
     `pictures` are those that came with it.
     """
-    placed, warnings = place(graph, values, places)
-    fields = places.fields_of(values)
+    placed, warnings = bind(graph, values, bindings)
+    fields = bindings.fields_of(values)
     checked, ignored = check(backend, placed, FIELD, fields, pictures)
     # What was placed was read before.
     read = {target for target, name in fields.items() if name in ("prompt", "negative_prompt")}
@@ -97,7 +97,7 @@ def _from_text(value: Any) -> Any:
 def sent_values(reading: ParsedRequest[Any]) -> tuple[dict[str, Any], list[str]]:
     """What a client said itself, of all that has a place in a graph, with pictures as names in the input folder; and a
     warning about what it asked for that has none."""
-    values = {name: reading.parameters[name] for name in PLACEABLE if name in reading.said}
+    values = {name: reading.parameters[name] for name in BINDABLE if name in reading.said}
     request: Common = reading.request
     # Without tags for LoRAs, and with embeddings as the engine finds them.
     texts = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
@@ -152,7 +152,7 @@ def unknown_to_starter(backend: Backend, graph: ApiGraph) -> list[str]:
     if not files or other_encoder or not all(map(is_starter, files)):
         return []
     texts = dict(prompt_texts(graph))
-    fields = find_places(graph).fields_of(("prompt", "negative_prompt"))
+    fields = find_bindings(graph).fields_of(("prompt", "negative_prompt"))
     negative = [text for target, text in texts.items() if fields.get(target) == "negative_prompt"]
     positive = [text for target, text in texts.items() if fields.get(target) != "negative_prompt"]
     return starter_warnings(files[0], positive, negative, embedding_files(backend.catalog, *texts.values()))

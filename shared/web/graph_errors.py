@@ -5,8 +5,9 @@ from typing import Any
 
 from shared.engine.validate import Problem
 from shared.errors import DreamLayerError, EngineRejected, InvalidValue
+from shared.graphs import ApiGraph
 from shared.web.backend import Backend
-from workflows.graph import ApiGraph, Graph
+from workflows.graph import Graph
 
 
 def checked(backend: Backend, graph: Graph) -> ApiGraph:

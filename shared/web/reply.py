@@ -14,7 +14,7 @@ from shared.jobs.job import JobRow
 from shared.jobs.picture_names import picture_index, picture_number, saving_node
 from shared.settings import Settings
 from shared.web.urls import ReplyUrls
-from workflows.outputs import last_output, seed_of, seeds_in, title
+from workflows.outputs import last_output, node_title, seed_of, seeds_in
 
 # Characters of the header X-Warnings, and of one warning in it.
 LONGEST_HEADER, LONGEST_WARNING = 3500, 1500
@@ -97,7 +97,7 @@ def _facts_of_a_graph(graph: dict[str, Any], filename: str) -> dict[str, Any]:
     index, node = picture_index(filename), saving_node(graph, filename)
     facts: dict[str, Any] = {"batch_index": index, "index": index}
     if node is not None:
-        facts |= {"node": node, "title": title(graph, node), "seed": seed_of(graph, node) if index == 0 else None}
+        facts |= {"node": node, "title": node_title(graph, node), "seed": seed_of(graph, node) if index == 0 else None}
     return {name: value for name, value in facts.items() if value is not None}
 
 

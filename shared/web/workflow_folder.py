@@ -9,7 +9,7 @@ from pathlib import Path
 
 from shared.errors import DreamLayerError, InvalidValue
 from shared.json_limits import JsonTooLarge, load_json
-from workflows.templates import FIELD, Workflow, read_workflow
+from workflows.templates import WORKFLOW_FIELD, NamedWorkflow, read_workflow
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}", re.ASCII)
 LARGEST_FILE = 10_000_000
@@ -21,9 +21,9 @@ class WorkflowFolder:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
-        self._read: dict[str, tuple[tuple[int, int], Workflow | DreamLayerError]] = {}
+        self._read: dict[str, tuple[tuple[int, int], NamedWorkflow | DreamLayerError]] = {}
 
-    def all(self) -> Iterable[tuple[str, Workflow | DreamLayerError]]:
+    def all(self) -> Iterable[tuple[str, NamedWorkflow | DreamLayerError]]:
         """The name of every file, and its workflow, or what is wrong with it."""
         names = sorted(path.stem for path in self._folder.glob("*.json")) if self._folder.is_dir() else []
         for name in names:
@@ -31,12 +31,12 @@ class WorkflowFolder:
             if found is not None:
                 yield name, found
 
-    def find(self, name: str) -> Workflow | DreamLayerError | None:
+    def find(self, name: str) -> NamedWorkflow | DreamLayerError | None:
         """The workflow of that name, or what is wrong with it; None if there is none."""
         path = self._folder / f"{name}.json"
         if not NAME.fullmatch(name):
             # Only names that the folder listed come here; what a client asked for was refused before.
-            return InvalidValue("the file's name must be of small letters, digits, - and _", field=FIELD)
+            return InvalidValue("the file's name must be of small letters, digits, - and _", field=WORKFLOW_FIELD)
         try:
             about = path.stat()
             mark = (about.st_mtime_ns, about.st_size)
@@ -50,17 +50,17 @@ class WorkflowFolder:
         except FileNotFoundError:
             return None
         except OSError as error:
-            return InvalidValue(f"the file cannot be read: {error.strerror}", field=FIELD)
+            return InvalidValue(f"the file cannot be read: {error.strerror}", field=WORKFLOW_FIELD)
 
 
-def _load(name: str, path: Path, size: int) -> Workflow | DreamLayerError:
+def _load(name: str, path: Path, size: int) -> NamedWorkflow | DreamLayerError:
     if size > LARGEST_FILE:
-        return InvalidValue(f"the file is larger than {LARGEST_FILE // 1_000_000} MB", field=FIELD)
+        return InvalidValue(f"the file is larger than {LARGEST_FILE // 1_000_000} MB", field=WORKFLOW_FIELD)
     try:
         return read_workflow(name, load_json(path.read_bytes()))
     except JsonTooLarge as error:
-        return InvalidValue(f"the file {error}", field=FIELD)
+        return InvalidValue(f"the file {error}", field=WORKFLOW_FIELD)
     except (ValueError, RecursionError) as error:
-        return InvalidValue(f"the file is not valid JSON: {error}", field=FIELD)
+        return InvalidValue(f"the file is not valid JSON: {error}", field=WORKFLOW_FIELD)
     except DreamLayerError as error:
         return error

@@ -31,8 +31,7 @@ from shared.web.parsing.sources import AlphaUse
 from shared.web.submission import Submission, submission
 from workflows.graph import Graph
 from workflows.img2img import img2img
-from workflows.outputs import FIELD as OUTPUT
-from workflows.outputs import find_output
+from workflows.outputs import OUTPUT_FIELD, find_output
 from workflows.txt2img import txt2img
 
 R = TypeVar("R", bound=Common)
@@ -150,7 +149,7 @@ def _submit_custom(backend: Backend, job: Submission, custom: Any, parse: Parse[
         # Ours stood in for it; what stands in the graph stays.
         sent.pop("prompt", None)
     graph, not_placed = custom_graph(backend, own, places, sent, job.prefix, parsed.request.pictures)
-    asked = job.fields.values.get(OUTPUT)
+    asked = job.fields.values.get(OUTPUT_FIELD)
     job.submit(
         JobSpec(
             parameters={key: value for key, value in sent.items() if key not in ("input_image", "mask")},

@@ -12,8 +12,8 @@ from shared.errors import InvalidPicture
 from shared.images.embedded_text import SIGNATURE, BrokenPng, read_exif, read_texts
 from shared.jobs.picture_metadata import OURS, THEIRS
 from shared.json_limits import load_json
-from shared.metadata.graph_reader import read_graph
-from shared.metadata.infotext import LONGEST, Recipe, read
+from shared.metadata.graph_reader import read_parameters
+from shared.metadata.infotext import LONGEST_INFOTEXT, GenerationParameters, read_infotext
 from shared.schema.body import Body
 from shared.schema.replies import PngInfoReply
 from shared.schema.units import PictureText
@@ -63,8 +63,8 @@ def read_png_info() -> Response:
     if recipe is None and not graph and not texts.get(THEIRS):
         raise InvalidPicture("the picture does not tell how it was made", field="image", hint=HINT)
     warnings = []
-    if infotext is not None and len(infotext) > LONGEST:
-        warnings.append(f"the text {THEIRS} has more than {LONGEST:,} characters, and is not read")
+    if infotext is not None and len(infotext) > LONGEST_INFOTEXT:
+        warnings.append(f"the text {THEIRS} has more than {LONGEST_INFOTEXT:,} characters, and is not read")
         infotext = None
     if recipe is not None:
         warnings += recipe.warnings
@@ -108,16 +108,16 @@ def _texts(picture: bytes) -> dict[str, str]:
         return read_exif(picture)
 
 
-def _recipe(texts: Mapping[str, str], graph: Mapping[str, Any]) -> Recipe | None:
+def _recipe(texts: Mapping[str, str], graph: Mapping[str, Any]) -> GenerationParameters | None:
     """From our own text, which is exact; else from that of the Stable Diffusion world; else from the graph."""
     ours = _json_object(texts.get(OURS))
     kind, parameters = ours.get("kind"), ours.get("parameters")
     if isinstance(kind, str) and isinstance(parameters, dict):
-        return Recipe(kind, parameters, [])
-    return read(texts.get(THEIRS, "")) or read_graph(graph)
+        return GenerationParameters(kind, parameters, [])
+    return read_infotext(texts.get(THEIRS, "")) or read_parameters(graph)
 
 
-def _missing(recipe: Recipe, kept: Callable[[str], bool]) -> Iterator[str]:
+def _missing(recipe: GenerationParameters, kept: Callable[[str], bool]) -> Iterator[str]:
     """What must be added before the parameters can be sent."""
     names = {name: recipe.parameters.get(name) for name in ("input_image", "mask", "image")}
     controlnet = recipe.parameters.get("controlnet")

@@ -16,6 +16,7 @@ from flask import Blueprint, Response, jsonify
 
 from shared import __version__
 from shared.errors import InvalidValue, NotFinished, NotFound, StorageFailed
+from shared.graphs import chain, class_of, inputs_of
 from shared.jobs.files import PictureFiles
 from shared.jobs.job import JobRow, State
 from shared.jobs.picture_names import saving_node
@@ -26,9 +27,8 @@ from shared.web.openapi.components import NUMBER, UUID
 from shared.web.openapi.operation import Example, ParameterSpec, ReplySpec, describe
 from shared.web.reply import shown_picture
 from shared.web.urls import ReplyUrls
-from workflows.bindings import find_places
-from workflows.imported import is_link
-from workflows.outputs import seed_of_all
+from workflows.bindings import find_bindings
+from workflows.outputs import shared_seed
 
 # The page knows these two; another job counts as the one of them that it is nearest to.
 TYPES = ("txt2img", "img2img")
@@ -66,7 +66,7 @@ def run_body(row: JobRow, urls: ReplyUrls, measured: tuple[int, int] | None = No
     size = measured or row.spec.size or (None, None)
     if row.has_imported_graph:
         nodes = {node for image in row.images if (node := saving_node(graph, image["filename"])) is not None}
-        told = {**told, "width": None, "height": None, "seed": seed_of_all(graph, nodes)}
+        told = {**told, "width": None, "height": None, "seed": shared_seed(graph, nodes)}
     told = {**told, "width": told["width"] or size[0], "height": told["height"] or size[1]}
     return {
         "run_id": row.id,
@@ -98,24 +98,21 @@ def _typed(key: str, value: Any) -> Any:
 
 
 def _held(graph: Mapping[str, Any]) -> dict[str, Any]:
-    """What the graph itself holds, by the names of a request's fields."""
-    held = {}
-    for name, targets in find_places(dict(graph)).targets.items():
-        node, key = targets[0] if targets else ("", "")
-        value = _inputs(graph, node).get(key)
-        if isinstance(value, str | int | float):
-            held[name] = value
-    return held
-
-
-def _inputs(graph: Mapping[str, Any], node: str) -> Mapping[str, Any]:
-    inputs: Mapping[str, Any] = graph.get(node, {}).get("inputs", {})
-    return inputs
+    """The values in the graph itself, by the names of a request's fields."""
+    values = {
+        name: inputs_of(graph[targets[0][0]]).get(targets[0][1])
+        for name, targets in find_bindings(dict(graph)).targets.items()
+        if targets
+    }
+    return {name: value for name, value in values.items() if isinstance(value, str | int | float)}
 
 
 def _loras(graph: Mapping[str, Any]) -> list[dict[str, Any]]:
-    found = [node["inputs"] for node in graph.values() if node["class_type"] in LORA_LOADERS]
-    return [{"name": _text(each.get("lora_name")), "strength": _number(each.get("strength_model"))} for each in found]
+    loaders = [inputs_of(node) for node in graph.values() if class_of(node) in LORA_LOADERS]
+    return [
+        {"name": _text(inputs.get("lora_name")), "strength": _number(inputs.get("strength_model"))}
+        for inputs in loaders
+    ]
 
 
 def _controlnets(request: Mapping[str, Any], graph: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -130,27 +127,21 @@ def _controlnets(request: Mapping[str, Any], graph: Mapping[str, Any]) -> list[d
             }
             for unit in units
         ]
-    applied = [node["inputs"] for node in graph.values() if node["class_type"] in CONTROL_APPLIERS]
     return [
         {
-            "model": _control_model(graph, each.get("control_net")),
-            "strength": _number(each.get("strength")),
+            "model": _control_model(graph, name),
+            "strength": _number(inputs_of(node).get("strength")),
             "enabled": True,
         }
-        for each in applied
+        for name, node in graph.items()
+        if class_of(node) in CONTROL_APPLIERS
     ]
 
 
-def _control_model(graph: Mapping[str, Any], link: Any) -> str:
-    """The file behind a ControlNet's socket, also through a node that only sets its type."""
-    for _ in range(len(graph)):
-        if not is_link(link):
-            break
-        inputs = _inputs(graph, link[0])
-        if "control_net_name" in inputs:
-            return _text(inputs["control_net_name"])
-        link = inputs.get("control_net")
-    return ""
+def _control_model(graph: Mapping[str, Any], applier: str) -> str:
+    """The file of the ControlNet that a node applies, perhaps through nodes that set its type."""
+    loaders = (inputs_of(graph[name]) for name in chain(graph, applier, ("control_net",)))
+    return next((_text(inputs["control_net_name"]) for inputs in loaders if "control_net_name" in inputs), "")
 
 
 def _text(value: Any) -> str:

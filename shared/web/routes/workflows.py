@@ -11,6 +11,7 @@ from PIL import Image
 from pydantic import Field, TypeAdapter, ValidationError
 
 from shared.errors import DreamLayerError, InvalidPicture, InvalidValue, NotFound
+from shared.graphs import ApiGraph
 from shared.images.decode import flatten, is_transparent, transparency_warnings
 from shared.images.fit import as_cutout, as_mask, as_picture, fit
 from shared.jobs.job import JobSpec
@@ -25,12 +26,10 @@ from shared.web.openapi.operation import BodySpec, Example, ParameterSpec, Reply
 from shared.web.parsing.pictures import SentPictures
 from shared.web.submission import Submission, submission
 from shared.web.workflow_folder import NAME
-from workflows.bindings import MASK_LOADER, SIDES, fill, reads_alpha
-from workflows.graph import ApiGraph
+from workflows.bindings import MASK_LOADER, SIDES, reads_alpha, set_inputs
 from workflows.loading import input_name
-from workflows.outputs import FIELD as OUTPUT
-from workflows.outputs import find_output
-from workflows.templates import FIELD, PICTURE_TYPES, Workflow
+from workflows.outputs import OUTPUT_FIELD, find_output
+from workflows.templates import PICTURE_TYPES, WORKFLOW_FIELD, NamedWorkflow
 
 KIND = "workflow"
 SAMPLE = {"name": "shape"}
@@ -96,28 +95,28 @@ def run_workflow(name: str) -> Response:
         return job.answer()
 
 
-def _about(name: str, found: Workflow | DreamLayerError) -> dict[str, Any]:
+def _about(name: str, found: NamedWorkflow | DreamLayerError) -> dict[str, Any]:
     if isinstance(found, DreamLayerError):
         return {"name": name, "error": {"message": found.message, "hint": found.hint}}
     header = found.header
     return {"name": name, "title": header.title or name, "description": header.description, "schema": found.schema()}
 
 
-def _find_workflow(backend: Backend, name: str) -> Workflow:
+def _find_workflow(backend: Backend, name: str) -> NamedWorkflow:
     """The workflow of this name. Raises NotFound, and InvalidValue for a broken file."""
     found = backend.workflows.find(name) if NAME.fullmatch(name) else None
     if found is None:
         raise NotFound(f"there is no workflow {name}", hint="GET /api/workflows lists them")
     if isinstance(found, DreamLayerError):
-        raise InvalidValue(f"the workflow {name} is broken: {found.message}", field=FIELD, hint=found.hint)
+        raise InvalidValue(f"the workflow {name} is broken: {found.message}", field=WORKFLOW_FIELD, hint=found.hint)
     return found
 
 
-def _submit(backend: Backend, workflow: Workflow, job: Submission) -> None:
+def _submit(backend: Backend, workflow: NamedWorkflow, job: Submission) -> None:
     fields, parameters = job.fields, workflow.header.parameters
     sent = {**dict.fromkeys(fields.files), **fields.values}
     # As with every request, unless the workflow gives these names another meaning.
-    further = {name for name in ("preview", "image", OUTPUT) if name not in parameters}
+    further = {name for name in ("preview", "image", OUTPUT_FIELD) if name not in parameters}
     if "input_image" not in parameters:
         further.discard("image")
     own = {key: value for key, value in sent.items() if key not in further}
@@ -135,19 +134,19 @@ def _submit(backend: Backend, workflow: Workflow, job: Submission) -> None:
         and (image := _image(workflow, key, reader, also="image" in further)) is not None
     }
     settings = {target: value for key, value in values.items() for target in workflow.targets[key]}
-    pictures = place_pictures(workflow, fill(workflow.graph, settings), images, reader.warnings)
+    pictures = place_pictures(workflow, set_inputs(workflow.graph, settings), images, reader.warnings)
     settings |= {target: input_name(picture) for target, picture in pictures.items()}
     sent_by = {target: key for key in [*values, *images] for target in workflow.targets[key]}
     warnings += _prefixes_not_used(workflow, own)
-    graph, ignored = check(backend, fill(workflow.graph, settings), FIELD, sent_by, pictures.values())
-    asked = sent.get(OUTPUT) if OUTPUT in further else None
+    graph, ignored = check(backend, set_inputs(workflow.graph, settings), WORKFLOW_FIELD, sent_by, pictures.values())
+    asked = sent.get(OUTPUT_FIELD) if OUTPUT_FIELD in further else None
     job.submit(
         JobSpec(
             parameters={"workflow": workflow.name, **values},
             graph=with_prefix(graph, job.prefix),
             warnings=[
                 *(*warnings, *reader.warnings, *ignored),
-                *misread_prompts(backend, graph, FIELD, sent_by),
+                *misread_prompts(backend, graph, WORKFLOW_FIELD, sent_by),
                 *unknown_to_starter(backend, graph),
             ],
             output_node=None if asked in (None, "") else find_output(graph, asked),
@@ -160,7 +159,7 @@ def _submit(backend: Backend, workflow: Workflow, job: Submission) -> None:
     )
 
 
-def _prefixes_not_used(workflow: Workflow, sent: Mapping[str, Any]) -> list[str]:
+def _prefixes_not_used(workflow: NamedWorkflow, sent: Mapping[str, Any]) -> list[str]:
     """Warnings of parameters that were to name the files: those get names from which their job follows."""
     return [
         f"{key}: not used as {node}.{PREFIX_INPUT}, for pictures are saved under names that lead to their job; "
@@ -179,7 +178,7 @@ def _preview(value: Any) -> bool:
         raise InvalidValue(f"preview must be true or false, not {value!r}", field="preview") from error
 
 
-def _image(workflow: Workflow, name: str, sent: SentPictures, *, also: bool) -> Image.Image | None:
+def _image(workflow: NamedWorkflow, name: str, sent: SentPictures, *, also: bool) -> Image.Image | None:
     """The picture of a parameter, as it was sent; `also`: that of `input_image` may be called `image`."""
     parameter = workflow.header.parameters[name]
     names = (name, "image") if also and name == "input_image" else (name,)
@@ -194,7 +193,7 @@ def _image(workflow: Workflow, name: str, sent: SentPictures, *, also: bool) -> 
 
 
 def place_pictures(
-    workflow: Workflow, graph: ApiGraph, images: Mapping[str, Image.Image], warnings: list[str]
+    workflow: NamedWorkflow, graph: ApiGraph, images: Mapping[str, Image.Image], warnings: list[str]
 ) -> Mapping[tuple[str, str], Picture]:
     """The pictures as the node of each target in `graph` reads them: a mask may be the transparency of a picture."""
     placed: dict[tuple[str, str], Picture] = {}
