@@ -34,7 +34,7 @@ def block(page: str, heading: str | None = None, language: str = "sh") -> str:
 
 @pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="needs bash and curl")
 def test_the_first_pictures(stack: TestStack, tmp_path: Path) -> None:
-    script = block("README.md", "The first pictures").replace(".venv/bin/python", sys.executable)
+    script = block("README.md", "The first pictures").replace("docs/mask.png", str(PROJECT_DIR / "docs/mask.png"))
     for port, name in PORTS.items():
         script = script.replace(f"localhost:{port}", f"localhost:{stack.environ[f'{PREFIX}{name}_PORT']}")
     subprocess.run(["bash", "-euxc", script], cwd=tmp_path, check=True, timeout=TIMEOUT)
@@ -92,7 +92,7 @@ def test_the_three_ways_to_wait(stack: TestStack, tmp_path: Path) -> None:
 @pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="needs bash and curl")
 def test_the_examples_of_the_api(stack: TestStack, tmp_path: Path) -> None:
     stack.picture(stack.draw(prompt="a red circle on a blue background")).save(tmp_path / "red.png")
-    script = block("docs/api.md", "Examples").replace(".venv/bin/python", sys.executable)
+    script = block("docs/api.md", "Examples")
     for port, name in PORTS.items():
         script = script.replace(f"localhost:{port}", f"localhost:{stack.environ[f'{PREFIX}{name}_PORT']}")
     subprocess.run(["bash", "-euxc", script], cwd=tmp_path, check=True, timeout=TIMEOUT)
