@@ -157,7 +157,7 @@ def test_the_events_have_the_fields_that_are_written_down(stack: TestStack) -> N
 @pytest.mark.parametrize("name", PAGES)
 def test_every_file_and_heading_that_a_page_leads_to_is_there(name: str) -> None:
     text = PAGES[name]
-    for path in re.findall(r"`((?:shared|workflows|launcher|starter|tests|bench|docs)/[\w./]+)`", text):
+    for path in re.findall(r"(?<![\w/])((?:shared|workflows|launcher|starter|tests|bench|docs)/[\w./-]*\w)", text):
         assert (PROJECT_DIR / path).exists(), path
     for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)):
         if re.match(r"\w+:", target):
