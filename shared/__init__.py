@@ -1,3 +1,3 @@
-"""What the launcher and both services share: the request's schema, the engine, jobs, and the web layer."""
+"""Code shared by the launcher and both services: request schema, engine, models, pictures, jobs and the web layer."""
 
 __version__ = "0.1.0"

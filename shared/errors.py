@@ -1,33 +1,33 @@
 """Every error that this project raises on purpose, each with its HTTP status and a stable code.
 
     DreamLayerError                  500  internal_error
-    ├── RequestError                 400  malformed_request     the client can mend it
-    │   ├── Unauthorized             401  unauthorized
-    │   ├── OriginNotAllowed         403  origin_not_allowed
+    ├── RequestError                 400  malformed_request     the client can correct the request
+    │   ├── Unauthorized             401  unauthorized          the API key is missing or wrong
+    │   ├── OriginNotAllowed         403  origin_not_allowed    a web page that is not on the allow-list
     │   ├── NotFound                 404  not_found
     │   ├── NotAcceptable            406  not_acceptable        the picture cannot be written in that format
-    │   ├── Cancelled                409  cancelled             the job was cancelled before it was done
+    │   ├── Cancelled                409  cancelled             the job was cancelled before it finished
     │   ├── NotFinished              409  not_finished          only a finished job can be retried
     │   ├── CallerUnclear            409  caller_unclear        the job may be another caller's
-    │   ├── AlreadyThere             409  already_there         a file of that name exists, and is not overwritten
+    │   ├── AlreadyThere             409  already_there         a file of that name exists and is not overwritten
     │   ├── NotPossible              409  not_possible          not on this machine, or not with this engine
     │   ├── BodyTooLarge             413  body_too_large
-    │   ├── HeadersTooLarge      431  headers_too_large
-    │   ├── UnsupportedBody          415  unsupported_body
+    │   ├── HeadersTooLarge          431  headers_too_large
+    │   ├── UnsupportedBody          415  unsupported_body      neither JSON nor a form
     │   ├── InvalidValue             422  invalid_value         one field of the request is wrong
     │   ├── InvalidPicture           422  invalid_picture       an uploaded picture or mask cannot be used
-    │   ├── QueueFull                429  queue_full            too many jobs are waiting
+    │   ├── QueueFull                429  queue_full            too many unfinished jobs
     │   └── TooManyTries             429  too_many_tries        too many wrong API keys from one address
-    ├── NotSupported                 501  not_supported         the page asks for what this backend does not do
-    ├── Busy                         503  busy                  every waiting place is taken
-    ├── StorageFailed                507  storage_failed        the disk is full, or a folder cannot be written
-    ├── EngineError                  502  engine_error          ComfyUI did not do what was asked
-    │   ├── EngineUnavailable        503  engine_unavailable    it does not answer (starting, restarting, absent)
+    ├── NotSupported                 501  not_supported         a feature of the web page that this backend lacks
+    ├── Busy                         503  busy                  all slots are taken
+    ├── StorageFailed                507  storage_failed        the disk is full, or a folder is not writable
+    ├── EngineError                  502  engine_error          ComfyUI gave an unexpected reply
+    │   ├── EngineUnavailable        503  engine_unavailable    no reply: it is starting, restarting or not running
     │   │   └── EngineDenied         503  engine_denied         it, or a proxy in front of it, refused our token
     │   ├── EngineRejected           502  engine_rejected       it refused the graph
-    │   ├── GenerationFailed         500  generation_failed     a node raised while it ran
-    │   └── WaitExpired              504  wait_expired          the job goes on, the client waited long enough
-    └── SetupError                   500  setup_failed          the launcher could not do a step; never sent over HTTP
+    │   ├── GenerationFailed         500  generation_failed     a node raised an exception
+    │   └── WaitExpired              504  wait_expired          the wait timed out; the job continues
+    └── SetupError                   500  setup_failed          a step of the launcher failed; never sent over HTTP
 
 The web layer turns any of them into the one error shape of the API:
 
@@ -41,7 +41,7 @@ from typing import Any, ClassVar
 class DreamLayerError(Exception):
     """Base of all errors above.
 
-    `message` says what is wrong; `field` where (a request field, or None); `hint` what would be right.
+    `message` says what is wrong, `field` names the request field (or is None), and `hint` says what to do.
     `details` are further JSON-serialisable facts for programs, such as `nearest` or `job_id`.
     `retry_after` is in seconds and becomes the Retry-After header.
     """
@@ -66,7 +66,7 @@ class DreamLayerError(Exception):
         self.details = details
 
     def as_dict(self) -> dict[str, Any]:
-        """The API's error shape; absent parts are left out."""
+        """Return the API's error shape, without the parts that are None."""
         error: dict[str, Any] = {"code": self.code, "field": self.field, "hint": self.hint, **self.details}
         return {
             "status": "error",
@@ -75,33 +75,33 @@ class DreamLayerError(Exception):
         }
 
     @classmethod
-    def from_dict(cls, told: Mapping[str, Any]) -> "DreamLayerError":
-        """The error that `as_dict` told, of its own class: how a job failed is written down, and raised to who asks."""
-        details = dict(told["error"])
+    def from_dict(cls, recorded: Mapping[str, Any]) -> "DreamLayerError":
+        """Rebuild an error, with its own class, from the output of `as_dict`: failed jobs record their error so."""
+        details = dict(recorded["error"])
         code = details.pop("code")
-        kinds = [cls]
-        for kind in kinds:
-            kinds += kind.__subclasses__()
-        kind = next((kind for kind in kinds if kind.code == code), cls)
-        return kind(told["message"], **details)
+        classes = [cls]
+        for error_class in classes:
+            classes += error_class.__subclasses__()
+        error_class = next((error_class for error_class in classes if error_class.code == code), cls)
+        return error_class(recorded["message"], **details)
 
 
 class RequestError(DreamLayerError):
-    """The client sent something that it can mend."""
+    """The request is wrong, and the client can correct it."""
 
     status = 400
     code = "malformed_request"
 
 
 class Unauthorized(RequestError):
-    """An API key is set, and the request did not bring it."""
+    """An API key is set, and the request carries none or a wrong one."""
 
     status = 401
     code = "unauthorized"
 
 
 class OriginNotAllowed(RequestError):
-    """A browser sent this from a page that is not on the allow-list."""
+    """A browser sent the request from a page that is not on the allow-list."""
 
     status = 403
     code = "origin_not_allowed"
@@ -115,77 +115,77 @@ class NotFound(RequestError):
 
 
 class NotAcceptable(RequestError):
-    """The picture is there, and cannot be written in the format that was asked for."""
+    """The picture exists but cannot be written in the requested format."""
 
     status = 406
     code = "not_acceptable"
 
 
 class Cancelled(RequestError):
-    """The job was cancelled, by its client or by another that knew its id."""
+    """The job was cancelled, by its own client or by another one that knew its id."""
 
     status = 409
     code = "cancelled"
 
 
 class QueueFull(RequestError):
-    """As many jobs are waiting as the settings allow."""
+    """The number of unfinished jobs is at the limit of the settings."""
 
     status = 429
     code = "queue_full"
 
 
 class TooManyTries(RequestError):
-    """Too many wrong API keys came from the caller's address."""
+    """The caller's address sent too many wrong API keys."""
 
     status = 429
     code = "too_many_tries"
 
 
 class CallerUnclear(RequestError):
-    """The jobs that were meant may be those of another caller."""
+    """The request names no job, and the jobs that it may mean can be another caller's."""
 
     status = 409
     code = "caller_unclear"
 
 
 class NotFinished(RequestError):
-    """What was asked can only be done with a job that has ended."""
+    """The operation needs a finished job."""
 
     status = 409
     code = "not_finished"
 
 
 class AlreadyThere(RequestError):
-    """There is a file of that name, and files of users are never overwritten."""
+    """A file of that name exists; users' files are never overwritten."""
 
     status = 409
     code = "already_there"
 
 
 class NotPossible(RequestError):
-    """What was asked cannot be done here: there is no desktop, or the engine is not ours to restart."""
+    """The operation is not possible here: there is no desktop, or this launcher did not start the engine."""
 
     status = 409
     code = "not_possible"
 
 
 class NotSupported(DreamLayerError):
-    """The web page has a button for it, and this backend does not do it."""
+    """The web page offers this feature, but this backend does not implement it."""
 
     status = 501
     code = "not_supported"
 
 
 class BodyTooLarge(RequestError):
-    """The body is over the limit of the settings."""
+    """The body exceeds the limit of the settings."""
 
     status = 413
     code = "body_too_large"
 
 
 class HeadersTooLarge(RequestError):
-    """The first line and the headers of a request are over the server's limit."""
+    """The request line and headers exceed the server's limit."""
 
     status = 431
     code = "headers_too_large"
@@ -199,51 +199,51 @@ class UnsupportedBody(RequestError):
 
 
 class InvalidValue(RequestError):
-    """A field is missing, of the wrong type, out of range, or names something that does not exist."""
+    """A field is missing, has the wrong type, is out of range, or names something that does not exist."""
 
     status = 422
     code = "invalid_value"
 
 
 class InvalidPicture(RequestError):
-    """A picture or mask cannot be decoded, or cannot be used for what was asked."""
+    """A picture or mask cannot be decoded, or does not suit the request."""
 
     status = 422
     code = "invalid_picture"
 
 
 class Busy(DreamLayerError):
-    """As many clients wait as the settings allow; the rest of the API still answers."""
+    """All slots for waiting requests are taken; the rest of the API still answers."""
 
     status = 503
     code = "busy"
 
 
 class StorageFailed(DreamLayerError):
-    """Our own files or database cannot be written or read. Its details have `disk_full` where that is why."""
+    """A file or the database cannot be read or written. `details` has `disk_full` if that is the reason."""
 
     status = 507
     code = "storage_failed"
 
 
 class EngineError(DreamLayerError):
-    """ComfyUI answered, but not with what was asked for."""
+    """ComfyUI answered with something unexpected."""
 
     status = 502
     code = "engine_error"
 
 
 class EngineUnavailable(EngineError):
-    """ComfyUI does not answer: it is starting, restarting, or was never started."""
+    """ComfyUI does not answer: it is starting, restarting or not running."""
 
     status = 503
     code = "engine_unavailable"
     reached: bool = True
-    """False if the request surely did not reach it."""
+    """False if the request certainly did not reach the engine."""
 
 
 class EngineDenied(EngineUnavailable):
-    """The engine, or a proxy in front of it, refused our token, or needs one."""
+    """The engine, or a proxy in front of it, refused our token or requires one."""
 
     status = 503
     code = "engine_denied"
@@ -251,28 +251,28 @@ class EngineDenied(EngineUnavailable):
 
 
 class EngineRejected(EngineError):
-    """ComfyUI refused the graph. `details["problems"]` lists what it said, free of paths and tracebacks."""
+    """ComfyUI refused the graph. `details["problems"]` lists its reasons, without paths and tracebacks."""
 
     status = 502
     code = "engine_rejected"
 
 
 class GenerationFailed(EngineError):
-    """A node of the graph raised while it ran."""
+    """A node of the graph raised an exception while it ran."""
 
     status = 500
     code = "generation_failed"
 
 
 class WaitExpired(EngineError):
-    """The client has waited as long as the settings allow. The job itself goes on."""
+    """The client waited as long as the settings allow. The job itself continues."""
 
     status = 504
     code = "wait_expired"
 
 
 class SetupError(DreamLayerError):
-    """A step of the launcher failed: `step` names it, `message` says why, `hint` what to do."""
+    """A step of the launcher failed. `step` names it, `message` says why, `hint` says what to do."""
 
     code = "setup_failed"
 

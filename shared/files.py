@@ -1,9 +1,4 @@
-"""Files and folders: atomic writes, free space, links, and permissions of the data folder.
-
-New files get their rights from the umask. What an earlier version, or a copy, left open is closed at each start: what
-is ours, never a folder that the user chose. So links are not followed, names that are not ours are left alone, and so
-are models, which may be shared with other programs. Windows gives the folder the rights of the profile it lies in.
-"""
+"""Files and folders: atomic writes, free space, links, and permissions of the data folder."""
 
 from __future__ import annotations
 
@@ -18,19 +13,29 @@ from pathlib import Path
 
 from shared.errors import StorageFailed
 
-# The disk is full, or what its owner may use of it.
+log = logging.getLogger(__name__)
+
+# Error numbers of a full disk, or of a used-up quota.
 FULL = (errno.ENOSPC, errno.EDQUOT)
+# Permission bits of the group and of all other users.
+OTHERS = 0o077
+# What the program creates in the data folder. These are made private with everything below them ...
+PRIVATE_FOLDERS = ("input", "logs", "output", "reports", "run", "temp", "uploads", "user", "workflows")
+PRIVATE_FILES = ("api-keys.json", "paths.json")
+PRIVATE_PREFIXES = ("jobs.sqlite", "launcher.", "setup.")
+# ... and these are left as they are: other programs may share them.
+SHARED_FOLDERS = ("custom_nodes", "engine", "models")
 
 
 def is_folder(path: Path) -> bool:
-    """Whether there is a folder; False also where nobody may look, and `Path.is_dir` raises."""
+    """Whether the folder exists. False, too, where `Path.is_dir` raises because its parent is not readable."""
     return os.path.isdir(path)  # noqa: PTH112
 
 
 def is_within(path: Path, folder: Path) -> bool:
-    """Whether `path` is in `folder` with all links followed, of both: links and junctions may lead out of a folder.
+    """Whether `path` is below `folder` after all links of both are resolved.
 
-    The folder itself may be a link. False for links that lead in a circle, and where nobody may look.
+    `folder` itself may be a link. False for circular links, and where the path is not accessible.
     """
     try:
         return path.resolve().is_relative_to(folder.resolve())
@@ -39,144 +44,135 @@ def is_within(path: Path, folder: Path) -> bool:
 
 
 def walk_files(folder: Path) -> Iterator[Path]:
-    """The files in a folder and all below it, linked folders too: where the engine looks for models.
+    """Yield the files below `folder`, in linked folders too: the engine looks for models there as well.
 
-    A link to a folder that it lies in itself is passed over, for its way has no end.
+    Skips links to a folder that contains them, because such a walk never ends.
     """
-    above: dict[Path, frozenset[str]] = {}
+    ancestors: dict[Path, frozenset[str]] = {}
     for name, folders, names in os.walk(folder, followlinks=True):
-        place = Path(name)
-        above[place] = above.get(place.parent, frozenset()) | {os.path.realpath(place)}
-        folders[:] = [each for each in sorted(folders) if os.path.realpath(place / each) not in above[place]]
-        yield from (place / name for name in sorted(names))
+        path = Path(name)
+        ancestors[path] = ancestors.get(path.parent, frozenset()) | {os.path.realpath(path)}
+        folders[:] = [child for child in sorted(folders) if os.path.realpath(path / child) not in ancestors[path]]
+        yield from (path / file for file in sorted(names))
 
 
 def write_atomic(path: Path, content: bytes, what: str) -> None:
-    """Writes a file that only its owner may read, whole or not at all, even through a power cut.
+    """Write a file that only its owner may read, completely or not at all, even if the power fails.
 
-    Raises StorageFailed that names it as `what`.
+    Raises StorageFailed, which calls the file `what`.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Made with owner-only rights, so that nobody can open it before they are set.
+        # mkstemp creates the file with owner-only permissions: at no time can others open it.
         handle, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
-        aside = Path(name)
+        temporary = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            aside.replace(path)
+            temporary.replace(path)
         finally:
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise write_error(what, error, path.parent, len(content)) from error
 
 
 def write_error(what: str, error: OSError, folder: Path, needed: int | None = None) -> StorageFailed:
-    """The error that says why `what` could not be written into `folder`; with the bytes that it `needed`, if known."""
+    """Return the error for `what`, which could not be written to `folder`. `needed` is its size in bytes, if known."""
     if error.errno not in FULL:
         return StorageFailed(
-            f"{what} could not be kept: {error.strerror}", hint="is the disk full, or the data folder not writable?"
+            f"{what} could not be saved: {error.strerror}", hint="check that the data folder exists and is writable"
         )
-    return disk_full_error(f"{what} could not be kept ({error.strerror})", folder, needed)
+    return disk_full_error(f"{what} could not be saved ({error.strerror})", folder, needed)
 
 
 def disk_full_error(problem: str, folder: Path, needed: int | None = None) -> StorageFailed:
-    """The error for a disk without room for `needed` bytes in `folder`. Its text begins with the `problem`."""
+    """Return the error for a disk without room for `needed` bytes in `folder`. The message starts with `problem`."""
     sizes = {"free": free_bytes(folder), "needed": needed}
-    told = ", ".join(f"{size / 1e6:.1f} MB {name}" for name, size in sizes.items() if size is not None)
+    numbers = ", ".join(f"{size / 1e6:.1f} MB {name}" for name, size in sizes.items() if size is not None)
     return StorageFailed(
-        f"{problem}: the disk of the data folder is full" + (f" ({told})" if told else ""),
-        hint="make room: finished jobs can be removed (DELETE /api/jobs/<id>), and other files on that disk",
+        f"{problem}: the disk of the data folder is full" + (f" ({numbers})" if numbers else ""),
+        hint="free some space: delete finished jobs (DELETE /api/jobs/<id>) or other files on that disk",
         disk_full=True,
     )
 
 
 def free_bytes(folder: Path) -> int | None:
-    """Room on the disk that holds `folder`, which need not exist yet; None if it cannot be told."""
+    """Free bytes on the disk of `folder`, which need not exist yet; None if the system does not report them."""
     try:
-        there = next(each for each in (folder, *folder.parents) if each.exists())
-        return shutil.disk_usage(there).free
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        return shutil.disk_usage(existing).free
     except OSError:
         return None
 
 
-log = logging.getLogger(__name__)
-
-OTHERS = 0o077
-# What the program makes in the data folder: closed with all that is in it ...
-PRIVATE_FOLDERS = ("input", "logs", "output", "reports", "run", "temp", "uploads", "user", "workflows")
-PRIVATE_FILES = ("api-keys.json", "paths.json")
-PRIVATE_PREFIXES = ("jobs.sqlite", "launcher.", "setup.")
-# ... and what only the data folder itself closes.
-SHARED_FOLDERS = ("custom_nodes", "engine", "models")
-
-
 def restrict_umask() -> None:
-    """From now on this process and its children make files and folders that only their owner can read."""
+    """Make all files and folders that this process and its children create from now on private to their owner."""
     os.umask(OTHERS)
 
 
 def restrict_permissions(data_dir: Path, *, ours: bool) -> int:
-    """Takes the rights of group and others from what is ours in the data folder; how many files and folders had some.
+    """Remove the permissions of group and others from our files in the data folder; return how many had some.
 
-    The folder itself is closed too if it is `ours`, or if there is nothing else in it: a user may have named one that
-    others use. What cannot be changed is only logged.
+    Prompts, pictures, keys and logs are private. The umask covers new files; this covers those that an earlier version
+    or a copy left open. Links, files with unknown names, and models stay as they are. The data folder itself is closed
+    if it is `ours`, or contains nothing else: a user may have chosen a folder that others use. Failures are logged.
+    On Windows nothing is done: the folder has the permissions of the user's profile.
     """
     if os.name == "nt" or not data_dir.is_dir():
         return 0
+    private, has_unknown = [], False
     with os.scandir(data_dir) as entries:
-        known, unknown = [], False
         for entry in entries:
             if _is_private(entry.name):
-                known.append(entry)
+                private.append(entry)
             elif entry.name not in SHARED_FOLDERS:
-                unknown = True
-    # First, for it closes all that is in it.
-    count = 0 if unknown and not ours else _close(str(data_dir.resolve()))
-    count += sum(_close_all(entry) for entry in known)
+                has_unknown = True
+    # The data folder comes first: closing it protects everything in it at once.
+    count = 0 if has_unknown and not ours else _restrict(str(data_dir.resolve()))
+    count += sum(_restrict_tree(entry) for entry in private)
     if count:
-        log.info("%d files and folders in %s could be read by others, and are closed now", count, data_dir)
+        log.info("removed access by other users from %d files and folders in %s", count, data_dir)
     return count
 
 
 def _is_private(name: str) -> bool:
-    # A file of ours that was being written when its process died is called so.
-    left_over = name.startswith(".") and name.endswith(".part")
-    return name in (*PRIVATE_FOLDERS, *PRIVATE_FILES) or name.startswith(PRIVATE_PREFIXES) or left_over
+    # A process that died while it wrote a file leaves such a name behind.
+    is_partial = name.startswith(".") and name.endswith(".part")
+    return name in (*PRIVATE_FOLDERS, *PRIVATE_FILES) or name.startswith(PRIVATE_PREFIXES) or is_partial
 
 
-def _close_all(entry: os.DirEntry[str], *, nested: bool = False) -> int:
-    """Closes the file, or the folder with all that is in it, without links and what is behind them; how many."""
+def _restrict_tree(entry: os.DirEntry[str], *, is_nested: bool = False) -> int:
+    """Restrict a file, or a folder with everything below it, but follow no links; return how many were open."""
     try:
         if entry.is_symlink():
             return 0
         if not entry.is_dir(follow_symlinks=False):
-            return _close(entry.path)
-        if nested and not entry.stat(follow_symlinks=False).st_mode & OTHERS:
-            # There may be a hundred thousand pictures, and a folder is closed after what is in it.
+            return _restrict(entry.path)
+        if is_nested and not entry.stat(follow_symlinks=False).st_mode & OTHERS:
+            # A folder is closed after its contents, so a closed one needs no walk: it may hold 100,000 pictures.
             return 0
-        with os.scandir(entry.path) as inside:
-            count = sum(_close_all(each, nested=True) for each in inside)
-        return count + _close(entry.path)
+        with os.scandir(entry.path) as children:
+            count = sum(_restrict_tree(child, is_nested=True) for child in children)
+        return count + _restrict(entry.path)
     except OSError as error:
-        log.info("%s cannot be looked through: %s", entry.path, error)
+        log.info("cannot check permissions in %s: %s", entry.path, error)
         return 0
 
 
-def _close(path: str) -> bool:
-    """Whether others had rights to it, and have none now."""
+def _restrict(path: str) -> bool:
+    """Remove the permissions of others; return whether there were any."""
     try:
-        about = os.lstat(path)
-        single = stat.S_ISDIR(about.st_mode) or (stat.S_ISREG(about.st_mode) and about.st_nlink == 1)
-        # A file with a second name is in somebody else's folder too; and only its owner can change it.
-        if not single or about.st_uid != os.geteuid() or not about.st_mode & OTHERS:
+        status = os.lstat(path)
+        # A file with a second hard link belongs to another folder too, and only the owner may change permissions.
+        is_single = stat.S_ISDIR(status.st_mode) or (stat.S_ISREG(status.st_mode) and status.st_nlink == 1)
+        if not is_single or status.st_uid != os.geteuid() or not status.st_mode & OTHERS:
             return False
-        os.chmod(path, stat.S_IMODE(about.st_mode) & ~OTHERS)  # noqa: PTH101 - there are many, and no Path is needed
+        os.chmod(path, stat.S_IMODE(status.st_mode) & ~OTHERS)  # noqa: PTH101 - faster than Path for many files
     except FileNotFoundError:
         return False
     except OSError as error:
-        log.info("others may still read %s: %s", path, error)
+        log.info("cannot remove access by other users from %s: %s", path, error)
         return False
     return True

@@ -1,7 +1,7 @@
-"""JSON from outside, read only if it has no more values than anybody needs; and JSON that everybody reads. Pure.
+"""JSON with limits: refuses documents with too many values, and never writes NaN or Infinity. Pure.
 
-Python takes about a microsecond and 60 bytes for each value, so 60 MB of `[],` would be 40 seconds and more than a
-gigabyte. How many values there are is told by the commas and opening brackets outside of texts, counted first.
+Python needs about a microsecond and 60 bytes for each value, so 60 MB of `[],` would take 40 seconds and more than a
+gigabyte. So the values are counted before parsing: by the commas and opening brackets outside of strings.
 """
 
 import json
@@ -10,15 +10,15 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-# Objects, lists and their members in one text. A graph of 1,000 nodes with 20 inputs each, all linked, has 65,000.
+# Objects, lists and their members in one document. A graph of 1,000 nodes with 20 linked inputs each has 65,000.
 MAX_VALUES = 200_000
 MARKS = (",", "[", "{")
-# For strings without escapes: a pattern that knows these takes 50 bytes of memory for each.
+# Only for text without escapes: a pattern that handles them needs 50 bytes of memory for each.
 MARK_OR_STRING = re.compile(r'[,\[{]|"[^"]*"?')
 
 
 class JsonTooLarge(ValueError):
-    """There are more values than are read. Its text ends a sentence that begins with the name of what holds them."""
+    """The document has too many values. The message completes a sentence: "<the field> has more than ... values"."""
 
 
 def load_json(
@@ -28,8 +28,11 @@ def load_json(
     object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None,
     parse_constant: Callable[[str], Any] | None = None,
 ) -> Any:
-    """Like `json.loads`. Raises JsonTooLarge for more than `most` values, without having read them; ValueError for what
-    is no JSON, RecursionError for what is nested too deeply."""
+    """Parse JSON like `json.loads`.
+
+    Raises JsonTooLarge, before parsing, for more than `most` values; ValueError for invalid JSON, and RecursionError
+    for JSON that is nested too deeply.
+    """
     if isinstance(text, bytes):
         text = text.decode(json.detect_encoding(text), "surrogatepass")
     if has_more_values(text, most):
@@ -38,7 +41,7 @@ def load_json(
 
 
 def dump_json(value: Any, **options: Any) -> str:
-    """Like `json.dumps`, with null for what is no finite number: Python writes NaN and Infinity, which are no JSON."""
+    """Serialise like `json.dumps`, with null for NaN and infinite numbers, which Python writes but JSON lacks."""
     try:
         return json.dumps(value, allow_nan=False, **options)
     except ValueError:
@@ -47,15 +50,15 @@ def dump_json(value: Any, **options: Any) -> str:
 
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _finite(each) for name, each in value.items()}
+        return {name: _finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def has_more_values(text: str, most: int) -> bool:
-    """Whether a JSON text has more than `most` values, found out by counting, in time proportional to its length."""
-    # Most texts are small, and need no second look that leaves out what stands in strings.
+    """Whether a JSON text has more than `most` values. Takes time proportional to the length of the text."""
+    # This count includes marks inside strings, but is enough for most texts, which are small.
     if sum(text.count(mark) for mark in MARKS) <= most:
         return False
     marks = strings = 0
@@ -64,12 +67,12 @@ def has_more_values(text: str, most: int) -> bool:
             marks += 1
         else:
             strings += 1
-        # Each value may have a name.
+        # A value may come with a name.
         if marks > most or strings > 2 * most + 1:
             return True
     return False
 
 
 def _unescaped(text: str) -> str:
-    """The text without the escapes that decide where its strings end."""
+    """Remove the escapes that decide where strings end."""
     return text.replace("\\\\", "").replace('\\"', "")

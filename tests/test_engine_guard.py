@@ -98,8 +98,8 @@ def serve(folder: Path, token: str = TOKEN) -> Child:
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     child = serve(tmp_path_factory.mktemp("guarded"))
     child.start()
-    wait_for(lambda: child.last_lines().endswith("['argument']") or child.wait(0) is not None, "it does not listen")
-    yield Guarded(child, int(child.last_lines().split()[0]))
+    wait_for(lambda: child.tail_log().endswith("['argument']") or child.wait(0) is not None, "it does not listen")
+    yield Guarded(child, int(child.tail_log().split()[0]))
     child.stop()
 
 
@@ -280,14 +280,14 @@ def test_the_token_is_neither_in_arguments_nor_in_the_environment(guarded: Guard
     process = psutil.Process(guarded.child.pid)
     assert TOKEN not in " ".join(process.cmdline())
     assert TOKEN not in str(process.environ())
-    assert TOKEN not in guarded.child.last_lines(100)
+    assert TOKEN not in guarded.child.tail_log(100)
 
 
 def test_without_a_token_nothing_is_served(tmp_path: Path) -> None:
     child = serve(tmp_path, token="")
     child.start()
     assert child.wait(20) == 1
-    assert "the engine's token is empty" in child.last_lines()
+    assert "the engine's token is empty" in child.tail_log()
     child.stop()
 
 
@@ -302,7 +302,7 @@ def test_each_start_has_a_token_of_its_own_that_only_its_owner_reads(tmp_path: P
 
 def test_a_token_that_cannot_be_kept_is_said_as_a_step_of_the_start(tmp_path: Path) -> None:
     (tmp_path / TOKEN_FILE.parent).write_text("no folder")
-    with pytest.raises(SetupError, match="the engine's token could not be kept") as failed:
+    with pytest.raises(SetupError, match="the engine's token could not be saved") as failed:
         create_token(tmp_path)
     assert failed.value.step == "engine"
 
@@ -344,7 +344,7 @@ def test_an_engine_whose_token_cannot_be_kept_is_tried_again(
         log_path=tmp_path / "thing.log",
         guard=ChildGuard(tmp_path / "guard.py", make),
     )
-    supervisor = Supervisor(child, lambda: child.pid is not None and "given secret" in child.last_lines(), 20)
+    supervisor = Supervisor(child, lambda: child.pid is not None and "given secret" in child.tail_log(), 20)
     supervisor.start()
     supervisor.wait_ready()
     faults.append("the disk is full")

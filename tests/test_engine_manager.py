@@ -60,7 +60,7 @@ def test_a_restart_that_waits_comes_when_the_engine_is_idle(tmp_path: Path, monk
     script = tmp_path / "script.py"
     script.write_text("import sys, time\nprint(sys.argv[1:], flush=True)\ntime.sleep(60)\n")
     child = Child("thing", [script, "old"], python=sys.executable, folder=tmp_path, log_path=tmp_path / "log")
-    supervisor = Supervisor(child, lambda: child.pid is not None and child.last_lines() != "", 20)
+    supervisor = Supervisor(child, lambda: child.pid is not None and child.tail_log() != "", 20)
     engine = IdleEngine("http://127.0.0.1:9")
     manager = EngineManager(engine, supervisor, lambda: [str(script), "new"], lambda: 0)
     try:
@@ -73,7 +73,7 @@ def test_a_restart_that_waits_comes_when_the_engine_is_idle(tmp_path: Path, monk
         assert manager.restart_pending
         engine.jobs = 0
         wait_until(lambda: supervisor.restarts == 1 and supervisor.state == "ready")
-        assert child.last_lines() == "['new']"
+        assert child.tail_log() == "['new']"
         wait_until(lambda: not manager.restart_pending)
         manager.restart(when_idle=False)
         wait_until(lambda: supervisor.restarts == 2 and supervisor.state == "ready")

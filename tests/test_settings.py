@@ -35,7 +35,7 @@ def test_values_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
         ({"DATABASE_URL": "jobs.sqlite"}, "DREAM_LAYER_DATABASE_URL"),
         ({"HOST": "0.0.0.0"}, "API_KEY must be set"),
         ({"HOST": "192.168.1.5", "API_KEY": "short"}, "DREAM_LAYER_API_KEY"),
-        ({"API_KEY": "correct horse battery "}, "must not begin or end with a blank"),
+        ({"API_KEY": "correct horse battery "}, "must not begin or end with a space"),
         ({"API_KEY": "fifteen letters"}, "DREAM_LAYER_API_KEY: String should have at least 16 characters"),
         ({"API_KEY": "x" * 40}, "too easy to guess"),
         ({"API_KEY": "1234567890123456"}, "too easy to guess"),

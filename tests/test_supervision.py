@@ -117,7 +117,7 @@ def test_a_server_that_hangs_in_the_launcher_gives_its_port_to_another(monkeypat
 def test_a_service_is_kept_while_it_is_crowded_and_started_again_when_it_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.process.supervisor.CHECK", 0.05)
+    monkeypatch.setattr("shared.process.supervisor.CHECK_INTERVAL", 0.05)
     (port,) = free_ports(1)
     probe_file, script = tmp_path / "test.probe", tmp_path / "service.py"
     script.write_text(SERVICE)
@@ -151,7 +151,7 @@ def test_a_service_is_kept_while_it_is_crowded_and_started_again_when_it_hangs(
             assert not answers(port)
             assert all(looks[seen:])
             assert child.pid == first
-        monkeypatch.setattr("shared.process.supervisor.DEAF", 1.0)
+        monkeypatch.setattr("shared.process.supervisor.ANSWER_TIMEOUT", 1.0)
         monkeypatch.setattr("shared.web.server.probe.TIMEOUT", 0.5)
         psutil.Process(first).suspend()
         wait_until(lambda: supervisor.restarts >= 1 and supervisor.state == "ready")

@@ -31,7 +31,7 @@ def test_a_child_runs_as_if_started_directly(tmp_path: Path) -> None:
     runs = child(tmp_path, "import sys, beside\nprint(__name__, sys.argv[1:], beside.NAME, sys.path[0])\n")
     runs.start()
     assert runs.wait(20) == 0
-    assert runs.last_lines() == f"__main__ ['argument'] beside {tmp_path}"
+    assert runs.tail_log() == f"__main__ ['argument'] beside {tmp_path}"
     runs.stop()
 
 
@@ -93,7 +93,7 @@ def test_a_child_that_will_not_stop_is_killed(tmp_path: Path, monkeypatch: pytes
     )
     stubborn = child(tmp_path, code)
     stubborn.start()
-    wait_for(lambda: "deaf" in stubborn.last_lines(), "it did not start")
+    wait_for(lambda: "deaf" in stubborn.tail_log(), "it did not start")
     stubborn.stop()
     assert stubborn.pid is None
 
@@ -148,14 +148,14 @@ def test_a_child_ends_with_the_thread_that_does_its_work(tmp_path: Path) -> None
     )
     runs.start()
     assert runs.wait(20) == 70
-    assert "of no importance" in runs.last_lines(30)
-    assert runs.last_lines(1) == "the thread of work is dead, and this process with it"
+    assert "of no importance" in runs.tail_log(30)
+    assert runs.tail_log(1) == "the thread of work died, so this process exits"
     runs.stop()
 
 
 def test_a_child_that_stops_answering_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.process.supervisor.CHECK", 0.05)
-    monkeypatch.setattr("shared.process.supervisor.DEAF", 0.3)
+    monkeypatch.setattr("shared.process.supervisor.CHECK_INTERVAL", 0.05)
+    monkeypatch.setattr("shared.process.supervisor.ANSWER_TIMEOUT", 0.3)
     deaf = False
     supervisor = Supervisor(child(tmp_path, "import time\ntime.sleep(60)\n"), lambda: not deaf, 20)
     supervisor.start()

@@ -1,1 +1,1 @@
-"""ComfyUI: fetched, run, asked. Knows a graph as a plain dict, and nothing of our requests."""
+"""ComfyUI, the engine: installs, starts, guards and calls it, and checks graphs. Knows nothing of our requests."""

@@ -95,7 +95,7 @@ class EngineManager:
             )
         if not when_idle and supervisor.state in ("starting", "stopped"):
             raise EngineUnavailable("the engine is still starting", retry_after=5)
-        supervisor.child.change([str(part) for part in self._command()])
+        supervisor.child.set_command([str(part) for part in self._command()])
         if not when_idle:
             self._end(supervisor, reason)
             return

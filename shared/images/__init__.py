@@ -1,1 +1,1 @@
-"""TODO."""
+"""Pictures and masks: decoding, colours, size and shape, encoding, and text in picture files."""

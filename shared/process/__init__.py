@@ -1,1 +1,1 @@
-"""TODO."""
+"""Child processes: supervised, restarted when they end, and never orphaned."""

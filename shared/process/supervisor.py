@@ -1,4 +1,4 @@
-"""A child process: its log, its end, and its restart when it ends unasked."""
+"""Child processes that log to a file, and a supervisor that restarts them when they end or stop answering."""
 
 import logging
 import os
@@ -17,31 +17,33 @@ log = logging.getLogger(__name__)
 
 PARENT_WATCH = Path(__file__).with_name("parent_watch.py")
 MAX_LOG_BYTES = 5_000_000
+# Seconds between SIGTERM and SIGKILL.
 GRACE = 8.0
-# Seconds before the first restart, at the most, and of a run after which the delay starts small again.
+# Seconds before a restart: first and longest delay, which doubles each time; a run of STEADY seconds resets it.
 FIRST_DELAY, MAX_DELAY, STEADY = 1.0, 30.0, 10.0
-
-# Seconds between two looks at whether a child still answers, and of silence after which it is taken for dead. Long, for
-# a busy engine may not get to answer for a while.
-CHECK, DEAF = 5.0, 120.0
+# Seconds between two checks of whether a child answers, and without an answer until it is killed. The second is long
+# because a busy engine may not answer for a while.
+CHECK_INTERVAL, ANSWER_TIMEOUT = 5.0, 120.0
 
 State = Literal["stopped", "starting", "ready", "restarting"]
 
 
 @dataclass(frozen=True)
 class ChildGuard:
-    """A Python file whose `install` is called in the child before its script, with a secret that `make` makes anew at
-    each start. `make` may raise SetupError."""
+    """A Python file whose `install` function the child calls before its script, with a secret as its argument.
+
+    `make_secret` returns a new secret for each start; it may raise SetupError.
+    """
 
     file: Path
-    make: Callable[[], str]
+    make_secret: Callable[[], str]
 
 
 class Child:
-    """A Python script run as a child that cannot outlive us (see `shared.process.parent_watch`), its output appended to
-    a log.
+    """A Python script as a child process that cannot outlive this one (see `shared.process.parent_watch`).
 
-    `exit_with_thread` names the function of a thread without which it is as good as dead.
+    Its output is appended to `log_path`. `exit_with_thread` names the function of a thread: the process exits when that
+    thread dies.
     """
 
     def __init__(
@@ -71,25 +73,25 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """Its process id, while it runs."""
+        """The process id; None while the child does not run."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     @property
     def uptime(self) -> float | None:
-        """Seconds since it was started, while it runs."""
+        """Seconds since the start; None while the child does not run."""
         return None if self.pid is None else time.monotonic() - self._started
 
-    def change(self, command: Sequence[str | Path]) -> None:
-        """From its next start on it runs this command."""
+    def set_command(self, command: Sequence[str | Path]) -> None:
+        """Set the command for the next start."""
         self._command = [*self._python, *map(str, command)]
 
     def start(self) -> None:
-        """Starts the process. Ctrl-C in our terminal does not reach it: we stop our children ourselves, in order.
+        """Start the process. Ctrl-C in our terminal does not reach it: we stop our children ourselves, in order.
 
-        Raises SetupError if its secret cannot be made.
+        Raises SetupError if the secret of its guard cannot be made.
         """
-        self._close_lifeline()
-        secret = None if self._guard is None else self._guard.make()
+        self._close_stdin()
+        secret = None if self._guard is None else self._guard.make_secret()
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         if self.log_path.exists() and self.log_path.stat().st_size > MAX_LOG_BYTES:
             self.log_path.replace(self.log_path.with_suffix(".previous.log"))
@@ -107,12 +109,12 @@ class Child:
                 creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
             )
         if secret is not None and self._process.stdin is not None:
-            # A child that has ended already is noticed by who waits for it.
+            # If the child has ended already, `wait` reports it.
             with suppress(OSError):
                 os.write(self._process.stdin.fileno(), f"{secret}\n".encode())
 
     def wait(self, timeout: float | None = None) -> int | None:
-        """Its exit code, once it has ended; None if `timeout` seconds pass first."""
+        """Wait for the end and return the exit code; None if `timeout` seconds pass first."""
         if self._process is None:
             return None
         try:
@@ -121,12 +123,12 @@ class Child:
             return None
 
     def stop(self) -> None:
-        """Ends it: asked first, then, after some seconds, made to."""
-        self.end()
-        self._close_lifeline()
+        """End the process: by SIGTERM, and by SIGKILL if it still runs after GRACE seconds."""
+        self.terminate()
+        self._close_stdin()
 
-    def end(self) -> None:
-        """As `stop`, but who watches it may start it again meanwhile: only the process that runs now is ended."""
+    def terminate(self) -> None:
+        """End the current process like `stop`. A supervisor may start a new one in the meantime; that is left alone."""
         process = self._process
         if process is None or process.poll() is not None:
             return
@@ -134,21 +136,21 @@ class Child:
         try:
             process.wait(GRACE)
         except subprocess.TimeoutExpired:
-            log.warning("%s did not stop when asked and was killed", self.name)
+            log.warning("%s did not stop within %.0f s and was killed", self.name, GRACE)
             process.kill()
             process.wait()
 
-    def _close_lifeline(self) -> None:
+    def _close_stdin(self) -> None:
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
 
     def kill(self) -> None:
-        """Ends it at once, as a crash would."""
+        """End the process at once, as a crash would."""
         if self._process is not None:
             self._process.kill()
 
-    def last_lines(self, count: int = 15) -> str:
-        """The end of what it has written since its last start."""
+    def tail_log(self, count: int = 15) -> str:
+        """Return the last lines that the process has logged since its start."""
         with self.log_path.open("rb") as output:
             output.seek(self._log_start)
             lines = output.read().decode("utf-8", "replace").splitlines()
@@ -156,7 +158,7 @@ class Child:
 
 
 class Supervisor:
-    """Keeps a child running: says when it is ready, and starts it again, with growing delays, when it ends."""
+    """Keeps a child running: waits until it is ready, and restarts it, with growing delays, when it ends."""
 
     def __init__(self, child: Child, is_ready: Callable[[], bool], start_timeout: float) -> None:
         self.child = child
@@ -165,36 +167,36 @@ class Supervisor:
         self._is_ready = is_ready
         self._start_timeout = start_timeout
         self._stopping = threading.Event()
-        self._asked = threading.Event()
+        self._restart_requested = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Starts the child and returns at once."""
+        """Start the child and return at once."""
         self.state = "starting"
         self.child.start()
 
     def wait_ready(self) -> None:
-        """Waits until the child answers, and keeps it running from then on.
+        """Wait until the child is ready, and keep it running from then on.
 
-        Raises SetupError, with the child's last lines, if it ends before, or does not answer in time.
+        Raises SetupError, with the end of the log, if the child ends or is not ready in time.
         """
         self._wait_ready()
-        self._thread = threading.Thread(target=self._keep, name=f"supervisor-{self.child.name}", daemon=True)
+        self._thread = threading.Thread(target=self._keep_running, name=f"supervisor-{self.child.name}", daemon=True)
         self._thread.start()
 
     def restart(self) -> None:
-        """Ends the child, which is then started again at once. Only after `wait_ready`."""
-        self._asked.set()
-        self.child.end()
+        """Restart the child without delay. Call it only after `wait_ready`."""
+        self._restart_requested.set()
+        self.child.terminate()
 
     def stop(self) -> None:
-        """Ends the child and does not start it again."""
+        """Stop the child for good."""
         self._stopping.set()
         self.child.stop()
-        # Ctrl-C may have come before it was started.
+        # The thread may not run yet: Ctrl-C can come at any time.
         if self._thread is not None and self._thread.is_alive():
             self._thread.join()
-        # The thread may have been starting it at that very moment.
+        # The thread may have started the child after the first stop.
         self.child.stop()
         self.state = "stopped"
 
@@ -205,45 +207,45 @@ class Supervisor:
             if code is not None:
                 raise SetupError(
                     self.child.name,
-                    f"it ended while it started, with exit code {code}. Its last lines:\n{self.child.last_lines()}",
-                    hint=f"all of them are in {self.child.log_path}",
+                    f"it ended during startup with exit code {code}. Its last lines:\n{self.child.tail_log()}",
+                    hint=f"{self.child.log_path} has the whole log",
                 )
             if time.monotonic() > deadline:
                 raise SetupError(
                     self.child.name,
-                    f"it does not answer after {self._start_timeout:.0f} s. Its last lines:\n{self.child.last_lines()}",
-                    hint=f"all of them are in {self.child.log_path}",
+                    f"it does not answer after {self._start_timeout:.0f} s. Its last lines:\n{self.child.tail_log()}",
+                    hint=f"{self.child.log_path} has the whole log",
                 )
         self.state = "ready"
 
-    def _watch(self) -> int | None:
-        """Waits for the child's end; its exit code. A child that has stopped answering is brought to its end."""
+    def _wait_for_end(self) -> int | None:
+        """Wait until the child ends and return its exit code. Kill it if it stops answering."""
         answered = time.monotonic()
-        while (code := self.child.wait(timeout=CHECK)) is None and not self._stopping.is_set():
+        while (code := self.child.wait(timeout=CHECK_INTERVAL)) is None and not self._stopping.is_set():
             if self._is_ready():
                 answered = time.monotonic()
-            elif time.monotonic() - answered > DEAF:
-                log.warning("%s runs but has not answered for %.0f s", self.child.name, DEAF)
+            elif time.monotonic() - answered > ANSWER_TIMEOUT:
+                log.warning("%s runs but has not answered for %.0f s; it is killed", self.child.name, ANSWER_TIMEOUT)
                 self.child.kill()
         return code
 
-    def _keep(self) -> None:
+    def _keep_running(self) -> None:
         delay = 0.0
         while True:
-            since = time.monotonic()
-            code = self._watch()
+            started = time.monotonic()
+            code = self._wait_for_end()
             if self._stopping.is_set():
                 return
-            asked = self._asked.is_set()
-            self._asked.clear()
-            steady = time.monotonic() - since > STEADY
+            was_requested = self._restart_requested.is_set()
+            self._restart_requested.clear()
+            was_steady = time.monotonic() - started > STEADY
             self.state = "restarting"
-            if asked:
+            if was_requested:
                 delay = 0.0
-                log.info("%s is started again, as was asked", self.child.name)
+                log.info("restarting %s, as requested", self.child.name)
             else:
-                delay = FIRST_DELAY if steady else min(max(FIRST_DELAY, delay * 2), MAX_DELAY)
-                log.warning("%s ended with exit code %s; it is started again in %.0f s", self.child.name, code, delay)
+                delay = FIRST_DELAY if was_steady else min(max(FIRST_DELAY, delay * 2), MAX_DELAY)
+                log.warning("%s ended with exit code %s; restarting it in %.0f s", self.child.name, code, delay)
             if self._stopping.wait(delay):
                 return
             self.restarts += 1
