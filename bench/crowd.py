@@ -23,7 +23,7 @@ import requests
 
 from shared.settings import Settings
 from shared.web.app import create_app
-from shared.web.server.capacity import raise_descriptors
+from shared.web.server.connections import raise_descriptor_limit
 from shared.web.server.run import make_server
 
 IDLE, BODIES = 1050, 560
@@ -96,7 +96,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rounds", type=int, nargs="?", default=50)
     rounds = parser.parse_args().rounds
-    raise_descriptors(IDLE + BODIES + 128)
+    raise_descriptor_limit(IDLE + BODIES + 128)
     context = multiprocessing.get_context("spawn")
     told, tell = context.Pipe(duplex=False)
     server = context.Process(target=serve, args=(tell,), name="server", daemon=True)

@@ -82,10 +82,10 @@ class ServedHere:
     def _is_well(self) -> bool:
         if self._server is None or not self.serves:
             return False
-        self._deaf = self._deaf + 1 if self._server.turns == self._turns else 0
-        self._turns = self._server.turns
+        self._deaf = self._deaf + 1 if self._server.iterations == self._turns else 0
+        self._turns = self._server.iterations
         if self._deaf < DEAF:
             return True
         log.error("%s: the server hangs", self.name)
-        self._server.abandon()
+        self._server.release_ports()
         return False

@@ -47,9 +47,10 @@ from shared.settings import PREFIX, Settings, load_settings
 from shared.web.app import control_app
 from shared.web.backend import Backend
 from shared.web.routes.models import ModelUploads
-from shared.web.server.capacity import raise_descriptors
-from shared.web.server.probe import probe
-from shared.web.server.run import check_port, make_server, open_ports, reachable
+from shared.web.server.connections import raise_descriptor_limit
+from shared.web.server.liveness import check_liveness
+from shared.web.server.ports import check_port, find_free_ports, url_host
+from shared.web.server.run import make_server
 from shared.web.service import return_freed_memory
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ def run_stack(*, services: bool, starter: bool) -> int:
     restrict_umask()
     silence_decoders()
     # Children inherit it: the engine, too, is to bear a crowd before its port.
-    raise_descriptors(DESCRIPTORS)
+    raise_descriptor_limit(DESCRIPTORS)
     stack = Stack()
     instance: Instance | None = None
     begun = time.monotonic()
@@ -278,7 +279,7 @@ def _page_ports(settings: Settings) -> list[int]:
     That is no reason to stop: every route is on the control service's own port too, and who has no web page never
     asks here.
     """
-    free, taken = open_ports(settings.host, settings.page_ports)
+    free, taken = find_free_ports(settings.host, settings.page_ports)
     for error in taken:
         print_status("web page", f"without {error.step}: {error.message} ({error.hint})")
     return free
@@ -331,12 +332,12 @@ def _service_lives(settings: Settings, port: int, probe_file: Path) -> Callable[
     """Whether a service answers: where no stranger reaches it, for a crowd before its own port is no fault of it."""
 
     def lives() -> bool:
-        told = probe(probe_file)
+        told = check_liveness(probe_file)
         if told is not None:
             return told
         # Without waitress it has its own port alone.
         try:
-            return requests.get(f"http://{reachable(settings.host)}:{port}/health", timeout=2, proxies={"http": ""}).ok
+            return requests.get(f"http://{url_host(settings.host)}:{port}/health", timeout=2, proxies={"http": ""}).ok
         except requests.RequestException:
             return False
 

@@ -17,7 +17,7 @@ from shared import __version__
 from shared.engine.client import EngineClient, engine_access
 from shared.errors import EngineDenied, EngineError, EngineUnavailable
 from shared.settings import Settings
-from shared.web.server.run import reachable
+from shared.web.server.ports import url_host
 
 # Exit codes: everything answers, a part of it does, nothing runs (as LSB's init scripts print_status it).
 ALL_RUNS, PART_RUNS, NOTHING_RUNS = 0, 1, 3
@@ -59,7 +59,7 @@ def probe(settings: Settings, record: Record | None) -> Status:
     """Asks every part at once."""
     ports = {"txt2img": settings.txt2img_port, "img2img": settings.img2img_port, "control": settings.control_port}
     pids = {} if record is None else _children(record.pid)
-    base = f"http://{reachable(settings.host)}"
+    base = f"http://{url_host(settings.host)}"
     headers = {} if settings.api_key is None else {"X-API-Key": settings.api_key}
 
     def service(name: str) -> Part:

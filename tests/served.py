@@ -15,7 +15,7 @@ from flask import Blueprint, Response, jsonify, request, send_file
 
 from shared.settings import Settings
 from shared.web.app import create_app
-from shared.web.server.connections import Connections, Limits
+from shared.web.server.connections import ConnectionLimits, Connections
 from shared.web.server.loop import WebServer
 from shared.web.server.run import make_server
 
@@ -80,7 +80,7 @@ def wait_until(condition: Any, what: str = "it did not happen") -> None:
 
 
 @contextmanager
-def serving(settings: Settings | None = None, limits: Limits | None = None) -> Iterator[Served]:
+def serving(settings: Settings | None = None, limits: ConnectionLimits | None = None) -> Iterator[Served]:
     """The server, until the block ends; then it must still run."""
     settings = settings or Settings(threads=8, waiters=1, streams=1)
     routes = Blueprint("routes", __name__)

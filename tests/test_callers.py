@@ -16,7 +16,7 @@ from shared.settings import Settings
 from shared.web.app import txt2img_app
 from shared.web.backend import Backend
 from shared.web.callers import Caller, caller_of, is_local
-from shared.web.proxies import ForwardedRequests
+from shared.web.proxies import ProxyMiddleware
 from tests.job_factory import finish
 
 PAGE, DOCS = {"Origin": "http://localhost:8080"}, {"Origin": "http://localhost"}
@@ -28,7 +28,7 @@ def seen(settings: Settings, headers: dict[str, str], peer: str = PROXY) -> Requ
     """A request as the application sees it."""
     headers = {"User-Agent": "a browser", **headers}
     environ = EnvironBuilder(headers=headers, environ_overrides={"REMOTE_ADDR": peer}).get_environ()
-    ForwardedRequests(lambda *_: [], settings)(environ, None)
+    ProxyMiddleware(lambda *_: [], settings)(environ, None)
     return Request(environ)
 
 

@@ -27,7 +27,7 @@ from shared.web.body import MOST_FIELDS, parse_json
 from shared.web.download_names import title
 from shared.web.parsing.prompts import read_prompt, take_loras
 from shared.web.routes.report import cell
-from shared.web.server.body_limits import BodyLimits, Parser
+from shared.web.server.request_parser import BodyLimits, RequestParser
 from workflows.bindings import find_bindings
 from workflows.imported import read_graph
 
@@ -347,7 +347,7 @@ def test_heads_of_requests_are_read_in_linear_time(make: Make) -> None:
     nothing = BodyLimits(lambda _path, _headers: None, lambda _environ: None, lambda _size: True)
 
     def read(head: bytes) -> None:
-        Parser(Adjustments(max_request_header_size=1_000_000), nothing, "127.0.0.1").received(head)
+        RequestParser(Adjustments(max_request_header_size=1_000_000), nothing, "127.0.0.1").received(head)
 
     assert_linear(read, lambda size: make(size) + b"\r\nHost: localhost\r\n\r\n", 4_000)
 
@@ -365,7 +365,7 @@ def test_what_frames_a_chunk_is_read_in_linear_time(make: Make) -> None:
     nothing = BodyLimits(lambda _path, _headers: None, lambda _environ: None, lambda _size: True)
 
     def read(line: bytes) -> None:
-        parser = Parser(Adjustments(), nothing, "127.0.0.1")
+        parser = RequestParser(Adjustments(), nothing, "127.0.0.1")
         parser.received(b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
         parser.received(line + b"\r\n")
 

@@ -103,7 +103,7 @@ def test_a_busy_port_is_named_with_the_setting_that_moves_it(tmp_path: Path, nam
         taken.listen()
         ended = run_launcher(environ, "up", "--no-install")
     assert ended.returncode == 1
-    assert f"port {port} failed: another program listens there" in ended.stderr
+    assert f"port {port} failed: another program is using it" in ended.stderr
     assert f"set {PREFIX}{name}_PORT to a free port" in ended.stderr
 
 

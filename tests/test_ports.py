@@ -12,7 +12,7 @@ import requests
 
 from shared.errors import SetupError
 from shared.settings import PREFIX, PROJECT_DIR, Settings
-from shared.web.server.run import check_port, open_ports
+from shared.web.server.ports import check_port, find_free_ports
 from tests.ports import free_ports
 from tests.served import serving
 from tests.stack import TIMEOUT, TestStack, launched, launcher_environment, wait_for_health
@@ -49,7 +49,7 @@ def test_the_ports_of_the_page_are_settings() -> None:
 def test_free_ports_are_told_from_taken_ones() -> None:
     free, other = free_ports(2)
     with taken(other):
-        found, problems = open_ports("127.0.0.1", {"A": free, "B": other})
+        found, problems = find_free_ports("127.0.0.1", {"A": free, "B": other})
     assert found == [free]
     (problem,) = problems
     assert (problem.step, problem.hint) == (f"port {other}", "stop it, or set B to a free port")
@@ -61,7 +61,7 @@ def test_a_service_of_ours_that_has_the_port_is_told_from_other_programs(tmp_pat
         pytest.raises(SetupError) as wrong,
     ):
         check_port("127.0.0.1", served.port, "A")
-    assert wrong.value.message == "the service test of Dream Layer listens there already"
+    assert wrong.value.message == "the test service of Dream Layer is already running on it"
     assert "status" in str(wrong.value.hint)
 
 
@@ -70,7 +70,7 @@ def test_a_host_that_is_not_this_machine_is_told_so(host: str) -> None:
     with pytest.raises(SetupError) as wrong:
         check_port(host, free_ports(1)[0], "A")
     assert wrong.value.step == "host"
-    assert f"{host} is no address of this machine" in wrong.value.message
+    assert f"{host} is not an address of this machine" in wrong.value.message
     assert "DREAM_LAYER_HOST" in str(wrong.value.hint)
 
 
@@ -88,7 +88,7 @@ def test_whatever_another_program_says_it_is_one(answer: bytes) -> None:
                     client.sendall(answer)
 
         told = pool.submit(answer_all)
-        with pytest.raises(SetupError, match="another program listens there"):
+        with pytest.raises(SetupError, match="another program is using it"):
             check_port("127.0.0.1", port, "A")
         told.result(timeout=TIMEOUT)
 
@@ -132,7 +132,7 @@ def test_a_taken_port_of_the_page_is_said_and_stops_nothing(stack: TestStack, tm
     with ExitStack() as opened:
         opened.enter_context(taken(port))
         running = opened.enter_context(launched(tmp_path, environ))
-        assert f"without port {port}: another program listens there" in running.output()
+        assert f"without port {port}: another program is using it" in running.output()
         assert f"set {PREFIX}RUNS_PORT to a free port" in running.output()
         for url in (running.control, running.extras, running.report, running.img2txt):
             assert requests.get(f"{url}/api/runs", timeout=TIMEOUT).ok

@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from shared.settings import Settings
 from shared.web.app import txt2img_app
 from shared.web.backend import Backend
-from shared.web.proxies import client_address, parse_address
+from shared.web.proxies import nearest_untrusted, parse_address
 from tests.job_factory import finish
 
 Made = tuple[FlaskClient, Backend]
@@ -126,7 +126,7 @@ def test_a_rebound_name_is_refused_whatever_it_says_of_a_proxy(make: Callable[..
     ],
 )
 def test_the_client_is_the_first_stranger_on_the_way(peer: str, forwarded: list[str], client: str) -> None:
-    assert client_address(peer, forwarded, NETWORKS) == client
+    assert nearest_untrusted(peer, forwarded, NETWORKS) == client
 
 
 @pytest.mark.parametrize("text", ["", "unknown", "localhost", "1.2.3", "[::1", "_hidden", "1.2.3.4:x"])

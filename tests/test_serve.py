@@ -33,7 +33,7 @@ def test_without_waitress_it_serves_with_a_loud_warning(tmp_path: Path) -> None:
         service.terminate()
         _, errors = service.communicate(timeout=15)
     assert "waitress is not installed" in errors
-    assert "not made for real use" in errors
+    assert "not meant for production" in errors
 
 
 def test_health_answers_while_every_waiting_place_is_taken(tmp_path: Path, stack: TestStack) -> None:

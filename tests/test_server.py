@@ -19,17 +19,18 @@ from waitress import wasyncore
 
 from shared.errors import SetupError
 from shared.settings import Settings
-from shared.web.key_tries import AT_ONCE
-from shared.web.security import OPEN, RESTRICTIONS
-from shared.web.server.channel import TOO_LATE
-from shared.web.server.connections import Limits, Phase
-from shared.web.server.loop import MOST_FAULTS, NO_ROOM
-from shared.web.server.run import addresses, bind, is_short, make_server
+from shared.web.key_throttle import BURST
+from shared.web.security import KEYLESS_PATHS, SECURITY_HEADERS
+from shared.web.server.channel import TIMEOUT_RESPONSE
+from shared.web.server.connections import ConnectionLimits, ConnectionPhase
+from shared.web.server.loop import BUSY_RESPONSE, MAX_FAILURES
+from shared.web.server.ports import bind_sockets, listen_addresses
+from shared.web.server.run import is_short, make_server
 from tests.payloads import ORIGIN
 from tests.served import PATIENCE, Served, needs_ipv6, read_all, serving, wait_until
 
 # So short that whatever they wrongly apply to is cut within a test.
-HASTY = Limits(
+HASTY = ConnectionLimits(
     head_s=0.5, idle_s=0.5, idle_crowded_s=0.2, window_s=0.5, body_floor=1000, reader_window_s=0.5, reader_floor=1000
 )
 KEY = "a key that nobody guesses"
@@ -69,7 +70,7 @@ def test_descriptors_beyond_1024_are_served(server: Served) -> None:
 
 
 def test_many_half_sent_bodies_leave_everything_answering(tmp_path: Path) -> None:
-    limits = Limits(connections=60, per_loopback=60)
+    limits = ConnectionLimits(connections=60, per_loopback=60)
     body = bytes(600_000)
     with serving(limits=limits) as server:
         for _ in range(80):
@@ -127,14 +128,14 @@ def test_the_loop_outlives_a_fault(server: Served, monkeypatch: pytest.MonkeyPat
     loop, failed = wasyncore.loop, []
 
     def faulty(**more: Any) -> None:
-        if len(failed) < MOST_FAULTS - 1:
+        if len(failed) < MAX_FAILURES - 1:
             failed.append(1)
             raise ValueError("filedescriptor out of range in select()")
         loop(**more)
 
     monkeypatch.setattr(wasyncore, "loop", faulty)
     assert server.get("/health").ok
-    assert len(failed) == MOST_FAULTS - 1
+    assert len(failed) == MAX_FAILURES - 1
 
 
 def test_a_connection_that_breaks_the_loop_is_closed(server: Served) -> None:
@@ -203,7 +204,7 @@ def test_a_body_that_comes_slowly_is_taken() -> None:
 
 
 def test_no_deadline_is_for_a_request_that_runs_or_a_stream() -> None:
-    limits = Limits(**{**HASTY.__dict__, "connections": 10, "per_loopback": 10})
+    limits = ConnectionLimits(**{**HASTY.__dict__, "connections": 10, "per_loopback": 10})
     with serving(limits=limits) as server, ThreadPoolExecutor() as pool:
         waiting = [pool.submit(server.get, path) for path in ("/wait", "/stream", "/wait")]
         wait_until(lambda: len(server.calls) == 3)
@@ -222,7 +223,7 @@ def test_no_deadline_is_for_a_request_that_runs_or_a_stream() -> None:
 
 
 def test_idle_connections_make_room_for_who_comes() -> None:
-    with serving(limits=Limits(connections=20, per_loopback=15)) as server:
+    with serving(limits=ConnectionLimits(connections=20, per_loopback=15)) as server:
         idle = [server.connect() for _ in range(100)]
         for _ in range(5):
             assert server.get("/health").ok
@@ -231,14 +232,14 @@ def test_idle_connections_make_room_for_who_comes() -> None:
 
 
 def test_slow_heads_make_room_for_who_comes() -> None:
-    with serving(limits=Limits(connections=20, per_loopback=15)) as server:
+    with serving(limits=ConnectionLimits(connections=20, per_loopback=15)) as server:
         for _ in range(60):
             server.connect(b"GET /health HTTP/1.1\r\nX-")
         assert server.get("/health").ok
 
 
 def test_when_all_connections_are_at_work_short_requests_are_answered_and_others_refused() -> None:
-    with serving(limits=Limits(connections=3, spare=3, per_loopback=3)) as server:
+    with serving(limits=ConnectionLimits(connections=3, spare=3, per_loopback=3)) as server:
         wait = server.head("GET", "/wait")
         for _ in range(3):
             server.connect(wait)
@@ -281,7 +282,7 @@ def test_what_is_answered_at_once(method: str, path: str, short: bool) -> None:
 
 
 def test_readers_that_take_nothing_hold_neither_memory_nor_threads() -> None:
-    limits = Limits(held_output=20_000_000)
+    limits = ConnectionLimits(held_output=20_000_000)
     with serving(limits=limits) as server:
         for _ in range(12):
             server.connect(server.head("GET", "/picture"), buffer=4096)
@@ -380,7 +381,7 @@ def test_a_body_that_is_refused_is_not_taken_in(
         assert spools.made == 1
 
 
-@pytest.mark.parametrize("path", OPEN)
+@pytest.mark.parametrize("path", KEYLESS_PATHS)
 def test_what_needs_no_key_takes_in_no_body_without_one(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     spools = Spools(monkeypatch)
     with serving(Settings(api_key=KEY, threads=8, waiters=1, streams=1)) as server:
@@ -397,7 +398,7 @@ def test_who_may_try_no_more_keys_learns_nothing_from_what_becomes_of_a_body() -
             lines = ("Content-Length: 5", "Expect: 100-continue", "Connection: close", f"X-API-Key: {key}")
             return int(server.answer(server.head("POST", "/quick", *lines)).split(b" ", 2)[1])
 
-        assert [ask("wrong") for _ in range(AT_ONCE)] == [401] * AT_ONCE
+        assert [ask("wrong") for _ in range(BURST)] == [401] * BURST
         # Not 100, which says to go on.
         assert (ask("wrong"), ask(KEY)) == (429, 429)
 
@@ -405,9 +406,9 @@ def test_who_may_try_no_more_keys_learns_nothing_from_what_becomes_of_a_body() -
 def test_wrong_keys_are_counted_before_a_thread_hears_of_them() -> None:
     with serving(Settings(api_key=KEY, threads=8, waiters=1, streams=1)) as server:
         head = server.head("POST", "/quick", "Content-Length: 5", "Connection: close", "X-API-Key: wrong")
-        clients = [server.connect(head) for _ in range(3 * AT_ONCE)]
+        clients = [server.connect(head) for _ in range(3 * BURST)]
         codes = [int(read_all(client).split(b" ", 2)[1]) for client in clients]
-        assert (codes.count(401), codes.count(429)) == (AT_ONCE, 2 * AT_ONCE)
+        assert (codes.count(401), codes.count(429)) == (BURST, 2 * BURST)
 
 
 def test_a_body_from_a_page_behind_a_trusted_proxy_is_taken() -> None:
@@ -442,7 +443,7 @@ def test_a_body_over_the_limit_is_refused_in_json(chunked: bool) -> None:
 
 
 def test_bodies_of_all_clients_together_have_a_bound() -> None:
-    with serving(limits=Limits(held_bodies=1_000_000)) as server:
+    with serving(limits=ConnectionLimits(held_bodies=1_000_000)) as server:
         client = server.connect(server.head("POST", "/quick", "Content-Length: 900000") + bytes(500_000))
         wait_until(lambda: sum(each.body_bytes for each in server.connections._copy()) == 500_000)
         busy = requests.post(f"{server.url}/quick", data=bytes(600_000), timeout=PATIENCE)
@@ -491,9 +492,9 @@ def test_who_asks_to_go_on_without_a_body_is_answered(server: Served, length: li
 @pytest.mark.parametrize(
     ("sent", "says"),
     [
-        (b"\x16\x03\x01\x00\xf5\x01\x00\x00\xf1\x03\x03", b"http, not https"),
+        (b"\x16\x03\x01\x00\xf5\x01\x00\x00\xf1\x03\x03", b"use http:// for this port, not https://"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"HTTP/2.0"),
-        (b"GET /quick HTTP/1.1\r\n\r\n", b"Host is missing"),
+        (b"GET /quick HTTP/1.1\r\n\r\n", b"the Host header is missing"),
     ],
 )
 def test_who_speaks_another_protocol_is_told_at_once(server: Served, sent: bytes, says: bytes) -> None:
@@ -555,12 +556,12 @@ def test_what_is_no_request_is_told_in_json(server: Served, first: bytes, status
 def assert_restricted(answer: bytes) -> None:
     """An error that the application did not write has the headers of those that it does."""
     head = email.message_from_bytes(answer.partition(b"\r\n")[2])
-    assert {name: head[name] for name in RESTRICTIONS} == RESTRICTIONS
+    assert {name: head[name] for name in SECURITY_HEADERS} == SECURITY_HEADERS
     assert (head.get_content_type(), head["Connection"]) == ("application/json", "close")
     assert int(head["Content-Length"]) == len(answer.partition(b"\r\n\r\n")[2])
 
 
-@pytest.mark.parametrize("answer", [TOO_LATE, NO_ROOM])
+@pytest.mark.parametrize("answer", [TIMEOUT_RESPONSE, BUSY_RESPONSE])
 def test_so_is_what_needs_no_request(answer: bytes) -> None:
     assert_restricted(answer)
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["status"] == "error"
@@ -604,7 +605,7 @@ def test_both_names_of_this_machine_are_served_and_are_one_caller(server: Served
     ],
 )
 def test_a_server_for_this_machine_listens_on_both_of_its_names(host: str, names: list[str]) -> None:
-    assert addresses(host) == names
+    assert listen_addresses(host) == names
 
 
 def test_a_machine_without_ipv6_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -615,8 +616,8 @@ def test_a_machine_without_ipv6_is_served(monkeypatch: pytest.MonkeyPatch) -> No
             raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
         return usual(family, *more, **named)
 
-    monkeypatch.setattr("shared.web.server.run.socket.socket", without)
-    (sock,) = bind("127.0.0.1", 0)
+    monkeypatch.setattr("shared.web.server.ports.socket.socket", without)
+    (sock,) = bind_sockets("127.0.0.1", 0)
     assert sock.getsockname()[0] == "127.0.0.1"
     sock.close()
 
@@ -625,26 +626,26 @@ def test_a_taken_port_is_told_before_anything_is_served() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        with pytest.raises(SetupError, match="another program listens there"):
-            bind("127.0.0.1", other.getsockname()[1])
-    with pytest.raises(SetupError, match="cannot be had"):
-        bind("no-such-host.invalid", 0)
+        with pytest.raises(SetupError, match="another program is using it"):
+            bind_sockets("127.0.0.1", other.getsockname()[1])
+    with pytest.raises(SetupError, match="is not available"):
+        bind_sockets("no-such-host.invalid", 0)
 
 
 def test_phases_follow_what_a_client_does(server: Served) -> None:
-    def phases() -> list[Phase]:
+    def phases() -> list[ConnectionPhase]:
         return [each.phase for each in server.connections._copy()]
 
     client = server.connect()
-    wait_until(lambda: phases() == [Phase.IDLE])
+    wait_until(lambda: phases() == [ConnectionPhase.IDLE])
     client.sendall(b"POST /quick HTTP/1.1\r\n")
-    wait_until(lambda: phases() == [Phase.HEAD])
+    wait_until(lambda: phases() == [ConnectionPhase.HEAD])
     client.sendall(b"Host: localhost\r\nContent-Length: 5\r\n\r\n")
-    wait_until(lambda: phases() == [Phase.BODY])
+    wait_until(lambda: phases() == [ConnectionPhase.BODY])
     client.sendall(b"hello" + server.head("GET", "/wait"))
-    wait_until(lambda: phases() == [Phase.RUNNING])
+    wait_until(lambda: phases() == [ConnectionPhase.PROCESSING])
     server.go_on.set()
-    wait_until(lambda: phases() == [Phase.IDLE])
+    wait_until(lambda: phases() == [ConnectionPhase.IDLE])
 
 
 def test_what_strangers_send_is_one_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:

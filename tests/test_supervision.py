@@ -17,9 +17,9 @@ from shared.jobs.stuck import StuckJobs
 from shared.process.supervisor import Child, Supervisor
 from shared.settings import PROJECT_DIR, Settings
 from shared.web.app import create_app
-from shared.web.server.connections import Limits
+from shared.web.server.connections import ConnectionLimits
+from shared.web.server.liveness import check_liveness, listen_for_liveness_checks
 from shared.web.server.loop import WebServer
-from shared.web.server.probe import listen_for_probes, probe
 from shared.web.server.run import make_server
 from tests.harness import OpenHarness
 from tests.ports import free_ports
@@ -32,8 +32,8 @@ from pathlib import Path
 from flask import Blueprint
 from shared.settings import Settings
 from shared.web.app import create_app
-from shared.web.server.connections import Limits
-from shared.web.server.probe import listen_for_probes
+from shared.web.server.connections import ConnectionLimits
+from shared.web.server.liveness import listen_for_liveness_checks
 from shared.web.server.run import make_server
 
 routes = Blueprint("routes", __name__)
@@ -45,8 +45,8 @@ def wait():
 
 settings = Settings(threads=8, waiters=1, streams=1)
 app = create_app("test", settings, [routes])
-server = make_server(app, settings, int(sys.argv[1]), limits=Limits(connections=4, spare=0, per_loopback=4))
-listen_for_probes(server, Path(sys.argv[2]))
+server = make_server(app, settings, int(sys.argv[1]), limits=ConnectionLimits(connections=4, spare=0, per_loopback=4))
+listen_for_liveness_checks(server, Path(sys.argv[2]))
 server.run()
 """
 
@@ -60,18 +60,18 @@ def answers(port: int) -> bool:
 
 def test_a_probe_is_answered_where_no_stranger_is(tmp_path: Path) -> None:
     file = tmp_path / "run" / "test.probe"
-    assert probe(file) is None
-    server = make_server(create_app("test", Settings(), []), Settings(), 0, limits=Limits(connections=8))
-    listen_for_probes(server, file)
+    assert check_liveness(file) is None
+    server = make_server(create_app("test", Settings(), []), Settings(), 0, limits=ConnectionLimits(connections=8))
+    listen_for_liveness_checks(server, file)
     served = ServedHere("test", lambda: server)
     served.start()
     try:
-        wait_until(lambda: probe(file) is True)
+        wait_until(lambda: check_liveness(file) is True)
         address = file.read_text().strip()
         assert requests.get(address.rpartition("/")[0] + "/health", timeout=PATIENCE).status_code == 404
     finally:
         served.stop()
-    wait_until(lambda: probe(file) is False)
+    wait_until(lambda: check_liveness(file) is False)
 
 
 def test_a_server_that_fails_in_the_launcher_is_started_again() -> None:
@@ -152,7 +152,7 @@ def test_a_service_is_kept_while_it_is_crowded_and_started_again_when_it_hangs(
             assert all(looks[seen:])
             assert child.pid == first
         monkeypatch.setattr("shared.process.supervisor.ANSWER_TIMEOUT", 1.0)
-        monkeypatch.setattr("shared.web.server.probe.TIMEOUT", 0.5)
+        monkeypatch.setattr("shared.web.server.liveness.TIMEOUT", 0.5)
         psutil.Process(first).suspend()
         wait_until(lambda: supervisor.restarts >= 1 and supervisor.state == "ready")
         assert child.pid != first

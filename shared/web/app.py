@@ -19,12 +19,12 @@ from shared.json_limits import dump_json
 from shared.settings import Settings
 from shared.web.backend import BACKEND, MANAGER, SETTINGS, Backend
 from shared.web.body import MOST_FIELDS, StrictRequest
-from shared.web.proxies import ForwardedRequests
+from shared.web.proxies import ProxyMiddleware
 from shared.web.reply import base_address, error_reply
 from shared.web.route_hints import LONGEST, way_to, way_to_call
 from shared.web.route_table import ALWAYS, SERVICES
 from shared.web.routes.models import UPLOADS, ModelUploads
-from shared.web.security import GUARD, REFUSAL, RESTRICTIONS, Guard
+from shared.web.security import ACCESS_CONTROL, HEAD_ERROR, SECURITY_HEADERS, AccessControl
 
 if TYPE_CHECKING:
     from shared.engine.manager import EngineManager
@@ -75,12 +75,12 @@ def create_app(service: str, settings: Settings, routes: Sequence[Blueprint], ba
     # A redirect would be followed by few clients, and with POST by fewer; the 404 says where the route is.
     app.url_map.merge_slashes = False
     app.request_class = StrictRequest
-    app.wsgi_app = ForwardedRequests(app.wsgi_app, settings)  # type: ignore[method-assign]
-    guard = app.extensions[GUARD] = Guard(settings)
+    app.wsgi_app = ProxyMiddleware(app.wsgi_app, settings)  # type: ignore[method-assign]
+    guard = app.extensions[ACCESS_CONTROL] = AccessControl(settings)
 
     @app.before_request
     def check_caller() -> None:
-        refusal = request.environ.get(REFUSAL)
+        refusal = request.environ.get(HEAD_ERROR)
         if isinstance(refusal, DreamLayerError):
             # The server asked the same guard, and a wrong key is counted once.
             raise refusal
@@ -118,7 +118,7 @@ def create_app(service: str, settings: Settings, routes: Sequence[Blueprint], ba
 
 def restrict(response: Response, *, keyed: bool) -> Response:
     """What pages of others, and caches between us and the client, must not do with a response. Pure."""
-    response.headers.update(RESTRICTIONS)
+    response.headers.update(SECURITY_HEADERS)
     # The web page shows pictures by <img> and may be at any address that is allowed; their names cannot be guessed.
     if (response.mimetype or "").startswith("image/"):
         response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"

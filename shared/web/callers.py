@@ -10,8 +10,8 @@ from flask import Request
 
 from shared.errors import CallerUnclear
 from shared.settings import is_loopback
-from shared.web.proxies import PEER, claims_of
-from shared.web.security import given_key
+from shared.web.proxies import PEER_ADDRESS, forwarded_addresses
+from shared.web.security import api_key_in
 
 # How many ids an error names.
 MOST_NAMED = 20
@@ -37,14 +37,14 @@ class Caller:
 def caller_of(request: Request) -> Caller:
     """The caller of a request."""
     # What a trusted proxy said is the address by now, and needs no second look.
-    claims = [] if PEER in request.environ else claims_of(request.headers)
-    known = (request.remote_addr or "", request.headers.get("Origin", ""), given_key(request.headers))
+    claims = [] if PEER_ADDRESS in request.environ else forwarded_addresses(request.headers)
+    known = (request.remote_addr or "", request.headers.get("Origin", ""), api_key_in(request.headers))
     return Caller(_hash(known)[:32], _hash([request.headers.get("User-Agent", ""), *claims])[:16])
 
 
 def is_local(request: Request) -> bool:
     """Whether the caller is surely on this machine: a proxy on it calls for others."""
-    through_a_proxy = PEER not in request.environ and bool(claims_of(request.headers))
+    through_a_proxy = PEER_ADDRESS not in request.environ and bool(forwarded_addresses(request.headers))
     return is_loopback(request.remote_addr or "") and not through_a_proxy
 
 

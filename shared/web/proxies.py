@@ -1,7 +1,7 @@
-"""What a reverse proxy says of the request that it hands on: who called, and at which address.
+"""Applies the X-Forwarded-* headers of trusted reverse proxies: the client's address, the scheme, the host, the prefix.
 
-Anybody can write these headers, so they count only where `DREAM_LAYER_TRUSTED_PROXIES` names the sender. There they
-take the place of what the connection tells, before the application looks.
+Anybody can send these headers, so they count only if `DREAM_LAYER_TRUSTED_PROXIES` names the sender. Then they replace
+the connection's own values in the WSGI environment.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ from werkzeug.datastructures import EnvironHeaders, Headers
 from shared.settings import Network, Settings
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-# Where the connection's own address and host stand, if a trusted proxy may have told others.
-PEER, OWN_HOST = "dream_layer.peer", "dream_layer.host"
-# The headers that tell of a proxy, trusted or not.
-CLAIMS = ("X-Forwarded-For", "Forwarded", "X-Real-IP")
+# Keys of the connection's own address and Host in the environment of a request from a trusted proxy.
+PEER_ADDRESS, RECEIVED_HOST = "dream_layer.peer", "dream_layer.host"
+# Headers in which a proxy, trusted or not, names the client.
+FORWARDING_HEADERS = ("X-Forwarded-For", "Forwarded", "X-Real-IP")
 HOST = re.compile(r"[\w.-]+(:\d{1,5})?|\[[\da-fA-F:.]+\](:\d{1,5})?")
 PREFIX = re.compile(r"(/[\w.~-]+)+")
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
-class ForwardedRequests:
-    """A WSGI application that sees forwarded requests as the proxy received them."""
+class ProxyMiddleware:
+    """WSGI middleware: the application sees forwarded requests as the trusted proxy received them."""
 
     def __init__(self, app: Any, settings: Settings) -> None:
         self._app = app
         self._trusted = settings.trusted_proxies
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """Answers a request, as WSGI has it."""
-        see_through(environ, self._trusted)
+        """Handle a request, as WSGI defines it."""
+        apply_forwarded_headers(environ, self._trusted)
         response: Iterable[bytes] = self._app(environ, start_response)
         return response
 
 
-def see_through(environ: dict[str, Any], trusted: Sequence[Network]) -> None:
-    """Writes into a WSGI environment what a proxy told of its request, if that was handed on by a trusted one."""
+def apply_forwarded_headers(environ: dict[str, Any], trusted: Sequence[Network]) -> None:
+    """Replace address, scheme, host and prefix in a WSGI environment if a trusted proxy forwarded the request."""
     peer = environ.get("REMOTE_ADDR", "")
-    if not is_in(peer, trusted):
+    if not is_in_networks(peer, trusted):
         return
-    environ[PEER], environ[OWN_HOST] = peer, environ.get("HTTP_HOST", "")
+    environ[PEER_ADDRESS], environ[RECEIVED_HOST] = peer, environ.get("HTTP_HOST", "")
     headers = EnvironHeaders(environ)
-    environ["REMOTE_ADDR"] = client_address(environ["REMOTE_ADDR"], _values(headers, "X-Forwarded-For"), trusted)
+    environ["REMOTE_ADDR"] = nearest_untrusted(environ["REMOTE_ADDR"], _values(headers, "X-Forwarded-For"), trusted)
     scheme = _last(headers, "X-Forwarded-Proto").lower()
     if scheme in DEFAULT_PORTS:
         environ["wsgi.url_scheme"] = scheme
@@ -59,23 +59,23 @@ def see_through(environ: dict[str, Any], trusted: Sequence[Network]) -> None:
         environ["SCRIPT_NAME"] = prefix
 
 
-def client_address(peer: str, forwarded: Sequence[str], trusted: Sequence[Network]) -> str:
-    """The nearest address on a request's way that is no trusted proxy; else the farthest one. Pure.
+def nearest_untrusted(peer: str, forwarded: Sequence[str], trusted: Sequence[Network]) -> str:
+    """Return the nearest address on a request's path that is not a trusted proxy; else the farthest one. Pure.
 
-    `forwarded` are the entries of X-Forwarded-For: each proxy adds at the end whom it was called by, and what stands
-    in front of the first stranger is only that stranger's word.
+    `forwarded` are the entries of X-Forwarded-For: each proxy appends the address of its own client. Entries before the
+    first untrusted address are only claims of that client.
     """
     nearest = peer
     for entry in reversed(forwarded):
         address = parse_address(entry)
-        if address is None or not is_in(nearest, trusted):
+        if address is None or not is_in_networks(nearest, trusted):
             break
         nearest = str(address)
     return nearest
 
 
 def parse_address(text: str) -> Address | None:
-    """An IP address, with or without a port; None if it is none. IPv4 addresses in IPv6 form count as IPv4."""
+    """Parse an IP address, with or without a port; None if invalid. IPv4 addresses in IPv6 form become IPv4."""
     text = text.strip().strip('"')
     bracketed = re.fullmatch(r"\[(.+)\](:\d+)?", text)
     with_port = re.fullmatch(r"([\d.]+):\d+", text)
@@ -86,15 +86,15 @@ def parse_address(text: str) -> Address | None:
     return getattr(address, "ipv4_mapped", None) or address
 
 
-def is_in(address: str, networks: Sequence[Network]) -> bool:
+def is_in_networks(address: str, networks: Sequence[Network]) -> bool:
     """Whether an address is in one of the networks."""
     parsed = parse_address(address)
     return parsed is not None and any(parsed in network for network in networks)
 
 
-def claims_of(headers: Headers) -> list[str]:
-    """What proxies say of where a request came from; by whoever sent it."""
-    return [value for name in CLAIMS for value in _values(headers, name)[-1:]]
+def forwarded_addresses(headers: Headers) -> list[str]:
+    """Return the client addresses that the forwarding headers claim, whoever sent them."""
+    return [value for name in FORWARDING_HEADERS for value in _values(headers, name)[-1:]]
 
 
 def _values(headers: Headers, name: str) -> list[str]:
@@ -102,5 +102,5 @@ def _values(headers: Headers, name: str) -> list[str]:
 
 
 def _last(headers: Headers, name: str) -> str:
-    """The nearest proxy's value."""
+    """Return the nearest proxy's value."""
     return next(iter(_values(headers, name)[-1:]), "")

@@ -1,4 +1,4 @@
-"""What the scripts of the services have in common: logging, settings, readable errors, and little memory."""
+"""The main function of the service scripts: logging, settings, memory settings, readable errors."""
 
 import argparse
 import ctypes
@@ -14,36 +14,38 @@ from shared.files import restrict_permissions, restrict_umask
 from shared.images.decode import silence_decoders
 from shared.settings import Settings, load_settings
 from shared.web.backend import Backend
-from shared.web.server.run import check_port, run_service
+from shared.web.server.ports import check_port
+from shared.web.server.run import run_service
 
 # From glibc's malloc.h.
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 M_ARENA_MAX = -8
-LARGE = 64 * 1024
-SPARE = 1024 * 1024
+# Bytes from which a block is mapped on its own, and that may stay free at the end of the heap.
+MMAP_THRESHOLD = 64 * 1024
+TRIM_THRESHOLD = 1024 * 1024
 
 
 def return_freed_memory() -> None:
-    """Makes glibc give large blocks back to the system as soon as they are freed. Call it before threads are made.
+    """Make glibc return large blocks to the system as soon as they are freed. Call it before starting threads.
 
-    By default it raises the size from which blocks are mapped on their own to what was last freed, and keeps an arena
-    for every few threads; a hundred uploads of 1600x1200 pixels then left 340 MB in use where this leaves 84. Other C
-    libraries, and other systems, have no such habit.
+    By default, glibc raises the mapping threshold to the size of the last freed block, and keeps an arena for every few
+    threads: after a hundred uploads of 1600x1200 pixels, 340 MB stayed in use, with this setting 84. Other C libraries
+    and systems do not need it.
     """
     if not sys.platform.startswith("linux"):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_ARENA_MAX, 2)
-        mallopt(M_MMAP_THRESHOLD, LARGE)
-        mallopt(M_TRIM_THRESHOLD, SPARE)
+        mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD)
+        mallopt(M_TRIM_THRESHOLD, TRIM_THRESHOLD)
 
 
 def main(build: Callable[[Backend], Flask], port: Callable[[Settings], int], port_setting: str) -> int:
-    """Runs the service that `build` makes; returns the exit code."""
+    """Run the service whose application `build` returns; returns the exit code."""
     parser = argparse.ArgumentParser(description="Settings are environment variables; docs/settings.md lists them.")
-    parser.add_argument("--probe-file", type=Path, help="write here where a supervisor can ask whether it lives")
+    parser.add_argument("--probe-file", type=Path, help="write the URL of the liveness check to this file")
     probe_file = parser.parse_args().probe_file
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
     return_freed_memory()
@@ -52,7 +54,7 @@ def main(build: Callable[[Backend], Flask], port: Callable[[Settings], int], por
     try:
         settings = load_settings()
         if probe_file is None:
-            # No launcher did it.
+            # Started by hand: no launcher has done it.
             restrict_permissions(settings.data_dir, ours=settings.has_own_data_dir)
         check_port(settings.host, port(settings), port_setting)
         backend = Backend(settings)

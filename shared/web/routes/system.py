@@ -28,7 +28,7 @@ from shared.web.parsing.model_catalog import match_file
 from shared.web.parsing.models import MAIN, default_checkpoint, default_first
 from shared.web.parsing.upscale import LATENT_UPSCALERS, PLAIN_UPSCALERS
 from shared.web.reply import base_address
-from shared.web.server.run import reachable
+from shared.web.server.ports import url_host
 from workflows.preprocessors import PREPROCESSORS
 
 # Seconds in which the engine must answer: whoever asks for readiness wants to know now.
@@ -213,7 +213,7 @@ def docs_address(base: str, port: int, ports: list[tuple[str, str, int]]) -> str
 
 def runs(host: str, port: int, service: str) -> bool:
     """Whether this service of ours answers on a port of this machine; `host` is what it was told to listen on."""
-    connection = http.client.HTTPConnection(reachable(host).strip("[]"), port, timeout=SERVICE_TIMEOUT)
+    connection = http.client.HTTPConnection(url_host(host).strip("[]"), port, timeout=SERVICE_TIMEOUT)
     try:
         connection.request("GET", "/health")
         said = json.loads(connection.getresponse().read(LONGEST_ANSWER))

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The web server: waitress with limits on connections, deadlines for slow clients, and liveness checks."""

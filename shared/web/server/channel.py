@@ -1,4 +1,4 @@
-"""One connection: waitress's channel, with one request at a time, bounded buffers, and an end that clients hear of."""
+"""One connection: waitress's channel with one request at a time, bounded buffers, and errors that reach the client."""
 
 from __future__ import annotations
 
@@ -15,75 +15,74 @@ from waitress.channel import HTTPChannel
 from waitress.task import ErrorTask, WSGITask
 
 from shared.errors import DreamLayerError, HeadersTooLarge, NotSupported, RequestError
-from shared.web.security import REFUSAL, RESTRICTIONS
-from shared.web.server.body_limits import Ahead, Parser
-from shared.web.server.connections import Phase, client_address
+from shared.web.security import HEAD_ERROR, SECURITY_HEADERS
+from shared.web.server.connections import ConnectionPhase, client_key
+from shared.web.server.request_parser import PipelinedInput, RequestParser
 
 if TYPE_CHECKING:
-    from shared.web.server.loop import Listener
+    from shared.web.server.loop import ListeningSocket
 
-# Bytes that are handed to a socket at once; waitress would read as many as the socket's whole buffer, each time anew.
-PIECE = 256 * 1024
+# Bytes that are passed to a socket at once; waitress would copy as many as the socket's whole buffer, every time.
+MAX_SEND = 256 * 1024
+
+HEADERS = {"Content-Type": "application/json", **SECURITY_HEADERS}
 
 
-HEADERS = {"Content-Type": "application/json", **RESTRICTIONS}
-
-
-def plain_answer(status: str, message: str, *, hint: str, code: str) -> bytes:
-    """An answer in our error shape that needs neither a thread nor the application."""
+def raw_error_response(status: str, message: str, *, hint: str, code: str) -> bytes:
+    """Return a whole HTTP response with an error as JSON, for when no thread and no application is involved."""
     body = json.dumps({"status": "error", "message": message, "error": {"code": code, "hint": hint}}).encode()
     headers = {**HEADERS, "Content-Length": len(body), "Retry-After": 5, "Connection": "close"}
     lines = [f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in headers.items())]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-TOO_LATE = plain_answer(
+TIMEOUT_RESPONSE = raw_error_response(
     "408 Request Timeout",
     "the request did not arrive in time",
-    hint="send it without pauses, or on a faster connection",
+    hint="send it without pauses, or over a faster connection",
     code="request_timeout",
 )
 
 
-class Task(WSGITask):  # type: ignore[misc]
-    """A request for the application, which hears what the server refuses."""
+class RequestTask(WSGITask):  # type: ignore[misc]
+    """A request for the application; the environment carries the error that its head has."""
 
     def get_environment(self) -> dict[str, Any]:
-        """The WSGI environment."""
+        """Return the WSGI environment."""
         environ: dict[str, Any] = super().get_environment()
-        if self.request.refusal is not None:
-            environ[REFUSAL] = self.request.refusal
+        if self.request.head_error is not None:
+            environ[HEAD_ERROR] = self.request.head_error
         return environ
 
     def build_response_header(self) -> bytes:
-        """Its bytes."""
+        """Return the response's head, and note whether its length is known."""
         header: bytes = super().build_response_header()
-        self.channel.endless = self.content_length is None
+        self.channel.is_streaming = self.content_length is None
         return header
 
 
-def refusal_of(wrong: Any) -> DreamLayerError:
-    """The error in our shape for one of waitress's, which has `code`, `reason` and `body`."""
-    if wrong.code == HeadersTooLarge.status:
+def translate_parse_error(error: Any) -> DreamLayerError:
+    """Return our error for one of waitress's, which has `code`, `reason` and `body`."""
+    if error.code == HeadersTooLarge.status:
         return HeadersTooLarge(
-            f"the address and the headers are too large: {wrong.body}",
-            hint="delete the cookies of this host, or send fields in the body",
+            f"the URL and the headers are too large: {error.body}",
+            hint="delete this host's cookies, or send fields in the body",
         )
-    if wrong.code == NotSupported.status:
-        return NotSupported(wrong.body, hint="send Transfer-Encoding: chunked, or a Content-Length")
-    if wrong.code < 500:
-        return RequestError(f"this is no HTTP request: {wrong.body}", hint="send it with a client for HTTP/1.1")
+    if error.code == NotSupported.status:
+        return NotSupported(error.body, hint="send Transfer-Encoding: chunked, or a Content-Length")
+    if error.code < 500:
+        return RequestError(f"this is not a valid HTTP request: {error.body}", hint="use a client for HTTP/1.1")
     return DreamLayerError("something went wrong in the server", hint="its log has the details")
 
 
-class RefusalTask(ErrorTask):  # type: ignore[misc]
-    """The answer to what is no request, in our error shape."""
+class ParseErrorTask(ErrorTask):  # type: ignore[misc]
+    """The response to bytes that are not a request, as a JSON error."""
 
     def execute(self) -> None:
-        """Writes it."""
-        wrong = self.request.error
-        body = json.dumps(refusal_of(wrong).as_dict()).encode()
-        self.status = f"{wrong.code} {wrong.reason}"
+        """Write the response."""
+        error = self.request.error
+        body = json.dumps(translate_parse_error(error).as_dict()).encode()
+        self.status = f"{error.code} {error.reason}"
         self.response_headers += HEADERS.items()
         self.set_close_on_finish()
         self.content_length = len(body)
@@ -91,16 +90,16 @@ class RefusalTask(ErrorTask):  # type: ignore[misc]
 
 
 class Channel(HTTPChannel):  # type: ignore[misc]
-    """A connection. See `shared.web.server.connections` for what may become of it."""
+    """A connection; `shared.web.server.connections` decides when it is closed."""
 
-    task_class = Task
-    error_task_class = RefusalTask
+    task_class = RequestTask
+    error_task_class = ParseErrorTask
 
     # As waitress declares them, without types.
-    server: Listener
+    server: ListeningSocket
     adj: Adjustments
-    request: Parser | None
-    requests: list[Parser]
+    request: RequestParser | None
+    requests: list[RequestParser]
     socket: SocketType | None
     sendbuf_len: int
     outbufs: list[Any]
@@ -108,84 +107,85 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     will_close: bool
     close_when_flushed: bool
 
-    doomed = False
-    """Whether it is to be closed as soon as no event is being handled."""
+    closing = False
+    """Whether to close it as soon as no event is being handled."""
     short_only = False
-    """Whether it was let in for short requests alone."""
-    turn = 0
-    endless = False
-    """Whether the answer has no length that is known, so that whoever writes it must wait for the client."""
-    _refused = False
-    _lingers = False
+    """Whether it was accepted for short requests only."""
+    request_count = 0
+    is_streaming = False
+    """Whether the response's length is unknown, so that its writer must wait for the client."""
+    _body_discarded = False
+    _is_lingering = False
 
-    def __init__(self, server: Listener, sock: SocketType, addr: tuple[str, int], adj: Adjustments, **more: Any):
+    def __init__(self, server: ListeningSocket, sock: SocketType, addr: tuple[str, int], adj: Adjustments, **more: Any):
         super().__init__(server, sock, addr, adj, **more)
-        self.sendbuf_len = min(self.sendbuf_len, PIECE)
-        self.address = client_address(addr[0])
-        self.moved_at = time.monotonic()
-        self.moved_in = self.moved_out = 0
+        self.sendbuf_len = min(self.sendbuf_len, MAX_SEND)
+        self.address = client_key(addr[0])
+        self.last_transfer = time.monotonic()
+        self.bytes_in = self.bytes_out = 0
         server.connections.add(self)
 
     @property
-    def phase(self) -> Phase:
-        """What it is about."""
-        if self._lingers:
-            return Phase.ENDING
+    def phase(self) -> ConnectionPhase:
+        """What it is doing."""
+        if self._is_lingering:
+            return ConnectionPhase.LINGERING
         if self.requests:
-            return Phase.RUNNING
+            return ConnectionPhase.PROCESSING
         if self.total_outbufs_len:
-            return Phase.SENDING
+            return ConnectionPhase.SENDING
         request = self.request
         if request is None or not (request.header_plus or request.headers_finished):
-            return Phase.IDLE
-        return Phase.BODY if request.headers_finished else Phase.HEAD
+            return ConnectionPhase.IDLE
+        return ConnectionPhase.BODY if request.headers_finished else ConnectionPhase.HEAD
 
     @property
     def body_bytes(self) -> int:
-        """Bytes of the body that it brings or that is being worked on."""
-        return sum(each.body_bytes_received for each in (self.request, *self.requests) if each and each.counted)
+        """Bytes of request bodies that it is sending or that are being processed."""
+        requests = [request for request in (self.request, *self.requests) if request and request.counted]
+        return sum(request.body_bytes_received for request in requests)
 
     @property
     def output_bytes(self) -> int:
-        """Bytes of answers that wait for the client in memory or temporary files."""
-        return sum(each.__len__() for each in list(self.outbufs) if not isinstance(each, ReadOnlyFileBasedBuffer))
+        """Bytes of responses that wait for the client in memory or temporary files."""
+        buffers = [buffer for buffer in list(self.outbufs) if not isinstance(buffer, ReadOnlyFileBasedBuffer)]
+        return sum(buffer.__len__() for buffer in buffers)
 
     @property
     def backlog(self) -> int:
-        """Bytes of answers that wait for the client, wherever they lie."""
+        """Bytes of responses that wait for the client, wherever they are stored."""
         return self.total_outbufs_len
 
-    def end(self, *, late: bool = False) -> None:
-        """Closes it at once."""
-        if late and self.phase in (Phase.HEAD, Phase.BODY):
-            # Why, if there is room for it.
+    def end(self, *, timed_out: bool = False) -> None:
+        """Close it at once; a client whose request was late receives a 408 first."""
+        if timed_out and self.phase in (ConnectionPhase.HEAD, ConnectionPhase.BODY):
             with suppress(OSError):
-                self.send(TOO_LATE, do_close=False)
+                self.send(TIMEOUT_RESPONSE, do_close=False)
         self.handle_close()
 
-    def parser_class(self, adj: Adjustments) -> Parser:
-        """Takes in what comes next: while a request is being answered it only is kept."""
-        kind = Ahead if self.requests else Parser
-        return kind(adj, self.server.intake, self.addr[0])
+    def parser_class(self, adj: Adjustments) -> RequestParser:
+        """Return the parser for the next bytes; while a request is being processed, they are only kept."""
+        parser = PipelinedInput if self.requests else RequestParser
+        return parser(adj, self.server.body_limits, self.addr[0])
 
     def readable(self) -> bool:
         """Whether to read from the client."""
-        if self._lingers:
+        if self._is_lingering:
             return True
-        if isinstance(self.request, Ahead):
+        if isinstance(self.request, PipelinedInput):
             if not (self.requests or self.total_outbufs_len or self.will_close or self.close_when_flushed):
-                ahead, self.request = self.request.data, None
-                self.received(ahead)
-            elif self.request.full:
+                pipelined, self.request = self.request.data, None
+                self.received(pipelined)
+            elif self.request.is_full:
                 return False
         return bool(super().readable())
 
     def writable(self) -> bool:
-        """Whether there is something to write, or to end."""
-        return not self._lingers and bool(super().writable())
+        """Whether there is something to write, or the connection must be closed."""
+        return not self._is_lingering and bool(super().writable())
 
     def handle_read(self) -> None:
-        """Takes in what has come."""
+        """Read what the client has sent."""
         if self.socket is None:
             return
         try:
@@ -193,23 +193,26 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         except BlockingIOError:
             return
         except OSError:
-            # It is gone; that is nothing to write a traceback about.
+            # The client has disconnected.
             data = b""
         if not data:
             self.handle_close()
             return
         self.last_activity = time.time()
-        self.moved_at = time.monotonic()
-        self.moved_in += len(data)
-        if not self._lingers:
+        self.last_transfer = time.monotonic()
+        self.bytes_in += len(data)
+        if not self._is_lingering:
             self.received(data)
 
     def handle_write(self) -> None:
-        """Sends what waits. After a refusal, what the client still sends is read for a while and thrown away: a
-        connection that is closed before is reset, and takes the answer with it."""
+        """Send what is buffered.
+
+        After a request whose body is discarded, the connection lingers: what the client still sends is read and thrown
+        away for a while. Closing at once would reset the connection, and the client would lose the response.
+        """
         if self.socket is None:
             return
-        if not (self._refused and self.close_when_flushed) or self.will_close:
+        if not (self._body_discarded and self.close_when_flushed) or self.will_close:
             super().handle_write()
             return
         _, failed = self._flush_exception(self._flush_some)
@@ -219,51 +222,51 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             self._linger()
 
     def handle_expt(self) -> None:
-        """Urgent data is not HTTP, and would be announced for ever."""
+        """Close the connection: urgent data is not HTTP, and poll would report it for ever."""
         self.handle_close()
 
     def send(self, data: bytes, do_close: bool = True) -> int:
-        """The number of bytes that went out."""
+        """Send bytes; returns how many the socket accepted."""
         if self.socket is None:
             return 0
         sent: int = super().send(data, do_close=do_close) or 0
         if sent:
-            self.moved_at = time.monotonic()
-            self.moved_out += sent
+            self.last_transfer = time.monotonic()
+            self.bytes_out += sent
         return sent
 
     def write_soon(self, data: Any) -> int:
-        """Buffers a piece of an answer: a picture's own file as that, all else in memory or, if large, in a file."""
+        """Buffer a piece of a response: a picture's file as it is, all else in memory or, if large, in a file."""
         if isinstance(data, ReadOnlyFileBasedBuffer) and isinstance(data.file, io.BytesIO):
-            # It stays in memory otherwise until the client has taken all of it.
-            whole = data.get(data.remain)
+            # Kept as a file, it would stay in memory until the client has read all of it.
+            content = data.get(data.remain)
             data.close()
-            data = whole
+            data = content
         count: int = super().write_soon(data)
         if self.total_outbufs_len > self.adj.outbuf_overflow and self.server.connections.balance_output():
             self.server.pull_trigger()
         return count
 
     def service(self) -> None:
-        """Answers the request, in a thread of the server."""
-        self._refused = self.requests[0].refused_body if self.requests else False
+        """Process the request, in one of the server's threads."""
+        self._body_discarded = self.requests[0].body_discarded if self.requests else False
         super().service()
 
     def handle_close(self) -> None:
-        """Closes it, and what it held."""
+        """Close the connection, its buffers and its unfinished request."""
         super().handle_close()
         if self.request is not None:
             self.request.close()
         self.server.connections.discard(self)
 
     def _flush_outbufs_below_high_watermark(self) -> None:
-        # A thread waits for a client only with what has no end; all else is bounded (`Limits.held_output`).
-        if self.endless:
+        # Only a stream makes its thread wait for the client; other output is bounded (`ConnectionLimits.held_output`).
+        if self.is_streaming:
             super()._flush_outbufs_below_high_watermark()
 
     def _linger(self) -> None:
         self.close_when_flushed = False
-        self._lingers = True
+        self._is_lingering = True
         try:
             if self.socket is not None:
                 self.socket.shutdown(SHUT_WR)

@@ -1,12 +1,14 @@
-"""Which connections are kept: deadlines for clients that bring or take nothing, and room for those who come.
+"""Limits on connections: how many may be open, deadlines for slow clients, and which to close when room is needed.
 
-A request that is being answered is never cut by any of this, however long its pictures take.
+A connection whose request is being processed is never closed by any of this, however long its pictures take.
 """
 
 from __future__ import annotations
 
 import enum
 import ipaddress
+import select
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -16,19 +18,31 @@ from typing import Protocol
 MB = 1024 * 1024
 LOOPBACK = "127.0.0.1"
 
+# File descriptors that one connection may need: its socket, the file of a large request body, the file of a response.
+DESCRIPTORS_PER_CONNECTION = 3
+# Those that a service needs besides: logs, listening sockets, the engine, libraries.
+RESERVED_DESCRIPTORS = 128
+# Per thread: a database connection with its two companion files. Few threads use one at once.
+DESCRIPTORS_PER_THREAD = 2
+# The minimum number of connections, even where the system allows fewer descriptors.
+MIN_CONNECTIONS = 32
+# Python's `select` on Windows takes at most 512 sockets.
+SELECT_LIMIT = 512
+
 
 @dataclass(frozen=True)
-class Limits:
+class ConnectionLimits:
     """Limits on the connections of one server. Times are seconds, sizes bytes.
 
     `connections` may be open at once, `per_address` of them from one address (an IPv6 network of 64 bits counts as
-    one), `per_loopback` from this machine. When they are all in use, and none can be closed, `spare` more are taken for
-    the few requests that are answered at once (`shared.web.server.run.is_short`).
+    one), `per_loopback` from this machine. When all are in use and none can be closed, `spare` more are accepted for
+    short requests only (`shared.web.server.run.is_short`).
 
-    A head must be whole `head_s` after its beginning. A body must bring `body_floor` bytes in each `window_s`. A client
-    must take `reader_floor` bytes of a finished answer in each `reader_window_s`, and one byte of a stream.
-    A connection without a request is closed after `idle_s`; after `idle_crowded_s` when a share of `crowded` is in use.
-    `held_bodies` and `held_output` bound what all bodies and all answers together take in memory and temporary files.
+    A request's head must be complete within `head_s`. A body must bring `body_floor` bytes in each `window_s`. The
+    client must read `reader_floor` bytes of a finished response in each `reader_window_s`, and one byte of a stream.
+    A connection without a request is closed after `idle_s`, or after `idle_crowded_s` when more than the share
+    `crowded` of the connections is in use. `held_bodies` and `held_output` bound the memory and temporary files of all
+    bodies and of all responses together.
     """
 
     connections: int = 1000
@@ -47,8 +61,8 @@ class Limits:
     held_bodies: int = 1024 * MB
     held_output: int = 512 * MB
 
-    def for_connections(self, count: int) -> Limits:
-        """The same for `count` connections: what is a share of them shrinks with them."""
+    def for_connections(self, count: int) -> ConnectionLimits:
+        """Return the limits for `count` connections, with the limits per address in proportion."""
         share = count / self.connections
         return replace(
             self,
@@ -58,216 +72,247 @@ class Limits:
         )
 
 
-class Phase(enum.IntEnum):
-    """What a connection is about. When room is needed, those of lower numbers are closed first."""
+class ConnectionPhase(enum.IntEnum):
+    """What a connection is doing. When room is needed, lower numbers are closed first."""
 
-    ENDING = 0
-    """All was said; what the client still sends is thrown away."""
+    LINGERING = 0
+    """The response is sent; what the client still sends is discarded."""
     IDLE = 1
     HEAD = 2
+    """Part of a request's head has arrived."""
     BODY = 3
     SENDING = 4
-    """The answer is finished, and the client takes it."""
-    RUNNING = 5
-    """A request is being answered, or waits for a thread."""
+    """The response is finished, and the client is reading it."""
+    PROCESSING = 5
+    """A request is being processed, or waits for a thread."""
 
 
-class Connection(Protocol):
-    """What is asked of a connection. `address` counts as one client; `moved_at` is when bytes last came or went."""
+class Admission(enum.Enum):
+    """Whether a new connection is accepted."""
+
+    ACCEPTED = "accepted"
+    SHORT_REQUESTS_ONLY = "short requests only"
+    REFUSED = "refused"
+
+
+class TrackedConnection(Protocol):
+    """What the limits need to know of a connection.
+
+    `address` is its `client_key`; `last_transfer` is the time when bytes last came or went; `closing` marks it to be
+    closed as soon as no event is being handled.
+    """
 
     address: str
-    moved_at: float
-    moved_in: int
-    moved_out: int
-    doomed: bool
+    last_transfer: float
+    bytes_in: int
+    bytes_out: int
+    closing: bool
 
     @property
-    def phase(self) -> Phase:
-        """What it is about."""
+    def phase(self) -> ConnectionPhase:
+        """What it is doing."""
 
     @property
-    def turn(self) -> int:
-        """How many requests it has brought."""
+    def request_count(self) -> int:
+        """How many complete requests it has brought."""
 
     @property
     def body_bytes(self) -> int:
-        """Bytes of the body that it brings or that is being worked on."""
+        """Bytes of request bodies that it is sending or that are being processed."""
 
     @property
     def output_bytes(self) -> int:
-        """Bytes of answers that wait for it, those in a picture's own file left out."""
+        """Bytes of responses that wait for the client, without those in a picture's own file."""
 
     @property
     def backlog(self) -> int:
-        """Bytes that wait for it, wherever they lie."""
+        """Bytes of responses that wait for the client, wherever they are stored."""
 
-    def end(self, *, late: bool = False) -> None:
-        """Closes it at once; `late` if it took too long."""
+    def end(self, *, timed_out: bool = False) -> None:
+        """Close it at once; `timed_out` if a deadline has passed."""
 
 
 @dataclass
-class _Pace:
-    """What has moved since `since`."""
+class _Progress:
+    """The byte count of a connection at the start of the current time window."""
 
     since: float
-    moved: int
+    transferred: int
 
 
 class Connections:
-    """The connections of a server: who may come, who must go.
+    """The open connections of a server: admits new ones, enforces deadlines, closes the least active for new ones.
 
-    For the server's loop alone, except `balance_output`, which its threads call too.
+    Only the thread of the server's loop may use it, except for `balance_output`, which request threads call too.
     """
 
-    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, limits: ConnectionLimits, clock: Callable[[], float] = time.monotonic) -> None:
         self.limits = limits
         self._clock = clock
-        self._open: set[Connection] = set()
-        self._phases: dict[Connection, tuple[Phase, int, float]] = {}
-        self._paces: dict[Connection, _Pace] = {}
+        self._open: set[TrackedConnection] = set()
+        self._phases: dict[TrackedConnection, tuple[ConnectionPhase, int, float]] = {}
+        self._progress: dict[TrackedConnection, _Progress] = {}
 
     def __len__(self) -> int:
-        return sum(not each.doomed for each in self._copy())
+        return sum(not connection.closing for connection in self._copy())
 
-    def add(self, connection: Connection) -> None:
-        """It is open."""
+    def add(self, connection: TrackedConnection) -> None:
+        """Track a connection that was opened."""
         self._open.add(connection)
 
-    def discard(self, connection: Connection) -> None:
-        """It is closed."""
+    def discard(self, connection: TrackedConnection) -> None:
+        """Forget a connection that was closed."""
         self._open.discard(connection)
         self._phases.pop(connection, None)
-        self._paces.pop(connection, None)
+        self._progress.pop(connection, None)
 
-    def admit(self, address: str) -> bool | None:
-        """Whether a client of this address may connect; if need be, the oldest idle connection is closed for it.
-
-        True: as all others; False: for short requests alone; None: not at all. The address is one of `client_address`.
-        """
+    def admit(self, address: str) -> Admission:
+        """Decide on a new connection of this client (see `client_key`); mark less active ones for closing if needed."""
         most = self.limits.per_loopback if address == LOOPBACK else self.limits.per_address
-        if self._make_room(self._alive(address), most) and self._make_room(self._alive(), self.limits.connections):
-            return True
-        return self._spare(self._alive(), self._alive(address))
+        if self._make_room(self._active(address), most) and self._make_room(self._active(), self.limits.connections):
+            return Admission.ACCEPTED
+        return self._admit_spare(self._active(), self._active(address))
 
     def make_room(self) -> bool:
-        """Closes one connection, for descriptors are scarce; False if all are at work."""
-        return self._close_one(self._alive()) is not None
+        """Mark one connection for closing because descriptors are scarce; False if all are being processed."""
+        return self._mark_one(self._active()) is not None
 
     def sweep(self) -> None:
-        """Closes what is overdue. To be called every second or so, when no event is being handled."""
+        """Close connections past their deadline. Call it about once a second, while no event is being handled."""
         now = self._clock()
         crowded = len(self._open) > self.limits.crowded * self.limits.connections
-        for each in self._copy():
-            if self._overdue(each, now, crowded=crowded):
-                each.end(late=True)
+        for connection in self._copy():
+            if self._is_overdue(connection, now, crowded=crowded):
+                connection.end(timed_out=True)
         self._balance_bodies()
 
-    def end_doomed(self) -> None:
-        """Closes what was chosen to make room. To be called when no event is being handled."""
-        for each in self._copy():
-            if each.doomed:
-                each.end()
+    def close_marked(self) -> None:
+        """Close the connections that are marked. Call it while no event is being handled."""
+        for connection in self._copy():
+            if connection.closing:
+                connection.end()
 
     def has_room_for_body(self, size: int) -> bool:
-        """Whether a body of `size` bytes may be taken in beside all others."""
-        return size + sum(each.body_bytes for each in self._copy()) <= self.limits.held_bodies
+        """Whether a body of `size` bytes fits next to all others."""
+        return size + sum(connection.body_bytes for connection in self._copy()) <= self.limits.held_bodies
 
     def balance_output(self) -> bool:
-        """Chooses connections to close while answers that wait for clients take too much: who took nothing for longest.
+        """Mark connections for closing while unread responses take too much, the longest inactive first.
 
-        Whether any was chosen.
+        Returns whether any was marked.
         """
-        waiting = {each: each.output_bytes for each in self._copy() if not each.doomed and each.backlog}
+        waiting = {
+            connection: connection.output_bytes
+            for connection in self._copy()
+            if not connection.closing and connection.backlog
+        }
         excess = sum(waiting.values()) - self.limits.held_output
-        return self._close_for(excess, waiting)
+        return self._mark_for(excess, waiting)
 
     def _balance_bodies(self) -> None:
-        bodies = {each: each.body_bytes for each in self._copy() if not each.doomed}
+        bodies = {connection: connection.body_bytes for connection in self._copy() if not connection.closing}
         excess = sum(bodies.values()) - self.limits.held_bodies
-        self._close_for(excess, {each: size for each, size in bodies.items() if each.phase is Phase.BODY})
+        incomplete = {
+            connection: size for connection, size in bodies.items() if connection.phase is ConnectionPhase.BODY
+        }
+        self._mark_for(excess, incomplete)
 
-    def _close_for(self, excess: int, sizes: dict[Connection, int]) -> bool:
-        chosen = False
-        for each in sorted(sizes, key=lambda each: each.moved_at):
+    def _mark_for(self, excess: int, sizes: dict[TrackedConnection, int]) -> bool:
+        """Mark connections for closing until `excess` bytes are freed; returns whether any was marked."""
+        marked = False
+        for connection in sorted(sizes, key=lambda connection: connection.last_transfer):
             if excess <= 0:
                 break
-            if sizes[each]:
-                each.doomed = chosen = True
-                excess -= sizes[each]
-        return chosen
+            if sizes[connection]:
+                connection.closing = marked = True
+                excess -= sizes[connection]
+        return marked
 
-    def _copy(self) -> list[Connection]:
-        # Threads look too, while the loop adds and removes: a set's copy is made in one step.
+    def _copy(self) -> list[TrackedConnection]:
+        # Request threads iterate too, while the loop adds and removes: copying a set is one atomic step.
         return list(self._open.copy())
 
-    def _spare(self, alive: list[Connection], own: list[Connection]) -> bool | None:
-        over = len(alive) - self.limits.connections
-        return None if over >= self.limits.spare or len(own) >= self._most_spare(own) else False
+    def _admit_spare(self, active: list[TrackedConnection], own: list[TrackedConnection]) -> Admission:
+        over = len(active) - self.limits.connections
+        if over >= self.limits.spare or len(own) >= self._most_spare(own):
+            return Admission.REFUSED
+        return Admission.SHORT_REQUESTS_ONLY
 
-    def _most_spare(self, own: list[Connection]) -> int:
+    def _most_spare(self, own: list[TrackedConnection]) -> int:
         most = self.limits.per_loopback if own and own[0].address == LOOPBACK else self.limits.per_address
         return most + self.limits.spare // 2
 
-    def _alive(self, address: str | None = None) -> list[Connection]:
-        """Those that are not about to be closed: all, or of one address."""
-        return [each for each in self._copy() if not each.doomed and address in (None, each.address)]
+    def _active(self, address: str | None = None) -> list[TrackedConnection]:
+        """The connections that are not marked for closing: all, or those of one address."""
+        return [
+            connection
+            for connection in self._copy()
+            if not connection.closing and address in (None, connection.address)
+        ]
 
-    def _make_room(self, candidates: list[Connection], most: int) -> bool:
-        """Chooses connections to close until fewer than `most` are left; whether they are."""
+    def _make_room(self, candidates: list[TrackedConnection], most: int) -> bool:
+        """Mark connections for closing until fewer than `most` are left; returns whether that was possible."""
         while len(candidates) >= most:
-            chosen = self._close_one(candidates)
-            if chosen is None:
+            marked = self._mark_one(candidates)
+            if marked is None:
                 return False
-            candidates.remove(chosen)
+            candidates.remove(marked)
         return True
 
-    def _close_one(self, candidates: list[Connection]) -> Connection | None:
-        """Chooses one to close: of the address that has most, what does least, and that for longest."""
-        count = Counter(each.address for each in candidates)
-        idle = [(each, phase) for each in candidates if (phase := each.phase) is not Phase.RUNNING]
-        if not idle:
+    def _mark_one(self, candidates: list[TrackedConnection]) -> TrackedConnection | None:
+        """Mark one for closing: of the address with most connections, the lowest phase, the longest inactive."""
+        count = Counter(connection.address for connection in candidates)
+        closable = [
+            (connection, phase)
+            for connection in candidates
+            if (phase := connection.phase) is not ConnectionPhase.PROCESSING
+        ]
+        if not closable:
             return None
-        chosen, _ = min(idle, key=lambda each: (-count[each[0].address], each[1], each[0].moved_at))
-        chosen.doomed = True
-        return chosen
+        marked, _ = min(closable, key=lambda pair: (-count[pair[0].address], pair[1], pair[0].last_transfer))
+        marked.closing = True
+        return marked
 
-    def _overdue(self, each: Connection, now: float, *, crowded: bool) -> bool:
-        phase, turn = each.phase, each.turn
-        known = self._phases.get(each)
-        if known is None or known[:2] != (phase, turn):
-            known = self._phases[each] = (phase, turn, now)
-            self._paces.pop(each, None)
+    def _is_overdue(self, connection: TrackedConnection, now: float, *, crowded: bool) -> bool:
+        phase, count = connection.phase, connection.request_count
+        known = self._phases.get(connection)
+        if known is None or known[:2] != (phase, count):
+            known = self._phases[connection] = (phase, count, now)
+            self._progress.pop(connection, None)
         since = now - known[2]
         limits = self.limits
-        if phase is Phase.RUNNING:
-            if not each.backlog:
-                self._paces.pop(each, None)
+        if phase is ConnectionPhase.PROCESSING:
+            if not connection.backlog:
+                self._progress.pop(connection, None)
                 return False
-            return self._too_slow(each, now, each.moved_out, limits.reader_window_s, 1)
-        if phase is Phase.SENDING:
-            return self._too_slow(each, now, each.moved_out, limits.reader_window_s, limits.reader_floor)
-        if phase is Phase.BODY:
-            return self._too_slow(each, now, each.moved_in, limits.window_s, limits.body_floor)
-        if phase is Phase.ENDING:
+            return self._is_too_slow(connection, now, connection.bytes_out, limits.reader_window_s, 1)
+        if phase is ConnectionPhase.SENDING:
+            return self._is_too_slow(connection, now, connection.bytes_out, limits.reader_window_s, limits.reader_floor)
+        if phase is ConnectionPhase.BODY:
+            return self._is_too_slow(connection, now, connection.bytes_in, limits.window_s, limits.body_floor)
+        if phase is ConnectionPhase.LINGERING:
             return since >= limits.linger_s
-        if phase is Phase.HEAD or turn == 0:
+        if phase is ConnectionPhase.HEAD or count == 0:
             return since >= limits.head_s
         return since >= (limits.idle_crowded_s if crowded else limits.idle_s)
 
-    def _too_slow(self, each: Connection, now: float, moved: int, window: float, floor: int) -> bool:
-        pace = self._paces.get(each)
-        if pace is None:
-            self._paces[each] = _Pace(now, moved)
+    def _is_too_slow(
+        self, connection: TrackedConnection, now: float, transferred: int, window: float, floor: int
+    ) -> bool:
+        """Whether fewer than `floor` bytes were transferred in the time window that has just ended, if one has."""
+        progress = self._progress.get(connection)
+        if progress is None:
+            self._progress[connection] = _Progress(now, transferred)
             return False
-        if now - pace.since < window:
+        if now - progress.since < window:
             return False
-        slow = moved - pace.moved < floor
-        self._paces[each] = _Pace(now, moved)
+        slow = transferred - progress.transferred < floor
+        self._progress[connection] = _Progress(now, transferred)
         return slow
 
 
-def client_address(address: str) -> str:
-    """What counts as one client: this machine, by any of its names for itself; an IPv4 address; an IPv6 network."""
+def client_key(address: str) -> str:
+    """Return what counts as one client: this machine under any of its names, an IPv4 address, or an IPv6 network."""
     try:
         parsed = ipaddress.ip_address(address.split("%")[0])
     except ValueError:
@@ -279,3 +324,45 @@ def client_address(address: str) -> str:
     if isinstance(parsed, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((parsed, 64), strict=False).network_address)
     return str(parsed)
+
+
+def connection_capacity(wanted: int, threads: int, listeners: int) -> int:
+    """Return how many connections, at most `wanted`, this process can hold; raises its descriptor limit as needed."""
+    possible = wanted
+    if not has_poll():
+        # Each listening socket has a second one that wakes the loop.
+        possible = min(possible, SELECT_LIMIT - 2 * listeners - RESERVED_DESCRIPTORS // 4)
+    reserved = RESERVED_DESCRIPTORS + DESCRIPTORS_PER_THREAD * threads + 3 * listeners
+    descriptors = raise_descriptor_limit(reserved + DESCRIPTORS_PER_CONNECTION * wanted)
+    if descriptors is not None:
+        possible = min(possible, (descriptors - reserved) // DESCRIPTORS_PER_CONNECTION)
+    return max(MIN_CONNECTIONS, possible)
+
+
+def has_poll() -> bool:
+    """Whether this system has `poll`, which has no limit of its own; Windows has `select` only."""
+    return hasattr(select, "poll")
+
+
+def raise_descriptor_limit(wanted: int) -> int | None:
+    """Raise the limit on open files to `wanted`, as far as allowed. Returns the new limit; None if there is none."""
+    if not _is_posix(sys.platform):
+        return None
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return None
+    if soft < wanted:
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        except (OSError, ValueError):
+            # macOS has a second limit, which it does not report.
+            return soft
+        soft = allowed
+    return soft
+
+
+def _is_posix(platform: str) -> bool:
+    return platform != "win32"

@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from shared.settings import Settings
 from shared.web.app import txt2img_app
 from shared.web.backend import Backend
-from shared.web.key_tries import AT_ONCE, AT_ONCE_BY_PROXY, EVERY, KeyTries, sources_of
+from shared.web.key_throttle import BURST, PROXY_BURST, REFILL_SECONDS, KeyThrottle, throttle_sources
 
 KEY = "correct horse battery"
 GOOD, BAD = {"X-API-Key": KEY}, {"X-API-Key": "wrong horse battery"}
@@ -38,10 +38,10 @@ def ask(client: FlaskClient, headers: dict[str, str], peer: str = "192.0.2.1", p
 @pytest.mark.parametrize("bad", [BAD, {"Authorization": "Bearer wrong horse battery"}])
 def test_after_ten_wrong_keys_an_address_waits(make: Make, bad: dict[str, str]) -> None:
     client = make()
-    assert [ask(client, bad).status_code for _ in range(AT_ONCE)] == [401] * 10
+    assert [ask(client, bad).status_code for _ in range(BURST)] == [401] * 10
     refused = ask(client, bad)
     assert (refused.status_code, refused.json["error"]["code"]) == (429, "too_many_tries")
-    assert 0 < int(refused.headers["Retry-After"]) <= EVERY
+    assert 0 < int(refused.headers["Retry-After"]) <= REFILL_SECONDS
     # Else it would be told whether a guess was right.
     assert ask(client, GOOD).status_code == 429
     assert (
@@ -57,7 +57,7 @@ def test_after_ten_wrong_keys_an_address_waits(make: Make, bad: dict[str, str]) 
 def test_right_keys_and_none_are_not_counted(make: Make) -> None:
     client = make()
     for headers in (GOOD, {}):
-        codes = {ask(client, headers).status_code for _ in range(3 * AT_ONCE)}
+        codes = {ask(client, headers).status_code for _ in range(3 * BURST)}
         assert len(codes) == 1
     assert ask(client, BAD).status_code == 401
 
@@ -65,7 +65,7 @@ def test_right_keys_and_none_are_not_counted(make: Make) -> None:
 def test_behind_a_trusted_proxy_each_client_counts_for_itself(make: Make) -> None:
     client = make(trusted_proxies="10.0.0.1")
     ann, bob = {"X-Forwarded-For": "192.0.2.1"}, {"X-Forwarded-For": "192.0.2.2"}
-    for _ in range(AT_ONCE):
+    for _ in range(BURST):
         ask(client, {**BAD, **ann}, "10.0.0.1")
     assert ask(client, {**GOOD, **ann}, "10.0.0.1").status_code == 429
     assert ask(client, {**GOOD, **bob}, "10.0.0.1").status_code == 200
@@ -74,13 +74,13 @@ def test_behind_a_trusted_proxy_each_client_counts_for_itself(make: Make) -> Non
 def test_an_unknown_proxy_is_not_one_address_and_made_up_ones_do_not_help_for_ever(make: Make) -> None:
     client = make()
     ann, bob = {"X-Forwarded-For": "192.0.2.1"}, {"X-Forwarded-For": "192.0.2.2"}
-    for _ in range(AT_ONCE):
+    for _ in range(BURST):
         ask(client, {**BAD, **ann}, "127.0.0.1")
     assert ask(client, {**GOOD, **ann}, "127.0.0.1").status_code == 429
     assert ask(client, {**GOOD, **bob}, "127.0.0.1").status_code == 200
     codes = [
         ask(client, {**BAD, "X-Forwarded-For": f"198.51.100.{each}"}, "127.0.0.1").status_code
-        for each in range(AT_ONCE_BY_PROXY)
+        for each in range(PROXY_BURST)
     ]
     assert codes[:80] == [401] * 80
     assert codes[-1] == 429
@@ -88,30 +88,30 @@ def test_an_unknown_proxy_is_not_one_address_and_made_up_ones_do_not_help_for_ev
 
 def test_tries_come_back_with_time() -> None:
     now = [0.0]
-    tries, sources = KeyTries(lambda: now[0]), {"a": 2}
-    tries.count(sources)
-    assert tries.wait(sources) == 0
-    tries.count(sources)
-    assert tries.wait(sources) == EVERY
-    now[0] += EVERY
-    assert tries.wait(sources) == 0
-    tries.count(sources)
-    assert tries.wait(sources) == EVERY
-    now[0] += 100 * EVERY
-    tries.count(sources)
-    assert tries.wait(sources) == 0
+    throttle, sources = KeyThrottle(lambda: now[0]), {"a": 2}
+    throttle.count_failure(sources)
+    assert throttle.seconds_to_wait(sources) == 0
+    throttle.count_failure(sources)
+    assert throttle.seconds_to_wait(sources) == REFILL_SECONDS
+    now[0] += REFILL_SECONDS
+    assert throttle.seconds_to_wait(sources) == 0
+    throttle.count_failure(sources)
+    assert throttle.seconds_to_wait(sources) == REFILL_SECONDS
+    now[0] += 100 * REFILL_SECONDS
+    throttle.count_failure(sources)
+    assert throttle.seconds_to_wait(sources) == 0
 
 
 def test_what_is_remembered_has_a_bound() -> None:
-    tries = KeyTries(lambda: 0.0, most=100)
+    throttle = KeyThrottle(lambda: 0.0, max_sources=100)
     for number in range(1000):
-        tries.count({f"10.0.{number // 256}.{number % 256}": AT_ONCE})
-    assert len(tries) == 100
-    longest = max(len(name) for name in sources_of("192.0.2.1", ["x" * 100_000]))
+        throttle.count_failure({f"10.0.{number // 256}.{number % 256}": BURST})
+    assert len(throttle) == 100
+    longest = max(len(name) for name in throttle_sources("192.0.2.1", ["x" * 100_000]))
     assert longest < 100
 
 
 def test_one_customers_ipv6_addresses_are_one() -> None:
-    assert sources_of("2001:db8::1", []) == sources_of("2001:db8::ffff:2", [])
-    assert sources_of("2001:db8:0:1::1", []) != sources_of("2001:db8:0:2::1", [])
-    assert sources_of("::ffff:192.0.2.1", []) == sources_of("192.0.2.1", [])
+    assert throttle_sources("2001:db8::1", []) == throttle_sources("2001:db8::ffff:2", [])
+    assert throttle_sources("2001:db8:0:1::1", []) != throttle_sources("2001:db8:0:2::1", [])
+    assert throttle_sources("::ffff:192.0.2.1", []) == throttle_sources("192.0.2.1", [])
