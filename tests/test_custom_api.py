@@ -247,7 +247,7 @@ def test_what_a_graph_of_ones_own_does_not_do_is_named(stack: TestStack) -> None
         inpaint_mode="refine",
     )
     assert reply["warnings"][0] == (
-        "mask_blur, only_masked, inpaint_mode: not used, for custom_workflow has its own nodes for that, or none"
+        "mask_blur, only_masked, inpaint_mode: not used with custom_workflow, whose own nodes decide this"
     )
     # All of it, and not the mask's surroundings alone.
     assert stack.picture(reply).size == SOURCE.size

@@ -16,7 +16,7 @@ from shared.models.lookup import EXTENSIONS, match_names, nearest_names
 from shared.schema.body import ExtrasBody
 from shared.schema.units import Picture
 from shared.web.body import Fields
-from shared.web.custom import check
+from shared.web.imported_graphs import check_imported_graph
 from shared.web.parsing.extras import read_extras
 from shared.web.parsing.requests import Context, read_txt2img
 from shared.web.parsing.sampling import read_sampler, read_scheduler
@@ -224,5 +224,5 @@ def test_a_known_model_in_a_graph_of_ones_own_can_be_added() -> None:
     catalog = SimpleNamespace(definitions=lambda _: stock, check=lambda graph: check_graph(graph, NODES))
     backend: Any = SimpleNamespace(catalog=catalog, settings=SimpleNamespace(allow_nodes=()))
     with pytest.raises(InvalidValue) as wrong:
-        check(backend, {"4": loader}, "custom_workflow", {})
+        check_imported_graph(backend, {"4": loader}, "custom_workflow", {})
     assert "python dream_layer.py models add sd15 downloads it" in str(wrong.value.hint)

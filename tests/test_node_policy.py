@@ -16,7 +16,7 @@ from shared.engine.reviewed_nodes import REVIEWED
 from shared.engine.validate import check_graph
 from shared.errors import InvalidValue
 from shared.settings import PREFIX
-from shared.web.custom import check
+from shared.web.imported_graphs import check_imported_graph
 from tests.engine_nodes import SNAPSHOT, in_short, reviewed
 from tests.imported_graphs import Short, api
 from tests.stack import PLANTED, TestStack
@@ -251,9 +251,11 @@ def backend() -> Any:
 def test_a_graph_beyond_a_limit_is_an_invalid_value_that_names_node_input_and_limit() -> None:
     graph = api({"f": ("ComfyMathExpression", {"expression": "a ** 99", "values.a": 5})})
     with pytest.raises(InvalidValue, match=r"expression is not allowed.*up to 8 is allowed.*node f") as refused:
-        check(backend(), graph, "custom_workflow", {})
+        check_imported_graph(backend(), graph, "custom_workflow", {})
     assert (refused.value.status, refused.value.field) == (422, "custom_workflow")
-    check(backend(), api({"f": ("ComfyMathExpression", {"expression": "9 ** 2", "values.a": 5})}), "x", {})
+    check_imported_graph(
+        backend(), api({"f": ("ComfyMathExpression", {"expression": "9 ** 2", "values.a": 5})}), "x", {}
+    )
 
 
 def test_a_formula_is_written_and_works_on_numbers() -> None:

@@ -13,7 +13,7 @@ from shared.models.defaults import is_starter
 from shared.models.detect import STARTER_MARK, ModelFile, TextEncoder, classify
 from shared.models.safetensors import SafetensorsHeader
 from shared.web.body import Fields
-from shared.web.custom import unknown_to_starter
+from shared.web.imported_graphs import check_starter_words
 from shared.web.parsing.requests import Context, read_img2img, read_txt2img
 from shared.web.parsing.starter_words import means_nothing, unknown_words, vocabulary
 from starter import CHECKPOINT_NAME, CHECKPOINT_NAMES
@@ -204,7 +204,7 @@ def test_every_checkpoint_of_the_kit_warns_once_in_all(name: str) -> None:
     ],
 )
 def test_graphs_of_ones_own_warn_too(control: Control, graph: dict[str, Any], expected: list[str]) -> None:
-    warnings = unknown_to_starter(control.backend, read_graph(graph, "custom_workflow"))
+    warnings = check_starter_words(control.backend, read_graph(graph, "custom_workflow"))
     assert len(warnings) == len(expected)
     assert all(part in warning for part, warning in zip(expected, warnings, strict=True))
 

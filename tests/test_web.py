@@ -19,7 +19,7 @@ from shared.errors import InvalidValue
 from shared.settings import Settings
 from shared.web.app import create_app, txt2img_app
 from shared.web.backend import Backend
-from shared.web.custom import read_custom
+from shared.web.custom_graph import read_custom_graph
 from tests.stack import TIMEOUT, TestStack
 
 PAGE = "http://localhost:8080"
@@ -273,7 +273,7 @@ def test_json_of_more_values_than_any_request_has_is_refused(client: MakeClient)
         assert "200,000 values" in form.json["message"]  # type: ignore[index]
     for graph in (many, many.encode()):
         with pytest.raises(InvalidValue, match="custom_workflow has more than 200,000 values"):
-            read_custom(graph)
+            read_custom_graph(graph)
 
 
 @pytest.mark.parametrize("count", [1001, 3000])

@@ -13,8 +13,7 @@ from shared.schema.body import Img2ImgBody, Txt2ImgBody
 from shared.schema.request import Common
 from shared.web.backend import Backend, current_backend
 from shared.web.body import Fields
-from shared.web.custom import FIELD as CUSTOM
-from shared.web.custom import alpha_use, custom_graph, read_custom, sent_values
+from shared.web.custom_graph import CUSTOM_FIELD, alpha_use, bind_values, bindable_values, read_custom_graph
 from shared.web.graph_errors import checked
 from shared.web.openapi.components import (
     ACCEPTED,
@@ -106,7 +105,7 @@ def generate(kind: str, parse: Parse[R], build: Build[R]) -> Response:
     """
     backend = current_backend()
     with submission(backend, kind) as job:
-        custom = job.fields.values.get(CUSTOM, job.fields.files.get(CUSTOM))
+        custom = job.fields.values.get(CUSTOM_FIELD, job.fields.files.get(CUSTOM_FIELD))
         if job.row is None and custom in (None, ""):
             parsed = parse(job.fields, _context(backend))
             request = parsed.request
@@ -127,7 +126,7 @@ def generate(kind: str, parse: Parse[R], build: Build[R]) -> Response:
                 work=request.work,
             )
         elif job.row is None:
-            _submit_custom(backend, job, custom, parse)
+            _submit_custom_graph(backend, job, custom, parse)
         return job.answer()
 
 
@@ -138,28 +137,29 @@ def _context(backend: Backend, alpha: AlphaUse | None = None) -> Context:
     )
 
 
-def _submit_custom(backend: Backend, job: Submission, custom: Any, parse: Parse[R]) -> None:
-    """A graph of the client's own, with what it sent beside it placed in it."""
-    own, places = read_custom(custom)
-    values = {"prompt": "", **{key: value for key, value in job.fields.values.items() if key != CUSTOM}}
-    files = {key: content for key, content in job.fields.files.items() if key != CUSTOM}
-    parsed = parse(Fields(values, files), _context(backend, alpha_use(own, places)))
-    sent, without_place = sent_values(parsed)
+def _submit_custom_graph(backend: Backend, job: Submission, value: Any, parse: Parse[R]) -> None:
+    """Submit a job that runs a custom graph with the other fields of the request set on it."""
+    graph, bindings = read_custom_graph(value)
+    # The schema demands a prompt, which a custom graph may have itself.
+    values = {"prompt": "", **{name: value for name, value in job.fields.values.items() if name != CUSTOM_FIELD}}
+    files = {name: content for name, content in job.fields.files.items() if name != CUSTOM_FIELD}
+    parsed = parse(Fields(values, files), _context(backend, alpha_use(graph, bindings)))
+    values, warnings = bindable_values(parsed)
     if "prompt" not in job.fields.values:
-        # Ours stood in for it; what stands in the graph stays.
-        sent.pop("prompt", None)
-    graph, not_placed = custom_graph(backend, own, places, sent, job.prefix, parsed.request.pictures)
-    asked = job.fields.values.get(OUTPUT_FIELD)
+        values.pop("prompt", None)
+    pictures = parsed.request.pictures
+    bound, more_warnings = bind_values(backend, graph, bindings, values, job.prefix, pictures)
+    output = job.fields.values.get(OUTPUT_FIELD)
     job.submit(
         JobSpec(
-            parameters={key: value for key, value in sent.items() if key not in ("input_image", "mask")},
-            graph=graph,
-            warnings=[*parsed.warnings, *without_place, *not_placed],
+            parameters={name: value for name, value in values.items() if name not in ("input_image", "mask")},
+            graph=bound,
+            warnings=[*parsed.warnings, *warnings, *more_warnings],
             previews=parsed.preview,
             repeatable=False,
-            output_node=None if asked in (None, "") else find_output(graph, asked),
+            output_node=None if output in (None, "") else find_output(bound, output),
         ),
-        loaded={picture.name: picture.png for picture in parsed.request.pictures},
+        loaded={picture.name: picture.png for picture in pictures},
         kept=parsed.kept,
-        model=CUSTOM,
+        model=CUSTOM_FIELD,
     )

@@ -27,7 +27,8 @@ from shared.schema.words import find_word
 from shared.web.backend import Backend, current_backend
 from shared.web.body import Fields, check_arguments, number_argument, read_optional_fields, whole_number
 from shared.web.callers import caller_of, newest_job_of
-from shared.web.custom import FIELD, check
+from shared.web.custom_graph import CUSTOM_FIELD
+from shared.web.imported_graphs import check_imported_graph
 from shared.web.openapi.components import ACCEPTED, NUMBER, STREAM, UUID
 from shared.web.openapi.operation import BodySpec, Example, ParameterSpec, ReplySpec, describe
 from shared.web.reply import job_body, result_body
@@ -231,7 +232,7 @@ def _whole(backend: Backend, row: JobRow) -> dict[str, Any]:
 def _check_again(backend: Backend, row: JobRow) -> None:
     """Raises InvalidValue for a graph of somebody else that was let in then, and is not any more."""
     try:
-        check(backend, row.spec.graph, FIELD, {})
+        check_imported_graph(backend, row.spec.graph, CUSTOM_FIELD, {})
     except EngineUnavailable:
         # It was let in once; so it may wait for the engine, as every job does.
         return

@@ -20,7 +20,7 @@ from shared.schema.body import Body
 from shared.schema.replies import WorkflowReply, WorkflowsReply
 from shared.schema.units import Picture, align
 from shared.web.backend import Backend, current_backend
-from shared.web.custom import check, misread_prompts, unknown_to_starter
+from shared.web.imported_graphs import check_imported_graph, check_prompts, check_starter_words
 from shared.web.openapi.components import ACCEPTED, DRAWING_ERRORS, DRAWING_HEADERS, RESULT
 from shared.web.openapi.operation import BodySpec, Example, ParameterSpec, ReplySpec, describe
 from shared.web.parsing.pictures import SentPictures
@@ -138,7 +138,9 @@ def _submit(backend: Backend, workflow: NamedWorkflow, job: Submission) -> None:
     settings |= {target: input_name(picture) for target, picture in pictures.items()}
     sent_by = {target: key for key in [*values, *images] for target in workflow.targets[key]}
     warnings += _prefixes_not_used(workflow, own)
-    graph, ignored = check(backend, set_inputs(workflow.graph, settings), WORKFLOW_FIELD, sent_by, pictures.values())
+    graph, ignored = check_imported_graph(
+        backend, set_inputs(workflow.graph, settings), WORKFLOW_FIELD, sent_by, pictures.values()
+    )
     asked = sent.get(OUTPUT_FIELD) if OUTPUT_FIELD in further else None
     job.submit(
         JobSpec(
@@ -146,8 +148,8 @@ def _submit(backend: Backend, workflow: NamedWorkflow, job: Submission) -> None:
             graph=with_prefix(graph, job.prefix),
             warnings=[
                 *(*warnings, *reader.warnings, *ignored),
-                *misread_prompts(backend, graph, WORKFLOW_FIELD, sent_by),
-                *unknown_to_starter(backend, graph),
+                *check_prompts(backend, graph, WORKFLOW_FIELD, sent_by),
+                *check_starter_words(backend, graph),
             ],
             output_node=None if asked in (None, "") else find_output(graph, asked),
             previews="preview" in further and _preview(fields.values.get("preview", False)),

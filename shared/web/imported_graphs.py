@@ -1,0 +1,148 @@
+"""Checks of imported graphs: refuses what the engine would not run or survive, and warns of what it would ignore."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping
+from typing import Any
+
+from shared.engine.graph_memory import check_memory, check_texts
+from shared.engine.node_policy import check_files, check_limits, why_refused
+from shared.engine.validate import Problem
+from shared.errors import InvalidValue
+from shared.graphs import ApiGraph, Target
+from shared.models.defaults import is_starter
+from shared.models.downloadable import download_command
+from shared.schema.units import Picture
+from shared.settings import PREFIX
+from shared.web.backend import Backend
+from shared.web.parsing.loaded import loaded_sizes
+from shared.web.parsing.prompts import embedding_files, heard
+from shared.web.parsing.starter_words import starter_warnings
+from shared.web.parsing.unsupported_syntax import misread
+from workflows.bindings import find_bindings, prompt_texts
+from workflows.loading import input_name
+
+MOST_WARNINGS = 50
+MOST_PROBLEMS = 20
+MOST_CHOICES = 10
+
+
+def check_imported_graph(
+    backend: Backend, graph: ApiGraph, field: str, fields: Mapping[Target, str], pictures: Iterable[Picture] = ()
+) -> tuple[ApiGraph, list[str]]:
+    """Check a graph against the engine. Returns it without the inputs that its nodes do not have, and their warnings.
+
+    `pictures` came with the request. `fields` are the names of the fields that set inputs of the graph; an error names
+    one of them, else `field`. Raises InvalidValue if the engine would refuse the graph or not survive it.
+    """
+    _check_nodes(backend, graph, field)
+    problems = backend.catalog.check(graph)
+    unused = [problem for problem in problems if _is_unused_input(graph, problem)]
+    serious = [problem for problem in problems if not _is_unused_input(graph, problem)]
+    if not serious:
+        serious = _check_limits(backend, graph, pictures)
+    if serious:
+        raise _graph_error(serious, field, fields)
+    cleaned = {name: {**node, "inputs": dict(node["inputs"])} for name, node in graph.items()}
+    for problem in unused:
+        del cleaned[problem.node]["inputs"][str(problem.input)]
+    warnings = [f"ignored: {problem.message} (node {problem.node})" for problem in unused[:MOST_WARNINGS]]
+    if len(unused) > MOST_WARNINGS:
+        warnings.append(f"ignored: {len(unused) - MOST_WARNINGS} more inputs that no node has")
+    return cleaned, warnings
+
+
+def check_prompts(
+    backend: Backend, graph: ApiGraph, field: str, fields: Mapping[Target, str], skip: Container[Target] = ()
+) -> list[str]:
+    """Warn of prompt syntax in a graph that the engine reads differently from what it looks like.
+
+    A warning names the field that set the text, from `fields`, else its node. Raises InvalidValue for syntax that would
+    fail the job or draw noise.
+    """
+    texts = {target: text for target, text in prompt_texts(graph) if target not in skip}
+    files = embedding_files(backend.catalog, *texts.values())
+    warnings = []
+    for target, text in texts.items():
+        name = fields.get(target) or f"{field} ({'.'.join(target)})"
+        try:
+            warnings += [*heard(text, name, files), *misread(text, name)]
+        except InvalidValue as error:
+            wrong = fields.get(target, field)
+            raise InvalidValue(error.message, field=wrong, hint=error.hint, node=target[0]) from error
+    return warnings
+
+
+def check_starter_words(backend: Backend, graph: ApiGraph) -> list[str]:
+    """Warn of words in a graph's prompts that the starter model does not know.
+
+    There is no warning where another model, or a text encoder of its own, reads the prompts.
+    """
+    names = [name for node in graph.values() if isinstance(name := node["inputs"].get("ckpt_name"), str)]
+    files = [backend.catalog.model_file("checkpoints", name) for name in names]
+    has_text_encoder = any("CLIPLoader" in node["class_type"] for node in graph.values())
+    if not files or has_text_encoder or not all(map(is_starter, files)):
+        return []
+    texts = dict(prompt_texts(graph))
+    fields = find_bindings(graph).fields_of(("prompt", "negative_prompt"))
+    negative = [text for target, text in texts.items() if fields.get(target) == "negative_prompt"]
+    positive = [text for target, text in texts.items() if fields.get(target) != "negative_prompt"]
+    return starter_warnings(files[0], positive, negative, embedding_files(backend.catalog, *texts.values()))
+
+
+def _check_nodes(backend: Backend, graph: ApiGraph, field: str) -> None:
+    """Raise InvalidValue for a node that the node policy refuses. Unknown nodes are for the catalog to report."""
+    definitions = backend.catalog.definitions({node["class_type"] for node in graph.values()})
+    for name, node in graph.items():
+        class_type = node["class_type"]
+        if class_type not in definitions:
+            continue
+        reason = why_refused(class_type, definitions[class_type], backend.settings.allow_nodes)
+        if reason is not None:
+            raise InvalidValue(
+                f"{class_type} (node {name}) is not allowed: it {reason}",
+                field=field,
+                hint=f"the operator of this service can allow it with {PREFIX}ALLOW_NODES={class_type}",
+                node=name,
+                class_type=class_type,
+            )
+
+
+def _check_limits(backend: Backend, graph: ApiGraph, pictures: Iterable[Picture]) -> list[Problem]:
+    """Find problems with the files, sizes, texts and memory of a graph whose nodes and inputs are valid."""
+    definitions = backend.catalog.definitions({node["class_type"] for node in graph.values()})
+    for check in (check_files, check_limits, check_texts):
+        if problems := check(graph, definitions):
+            return problems
+    sent = {input_name(picture): picture.png for picture in pictures}
+    return check_memory(graph, definitions, loaded_sizes(backend, graph, definitions, sent))
+
+
+def _is_unused_input(graph: ApiGraph, problem: Problem) -> bool:
+    """Whether the problem is a value for an input that the node does not have. A link there is a serious mistake."""
+    is_link = isinstance(graph[problem.node]["inputs"].get(str(problem.input)), list)
+    return problem.kind == "unknown_input" and not is_link
+
+
+def _graph_error(problems: list[Problem], field: str, fields: Mapping[Target, str]) -> InvalidValue:
+    """Translate the problems of a graph into an error of the field that set the first wrong input."""
+    problem = problems[0]
+    nearest: list[Any] = problem.nearest or list(problem.options[:MOST_CHOICES])
+    hint = f"use {', '.join(map(str, nearest))}" if nearest else None
+    if problem.kind == "not_in_list" and isinstance(problem.value, str):
+        command = download_command(problem.value)
+        if command is not None:
+            hint = f"{command} downloads it" + (f"; {hint}" if hint else "")
+    if problem.kind == "unknown_node":
+        hint = "install the custom node that has it into this engine"
+    listed = [
+        {"node": other.node, "input": other.input, "message": other.message} for other in problems[:MOST_PROBLEMS]
+    ]
+    return InvalidValue(
+        f"{problem.message} (node {problem.node}, {problem.class_type})",
+        field=fields.get((problem.node, problem.input or ""), field),
+        hint=hint,
+        node=problem.node,
+        nearest=nearest or None,
+        problems=listed if len(listed) > 1 else None,
+    )
