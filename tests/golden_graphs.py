@@ -59,7 +59,7 @@ SPLIT_FLUX = Models(
     text_encoders=("clip_l.safetensors", "t5xxl.safetensors"),
     clip_type="flux",
     vae="ae.safetensors",
-    latent_channels=True,
+    latent_channels=16,
 )
 SPLIT_SD3 = replace(
     SPLIT_FLUX,
@@ -150,7 +150,7 @@ GRAPHS: dict[str, ApiGraph] = {
     "inpaint_refiner": redraw(FILL, refiner=REFINER),
     "inpaint_loras": redraw(FILL, loras=LORAS),
     "flux_split": draw(models=SPLIT_FLUX, guidance=3.5, sampling=replace(SAMPLING, cfg=1.0, scheduler="simple")),
-    "flux_checkpoint": draw(models=Models(checkpoint="model.safetensors", latent_channels=True), guidance=3.5),
+    "flux_checkpoint": draw(models=Models(checkpoint="model.safetensors", latent_channels=16), guidance=3.5),
     "flux_img2img": redraw(models=SPLIT_FLUX, guidance=3.5, denoise=0.7),
     "sd3_split": draw(models=SPLIT_SD3),
     "one_text_encoder": draw(models=replace(SPLIT_FLUX, text_encoders=("clip_l.safetensors",), clip_type="sd3")),

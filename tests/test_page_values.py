@@ -25,7 +25,7 @@ from tests.control import Control, body
 from tests.model_library import OWN, REFINER, WorkflowFolder
 from tests.parsing import URL, read, refused, reread
 from tests.payloads import UNIT, generation
-from workflows.preprocessors import ALSO, OTHER_TYPES, PREPROCESSORS, UNION_TYPES, preprocessor_name
+from workflows.preprocessors import OTHER_TYPES, PREPROCESSORS, SYNONYMS, UNION_TYPES, preprocessor_name
 
 BODIES = (Txt2ImgBody, Img2ImgBody, UpscaleBody, ExtrasBody, ControlUnitBody, LoraBody)
 # What stands in a menu when nothing was chosen, in several programs.
@@ -137,7 +137,7 @@ def test_the_pages_default_preprocessor_names_what_to_install() -> None:
 
 
 def test_preprocessors_by_any_of_their_names() -> None:
-    assert set(ALSO.values()) <= {*PREPROCESSORS, *UNION_TYPES, *OTHER_TYPES}
+    assert set(SYNONYMS.values()) <= {*PREPROCESSORS, *UNION_TYPES, *OTHER_TYPES}
     for sent, meant in (
         ("DWPose", "dwpose"), ("OpenPose", "openpose"), ("Soft Edge", "softedge"), ("softedge_hed", "hed"),
         ("Line-Art", "lineart"), ("Depth Anything", "depth"), ("M-LSD", "mlsd"), ("Canny", "canny"), ("None", "none"),

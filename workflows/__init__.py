@@ -1,1 +1,1 @@
-"""Requests become ComfyUI graphs. Pure: no I/O, no clock, no randomness."""
+"""Turns requests into ComfyUI graphs, and reads imported graphs. Pure: no I/O, no clock, no randomness."""

@@ -1,7 +1,6 @@
-"""A ComfyUI graph under construction, and the typed sockets that connect its nodes.
+"""Builds a ComfyUI graph from nodes and typed sockets.
 
-A graph in ComfyUI's API format is {node id: {"class_type": ..., "inputs": {name: literal or [node id, output index]}}}.
-Sockets carry the type of an output, so that a type checker refuses to feed a mask where a latent belongs.
+Each output of a node is a socket whose class is its type, so that a type checker refuses a mask where a latent belongs.
 """
 
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ class Clip(Socket):
 
 
 class Vae(Socket):
-    """A variational autoencoder, between pictures and latents."""
+    """A variational autoencoder, which turns pictures into latents and back."""
 
 
 class Conditioning(Socket):
@@ -34,19 +33,19 @@ class Conditioning(Socket):
 
 
 class Latent(Socket):
-    """Latents, batch x 4 x height/8 x width/8 for SD 1.x; may carry a noise mask."""
+    """Latents, batch x channels x height/8 x width/8; they may carry a noise mask."""
 
 
 class Image(Socket):
-    """Pictures, batch x height x width x 3 (4 with an alpha channel), 0 to 1."""
+    """Pictures, batch x height x width x 3 (4 with an alpha channel), from 0 to 1."""
 
 
 class Mask(Socket):
-    """Masks, batch x height x width, 0 (keep) to 1 (repaint)."""
+    """Masks, batch x height x width, from 0 (keep) to 1 (repaint)."""
 
 
 class ControlNet(Socket):
-    """A network that guides a diffusion model by a picture."""
+    """A network that guides a diffusion model by a control map."""
 
 
 class UpscaleModel(Socket):
@@ -54,30 +53,30 @@ class UpscaleModel(Socket):
 
 
 class FaceModel(Socket):
-    """A network that restores faces (a custom node's)."""
+    """A network that restores faces (from a custom node)."""
 
 
 class Sampler(Socket):
-    """A sampling method with parameters of its own."""
+    """A sampling method with its own parameters."""
 
 
 class Sigmas(Socket):
-    """The noise levels that a sampler passes through."""
+    """The noise levels of a sampler's steps."""
 
 
 class Graph:
-    """Nodes in the order in which they were added, under readable ids: KSampler, KSampler_2, ...
+    """Nodes in the order in which they were added, with readable ids: KSampler, KSampler_2, ...
 
-    A node of the same class with the same inputs is the same node: what several pictures need, is there once.
+    Two nodes of the same class with the same inputs are one node, so that pictures share what they have in common.
     """
 
     def __init__(self) -> None:
         self._nodes: ApiGraph = {}
 
     def add(self, class_type: str, **inputs: Socket | str | int | float | bool) -> str:
-        """Adds a node, unless it is there, and returns its id.
+        """Adds a node, unless there is an equal one, and returns its id.
 
-        The id names the class, so an engine error says which stage failed.
+        The id has the name of the class, so that an engine error says which stage failed.
         """
         node = {
             "class_type": class_type,
@@ -86,14 +85,14 @@ class Graph:
                 for name, value in inputs.items()
             },
         }
-        of_its_class = [node_id for node_id, each in self._nodes.items() if each["class_type"] == class_type]
-        for node_id in of_its_class:
+        same_class = [node_id for node_id, other in self._nodes.items() if other["class_type"] == class_type]
+        for node_id in same_class:
             if self._nodes[node_id] == node:
                 return node_id
-        node_id = class_type if not of_its_class else f"{class_type}_{len(of_its_class) + 1}"
+        node_id = class_type if not same_class else f"{class_type}_{len(same_class) + 1}"
         self._nodes[node_id] = node
         return node_id
 
     def to_api(self) -> ApiGraph:
-        """The graph as POST /prompt takes it."""
+        """The graph in the format of POST /prompt."""
         return self._nodes

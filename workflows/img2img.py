@@ -1,18 +1,18 @@
-"""The recipe for pictures from words and a picture, with or without a mask."""
+"""The recipe for pictures from a prompt and a picture, with or without a mask."""
 
 from shared.schema.request import Img2ImgRequest, Inpainting
 from workflows import nodes
-from workflows.finishing import crop_to_size, finish, pictures, to_scale, vae_decode, vae_encode
+from workflows.finishing import crop_to_size, finish, pictures, scale_to_size, vae_decode, vae_encode
 from workflows.graph import Graph, Image, Latent
 from workflows.loading import Loaded, Prompts, encode_prompts, input_name, load_models, load_refiner
 from workflows.sampling import sample, sample_hires
 
 
 def img2img(request: Img2ImgRequest, filename_prefix: str) -> Graph:
-    """The graph for `request`; its pictures are saved under `filename_prefix` (a job's own, see `shared.jobs`).
+    """The graph for `request`; its pictures are saved under `filename_prefix`, which belongs to one job.
 
-    With a mask, VAEEncodeForInpaint makes the latent that KSampler starts from, the mask travelling on the latent, and
-    the result is laid over the source, so that every pixel outside the mask is the client's own.
+    With a mask, sampling changes the masked part of the latent alone, and the result is composited over the source, so
+    that every pixel outside the mask stays exactly as it was sent.
     """
     graph = Graph()
     loaded = load_models(graph, request)
@@ -26,7 +26,7 @@ def img2img(request: Img2ImgRequest, filename_prefix: str) -> Graph:
     for seed, prefix in pictures(request, filename_prefix):
         latent = sample(graph, loaded, prompts, refiner, start, request, seed)
         latent = sample_hires(graph, loaded, prompts, latent, request, seed)
-        image = to_scale(graph, vae_decode(graph, latent, loaded.vae, request, request.latent_sizes[-1]), request)
+        image = scale_to_size(graph, vae_decode(graph, latent, loaded.vae, request, request.latent_sizes[-1]), request)
         if request.inpainting is None:
             image = crop_to_size(graph, image, request)
         else:
@@ -38,7 +38,7 @@ def img2img(request: Img2ImgRequest, filename_prefix: str) -> Graph:
 def inpaint_latent(
     graph: Graph, loaded: Loaded, prompts: Prompts, source: Image, request: Img2ImgRequest, inpainting: Inpainting
 ) -> tuple[Prompts, Latent]:
-    """The latent to start from, with the mask on it; and the prompts, to which the mode may add."""
+    """The latent to start from, which carries the mask, and the prompts, which the mode "model" changes."""
     mask = nodes.load_mask(graph, input_name(inpainting.mask))
     if inpainting.mode == "fill":
         return prompts, nodes.encode_for_inpaint(graph, source, loaded.vae, mask, inpainting.grow_mask_by)
@@ -52,7 +52,7 @@ def inpaint_latent(
 
 
 def composite(graph: Graph, image: Image, source: Image, request: Img2ImgRequest, inpainting: Inpainting) -> Image:
-    """What was drawn, where the blending mask is white; elsewhere the client's own pixels."""
+    """The result where the blend mask is white, and the client's own pixels elsewhere."""
     blend = nodes.load_mask(graph, input_name(inpainting.blend))
     paste = inpainting.paste
     if paste is not None:
@@ -62,7 +62,7 @@ def composite(graph: Graph, image: Image, source: Image, request: Img2ImgRequest
         whole = nodes.load_image(graph, input_name(paste.picture))
         return nodes.composite_masked(graph, destination=whole, source=image, mask=blend, x=paste.x, y=paste.y)
     if request.hires is not None:
-        # The picture has grown, so the source and the mask do too.
+        # The hires pass has enlarged the picture, so the source and the mask are scaled too.
         size = request.padded_size
         source = nodes.scale(graph, source, *size, "lanczos")
         blend = nodes.image_to_mask(graph, nodes.scale(graph, nodes.mask_to_image(graph, blend), *size, "bilinear"))

@@ -1,4 +1,4 @@
-"""Models, LoRAs and prompts: everything that all pictures of a request share."""
+"""Loads what all pictures of a request share: models, LoRAs, encoded prompts, ControlNets."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ from shared.schema.units import Picture
 from workflows import nodes
 from workflows.graph import Clip, Conditioning, Graph, Image, Model, Vae
 
-# Uploads live in a folder of their own: LoadImage lists the top-level input folder on each validation.
+# Uploads have their own folder, because LoadImage lists the top level of the input folder at each validation.
 UPLOAD_FOLDER = "dream_layer"
-# "My prompt is more important", as it is known from elsewhere, weakens the 13 places at which a ControlNet acts by
-# 0.825 for each step away from the middle of the network. A stock engine has one weight for all: their mean.
+# In other programs, "My prompt is more important" weakens the 13 outputs of a ControlNet by 0.825 for each step away
+# from the middle of the network. A stock engine has one strength for all outputs: this is the mean.
 PROMPT_FIRST = 0.4
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a checkpoint holds, or its parts from files of their own."""
+    """The parts of a checkpoint, or the same parts from separate files."""
 
     model: Model
     clip: Clip
@@ -33,20 +33,20 @@ class Prompts:
 
 
 def load_models(graph: Graph, request: Common) -> Loaded:
-    """The models of `request`, its LoRAs applied."""
+    """The models of `request` with its LoRAs."""
     loaded = _load_files(graph, request.models)
     model, clip = loaded.model, loaded.clip
     for lora in request.loras:
         model, clip = nodes.apply_lora(graph, model, clip, lora.name, lora.strength_model, lora.strength_clip)
     if request.clip_skip > 1:
-        clip = nodes.end_text_encoder_early(graph, clip, request.clip_skip)
+        clip = nodes.set_last_layer(graph, clip, request.clip_skip)
     if request.seamless:
         model = nodes.make_seamless(graph, model)
     return Loaded(model, clip, loaded.vae)
 
 
 def load_refiner(graph: Graph, request: Common) -> tuple[Model, Prompts] | None:
-    """The refiner, if there is one, with the prompts as its own text encoder reads them."""
+    """The refiner, if there is one, with the prompts from its own text encoder."""
     if request.refiner is None:
         return None
     model, clip, _ = nodes.load_checkpoint(graph, request.refiner.checkpoint)
@@ -54,7 +54,7 @@ def load_refiner(graph: Graph, request: Common) -> tuple[Model, Prompts] | None:
 
 
 def encode_prompts(graph: Graph, loaded: Loaded, request: Common) -> Prompts:
-    """What the picture shall show, and what not, guided by the ControlNets."""
+    """The encoded prompts, with guidance and ControlNets."""
     prompts = _encode(graph, loaded.clip, request)
     if request.guidance is not None:
         prompts = Prompts(nodes.guide(graph, prompts.positive, request.guidance), prompts.negative)
@@ -64,12 +64,12 @@ def encode_prompts(graph: Graph, loaded: Loaded, request: Common) -> Prompts:
 
 
 def input_name(picture: Picture) -> str:
-    """The name by which LoadImage finds an uploaded picture."""
+    """The name of an uploaded picture in LoadImage."""
     return f"{UPLOAD_FOLDER}/{picture.name}"
 
 
 def _load_files(graph: Graph, models: Models) -> Loaded:
-    """The checkpoint, with what is named beside it in place of its own; or all parts from files of their own."""
+    """A checkpoint, in which named text encoders and VAEs replace its own; or all parts from separate files."""
     if models.checkpoint is not None:
         model, clip, vae = nodes.load_checkpoint(graph, models.checkpoint)
         if models.text_encoders:
@@ -111,13 +111,13 @@ def _apply_control(graph: Graph, vae: Vae, prompts: Prompts, unit: ControlUnit) 
 
 def _control_map(graph: Graph, unit: ControlUnit) -> Image:
     image = nodes.load_image(graph, input_name(unit.picture))
-    work = unit.preprocessing
-    if work is None:
+    preprocessing = unit.preprocessing
+    if preprocessing is None:
         return image
-    inputs: Mapping[str, float] = dict(work.inputs)
-    if work.resolution is not None and "resolution" not in inputs:
-        # The engine stretches the map to the latent's size itself.
-        factor = work.resolution / min(unit.picture.size)
+    inputs: Mapping[str, float] = dict(preprocessing.inputs)
+    if preprocessing.resolution is not None and "resolution" not in inputs:
+        # The picture is scaled first; the engine stretches the map to the size of the latent.
+        factor = preprocessing.resolution / min(unit.picture.size)
         width, height = (max(1, round(side * factor)) for side in unit.picture.size)
         image = nodes.scale(graph, image, width, height, "lanczos")
-    return nodes.preprocess(graph, work.node, image, inputs)
+    return nodes.preprocess(graph, preprocessing.node, image, inputs)

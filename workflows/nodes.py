@@ -1,8 +1,7 @@
-"""One function for each ComfyUI node that we use: its inputs typed, its outputs as sockets.
+"""One function for each ComfyUI node in use, with typed inputs, that returns the node's outputs as sockets.
 
-Those that sample are in `sampler_nodes`.
-Names of inputs are ComfyUI's own. Ranges are checked by the request's schema, and once more against the engine's
-node definitions before a graph is queued.
+The names of inputs are ComfyUI's own. Ranges are checked by the request's schema, and again against the engine's node
+definitions before a graph is queued. No sampler takes a mask: the latent carries it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,18 +24,18 @@ from workflows.graph import (
 
 
 def load_checkpoint(graph: Graph, ckpt_name: str) -> tuple[Model, Clip, Vae]:
-    """An all-in-one checkpoint file."""
+    """The model, text encoder and VAE of a checkpoint file."""
     node = graph.add("CheckpointLoaderSimple", ckpt_name=ckpt_name)
     return Model(node, 0), Clip(node, 1), Vae(node, 2)
 
 
 def load_diffusion_model(graph: Graph, unet_name: str) -> Model:
-    """A diffusion model in a file of its own."""
+    """A diffusion model from a file without text encoders and VAE."""
     return Model(graph.add("UNETLoader", unet_name=unet_name, weight_dtype="default"), 0)
 
 
 def load_text_encoders(graph: Graph, names: Sequence[str], clip_type: str) -> Clip:
-    """One, two or three text encoders in files of their own; `clip_type` says for which kind of model."""
+    """One, two or three text encoders from separate files, for models of the type `clip_type`."""
     if len(names) == 1:
         return Clip(graph.add("CLIPLoader", clip_name=names[0], type=clip_type), 0)
     if len(names) == 2:
@@ -46,14 +45,14 @@ def load_text_encoders(graph: Graph, names: Sequence[str], clip_type: str) -> Cl
 
 
 def load_vae(graph: Graph, vae_name: str) -> Vae:
-    """A VAE in a file of its own."""
+    """A VAE from a separate file."""
     return Vae(graph.add("VAELoader", vae_name=vae_name), 0)
 
 
 def apply_lora(
     graph: Graph, model: Model, clip: Clip, lora_name: str, strength_model: float, strength_clip: float
 ) -> tuple[Model, Clip]:
-    """Model and text encoder changed by a LoRA."""
+    """A model and text encoder with a LoRA applied."""
     node = graph.add(
         "LoraLoader",
         model=model,
@@ -65,61 +64,61 @@ def apply_lora(
     return Model(node, 0), Clip(node, 1)
 
 
-def end_text_encoder_early(graph: Graph, clip: Clip, layers: int) -> Clip:
-    """The text encoder, read `layers` layers from its end (1 is the last)."""
+def set_last_layer(graph: Graph, clip: Clip, layers: int) -> Clip:
+    """The text encoder with its output taken `layers` from the end (1 is the last layer)."""
     return Clip(graph.add("CLIPSetLastLayer", clip=clip, stop_at_clip_layer=-layers), 0)
 
 
 def make_seamless(graph: Graph, model: Model) -> Model:
-    """The model with edges that wrap around (a custom node)."""
+    """The model with convolutions that wrap around at the edges (a custom node)."""
     return Model(graph.add("SeamlessTile", model=model, tiling="enable", copy_model="Make a copy"), 0)
 
 
 def encode_text(graph: Graph, clip: Clip, text: str) -> Conditioning:
-    """A prompt or negative prompt."""
+    """A text, encoded."""
     return Conditioning(graph.add("CLIPTextEncode", text=text, clip=clip), 0)
 
 
 def guide(graph: Graph, conditioning: Conditioning, guidance: float) -> Conditioning:
-    """The guidance that Flux was distilled with, told to it as a number."""
+    """The conditioning with the guidance that distilled Flux models take as an input."""
     return Conditioning(graph.add("FluxGuidance", conditioning=conditioning, guidance=guidance), 0)
 
 
 def load_image(graph: Graph, image: str) -> Image:
-    """The colours of a file of the engine's input folder, those too that are transparent."""
+    """The colours of a file in the engine's input folder, also where it is transparent."""
     return Image(graph.add("LoadImage", image=image), 0)
 
 
 def load_transparency(graph: Graph, image: str) -> Mask:
-    """How transparent a file of the engine's input folder is: 1 where it is fully transparent, 0 where it is opaque."""
+    """The transparency of a file in the engine's input folder: 1 where it is transparent, 0 where it is opaque."""
     return Mask(graph.add("LoadImage", image=image), 1)
 
 
 def load_mask(graph: Graph, image: str) -> Mask:
-    """A mask from the red channel of a file of the input folder: white = 1 = repaint (only alpha would be inverted)."""
+    """The red channel of a file in the input folder as a mask: white is 1, repaint. (The node inverts alpha alone.)"""
     return Mask(graph.add("LoadImageMask", image=image, channel="red"), 0)
 
 
-def empty_latent(graph: Graph, width: int, height: int, *, wide: bool) -> Latent:
-    """Zeros for a picture of width x height pixels (multiples of 8), with 16 channels if `wide`, else 4."""
-    kind = "EmptySD3LatentImage" if wide else "EmptyLatentImage"
-    return Latent(graph.add(kind, width=width, height=height, batch_size=1), 0)
+def empty_latent(graph: Graph, width: int, height: int, *, channels: int) -> Latent:
+    """Zeros with 4 or 16 channels for a picture of width x height pixels, which are multiples of 8."""
+    class_type = "EmptySD3LatentImage" if channels == 16 else "EmptyLatentImage"
+    return Latent(graph.add(class_type, width=width, height=height, batch_size=1), 0)
 
 
 def encode_image(graph: Graph, pixels: Image, vae: Vae) -> Latent:
-    """Pictures to latents."""
+    """Encodes pictures to latents."""
     return Latent(graph.add("VAEEncode", pixels=pixels, vae=vae), 0)
 
 
 def encode_image_tiled(graph: Graph, pixels: Image, vae: Vae, tile_size: int, overlap: int) -> Latent:
-    """Pictures to latents, tile by tile: for pictures that do not fit into memory at once."""
+    """Encodes pictures to latents in tiles, for pictures that do not fit into memory at once."""
     node = graph.add(
         "VAEEncodeTiled",
         pixels=pixels,
         vae=vae,
         tile_size=tile_size,
         overlap=overlap,
-        # For video alone, but required.
+        # Used for video alone, but required.
         temporal_size=64,
         temporal_overlap=8,
     )
@@ -127,21 +126,19 @@ def encode_image_tiled(graph: Graph, pixels: Image, vae: Vae, tile_size: int, ov
 
 
 def encode_for_inpaint(graph: Graph, pixels: Image, vae: Vae, mask: Mask, grow_mask_by: int) -> Latent:
-    """Pictures to latents with the masked part greyed out, and the grown mask as noise mask on the latent."""
+    """Encodes pictures with the masked part in grey, and puts the grown mask on the latent as its noise mask."""
     return Latent(graph.add("VAEEncodeForInpaint", pixels=pixels, vae=vae, mask=mask, grow_mask_by=grow_mask_by), 0)
 
 
 def set_noise_mask(graph: Graph, samples: Latent, mask: Mask) -> Latent:
-    """The same latent, of which only what is white in the mask is sampled."""
+    """The latent with a noise mask: only where the mask is white is it sampled."""
     return Latent(graph.add("SetLatentNoiseMask", samples=samples, mask=mask), 0)
 
 
 def condition_inpaint_model(
     graph: Graph, positive: Conditioning, negative: Conditioning, vae: Vae, pixels: Image, mask: Mask
 ) -> tuple[Conditioning, Conditioning, Latent]:
-    """What an inpainting checkpoint wants to know: the picture without the inpaint_latent, and where the inpaint_latent
-    is.
-    """
+    """The conditioning that an inpainting checkpoint needs: the picture without its masked part, and the mask."""
     node = graph.add(
         "InpaintModelConditioning",
         positive=positive,
@@ -155,7 +152,7 @@ def condition_inpaint_model(
 
 
 def scale_latent(graph: Graph, samples: Latent, width: int, height: int, method: str) -> Latent:
-    """Latents stretched to those of width x height pixels."""
+    """Latents stretched to the size of a picture of width x height pixels."""
     node = graph.add(
         "LatentUpscale", samples=samples, upscale_method=method, width=width, height=height, crop="disabled"
     )
@@ -163,13 +160,13 @@ def scale_latent(graph: Graph, samples: Latent, width: int, height: int, method:
 
 
 def load_control_net(graph: Graph, control_net_name: str) -> ControlNet:
-    """A ControlNet's file."""
+    """A ControlNet from a file."""
     return ControlNet(graph.add("ControlNetLoader", control_net_name=control_net_name), 0)
 
 
-def set_union_type(graph: Graph, control_net: ControlNet, kind: str) -> ControlNet:
-    """Tells a ControlNet that was trained for several kinds of control maps which one it gets."""
-    return ControlNet(graph.add("SetUnionControlNetType", control_net=control_net, type=kind), 0)
+def set_union_type(graph: Graph, control_net: ControlNet, union_type: str) -> ControlNet:
+    """A union ControlNet, set to one of the types of control maps that it was trained for."""
+    return ControlNet(graph.add("SetUnionControlNetType", control_net=control_net, type=union_type), 0)
 
 
 def apply_control_net(
@@ -184,7 +181,7 @@ def apply_control_net(
     end_percent: float,
     vae: Vae,
 ) -> tuple[Conditioning, Conditioning]:
-    """Both prompts guided by a control map, between two parts (0 to 1) of the sampling."""
+    """Both prompts guided by a control map, from `start_percent` to `end_percent` (0 to 1) of the sampling."""
     node = graph.add(
         "ControlNetApplyAdvanced",
         positive=positive,
@@ -200,24 +197,24 @@ def apply_control_net(
 
 
 def preprocess(graph: Graph, class_type: str, image: Image, inputs: Mapping[str, float]) -> Image:
-    """A control map of a picture, by a node of that class."""
+    """The control map of a picture from a preprocessor of this class."""
     return Image(graph.add(class_type, image=image, **inputs), 0)
 
 
 def decode_latent(graph: Graph, samples: Latent, vae: Vae) -> Image:
-    """Latents to pictures."""
+    """Decodes latents to pictures."""
     return Image(graph.add("VAEDecode", samples=samples, vae=vae), 0)
 
 
 def decode_latent_tiled(graph: Graph, samples: Latent, vae: Vae, tile_size: int, overlap: int) -> Image:
-    """Latents to pictures, tile by tile."""
+    """Decodes latents to pictures in tiles."""
     node = graph.add(
         "VAEDecodeTiled",
         samples=samples,
         vae=vae,
         tile_size=tile_size,
         overlap=overlap,
-        # For video alone, but required.
+        # Used for video alone, but required.
         temporal_size=64,
         temporal_overlap=8,
     )
@@ -225,12 +222,12 @@ def decode_latent_tiled(graph: Graph, samples: Latent, vae: Vae, tile_size: int,
 
 
 def decode_latent_seamless(graph: Graph, samples: Latent, vae: Vae) -> Image:
-    """Latents to pictures whose edges fit each other (a custom node)."""
+    """Decodes latents to pictures whose opposite edges match (a custom node)."""
     return Image(graph.add("CircularVAEDecode", samples=samples, vae=vae, tiling="enable"), 0)
 
 
 def composite_masked(graph: Graph, *, destination: Image, source: Image, mask: Mask, x: int = 0, y: int = 0) -> Image:
-    """`source` where the mask is white, `destination` elsewhere; `source` and `mask` begin at `x`, `y`."""
+    """`source` where the mask is white, `destination` elsewhere, with `source` and `mask` placed at `x`, `y`."""
     node = graph.add(
         "ImageCompositeMasked",
         destination=destination,
@@ -244,7 +241,7 @@ def composite_masked(graph: Graph, *, destination: Image, source: Image, mask: M
 
 
 def blend(graph: Graph, below: Image, above: Image, factor: float) -> Image:
-    """Two pictures of one size, mixed: 0 is `below` alone, 1 `above` alone."""
+    """A mix of two pictures of the same size: `below` alone at 0, `above` alone at 1."""
     return Image(
         graph.add("ImageBlend", image1=below, image2=above, blend_factor=factor, blend_mode="normal"),
         0,
@@ -262,7 +259,7 @@ def image_to_mask(graph: Graph, image: Image) -> Mask:
 
 
 def add_transparency(graph: Graph, image: Image, transparency: Mask) -> Image:
-    """A picture with an alpha channel: transparent where the mask is 1 (the node inverts the input it calls alpha)."""
+    """A picture with an alpha channel, transparent where the mask is 1. (The node inverts its input `alpha`.)"""
     return Image(graph.add("JoinImageWithAlpha", image=image, alpha=transparency), 0)
 
 
@@ -273,22 +270,22 @@ def scale(graph: Graph, image: Image, width: int, height: int, method: str) -> I
 
 
 def load_upscale_model(graph: Graph, model_name: str) -> UpscaleModel:
-    """An upscale model's file."""
+    """An upscale model from a file."""
     return UpscaleModel(graph.add("UpscaleModelLoader", model_name=model_name), 0)
 
 
 def upscale_with_model(graph: Graph, model: UpscaleModel, image: Image) -> Image:
-    """A picture enlarged by the factor that the model was made for."""
+    """A picture enlarged by the factor of the model."""
     return Image(graph.add("ImageUpscaleWithModel", upscale_model=model, image=image), 0)
 
 
 def load_face_model(graph: Graph, model_name: str) -> FaceModel:
-    """A face restoration model's file (a custom node)."""
+    """A face restoration model from a file (a custom node)."""
     return FaceModel(graph.add("FaceRestoreModelLoader", model_name=model_name), 0)
 
 
 def restore_faces_with_model(graph: Graph, model: FaceModel, image: Image, fidelity: float) -> Image:
-    """A picture with its faces drawn anew (a custom node)."""
+    """A picture with restored faces (a custom node)."""
     node = graph.add(
         "FaceRestoreCFWithModel",
         facerestore_model=model,
@@ -300,12 +297,12 @@ def restore_faces_with_model(graph: Graph, model: FaceModel, image: Image, fidel
 
 
 def crop(graph: Graph, image: Image, width: int, height: int) -> Image:
-    """The top left width x height pixels."""
+    """The width x height pixels at the top left."""
     return Image(graph.add("ImageCrop", image=image, width=width, height=height, x=0, y=0), 0)
 
 
 def save_image(graph: Graph, images: Image, filename_prefix: str) -> None:
-    """Saves PNGs into the engine's output folder as <prefix>_00001_.png, ..., the graph embedded."""
+    """Saves PNGs with the graph in them to the engine's output folder, as <prefix>_00001_.png and so on."""
     graph.add("SaveImage", images=images, filename_prefix=filename_prefix)
 
 
@@ -357,8 +354,7 @@ def ksampler_advanced(
     first: bool,
     last: bool,
 ) -> Latent:
-    """KSamplerAdvanced: the steps from `start` to `end` of `steps`. The first part adds the noise, the last takes all
-    of it away."""
+    """KSamplerAdvanced: steps `start` to `end` of `steps`. The first part adds the noise, the last removes all."""
     node = graph.add(
         "KSamplerAdvanced",
         model=model,
@@ -379,8 +375,7 @@ def ksampler_advanced(
 
 
 def dpm_adaptive(graph: Graph, h_init: float) -> Sampler:
-    """DPM adaptive in even steps of `h_init` (in log-noise): with its three coefficients 0 a step is never refused,
-    nor is its length changed."""
+    """DPM adaptive in steps of `h_init` (in log noise). With its three coefficients at 0, all steps have this size."""
     node = graph.add(
         "SamplerDPMAdaptative",
         order=3,
@@ -398,7 +393,7 @@ def dpm_adaptive(graph: Graph, h_init: float) -> Sampler:
 
 
 def noise_levels(graph: Graph, model: Model, scheduler: str, steps: int, denoise: float) -> Sigmas:
-    """The noise levels of `steps` steps."""
+    """BasicScheduler: the noise levels of `steps` steps."""
     return Sigmas(graph.add("BasicScheduler", model=model, scheduler=scheduler, steps=steps, denoise=denoise), 0)
 
 
@@ -414,7 +409,7 @@ def sampler_custom(
     sampler: Sampler,
     sigmas: Sigmas,
 ) -> Latent:
-    """SamplerCustom: a sampling method with parameters of its own."""
+    """SamplerCustom: one pass with a sampling method that has its own parameters."""
     node = graph.add(
         "SamplerCustom",
         model=model,

@@ -1,7 +1,7 @@
-"""Nodes that make control maps of pictures, by the names that people know them by.
+"""The nodes that make control maps from pictures, by their common names, and the types of control maps.
 
-They come with the custom nodes comfyui_controlnet_aux; each takes `image` and `resolution`, and has defaults for the
-rest. The engine itself has Canny alone.
+All but Canny come with the custom nodes comfyui_controlnet_aux. Each of those takes `image` and `resolution`, and has
+defaults for its other inputs.
 """
 
 from shared.schema.words import find_word
@@ -39,7 +39,7 @@ PREPROCESSORS = {
     "animal_openpose": "AnimalPosePreprocessor",
 }
 
-# What a ControlNet for several kinds of maps calls each kind (the node SetUnionControlNetType).
+# The types of SetUnionControlNetType, which tells a union ControlNet what its map shows.
 UNION_TYPES = {
     "openpose": "openpose",
     "dwpose": "openpose",
@@ -71,15 +71,14 @@ UNION_TYPES = {
     "repaint": "repaint",
 }
 
-# Types of control in their menus that name neither a preprocessor nor a kind of map: all of them, and pictures shown to
-# other networks.
+# Control types in the menus of other programs that name neither a preprocessor nor a union type.
 OTHER_TYPES = (
     *("all", "auto", "default", "ip2p", "reference", "recolor", "revision", "t2i-adapter", "ip-adapter", "instant-id"),
     *("photomaker", "pulid", "sparsectrl"),
 )
 
-# What the web page and AUTOMATIC1111's ControlNet call the same; preprocessors and types of control alike.
-ALSO = {
+# Synonyms of preprocessors and control types in the web page and in AUTOMATIC1111's ControlNet extension.
+SYNONYMS = {
     "dw_openpose_full": "dwpose",
     "dw_openpose": "dwpose",
     "openpose_full": "openpose",
@@ -121,10 +120,10 @@ ALSO = {
 
 
 def preprocessor_name(text: str) -> str:
-    """Our name for a preprocessor, or a type of control, in any spelling; small letters of what is not known."""
-    return find_word(text, ("none", "canny", *PREPROCESSORS, *UNION_TYPES, *OTHER_TYPES), ALSO) or text.lower()
+    """The name of a preprocessor or control type, from any spelling; an unknown one in lower case."""
+    return find_word(text, ("none", "canny", *PREPROCESSORS, *UNION_TYPES, *OTHER_TYPES), SYNONYMS) or text.lower()
 
 
 def is_control_type(text: str) -> bool:
-    """Whether a type of control of that name is known, in any spelling."""
+    """Whether a control type is known, in any spelling."""
     return preprocessor_name(text) in ("none", "canny", *PREPROCESSORS, *UNION_TYPES, *OTHER_TYPES)

@@ -1,4 +1,4 @@
-"""How a latent is sampled: one pass, or base and refiner, or DPM adaptive in bounded steps; and the hires pass."""
+"""Samples latents: one pass, base and refiner, DPM adaptive in a bounded number of steps, and the hires pass."""
 
 from shared.schema.request import Common, Sampling
 from shared.schema.units import MOST_STEPS
@@ -7,9 +7,9 @@ from workflows.finishing import enlarge, vae_decode, vae_encode
 from workflows.graph import Graph, Latent, Model
 from workflows.loading import Loaded, Prompts
 
-# The logarithm of the noise falls by about this much over all steps (Stable Diffusion: from 14.6 to 0.03).
+# The logarithm of the noise level falls by about this much over all steps (Stable Diffusion: from 14.6 to 0.03).
 LOG_NOISE_RANGE = 6.2
-# A step of DPM adaptive asks the model so often.
+# How often DPM adaptive calls the model in one step.
 ORDER = 3
 
 
@@ -22,26 +22,25 @@ def sample(
     request: Common,
     seed: int,
 ) -> Latent:
-    """The first pass over `latent`: by the base model, and, after the part of the steps that the request says, by the
-    refiner."""
+    """The first pass over `latent`: by the base model, and from the requested step on by the refiner."""
     sampling = request.sampling
     if refiner is None or request.refiner is None or sampling.denoise == 0:
         return _pass(graph, loaded.model, prompts, latent, sampling, seed)
-    of_base = request.refiner.begins_at(sampling.steps)
-    if of_base == 0:
+    base_steps = request.refiner.begins_at(sampling.steps)
+    if base_steps == 0:
         return _pass(graph, *refiner, latent, sampling, seed)
-    if of_base == sampling.steps:
+    if base_steps == sampling.steps:
         return _pass(graph, loaded.model, prompts, latent, sampling, seed)
-    # KSampler takes the last `steps` of so many, to denoise by a part; KSamplerAdvanced is told which.
+    # For a partial denoise, KSampler runs the last `steps` of this total; KSamplerAdvanced needs the range.
     total = sampling.steps if sampling.denoise >= 1 else int(min(MOST_STEPS, sampling.steps / sampling.denoise))
     start = total - sampling.steps
-    switch = start + of_base
+    switch = start + base_steps
     latent = _steps(graph, loaded.model, prompts, latent, sampling, seed, total, (start, switch), last=False)
     return _steps(graph, *refiner, latent, sampling, seed, total, (switch, total), last=True)
 
 
 def sample_hires(graph: Graph, loaded: Loaded, prompts: Prompts, latent: Latent, request: Common, seed: int) -> Latent:
-    """The second pass, over the enlarged picture; the same latent if none was asked for."""
+    """The second pass over the enlarged picture; the same latent if the request has no hires pass."""
     hires = request.hires
     if hires is None:
         return latent
@@ -76,8 +75,8 @@ def _pass(graph: Graph, model: Model, prompts: Prompts, latent: Latent, sampling
 def _pass_adaptive(
     graph: Graph, model: Model, prompts: Prompts, latent: Latent, sampling: Sampling, seed: int
 ) -> Latent:
-    """As KSampler runs it, DPM adaptive ignores `steps`, and may take minutes over two; here it keeps to them."""
-    each = LOG_NOISE_RANGE * ORDER / sampling.steps
+    """DPM adaptive in exactly `steps` steps. In KSampler, it ignores them, and may take minutes for two."""
+    step_size = LOG_NOISE_RANGE * ORDER / sampling.steps
     return nodes.sampler_custom(
         graph,
         model=model,
@@ -86,7 +85,7 @@ def _pass_adaptive(
         latent_image=latent,
         seed=seed,
         cfg=sampling.cfg,
-        sampler=nodes.dpm_adaptive(graph, round(each, 4)),
+        sampler=nodes.dpm_adaptive(graph, round(step_size, 4)),
         sigmas=nodes.noise_levels(graph, model, sampling.scheduler, sampling.steps, sampling.denoise),
     )
 
@@ -115,7 +114,7 @@ def _steps(
         sampler_name=sampling.sampler,
         scheduler=sampling.scheduler,
         start=span[0],
-        # Some schedulers have more steps than they were asked for.
+        # Some schedulers make more steps than requested.
         end=MOST_STEPS if last else span[1],
         first=not last,
         last=last,

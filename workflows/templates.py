@@ -1,10 +1,10 @@
-"""Workflows that are routes: a graph, and the parameters that it is drawn with. Pure.
+"""Named workflows: graphs with declared parameters, each of which is a route. Pure.
 
     {"dream_layer": {"title": "A badge", "description": "...",
                      "parameters": {"words": {"type": "string", "required": true, "targets": ["6.text"]}}},
      "prompt": <a graph in ComfyUI's API format>}
 
-Without the header, the parameters are the fields of a request that have a place in the graph (see
+Without the header `dream_layer`, the parameters are the fields of a request that can be bound to the graph (see
 `workflows.bindings`).
 """
 
@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from shared.errors import InvalidValue
-from shared.graphs import ApiGraph, Target, is_link
+from shared.graphs import ApiGraph, Target
 from shared.schema.spellings import GENERATION, MOST_NAMES, listed, sent_instead, told
 from shared.schema.units import MAX_SEED
 from shared.schema.words import find_word
@@ -33,7 +33,7 @@ PYTHON_TYPES: dict[str, Any] = {"string": str, "integer": int, "number": float, 
 
 
 class WorkflowParameter(BaseModel):
-    """One parameter, as a header declares it."""
+    """A parameter as declared in the header."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -56,7 +56,7 @@ class WorkflowParameter(BaseModel):
 
 
 class WorkflowHeader(BaseModel):
-    """What a file says of its graph."""
+    """The header of a workflow file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -67,7 +67,7 @@ class WorkflowHeader(BaseModel):
 
 @dataclass(frozen=True)
 class NamedWorkflow:
-    """A workflow that is ready to be asked for."""
+    """A named workflow with the inputs that each parameter sets."""
 
     name: str
     header: WorkflowHeader
@@ -75,7 +75,7 @@ class NamedWorkflow:
     targets: Mapping[str, tuple[Target, ...]]
 
     def schema(self) -> dict[str, Any]:
-        """The JSON Schema (2020-12) of its parameters."""
+        """The JSON Schema (2020-12) of the parameters."""
         parameters = self.header.parameters
         return {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -85,8 +85,11 @@ class NamedWorkflow:
         }
 
     def read(self, values: Mapping[str, Any], random_seed: int) -> tuple[dict[str, Any], list[str]]:
-        """The values of all parameters that are not pictures, and warnings of what is none. Raises InvalidValue."""
-        read: dict[str, Any] = {}
+        """Reads the values of all parameters but pictures. Returns them with warnings about unknown names.
+
+        Raises InvalidValue.
+        """
+        valid: dict[str, Any] = {}
         for name, parameter in self.header.parameters.items():
             if parameter.type in PICTURE_TYPES:
                 continue
@@ -96,24 +99,24 @@ class NamedWorkflow:
                     raise InvalidValue(f"{name} is missing", field=name, hint=self.hint(name, values))
                 value = parameter.default
             if _is_seed(name, parameter) and (value is None or str(value) == "-1"):
-                value = _drawn(parameter, random_seed)
+                value = _choose_seed(parameter, random_seed)
             if value is not None:
-                read[name] = _valid(name, parameter, value)
+                valid[name] = _validate(name, parameter, value)
         unknown = [name for name in values if name not in self.header.parameters]
-        return read, [_ignored(unknown, list(self.header.parameters))] if unknown else []
+        return valid, [_unknown_names(unknown, list(self.header.parameters))] if unknown else []
 
     def hint(self, name: str, sent: Iterable[str]) -> str | None:
-        """What helps where a parameter is missing: the unknown names that were sent, and its description."""
+        """The hint for a missing parameter: similar names in `sent`, and the description of the parameter."""
         instead = sent_instead(name, sent, self.header.parameters.keys(), GENERATION)
         return "; ".join(filter(None, [instead, self.header.parameters[name].description])) or None
 
 
 def read_workflow(name: str, content: Any) -> NamedWorkflow:
-    """The workflow in a file's content. Raises InvalidValue that says what is wrong with it."""
+    """The workflow in the content of a file. Raises InvalidValue if it is not valid."""
     graph = read_graph(content.get("prompt") if _has_header(content) else content, WORKFLOW_FIELD)
     bindings = find_bindings(graph)
     if not _has_header(content):
-        header = WorkflowHeader(title=name, parameters=_found(graph, bindings))
+        header = WorkflowHeader(title=name, parameters=_bound_parameters(graph, bindings))
     else:
         try:
             header = WorkflowHeader.model_validate(content[HEADER])
@@ -123,10 +126,10 @@ def read_workflow(name: str, content: Any) -> NamedWorkflow:
             raise InvalidValue(
                 f"{where}: {first['msg'].removeprefix('Value error, ')}", field=WORKFLOW_FIELD
             ) from error
-    targets = {key: _targets(graph, key, each, bindings) for key, each in header.parameters.items()}
-    for key, each in header.parameters.items():
-        if each.default is not None and not (_is_seed(key, each) and each.default == -1):
-            _valid(key, each, each.default)
+    targets = {key: _targets(graph, key, parameter, bindings) for key, parameter in header.parameters.items()}
+    for key, parameter in header.parameters.items():
+        if parameter.default is not None and not (_is_seed(key, parameter) and parameter.default == -1):
+            _validate(key, parameter, parameter.default)
     return NamedWorkflow(name, header, graph, targets)
 
 
@@ -135,42 +138,43 @@ def _has_header(content: Any) -> bool:
 
 
 def _targets(graph: ApiGraph, name: str, parameter: WorkflowParameter, bindings: Bindings) -> tuple[Target, ...]:
-    """The inputs that a parameter sets: those that it names, else those of the request's field of that name."""
+    """The inputs that a parameter sets: those that it names, or those of the field with its name."""
     if not parameter.targets:
         if name in bindings.targets:
             return tuple(bindings.targets[name])
-        why = bindings.reasons.get(name, "it is no field of a request, whose place would be known")
+        reason = bindings.reasons.get(name, "it is not a field of a request, which would be bound by its name")
         raise InvalidValue(
-            f"parameter {name} has no targets: {why}", field=WORKFLOW_FIELD, hint='"targets": ["<node id>.<input>"]'
+            f"parameter {name} has no targets: {reason}",
+            field=WORKFLOW_FIELD,
+            hint='add "targets": ["<node id>.<input>"]',
         )
     found = []
     for target in parameter.targets:
-        # Both ids and names of inputs may hold dots.
+        # Node ids and input names may contain dots.
         cuts = [at for at, letter in enumerate(target) if letter == "." and target[:at] in graph]
         node, key = (target[: cuts[0]], target[cuts[0] + 1 :]) if cuts else (target, "")
         if not cuts or not key:
             raise InvalidValue(
-                f"parameter {name} has the target {target!r}, and the graph no such node",
+                f"parameter {name} has the target {target!r}, but the graph has no such node",
                 field=WORKFLOW_FIELD,
-                hint=f"a target is <node id>.<input>; there is {', '.join(list(graph)[:10])}",
+                hint=f"use <node id>.<input>; the graph has the nodes {', '.join(list(graph)[:10])}",
             )
         found.append((node, key))
     return tuple(found)
 
 
-def _found(graph: ApiGraph, bindings: Bindings) -> dict[str, WorkflowParameter]:
-    """The parameters of a graph without a header: what it holds now is what they default to."""
+def _bound_parameters(graph: ApiGraph, bindings: Bindings) -> dict[str, WorkflowParameter]:
+    """The parameters of a graph without a header. Their defaults are the values in the graph."""
     parameters = {}
     for name, targets in bindings.targets.items():
         if name in PICTURES:
-            # A mask that becomes the transparency of input_image is not needed where that has its own.
+            # A mask that becomes the transparency of input_image is optional, because that picture may have its own.
             optional = name == "mask" and targets == bindings.targets.get("input_image")
             parameters[name] = WorkflowParameter(type="mask" if name == "mask" else "image", required=not optional)
         elif name in BINDABLE:
-            held = graph[targets[0][0]]["inputs"].get(targets[0][1])
-            if name == SEED or is_link(held) or not isinstance(held, str | int | float):
-                held = None
-            parameters[name] = WorkflowParameter(type=_type_of(name), default=held)
+            value = graph[targets[0][0]]["inputs"].get(targets[0][1])
+            has_default = name != SEED and isinstance(value, str | int | float)
+            parameters[name] = WorkflowParameter(type=_type_of(name), default=value if has_default else None)
     return parameters
 
 
@@ -184,8 +188,8 @@ def _is_seed(name: str, parameter: WorkflowParameter) -> bool:
     return name == SEED and parameter.type == "integer"
 
 
-def _drawn(parameter: WorkflowParameter, random_seed: int) -> Any:
-    """A random seed, of those that the parameter allows."""
+def _choose_seed(parameter: WorkflowParameter, random_seed: int) -> Any:
+    """A random seed among those that the parameter allows."""
     if parameter.choices:
         return parameter.choices[random_seed % len(parameter.choices)]
     low = int(parameter.minimum or 0)
@@ -194,34 +198,34 @@ def _drawn(parameter: WorkflowParameter, random_seed: int) -> Any:
 
 
 def _schema(parameter: WorkflowParameter) -> dict[str, Any]:
-    told: dict[str, Any] = {"description": parameter.description} if parameter.description else {}
+    described: dict[str, Any] = {"description": parameter.description} if parameter.description else {}
     if parameter.type in PICTURE_TYPES:
-        return {**told, "type": "string", "contentEncoding": "base64", "contentMediaType": "image/*"}
+        return {**described, "type": "string", "contentEncoding": "base64", "contentMediaType": "image/*"}
     limits = {"minimum": parameter.minimum, "maximum": parameter.maximum, "default": parameter.default}
-    given = {key: value for key, value in limits.items() if value is not None}
+    declared = {key: value for key, value in limits.items() if value is not None}
     choices = {"enum": list(parameter.choices)} if parameter.choices else {}
-    return {**told, "type": parameter.type, **given, **choices}
+    return {**described, "type": parameter.type, **declared, **choices}
 
 
-def _valid(name: str, parameter: WorkflowParameter, value: Any) -> Any:
-    """The value as what the parameter declares. Raises InvalidValue with the range or the choices."""
-    number = parameter.type in ("integer", "number")
+def _validate(name: str, parameter: WorkflowParameter, value: Any) -> Any:
+    """The value, converted to the type of the parameter. Raises InvalidValue with the range or the choices."""
+    is_number = parameter.type in ("integer", "number")
     low, high = parameter.minimum, parameter.maximum
     if _is_seed(name, parameter):
         low, high = 0 if low is None else low, MAX_SEED if high is None else high
     kind: Any = PYTHON_TYPES[parameter.type]
-    if number:
+    if is_number:
         kind = Annotated[kind, Field(ge=low, le=high, allow_inf_nan=False) if kind is float else Field(ge=low, le=high)]
     try:
-        if number and isinstance(value, bool):
-            raise ValueError("a number is no truth value")
+        if is_number and isinstance(value, bool):
+            raise ValueError("true and false are not numbers")
         valid = TypeAdapter(kind).validate_python(value)
     except ValueError as error:
         shown = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}..."
         raise InvalidValue(
-            f"{name} must be {_in_words(parameter.type, low, high)}, not {shown}",
+            f"{name} must be {_describe_type(parameter.type, low, high)}, not {shown}",
             field=name,
-            hint="leave it out, or send null, for the default" if not parameter.required else None,
+            hint="leave it out or send null to use the default" if not parameter.required else None,
         ) from error
     if parameter.type == "string" and parameter.choices:
         valid = find_word(valid, map(str, parameter.choices)) or valid
@@ -231,19 +235,19 @@ def _valid(name: str, parameter: WorkflowParameter, value: Any) -> Any:
         raise InvalidValue(
             f"{name} {valid!r} does not exist",
             field=name,
-            hint=f"there is {', '.join(nearest or options[:10])}",
+            hint=f"use one of: {', '.join(nearest or options[:10])}",
             nearest=nearest or None,
         )
     return valid
 
 
-def _in_words(kind: str, low: float | None, high: float | None) -> str:
+def _describe_type(kind: str, low: float | None, high: float | None) -> str:
     noun = {"string": "text", "integer": "a whole number", "number": "a number", "boolean": "true or false"}[kind]
     if low is not None and high is not None:
         return f"{noun} from {low} to {high}"
     return noun + (f" of at least {low}" if low is not None else f" of at most {high}" if high is not None else "")
 
 
-def _ignored(names: list[str], understood: list[str]) -> str:
-    said = [told(name, understood, GENERATION) for name in names[:MOST_NAMES]] + names[MOST_NAMES:]
-    return f"ignored, because not known here: {listed(said)}"
+def _unknown_names(names: list[str], known: list[str]) -> str:
+    described = [told(name, known, GENERATION) for name in names[:MOST_NAMES]] + names[MOST_NAMES:]
+    return f"ignored, because not known here: {listed(described)}"

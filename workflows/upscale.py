@@ -1,4 +1,4 @@
-"""The recipe for upscale a finished picture."""
+"""The recipes for finished pictures: enlarged, and the web page's extras."""
 
 from shared.schema.request import ExtrasRequest, UpscaleRequest
 from workflows import nodes
@@ -8,7 +8,7 @@ from workflows.loading import input_name
 
 
 def upscale(request: UpscaleRequest, filename_prefix: str) -> Graph:
-    """The graph for `request`; its picture is saved under `filename_prefix`."""
+    """The graph that enlarges a picture; the result is saved under `filename_prefix`."""
     graph = Graph()
     source = input_name(request.source)
     image = restore_faces(graph, nodes.load_image(graph, source), request.faces)
@@ -20,29 +20,29 @@ def upscale(request: UpscaleRequest, filename_prefix: str) -> Graph:
 
 
 def extras(request: ExtrasRequest, filename_prefix: str) -> Graph:
-    """The graph for `request`; its picture is saved under `filename_prefix`.
+    """The graph that blends several enlarged layers of a picture; the result is saved under `filename_prefix`.
 
-    Each layer shows as far as its visibility says, and below it what was there before: the first lies on the picture
-    plainly enlarged. What a layer hides wholly is left out. Faces come first, for there are fewer pixels then.
+    The first layer is blended over the plainly enlarged picture, and each further one over the result. Layers that
+    another one hides are left out. Faces are restored first, because the picture has fewer pixels then.
     """
     graph = Graph()
     source = input_name(request.source)
     image = nodes.load_image(graph, source)
     for restored in request.faces:
-        image = _over(graph, image, restore_faces(graph, image, restored.how), restored.visibility)
-    hiding = [number for number, layer in enumerate(request.layers) if layer.visibility >= 1]
-    if hiding:
-        bottom, above = request.layers[hiding[-1]].how, request.layers[hiding[-1] + 1 :]
+        image = _blend_over(graph, image, restore_faces(graph, image, restored.how), restored.visibility)
+    opaque = [index for index, layer in enumerate(request.layers) if layer.visibility >= 1]
+    if opaque:
+        bottom, above = request.layers[opaque[-1]].how, request.layers[opaque[-1] + 1 :]
     else:
         bottom, above = request.ground, request.layers
     result = image if bottom.model is None and bottom.size == request.source.size else enlarge(graph, image, bottom)
     for layer in above:
-        result = _over(graph, result, enlarge(graph, image, layer.how), layer.visibility)
+        result = _blend_over(graph, result, enlarge(graph, image, layer.how), layer.visibility)
     if request.transparent:
         result = keep_transparency(graph, result, source, request.source.size, bottom)
     nodes.save_image(graph, result, filename_prefix)
     return graph
 
 
-def _over(graph: Graph, below: Image, above: Image, visibility: float) -> Image:
+def _blend_over(graph: Graph, below: Image, above: Image, visibility: float) -> Image:
     return above if visibility >= 1 else nodes.blend(graph, below, above, visibility)

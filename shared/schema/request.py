@@ -17,8 +17,7 @@ class Models:
     """The files that a picture is drawn with.
 
     `checkpoint` holds all parts; or `diffusion_model` is one part alone, with `text_encoders` and `vae` beside it.
-    `clip_type` is what ComfyUI's CLIPLoader calls the text encoders' kind ("flux", "sd3", ...). `latent_channels` have
-    16 channels (SD 3, Flux), others 4.
+    `clip_type` is the type in ComfyUI's CLIPLoader ("flux", "sd3", ...). Latents of SD 3 and Flux have 16 channels.
     """
 
     checkpoint: str | None = None
@@ -26,7 +25,7 @@ class Models:
     text_encoders: tuple[str, ...] = ()
     clip_type: str = "stable_diffusion"
     vae: str | None = None
-    latent_channels: bool = False
+    latent_channels: int = 4
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from shared.schema.words import is_default, is_nothing
 from shared.web.parsing.compatibility import find_fitting
 from shared.web.parsing.model_catalog import ModelCatalog
 from shared.web.parsing.pictures import SentPictures
-from workflows.preprocessors import ALSO, PACKAGE, PREPROCESSORS, UNION_TYPES, is_control_type, preprocessor_name
+from workflows.preprocessors import PACKAGE, PREPROCESSORS, SYNONYMS, UNION_TYPES, is_control_type, preprocessor_name
 
 # Kinds of control that are shown a picture, not a map of it.
 OF_PICTURES = (
@@ -115,7 +115,7 @@ def _check_type(unit: ControlUnitBody, field: str) -> None:
     if sent is None or is_default(sent) or is_control_type(sent):
         return
     known = sorted({"canny", *UNION_TYPES})
-    near = difflib.get_close_matches(sent.lower(), {*known, *PREPROCESSORS, *ALSO}, n=1)
+    near = difflib.get_close_matches(sent.lower(), {*known, *PREPROCESSORS, *SYNONYMS}, n=1)
     hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(known)}"
     raise InvalidValue(
         f"{field}.control_type {sent!r} is not known", field=f"{field}.control_type", hint=hint, value=sent

@@ -119,7 +119,7 @@ def choose_models(body: GenerationBody, preferred: str | None, catalog: ModelCat
         text_encoders=encoders,
         clip_type=clip_type,
         vae=vae,
-        latent_channels=latent_channels(file.family) == 16,
+        latent_channels=latent_channels(file.family) or 4,
     )
     return Chosen(_unmistakable(folder, name, catalog), models, file, defaults_for(file), tuple(warnings))
 
