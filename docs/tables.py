@@ -12,32 +12,24 @@ Names are patterns: `*` stands for any characters.
 """
 
 import argparse
-import tempfile
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from pydantic import AliasChoices, BaseModel
 from pydantic.fields import FieldInfo
 
 from launcher.arguments import build_parser
-from shared.engine.manager import EngineManager
 from shared.errors import DreamLayerError, SetupError
 from shared.models.detect import MODEL_KINDS
 from shared.models.downloadable import DOWNLOADABLE_MODELS
 from shared.schema.events import EVENTS
 from shared.schema.units import MAX_SEED
 from shared.settings import PREFIX, Settings
-from shared.web.app import control_app, img2img_app, txt2img_app
-from shared.web.backend import Backend
-from shared.web.routes.models import ModelUploads
+from shared.web.openapi.operation import HEADERS, Operation
+from shared.web.route_table import routes_by_service
 
-Document = Mapping[str, Any]
 TYPES = {"boolean": "true or false", "integer": "whole number", "number": "number", "object": "object"}
-# Nothing listens on this port: a service can be built, and draws nothing.
-NO_ENGINE = "http://127.0.0.1:9"
 FAULT = "A fault of this program. The log of the service has the traceback."
 
 
@@ -93,47 +85,44 @@ def _event_fields(model: type[BaseModel]) -> list[str]:
 
 def routes(*paths: str) -> str:
     """The routes with these paths: the ports that answer them, and what they do."""
-    ports: dict[tuple[str, str], list[int]] = {}
+    ports: dict[tuple[str, str], list[str]] = {}
     summaries: dict[tuple[str, str], str] = {}
-    for port, document in _documents().items():
-        for path, methods in document["paths"].items():
-            for method, operation in methods.items():
-                ports.setdefault((path, method), []).append(port)
-                summaries[path, method] = operation["summary"]
-    known = dict.fromkeys(path for path, _ in ports)
+    for service, listed in routes_by_service().items():
+        for route in listed:
+            ports.setdefault((route.path, route.method), []).append(_port(service))
+            summaries[route.path, route.method] = "" if route.operation is None else route.operation.summary
     rows = [
-        (
-            f"`{method.upper()} {path.replace('{', '<').replace('}', '>')}`",
-            ", ".join(map(str, ports[path, method])),
-            text,
-        )
-        for selected in _select(paths, known)
-        for (path, method), text in summaries.items()
+        (f"`{method} {path}`", ", ".join(sorted(ports[path, method])), summaries[path, method])
+        for selected in _select(paths, dict.fromkeys(path for path, _ in ports))
+        for path, method in ports
         if path == selected
     ]
     return _table(("request", "ports", "what it does"), rows)
 
 
+def _port(service: str) -> str:
+    return str(Settings.model_fields[f"{service}_port"].default)
+
+
 def request_headers() -> str:
     """The headers that a request may carry."""
     described = {
-        parameter["name"]: parameter["description"]
+        parameter.name: parameter.description
         for operation in _operations()
-        for parameter in operation["parameters"]
-        if parameter["in"] == "header"
+        for parameter in operation.parameters
+        if parameter.place == "header"
     }
     return _table(("header", "meaning"), [(f"`{name}`", text) for name, text in described.items()])
 
 
 def response_headers() -> str:
-    """The headers of responses, beside those of HTTP that every response has."""
-    described = {
-        name: header["description"]
-        for operation in _operations()
-        for response in operation["responses"].values()
-        for name, header in response.get("headers", {}).items()
-    }
-    return _table(("header", "meaning"), [(f"`{name}`", text) for name, text in described.items()])
+    """The headers of responses, beyond those that every response has."""
+    return _table(("header", "meaning"), [(f"`{name}`", text) for name, text in HEADERS.items()])
+
+
+def _operations() -> list[Operation]:
+    routes = [route for listed in routes_by_service().values() for route in listed]
+    return [route.operation for route in routes if route.operation is not None]
 
 
 def commands() -> str:
@@ -158,11 +147,8 @@ def _command_rows(parser: argparse.ArgumentParser, prefix: str) -> list[tuple[st
             usage = [f"[{value.metavar}]" if value.nargs == "?" else str(value.metavar) for value in values]
             helped = [helps[name], *(f"`{value.metavar}`: {value.help}" for value in values)]
             rows.append((f"`{' '.join([prefix + name, *usage])}`", ". ".join(map(_sentence, helped))))
-            rows += [
-                (f"`{prefix}{name} {_option(option)}`", _sentence(option.help or ""))
-                for option in own
-                if option not in values
-            ]
+            options = [argument for argument in own if argument.option_strings]
+            rows += [(f"`{prefix}{name} {_option(option)}`", _sentence(option.help or "")) for option in options]
     return rows
 
 
@@ -174,7 +160,7 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def known_models() -> str:
+def downloadable_models() -> str:
     """The models that `models add` knows by name."""
     rows = [
         (
@@ -192,36 +178,6 @@ def known_models() -> str:
 def model_folders() -> str:
     """The folders below data/models, in one line of code words."""
     return f"\n{_code(*MODEL_KINDS)}\n\n"
-
-
-@cache
-def _documents() -> Mapping[int, Document]:
-    """The OpenAPI documents of the services, by their default ports."""
-    builders = {"txt2img_port": txt2img_app, "img2img_port": img2img_app, "control_port": _control}
-    documents = {}
-    for setting, build in builders.items():
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            backend = Backend(Settings(engine_url=NO_ENGINE, data_dir=Path(folder), api_key=None, database_url=None))
-            try:
-                reply = build(backend).test_client().get("/openapi.json", headers={"Host": "localhost"})
-            finally:
-                backend.stop()
-            documents[Settings.model_fields[setting].default] = reply.get_json()
-    return documents
-
-
-def _control(backend: Backend) -> Any:
-    manager = EngineManager(backend.engine, None, list, backend.jobs.store.count_unfinished)
-    return control_app(backend, manager, ModelUploads(backend.settings, backend.catalog))
-
-
-def _operations() -> list[Document]:
-    return [
-        operation
-        for document in _documents().values()
-        for methods in document["paths"].values()
-        for operation in methods.values()
-    ]
 
 
 def _select(patterns: Iterable[str], names: Iterable[str]) -> list[str]:

@@ -17,7 +17,7 @@ from tests.stack import TIMEOUT, TestStack, open_rgb, read_stream
 
 PAGES = {
     path.relative_to(PROJECT_DIR).as_posix(): path.read_text(encoding="utf-8")
-    for path in (*PROJECT_DIR.glob("*.md"), *(PROJECT_DIR / "docs").glob("*.md"))
+    for path in sorted((*PROJECT_DIR.glob("*.md"), *(PROJECT_DIR / "docs").glob("*.md")))
 }
 # Fields of events that come only after a crash of the engine, and only from custom graphs.
 NOT_SEEN = {"queued": {"attempt"}, "image": {"node", "title", "index"}}
