@@ -73,7 +73,7 @@ def events() -> str:
     """The events of a job, in the order in which they come."""
     rows = []
     for name, model in EVENTS.items():
-        parts = ["the result, as a waiting request gets it"] if name == "completed" else _event_fields(model)
+        parts = ["everything that the JSON of a waiting request has"] if name == "completed" else _event_fields(model)
         rows.append((f"`{name}`", _first_paragraph(model), "; ".join(parts)))
     return _table(("event", "when", "data"), rows)
 

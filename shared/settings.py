@@ -81,50 +81,41 @@ class Settings(BaseSettings):
 
     data_dir: Folder = Field(
         default=PROJECT_DIR / "data",
-        description="Folder for everything the program downloads or creates: engine, models, pictures, logs.",
+        description="Folder for everything that is downloaded or made: engine, models, pictures, logs.",
     )
     host: str = Field(
         default="127.0.0.1",
-        description="Address that the services listen on. Any address but loopback requires `DREAM_LAYER_API_KEY`.",
+        description="Address that the services listen on. Any but loopback requires `DREAM_LAYER_API_KEY`.",
     )
     txt2img_port: Port = Field(default=5001, description="Port of the txt2img service.")
     img2img_port: Port = Field(default=5004, description="Port of the img2img service.")
     control_port: Port = Field(default=5002, description="Port of the control service.")
-    extras_port: Port = Field(
-        default=5003, description="Port of the control service that the web page uses to upscale pictures."
-    )
-    runs_port: Port = Field(
-        default=5005, description="Port of the control service that the web page uses to list past runs."
-    )
-    report_port: Port = Field(
-        default=5006, description="Port of the control service that the web page uses to download reports."
-    )
+    extras_port: Port = Field(default=5003, description="Port of the control service for the web page's extras.")
+    runs_port: Port = Field(default=5005, description="Port of the control service for the web page's runs.")
+    report_port: Port = Field(default=5006, description="Port of the control service for the web page's reports.")
     img2txt_port: Port = Field(
         default=5007,
-        description="Port that newer web pages use for Img2Txt; the control service answers that it is not supported.",
+        description="Port of the control service for the web page's Img2Txt, which is not supported.",
     )
-    engine_port: Port = Field(
-        default=8188, description="Port of the engine that the launcher starts (on loopback only)."
-    )
+    engine_port: Port = Field(default=8188, description="Port of the engine (loopback only).")
     engine_url: OptionalText = Field(
         default=None,
         pattern=r"^https?://",
-        description="Address of a running ComfyUI. If set, the launcher installs and starts none.",
+        description="URL of a ComfyUI that already runs. None is installed or started then.",
     )
     engine_token: OptionalText = Field(
         default=None,
         pattern=r"^[!-~]+$",
         repr=False,
-        description="Token sent to `DREAM_LAYER_ENGINE_URL` as `Authorization: Bearer`, if a proxy in front of that "
-        "ComfyUI requires one.",
+        description="Sent to `DREAM_LAYER_ENGINE_URL` as `Authorization: Bearer`, for a proxy in front of it.",
     )
     comfyui_dir: OptionalPath = Field(
         default=None,
-        description="Folder of your own ComfyUI to start, instead of the one that setup downloads.",
+        description="Folder of your own ComfyUI, started in place of the installed one.",
     )
     engine_python: OptionalPath = Field(
         default=None,
-        description="Python that runs the engine, if your own ComfyUI has its own environment.",
+        description="Python that runs the engine, if your ComfyUI has its own environment.",
     )
     engine_args: Words = Field(
         default=(),
@@ -132,111 +123,109 @@ class Settings(BaseSettings):
     )
     engine_env: Words = Field(
         default=(),
-        description="More environment variables to pass to the engine, separated by commas, besides those that Python "
-        "and torch need. Nodes can read them.",
+        description="Environment variables that the engine gets as well, separated by commas. Nodes can read them.",
     )
     engine_page: bool = Field(
         default=False,
-        description="Also install ComfyUI's own web page (0.5 GB) and serve it on the engine's port; "
-        "`python dream_layer.py open engine` opens it.",
+        description="Install and serve ComfyUI's own web page (0.5 GB). `python dream_layer.py open engine` opens it.",
     )
     device: Annotated[Literal["auto", "cpu", "gpu"], AnySpelling({"automatic": "auto", "cuda": "gpu"})] = Field(
-        default="auto", description="Device of the engine. `auto` uses the GPU if a usable one exists, else the CPU."
+        default="auto", description="`auto`, `cpu` or `gpu`. `auto` uses a GPU if there is a usable one."
     )
     checkpoint: OptionalText = Field(
         default=None,
-        description="Checkpoint for requests that name none. Default: the first of your own, else the starter.",
+        description="Default checkpoint. Without it: your first one, else the built-in one.",
     )
     request_timeout: float = Field(
         default=1800,
         gt=0,
         le=86400,
-        description="Seconds that a request waits for its pictures before it is answered with a 504.",
+        description="Seconds that a request waits for its pictures before it gets a 504.",
     )
     database_url: OptionalText = Field(
         default=None,
         pattern=r"^[a-z0-9+]+://",
-        description="Database of the jobs, as an SQLAlchemy URL. Default: `jobs.sqlite` in the data folder.",
+        description="SQLAlchemy URL of the jobs' database. Default: `jobs.sqlite` in the data folder.",
     )
-    queue_limit: int = Field(
-        default=1000, ge=1, description="Largest number of unfinished jobs; further ones are answered with a 429."
-    )
+    queue_limit: int = Field(default=1000, ge=1, description="Unfinished jobs beyond which new ones get a 429.")
     cancel_timeout: float = Field(
         default=120,
         ge=1,
         le=86400,
-        description="Seconds that the engine may go on with a cancelled job before it is restarted. Loading a model "
-        "cannot be interrupted: use a higher value if that takes minutes.",
+        description="Seconds after which an engine that still works on a cancelled job is "
+        "restarted. Increase it if models take minutes to load: loading cannot be "
+        "interrupted.",
     )
     keep_jobs: OptionalInt = Field(
         default=None,
         ge=0,
-        description="Number of finished jobs to keep; older ones are deleted with their pictures. Default: all.",
+        description="Finished jobs to keep. Older ones are deleted with their pictures. Default: all.",
     )
     keep_days: OptionalFloat = Field(
         default=None,
         ge=0,
-        description="Days to keep finished jobs with their pictures, and pictures that were uploaded on their own. "
-        "Default: forever.",
+        description="Days to keep finished jobs with their pictures, and uploads without a job. Default: for ever.",
     )
     keep_mb: OptionalInt = Field(
-        default=None, ge=0, description="Megabytes of pictures to keep; the oldest are deleted first. Default: all."
+        default=None, ge=0, description="Megabytes of pictures to keep. The oldest are deleted first. Default: all."
     )
     threads: int = Field(default=128, ge=8, le=1024, description="Threads of each service.")
     waiters: int = Field(
         default=80,
         ge=1,
-        description="Requests that may wait for pictures at a time. Together with the streams, at least 4 fewer than "
-        "the threads, so that /health, job status and cancel always answer.",
+        description="Requests that may wait for pictures at once. With `DREAM_LAYER_STREAMS` at "
+        "least 4 below `DREAM_LAYER_THREADS`, so that /health, job status and "
+        "cancelling always answer.",
     )
-    streams: int = Field(default=40, ge=1, description="Event streams that may be open at a time.")
+    streams: int = Field(default=40, ge=1, description="Event streams that may be open at once.")
     max_body_mb: int = Field(default=64, ge=1, le=1024, description="Largest request body, in MB.")
     picture_memory_mb: int = Field(
         default=1200,
         ge=16,
         le=1_048_576,
-        description="Memory that a service may use for decoding and encoding pictures, over all requests, in MB.",
+        description="Memory for decoding the pictures of all requests to one service, in MB.",
     )
     max_model_mb: int = Field(
         default=32768, ge=1, le=1_048_576, description="Largest model file that may be uploaded, in MB."
     )
     model_suffixes: Suffixes = Field(
         default=(".safetensors",),
-        description="Extensions of model files that may be uploaded, separated by commas. Files other than "
-        "`.safetensors`, such as `.ckpt`, can run code when they are loaded.",
+        description="Extensions of model files that may be uploaded, separated by commas. All but "
+        "`.safetensors` can run code when they are loaded.",
     )
     allow_nodes: Words = Field(
         default=(),
-        description="Node classes that clients' graphs may use besides ComfyUI's harmless built-in ones, separated by "
-        "commas. `*` allows all, and with them anything that custom nodes do.",
+        description="Node classes that imported graphs may use as well, separated by commas. `*` "
+        "allows all, with everything that custom nodes do.",
     )
     allowed_origins: Words = Field(
         default=("http://localhost:8080", "http://127.0.0.1:8080"),
-        description="Origins of web pages that may call the services from a browser (CORS), separated by commas.",
+        description="Origins of web pages that may call the services (CORS), separated by commas.",
     )
     public_url: OptionalText = Field(
         default=None,
         pattern=r"^https?://",
-        description="Base URL of addresses in replies, for use behind a proxy; it may have a path. Default: the "
-        "address that the client called.",
+        description="Base URL of the URLs in responses, behind a proxy. It may have a path. "
+        "Default: as the client called.",
     )
     trusted_proxies: Networks = Field(
         default=(),
-        description="Addresses or networks of reverse proxies, separated by commas, whose `X-Forwarded-For`, `-Host`, "
-        "`-Proto`, `-Port` and `-Prefix` headers are trusted.",
+        description="Addresses or networks of reverse proxies, separated by commas, whose "
+        "`X-Forwarded-For`, `-Host`, `-Proto`, `-Port` and `-Prefix` are trusted.",
     )
     api_key: OptionalText = Field(
         default=None,
         min_length=16,
         repr=False,
-        description="If set, every request except /, /health and /docs must send it as `X-API-Key` or "
-        "`Authorization: Bearer`. At least 16 characters; `openssl rand -hex 32` makes a good one.",
+        description="Key that every request but /, /health and /docs must send, as `X-API-Key` or "
+        "`Authorization: Bearer`. At least 16 characters; `openssl rand -hex 32` makes "
+        "one.",
     )
     signature_lifetime: int = Field(
         default=3600,
         ge=10,
         le=604_800,
-        description="Seconds that the signed addresses in replies stay valid, if an API key is set.",
+        description="Seconds for which the signed URLs in responses are valid, if an API key is set.",
     )
 
     @model_validator(mode="after")

@@ -84,60 +84,65 @@ class Body(BaseModel):
 class LoraBody(Body):
     """One LoRA."""
 
-    lora_name: Annotated[Name, Field(description="its file, with or without folder and extension")]
-    strength_model: Annotated[Strength, Field(description="how strongly it changes the model; 0 is without it")] = 1.0
+    lora_name: Annotated[Name, Field(description="file of the LoRA")]
+    strength_model: Annotated[Strength, Field(description="effect on the model; 0 is none")] = 1.0
     strength_clip: Annotated[
-        Strength | None, Field(description="how strongly it changes the text encoder; as `strength_model` if left out")
+        Strength | None, Field(description="effect on the text encoder; default: `strength_model`")
     ] = None
-    enabled: Annotated[bool, Field(description="`false` is as if it were not there")] = True
+    enabled: Annotated[bool, Field(description="`false` ignores this LoRA")] = True
 
 
 class ControlUnitBody(Body):
     """One ControlNet: a picture that guides the drawing."""
 
-    enabled: Annotated[bool, Field(description="`false` is as if it were not there")] = True
-    model: Annotated[Name | None, Field(description="the ControlNet's file")] = None
+    enabled: Annotated[bool, Field(description="`false` ignores this unit")] = True
+    model: Annotated[Name | None, Field(description="file of the ControlNet")] = None
     input_image: Annotated[
-        PictureText | None, Field(description="data URL, base64, or the name that an upload was given")
+        PictureText | None,
+        Field(
+            description="picture that guides: data URL, base64, or the name of an upload; default in "
+            "img2img: the source"
+        ),
     ] = None
     preprocessor: Annotated[
         Name | None,
         Field(
-            description="`none` (the picture is a control map already), `canny` (Canny), or one whose node the engine "
-            "has; GET /api/options lists them"
+            description="`none` if the picture is a control map already, `canny`, or another that the "
+            "engine has (GET /api/options lists them)"
         ),
     ] = None
     control_type: Annotated[
-        Name | None, Field(description="stands in for `preprocessor` where that is left out, as `canny` does")
+        Name | None,
+        Field(description="type of control, such as `canny`; the preprocessor if `preprocessor` is left out"),
     ] = None
-    weight: Annotated[Weight, Field(description="ControlNetApplyAdvanced's strength; 0 is without it")] = 1.0
-    guidance_start: Annotated[Fraction, Field(description="the part of the sampling at which it begins")] = 0.0
-    guidance_end: Annotated[Fraction, Field(description="and at which it ends")] = 1.0
+    weight: Annotated[Weight, Field(description="strength; 0 turns it off")] = 1.0
+    guidance_start: Annotated[Fraction, Field(description="share of the sampling at which it starts")] = 0.0
+    guidance_end: Annotated[Fraction, Field(description="share of the sampling at which it ends")] = 1.0
     control_mode: Annotated[
         ControlMode,
         Field(
-            description="`balanced`; `prompt` weakens it to 0.4 of its weight; `control` leaves it out of the negative "
-            "prompt's side, so that cfg_scale drives it home"
+            description="`prompt` favours the prompt (0.4 of the weight), `control` favours the "
+            "ControlNet (it does not apply to the negative prompt)"
         ),
     ] = "balanced"
-    resize_mode: Annotated[ResizeMode, Field(description="how its picture is brought to width x height")] = (
+    resize_mode: Annotated[ResizeMode, Field(description="how the picture is fitted to `width` x `height`")] = (
         "just_resize"
     )
     resolution: Annotated[
         Annotated[int, Field(ge=64, le=2048), NotBool] | None,
-        Field(description="short side in pixels at which the preprocessor works; as large as the picture if left out"),
+        Field(description="short side in pixels at which the preprocessor works; default: the picture's own"),
     ] = None
-    pixel_perfect: Annotated[bool, Field(description="`resolution` is ignored: as large as the picture")] = False
-    threshold_a: Annotated[float, Field(ge=0, le=255, description="Canny's low threshold"), NotBool] = 100
-    threshold_b: Annotated[float, Field(ge=0, le=255, description="Canny's high threshold"), NotBool] = 200
+    pixel_perfect: Annotated[bool, Field(description="`true` ignores `resolution` and uses the picture's own")] = False
+    threshold_a: Annotated[float, Field(ge=0, le=255, description="low threshold of canny"), NotBool] = 100
+    threshold_b: Annotated[float, Field(ge=0, le=255, description="high threshold of canny"), NotBool] = 200
 
 
 class ControlNetBody(Body):
     """The ControlNets of a request."""
 
-    enabled: Annotated[bool, Field(description="`false` is as if there were no units")] = True
+    enabled: Annotated[bool, Field(description="`false` ignores all units")] = True
     units: Annotated[
-        tuple[ControlUnitBody, ...], Field(max_length=8, description="the ControlNets, applied in their order")
+        tuple[ControlUnitBody, ...], Field(max_length=8, description="the ControlNets, applied in order")
     ] = ()
 
 
@@ -146,71 +151,81 @@ class GenerationBody(Body):
 
     prompt: Annotated[
         Text,
-        Field(description="what the picture shall show; `<lora:name:0.8>` adds a LoRA, `embedding:name` an embedding"),
+        Field(description="what the picture shows; `<lora:name:0.8>` adds a LoRA, `embedding:name` an embedding"),
     ]
-    negative_prompt: Annotated[Text, Field(description="what it shall not show")] = ""
+    negative_prompt: Annotated[Text, Field(description="what the picture should not show")] = ""
     model_name: Annotated[
         Name | None,
-        Field(description="the checkpoint, or a diffusion model in its own file; the first of your own if left out"),
+        Field(description="checkpoint, or diffusion model in a file of its own; default: your first one"),
     ] = None
     vae_name: Annotated[
         Name | None,
         Field(
             validation_alias=AliasChoices("vae_name", "vae"),
-            description="a VAE in place of the checkpoint's (VAELoader); `automatic` is the checkpoint's",
+            description="VAE that replaces the checkpoint's; `automatic` keeps it",
         ),
     ] = None
     text_encoders: Annotated[
         tuple[Name, ...] | None,
-        Field(max_length=3, description="files for a model that has none; found by what they are if left out"),
+        Field(
+            max_length=3,
+            description="text encoders of a diffusion model in a file of its own; default: those that fit it",
+        ),
     ] = None
-    width: Annotated[Side | None, Field(description="pixels; the size that the model was made for if left out")] = None
-    height: Annotated[Side | None, Field(description="pixels; likewise")] = None
-    steps: Annotated[Steps | None, Field(description="sampling steps; what suits the model if left out")] = None
+    width: Annotated[Side | None, Field(description="pixels; default: the model's own size")] = None
+    height: Annotated[Side | None, Field(description="pixels; default: the model's own size")] = None
+    steps: Annotated[Steps | None, Field(description="sampling steps; default: what suits the model")] = None
     cfg_scale: Annotated[
         Scale | None,
-        Field(description="how closely the prompt is followed (cfg); what suits the model if left out"),
+        Field(description="how closely the picture follows the prompt; default: what suits the model"),
     ] = None
     guidance: Annotated[
         Scale | None,
-        Field(description="FluxGuidance, for models that have it; there `cfg_scale` stands in if this is left out"),
+        Field(description="guidance of Flux models; default: `cfg_scale`"),
     ] = None
     sampler_name: Annotated[
         Name,
-        Field(description="the engine's name (`dpmpp_2m`), the known label (`DPM++ 2M Karras`), or the page's id"),
+        Field(
+            description="ComfyUI's name (`dpmpp_2m`), AUTOMATIC1111's label (`DPM++ 2M Karras`), or the web page's id"
+        ),
     ] = "euler"
     scheduler: Annotated[
-        Name | None, Field(description="such as `karras`; what suits the model if left out; a label's own goes first")
+        Name | None,
+        Field(
+            description="such as `karras`; default: what suits the model; one in the sampler's label takes precedence"
+        ),
     ] = None
-    karras_sigmas: Annotated[bool, Field(description="the scheduler is `karras`")] = False
+    karras_sigmas: Annotated[bool, Field(description="`true` selects the scheduler `karras`")] = False
     seed: Annotated[
         int,
-        Field(ge=-1, le=MAX_SEED, description="the first picture's; each further one counts one up; -1 is random"),
+        Field(ge=-1, le=MAX_SEED, description="seed of the first picture, plus 1 for each further one; -1 is random"),
         NotBool,
     ] = -1
-    random_seed: Annotated[bool, Field(description="`seed` is ignored, and drawn at random")] = False
-    batch_size: Annotated[int, Field(ge=1, le=16, description="pictures, each with a seed of its own"), NotBool] = 1
-    batch_count: Annotated[int, Field(ge=1, le=16, description="how often so many"), NotBool] = 1
+    random_seed: Annotated[bool, Field(description="`true` ignores `seed` and picks a random one")] = False
+    batch_size: Annotated[
+        int, Field(ge=1, le=16, description="pictures in a batch, each with its own seed"), NotBool
+    ] = 1
+    batch_count: Annotated[int, Field(ge=1, le=16, description="number of batches"), NotBool] = 1
     clip_skip: Annotated[
         int,
-        Field(ge=1, le=12, description="layers of the text encoder, counted from the last (CLIPSetLastLayer)"),
+        Field(ge=1, le=12, description="layer of the text encoder to use, counted from the last"),
         NotBool,
     ] = 1
     lora: Annotated[LoraBody | None, Field(description="one LoRA")] = None
-    loras: Annotated[tuple[LoraBody, ...], Field(max_length=16, description="several, in their order")] = ()
-    controlnet: Annotated[ControlNetBody | None, Field(description="pictures that guide the drawing")] = None
+    loras: Annotated[tuple[LoraBody, ...], Field(max_length=16, description="several LoRAs, applied in order")] = ()
+    controlnet: Annotated[ControlNetBody | None, Field(description="pictures that guide the composition")] = None
     hires_fix: Annotated[
         bool,
         Field(
             validation_alias=AliasChoices("hires_fix_enabled", "hires_fix"),
-            description="draw, enlarge, and draw the details anew (a second KSampler); on if either name says so",
+            description="enlarge the picture and refine it in a second pass; either name turns it on",
         ),
     ] = False
     hires_fix_upscaler: Annotated[
         Name,
         Field(
-            description="`Latent`, `Latent (nearest)`, `Latent (bicubic)`; `Lanczos`, `Nearest`; or an upscale model: "
-            "Lanczos stands in for one that is not installed"
+            description="`Latent`, `Latent (nearest)`, `Latent (bicubic)`, `Lanczos`, `Nearest`, or an "
+            "upscale model; Lanczos replaces one that is not installed"
         ),
     ] = "Latent"
     hires_fix_upscale_method: Annotated[
@@ -221,66 +236,79 @@ class GenerationBody(Body):
                 **dict.fromkeys(("scale_to", "upscale_to", "to"), "resize-to"),
             }
         ),
-        Field(description="which of the next three counts"),
+        Field(description="`upscale-by` uses the factor, `resize-to` the width and height"),
     ] = "upscale-by"
-    hires_fix_upscale_factor: Annotated[Factor, Field(description="times the size")] = 2.0
-    hires_fix_resize_width: Annotated[Side | None, Field(description="pixels, for `resize-to`")] = None
-    hires_fix_resize_height: Annotated[Side | None, Field(description="pixels, for `resize-to`")] = None
+    hires_fix_upscale_factor: Annotated[Factor, Field(description="for `upscale-by`: factor of width and height")] = 2.0
+    hires_fix_resize_width: Annotated[Side | None, Field(description="for `resize-to`: pixels")] = None
+    hires_fix_resize_height: Annotated[Side | None, Field(description="for `resize-to`: pixels")] = None
     hires_fix_hires_steps: Annotated[
-        int, Field(ge=0, le=1000, description="steps of the second pass; 0 is as many as the first"), NotBool
+        int, Field(ge=0, le=1000, description="steps of the second pass; 0 means as many as the first"), NotBool
     ] = 0
     hires_fix_denoising_strength: Annotated[Fraction, Field(description="how much the second pass changes")] = 0.5
-    hires_fix_sampler_name: Annotated[Name | None, Field(description="its sampler; the first one if left out")] = None
-    hires_fix_scheduler: Annotated[Name | None, Field(description="its scheduler; the first one if left out")] = None
-    hires_fix_cfg_scale: Annotated[Scale | None, Field(description="its cfg; the first one if left out")] = None
+    hires_fix_sampler_name: Annotated[
+        Name | None, Field(description="sampler of the second pass; default: that of the first")
+    ] = None
+    hires_fix_scheduler: Annotated[
+        Name | None, Field(description="scheduler of the second pass; default: that of the first")
+    ] = None
+    hires_fix_cfg_scale: Annotated[
+        Scale | None, Field(description="cfg of the second pass; default: that of the first")
+    ] = None
     large_sizes: Annotated[
         LargeSizes,
         Field(
-            description="sizes far beyond the model's own, drawn from noise alone: `two_passes` draws at its own size "
-            "first, then enlarges and refines; `direct` draws in one pass"
+            description="sizes far beyond the model's own: `two_passes` starts at its own size, then "
+            "enlarges and refines; `direct` uses one pass"
         ),
     ] = "two_passes"
     refiner_enabled: Annotated[
         bool,
-        Field(
-            description="another checkpoint takes over (KSamplerAdvanced twice), without LoRA, ControlNet, clip_skip"
-        ),
+        Field(description="another checkpoint finishes the picture, without LoRAs, ControlNet and `clip_skip`"),
     ] = False
-    refiner_model: Annotated[Name | None, Field(description="that checkpoint; `none` is as if it were off")] = None
-    refiner_switch_at: Annotated[Fraction, Field(description="the part of the steps after which it does")] = 0.8
+    refiner_model: Annotated[
+        Name | None, Field(description="checkpoint that takes over; `none` turns the refiner off")
+    ] = None
+    refiner_switch_at: Annotated[Fraction, Field(description="share of the steps after which it takes over")] = 0.8
     upscaler: Annotated[
         Name | None,
         Field(description="enlarges the finished picture: an upscale model, `Lanczos` or `Nearest`"),
     ] = None
-    upscale_factor: Annotated[Factor, Field(description="by exactly this, whatever the upscale model's own is")] = 2.0
+    upscale_factor: Annotated[
+        Factor, Field(description="factor of width and height, whatever the upscale model's own is")
+    ] = 2.0
     restore_faces: Annotated[
-        bool, Field(description="needs the nodes FaceRestoreModelLoader and FaceRestoreCFWithModel in the engine")
+        bool,
+        Field(description="restore faces; needs the custom nodes FaceRestoreModelLoader and FaceRestoreCFWithModel"),
     ] = False
     face_restoration_model: Annotated[Name, Field(description="`codeformer`, `gfpgan`, or a file")] = "codeformer"
     codeformer_weight: Annotated[Fraction, Field(description="fidelity of the restored face")] = 0.5
-    gfpgan_weight: Annotated[Fraction, Field(description="only named in `warnings`: those nodes have none")] = 0.5
+    gfpgan_weight: Annotated[
+        Fraction, Field(description="no effect, because the nodes have no such input; named in `warnings`")
+    ] = 0.5
     tiling: Annotated[
         bool,
-        Field(description="seamless at all edges; needs the nodes SeamlessTile and CircularVAEDecode in the engine"),
+        Field(description="seamless at all edges; needs the custom nodes SeamlessTile and CircularVAEDecode"),
     ] = False
     tile_size: Annotated[
         int,
-        Field(ge=64, le=4096, description="pixels of the tiles in which pictures over 4 megapixels are decoded"),
+        Field(
+            ge=64, le=4096, description="size in pixels of the tiles in which pictures over 4 megapixels are decoded"
+        ),
         NotBool,
     ] = 512
-    tile_overlap: Annotated[int, Field(ge=0, le=4096, description="pixels by which they overlap"), NotBool] = 64
-    custom_workflow: Annotated[
-        dict[str, Any] | None, Field(description="a graph of your own, in ComfyUI's API format")
-    ] = None
+    tile_overlap: Annotated[int, Field(ge=0, le=4096, description="pixels by which the tiles overlap"), NotBool] = 64
+    custom_workflow: Annotated[dict[str, Any] | None, Field(description="your own graph, in ComfyUI's API format")] = (
+        None
+    )
     output_node: Annotated[
         Name | None,
         Field(
             coerce_numbers_to_str=True,
-            description="the `SaveImage` of `custom_workflow`, by its id or title, whose picture is the answer to "
-            "`Accept: image/...`; if left out, the last stage",
+            description="id or title of the `SaveImage` of `custom_workflow` whose picture answers "
+            "`Accept: image/...`; default: the last stage",
         ),
     ] = None
-    preview: Annotated[bool, Field(description="small pictures of the work in progress, as events of the job")] = False
+    preview: Annotated[bool, Field(description="send small pictures of the work in progress as events")] = False
 
 
 class Txt2ImgBody(GenerationBody):
@@ -292,34 +320,37 @@ class Img2ImgBody(GenerationBody):
 
     input_image: Annotated[
         PictureText,
-        Field(description="data URL, base64, the file `image` of a form, or the name that an upload was given"),
+        Field(description="source: data URL, base64, the file `image` of a form, or the name of an upload"),
     ]
     mask: Annotated[
         PictureText | None,
-        Field(description="likewise, or the file `mask`; white is repainted, black stays exactly, grey blends the two"),
+        Field(
+            description="data URL, base64, the file `mask`, or the name of an upload; white is "
+            "repainted, black is kept, grey blends"
+        ),
     ] = None
     denoising_strength: Annotated[
         Fraction | None,
         Field(
-            description="how far the result may go from the source (denoise); 0.75 if left out, with a mask 1 (in the "
-            "mode `refine` 0.75)"
+            description="how far the result may differ from the source; default: 0.75, with a mask 1 "
+            "(0.75 in the mode `refine`)"
         ),
     ] = None
     resize_mode: Annotated[
         ResizeMode,
-        Field(description="stretch, cut to the proportions, or fill up with the edge's colours"),
+        Field(description="stretch the source, crop it to the proportions, or fill up with the colours of its edges"),
     ] = "just_resize"
     inpaint_mode: Annotated[
         InpaintMode | None,
         Field(
-            description="`fill` greys the hole first (VAEEncodeForInpaint), `refine` goes on from what is there "
-            "(SetLatentNoiseMask), `model` is for inpainting checkpoints (InpaintModelConditioning); for those the "
-            "default, else `fill`"
+            description="`fill` replaces the masked part (VAEEncodeForInpaint), `refine` changes it "
+            "(SetLatentNoiseMask), `model` uses an inpainting checkpoint "
+            "(InpaintModelConditioning); default: `model` for such checkpoints, else `fill`"
         ),
     ] = None
     grow_mask_by: Annotated[
         int,
-        Field(ge=0, le=64, description="pixels by which `fill` repaints beyond the mask, to hide the seam"),
+        Field(ge=0, le=64, description="pixels beyond the mask that `fill` repaints, to hide the seam"),
         NotBool,
     ] = 6
     mask_blur: Annotated[
@@ -327,23 +358,23 @@ class Img2ImgBody(GenerationBody):
         Field(
             ge=0,
             le=64,
-            description="pixels to each side of the mask's edge over which the result fades into the source",
+            description="pixels on each side of the mask's edge over which result and source blend",
         ),
         NotBool,
     ] = 0
-    invert_mask: Annotated[bool, Field(description="black is repainted, white stays")] = False
+    invert_mask: Annotated[bool, Field(description="repaint black, keep white")] = False
     only_masked: Annotated[
-        bool, Field(description="draw only the mask's surroundings, at width x height, and paste them back")
+        bool, Field(description="generate only the mask's surroundings, at `width` x `height`, and paste them back")
     ] = False
     only_masked_padding: Annotated[
-        int, Field(ge=0, le=1024, description="pixels of the source around the mask that are drawn along"), NotBool
+        int, Field(ge=0, le=1024, description="pixels around the mask that are generated with it"), NotBool
     ] = 32
-    outpaint_left: Annotated[int, Field(ge=0, le=2048, description="pixels to add"), NotBool] = 0
-    outpaint_top: Annotated[int, Field(ge=0, le=2048, description="pixels to add"), NotBool] = 0
-    outpaint_right: Annotated[int, Field(ge=0, le=2048, description="pixels to add"), NotBool] = 0
-    outpaint_bottom: Annotated[int, Field(ge=0, le=2048, description="pixels to add"), NotBool] = 0
+    outpaint_left: Annotated[int, Field(ge=0, le=2048, description="pixels to add on the left"), NotBool] = 0
+    outpaint_top: Annotated[int, Field(ge=0, le=2048, description="pixels to add at the top"), NotBool] = 0
+    outpaint_right: Annotated[int, Field(ge=0, le=2048, description="pixels to add on the right"), NotBool] = 0
+    outpaint_bottom: Annotated[int, Field(ge=0, le=2048, description="pixels to add at the bottom"), NotBool] = 0
     outpaint_feathering: Annotated[
-        int, Field(ge=0, le=512, description="pixels of the source over which what is added fades in"), NotBool
+        int, Field(ge=0, le=512, description="pixels of the source over which the added part blends in"), NotBool
     ] = 16
 
 
@@ -352,12 +383,15 @@ class UpscaleBody(Body):
 
     image: Annotated[
         PictureText,
-        Field(description="data URL, base64, the file `image` of a form, or the name that an upload was given"),
+        Field(description="data URL, base64, the file `image` of a form, or the name of an upload"),
     ]
     upscaler: Annotated[Name, Field(description="an upscale model, `Lanczos`, `Nearest`, ...")] = "Lanczos"
-    upscale_factor: Annotated[Factor, Field(description="by exactly this, whatever the upscale model's own is")] = 2.0
+    upscale_factor: Annotated[
+        Factor, Field(description="factor of width and height, whatever the upscale model's own is")
+    ] = 2.0
     restore_faces: Annotated[
-        bool, Field(description="needs the nodes FaceRestoreModelLoader and FaceRestoreCFWithModel in the engine")
+        bool,
+        Field(description="restore faces; needs the custom nodes FaceRestoreModelLoader and FaceRestoreCFWithModel"),
     ] = False
     face_restoration_model: Annotated[Name, Field(description="`codeformer`, `gfpgan`, or a file")] = "codeformer"
     codeformer_weight: Annotated[Fraction, Field(description="fidelity of the restored face")] = 0.5
@@ -366,24 +400,22 @@ class UpscaleBody(Body):
 class ExtrasBody(Body):
     """What the web page's extras ask for, beside the picture: upscalers and face restorers, laid over each other."""
 
-    upscaler_model: Annotated[Name, Field(description="an upscale model, `Lanczos`, `Nearest`, ... or `none`")] = (
+    upscaler_model: Annotated[Name, Field(description="an upscale model, `Lanczos`, `Nearest`, ..., or `none`")] = (
         "Lanczos"
     )
     upscaler_visibility: Annotated[
-        Fraction, Field(description="how much of it shows over the picture plainly enlarged")
+        Fraction, Field(description="opacity of its result over the plainly enlarged picture")
     ] = 1.0
-    upscaler_model_2: Annotated[Name, Field(description="likewise, a second one")] = "none"
-    upscaler_visibility_2: Annotated[Fraction, Field(description="how much of it shows over the first")] = 0.0
+    upscaler_model_2: Annotated[Name, Field(description="a second upscaler")] = "none"
+    upscaler_visibility_2: Annotated[Fraction, Field(description="opacity of its result over the first")] = 0.0
     upscale_factor: Annotated[
-        Factor | None, Field(description="by exactly this; if left out, the number in the name of the upscaler, or 2")
+        Factor | None, Field(description="factor of width and height; default: the number in the upscaler's name, or 2")
     ] = None
-    gfpgan_visibility: Annotated[Fraction, Field(description="how much shows of faces that GFPGAN restored")] = 0.0
-    codeformer_visibility: Annotated[
-        Fraction, Field(description="how much shows of faces that CodeFormer restored")
-    ] = 0.0
-    codeformer_weight: Annotated[Fraction, Field(description="fidelity of the faces that CodeFormer restores")] = 0.5
+    gfpgan_visibility: Annotated[Fraction, Field(description="opacity of faces restored by GFPGAN")] = 0.0
+    codeformer_visibility: Annotated[Fraction, Field(description="opacity of faces restored by CodeFormer")] = 0.0
+    codeformer_weight: Annotated[Fraction, Field(description="fidelity of faces restored by CodeFormer")] = 0.5
     output_format: Annotated[
         Literal["png", "jpg", "jpeg", "webp"],
         AnySpelling({f"{before}{name}": name for name in ("png", "jpg", "jpeg", "webp") for before in ("image/", ".")}),
-        Field(description="of the picture that `output_image` leads to"),
+        Field(description="format of the picture at `output_image`"),
     ] = "png"
