@@ -26,7 +26,7 @@ from tests.stack import COMFYUI_DIR, TestStack, launched, launcher_environment
 MARKERS = {
     "live": {"engine_source", "stack"},
     "fake_engine": {"engine"},
-    "slow": {"browser", "project"},
+    "slow": {"browser", "project", "starter_models"},
 }
 
 
@@ -73,12 +73,14 @@ def update_golden(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--update-golden"))
 
 
-@pytest.fixture(autouse=True)
-def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def default_settings() -> Iterator[None]:
     """Tests see the defaults, whatever the user's shell sets."""
-    for name in list(os.environ):
-        if name.upper().startswith(PREFIX):
-            monkeypatch.delenv(name)
+    with pytest.MonkeyPatch.context() as environment:
+        for name in list(os.environ):
+            if name.upper().startswith(PREFIX):
+                environment.delenv(name)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -78,7 +78,10 @@ commands = st.one_of(
     st.tuples(st.just("logs"), texts | st.sampled_from(LOGS)),
     st.tuples(st.just("logs"), st.just("-n"), texts),
     st.tuples(texts),
-    st.tuples(st.sampled_from(("up", "run", "status", "stop", "open")), texts.filter(bool)),
+    # `--` ends the options, so with it alone the command is whole.
+    st.tuples(
+        st.sampled_from(("up", "run", "status", "stop", "open")), texts.filter(lambda text: text not in ("", "--"))
+    ),
 )
 
 
@@ -120,6 +123,7 @@ def failed_clearly(*arguments: str) -> str:
     return told
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(commands, options)
 @example(("models", "add", "http://a..b/"), [])

@@ -135,6 +135,7 @@ def test_a_small_file_does_not_become_a_huge_text() -> None:
     assert read_texts(data[:33] + chunk + data[33:]) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [3, 4])
 def test_many_small_chunks_do_not_become_huge_texts(count: int) -> None:
     chunks = b""

@@ -71,6 +71,7 @@ def test_an_engine_that_is_there_is_not_fetched_again(tmp_path: Path) -> None:
     assert install_engine(tmp_path) == engine_dir(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_fetch_that_fails_says_so_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
         monkeypatch.delenv(name, raising=False)

@@ -250,6 +250,7 @@ def test_the_launcher_goes_on_in_the_environment_that_it_made(project: Project) 
     assert (ended.stdout, ended.returncode) == (f"{project.venv} True False", 3), ended.stderr
 
 
+@pytest.mark.slow
 def test_pip_ends_with_a_launcher_that_is_killed() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         index = f"http://127.0.0.1:{silent.getsockname()[1]}/"

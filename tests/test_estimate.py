@@ -180,6 +180,7 @@ def test_an_attempt_that_was_lost_tells_nothing_of_the_next(control: Control) ->
     assert "ends_at" not in again.events[-1][1]
 
 
+@pytest.mark.slow
 def test_the_engines_steps_are_measured(engine: FakeEngine, open_harness: OpenHarness) -> None:
     harness, engine.seconds = open_harness(), 3.0
     earlier, _ = harness.store.add(new_job(), "another", 9)

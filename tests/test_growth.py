@@ -99,6 +99,7 @@ def test_labels_that_are_not_known_are_named_up_to_a_limit() -> None:
     assert recipe.warnings[0].endswith("L18, L19 and 480 more")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "piece",
     [
@@ -259,6 +260,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(JSON, st.booleans())
 def test_values_are_counted_without_reading_them(value: Any, ascii_only: bool) -> None:

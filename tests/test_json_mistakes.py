@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
@@ -16,9 +15,9 @@ FORM = "application/x-www-form-urlencoded"
 GOOD = '{"prompt": "a café", "steps": 2}'
 
 
-@pytest.fixture
-def client(tmp_path: Path) -> Iterator[FlaskClient]:
-    backend = Backend(Settings(engine_url="http://127.0.0.1:9", data_dir=tmp_path))
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
+    backend = Backend(Settings(engine_url="http://127.0.0.1:9", data_dir=tmp_path_factory.mktemp("data")))
     yield txt2img_app(backend).test_client()
     backend.stop()
 

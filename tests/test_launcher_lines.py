@@ -39,6 +39,7 @@ def test_our_own_engine_that_fails_keeps_the_hint_of_its_error() -> None:
     assert (failed.message, failed.hint) == (f"it drew another colour ({HERE})", "data/logs/engine.log says more")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_start_that_is_ended_says_so(number: signal.Signals, tmp_path: Path) -> None:

@@ -81,6 +81,7 @@ def test_a_list_reads_no_large_graph_from_the_database(
     assert read < 20 * 5_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "key"), [("/api/jobs", "jobs"), ("/api/runs", "runs")])
 @pytest.mark.parametrize("part", ["request", "graph", "images"])
 def test_pages_of_large_jobs_are_bounded_and_lead_to_all_of_them(

@@ -239,6 +239,7 @@ def test_a_file_that_is_no_model_is_fetched_anew(
     assert command("add", f"{server.url}/x.safetensors") == 0
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_enough_is_no_failure(tmp_path: Path) -> None:
     environ = {**os.environ, f"{PREFIX}DATA_DIR": str(tmp_path)}
     read, write = os.pipe()
@@ -274,6 +275,7 @@ def test_an_address_without_a_name(
     assert files(models) == {"embeddings/x.safetensors"}
 
 
+@pytest.mark.slow
 def test_the_hub_as_a_user_meets_it(tmp_path: Path, server: FileServer) -> None:
     """In a process of its own, for huggingface_hub reads its endpoint and token when it is loaded."""
     content = factory.write(tmp_path / "x.safetensors", {"emb_params": (2, 768)}).read_bytes()
@@ -306,6 +308,7 @@ def test_the_hub_as_a_user_meets_it(tmp_path: Path, server: FileServer) -> None:
     assert "Traceback" not in absent.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends a Ctrl-C to a whole terminal")
 def test_ctrl_c_leaves_what_the_same_command_goes_on_with(tmp_path: Path, server: FileServer) -> None:
     content = factory.write(tmp_path / "x.safetensors", {"emb_params": (20, 768)}).read_bytes()

@@ -62,6 +62,7 @@ def document(app: Flask, **headers: str) -> dict[str, Any]:
     return told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [None, "correct horse battery"])
 @pytest.mark.parametrize("service", SERVICES)
 def test_it_is_openapi(backend: MakeBackend, service: str, key: str | None) -> None:

@@ -137,6 +137,7 @@ def test_the_data_folder_is_ours_unless_a_user_chose_it(tmp_path: Path) -> None:
     assert not Settings(data_dir=tmp_path).has_own_data_dir
 
 
+@pytest.mark.slow
 def test_a_service_that_was_started_by_hand_closes_what_it_finds_and_makes(tmp_path: Path) -> None:
     make(tmp_path / "data", "api-keys.json", "output/20261122/a.png")
     settings = {"DATA_DIR": str(tmp_path / "data"), "ENGINE_URL": "http://127.0.0.1:9"}

@@ -93,6 +93,7 @@ def test_whatever_another_program_says_it_is_one(answer: bytes) -> None:
         told.result(timeout=TIMEOUT)
 
 
+@pytest.mark.slow
 def test_one_application_answers_on_many_ports() -> None:
     ports = free_ports(3)
     server = subprocess.Popen([sys.executable, "-c", SERVER, *map(str, ports)], cwd=PROJECT_DIR)

@@ -49,6 +49,7 @@ def test_weights_are_those_of_the_engine(engine_prompts: EnginePrompts, prompt: 
     assert repr(read) == repr(engine_prompts.segments(prompt))
 
 
+@pytest.mark.slow
 @QUICK
 @given(prompt=TEXTS)
 def test_parentheses_that_are_balanced_are_read_as_they_look(prompt: str) -> None:
@@ -281,6 +282,7 @@ def test_many_notations_do_not_fill_the_reply() -> None:
     assert all(len(warning) < 200 for warning in said(f"[{'x' * 5000}]"))
 
 
+@pytest.mark.slow
 def test_a_long_prompt_is_read_in_linear_time() -> None:
     def seconds(text: str) -> float:
         """Of this process alone, the best of two: other work on the machine does not count."""

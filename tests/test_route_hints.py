@@ -1,7 +1,6 @@
 """Wrong paths, ports and methods: the answer says where it is, and how to call it."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
@@ -15,10 +14,11 @@ from tests.test_openapi import ROUTES, SERVICES
 Clients = dict[str, FlaskClient]
 
 
-@pytest.fixture
-def clients(tmp_path: Path) -> Iterator[Clients]:
+@pytest.fixture(scope="module")
+def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
+    folder = tmp_path_factory.mktemp("services")
     backends = {
-        name: Backend(Settings(engine_url="http://127.0.0.1:9", data_dir=tmp_path, txt2img_port=6001))
+        name: Backend(Settings(engine_url="http://127.0.0.1:9", data_dir=folder, txt2img_port=6001))
         for name in SERVICES
     }
     yield {name: SERVICES[name](backend).test_client() for name, backend in backends.items()}

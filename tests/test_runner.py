@@ -236,6 +236,7 @@ def test_a_service_that_ends_right_after_a_cancel_leaves_the_engine_no_work(
     assert engine.cancelled == [job_id]
 
 
+@pytest.mark.slow
 def test_a_cancelled_job_is_never_completed_even_if_it_ends_at_that_moment(
     harness: Harness, engine: FakeEngine
 ) -> None:

@@ -24,6 +24,7 @@ def read(page: str) -> str:
     return (PROJECT_DIR / page).read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_tables_are_up_to_date() -> None:
     command = [sys.executable, "-m", "cogapp", "--check", "README.md", *PAGES]
     finished = subprocess.run(command, cwd=PROJECT_DIR, capture_output=True, text=True)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
 import requests
 
 from shared.settings import PREFIX, PROJECT_DIR
@@ -18,6 +19,7 @@ from tests.stack import TIMEOUT, TestStack, launcher_environment, wait_for_healt
 PATIENCE = 15
 
 
+@pytest.mark.slow
 def test_without_waitress_it_serves_with_a_loud_warning(tmp_path: Path) -> None:
     environ = launcher_environment(tmp_path)
     # None in sys.modules is how Python marks a package as not there.

@@ -81,6 +81,7 @@ def test_many_half_sent_bodies_leave_everything_answering(tmp_path: Path) -> Non
         assert len(server.connections) <= 60
 
 
+@pytest.mark.slow
 def test_who_cannot_be_accepted_for_want_of_descriptors_comes_later(
     server: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +178,7 @@ def application() -> Any:
 # -- deadlines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [b"", b"GET /health HTTP/1.1\r\nHost: loc", b"\r\n"])
 def test_a_head_that_never_ends_is_given_up(sent: bytes) -> None:
     with serving(limits=HASTY) as server:
@@ -184,6 +186,7 @@ def test_a_head_that_never_ends_is_given_up(sent: bytes) -> None:
         assert answer.startswith(b"HTTP/1.1 408 ") is bool(sent)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", ["Content-Length: 50000", "Transfer-Encoding: chunked"])
 def test_a_body_that_does_not_come_is_a_408(line: str) -> None:
     with serving(limits=HASTY) as server:
@@ -194,6 +197,7 @@ def test_a_body_that_does_not_come_is_a_408(line: str) -> None:
         assert server.calls == []
 
 
+@pytest.mark.slow
 def test_a_body_that_comes_slowly_is_taken() -> None:
     with serving(limits=HASTY) as server:
         client = server.connect(server.head("POST", "/quick", "Content-Length: 20000", "Connection: close"))
@@ -203,6 +207,7 @@ def test_a_body_that_comes_slowly_is_taken() -> None:
         assert b'"size":20000' in read_all(client).replace(b" ", b"")
 
 
+@pytest.mark.slow
 def test_no_deadline_is_for_a_request_that_runs_or_a_stream() -> None:
     limits = ConnectionLimits(**{**HASTY.__dict__, "connections": 10, "per_loopback": 10})
     with serving(limits=limits) as server, ThreadPoolExecutor() as pool:
@@ -291,6 +296,7 @@ def test_readers_that_take_nothing_hold_neither_memory_nor_threads() -> None:
         wait_until(lambda: sum(each.output_bytes for each in server.connections._copy()) <= limits.held_output)
 
 
+@pytest.mark.slow
 def test_a_reader_that_stops_is_cut_and_one_that_reads_gets_all() -> None:
     with serving(limits=HASTY) as server:
         deaf = server.connect(server.head("GET", "/picture"), buffer=4096)
@@ -306,6 +312,7 @@ def read_all_of(client: socket.socket) -> bytes:
         return b""
 
 
+@pytest.mark.slow
 def test_a_stream_to_who_takes_nothing_is_ended(server: Served) -> None:
     with serving(limits=HASTY) as server:
         server.connect(server.head("GET", "/endless"), buffer=4096)

@@ -35,15 +35,15 @@ from starter.words import TOKEN_IDS
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def starter_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("models")
     assert assemble(made) == [made / file.folder / file.name for file in (STARTER, *KIT)]
     return made
 
 
 @pytest.mark.parametrize(("name", "inputs"), [(CHECKPOINT_NAME, 4), (INPAINTING_NAME, 9)])
-def test_a_checkpoint_has_every_tensor_of_the_layout(models: Path, name: str, inputs: int) -> None:
-    path = models / "checkpoints" / name
+def test_a_checkpoint_has_every_tensor_of_the_layout(starter_models: Path, name: str, inputs: int) -> None:
+    path = starter_models / "checkpoints" / name
     with safe_open(path, "np") as file:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
         assert shapes == checkpoint(inputs)
@@ -52,11 +52,12 @@ def test_a_checkpoint_has_every_tensor_of_the_layout(models: Path, name: str, in
     assert path.stat().st_size < 400e6
 
 
-def test_whole_files_are_left_alone(models: Path) -> None:
-    assert assemble(models) == []
-    assert not list(models.rglob("*.part"))
+def test_whole_files_are_left_alone(starter_models: Path) -> None:
+    assert assemble(starter_models) == []
+    assert not list(starter_models.rglob("*.part"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["cut", "empty", "other recipe", "no safetensors"])
 def test_any_other_file_of_that_name_is_made_anew(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "checkpoints" / CHECKPOINT_NAME
@@ -78,6 +79,7 @@ def test_a_file_that_cannot_be_written_is_an_os_error(tmp_path: Path) -> None:
         assemble(tmp_path / "taken", (STARTER,))
 
 
+@pytest.mark.slow
 def test_it_runs_as_a_command_without_torch(tmp_path: Path) -> None:
     code = (
         "import sys, runpy; sys.modules['torch'] = None; sys.argv = ['assemble', sys.argv[1]];"

@@ -69,6 +69,7 @@ def test_imports_run_one_way(part: str) -> None:
             assert allowed or name in MAY_IMPORT[part], f"{path.relative_to(PROJECT_DIR)} imports {name}"
 
 
+@pytest.mark.slow
 def test_nothing_imports_a_server() -> None:
     for path in PRODUCT:
         assert not imports(path) & {"dream_layer", "txt2img_server", "img2img_server"}, path
@@ -84,6 +85,7 @@ def test_the_bootstrap_needs_the_standard_library_alone(name: str) -> None:
     assert foreign <= {"__main__"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("service", ["txt2img_server", "img2img_server"])
 def test_a_service_is_light(service: str) -> None:
     code = f"import {service}, sys; print(*sys.modules)"
@@ -91,6 +93,7 @@ def test_a_service_is_light(service: str) -> None:
     assert not {"torch", "numpy", "scipy", "transformers"} & set(loaded.stdout.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]],

@@ -36,6 +36,7 @@ def busy_with_a_cancelled_job(harness: Harness, engine: FakeEngine) -> str:
     return job_id
 
 
+@pytest.mark.slow
 def test_the_engine_is_started_again_for_a_cancelled_job_and_nobody_is_blamed(
     harness: Harness, engine: FakeEngine
 ) -> None:
@@ -154,6 +155,7 @@ def test_readiness_tells_of_a_job_that_does_not_let_go(
         backend.stop()
 
 
+@pytest.mark.slow
 def test_who_was_drawn_when_somebody_ended_the_engine_is_not_blamed(harness: Harness, engine: FakeEngine) -> None:
     engine.seconds = HELD
     drawn = harness.submit()

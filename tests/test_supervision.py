@@ -92,6 +92,7 @@ def test_a_server_that_fails_in_the_launcher_is_started_again() -> None:
         served.stop()
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_in_the_launcher_gives_its_port_to_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("launcher.serving.CHECK", 0.1)
     monkeypatch.setattr("launcher.serving.DEAF", 50)
@@ -114,6 +115,7 @@ def test_a_server_that_hangs_in_the_launcher_gives_its_port_to_another(monkeypat
         served.stop()
 
 
+@pytest.mark.slow
 def test_a_service_is_kept_while_it_is_crowded_and_started_again_when_it_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

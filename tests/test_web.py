@@ -259,6 +259,7 @@ def test_an_unexpected_error_says_nothing_of_the_inside(client: MakeClient) -> N
     assert "secret" not in response.text
 
 
+@pytest.mark.slow
 def test_json_of_more_values_than_any_request_has_is_refused(client: MakeClient) -> None:
     many = "[" + "[]," * 200_000 + "[]]"
     service = client()
