@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from shared.files import write_atomic
-from shared.schema.words import is_placeholder
+from shared.schema.choices import is_placeholder
 
 log = logging.getLogger(__name__)
 

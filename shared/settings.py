@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.errors import SetupError
-from shared.schema.words import AnySpelling
+from shared.schema.choices import AnySpelling
 
 PROJECT_DIR = Path(__file__).resolve().parents[1]
 PREFIX = "DREAM_LAYER_"

@@ -11,7 +11,7 @@ import pytest
 import requests
 from PIL import Image, ImageChops
 
-from shared.schema.events import EVENTS
+from shared.schema.replies import EVENTS
 from shared.settings import PREFIX, PROJECT_DIR
 from tests.stack import TIMEOUT, TestStack, open_rgb, read_stream
 

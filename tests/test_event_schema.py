@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
 
 from shared.jobs.job import JobRow, State
-from shared.schema.events import EVENTS
+from shared.schema.replies import EVENTS
 from shared.settings import Settings
 from shared.web.app import txt2img_app
 from shared.web.backend import Backend

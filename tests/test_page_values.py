@@ -10,16 +10,16 @@ from pydantic import AliasChoices, ValidationError
 
 from shared.errors import InvalidValue
 from shared.schema.body import (
-    Body,
     ControlUnitBody,
     ExtrasBody,
     Img2ImgBody,
     LoraBody,
+    RequestBody,
     Txt2ImgBody,
     UpscaleBody,
 )
+from shared.schema.choices import find_choice, is_default_choice, is_no_choice, is_placeholder
 from shared.schema.request import Upscale
-from shared.schema.words import find_word, is_default, is_nothing, is_placeholder
 from shared.web.parsing.unused_fields import unchosen_parts_off
 from tests.control import Control, body
 from tests.model_library import OWN, REFINER, WorkflowFolder
@@ -32,7 +32,7 @@ BODIES = (Txt2ImgBody, Img2ImgBody, UpscaleBody, ExtrasBody, ControlUnitBody, Lo
 NO_CHOICE = ("none", "None", "NONE", "Select a model...", "-- Select model --", "No models found", "undefined")
 
 
-def fixed(model: type[Body]) -> Iterator[tuple[str, tuple[str, ...]]]:
+def fixed(model: type[RequestBody]) -> Iterator[tuple[str, tuple[str, ...]]]:
     """The fields of a body that take one of some fixed words."""
     for name, field in model.model_fields.items():
         for each in (field.annotation, *get_args(field.annotation)):
@@ -53,7 +53,7 @@ def test_the_fixed_words_are_found() -> None:
 
 
 @pytest.mark.parametrize(("model", "name", "words"), FIXED, ids=lambda each: getattr(each, "__name__", None))
-def test_a_fixed_word_is_taken_in_any_spelling(model: type[Body], name: str, words: tuple[str, ...]) -> None:
+def test_a_fixed_word_is_taken_in_any_spelling(model: type[RequestBody], name: str, words: tuple[str, ...]) -> None:
     needed = {"prompt": "x", "input_image": "", "image": "", "lora_name": "x"}
     for word in words:
         spelled = {word, word.upper(), word.title(), f" {word} "}
@@ -112,9 +112,9 @@ def test_words_in_addresses_and_forms_of_other_routes(control: Control) -> None:
 
 
 def test_a_word_that_may_be_several_is_none() -> None:
-    assert find_word("a b", ["A-B", "a_b"]) is None
-    assert find_word("a_b", ["A-B", "a_b"]) == "a_b"
-    assert find_word("+", ["-"]) is None
+    assert find_choice("a b", ["A-B", "a_b"]) is None
+    assert find_choice("a_b", ["A-B", "a_b"]) == "a_b"
+    assert find_choice("+", ["-"]) is None
 
 
 def test_the_pages_default_preprocessor_names_what_to_install() -> None:
@@ -213,7 +213,7 @@ def test_a_refiner_without_a_choice_is_off() -> None:
 
 @pytest.mark.parametrize("sent", NO_CHOICE)
 def test_no_choice_in_a_field_of_names_is_never_taken_for_a_name(sent: str) -> None:
-    assert is_nothing(sent)
+    assert is_no_choice(sent)
     plain = read(seed=1)
     for model in (Txt2ImgBody, Img2ImgBody):
         for name, field in model.model_fields.items():
@@ -244,7 +244,7 @@ def test_no_choice_in_a_field_of_names_is_never_taken_for_a_name(sent: str) -> N
 
 def test_a_choice_that_is_left_to_us() -> None:
     for sent in ("Automatic", "auto", "default", "Use same sampler", "Use same scheduler", "None"):
-        assert is_default(sent)
+        assert is_default_choice(sent)
         reading = read(sampler_name=sent, scheduler=sent, model_name=sent, vae_name=sent, hires_fix_sampler_name=sent)
         assert (reading.request.sampling.sampler, reading.request.models.checkpoint) == ("euler", OWN)
         assert reading.warnings == []
@@ -255,7 +255,7 @@ def test_a_choice_that_is_left_to_us() -> None:
     "name", ["model.safetensors", "Selected Works", "selection", "nonesuch", "No Mans Land v2", "auto-photo", "chooser"]
 )
 def test_a_name_that_only_looks_like_no_choice_is_one(name: str) -> None:
-    assert not is_default(name)
+    assert not is_default_choice(name)
     assert refused(model_name=name).field == "model_name"
 
 

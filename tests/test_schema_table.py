@@ -16,7 +16,7 @@ PAGES = sorted(path.relative_to(PROJECT_DIR).as_posix() for path in PROJECT_DIR.
 MODELS = [
     model
     for model in vars(body).values()
-    if isinstance(model, type) and issubclass(model, body.Body) and model is not body.Body
+    if isinstance(model, type) and issubclass(model, body.RequestBody) and model is not body.RequestBody
 ]
 
 

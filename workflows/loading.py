@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from shared.schema.request import Common, ControlUnit, Models
+from shared.schema.request import ControlUnit, GenerationRequest, Models
 from shared.schema.units import Picture
 from workflows import nodes
 from workflows.graph import Clip, Conditioning, Graph, Image, Model, Vae
@@ -32,7 +32,7 @@ class Prompts:
     negative: Conditioning
 
 
-def load_models(graph: Graph, request: Common) -> Loaded:
+def load_models(graph: Graph, request: GenerationRequest) -> Loaded:
     """The models of `request` with its LoRAs."""
     loaded = _load_files(graph, request.models)
     model, clip = loaded.model, loaded.clip
@@ -45,7 +45,7 @@ def load_models(graph: Graph, request: Common) -> Loaded:
     return Loaded(model, clip, loaded.vae)
 
 
-def load_refiner(graph: Graph, request: Common) -> tuple[Model, Prompts] | None:
+def load_refiner(graph: Graph, request: GenerationRequest) -> tuple[Model, Prompts] | None:
     """The refiner, if there is one, with the prompts from its own text encoder."""
     if request.refiner is None:
         return None
@@ -53,7 +53,7 @@ def load_refiner(graph: Graph, request: Common) -> tuple[Model, Prompts] | None:
     return model, _encode(graph, clip, request)
 
 
-def encode_prompts(graph: Graph, loaded: Loaded, request: Common) -> Prompts:
+def encode_prompts(graph: Graph, loaded: Loaded, request: GenerationRequest) -> Prompts:
     """The encoded prompts, with guidance and ControlNets."""
     prompts = _encode(graph, loaded.clip, request)
     if request.guidance is not None:
@@ -84,7 +84,7 @@ def _load_files(graph: Graph, models: Models) -> Loaded:
     )
 
 
-def _encode(graph: Graph, clip: Clip, request: Common) -> Prompts:
+def _encode(graph: Graph, clip: Clip, request: GenerationRequest) -> Prompts:
     return Prompts(
         positive=nodes.encode_text(graph, clip, request.prompt),
         negative=nodes.encode_text(graph, clip, request.negative_prompt),

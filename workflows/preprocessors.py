@@ -4,7 +4,7 @@ All but Canny come with the custom nodes comfyui_controlnet_aux. Each of those t
 defaults for its other inputs.
 """
 
-from shared.schema.words import find_word
+from shared.schema.choices import find_choice
 
 PACKAGE = "comfyui_controlnet_aux"
 
@@ -121,7 +121,7 @@ SYNONYMS = {
 
 def preprocessor_name(text: str) -> str:
     """The name of a preprocessor or control type, from any spelling; an unknown one in lower case."""
-    return find_word(text, ("none", "canny", *PREPROCESSORS, *UNION_TYPES, *OTHER_TYPES), SYNONYMS) or text.lower()
+    return find_choice(text, ("none", "canny", *PREPROCESSORS, *UNION_TYPES, *OTHER_TYPES), SYNONYMS) or text.lower()
 
 
 def is_control_type(text: str) -> bool:

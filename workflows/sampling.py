@@ -1,6 +1,6 @@
 """Samples latents: one pass, base and refiner, DPM adaptive in a bounded number of steps, and the hires pass."""
 
-from shared.schema.request import Common, Sampling
+from shared.schema.request import GenerationRequest, Sampling
 from shared.schema.units import MOST_STEPS
 from workflows import nodes
 from workflows.finishing import enlarge, vae_decode, vae_encode
@@ -19,7 +19,7 @@ def sample(
     prompts: Prompts,
     refiner: tuple[Model, Prompts] | None,
     latent: Latent,
-    request: Common,
+    request: GenerationRequest,
     seed: int,
 ) -> Latent:
     """The first pass over `latent`: by the base model, and from the requested step on by the refiner."""
@@ -39,7 +39,9 @@ def sample(
     return _steps(graph, *refiner, latent, sampling, seed, total, (switch, total), last=True)
 
 
-def sample_hires(graph: Graph, loaded: Loaded, prompts: Prompts, latent: Latent, request: Common, seed: int) -> Latent:
+def sample_hires(
+    graph: Graph, loaded: Loaded, prompts: Prompts, latent: Latent, request: GenerationRequest, seed: int
+) -> Latent:
     """The second pass over the enlarged picture; the same latent if the request has no hires pass."""
     hires = request.hires
     if hires is None:

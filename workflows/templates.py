@@ -19,9 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from shared.errors import InvalidValue
 from shared.graphs import ApiGraph, Target
-from shared.schema.spellings import GENERATION, MOST_NAMES, listed, sent_instead, told
+from shared.schema.choices import find_choice
+from shared.schema.synonyms import GENERATION_SYNONYMS, MAX_NAMES, describe_unknown, hint_unknown_names, join_names
 from shared.schema.units import MAX_SEED
-from shared.schema.words import find_word
 from workflows.bindings import BINDABLE, PICTURES, Bindings, find_bindings
 from workflows.imported import read_graph
 
@@ -107,7 +107,7 @@ class NamedWorkflow:
 
     def hint(self, name: str, sent: Iterable[str]) -> str | None:
         """The hint for a missing parameter: similar names in `sent`, and the description of the parameter."""
-        instead = sent_instead(name, sent, self.header.parameters.keys(), GENERATION)
+        instead = hint_unknown_names(name, sent, self.header.parameters.keys(), GENERATION_SYNONYMS)
         return "; ".join(filter(None, [instead, self.header.parameters[name].description])) or None
 
 
@@ -228,7 +228,7 @@ def _validate(name: str, parameter: WorkflowParameter, value: Any) -> Any:
             hint="leave it out or send null to use the default" if not parameter.required else None,
         ) from error
     if parameter.type == "string" and parameter.choices:
-        valid = find_word(valid, map(str, parameter.choices)) or valid
+        valid = find_choice(valid, map(str, parameter.choices)) or valid
     if parameter.choices and valid not in parameter.choices:
         options = [str(choice) for choice in parameter.choices]
         nearest = difflib.get_close_matches(str(valid), options, n=3, cutoff=0.4)
@@ -249,5 +249,5 @@ def _describe_type(kind: str, low: float | None, high: float | None) -> str:
 
 
 def _unknown_names(names: list[str], known: list[str]) -> str:
-    described = [told(name, known, GENERATION) for name in names[:MOST_NAMES]] + names[MOST_NAMES:]
-    return f"ignored, because not known here: {listed(described)}"
+    described = [describe_unknown(name, known, GENERATION_SYNONYMS) for name in names[:MAX_NAMES]] + names[MAX_NAMES:]
+    return f"ignored, because not known here: {join_names(described)}"

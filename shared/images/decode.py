@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from shared.errors import InvalidPicture
 from shared.images.budget import MemoryBudget
 from shared.images.colours import srgb_conversion
-from shared.schema.words import NOTHING, plain
+from shared.schema.choices import NONE_WORDS, fold
 
 SNIFFED_BYTES = 1024
 # By what a file begins with; the first that fits counts.
@@ -307,7 +307,7 @@ def _why_no_base64(text: str) -> str:
         return "the name of a file is not its content (curl sends files with -F image=@...); "
     if re.match(r"[a-z][a-z0-9+.-]+:|(?:www\.|/|~/|\.{0,2}[\\/])|[\w./\\:~ -]+\.\w{3,4}$", text, re.IGNORECASE):
         return "addresses and file names are not fetched; send the picture itself; "
-    if plain(text) in NOTHING or text.startswith("[object"):
+    if fold(text) in NONE_WORDS or text.startswith("[object"):
         return f"{text[:30]!r} is what JavaScript makes of no text; "
     return ""
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from shared.models.safetensors import SafetensorsHeader, Tensor
-from shared.schema.words import find_word
+from shared.schema.choices import find_choice
 
 Tensors = Mapping[str, Tensor]
 
@@ -390,7 +390,7 @@ UPSCALER_MARKS = ("model.1.sub.0.", "RRDB_trunk.0.", "body.0.rdb1.", "body.1.num
 
 def find_kind(text: str) -> str | None:
     """The kind that `text` is, in any spelling or by another name; None if it is none."""
-    return find_word(text, MODEL_KINDS, KIND_SYNONYMS)
+    return find_choice(text, MODEL_KINDS, KIND_SYNONYMS)
 
 
 def suggest_kind(text: object) -> str:

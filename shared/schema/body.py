@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
+from shared.schema.choices import AnySpelling
 from shared.schema.units import (
     MAX_SEED,
     Factor,
@@ -23,7 +24,6 @@ from shared.schema.units import (
     Text,
     Weight,
 )
-from shared.schema.words import AnySpelling
 
 LargeSizes = Annotated[Literal["two_passes", "direct"], AnySpelling()]
 # How forms write that a switch is off; what pydantic takes for false, and no value at all.
@@ -61,7 +61,7 @@ def _is_off(value: Any) -> bool:
     return value in (None, False) or (isinstance(value, str) and value.strip().lower() in OFF)
 
 
-class Body(BaseModel):
+class RequestBody(BaseModel):
     """Unknown fields are left out here, and named in the reply's warnings."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=(), populate_by_name=True)
@@ -81,7 +81,7 @@ class Body(BaseModel):
         return {name: value for name, value in values.items() if name not in passed_over}
 
 
-class LoraBody(Body):
+class LoraBody(RequestBody):
     """One LoRA."""
 
     lora_name: Annotated[Name, Field(description="file of the LoRA")]
@@ -92,7 +92,7 @@ class LoraBody(Body):
     enabled: Annotated[bool, Field(description="`false` ignores this LoRA")] = True
 
 
-class ControlUnitBody(Body):
+class ControlUnitBody(RequestBody):
     """One ControlNet: a picture that guides the drawing."""
 
     enabled: Annotated[bool, Field(description="`false` ignores this unit")] = True
@@ -137,7 +137,7 @@ class ControlUnitBody(Body):
     threshold_b: Annotated[float, Field(ge=0, le=255, description="high threshold of canny"), NotBool] = 200
 
 
-class ControlNetBody(Body):
+class ControlNetBody(RequestBody):
     """The ControlNets of a request."""
 
     enabled: Annotated[bool, Field(description="`false` ignores all units")] = True
@@ -146,7 +146,7 @@ class ControlNetBody(Body):
     ] = ()
 
 
-class GenerationBody(Body):
+class GenerationBody(RequestBody):
     """What txt2img and img2img have in common."""
 
     prompt: Annotated[
@@ -378,7 +378,7 @@ class Img2ImgBody(GenerationBody):
     ] = 16
 
 
-class UpscaleBody(Body):
+class UpscaleBody(RequestBody):
     """A finished picture, enlarged."""
 
     image: Annotated[
@@ -397,7 +397,7 @@ class UpscaleBody(Body):
     codeformer_weight: Annotated[Fraction, Field(description="fidelity of the restored face")] = 0.5
 
 
-class ExtrasBody(Body):
+class ExtrasBody(RequestBody):
     """What the web page's extras ask for, beside the picture: upscalers and face restorers, laid over each other."""
 
     upscaler_model: Annotated[Name, Field(description="an upscale model, `Lanczos`, `Nearest`, ..., or `none`")] = (

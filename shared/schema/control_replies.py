@@ -1,16 +1,32 @@
-"""What the control service answers: models, prompts, uploads, folders, keys, and the engine."""
+"""Replies of the control service: models, prompts, uploads, folders, keys, the engine, extras, runs and reports."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from shared.schema.paths import PathsBody
-from shared.schema.replies import Reply
+from shared.schema.body import RequestBody
+from shared.schema.replies import JsonReply, ResultReply, WorkflowGraph
 
 Bytes = Annotated[int, Field(ge=0, description="bytes")]
+Folder = Annotated[str | None, Field(description="whole path of a folder; null or empty is the default")]
 
 
-class ModelEntry(Reply):
+class PathsBody(RequestBody):
+    """Folders and habits, in a request and in a reply."""
+
+    outputDirectory: Folder = None
+    modelsDirectory: Folder = None
+    controlNetModelsPath: Folder = None
+    upscalerModelsPath: Folder = None
+    vaeModelsPath: Folder = None
+    loraEmbeddingsPath: Folder = None
+    filenameFormat: Annotated[
+        str | None, Field(description="the name for downloads, such as `[date]-[seed]-[model]`")
+    ] = None
+    saveMetadata: Annotated[bool, Field(description="whether pictures hold what they were made with")] = True
+
+
+class ModelEntry(JsonReply):
     """A model file."""
 
     id: str
@@ -18,21 +34,21 @@ class ModelEntry(Reply):
     filename: Annotated[str, Field(description="the name for requests")]
 
 
-class ModelsReply(Reply):
+class ModelsReply(JsonReply):
     """The models of a kind."""
 
     status: Literal["success"]
     models: list[ModelEntry]
 
 
-class ControlNetsReply(Reply):
+class ControlNetsReply(JsonReply):
     """The ControlNets, by their names for requests."""
 
     status: Literal["success"]
     models: list[str]
 
 
-class PromptReply(Reply):
+class PromptReply(JsonReply):
     """An idea for a prompt."""
 
     status: Literal["success"]
@@ -40,7 +56,7 @@ class PromptReply(Reply):
     prompt: str
 
 
-class ModelUploadReply(Reply):
+class ModelUploadReply(JsonReply):
     """A model that was taken."""
 
     status: Literal["success"]
@@ -55,7 +71,7 @@ class ModelUploadReply(Reply):
     warnings: list[str]
 
 
-class DoneReply(Reply):
+class DoneReply(JsonReply):
     """It is done."""
 
     status: Literal["success"]
@@ -74,7 +90,7 @@ class SentReply(ShownReply):
     url: str
 
 
-class PathsReply(Reply):
+class PathsReply(JsonReply):
     """What was chosen."""
 
     status: Literal["success"]
@@ -96,14 +112,14 @@ class KeyReply(DoneReply):
     alias: str
 
 
-class Memory(Reply):
+class Memory(JsonReply):
     """Of the machine, or of a device; null where the engine does not tell."""
 
     total: Bytes | None
     free: Bytes | None
 
 
-class Device(Reply):
+class Device(JsonReply):
     """What the engine computes on."""
 
     name: str | None
@@ -111,21 +127,21 @@ class Device(Reply):
     memory: Memory
 
 
-class Waiting(Reply):
+class Waiting(JsonReply):
     """The engine's own queue."""
 
     running: int
     pending: int
 
 
-class Restart(Reply):
+class LastRestart(JsonReply):
     """A restart of the engine that was no crash."""
 
     at: Annotated[float, Field(description="seconds since 1970")]
     reason: str
 
 
-class Engine(Reply):
+class Engine(JsonReply):
     """The engine. What only itself knows is left out while it does not answer, and what only its supervisor knows is
     for one that was not started here."""
 
@@ -138,7 +154,8 @@ class Engine(Reply):
     uptime_s: float | None = None
     restart_pending: bool | None = None
     last_restart: Annotated[
-        Restart | None, Field(description="the last one that was asked for, or that ended what could not be cancelled")
+        LastRestart | None,
+        Field(description="the last one that was asked for, or that ended what could not be cancelled"),
     ] = None
     address: str
     answers: bool
@@ -152,7 +169,7 @@ class Engine(Reply):
     queue: Waiting | None = None
 
 
-class EngineReply(Reply):
+class EngineReply(JsonReply):
     """The engine, and how it does."""
 
     status: Literal["success"]
@@ -163,3 +180,95 @@ class RestartReply(DoneReply):
     """The engine will be started again."""
 
     when_idle: bool
+
+
+class OutputImage(JsonReply):
+    """Where the page looks for the enlarged picture."""
+
+    output_image: Annotated[str | None, Field(description="its absolute address, in the format that was chosen")]
+
+
+class ExtrasReply(ResultReply):
+    """An enlarged picture."""
+
+    data: OutputImage
+
+
+class RunLora(JsonReply):
+    """A LoRA of a run."""
+
+    name: str
+    strength: float
+
+
+class RunControlNet(JsonReply):
+    """A ControlNet of a run."""
+
+    model: str
+    strength: float
+    enabled: bool
+
+
+class Run(JsonReply):
+    """A completed job; each of these is always there."""
+
+    run_id: str
+    timestamp: Annotated[str, Field(description="when it was asked for, in ISO 8601")]
+    model: str
+    prompt: str
+    negative_prompt: str
+    seed: int
+    sampler: str
+    steps: int
+    cfg_scale: float
+    width: int
+    height: int
+    batch_size: int
+    vae: str
+    loras: list[RunLora]
+    controlnets: list[RunControlNet]
+    batch_count: int
+    workflow: WorkflowGraph
+    version: str
+    generated_images: Annotated[list[str], Field(description="names of its pictures")]
+    generation_type: Literal["txt2img", "img2img"]
+    kind: Annotated[str, Field(description="the kind of the job")]
+    image_urls: Annotated[list[str], Field(description="addresses of its pictures")]
+    left_out: Annotated[
+        list[str],
+        Field(description="fields that are empty for being too large; `GET /api/runs/<id>` has them"),
+    ]
+
+
+class RunsReply(JsonReply):
+    """A page of runs."""
+
+    status: Literal["success"]
+    runs: list[Run]
+    before: Annotated[int | None, Field(description="leads to the next page; null on the last")]
+
+
+class RunReply(JsonReply):
+    """One run."""
+
+    status: Literal["success"]
+    run: Run
+
+
+class RunRemovedReply(JsonReply):
+    """A run is gone."""
+
+    status: Literal["success"]
+    message: str
+    run_id: str
+
+
+class ReportReply(JsonReply):
+    """A report is ready."""
+
+    status: Literal["success"]
+    message: str
+    runs: int
+    missing: Annotated[list[str], Field(description="names of pictures that are not there any more")]
+    size: Annotated[int, Field(description="bytes of the zip file")]
+    download_url: Annotated[str, Field(description="its address")]

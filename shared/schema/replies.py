@@ -1,5 +1,6 @@
 """What the API answers, as the OpenAPI document tells it. Routes write plain JSON; a test holds it against these."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -8,13 +9,13 @@ Seconds = Annotated[float, Field(ge=0)]
 Choices = list[str]
 
 
-class Reply(BaseModel):
+class JsonReply(BaseModel):
     """A JSON object that the API answers with."""
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
 
-class ErrorDetail(Reply):
+class ErrorDetail(JsonReply):
     """What a program wants to know of an error; some errors tell more, such as `nearest`, `problems` or `job_id`."""
 
     model_config = ConfigDict(extra="allow")
@@ -24,7 +25,7 @@ class ErrorDetail(Reply):
     hint: Annotated[str | None, Field(description="what would be right")] = None
 
 
-class ErrorReply(Reply):
+class ErrorReply(JsonReply):
     """The one shape of all errors."""
 
     status: Literal["error"]
@@ -32,7 +33,7 @@ class ErrorReply(Reply):
     error: ErrorDetail
 
 
-class Image(Reply):
+class Image(JsonReply):
     """A picture that was drawn."""
 
     url: Annotated[str, Field(description="its absolute address")]
@@ -48,14 +49,14 @@ class Image(Reply):
     height: Annotated[int | None, Field(description="likewise")] = None
 
 
-class ComfyResponse(Reply):
+class ComfyResponse(JsonReply):
     """The pictures, under the names that ComfyUI uses."""
 
     prompt_id: str
     generated_images: list[Image]
 
 
-class Timings(Reply):
+class Timings(JsonReply):
     """How long a job waited and ran so far; `attempts` is one more than how often the engine died of it."""
 
     waited_s: Seconds
@@ -63,13 +64,13 @@ class Timings(Reply):
     attempts: Annotated[int, Field(ge=1)]
 
 
-class WorkflowGraph(Reply):
+class WorkflowGraph(JsonReply):
     """The graph exactly as it was queued, for ComfyUI or for `custom_workflow`."""
 
     prompt: dict[str, Any]
 
 
-class ResultReply(Reply):
+class ResultReply(JsonReply):
     """A completed job."""
 
     status: Literal["success"]
@@ -84,7 +85,7 @@ class ResultReply(Reply):
     workflow: WorkflowGraph
 
 
-class AcceptedReply(Reply):
+class AcceptedReply(JsonReply):
     """A job that nobody waits for."""
 
     status: Literal["accepted"]
@@ -102,7 +103,7 @@ class JobError(ErrorDetail):
     message: str
 
 
-class Job(Reply):
+class Job(JsonReply):
     """A job as a list tells it. Times are seconds since 1970; what is not known yet is left out."""
 
     job_id: str
@@ -134,7 +135,7 @@ class JobReply(Job):
     result: Annotated[ResultReply | None, Field(description="once it is completed")] = None
 
 
-class JobsReply(Reply):
+class JobsReply(JsonReply):
     """A page of jobs, the newest first."""
 
     status: Literal["success"]
@@ -142,7 +143,7 @@ class JobsReply(Reply):
     before: Annotated[int | None, Field(description="leads to the next page; null on the last")]
 
 
-class DeletedReply(Reply):
+class DeletedReply(JsonReply):
     """What became of a job."""
 
     status: Literal["success"]
@@ -151,7 +152,7 @@ class DeletedReply(Reply):
     done: Literal["cancelled", "removed"]
 
 
-class InterruptReply(Reply):
+class InterruptReply(JsonReply):
     """Whether a job was cancelled."""
 
     status: Literal["success"]
@@ -160,7 +161,7 @@ class InterruptReply(Reply):
     job_id: str | None = None
 
 
-class UploadReply(Reply):
+class UploadReply(JsonReply):
     """A picture that later requests may name."""
 
     status: Literal["success"]
@@ -170,7 +171,7 @@ class UploadReply(Reply):
     height: int
 
 
-class PngInfoReply(Reply):
+class PngInfoReply(JsonReply):
     """What a picture was made with."""
 
     status: Literal["success"]
@@ -182,7 +183,7 @@ class PngInfoReply(Reply):
     warnings: list[str]
 
 
-class HealthReply(Reply):
+class HealthReply(JsonReply):
     """The service lives."""
 
     status: Literal["ok"]
@@ -197,7 +198,7 @@ class IndexReply(HealthReply):
     openapi: Annotated[str, Field(description="the address of the OpenAPI document")]
 
 
-class ServiceEntry(Reply):
+class ServiceEntry(JsonReply):
     """A service of ours, on one of its ports."""
 
     name: str
@@ -207,14 +208,14 @@ class ServiceEntry(Reply):
     docs: Annotated[str | None, Field(description="the address of its page; null where only a proxy knows it")]
 
 
-class ServicesReply(Reply):
+class ServicesReply(JsonReply):
     """The services."""
 
     status: Literal["success"]
     services: list[ServiceEntry]
 
 
-class ReadyReply(Reply):
+class ReadyReply(JsonReply):
     """Whether a picture can be made now."""
 
     status: Literal["ok", "error"]
@@ -223,7 +224,7 @@ class ReadyReply(Reply):
     jobs: Annotated[int, Field(description="unfinished ones")]
 
 
-class Defaults(Reply):
+class Defaults(JsonReply):
     """What suits a model."""
 
     width: int
@@ -235,7 +236,7 @@ class Defaults(Reply):
     scheduler: str
 
 
-class ModelOption(Reply):
+class ModelOption(JsonReply):
     """A checkpoint or diffusion model, with what it is."""
 
     name: str
@@ -244,21 +245,21 @@ class ModelOption(Reply):
     defaults: Defaults
 
 
-class VaeOption(Reply):
+class VaeOption(JsonReply):
     """A VAE."""
 
     name: str
     latent_channels: int | None
 
 
-class TextEncoderOption(Reply):
+class TextEncoderOption(JsonReply):
     """A text encoder."""
 
     name: str
     kind: str
 
 
-class ControlNetOption(Reply):
+class ControlNetOption(JsonReply):
     """A ControlNet; a union takes maps of several kinds."""
 
     name: str
@@ -266,20 +267,20 @@ class ControlNetOption(Reply):
     union: bool
 
 
-class FaceOptions(Reply):
+class FaceOptions(JsonReply):
     """Whether faces can be restored, and with what."""
 
     available: bool
     models: Choices
 
 
-class TilingOptions(Reply):
+class TilingOptions(JsonReply):
     """Whether seamless pictures can be drawn."""
 
     available: bool
 
 
-class ChosenDefaults(Reply):
+class ChosenDefaults(JsonReply):
     """What a request gets that names nothing but a prompt; of a `model_name` null, nothing more is known."""
 
     model_name: str | None
@@ -292,7 +293,7 @@ class ChosenDefaults(Reply):
     scheduler: str | None = None
 
 
-class Limits(Reply):
+class Limits(JsonReply):
     """Bounds from the settings."""
 
     max_body_mb: int
@@ -300,7 +301,7 @@ class Limits(Reply):
     request_timeout_s: float
 
 
-class OptionsReply(Reply):
+class OptionsReply(JsonReply):
     """All there is to choose from, now."""
 
     status: Literal["success"]
@@ -323,14 +324,14 @@ class OptionsReply(Reply):
     parameters: Annotated[dict[str, Any], Field(description="JSON Schemas of the fields, by kind")]
 
 
-class BrokenWorkflow(Reply):
+class BrokenWorkflow(JsonReply):
     """What is wrong with a file."""
 
     message: str
     hint: str | None
 
 
-class WorkflowEntry(Reply):
+class WorkflowEntry(JsonReply):
     """A file that is a route, or what is wrong with it."""
 
     name: str
@@ -342,7 +343,7 @@ class WorkflowEntry(Reply):
     error: BrokenWorkflow | None = None
 
 
-class WorkflowsReply(Reply):
+class WorkflowsReply(JsonReply):
     """The workflows that are routes."""
 
     status: Literal["success"]
@@ -354,3 +355,84 @@ class WorkflowReply(WorkflowEntry):
 
     status: Literal["success"]
     graph: dict[str, Any]
+
+
+JobId = Annotated[str, Field(description="the job's id")]
+Attempt = Annotated[int, Field(ge=1, description="1, plus 1 for each crash of the engine during the job")]
+
+
+class QueuedEvent(JsonReply):
+    """The job waits. Sent again when its position changes, and after a crash of the engine."""
+
+    job_id: JobId
+    position: Annotated[int, Field(ge=0, description="unfinished jobs ahead of it")]
+    eta_s: Annotated[float | None, Field(description="seconds until it is done; null while nothing was measured")] = (
+        None
+    )
+    attempt: Attempt | None = None
+
+
+class StartedEvent(JsonReply):
+    """The engine has started the job."""
+
+    job_id: JobId
+    attempt: Attempt
+
+
+class ProgressEvent(JsonReply):
+    """The job has progressed."""
+
+    job_id: JobId
+    stage: Annotated[str, Field(description="node of the graph")]
+    step: Annotated[int | None, Field(ge=0, description="step of the stage")] = None
+    steps: Annotated[int | None, Field(ge=1, description="number of its steps")] = None
+    fraction: Annotated[float | None, Field(ge=0, le=1, description="share of the stage that is done")] = None
+    eta_s: Annotated[
+        float | None, Field(ge=0, description="seconds until the job is done; from the second step on")
+    ] = None
+    ends_at: Annotated[float | None, Field(description="time at which the job will be done, in seconds since 1970")] = (
+        None
+    )
+
+
+class PreviewEvent(JsonReply):
+    """A picture of the work in progress."""
+
+    job_id: JobId
+    image: Annotated[
+        str, Field(pattern="^data:image/jpeg;base64,", description="JPEG of at most 256 pixels, as a data URL")
+    ]
+
+
+class ImageEvent(Image):
+    """A picture is ready."""
+
+    job_id: JobId
+
+
+class CompletedEvent(ResultReply):
+    """The job is complete."""
+
+
+class FailedEvent(ErrorReply):
+    """The job failed."""
+
+    job_id: JobId
+
+
+class CancelledEvent(ErrorReply):
+    """The job was cancelled."""
+
+    job_id: JobId
+
+
+EVENTS: Mapping[str, type[JsonReply]] = {
+    "queued": QueuedEvent,
+    "started": StartedEvent,
+    "progress": ProgressEvent,
+    "preview": PreviewEvent,
+    "image": ImageEvent,
+    "completed": CompletedEvent,
+    "failed": FailedEvent,
+    "cancelled": CancelledEvent,
+}

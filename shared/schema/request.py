@@ -119,7 +119,7 @@ class Tiles:
 
 
 @dataclass(frozen=True)
-class Common:
+class GenerationRequest:
     """What txt2img and img2img have in common.
 
     `size` is that of the first pass, in pixels, as the client asked: the graph works with multiples of 8 and cuts the
@@ -187,7 +187,7 @@ class Common:
 
 
 @dataclass(frozen=True)
-class Txt2ImgRequest(Common):
+class Txt2ImgRequest(GenerationRequest):
     """A picture from words alone."""
 
 
@@ -218,7 +218,7 @@ class Inpainting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Img2ImgRequest(Common):
+class Img2ImgRequest(GenerationRequest):
     """A picture from words and a picture."""
 
     source: Picture

@@ -18,7 +18,7 @@ LATENT_CELL = 8
 # The most steps that a sampler of ComfyUI's is divided into.
 MOST_STEPS = 10_000
 # Above so many pixels a picture is decoded and encoded tile by tile: at once it takes more than 10 GB.
-LARGE = 2048 * 2048
+MAX_UNTILED_PIXELS = 2048 * 2048
 
 
 def is_text(value: str) -> bool:

@@ -15,7 +15,7 @@ from werkzeug.formparser import FormDataParser
 from shared.errors import BodyTooLarge, InvalidPicture, InvalidValue, RequestError, UnsupportedBody
 from shared.images.decode import decode_base64
 from shared.json_limits import JsonTooLarge, load_json
-from shared.schema.spellings import meant_field
+from shared.schema.synonyms import suggest_field
 from shared.web.json_mistakes import begins_as_json, explain
 
 DEEPEST = 50
@@ -282,7 +282,7 @@ def check_arguments(*known: str) -> None:
     for name in request.args:
         if name in known or name.lower() in PASSED_OVER:
             continue
-        near = meant_field(name, known, OTHER_NAMES)
+        near = suggest_field(name, known, OTHER_NAMES)
         hint = f"did you mean {near}?" if near else f"there is {', '.join(known)}"
         raise InvalidValue(f"{name[:100]} is not an argument here", field=name[:100], hint=hint)
 

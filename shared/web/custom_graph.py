@@ -9,7 +9,7 @@ from shared.errors import InvalidValue
 from shared.graphs import ApiGraph
 from shared.jobs.picture_names import with_prefix
 from shared.json_limits import JsonTooLarge
-from shared.schema.request import Common, Img2ImgRequest
+from shared.schema.request import GenerationRequest, Img2ImgRequest
 from shared.schema.units import Picture
 from shared.web.backend import Backend
 from shared.web.body import parse_json
@@ -56,7 +56,7 @@ def bindable_values(parsed: ParsedRequest[Any]) -> tuple[dict[str, Any], list[st
     Pictures are names in the engine's input folder.
     """
     values = {name: parsed.parameters[name] for name in BINDABLE if name in parsed.said}
-    request: Common = parsed.request
+    request: GenerationRequest = parsed.request
     # Without LoRA tags, and with embeddings as the engine finds them.
     prompts = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
     values |= {name: text for name, text in prompts.items() if name in values}

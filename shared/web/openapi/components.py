@@ -27,8 +27,7 @@ from shared.errors import (
     UnsupportedBody,
     WaitExpired,
 )
-from shared.schema.events import EVENTS
-from shared.schema.replies import AcceptedReply, ResultReply
+from shared.schema.replies import EVENTS, AcceptedReply, ResultReply
 from shared.web.openapi.operation import JSON, REF, ParameterSpec, ReplySpec
 from shared.web.reply import FORMATS
 

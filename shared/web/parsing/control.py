@@ -8,8 +8,8 @@ from shared.errors import InvalidPicture, InvalidValue
 from shared.images.fit import as_picture, fit
 from shared.models.detect import ModelFile
 from shared.schema.body import ControlNetBody, ControlUnitBody
+from shared.schema.choices import is_default_choice, is_no_choice
 from shared.schema.request import ControlUnit, Preprocessing, Size
-from shared.schema.words import is_default, is_nothing
 from shared.web.parsing.compatibility import find_fitting
 from shared.web.parsing.model_catalog import ModelCatalog
 from shared.web.parsing.pictures import SentPictures
@@ -65,7 +65,7 @@ def read_controls(
 
 def is_on(unit: ControlUnitBody) -> bool:
     """Whether a unit is to act: a menu in which no model was chosen switches it off."""
-    return unit.enabled and not (unit.model is not None and is_nothing(unit.model))
+    return unit.enabled and not (unit.model is not None and is_no_choice(unit.model))
 
 
 def _unit(
@@ -112,7 +112,7 @@ def _unit(
 def _check_type(unit: ControlUnitBody, field: str) -> None:
     """Raises InvalidValue for a type of control that there is not: a ControlNet for several would choose by itself."""
     sent = unit.control_type
-    if sent is None or is_default(sent) or is_control_type(sent):
+    if sent is None or is_default_choice(sent) or is_control_type(sent):
         return
     known = sorted({"canny", *UNION_TYPES})
     near = difflib.get_close_matches(sent.lower(), {*known, *PREPROCESSORS, *SYNONYMS}, n=1)
@@ -129,7 +129,7 @@ def _without_effect(unit: ControlUnitBody, field: str, read: ControlUnit) -> lis
         found.append(f"{field} has no effect: it begins and ends at {read.start:g}")
     kind = preprocessor_name(unit.control_type or "none")
     understood = ("canny", *PREPROCESSORS, *(UNION_TYPES if read.union_type else ()))
-    no_choice = is_default(kind) or kind == "all"
+    no_choice = is_default_choice(kind) or kind == "all"
     if read.union_type == "auto" and not no_choice:
         found.append(f"{field}.control_type {unit.control_type!r} has no effect: {read.model} has no such type")
     elif unit.preprocessor is None and kind not in understood and not no_choice:
@@ -189,7 +189,7 @@ def _backdrop(unit: ControlUnitBody) -> str:
 def _kind(unit: ControlUnitBody) -> str:
     """The preprocessor asked for; the control type where none is, if that is one."""
     if unit.preprocessor is not None:
-        return "none" if is_nothing(unit.preprocessor) else preprocessor_name(unit.preprocessor)
+        return "none" if is_no_choice(unit.preprocessor) else preprocessor_name(unit.preprocessor)
     kind = preprocessor_name(unit.control_type or "none")
     return kind if kind == "canny" or kind in PREPROCESSORS else "none"
 

@@ -6,9 +6,9 @@ from shared.errors import InvalidValue
 from shared.images.budget import MemoryBudget
 from shared.images.encode import FORMATS_BY_EXTENSION, FormatLimits, format_limits
 from shared.schema.body import ExtrasBody
+from shared.schema.choices import fold, is_no_choice
 from shared.schema.request import EnlargedLayer, ExtrasRequest, FaceRestoration, FacesLayer, Size, Upscale
 from shared.schema.units import Picture
-from shared.schema.words import is_nothing, plain
 from shared.web.parsing.model_catalog import ModelCatalog, look_for, match_file
 from shared.web.parsing.upscale import LARGEST_UPSCALE, factor_in_name, not_there, plain_method, scaled
 
@@ -39,7 +39,7 @@ def read_extras(
             (body.upscaler_model, body.upscaler_visibility, "upscaler_model"),
             (body.upscaler_model_2, body.upscaler_visibility_2, "upscaler_model_2"),
         )
-        if not is_nothing(name) and visibility > 0
+        if not is_no_choice(name) and visibility > 0
     ]
     if len(wanted) == 2 and wanted[1][1] >= 1:
         warnings.append("upscaler_visibility_2 is 1: nothing is to be seen of the first upscaler")
@@ -76,7 +76,7 @@ def _enlarging(name: str, size: Size, field: str, catalog: ModelCatalog, warning
     method = plain_method(name)
     if method is not None:
         return Upscale(size, method=method)
-    for each in (name, *ALSO_CALLED.get(plain(name), ())):
+    for each in (name, *ALSO_CALLED.get(fold(name), ())):
         found = look_for(each, catalog, ("upscale_models",), field, "upscale model")
         if found is not None:
             return Upscale(size, model=found[1])

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from shared.errors import InvalidValue
-from shared.schema.spellings import LORA
-from shared.schema.words import plain
+from shared.schema.choices import fold
+from shared.schema.synonyms import LORA_SPELLINGS
 from shared.web.body import parse_json
 
 NUMBER = re.compile(r"\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)\s*")
@@ -49,9 +49,9 @@ def _one(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     found = {name: each for name, each in value.items() if each is not None}
-    names = {plain(name): name for name in reversed(found)}
-    for field, others in LORA.items():
-        first = next((names[plain(other)] for other in others.split() if plain(other) in names), None)
+    names = {fold(name): name for name in reversed(found)}
+    for field, others in LORA_SPELLINGS.items():
+        first = next((names[fold(other)] for other in others.split() if fold(other) in names), None)
         # Where it was said in our own words, or twice, the rest is told as not known.
         if field not in found and first is not None:
             found[field] = found.pop(first)

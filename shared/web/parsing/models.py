@@ -16,8 +16,8 @@ from shared.models.defaults import (
 )
 from shared.models.detect import Family, ModelFile, ModelPart, TextEncoder
 from shared.schema.body import GenerationBody
+from shared.schema.choices import is_default_choice
 from shared.schema.request import Models
-from shared.schema.words import is_default
 from shared.web.parsing.compatibility import check_vae, latent_channels
 from shared.web.parsing.model_catalog import ModelCatalog, find_file, find_in, match_file
 
@@ -180,7 +180,7 @@ def _choose(preferred: str | None, catalog: ModelCatalog) -> str | None:
 
 
 def _named_vae(body: GenerationBody, catalog: ModelCatalog, model: ModelFile) -> str | None:
-    if body.vae_name is None or is_default(body.vae_name):
+    if body.vae_name is None or is_default_choice(body.vae_name):
         return None
     return check_vae(find_file(body.vae_name, catalog, "vae", "vae_name", "VAE"), catalog, model)
 
@@ -189,7 +189,7 @@ def _named_encoders(body: GenerationBody, catalog: ModelCatalog) -> tuple[str, .
     return tuple(
         find_file(name, catalog, "text_encoders", "text_encoders", "text encoder")
         for name in body.text_encoders or ()
-        if not is_default(name)
+        if not is_default_choice(name)
     )
 
 

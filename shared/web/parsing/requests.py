@@ -7,8 +7,8 @@ from typing import Any, Generic, TypeVar
 from shared.images.budget import MemoryBudget
 from shared.models.detect import ModelFile
 from shared.schema.body import GenerationBody, Img2ImgBody, LoraBody, Txt2ImgBody
-from shared.schema.request import Common, Img2ImgRequest, Lora, Sampling, Tiles, Txt2ImgRequest
-from shared.schema.words import is_nothing
+from shared.schema.choices import is_no_choice
+from shared.schema.request import GenerationRequest, Img2ImgRequest, Lora, Sampling, Tiles, Txt2ImgRequest
 from shared.web.body import Fields
 from shared.web.parsing.compatibility import find_fitting
 from shared.web.parsing.control import is_on, read_controls
@@ -24,7 +24,7 @@ from shared.web.parsing.unused_fields import idle, unchosen_parts_off, unswitche
 from shared.web.parsing.upscale import choose_faces, choose_hires, choose_upscale, hires_upscaler
 from shared.web.parsing.validate import ignored, tidy, validate
 
-R = TypeVar("R", bound=Common)
+R = TypeVar("R", bound=GenerationRequest)
 
 FROM_FIELDS = {"input_image", "mask"}
 # Stands in for the picture that is read apart.
@@ -267,7 +267,7 @@ def _loras(
     asked += [("prompt", lora) for lora in tagged]
     found = []
     for field, lora in asked:
-        if lora.enabled and lora.lora_name and not is_nothing(lora.lora_name):
+        if lora.enabled and lora.lora_name and not is_no_choice(lora.lora_name):
             name = find_fitting(lora.lora_name, catalog, "loras", field, "LoRA", model)
             clip = lora.strength_model if lora.strength_clip is None else lora.strength_clip
             found.append(Lora(name, lora.strength_model, clip))

@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from shared.schema.body import GenerationBody, UpscaleBody
-from shared.schema.request import Common, Img2ImgRequest
-from shared.schema.units import LARGE
-from shared.schema.words import is_nothing
+from shared.schema.choices import is_no_choice
+from shared.schema.request import GenerationRequest, Img2ImgRequest
+from shared.schema.units import MAX_UNTILED_PIXELS
 
 B = TypeVar("B", bound=BaseModel)
 
@@ -33,7 +33,7 @@ def unchosen_parts_off(body: B) -> tuple[B, list[str]]:
     off = [
         (switch, name, str(model))
         for switch, name in CHOICES.items()
-        if getattr(body, switch, False) and (model := getattr(body, name)) is not None and is_nothing(model)
+        if getattr(body, switch, False) and (model := getattr(body, name)) is not None and is_no_choice(model)
     ]
     warnings = [f"{switch} has no effect: {name} is {model!r}, so it is off" for switch, name, model in off]
     return body.model_copy(update={switch: False for switch, _, _ in off}), warnings
@@ -58,15 +58,15 @@ def unswitched(body: GenerationBody | UpscaleBody) -> list[str]:
     return [f"{name} has no effect without {switch}" for switch in forgotten for name in PARTS[switch] if name in sent]
 
 
-def without_effect(body: GenerationBody, request: Common) -> list[str]:
+def without_effect(body: GenerationBody, request: GenerationRequest) -> list[str]:
     """A warning for each field that was sent and changes nothing in `request`, which was read from `body`."""
     sent = body.model_dump(exclude_unset=True, exclude_defaults=True)
     return [f"{name} has no effect: {reason}" for name, reason in _reasons(body, request).items() if name in sent]
 
 
-def _reasons(body: GenerationBody, request: Common) -> dict[str, str]:
+def _reasons(body: GenerationBody, request: GenerationRequest) -> dict[str, str]:
     reasons: dict[str, str] = {}
-    if max(width * height for width, height in request.latent_sizes) <= LARGE:
+    if max(width * height for width, height in request.latent_sizes) <= MAX_UNTILED_PIXELS:
         small = "only pictures over 4 megapixels are decoded in tiles"
         reasons |= {"tile_size": small, "tile_overlap": small}
     if all(sampling.cfg == 1 for sampling in request.passes) and body.negative_prompt.strip():
@@ -92,5 +92,5 @@ def _reasons(body: GenerationBody, request: Common) -> dict[str, str]:
 def _off(body: GenerationBody | UpscaleBody) -> list[str]:
     values: dict[str, Any] = {switch: getattr(body, switch, True) for switch in PARTS}
     return [
-        switch for switch, value in values.items() if value in OFF or (isinstance(value, str) and is_nothing(value))
+        switch for switch, value in values.items() if value in OFF or (isinstance(value, str) and is_no_choice(value))
     ]

@@ -9,9 +9,9 @@ from pathlib import PurePosixPath
 from shared.errors import InvalidValue
 from shared.models.lookup import nearest_names
 from shared.schema.body import GenerationBody, UpscaleBody
+from shared.schema.choices import find_choice, fold, is_default_choice, is_no_choice
 from shared.schema.request import FaceRestoration, Hires, Sampling, Size, Upscale
 from shared.schema.units import MAX_SIDE, MIN_SIDE, aligned, enlarged
-from shared.schema.words import find_word, is_default, is_nothing, plain
 from shared.web.parsing.model_catalog import ModelCatalog, find_file, look_for
 from shared.web.parsing.sampling import check_steps, choose_names
 
@@ -63,12 +63,14 @@ def choose_hires(
     )
     check_steps(again, "hires_fix_hires_steps", "hires_fix_denoising_strength")
     upscaler = body.hires_fix_upscaler
-    latent = find_word("latent" if is_default(upscaler) and not is_nothing(upscaler) else upscaler, LATENT_METHODS)
+    latent = find_choice(
+        "latent" if is_default_choice(upscaler) and not is_no_choice(upscaler) else upscaler, LATENT_METHODS
+    )
     if latent is not None:
         return Hires(target, again, latent_method=LATENT_METHODS[latent])
     # The second pass works with whole cells too.
     whole = aligned(enlarged(size, target))
-    if is_nothing(upscaler):
+    if is_no_choice(upscaler):
         warnings.append(f"hires_fix_upscaler is {upscaler!r}, so {STANDS_IN} was used")
         return Hires(target, again, upscale=Upscale(whole))
     if _is_not_installed(upscaler, catalog):
@@ -99,7 +101,7 @@ def factor_in_name(name: str) -> float | None:
 
 def plain_method(name: str) -> str | None:
     """The method of ImageScale that `name` means; None if it means none."""
-    found = find_word(name, PICTURE_METHODS, {"nearest-exact": "nearest"})
+    found = find_choice(name, PICTURE_METHODS, {"nearest-exact": "nearest"})
     return None if found is None else PICTURE_METHODS[found]
 
 
@@ -113,13 +115,13 @@ def _is_not_installed(name: str, catalog: ModelCatalog) -> bool:
     letters = sum(letter.isalpha() for letter in name)
     if factor_in_name(name) is None or letters < LETTERS:
         return False
-    there = [plain(PurePosixPath(each).stem) for each in catalog.names("upscale_models")]
-    return not difflib.get_close_matches(plain(name), there, n=1, cutoff=LIKENESS)
+    there = [fold(PurePosixPath(each).stem) for each in catalog.names("upscale_models")]
+    return not difflib.get_close_matches(fold(name), there, n=1, cutoff=LIKENESS)
 
 
 def choose_upscale(body: GenerationBody, size: Size, catalog: ModelCatalog) -> Upscale | None:
     """What enlarges the finished picture of `size`, if it is to be enlarged. Raises InvalidValue."""
-    if body.upscaler is None or is_nothing(body.upscaler):
+    if body.upscaler is None or is_no_choice(body.upscaler):
         return None
     return choose_upscaler(
         body.upscaler, scaled(size, body.upscale_factor, "upscale_factor", LARGEST_UPSCALE), "upscaler", catalog
@@ -131,7 +133,7 @@ def choose_upscaler(
 ) -> Upscale:
     """By the upscale model, or the plain method, of that name; by Lanczos if it says that no model was chosen. Raises
     InvalidValue that names `field`, and all that it takes: those, and `besides`."""
-    method = "lanczos" if is_nothing(upscaler) else plain_method(upscaler)
+    method = "lanczos" if is_no_choice(upscaler) else plain_method(upscaler)
     if method is not None:
         return Upscale(size, method=method)
     besides = [*besides, *PLAIN_UPSCALERS]
@@ -158,7 +160,7 @@ def choose_faces(body: GenerationBody | UpscaleBody, warnings: list[str]) -> Fac
     if not body.restore_faces:
         return None
     model = body.face_restoration_model
-    known = find_word("codeformer" if is_default(model) else model, FACE_MODELS)
+    known = find_choice("codeformer" if is_default_choice(model) else model, FACE_MODELS)
     if known == "gfpgan" and getattr(body, "gfpgan_weight", FULL) not in (FULL, UNTOUCHED):
         warnings.append("gfpgan_weight has no effect: the engine's nodes restore faces with GFPGAN in full")
     return FaceRestoration(model if known is None else FACE_MODELS[known], body.codeformer_weight)

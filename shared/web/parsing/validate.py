@@ -8,29 +8,29 @@ from pydantic import AliasChoices, BaseModel, ValidationError
 
 from shared.errors import InvalidPicture, InvalidValue
 from shared.schema.body import (
-    Body,
     ControlNetBody,
     ControlUnitBody,
     ExtrasBody,
     Img2ImgBody,
     LoraBody,
+    RequestBody,
     Txt2ImgBody,
     UpscaleBody,
 )
-from shared.schema.spellings import (
-    CONTROL_NET,
-    CONTROL_UNIT,
-    GENERATION,
-    LORAS,
-    MOST_NAMES,
-    TXT2IMG,
-    UPSCALE,
-    Names,
-    listed,
-    sent_instead,
-    told,
+from shared.schema.choices import is_default_choice
+from shared.schema.synonyms import (
+    CONTROL_UNIT_SYNONYMS,
+    CONTROLNET_SYNONYMS,
+    GENERATION_SYNONYMS,
+    LORA_SYNONYMS,
+    MAX_NAMES,
+    TXT2IMG_SYNONYMS,
+    UPSCALE_SYNONYMS,
+    Synonyms,
+    describe_unknown,
+    hint_unknown_names,
+    join_names,
 )
-from shared.schema.words import is_default
 from shared.web.body import parse_json
 from shared.web.parsing.hints import graph_hint, shape_hint, text_hint
 from shared.web.parsing.loras import written_loras
@@ -53,14 +53,14 @@ NOTHING = (False, "false", "none", "automatic")
 # engine looks after its memory itself.
 OF_NO_MEANING = {"unit_index", "input_mode", "low_vram"}
 # What other programs call the fields of each.
-OTHER_NAMES: Mapping[type[BaseModel], Names] = {
-    Txt2ImgBody: TXT2IMG,
-    Img2ImgBody: GENERATION,
-    UpscaleBody: UPSCALE,
-    ExtrasBody: UPSCALE,
-    LoraBody: LORAS,
-    ControlNetBody: CONTROL_NET,
-    ControlUnitBody: CONTROL_UNIT,
+OTHER_NAMES: Mapping[type[BaseModel], Synonyms] = {
+    Txt2ImgBody: TXT2IMG_SYNONYMS,
+    Img2ImgBody: GENERATION_SYNONYMS,
+    UpscaleBody: UPSCALE_SYNONYMS,
+    ExtrasBody: UPSCALE_SYNONYMS,
+    LoraBody: LORA_SYNONYMS,
+    ControlNetBody: CONTROLNET_SYNONYMS,
+    ControlUnitBody: CONTROL_UNIT_SYNONYMS,
 }
 # Objects inside a body, by the field that holds them, or a list of them.
 NESTED: Mapping[str, type[BaseModel]] = {
@@ -98,7 +98,7 @@ def _hint(model: type[BaseModel], item: Any, field: str) -> str | None:
             return graph
         if not sent and wanted == "prompt":
             return 'send {"prompt": "a lighthouse"}, or a form with prompt=...'
-        return sent_instead(str(wanted), sent, known_names(holder), OTHER_NAMES.get(holder, {}))
+        return hint_unknown_names(str(wanted), sent, known_names(holder), OTHER_NAMES.get(holder, {}))
     if (shaped := shape_hint(field, item["input"])) is not None:
         return shaped
     return None if _is_required(model, field) else "leave it out, or send null, for the default"
@@ -106,7 +106,7 @@ def _hint(model: type[BaseModel], item: Any, field: str) -> str | None:
 
 def missing_picture(field: str, sent: Collection[str], model: type[BaseModel], hint: str) -> InvalidPicture:
     """The error for a picture that is not among the names that were `sent`; `hint` says how to send it."""
-    instead = sent_instead(field, sent, {*known_names(model), "image"}, OTHER_NAMES[model])
+    instead = hint_unknown_names(field, sent, {*known_names(model), "image"}, OTHER_NAMES[model])
     return InvalidPicture(f"{field} is missing", field=field, hint=hint if instead is None else f"{instead}; {hint}")
 
 
@@ -129,7 +129,7 @@ def tidy(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_left_to_us(name: str, value: Any) -> bool:
-    return name in LEFT_TO_US and isinstance(value, str) and is_default(value)
+    return name in LEFT_TO_US and isinstance(value, str) and is_default_choice(value)
 
 
 def known_names(model: type[BaseModel]) -> set[str]:
@@ -141,7 +141,7 @@ def known_names(model: type[BaseModel]) -> set[str]:
     return names
 
 
-def ignored(values: Mapping[str, Any], model: type[Body], elsewhere: Collection[str] = ()) -> list[str]:
+def ignored(values: Mapping[str, Any], model: type[RequestBody], elsewhere: Collection[str] = ()) -> list[str]:
     """One warning that names every field that was not used, at any depth, and what may have been meant."""
     img2img = known_names(Img2ImgBody) if model is Txt2ImgBody else ()
     said = _unknown(values, model, "", elsewhere, img2img)
@@ -153,11 +153,11 @@ def ignored(values: Mapping[str, Any], model: type[Body], elsewhere: Collection[
     said += _unknown(values.get("lora"), LoraBody, "lora.")
     for index, lora in enumerate(values["loras"] if isinstance(values.get("loras"), list) else []):
         said += _unknown(lora, LoraBody, f"loras[{index}].")
-    unknown = [f"ignored, because not known here: {listed(said)}"] if said else []
+    unknown = [f"ignored, because not known here: {join_names(said)}"] if said else []
     return unknown + _said_twice(values, model)
 
 
-def _said_twice(values: Mapping[str, Any], model: type[Body]) -> list[str]:
+def _said_twice(values: Mapping[str, Any], model: type[RequestBody]) -> list[str]:
     """A warning for each further name of a field that asks for something, and for something else than the first."""
     warnings = []
     for field in model.model_fields.values():
@@ -188,8 +188,8 @@ def _unknown(
     known, others = known_names(model), OTHER_NAMES.get(model, {})
     names = [name for name in values if all_unknown or (name not in known and name not in elsewhere)]
     # Of many only the first are shown, and looked up.
-    shown = [told(name, known, others, prefix, img2img) for name in names[:MOST_NAMES]]
-    return shown + names[MOST_NAMES:]
+    shown = [describe_unknown(name, known, others, prefix, img2img) for name in names[:MAX_NAMES]]
+    return shown + names[MAX_NAMES:]
 
 
 def _structured(name: str, value: Any) -> Any:

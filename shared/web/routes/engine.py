@@ -8,7 +8,7 @@ from flask import Blueprint, Response, jsonify, request
 from pydantic import Field
 
 from shared.errors import EngineUnavailable, InvalidValue, NotPossible
-from shared.schema.body import Body
+from shared.schema.body import RequestBody
 from shared.schema.control_replies import DoneReply, EngineReply, RestartReply
 from shared.web.backend import current_manager
 from shared.web.body import read_optional_fields
@@ -18,7 +18,7 @@ from shared.web.openapi.operation import BodySpec, Example, ReplySpec, describe
 engine_routes = Blueprint("engine", __name__)
 
 
-class Restart(Body):
+class Restart(RequestBody):
     """When the engine is started again."""
 
     when_idle: Annotated[bool, Field(description="not before no job is left")] = False

@@ -16,8 +16,8 @@ from shared.images.encode import BACKDROP, FORMATS_BY_EXTENSION
 from shared.images.fit import as_upscale_source
 from shared.jobs.files import PictureFiles
 from shared.jobs.job import JobRow, JobSpec
-from shared.schema.body import Body, ExtrasBody
-from shared.schema.page_replies import ExtrasReply
+from shared.schema.body import ExtrasBody, RequestBody
+from shared.schema.control_replies import ExtrasReply
 from shared.schema.units import PictureText
 from shared.web.backend import Backend, current_backend
 from shared.web.body import parse_json
@@ -52,7 +52,7 @@ class ExtrasPicture(ExtrasBody):
     image: Annotated[PictureText, Field(description="data URL, base64, or the name that an upload was given")]
 
 
-class ExtrasForm(Body):
+class ExtrasForm(RequestBody):
     """A picture as a file, and what is done with it."""
 
     image: Annotated[PictureFile, Field(description="the picture")]

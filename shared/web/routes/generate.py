@@ -10,7 +10,7 @@ from pydantic import Field
 
 from shared.jobs.job import JobSpec
 from shared.schema.body import Img2ImgBody, Txt2ImgBody
-from shared.schema.request import Common
+from shared.schema.request import GenerationRequest
 from shared.web.backend import Backend, current_backend
 from shared.web.body import Fields
 from shared.web.custom_graph import CUSTOM_FIELD, alpha_use, bind_values, bindable_values, read_custom_graph
@@ -33,7 +33,7 @@ from workflows.img2img import img2img
 from workflows.outputs import OUTPUT_FIELD, find_output
 from workflows.txt2img import txt2img
 
-R = TypeVar("R", bound=Common)
+R = TypeVar("R", bound=GenerationRequest)
 Parse = Callable[[Fields, Context], ParsedRequest[R]]
 Build = Callable[[R, str], Graph]
 

@@ -21,9 +21,9 @@ from shared.errors import (
     UnsupportedBody,
 )
 from shared.jobs.job import JobRow, State
-from shared.schema.body import Body
+from shared.schema.body import RequestBody
+from shared.schema.choices import find_choice
 from shared.schema.replies import DeletedReply, InterruptReply, JobReply, JobsReply
-from shared.schema.words import find_word
 from shared.web.backend import Backend, current_backend
 from shared.web.body import Fields, check_arguments, number_argument, read_optional_fields, whole_number
 from shared.web.callers import caller_of, newest_job_of
@@ -65,7 +65,7 @@ def list_jobs() -> Response:
     states = [_state(name) for value in request.args.getlist("state") for name in value.split(",")]
     limit = number_argument("limit", LARGEST_PAGE) or PAGE
     asked = request.args.get("kind")
-    kind = None if asked is None else find_word(asked, KINDS)
+    kind = None if asked is None else find_choice(asked, KINDS)
     if asked is not None and kind is None:
         raise InvalidValue(f"kind {asked!r} does not exist", field="kind", hint=f"one of {', '.join(KINDS)}")
     backend = current_backend()
@@ -154,7 +154,7 @@ def delete_job(job_id: str) -> Response:
     return jsonify({"status": "success", "message": message, "job_id": job_id, "done": done})
 
 
-class InterruptBody(Body):
+class InterruptBody(RequestBody):
     """Which job to cancel."""
 
     job_id: Annotated[
@@ -240,7 +240,7 @@ def _check_again(backend: Backend, row: JobRow) -> None:
 
 def _state(name: str) -> State:
     names = [state.value for state in State]
-    found = find_word(name, names, {"canceled": State.CANCELLED.value})
+    found = find_choice(name, names, {"canceled": State.CANCELLED.value})
     if found is None:
         raise InvalidValue(f"state {name!r} does not exist", field="state", hint=f"one of {', '.join(names)}")
     return State(found)

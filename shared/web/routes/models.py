@@ -37,7 +37,7 @@ from shared.models.storage import (
     parse_kind,
     temporary_path,
 )
-from shared.schema.body import Body
+from shared.schema.body import RequestBody
 from shared.schema.control_replies import ControlNetsReply, ModelsReply, ModelUploadReply
 from shared.settings import Settings
 from shared.web.backend import current_backend
@@ -104,7 +104,7 @@ def list_controlnets() -> Response:
     return jsonify({"status": "success", "models": current_backend().catalog.names("controlnet", 0.0)})
 
 
-class ModelUploadForm(Body):
+class ModelUploadForm(RequestBody):
     """A model file."""
 
     file: Annotated[File, Field(description="a safetensors file")]

@@ -30,12 +30,12 @@ from shared.images.decode import read_picture
 from shared.images.encode import FORMATS_BY_EXTENSION
 from shared.jobs.job import JobRow
 from shared.jobs.picture_names import locate
-from shared.schema.body import Body
+from shared.schema.body import RequestBody
+from shared.schema.choices import find_choice
 from shared.schema.control_replies import SentReply, ShownReply
 from shared.schema.replies import UploadReply
-from shared.schema.spellings import sent_instead
+from shared.schema.synonyms import hint_unknown_names
 from shared.schema.units import PictureText
-from shared.schema.words import find_word
 from shared.web.backend import Backend, current_backend
 from shared.web.body import json_kind, read_fields
 from shared.web.callers import is_local
@@ -107,7 +107,7 @@ def wants_download() -> bool:
     asked = request.args.get("download")
     if asked is None:
         return False
-    wants = DOWNLOAD.get(find_word(asked, DOWNLOAD) or asked)
+    wants = DOWNLOAD.get(find_choice(asked, DOWNLOAD) or asked)
     if wants is None:
         raise InvalidValue(f"download {asked!r} is neither 1 nor 0", field="download", hint="?download=1")
     return wants
@@ -128,13 +128,13 @@ def _title_facts(row: JobRow, facts: Mapping[str, Any]) -> dict[str, Any]:
     return {**{name: value for name, value in row.spec.parameters.items() if name not in measured}, **facts}
 
 
-class UploadBody(Body):
+class UploadBody(RequestBody):
     """A picture."""
 
     file: Annotated[PictureText, Field(description="data URL or base64")]
 
 
-class UploadForm(Body):
+class UploadForm(RequestBody):
     """A picture as a file."""
 
     file: Annotated[PictureFile, Field(description="the picture")]
@@ -162,7 +162,7 @@ def upload_picture() -> Response:
     return jsonify({**reply, "width": picture.width, "height": picture.height})
 
 
-class PictureName(Body):
+class PictureName(RequestBody):
     """A picture of ours."""
 
     filename: Annotated[str, Field(description="`filename` of a picture in a reply")]
@@ -213,7 +213,7 @@ def send_to_extras() -> Response:
     return _send("extras")
 
 
-class Img2TxtBody(Body):
+class Img2TxtBody(RequestBody):
     """A picture to describe, as the web page sends it."""
 
     input_image: Annotated[PictureText, Field(description="data URL")] = ""
@@ -286,7 +286,7 @@ def _filename() -> str:
     if name is not None and not isinstance(name, str):
         raise InvalidValue(f"filename must be text, not {json_kind(name)}", field="filename", hint=PICTURE_NAME)
     if not name:
-        instead = sent_instead("filename", values, ["filename"], FILE_NAMES)
+        instead = hint_unknown_names("filename", values, ["filename"], FILE_NAMES)
         hint = PICTURE_NAME if instead is None else f"{instead}; {PICTURE_NAME}"
         raise InvalidValue("filename is missing", field="filename", hint=hint)
     if locate(_saved(name)) is None:

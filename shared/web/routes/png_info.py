@@ -14,7 +14,7 @@ from shared.jobs.picture_metadata import OURS, THEIRS
 from shared.json_limits import load_json
 from shared.metadata.graph_reader import read_parameters
 from shared.metadata.infotext import LONGEST_INFOTEXT, GenerationParameters, read_infotext
-from shared.schema.body import Body
+from shared.schema.body import RequestBody
 from shared.schema.replies import PngInfoReply
 from shared.schema.units import PictureText
 from shared.web.backend import current_backend
@@ -29,13 +29,13 @@ HINT = "send the file as it was made: editors, chats and web pages often leave s
 png_info_routes = Blueprint("png-info", __name__)
 
 
-class PngInfoBody(Body):
+class PngInfoBody(RequestBody):
     """A picture with a recipe."""
 
     image: Annotated[PictureText, Field(description="data URL or base64")]
 
 
-class PngInfoForm(Body):
+class PngInfoForm(RequestBody):
     """A picture with a recipe, as a file."""
 
     image: Annotated[PictureFile, Field(description="the picture")]

@@ -9,8 +9,8 @@ from typing import Literal, get_args
 from flask import Blueprint, Response, jsonify, request
 
 from shared.errors import EngineUnavailable, InvalidValue
+from shared.schema.choices import find_choice
 from shared.schema.control_replies import PromptReply
-from shared.schema.words import find_word
 from shared.web.backend import Backend, current_backend
 from shared.web.body import check_arguments
 from shared.web.openapi.operation import Example, ParameterSpec, ReplySpec, describe
@@ -259,7 +259,7 @@ def fetch_prompt() -> Response:
     # While the starter model is the default, the prompt has only words that it knows.
     check_arguments("type", "seed")
     asked = request.args.get("type", "positive")
-    kind = next((kind for kind in KINDS if kind == find_word(asked, KINDS)), None)
+    kind = next((kind for kind in KINDS if kind == find_choice(asked, KINDS)), None)
     if kind is None:
         raise InvalidValue(f"type {asked!r} does not exist", field="type", hint=f"one of {', '.join(KINDS)}")
     prompt = (suggest_known if _starter_draws(current_backend()) else suggest)(kind, _source())

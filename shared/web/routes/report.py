@@ -22,8 +22,8 @@ from shared.engine.client import SavedImage
 from shared.errors import EngineUnavailable, InvalidValue, NotFound, StorageFailed
 from shared.files import is_within, write_error
 from shared.jobs.job import JobRow, State
-from shared.schema.body import Body
-from shared.schema.page_replies import ReportReply
+from shared.schema.body import RequestBody
+from shared.schema.control_replies import ReportReply
 from shared.web.backend import Backend, current_backend, current_settings
 from shared.web.body import read_optional_fields
 from shared.web.openapi.components import BINARY, BODY_ERRORS
@@ -168,7 +168,7 @@ FEWER = "choose fewer runs"
 report_routes = Blueprint("report", __name__)
 
 
-class ReportBody(Body):
+class ReportBody(RequestBody):
     """Which runs the report is of."""
 
     run_ids: Annotated[

@@ -20,7 +20,7 @@ from shared.graphs import chain, class_of, inputs_of
 from shared.jobs.files import PictureFiles
 from shared.jobs.job import JobRow, State
 from shared.jobs.picture_names import saving_node
-from shared.schema.page_replies import RunRemovedReply, RunReply, RunsReply
+from shared.schema.control_replies import RunRemovedReply, RunReply, RunsReply
 from shared.web.backend import Backend, current_backend
 from shared.web.body import check_arguments, number_argument
 from shared.web.openapi.components import NUMBER, UUID

@@ -14,12 +14,11 @@ from pydantic import Field
 from shared.errors import InvalidValue, NotPossible, StorageFailed
 from shared.files import is_folder
 from shared.paths import ChosenPaths
-from shared.schema.body import Body
-from shared.schema.control_replies import KeyReply, PathsKeptReply, PathsReply
-from shared.schema.paths import PathsBody
-from shared.schema.spellings import told as told_name
+from shared.schema.body import RequestBody
+from shared.schema.choices import is_placeholder
+from shared.schema.control_replies import KeyReply, PathsBody, PathsKeptReply, PathsReply
+from shared.schema.synonyms import describe_unknown
 from shared.schema.units import is_text
-from shared.schema.words import is_placeholder
 from shared.web.backend import current_backend, current_manager
 from shared.web.body import read_fields
 from shared.web.download_names import LONGEST_FORMAT, TOKENS, UNSAFE, unknown_tokens
@@ -92,7 +91,7 @@ def set_paths() -> Response:
     )
 
 
-class NewKey(Body):
+class NewKey(RequestBody):
     """A key for a service of others."""
 
     alias: str
@@ -118,7 +117,7 @@ def add_key() -> Response:
 def read_paths(values: Mapping[str, Any]) -> tuple[ChosenPaths, list[str]]:
     """The choice that a request makes, and what of it has no effect. Raises InvalidValue. Pure."""
     warnings = [
-        f"ignored, because not known here: {told_name(name, NAMES, {})}" for name in values if name not in NAMES
+        f"ignored, because not known here: {describe_unknown(name, NAMES, {})}" for name in values if name not in NAMES
     ]
     folders = {ours: _folder(theirs, values.get(theirs)) for theirs, ours in FOLDERS.items()}
     chosen_format = _text("filenameFormat", values.get("filenameFormat"), LONGEST_FORMAT)

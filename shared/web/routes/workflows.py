@@ -16,7 +16,7 @@ from shared.images.decode import flatten, is_transparent, transparency_warnings
 from shared.images.fit import as_cutout, as_mask, as_picture, fit
 from shared.jobs.job import JobSpec
 from shared.jobs.picture_names import PREFIX_INPUT, with_prefix
-from shared.schema.body import Body
+from shared.schema.body import RequestBody
 from shared.schema.replies import WorkflowReply, WorkflowsReply
 from shared.schema.units import Picture, align
 from shared.web.backend import Backend, current_backend
@@ -40,7 +40,7 @@ NAME_PARAMETER = ParameterSpec(
 workflow_routes = Blueprint("workflows", __name__)
 
 
-class WorkflowBody(Body, extra="allow"):
+class WorkflowBody(RequestBody, extra="allow"):
     """The parameters that GET of the same address tells, as `schema`."""
 
     output_node: Annotated[

@@ -13,7 +13,15 @@ from shared.jobs.job import JobSpec, NewJob, State
 from shared.schema.body import ControlUnitBody, ExtrasBody, Img2ImgBody, Txt2ImgBody, UpscaleBody
 from shared.schema.replies import AcceptedReply
 from shared.schema.request import Lora
-from shared.schema.spellings import CONTROL_NET, CONTROL_UNIT, GENERATION, LORA, TXT2IMG, UPSCALE, meant_field
+from shared.schema.synonyms import (
+    CONTROL_UNIT_SYNONYMS,
+    CONTROLNET_SYNONYMS,
+    GENERATION_SYNONYMS,
+    LORA_SPELLINGS,
+    TXT2IMG_SYNONYMS,
+    UPSCALE_SYNONYMS,
+    suggest_field,
+)
 from shared.settings import Settings
 from shared.web.app import txt2img_app
 from shared.web.backend import Backend
@@ -31,11 +39,11 @@ GLOW, INK = "glow.safetensors", "style/Ink.safetensors"
 def test_every_name_of_the_tables_means_a_field_that_there_is() -> None:
     every = {name for model in (Txt2ImgBody, Img2ImgBody, UpscaleBody, ExtrasBody) for name in known_names(model)}
     every |= known_names(ControlUnitBody) | {"units"}
-    for table in (GENERATION, TXT2IMG, UPSCALE, CONTROL_NET, CONTROL_UNIT):
+    for table in (GENERATION_SYNONYMS, TXT2IMG_SYNONYMS, UPSCALE_SYNONYMS, CONTROLNET_SYNONYMS, CONTROL_UNIT_SYNONYMS):
         for fields in table.values():
             for field in fields:
                 assert field.startswith("the header ") or set(field.split(" and ")) <= every, field
-    assert set(LORA) == {"lora_name", "strength_model", "strength_clip", "enabled"}
+    assert set(LORA_SPELLINGS) == {"lora_name", "strength_model", "strength_clip", "enabled"}
 
 
 @pytest.mark.parametrize(
@@ -215,7 +223,7 @@ def test_a_warning_names_a_bounded_number_of_fields() -> None:
     many = {f"sd_model_{index}": 1 for index in range(100_000)}
     assert read(override_settings=many).warnings[0].endswith(" and 99981 more")
     assert refused(loras=[" " * 100_000 + ":1" * 50_000] * 100_000).field == "loras[0].lora_name"
-    assert meant_field("cfg" * 100_000, ["cfg_scale"], GENERATION) is None
+    assert suggest_field("cfg" * 100_000, ["cfg_scale"], GENERATION_SYNONYMS) is None
 
 
 @pytest.mark.parametrize(

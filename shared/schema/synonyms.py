@@ -11,24 +11,24 @@ A name only makes a suggestion. It is never read as the field, for its range and
 import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from shared.schema.words import plain
+from shared.schema.choices import fold
 
 # How alike a misspelt name is to the one that was meant (0 to 1), and how many of its letters are compared or repeated.
 LIKENESS = 0.75
 LONGEST_NAME = 100
 # The most names that one text repeats.
-MOST_NAMES = 20
+MAX_NAMES = 20
 
-Names = Mapping[str, Sequence[str]]
-"""What names, in `plain` spelling, may mean: fields in the order in which they are tried, or what stands for them."""
+Synonyms = Mapping[str, Sequence[str]]
+"""What names, in `fold` spelling, may mean: fields in the order in which they are tried, or what stands for them."""
 
 
-def _by_name(*tables: Mapping[str, str]) -> Names:
+def _by_name(*tables: Mapping[str, str]) -> Synonyms:
     names: dict[str, list[str]] = {}
     for table in tables:
         for field, others in table.items():
             for name in others.split():
-                names.setdefault(plain(name), []).append(field)
+                names.setdefault(fold(name), []).append(field)
     return names
 
 
@@ -135,7 +135,7 @@ _UPSCALE: Mapping[str, str] = {
 # Of a picture where one is taken, before those above: `images` are pictures there, not how many.
 _PICTURE: Mapping[str, str] = {"input_image": "images picture file"}
 # In the order in which they are read where several were sent: a file's name is surer than one for people.
-LORA: Mapping[str, str] = {
+LORA_SPELLINGS: Mapping[str, str] = {
     "lora_name": "filename file file_name path lora_path lora_file lora lora_model name model model_name",
     "strength_model": "weight strength scale multiplier model_strength model_weight weight_model lora_scale "
     "lora_strength lora_weight unet_strength unet_weight",
@@ -144,14 +144,14 @@ LORA: Mapping[str, str] = {
     "enabled": "on enable active is_enabled is_active",
 }
 # The fields of a unit stand for the units where one was sent without its list.
-CONTROL_NET = _by_name(
+CONTROLNET_SYNONYMS = _by_name(
     {
         "units": "args unit list controlnets items controlnet_units model input_image image preprocessor module weight "
         "control_type control_mode resize_mode guidance_start guidance_end strength",
         "enabled": "on enable active is_enabled is_active",
     }
 )
-CONTROL_UNIT = _by_name(
+CONTROL_UNIT_SYNONYMS = _by_name(
     {
         "enabled": "on enable active is_enabled is_active",
         "model": "control_net_name controlnet_model model_name name controlnet_name controlnet control_net model_id",
@@ -168,19 +168,19 @@ CONTROL_UNIT = _by_name(
         "resize_mode": "image_resize_mode",
     }
 )
-GENERATION = _by_name(_PICTURE, _GENERATION)
-TXT2IMG = _by_name(_GENERATION)
-UPSCALE = _by_name(_UPSCALE, _GENERATION)
-LORAS = _by_name(LORA)
+GENERATION_SYNONYMS = _by_name(_PICTURE, _GENERATION)
+TXT2IMG_SYNONYMS = _by_name(_GENERATION)
+UPSCALE_SYNONYMS = _by_name(_UPSCALE, _GENERATION)
+LORA_SYNONYMS = _by_name(LORA_SPELLINGS)
 
 
-def meant_field(name: str, known: Iterable[str], others: Names) -> str | None:
+def suggest_field(name: str, known: Iterable[str], others: Synonyms) -> str | None:
     """What is meant by a name that is none of the `known` ones: one of these, several, or a header; else None.
 
     `others` are the names of other programs, as above. Spelling comes first, then these, then likeness.
     """
-    known, asked = list(known), plain(name[:LONGEST_NAME])
-    spelled = {plain(each): each for each in known}
+    known, asked = list(known), fold(name[:LONGEST_NAME])
+    spelled = {fold(each): each for each in known}
     if asked in spelled:
         return spelled[asked]
     for field in others.get(asked, ()):
@@ -190,29 +190,31 @@ def meant_field(name: str, known: Iterable[str], others: Names) -> str | None:
     return spelled[near[0]] if near else None
 
 
-def told(name: str, known: Iterable[str], others: Names, prefix: str = "", img2img: Collection[str] = ()) -> str:
+def describe_unknown(
+    name: str, known: Iterable[str], others: Synonyms, prefix: str = "", img2img: Collection[str] = ()
+) -> str:
     """An unknown name, where it stands, and what may have been meant; `img2img` are fields that only that route has."""
     shown = f"{prefix}{name if len(name) <= LONGEST_NAME else name[:LONGEST_NAME] + '...'}"
-    meant = meant_field(name, known, others)
+    meant = suggest_field(name, known, others)
     if meant is not None:
         return f"{shown} (did you mean {meant}?)"
-    there = meant_field(name, img2img, {**others, "image": ["input_image"]})
+    there = suggest_field(name, img2img, {**others, "image": ["input_image"]})
     return shown if there is None else f"{shown} (img2img has {there})"
 
 
-def listed(names: Sequence[str]) -> str:
+def join_names(names: Sequence[str]) -> str:
     """Names in a row, not more than anybody reads."""
-    return ", ".join(names[:MOST_NAMES]) + (f" and {len(names) - MOST_NAMES} more" if names[MOST_NAMES:] else "")
+    return ", ".join(names[:MAX_NAMES]) + (f" and {len(names) - MAX_NAMES} more" if names[MAX_NAMES:] else "")
 
 
-def sent_instead(wanted: str, sent: Iterable[str], known: Collection[str], others: Names) -> str | None:
+def hint_unknown_names(wanted: str, sent: Iterable[str], known: Collection[str], others: Synonyms) -> str | None:
     """What to say of the unknown ones of the `sent` names where `wanted` is missing, those that mean it first; None if
     all are known."""
-    unknown = [name for name in sent if name not in known][: 10 * MOST_NAMES]
-    unknown.sort(key=lambda name: meant_field(name, known, others) != wanted)
+    unknown = [name for name in sent if name not in known][: 10 * MAX_NAMES]
+    unknown.sort(key=lambda name: suggest_field(name, known, others) != wanted)
     if not unknown:
         return None
-    return f"not known here: {listed([told(name, known, others) for name in unknown])}"
+    return f"not known here: {join_names([describe_unknown(name, known, others) for name in unknown])}"
 
 
 def _is_there(field: str, known: Collection[str]) -> bool:

@@ -9,7 +9,7 @@ from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 # Where menus have an entry for "nothing", and what JavaScript and Python make of a missing value.
-NOTHING = frozenset(
+NONE_WORDS = frozenset(
     ("none", "null", "undefined", "nil", "nothing", "off", "disabled", "unset", "notset", "notselected", "noneselected")
 )
 DEFAULT = frozenset(("automatic", "auto", "default", "defaults", "usedefault", "modeldefault"))
@@ -31,17 +31,17 @@ BRACKETED = re.compile(r"<[^<>]*>|\(optional\)|optional", re.I)
 TOKEN = re.compile(r"[\[{%]\w+[\]}%]")
 
 
-def plain(text: str) -> str:
+def fold(text: str) -> str:
     """Its letters and digits in one case: what is left when case, blanks, `-` and `_` do not matter."""
     return re.sub(r"[\W_]+", "", text.casefold())
 
 
 def _joined(text: str) -> str:
-    """Like `plain`, with the signs of paths kept: "../loras" is not "loras"."""
+    """Like `fold`, with the signs of paths kept: "../loras" is not "loras"."""
     return re.sub(r"[^\w/\\.]|_", "", text.casefold())
 
 
-def find_word(text: str, choices: Iterable[str], also: Mapping[str, str] | None = None) -> str | None:
+def find_choice(text: str, choices: Iterable[str], also: Mapping[str, str] | None = None) -> str | None:
     """The one of `choices` that `text` is in some spelling; `also` are other words for them.
 
     None if it is none of them, or may be several.
@@ -55,20 +55,20 @@ def find_word(text: str, choices: Iterable[str], also: Mapping[str, str] | None 
     return found.pop() if len(found) == 1 else None
 
 
-def is_nothing(text: str) -> bool:
+def is_no_choice(text: str) -> bool:
     """Whether it is no name, but says that none was chosen: "None", "undefined", "Select a model..."."""
-    return plain(text) in NOTHING or MENU.fullmatch(_spaced(text)) is not None
+    return fold(text) in NONE_WORDS or MENU.fullmatch(_spaced(text)) is not None
 
 
-def is_default(text: str) -> bool:
+def is_default_choice(text: str) -> bool:
     """Whether it leaves the choice to us: by saying so ("Automatic", "Use same sampler"), or by naming nothing."""
-    return is_nothing(text) or plain(text) in DEFAULT or SAME.fullmatch(_spaced(text)) is not None
+    return is_no_choice(text) or fold(text) in DEFAULT or SAME.fullmatch(_spaced(text)) is not None
 
 
 def is_placeholder(text: str) -> bool:
     """Whether it is what a form shows in a text field that nobody touched, such as "/path/to/outputs"."""
     text = text.strip()
-    if is_nothing(text) or PATH_OF_NOBODY.fullmatch(text) or BRACKETED.fullmatch(text):
+    if is_no_choice(text) or PATH_OF_NOBODY.fullmatch(text) or BRACKETED.fullmatch(text):
         return True
     return INSTRUCTION.fullmatch(text) is not None and TOKEN.search(text) is None
 
@@ -90,7 +90,7 @@ class AnySpelling:
             if isinstance(value, bool) or not isinstance(value, str | int):
                 return value
             # What is not understood is refused with what would be right.
-            return find_word(str(value), choices, self.also) or value
+            return find_choice(str(value), choices, self.also) or value
 
         return read
 
