@@ -43,16 +43,16 @@ def build(backend: Backend) -> Flask:
 def _span_routes(backend: Backend) -> Blueprint:
     routes = Blueprint("bench", __name__)
     spans: list[tuple[float, float]] = []
-    ask = backend.engine.outcome
+    ask = backend.engine.get_outcome
 
-    def outcome(job_id: str) -> Outcome | None:
+    def get_outcome(job_id: str) -> Outcome | None:
         """Asks as always, and takes notes."""
         found = ask(job_id)
         if found is not None and found.started is not None and found.finished is not None:
             spans.append((found.started, found.finished))
         return found
 
-    backend.engine.outcome = outcome  # type: ignore[method-assign]
+    backend.engine.get_outcome = get_outcome  # type: ignore[method-assign]
 
     @routes.get("/bench/spans")
     def get_spans() -> Response:

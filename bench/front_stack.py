@@ -57,7 +57,7 @@ class Stack:
 
     def wait_idle(self) -> None:
         """Waits until the engine has no job."""
-        while any(self._client.queue()):
+        while any(self._client.get_queue()):
             time.sleep(0.05)
 
     def check(self) -> None:

@@ -114,13 +114,13 @@ def _open_engine(settings: Settings) -> int:
         )
     access = engine_access(settings)
     try:
-        EngineClient(settings.engine_address, access).system_stats(TIMEOUT)
+        EngineClient(settings.engine_address, access).get_system_stats(TIMEOUT)
     except EngineDenied:
         raise
     except EngineError as error:
         print_error("open", error.message, error.hint)
         return NOTHING_RUNS
-    page = access.page(settings.engine_address)
+    page = access.page_url(settings.engine_address)
     if _in_browser(page):
         # Without the token, which the browser has now.
         print_status("opened", paint(f"{settings.engine_address}/", BOLD, CYAN))

@@ -174,7 +174,7 @@ class Stack:
         begun = time.monotonic()
         if services:
             self._start_services(settings)
-        self._backend.start(self._manager.restart_now if self._manager.ours else None)
+        self._backend.start(self._manager.restart_now if self._manager.is_ours else None)
         self._start_control(self._backend, self._manager)
         if supervisor is not None:
             with activity("engine", "starting"):
@@ -203,7 +203,7 @@ class Stack:
             thread.start()
         for thread in stopping:
             thread.join()
-        if self._backend is not None and self._manager is not None and self._manager.ours:
+        if self._backend is not None and self._manager is not None and self._manager.is_ours:
             # Services that were started by hand go on, and would blame a job.
             _note_stop(self._backend.jobs.store)
             self._backend.jobs.store.close()

@@ -125,7 +125,7 @@ def _of_engine(about: Mapping[str, Any]) -> str:
 def _ask_engine(client: EngineClient) -> tuple[bool, str]:
     """Whether an engine answers, and that in words."""
     try:
-        found = "system" in client.system_stats(TIMEOUT)
+        found = "system" in client.get_system_stats(TIMEOUT)
     except EngineDenied:
         return False, "refused our token"
     except EngineUnavailable:

@@ -38,7 +38,7 @@ class Control:
 class Managed(EngineManager):
     """A manager of an engine that is ours, and only said to be started again."""
 
-    ours = True
+    is_ours = True
     restarts = 0
 
     def restart(self, *, when_idle: bool, reason: str = "") -> None:

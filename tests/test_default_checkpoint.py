@@ -88,8 +88,8 @@ def test_the_checkpoint_of_the_settings_is_found_by_any_of_its_names(
     control: Control, monkeypatch: pytest.MonkeyPatch, named: str, ready: bool
 ) -> None:
     control.files |= {"checkpoints": [PAINT, DRAW], "diffusion_models": ["flux-alone.safetensors"]}
-    monkeypatch.setattr(control.backend.engine, "system_stats", lambda _timeout: {})
-    monkeypatch.setattr(control.backend.engine, "queue", lambda _timeout: (set(), set()))
+    monkeypatch.setattr(control.backend.engine, "get_system_stats", lambda _timeout: {})
+    monkeypatch.setattr(control.backend.engine, "get_queue", lambda _timeout: (set(), set()))
     monkeypatch.setattr(control.backend, "settings", control.backend.settings.model_copy(update={"checkpoint": named}))
     answer = control.client.get("/ready")
     assert body(answer)["ready"] is ready

@@ -250,7 +250,7 @@ def test_a_browser_gets_a_cookie_and_a_page_without_the_token_in_its_address(gua
     browser = requests.Session()
     page = EngineAccess(file=Path("none"))
     page._read = lambda: TOKEN  # type: ignore[method-assign]
-    opened = browser.get(page.page(f"http://127.0.0.1:{guarded.port}"), timeout=20)
+    opened = browser.get(page.page_url(f"http://127.0.0.1:{guarded.port}"), timeout=20)
     assert (opened.text, opened.url) == ("reached", f"http://127.0.0.1:{guarded.port}/")
     (sent_on,) = opened.history
     assert sent_on.status_code == 303
@@ -389,7 +389,7 @@ def test_an_engine_that_does_not_let_us_in_keeps_jobs_waiting_and_says_why(tmp_p
     harness = Harness(tmp_path, engine)
     try:
         with pytest.raises(EngineDenied, match="refused our token") as denied:
-            harness.client.queue()
+            harness.client.get_queue()
         assert str(TOKEN_FILE) in (denied.value.hint or "")
         harness.runner.start()
         job = harness.submit()
@@ -408,14 +408,14 @@ def test_an_engine_of_others_gets_the_token_of_the_setting(tmp_path: Path, engin
     # What our own launcher left is for our own engine.
     write_token(tmp_path, "ours")
     settings = Settings(engine_url=engine.address, engine_token="theirs", data_dir=tmp_path)
-    assert EngineClient(engine.address, engine_access(settings)).queue() == (frozenset(), frozenset())
+    assert EngineClient(engine.address, engine_access(settings)).get_queue() == (frozenset(), frozenset())
     for other in (None, "another"):
         settings = Settings(engine_url=engine.address, engine_token=other, data_dir=tmp_path)
         with pytest.raises(EngineDenied) as denied:
-            EngineClient(engine.address, engine_access(settings)).queue()
+            EngineClient(engine.address, engine_access(settings)).get_queue()
         assert "DREAM_LAYER_ENGINE_TOKEN" in (denied.value.hint or "")
         assert "ours" not in str(denied.value)
-    assert engine_access(settings).page("http://engine.example") == "http://engine.example/"
+    assert engine_access(settings).page_url("http://engine.example") == "http://engine.example/"
     assert "theirs" not in repr(Settings(engine_token="theirs"))
 
 
@@ -435,6 +435,6 @@ def test_a_redirection_is_not_followed_with_the_token(tmp_path: Path) -> None:
         thread = threading.Thread(target=answer)
         thread.start()
         with pytest.raises(EngineError, match=r"redirection to https://login\.example$") as elsewhere:
-            client.queue()
+            client.get_queue()
         thread.join()
     assert "DREAM_LAYER_ENGINE_URL" in (elsewhere.value.hint or "")

@@ -23,7 +23,7 @@ def test_an_engine_of_others_is_looked_at_only(tmp_path: Path) -> None:
     with pytest.raises(NotPossible):
         manager.restart(when_idle=False)
     with pytest.raises(DreamLayerError):
-        manager.free()
+        manager.free_memory()
 
 
 def test_what_an_engine_says_of_itself_is_told_without_its_command() -> None:
@@ -43,7 +43,7 @@ class IdleEngine(EngineClient):
 
     jobs = 1
 
-    def queue(self, timeout: float = 0) -> tuple[frozenset[str], frozenset[str]]:
+    def get_queue(self, timeout: float = 0) -> tuple[frozenset[str], frozenset[str]]:
         return frozenset(map(str, range(self.jobs))), frozenset()
 
 
@@ -55,7 +55,7 @@ def wait_until(condition: Any) -> None:
 
 
 def test_a_restart_that_waits_comes_when_the_engine_is_idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.engine.manager.LOOK", 0.02)
+    monkeypatch.setattr("shared.engine.manager.IDLE_CHECK_INTERVAL", 0.02)
     monkeypatch.setattr("shared.process.supervisor.FIRST_DELAY", 30.0)
     script = tmp_path / "script.py"
     script.write_text("import sys, time\nprint(sys.argv[1:], flush=True)\ntime.sleep(60)\n")

@@ -80,7 +80,7 @@ def test_a_browser_opens_the_page_once_with_the_token(stack: TestStack) -> None:
     (stack.data_dir / "engine" / "no-page" / "index.html").write_text("<p>a page</p>")
     browser = requests.Session()
     assert browser.get(stack.engine, timeout=TIMEOUT).status_code == 401
-    opened = browser.get(stack.engine_access.page(stack.engine), timeout=TIMEOUT)
+    opened = browser.get(stack.engine_access.page_url(stack.engine), timeout=TIMEOUT)
     assert (opened.url, opened.text) == (f"{stack.engine}/", "<p>a page</p>")
     assert browser.get(f"{stack.engine}/api/queue", timeout=TIMEOUT).status_code == 200
 

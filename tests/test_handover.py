@@ -135,14 +135,14 @@ def test_a_job_of_one_service_that_the_engine_dies_of_is_not_blamed_on_the_other
     other = open_harness()
     other.start()
     engine.seconds = HELD
-    deadly, queue = harness.submit(), other.client.queue
+    deadly, queue = harness.submit(), other.client.get_queue
 
     def second() -> Any:
         """The engine's queue, once the first service has sent its job again, or given it up."""
         wait_for(lambda: engine.running is not None or harness.row(deadly).state.finished, "it was not sent again")
         return queue()
 
-    monkeypatch.setattr(other.client, "queue", second)
+    monkeypatch.setattr(other.client, "get_queue", second)
     innocent = other.submit()
     for death in range(1, 4):
         wait_for(lambda death=death: engine.submitted.count(innocent) == death, "it was not sent again")  # type: ignore[misc]
@@ -242,8 +242,8 @@ def test_a_job_that_was_taken_from_a_service_that_was_only_slow_is_drawn_once(
     harness.wait(job_id, State.RUNNING)
     waking, looking = threading.Event(), threading.Event()
     # As with an engine that does not answer for a while, or a process that does not get to run.
-    held = hold_up(monkeypatch, harness.client, "queue", waking)
-    hold_up(monkeypatch, successor.client, "queue", looking)
+    held = hold_up(monkeypatch, harness.client, "get_queue", waking)
+    hold_up(monkeypatch, successor.client, "get_queue", looking)
     assert held.wait(20)
     engine.seconds = 0.05
     wait_for(lambda: job_id in engine.history, "it was not drawn")
@@ -292,7 +292,7 @@ def test_a_service_that_was_slow_does_not_touch_what_another_finished_meanwhile(
     job_id = harness.submit()
     harness.wait(job_id, State.RUNNING)
     waking = threading.Event()
-    held = hold_up(monkeypatch, harness.client, "queue", waking)
+    held = hold_up(monkeypatch, harness.client, "get_queue", waking)
     assert held.wait(20)
     engine.seconds = 0.05
     wait_for(lambda: job_id in engine.history, "it was not drawn")
@@ -371,7 +371,7 @@ def test_an_engine_that_fails_for_a_moment_fails_no_job(
 ) -> None:
     engine.seconds = 0.3
     ids = [harness.submit() for _ in range(3)]
-    for method in ("queue", "outcome", "forget"):
+    for method in ("get_queue", "get_outcome", "delete_history"):
         fails_once(monkeypatch, harness.client, method, EngineUnavailable("it does not answer"))
     assert [harness.wait(job_id).state for job_id in ids] == [State.COMPLETED] * 3
     assert engine.submitted == ids

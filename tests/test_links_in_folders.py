@@ -43,7 +43,7 @@ def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend
     backend = Backend(Settings(data_dir=tmp_path / "data"))
     # As ComfyUI does, which follows links.
     follow: Any = lambda image: (backend.settings.output_dir / image.subfolder / image.filename).read_bytes()  # noqa: E731
-    monkeypatch.setattr(backend.engine, "view", follow)
+    monkeypatch.setattr(backend.engine, "download_image", follow)
     yield backend
     backend.stop()
 

@@ -60,7 +60,7 @@ def test_a_job_that_the_engine_dies_of_three_times_is_given_up(harness: Harness,
 def test_a_job_that_kills_the_engine_before_anybody_hears_of_it_is_given_up(
     harness: Harness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queue, deadly = harness.client.queue, []
+    queue, deadly = harness.client.get_queue, []
 
     def after_a_death() -> Any:
         if engine.running is not None and engine.running.id in deadly:
@@ -70,7 +70,7 @@ def test_a_job_that_kills_the_engine_before_anybody_hears_of_it_is_given_up(
     # What ended before it came stood never in front of it.
     assert harness.wait(harness.submit()).state is State.COMPLETED
     engine.silent, engine.seconds = True, HELD
-    monkeypatch.setattr(harness.client, "queue", after_a_death)
+    monkeypatch.setattr(harness.client, "get_queue", after_a_death)
     deadly.append(harness.submit())
     after = harness.submit()
     assert harness.wait(*deadly).state is State.FAILED
@@ -81,7 +81,7 @@ def test_a_job_that_kills_the_engine_before_anybody_hears_of_it_is_given_up(
 def test_a_job_that_is_sent_as_the_engine_dies_is_not_suspected(
     harness: Harness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queue, late = harness.client.queue, []
+    queue, late = harness.client.get_queue, []
 
     def while_it_is_asked() -> Any:
         """Another job comes, and the engine dies, between the question and its answer."""
@@ -94,7 +94,7 @@ def test_a_job_that_is_sent_as_the_engine_dies_is_not_suspected(
     engine.seconds = HELD
     first = harness.submit()
     wait_until_drawn(engine, first)
-    monkeypatch.setattr(harness.client, "queue", while_it_is_asked)
+    monkeypatch.setattr(harness.client, "get_queue", while_it_is_asked)
     wait_for(lambda: late, "the engine was not asked")
     assert [harness.wait(job_id).attempts for job_id in [first, *late]] == [1, 0]
     # Both were in the engine when it died, and were sent again.
@@ -104,7 +104,7 @@ def test_a_job_that_is_sent_as_the_engine_dies_is_not_suspected(
 def test_a_job_that_is_sent_while_the_engine_s_queue_is_read_is_not_taken_for_lost(
     harness: Harness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    submit, queue = harness.client.submit, harness.client.queue
+    submit, queue = harness.client.submit, harness.client.get_queue
     held, let_go, late = threading.Event(), threading.Event(), threading.Thread(target=harness.submit)
 
     def slow(*args: Any) -> None:
@@ -124,7 +124,7 @@ def test_a_job_that_is_sent_while_the_engine_s_queue_is_read_is_not_taken_for_lo
     monkeypatch.setattr(harness.client, "submit", slow)
     late.start()
     assert held.wait(20)
-    monkeypatch.setattr(harness.client, "queue", while_it_is_read)
+    monkeypatch.setattr(harness.client, "get_queue", while_it_is_read)
     late.join()
     engine.seconds = 0.05
     wait_for(lambda: not harness.runner._active_jobs, "they did not end")

@@ -244,7 +244,7 @@ def test_formulas_that_would_not_end_are_refused(text: str, says: str) -> None:
 
 def backend() -> Any:
     """With an engine that has the nodes of the snapshot."""
-    engine = SimpleNamespace(node_schema=NODES.get, models=lambda _: [], model_folders=dict)
+    engine = SimpleNamespace(get_node_schema=NODES.get, list_models=lambda _: [], list_model_folders=dict)
     return SimpleNamespace(catalog=EngineCatalog(cast(Any, engine)), settings=SimpleNamespace(allow_nodes=()))
 
 

@@ -64,7 +64,7 @@ def test_a_picture_can_be_asked_for_as_a_file_to_save(control: Control, chosen: 
 
 
 def test_an_engine_of_others_keeps_its_folders(control: Control, tmp_path: Path) -> None:
-    control.manager.ours = False
+    control.manager.is_ours = False
     answer = control.client.post("/api/settings/paths", json={"filenameFormat": "[seed]"})
     assert (answer.status_code, body(answer)["restart"]) == (200, False)
     for sent in ({"outputDirectory": str(tmp_path)}, {"saveMetadata": False}):

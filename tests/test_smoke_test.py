@@ -24,6 +24,6 @@ def test_an_engine_that_has_other_jobs_to_do_first_is_not_waited_for(
         assert not smoke_test.draw_test_picture(engine)
         # It leaves nothing behind that would be drawn later.
         assert len(fake.cancelled) == 1
-        assert engine.queue() == ({job.id}, frozenset())
+        assert engine.get_queue() == ({job.id}, frozenset())
     finally:
         fake.stop()

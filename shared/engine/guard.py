@@ -1,17 +1,17 @@
-"""Who may call the engine: programs that know its token, and its own page. Runs inside ComfyUI's process.
+"""Authentication for the engine's port, as an aiohttp middleware. Runs inside ComfyUI's process.
 
-On its own, ComfyUI answers anyone who can reach its port, under any host name. That includes other users of the
+Without it, ComfyUI answers anyone who can reach its port, under any host name. That includes other users of the
 machine, and web pages whose name resolves to 127.0.0.1 (DNS rebinding), because their Host and Origin agree. So
 `install` adds a check to every application that aiohttp serves in this process, ahead of all other middleware:
 
     request target   must be a path; an absolute address would name another host
-    Host             must be there once: a loopback name with the port that was connected to
-    Origin           if there is one, must be the engine's own page
-    token            must come as `Authorization: Bearer`, or in the cookie that `/?token=...` sets for a browser
+    Host             must be present once: a loopback name with the port of this connection
+    Origin           if present, must be the engine's own page
+    token            must be sent as `Authorization: Bearer`, or in the cookie that `/?token=...` sets for a browser
 
-The check covers websockets too, because their handshake is a GET. The launcher makes a new token at each start.
+The check covers websockets too, because their handshake is a GET. The launcher creates a new token at each start.
 
-Needs aiohttp, which ComfyUI brings, and nothing of ours: the engine may have an environment of its own.
+Imports only the standard library and aiohttp, which ComfyUI requires: the engine may have its own environment.
 """
 
 import hmac
@@ -24,45 +24,45 @@ from aiohttp import web
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 HOST_NAMES = ("127.0.0.1", "localhost", "[::1]")
-# Requests of other pages and sites say so here, even those that bear no Origin.
+# Allowed values of Sec-Fetch-Site, which browsers send even without an Origin.
 OWN_SITES = ("same-origin", "none")
 HOW_TO_OPEN = "type `python dream_layer.py open engine` to open the page"
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
 def install(token: str) -> None:
-    """Puts the check before every application that is served from now on. Raises ValueError for an empty token."""
+    """Add the check to every application that is served from now on. Raises ValueError for an empty token."""
     if not token:
         raise ValueError("the engine's token is empty")
     guard = make_guard(token)
-    usual = web.AppRunner.__init__
+    original = web.AppRunner.__init__
 
     def guarded(self: web.AppRunner, app: web.Application, *arguments: Any, **options: Any) -> None:
         if guard not in app.middlewares:
-            # First in the list is the outermost, so that no other answers before it.
+            # The first middleware is the outermost: no other one answers before it.
             app.middlewares.insert(0, guard)
-        usual(self, app, *arguments, **options)
+        original(self, app, *arguments, **options)
 
     setattr(web.AppRunner, "__init__", guarded)  # noqa: B010 - mypy allows no assignment to a method
 
 
 def make_guard(token: str) -> Any:
-    """The middleware that lets in who knows `token`."""
+    """Return the middleware that refuses requests without `token`."""
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         port = _port(request)
-        stranger = foreign(request, port)
-        if stranger is not None:
-            return _refusal(request, 403, "origin_not_allowed", *stranger)
+        refusal = check_origin(request, port)
+        if refusal is not None:
+            return _refuse(request, 403, "origin_not_allowed", *refusal)
         cookie = f"dream_layer_engine_{port}"
-        if _is(token, _bearer(request)) or _is(token, _cookie(request, cookie)):
+        if _matches(token, _bearer(request)) or _matches(token, _cookie(request, cookie)):
             return await handler(request)
-        if request.method == "GET" and request.path == "/" and _is(token, request.query.get("token", "")):
+        if request.method == "GET" and request.path == "/" and _matches(token, request.query.get("token", "")):
             page = web.Response(status=303, headers={**HEADERS, "Location": "/", "Referrer-Policy": "no-referrer"})
             page.set_cookie(cookie, token, path="/", httponly=True, samesite="Strict")
             return page
-        return _refusal(
+        return _refuse(
             request,
             401,
             "unauthorized",
@@ -73,34 +73,34 @@ def make_guard(token: str) -> Any:
     return guard
 
 
-def foreign(request: web.Request, port: int | None) -> tuple[str, str] | None:
-    """What shows that a request was meant for another server or comes from another page, and what would be right."""
+def check_origin(request: web.Request, port: int | None) -> tuple[str, str] | None:
+    """Return message and hint if a request is meant for another server or comes from another page; else None."""
     if not request.raw_path.startswith("/"):
-        return "the request target must be a path, not a whole address", "call the engine without a proxy"
+        return "the request target must be a path, not a full address", "call the engine without a proxy"
     hosts = request.headers.getall("Host", [])
     host = hosts[0].lower() if len(hosts) == 1 else ""
     names = [f"{name}:{port}" for name in HOST_NAMES] + (list(HOST_NAMES) if port == 80 else [])
     if port is None or host not in names:
-        said = ", ".join(hosts)[:100] or "none"
-        return f"the engine does not answer to this Host: {said}", f"use {' or '.join(names)}"
+        sent = ", ".join(hosts)[:100] or "none"
+        return f"the engine does not answer requests for this Host: {sent}", f"use {' or '.join(names)}"
     origins = request.headers.getall("Origin", [])
     if any(origin.lower() != f"{request.scheme}://{host}" for origin in origins):
-        said = ", ".join(origins)[:100]
-        return f"pages of {said} may not call the engine", "let the page call the services, which check what it sends"
+        sent = ", ".join(origins)[:100]
+        return f"pages of {sent} may not call the engine", "call the services from the page: they check its requests"
     if request.headers.get("Sec-Fetch-Site", "none") not in OWN_SITES:
         return "pages of other sites may neither call the engine nor link to it", HOW_TO_OPEN
     return None
 
 
 def _port(request: web.Request) -> int | None:
-    """The port that the request came in by; None if that is not known."""
+    """Return the local port of the connection; None if it is unknown."""
     address = request.transport.get_extra_info("sockname") if request.transport is not None else None
     return int(address[1]) if isinstance(address, tuple) else None
 
 
 def _bearer(request: web.Request) -> str:
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    return given.strip() if scheme.lower() == "bearer" else ""
+    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+    return credentials.strip() if scheme.lower() == "bearer" else ""
 
 
 def _cookie(request: web.Request, name: str) -> str:
@@ -110,13 +110,13 @@ def _cookie(request: web.Request, name: str) -> str:
         return ""
 
 
-def _is(token: str, given: str) -> bool:
-    # Bytes, for texts with other letters than ASCII cannot be compared; the token has none, so "?" may stand for them.
-    return hmac.compare_digest(given.encode("ascii", "replace"), token.encode("ascii"))
+def _matches(token: str, sent: str) -> bool:
+    # compare_digest takes no other characters than ASCII. The token has none, so "?" may replace them.
+    return hmac.compare_digest(sent.encode("ascii", "replace"), token.encode("ascii"))
 
 
-def _refusal(request: web.Request, status: int, code: str, message: str, hint: str) -> web.Response:
-    """As text for a person in a browser, else in the form of all errors of this project."""
+def _refuse(request: web.Request, status: int, code: str, message: str, hint: str) -> web.Response:
+    """Return an error: as text for browsers, else in this project's JSON form."""
     headers = {**HEADERS, "WWW-Authenticate": "Bearer"} if status == 401 else HEADERS
     if "text/html" in request.headers.get("Accept", ""):
         return web.Response(status=status, headers=headers, text=f"{message}\n\n{hint}\n")

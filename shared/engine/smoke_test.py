@@ -1,4 +1,4 @@
-"""Proof that an engine works and is understood: a picture of one random colour, drawn without any model."""
+"""A smoke test of the engine: it draws a picture of one random colour, without a model, and the colour is checked."""
 
 import io
 import random
@@ -10,19 +10,19 @@ from PIL import Image
 from shared.engine.client import EngineClient
 from shared.errors import EngineError
 
-# Seconds for the picture, and before it is asked whether something else is being drawn.
+# Seconds that the picture may take, and after which other jobs in the engine's queue end the test.
 TIMEOUT = 60.0
 PATIENCE = 3.0
 
 
 def draw_test_picture(engine: EngineClient) -> bool:
-    """Has the engine draw a small picture and reads its colour. Raises EngineError that says what did not fit.
+    """Let the engine draw a small picture and check its colour. Raises EngineError that says what is wrong.
 
-    False if it has other jobs to do first, such as those left unfinished: they may take long, and prove as much.
+    Returns False if the engine has other jobs to do first, such as unfinished ones from before: those may take long.
 
-    An HTTP answer alone proves little: ComfyUI's worker thread can be dead while its server answers.
+    A reply over HTTP is no proof that jobs run: ComfyUI's server answers even after its worker thread has died.
     """
-    # Random, for a picture of a known colour might come from the engine's cache.
+    # A random colour, because the engine caches pictures.
     colour = tuple(random.randrange(256) for _ in range(3))
     red, green, blue = colour
     graph = {
@@ -34,23 +34,23 @@ def draw_test_picture(engine: EngineClient) -> bool:
     }
     job_id = str(uuid.uuid4())
     engine.submit(job_id, graph, client_id=job_id, number=0)
-    begun = time.monotonic()
-    while (outcome := engine.outcome(job_id)) is None:
-        waited = time.monotonic() - begun
-        if waited > PATIENCE and engine.queue()[0] - {job_id}:
+    started = time.monotonic()
+    while (outcome := engine.get_outcome(job_id)) is None:
+        waited = time.monotonic() - started
+        if waited > PATIENCE and engine.get_queue()[0] - {job_id}:
             engine.cancel(job_id)
             return False
         if waited > TIMEOUT:
-            raise EngineError(f"the engine takes jobs but did not draw a small picture in {TIMEOUT:.0f} s")
+            raise EngineError(f"the engine accepts jobs but did not draw a small picture in {TIMEOUT:.0f} s")
         time.sleep(0.02)
     if outcome.error is not None:
         raise outcome.error
-    png = engine.view(outcome.images[0]) if outcome.images else None
+    png = engine.download_image(outcome.images[0]) if outcome.images else None
     if png is None:
-        raise EngineError("the engine says that it drew a picture, but does not show it")
-    engine.forget([job_id])
+        raise EngineError("the engine reports a finished picture but does not return it")
+    engine.delete_history([job_id])
     with Image.open(io.BytesIO(png)) as picture:
         drawn = picture.convert("RGB").getpixel((8, 8))
     if drawn != colour:
-        raise EngineError(f"the engine drew the colour {drawn} where {colour} was asked for")
+        raise EngineError(f"the engine drew the colour {drawn} instead of {colour}")
     return True

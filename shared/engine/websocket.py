@@ -1,4 +1,4 @@
-"""The engine's websocket: its frames as typed events. They are a hint only; the engine's history is the truth."""
+"""The engine's websocket: its frames as typed events. Events are hints only; the engine's history is authoritative."""
 
 from __future__ import annotations
 
@@ -15,27 +15,33 @@ import websocket
 
 from shared.engine.client import EngineAccess, SavedImage
 
-# The kind of a binary frame that holds a preview, and says of which job.
+log = logging.getLogger(__name__)
+
+# The type of a binary frame that holds a preview together with its job id.
 PREVIEW_WITH_METADATA = 4
+# Seconds. A job that is submitted without a connection runs without progress events.
+RECONNECT_DELAY = 0.2
+# The first message on a connection. It makes ComfyUI add the job id to previews.
+FEATURES = json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
 
 
 @dataclass(frozen=True)
 class ConnectionChanged:
-    """The websocket was connected or lost: jobs may have ended unheard."""
+    """The websocket was connected or lost. Jobs may have ended in between, without an event."""
 
     connected: bool
 
 
 @dataclass(frozen=True)
 class JobStarted:
-    """The engine began with a job."""
+    """The engine started a job."""
 
     job_id: str
 
 
 @dataclass(frozen=True)
 class JobCached:
-    """The engine has what these nodes of a job return from an earlier one, and runs them not."""
+    """The engine has cached results of these nodes of a job and skips them."""
 
     job_id: str
     nodes: frozenset[str]
@@ -43,7 +49,7 @@ class JobCached:
 
 @dataclass(frozen=True)
 class JobProgress:
-    """A job is in `node` (its name in the graph), at `step` of `steps`; both are 0 for a node without steps."""
+    """A job runs `node` (its name in the graph), at `step` of `steps`; both are 0 for a node without steps."""
 
     job_id: str
     node: str
@@ -53,7 +59,7 @@ class JobProgress:
 
 @dataclass(frozen=True)
 class Preview:
-    """A picture of how far a job has come, as an encoded file."""
+    """A preview of an unfinished picture, as an encoded file."""
 
     job_id: str
     picture: bytes
@@ -69,7 +75,7 @@ class ImagesSaved:
 
 @dataclass(frozen=True)
 class JobEnded:
-    """The engine is done with a job, well or badly. Its history entry is written by now."""
+    """The engine finished a job, with or without success. Its history entry exists."""
 
     job_id: str
 
@@ -79,10 +85,10 @@ EngineEvent = ConnectionChanged | JobEvent
 
 
 def parse_frame(frame: str | bytes) -> JobEvent | None:
-    """The event in `frame`, or None for anything that we do not follow.
+    """Return the event in `frame`, or None for frames that we do not use.
 
-    The one message after which the history is sure to be written is `executing` with node null; it comes after errors
-    and interruptions too.
+    The history entry of a job is complete only after the message `executing` with node null. That message also follows
+    errors and interruptions.
     """
     try:
         return _parse_binary(frame) if isinstance(frame, bytes) else _parse_text(json.loads(frame))
@@ -119,16 +125,8 @@ def _parse_binary(frame: bytes) -> JobEvent | None:
     return Preview(str(about["prompt_id"]), frame[8 + length :])
 
 
-log = logging.getLogger(__name__)
-
-# Seconds. A job that is sent while the engine is not heard yet is drawn without a word about its progress.
-RECONNECT_DELAY = 0.2
-# The first message on a connection: previews then name their job.
-FEATURES = json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
-
-
 class EventListener:
-    """Hands the events of jobs that were submitted with its `client_id` to `sink`, from a daemon thread of its own."""
+    """Passes the events of jobs that were submitted with its `client_id` to `sink`, from its own daemon thread."""
 
     def __init__(self, address: str, sink: Callable[[EngineEvent], None], access: EngineAccess | None = None) -> None:
         self._url = address.replace("http", "ws", 1) + "/ws"
@@ -142,22 +140,25 @@ class EventListener:
 
     @property
     def client_id(self) -> str:
-        """The id to submit jobs with. It changes with each connection: an old one may still be held by a dead socket,
-        and when ComfyUI closes that, a newer socket of the same id goes deaf."""
+        """The id to submit jobs with. It changes with each connection.
+
+        A dead socket may still hold the old id. When ComfyUI closes that socket, a newer one with the same id receives
+        nothing more.
+        """
         return self._client_id
 
     @property
     def connected(self) -> bool:
-        """Whether events arrive at the moment; if not, waiting means asking often."""
+        """Whether events arrive. If not, progress is found only by polling the engine."""
         return self._connected.is_set()
 
     def start(self) -> None:
-        """Starts listening."""
+        """Start the thread."""
         self._thread = threading.Thread(target=self._listen, name="engine-listener", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Stops listening."""
+        """Stop the thread and close the connection."""
         self._stopping.set()
         if self._socket is not None:
             self._socket.close()
@@ -179,12 +180,12 @@ class EventListener:
             self._connected.set()
             self._sink(ConnectionChanged(connected=True))
             try:
-                # A websocket ping each 15 s finds a connection that died without a word.
+                # After 15 s without a frame, `_read` sends a ping: that detects a broken connection.
                 socket.settimeout(15)
                 self._read(socket)
             except (OSError, websocket.WebSocketException) as error:
                 if not self._stopping.is_set():
-                    log.info("connection to the engine lost (%s), reconnecting", error)
+                    log.info("lost the connection to the engine (%s), reconnecting", error)
             finally:
                 self._connected.clear()
                 socket.close()
@@ -195,10 +196,10 @@ class EventListener:
             f"{self._url}?clientId={client_id}",
             timeout=5,
             header=dict(headers),
-            # The token is meant for this address alone.
+            # The token is meant for this address only.
             redirect_limit=0,
             http_no_proxy=["*"],
-            # It checks each byte in Python, which took most of this process's time with short jobs.
+            # The library checks each byte in Python, which took most of this process's time with short jobs.
             skip_utf8_validation=True,
         )
         socket.send(FEATURES)

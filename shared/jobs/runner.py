@@ -206,7 +206,7 @@ class JobRunner:
                 continue
             if not isinstance(event, JobEnded):
                 job.observe(event)
-            elif (outcome := self._engine.outcome(event.job_id)) is not None:
+            elif (outcome := self._engine.get_outcome(event.job_id)) is not None:
                 self._handle_outcome(job, outcome)
             else:
                 self._reconcile_soon()
@@ -312,7 +312,7 @@ class JobRunner:
         # A job that is being sent may arrive just after the answer: the next reconciliation looks for it.
         sent = [job for job in active if job.phase in (JobPhase.SENT, JobPhase.RUNNING) and not job.sending]
         asked_at = time.monotonic()
-        running, pending = self._engine.queue()
+        running, pending = self._engine.get_queue()
         lost = []
         for job in sent:
             job_id = job.row.id
@@ -321,7 +321,7 @@ class JobRunner:
                     self._engine.cancel(job_id)
                 elif job_id in running:
                     job.start()
-            elif (outcome := self._engine.outcome(job_id)) is not None:
+            elif (outcome := self._engine.get_outcome(job_id)) is not None:
                 self._handle_outcome(job, outcome)
             elif job.cancel_requested:
                 self._untrack(job)
@@ -471,7 +471,7 @@ class JobRunner:
         """Removes finished jobs from the engine's history, which the engine holds in memory."""
         finished, self._purgeable = self._purgeable, []
         try:
-            self._engine.forget(finished)
+            self._engine.delete_history(finished)
         except EngineError as error:
             log.info("could not remove %d jobs from the engine's history: %s", len(finished), error)
 
@@ -523,5 +523,5 @@ def _taken(engine: EngineClient, job_id: str, error: DreamLayerError) -> bool:
     """Whether the engine has the job although it said otherwise: ComfyUI can answer 500 and run it all the same."""
     if isinstance(error, (EngineRejected, StorageFailed)):
         return False
-    running, pending = engine.queue()
-    return job_id in running or job_id in pending or engine.outcome(job_id) is not None
+    running, pending = engine.get_queue()
+    return job_id in running or job_id in pending or engine.get_outcome(job_id) is not None

@@ -185,4 +185,4 @@ class Jobs:
         path = self.files.pictures.find(image.filename)
         if path is not None:
             return path.read_bytes()
-        return None if self.files.pictures.leads_out(image.filename) else self._engine.view(image)
+        return None if self.files.pictures.leads_out(image.filename) else self._engine.download_image(image)

@@ -25,7 +25,7 @@ TIMEOUT = 5.0
 
 def ended_but_running(engine: EngineClient, store: Store, timeout: float = TIMEOUT) -> list[JobRow]:
     """The jobs that have ended, by their rows, and still run in the engine. Raises EngineError and StorageFailed."""
-    running, _ = engine.queue(timeout)
+    running, _ = engine.get_queue(timeout)
     return [row for job_id in running if (row := store.get(job_id)) is not None and row.state.finished]
 
 
@@ -65,7 +65,7 @@ class StuckJobs:
 
     def look(self) -> None:
         """Looks once. Raises EngineError and StorageFailed."""
-        running, _ = self._engine.queue(TIMEOUT)
+        running, _ = self._engine.get_queue(TIMEOUT)
         states = {job_id: self._store.state(job_id) for job_id in running}
         self._ours = {job_id for job_id, state in states.items() if state is not None or job_id in self._ours}
         now = time.monotonic()

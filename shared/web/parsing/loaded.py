@@ -55,7 +55,7 @@ def _stored(backend: Backend, name: str) -> Loaded | None:
     if backend.settings.engine_url is None:
         return _measured(backend.settings.input_dir / name)
     try:
-        shown = backend.engine.view(SavedImage(name, "", "input"))
+        shown = backend.engine.download_image(SavedImage(name, "", "input"))
     except EngineError:
         return None
     return None if shown is None else _measured(io.BytesIO(shown))

@@ -68,7 +68,7 @@ def restart_engine() -> tuple[Response, int]:
 def free_engine() -> Response:
     """Have the engine drop its models from memory."""
     read_optional_fields(request)
-    current_manager().free()
+    current_manager().free_memory()
     return jsonify({"status": "success", "message": "the engine drops its models as soon as no job runs"})
 
 

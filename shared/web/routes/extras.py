@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from flask import Blueprint, Response
 from pydantic import Field
 
-from shared.engine.catalog import FACES, NODES_AGE, EngineCatalog
+from shared.engine.catalog import FACE_NODES, NODE_SECONDS, EngineCatalog
 from shared.errors import InvalidValue
 from shared.images.decode import transparency_warnings
 from shared.images.encode import BACKDROP, FORMATS_BY_EXTENSION
@@ -138,6 +138,6 @@ def extras_body(row: JobRow, urls: ReplyUrls, pictures: PictureFiles) -> dict[st
 
 def _face_models(catalog: EngineCatalog) -> list[str] | None:
     """The face models that there are; None if the engine lacks the nodes that use them."""
-    if not all(catalog.has_node(each, NODES_AGE) for each in FACES):
+    if not all(catalog.has_node(each, NODE_SECONDS) for each in FACE_NODES):
         return None
-    return catalog.choices(FACES[0], "model_name")
+    return catalog.choices(FACE_NODES[0], "model_name")

@@ -272,7 +272,7 @@ class Report:
             except FileNotFoundError:
                 pass
         # An engine elsewhere keeps its pictures itself.
-        png = self._backend.engine.view(image) if self._backend.settings.engine_url is not None else None
+        png = self._backend.engine.download_image(image) if self._backend.settings.engine_url is not None else None
         if png is None:
             self.missing.append(image.filename)
             return 0

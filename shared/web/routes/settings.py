@@ -73,7 +73,7 @@ def set_paths() -> Response:
     chosen, warnings = read_paths(read_fields(request).values)
     check_folders(chosen)
     # An engine that was started elsewhere has folders of its own.
-    if not manager.ours and chosen.engine_paths != ChosenPaths().engine_paths:
+    if not manager.is_ours and chosen.engine_paths != ChosenPaths().engine_paths:
         raise NotPossible(
             "the engine was not started here, so its folders and saveMetadata cannot be set here",
             hint="leave the folders empty and saveMetadata true; filenameFormat can be set",
@@ -82,7 +82,7 @@ def set_paths() -> Response:
         earlier = file.read()
         chosen = chosen.after(earlier)
         file.write(chosen)
-    restart = manager.ours and chosen.engine_paths != earlier.engine_paths
+    restart = manager.is_ours and chosen.engine_paths != earlier.engine_paths
     if restart:
         manager.restart(when_idle=True)
     message = "kept; the engine uses it after a restart, as soon as no job is left" if restart else "kept"

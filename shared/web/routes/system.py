@@ -91,7 +91,7 @@ def get_readiness() -> tuple[Response, int]:
 def _obstacle(backend: Backend, unfinished: int) -> str | None:
     """Why no picture can be made now; None if nothing is in the way."""
     try:
-        backend.engine.system_stats(READY_TIMEOUT)
+        backend.engine.get_system_stats(READY_TIMEOUT)
         names = {folder: backend.catalog.names(folder, 0.0) for folder in MAIN}
         stuck = _stuck(backend)
     except EngineDenied as error:
