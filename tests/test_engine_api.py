@@ -21,11 +21,11 @@ def test_the_engines_memory_is_freed(stack: TestStack) -> None:
     assert stack.picture(stack.draw(**SMALL)).size == (64, 64)
 
 
-def test_the_engine_is_started_again_and_loses_no_job(own_stack: TestStack) -> None:
-    before = own_stack.engine_state()
-    job = own_stack.submit(prompt="a red circle", width=128, height=128, steps=40)
-    own_stack.wait_for_job(job, "running")
-    assert requests.post(f"{own_stack.control}/api/engine/restart", timeout=TIMEOUT).status_code == 202
-    after = own_stack.wait_for_engine(lambda told: told["restarts"] == before["restarts"] + 1)
+def test_the_engine_is_started_again_and_loses_no_job(stack: TestStack) -> None:
+    before = stack.engine_state()
+    job = stack.submit(prompt="a red circle", width=128, height=128, steps=40)
+    stack.wait_for_job(job, "running")
+    assert requests.post(f"{stack.control}/api/engine/restart", timeout=TIMEOUT).status_code == 202
+    after = stack.wait_for_engine(lambda told: told["restarts"] == before["restarts"] + 1)
     assert after["pid"] != before["pid"]
-    assert own_stack.wait_for_job(job)["state"] == "completed"
+    assert stack.wait_for_job(job)["state"] == "completed"

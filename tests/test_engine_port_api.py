@@ -112,19 +112,19 @@ def test_the_engine_serves_the_token_nowhere(stack: TestStack) -> None:
     assert token not in stack.output()
 
 
-def test_a_new_start_has_a_new_token_and_jobs_go_on(own_stack: TestStack) -> None:
-    own_stack.draw(**SMALL)
-    before = own_stack.engine_access.token
-    job = own_stack.submit(**{**SMALL, "steps": 30})
-    own_stack.wait_for_job(job, "running")
-    psutil.Process(own_stack.engine_state()["pid"]).kill()
-    assert own_stack.wait_for_job(job)["state"] == "completed"
-    after = own_stack.engine_access.token
+def test_a_new_start_has_a_new_token_and_jobs_go_on(stack: TestStack) -> None:
+    stack.draw(**SMALL)
+    before = stack.engine_access.token
+    job = stack.submit(**{**SMALL, "steps": 30})
+    stack.wait_for_job(job, "running")
+    psutil.Process(stack.engine_state()["pid"]).kill()
+    assert stack.wait_for_job(job)["state"] == "completed"
+    after = stack.engine_access.token
     assert after not in (None, before)
-    assert own_stack.ask_engine("GET", "/queue").status_code == 200
+    assert stack.ask_engine("GET", "/queue").status_code == 200
     old = {"Authorization": f"Bearer {before}"}
-    assert requests.get(f"{own_stack.engine}/queue", headers=old, timeout=TIMEOUT).status_code == 401
-    own_stack.redraw(prompt="a red circle", input_image=own_stack.picture(own_stack.draw(**SMALL)), steps=2)
+    assert requests.get(f"{stack.engine}/queue", headers=old, timeout=TIMEOUT).status_code == 401
+    stack.redraw(prompt="a red circle", input_image=stack.picture(stack.draw(**SMALL)), steps=2)
 
 
 def test_a_service_started_by_hand_finds_the_token_in_the_data_folder(tmp_path: Path, stack: TestStack) -> None:

@@ -4,6 +4,8 @@ import random
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from shared.metadata.infotext import GenerationParameters, read_infotext, write_infotext
 from shared.metadata.labels import SAMPLERS, SCHEDULERS
@@ -147,9 +149,10 @@ def meant(model: type[GenerationBody], fields: dict[str, Any]) -> GenerationBody
     return model(**{"input_image": "", **fields})
 
 
-@pytest.mark.parametrize("seed", range(300))
-def test_what_is_written_for_txt2img_is_read_again(seed: int) -> None:
-    fields = common(random.Random(seed))
+@settings(max_examples=300, deadline=None)
+@given(choose=st.randoms(use_true_random=True))
+def test_what_is_written_for_txt2img_is_read_again(choose: random.Random) -> None:
+    fields = common(choose)
     text = write_infotext(fields)
     recipe = read_infotext(text)
     assert recipe is not None
@@ -159,9 +162,9 @@ def test_what_is_written_for_txt2img_is_read_again(seed: int) -> None:
     assert write_infotext(recipe.parameters) == text
 
 
-@pytest.mark.parametrize("seed", range(300))
-def test_what_is_written_for_img2img_is_read_again(seed: int) -> None:
-    choose = random.Random(seed)
+@settings(max_examples=300, deadline=None)
+@given(choose=st.randoms(use_true_random=True))
+def test_what_is_written_for_img2img_is_read_again(choose: random.Random) -> None:
     fields = common(choose) | image_fields(choose)
     text = write_infotext(fields, "img2img")
     recipe = read_infotext(text)

@@ -102,8 +102,7 @@ def test_the_jobs_of_a_service_that_was_killed_are_finished_and_can_be_watched_e
     assert stack.picture(again.json()).size == (64, 64)
 
 
-def test_a_job_that_kills_the_engine_three_times_is_given_up_and_the_rest_go_on(own_stack: TestStack) -> None:
-    stack = own_stack
+def test_a_job_that_kills_the_engine_three_times_is_given_up_and_the_rest_go_on(stack: TestStack) -> None:
     killer, innocent = stack.submit(**{**LONG, "steps": 400}), stack.submit(**SMALL)
     # A job of the other service, too, waits behind it.
     fields = {**SMALL, "input_image": data_url(Image.new("RGB", (64, 64), "red"))}
