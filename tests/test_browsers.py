@@ -43,11 +43,11 @@ def test_a_browser_is_shown_the_page(make: Make, key: str | None) -> None:
 def test_a_program_is_told_what_this_is(make: Make) -> None:
     client, _ = make()
     for accept in ("*/*", "application/json"):
-        told = client.get("/", headers={"Accept": accept}).json
-        assert told is not None
-        assert told["service"] in SERVICES
-        assert told["docs"] == "http://localhost/docs"
-        assert told["openapi"] == "http://localhost/openapi.json"
+        reply = client.get("/", headers={"Accept": accept}).json
+        assert reply is not None
+        assert reply["service"] in SERVICES
+        assert reply["docs"] == "http://localhost/docs"
+        assert reply["openapi"] == "http://localhost/openapi.json"
 
 
 def test_behind_a_prefix_the_page_is_there(make: Make) -> None:

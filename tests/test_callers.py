@@ -70,8 +70,8 @@ UNTRUSTED = pytest.mark.parametrize("service", [{}], indirect=True)
 @TRUSTED
 def test_two_people_behind_a_trusted_proxy_are_two_callers(service: Service) -> None:
     anns, bobs = service.job_of({**PAGE, **ANN}), service.job_of({**PAGE, **BOB})
-    told = service.interrupt({**PAGE, **ANN}).json
-    assert (told["cancelled"], told["job_id"]) == (True, anns)
+    reply = service.interrupt({**PAGE, **ANN}).json
+    assert (reply["cancelled"], reply["job_id"]) == (True, anns)
     assert service.state(bobs) is State.QUEUED
     again = service.interrupt({**PAGE, **ANN}).json
     assert again["cancelled"] is False

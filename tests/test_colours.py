@@ -63,9 +63,9 @@ def expected(colour: tuple[int, ...], primaries: tuple[float, ...], exponent: fl
 
 
 def exif(space: int, index: str | None = None) -> Image.Exif:
-    told = Image.Exif()
-    told[0x8769] = {0xA001: space} if index is None else {0xA001: space, 0xA005: {1: index}}
-    return told
+    tags = Image.Exif()
+    tags[0x8769] = {0xA001: space} if index is None else {0xA001: space, 0xA005: {1: index}}
+    return tags
 
 
 PROFILED = encoded(Image.new("RGB", (8, 8), COLOUR), icc_profile=swapped_rgb())
@@ -104,8 +104,8 @@ def test_what_a_file_says_of_its_colours_is_applied(
     data: bytes, primaries: tuple[float, ...], exponent: float | None
 ) -> None:
     warnings: list[str] = []
-    told = read_picture(data, "input_image", warnings).getpixel((3, 3))
-    assert np.abs(np.subtract(told, expected(COLOUR, primaries, exponent))).max() <= 2.5
+    pixel = read_picture(data, "input_image", warnings).getpixel((3, 3))
+    assert np.abs(np.subtract(pixel, expected(COLOUR, primaries, exponent))).max() <= 2.5
     assert warnings == []
 
 
@@ -149,8 +149,8 @@ def avif(primaries: int, curve: int) -> bytes:
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
 def test_the_colours_of_an_avif_without_a_profile() -> None:
     for codes, primaries in (((1, 13), SRGB), ((12, 13), DISPLAY_P3)):
-        told = read_picture(avif(*codes), "x").getpixel((3, 3))
-        assert np.abs(np.subtract(told, expected(COLOUR, primaries, None))).max() <= 4
+        pixel = read_picture(avif(*codes), "x").getpixel((3, 3))
+        assert np.abs(np.subtract(pixel, expected(COLOUR, primaries, None))).max() <= 4
     warnings: list[str] = []
     read_picture(avif(9, 16), "input_image", warnings)
     assert warnings == ["input_image is HDR (PQ), which is not read here: save it as sRGB for its right colours"]
@@ -203,8 +203,8 @@ def test_lab_has_its_signs(colour: tuple[int, int, int]) -> None:
     )
     linear = np.clip(np.linalg.solve(matrix(SRGB), adapt @ xyz), 0, 1)
     srgb = 255 * np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
-    told = read_picture(encoded(Image.new("LAB", (8, 8), colour), "TIFF"), "x").getpixel((3, 3))
-    assert np.abs(np.subtract(told, srgb)).max() <= 3
+    pixel = read_picture(encoded(Image.new("LAB", (8, 8), colour), "TIFF"), "x").getpixel((3, 3))
+    assert np.abs(np.subtract(pixel, srgb)).max() <= 3
 
 
 def brand(name: bytes) -> bytes:
@@ -272,11 +272,11 @@ def test_a_file_with_many_flaws_does_not_fill_the_log() -> None:
     tags += b"".join(struct.pack("<HHII", 40_000 + number, 7, 30_000, 30_000) for number in range(500))
     data = b"II*\0" + struct.pack("<IH", 8, len(usual) + 500) + tags + bytes(4)
     data += bytes(30_100 - len(data))
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")
         assert decode_picture(data, "x").image.size == (8, 8)
-        assert told
-        told.clear()
+        assert shown
+        shown.clear()
         silence_decoders()
         assert decode_picture(data, "x").image.size == (8, 8)
-    assert told == []
+    assert shown == []

@@ -115,12 +115,12 @@ def typed(*arguments: str) -> tuple[int, str]:
 
 
 def failed_clearly(*arguments: str) -> str:
-    code, told = typed(*arguments)
-    assert code in (1, 2), (arguments, told)
-    lines = told.strip().splitlines()
-    assert 1 <= len(lines) <= 2, told
-    assert all(line.isprintable() and len(line) < LONGEST_LINE + 100 for line in lines), told
-    return told
+    code, errors = typed(*arguments)
+    assert code in (1, 2), (arguments, errors)
+    lines = errors.strip().splitlines()
+    assert 1 <= len(lines) <= 2, errors
+    assert all(line.isprintable() and len(line) < LONGEST_LINE + 100 for line in lines), errors
+    return errors
 
 
 @pytest.mark.slow
@@ -156,8 +156,8 @@ def test_whatever_is_typed(command: tuple[str, ...], more: list[str]) -> None:
     ],
 )
 def test_the_beginning_of_an_option_is_not_the_option(command: tuple[str, ...], option: str) -> None:
-    told = failed_clearly(*command)
-    assert f"did you mean {option}?" in told
+    errors = failed_clearly(*command)
+    assert f"did you mean {option}?" in errors
 
 
 @pytest.fixture
@@ -185,9 +185,9 @@ REDIRECTS = (
 def test_redirects_to_what_is_no_address(target: str, server: FileServer, place: Path) -> None:
     server.files["/begin"] = File(b"", redirect=target)
     server.files["/round"] = File(b"", redirect="/round")
-    told = failed_clearly("models", "add", f"{server.url}/begin?token=secret", "--name", "mine.safetensors")
-    assert told.startswith("\n  models failed: ")
-    assert "secret" not in told
+    errors = failed_clearly("models", "add", f"{server.url}/begin?token=secret", "--name", "mine.safetensors")
+    assert errors.startswith("\n  models failed: ")
+    assert "secret" not in errors
     assert list(place.glob("models/**/*.safetensors")) == []
 
 

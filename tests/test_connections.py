@@ -213,12 +213,12 @@ def test_what_does_least_goes_first() -> None:
 
 def test_when_all_are_at_work_a_few_more_are_taken_for_short_requests() -> None:
     room = Room(*(Fake(Phase.PROCESSING, address=f"192.0.2.{number}") for number in range(6)))
-    told = []
+    admissions = []
     for number in range(3):
-        told.append(room.connections.admit("198.51.100.7"))
-        if told[-1] is not Admission.REFUSED:
+        admissions.append(room.connections.admit("198.51.100.7"))
+        if admissions[-1] is not Admission.REFUSED:
             room.connections.add(Fake(Phase.PROCESSING, address=f"198.51.100.{number}"))
-    assert told == [Admission.SHORT_REQUESTS_ONLY] * 2 + [Admission.REFUSED]
+    assert admissions == [Admission.SHORT_REQUESTS_ONLY] * 2 + [Admission.REFUSED]
 
 
 def test_an_idle_connection_in_the_spare_room_is_no_way_into_the_other() -> None:
@@ -239,12 +239,12 @@ def test_no_more_are_closed_than_need_be() -> None:
 def test_one_address_cannot_have_all_of_the_spare_connections() -> None:
     limits = ConnectionLimits(connections=20, spare=4, per_address=3, per_loopback=15)
     room = Room(*(Fake(Phase.PROCESSING, address="192.0.2.1") for _ in range(3)), limits=limits)
-    told = []
+    admissions = []
     for _ in range(4):
-        told.append(room.connections.admit("192.0.2.1"))
-        if told[-1] is not Admission.REFUSED:
+        admissions.append(room.connections.admit("192.0.2.1"))
+        if admissions[-1] is not Admission.REFUSED:
             room.connections.add(Fake(Phase.PROCESSING, address="192.0.2.1"))
-    assert told == [Admission.SHORT_REQUESTS_ONLY] * 2 + [Admission.REFUSED] * 2
+    assert admissions == [Admission.SHORT_REQUESTS_ONLY] * 2 + [Admission.REFUSED] * 2
 
 
 def test_bodies_have_a_bound_of_their_own() -> None:

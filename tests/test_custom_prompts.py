@@ -105,13 +105,13 @@ def test_a_job_that_is_not_done_tells_its_warnings_too(client: FlaskClient, engi
     engine.seconds = HELD
     wanted = {"prompt": "a {red|blue} circle", "custom_workflow": graph("old")}
     job = client.post("/api/txt2img", json=wanted, headers={"Prefer": "respond-async"}).json["job_id"]
-    told = client.get(f"/api/jobs/{job}").json
-    assert (told["state"] in ("queued", "running"), told["warnings"]) == (
+    reply = client.get(f"/api/jobs/{job}").json
+    assert (reply["state"] in ("queued", "running"), reply["warnings"]) == (
         True,
         ["prompt has {red|blue}, which is read as words"],
     )
     client.delete(f"/api/jobs/{job}")
-    assert client.get(f"/api/jobs/{job}").json["warnings"] == told["warnings"]
+    assert client.get(f"/api/jobs/{job}").json["warnings"] == reply["warnings"]
     engine.seconds = 0
 
 

@@ -145,8 +145,8 @@ def test_many_threads_and_two_processes_worth_of_connections_lose_nothing(tmp_pa
             store.beat(worker)
             store.save(worker, [JobUpdate(row.id, time.time(), [("started", {}), ("progress", {"step": 1})])])
             assert store.finish(row, worker, State.COMPLETED)
-            told = [event.name for event in store.events(row.id, 0)]
-            assert told == ["queued", "started", "progress", "completed"]
+            events = [event.name for event in store.events(row.id, 0)]
+            assert events == ["queued", "started", "progress", "completed"]
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(8)))

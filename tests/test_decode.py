@@ -187,9 +187,9 @@ def test_of_several_pictures_the_first_is_used_and_told(output: str, says: str) 
     warnings: list[str] = []
     assert read_picture(data, "input_image", warnings).getpixel((3, 3)) == RED
     assert warnings == [f"input_image is {says}: the first picture of it is used"]
-    told: list[str] = []
-    read_mask(data, "mask", told)
-    assert f"mask is {says}: the first picture of it is used" in told
+    problems: list[str] = []
+    read_mask(data, "mask", problems)
+    assert f"mask is {says}: the first picture of it is used" in problems
     alone: list[str] = []
     read_picture(encoded(one, output), "input_image", alone)
     assert alone == []

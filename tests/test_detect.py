@@ -267,8 +267,8 @@ def test_what_is_not_known_is_not_guessed(tmp_path: Path, shapes: factory.Shapes
 
 
 def test_metadata_goes_before_the_family(tmp_path: Path) -> None:
-    told: dict[str, Any] = {"modelspec__resolution": "640x384", "modelspec__prediction_type": "v"}
-    file = about(tmp_path, factory.sd1_unet(), **told, dream_layer__steps="8", dream_layer__cfg_scale="0")
+    metadata: dict[str, Any] = {"modelspec__resolution": "640x384", "modelspec__prediction_type": "v"}
+    file = about(tmp_path, factory.sd1_unet(), **metadata, dream_layer__steps="8", dream_layer__cfg_scale="0")
     usual = defaults_for(file)
     assert (usual.width, usual.height, usual.steps, usual.cfg_scale) == (640, 384, 8, 0.0)
     assert (file.prediction, recommended_pixels(file)) == ("v", 1024 * 1024)

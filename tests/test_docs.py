@@ -69,8 +69,8 @@ def test_the_forms_for_windows(stack: TestStack, tmp_path: Path) -> None:
     for color in ("red", "green", "blue"):
         assert open_rgb((tmp_path / f"{color}.png").read_bytes()).size == (128, 128)
     refused = commands[0].replace("localhost:5001", stack.txt2img.removeprefix("http://")).replace("prompt=", "promt=")
-    told = subprocess.run(["bash", "-euc", refused], cwd=tmp_path, timeout=TIMEOUT, capture_output=True, text=True)
-    assert (told.returncode, "422" in told.stderr) == (22, True), told.stderr
+    finished = subprocess.run(["bash", "-euc", refused], cwd=tmp_path, timeout=TIMEOUT, capture_output=True, text=True)
+    assert (finished.returncode, "422" in finished.stderr) == (22, True), finished.stderr
     assert json.loads((tmp_path / "red.png").read_bytes())["status"] == "error"
 
 
@@ -78,13 +78,13 @@ def test_the_forms_for_windows(stack: TestStack, tmp_path: Path) -> None:
 def test_the_three_ways_to_wait(stack: TestStack, tmp_path: Path) -> None:
     script = block("docs/jobs.md")
     script = script.replace("localhost:5001", stack.txt2img.removeprefix("http://"))
-    told = subprocess.run(
+    finished = subprocess.run(
         ["bash", "-euc", script], cwd=tmp_path, check=True, timeout=TIMEOUT, capture_output=True, text=True
     ).stdout
     assert json.loads((tmp_path / "answer.json").read_text(encoding="utf-8"))["status"] == "success"
     for event in ("queued", "started", "progress", "image", "completed"):
-        assert f"\nevent: {event}\ndata: " in told
-    accepted, listed = told.splitlines()[-2:]
+        assert f"\nevent: {event}\ndata: " in finished
+    accepted, listed = finished.splitlines()[-2:]
     assert json.loads(accepted)["status"] == "accepted"
     assert len(json.loads(listed)["jobs"]) == 3
 
@@ -109,11 +109,11 @@ def test_custom_workflows(stack: TestStack, tmp_path: Path) -> None:
     script = block("docs/workflows.md").replace(".venv/bin/python", sys.executable)
     script = script.replace("localhost:5001", stack.txt2img.removeprefix("http://"))
     script = script.replace("data/workflows", str(stack.data_dir / "workflows"))
-    told = subprocess.run(
+    finished = subprocess.run(
         ["bash", "-euc", script], cwd=tmp_path, check=True, timeout=TIMEOUT, capture_output=True, text=True
     ).stdout
     assert open_rgb((tmp_path / "star.png").read_bytes()).size == (128, 128)
-    (listed,) = [each for each in json.loads(told)["workflows"] if each["name"] == "shape"]
+    (listed,) = [each for each in json.loads(finished)["workflows"] if each["name"] == "shape"]
     assert listed["schema"]["properties"]["prompt"]["default"] == "a red circle on a blue background"
 
 
@@ -122,10 +122,10 @@ def test_metadata_in_pictures(stack: TestStack, tmp_path: Path) -> None:
     script = block("docs/api.md", "Metadata in pictures").replace(
         "localhost:5001", stack.txt2img.removeprefix("http://")
     )
-    told = subprocess.run(
+    finished = subprocess.run(
         ["bash", "-euc", script], cwd=tmp_path, check=True, timeout=TIMEOUT, capture_output=True, text=True
     ).stdout
-    recipe = json.loads(told)
+    recipe = json.loads(finished)
     assert recipe["kind"] == "txt2img"
     again = stack.picture(stack.draw(**recipe["parameters"]))
     assert again.tobytes() == open_rgb((tmp_path / "red.png").read_bytes()).tobytes()

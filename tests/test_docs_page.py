@@ -135,11 +135,11 @@ def test_every_example_of_every_operation(page: Page, serve: Serve, engine: Fake
                 given = "run_id" if "run" in name else "job_id"
                 put(page, given, choices(page, "jobs" if given == "job_id" else "runs")[0], operation)
             send(page, operation)
-            told = answer(page, operation)
+            shown = answer(page, operation)
             if name.endswith("workflows_name"):
                 continue
             expected = TOLD_OTHERWISE.get(name, ("200", "202"))
-            assert told.startswith(expected), (name, example, told)
+            assert shown.startswith(expected), (name, example, shown)
             drawn = drawn or page.run(f"document.querySelector('{operation} .answer figure img') !== null")
         page.run(f"document.querySelector('{operation}').open = false")
     assert drawn
@@ -195,11 +195,11 @@ def test_menus_are_what_there_is(page: Page, serve: Serve) -> None:
     # Jobs and pictures too; asked for again when a person comes back to the page.
     assert choices(page, "jobs") == []
     form = "{ method: 'POST', body: new URLSearchParams({ prompt: 'x' }) }"
-    told = page.run(f"fetch('api/txt2img', {form}).then((answer) => answer.json())")
+    shown = page.run(f"fetch('api/txt2img', {form}).then((answer) => answer.json())")
     page.run("window.dispatchEvent(new Event('focus'))")
     page.wait("document.querySelector('#menu-jobs option')")
-    assert choices(page, "jobs") == [told["job_id"]]
-    assert choices(page, "pictures") == [told["comfy_response"]["generated_images"][0]["filename"]]
+    assert choices(page, "jobs") == [shown["job_id"]]
+    assert choices(page, "pictures") == [shown["comfy_response"]["generated_images"][0]["filename"]]
 
 
 def test_a_workflow_of_ones_own_has_its_fields(page: Page, serve: Serve, tmp_path: Path) -> None:
@@ -339,8 +339,8 @@ def test_pictures_and_answers_are_saved_under_good_names(page: Page, serve: Serv
     page.run(f"document.querySelector('{TXT2IMG} .answer details').open = true")
     page.wait(f"document.querySelector('{TXT2IMG} .answer details button')")
     page.run(f"document.querySelector('{TXT2IMG} .answer details button').click()")
-    told = json.loads(page.downloaded(lambda path: path.suffix == ".json").read_text("utf-8"))
-    assert told["comfy_response"]["generated_images"][0]["filename"] == f"{saved.stem}.png"
+    shown = json.loads(page.downloaded(lambda path: path.suffix == ".json").read_text("utf-8"))
+    assert shown["comfy_response"]["generated_images"][0]["filename"] == f"{saved.stem}.png"
 
 
 def test_a_report_is_saved_under_its_name(page: Page, serve: Serve) -> None:
@@ -363,8 +363,8 @@ def test_a_job_is_watched_and_cancelled(page: Page, serve: Serve, engine: FakeEn
     send(page)
     page.wait(f"document.querySelector('{TXT2IMG} .progress')?.innerText.match(/KSampler|started/)")
     page.run(f"document.querySelector('{TXT2IMG} .progress button').click()")
-    told = answer(page)
-    assert "cancelled" in told
+    shown = answer(page)
+    assert "cancelled" in shown
     assert len(engine.cancelled) == 1
     # A picture itself cannot be watched; who hangs up cancels it.
     select(page, "Accept", "image/png")
@@ -389,9 +389,9 @@ def test_errors_mark_their_field_and_warnings_are_seen(page: Page, serve: Serve)
     opened(page, serve())
     put(page, "steps", "0")
     send(page)
-    told = answer(page)
-    assert told.startswith("422")
-    assert "Field: steps" in told
+    shown = answer(page)
+    assert shown.startswith("422")
+    assert "Field: steps" in shown
     assert page.run(f"{box('steps')}.getAttribute('aria-invalid')") == "true"
     write_json(page, '{"prompt": "a heart", "controlnet": {"units": [{"weight": 99, "model": "x"}]}}')
     send(page)
@@ -399,8 +399,8 @@ def test_errors_mark_their_field_and_warnings_are_seen(page: Page, serve: Serve)
     assert page.run(f"document.querySelector('{TXT2IMG} [aria-invalid]').checkVisibility()")
     write_json(page, '{"prompt": "a heart", "promt": "x"}')
     send(page)
-    told = answer(page)
-    assert told.startswith("200")
+    shown = answer(page)
+    assert shown.startswith("200")
     assert "promt" in page.run(f"document.querySelector('{TXT2IMG} .warnings').innerText")
     select(page, "Accept", "image/png")
     send(page)
@@ -435,8 +435,8 @@ def test_the_command_line_does_what_the_form_does(page: Page, serve: Serve, tmp_
     write_json(page, json.dumps({"prompt": prompt, "seed": 2**63 + 1}))
     command = line(page, "sh")
     assert command.startswith("curl -sS --fail-with-body 'http://localhost:")
-    told = json.loads(execute(command, tmp_path))
-    assert (told["parameters"]["prompt"], told["seed"]) == (prompt, 2**63 + 1)
+    shown = json.loads(execute(command, tmp_path))
+    assert (shown["parameters"]["prompt"], shown["seed"]) == (prompt, 2**63 + 1)
     select(page, "Accept", "image/webp")
     execute(line(page), tmp_path)
     assert (tmp_path / "picture.webp").read_bytes()[8:12] == b"WEBP"
@@ -513,8 +513,8 @@ def test_with_a_key(page: Page, serve: Serve, tmp_path: Path) -> None:
     # Nor does EventSource.
     put(page, "Prefer", "respond-async")
     send(page)
-    told = answer(page)
-    assert told.startswith("202")
+    shown = answer(page)
+    assert shown.startswith("202")
     page.wait(f"document.querySelector('{TXT2IMG} figure img').naturalWidth === 8")
     # The key itself is in no command line.
     assert KEY not in line(page, "sh")

@@ -237,8 +237,8 @@ def test_the_hub_says_the_hash_and_the_token_stays_with_it(server: FileServer, t
     with file_server() as store:
         # Another host by its name, as the hub's store is.
         elsewhere = store.url.replace("127.0.0.1", "localhost")
-        told = {"X-Linked-ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
-        server.files[f"/{NAME}"] = File(b"", redirect=f"{elsewhere}/store", headers=told)
+        linked = {"X-Linked-ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
+        server.files[f"/{NAME}"] = File(b"", redirect=f"{elsewhere}/store", headers=linked)
         store.files["/store"] = File(content, breaks=[1000])
         headers = {"Authorization": "Bearer secret"}
         assert fetch(server, tmp_path, hub=True, headers=headers).run().read_bytes() == content

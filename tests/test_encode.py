@@ -154,9 +154,9 @@ def test_a_finished_picture_that_the_format_cannot_hold_is_not_lost(made: Made, 
     about["picture"] = encoded(Image.new("RGB", (side + 1, 1), "red"))
     refused = ask(client, f"image/{output}")
     assert refused.status_code == 406, refused.text
-    told = refused.get_json()
-    assert f"at most {side} pixels a side" in told["message"]
-    error = told["error"]
+    reply = refused.get_json()
+    assert f"at most {side} pixels a side" in reply["message"]
+    error = reply["error"]
     assert (error["code"], error["job_id"]) == ("not_acceptable", about["jobs"][0])
     (address,) = error["images"]
     assert Image.open(io.BytesIO(client.get(address, buffered=True).data)).size == (side + 1, 1)

@@ -8,12 +8,12 @@ SMALL = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1}
 
 
 def test_the_engine_is_described(stack: TestStack) -> None:
-    told = stack.engine_state()
-    assert told["version"].startswith("0.")
-    assert told["devices"][0]["type"] == "cpu"
-    assert told["memory"]["total"] > 0
-    assert told["queue"] == {"running": 0, "pending": 0}
-    assert told["uptime_s"] > 0
+    state = stack.engine_state()
+    assert state["version"].startswith("0.")
+    assert state["devices"][0]["type"] == "cpu"
+    assert state["memory"]["total"] > 0
+    assert state["queue"] == {"running": 0, "pending": 0}
+    assert state["uptime_s"] > 0
 
 
 def test_the_engines_memory_is_freed(stack: TestStack) -> None:
@@ -26,6 +26,6 @@ def test_the_engine_is_started_again_and_loses_no_job(stack: TestStack) -> None:
     job = stack.submit(prompt="a red circle", width=128, height=128, steps=40)
     stack.wait_for_job(job, "running")
     assert requests.post(f"{stack.control}/api/engine/restart", timeout=TIMEOUT).status_code == 202
-    after = stack.wait_for_engine(lambda told: told["restarts"] == before["restarts"] + 1)
+    after = stack.wait_for_engine(lambda state: state["restarts"] == before["restarts"] + 1)
     assert after["pid"] != before["pid"]
     assert stack.wait_for_job(job)["state"] == "completed"

@@ -119,17 +119,17 @@ OTHERS = ("GET /not-there", "OPTIONS /prompt", "HEAD /view", "PUT /prompt", "GET
 @pytest.mark.parametrize("route", ROUTES)
 def test_who_knows_the_token_is_let_in(guarded: Guarded, host: str, route: str) -> None:
     for head in (f"Authorization: Bearer {TOKEN}", f"Cookie: a=b; dream_layer_engine_{{port}}={TOKEN}; c=d"):
-        told = guarded.ask(f"{route} HTTP/1.1\nHost: {host}\n{head}")
-        assert (told[0], told[1].endswith("reached")) == (200, True)
+        text = guarded.ask(f"{route} HTTP/1.1\nHost: {host}\n{head}")
+        assert (text[0], text[1].endswith("reached")) == (200, True)
 
 
 @pytest.mark.parametrize("host", FOREIGN_HOSTS)
 def test_another_host_is_refused_even_with_the_token(guarded: Guarded, host: str) -> None:
     for route in (*ROUTES, *OTHERS):
-        status, told = guarded.ask(f"{route} HTTP/1.1\nHost: {host}\nAuthorization: Bearer {TOKEN}")
+        status, text = guarded.ask(f"{route} HTTP/1.1\nHost: {host}\nAuthorization: Bearer {TOKEN}")
         # What is no Host at all, aiohttp refuses itself.
         assert status in (400, 403), route
-        assert "reached" not in told
+        assert "reached" not in text
 
 
 @pytest.mark.parametrize(
@@ -145,9 +145,9 @@ def test_another_host_is_refused_even_with_the_token(guarded: Guarded, host: str
 )
 def test_there_must_be_one_host(guarded: Guarded, hosts: str) -> None:
     for version in ("1.1", "1.0"):
-        status, told = guarded.ask(f"GET / HTTP/{version}\n{hosts}\nAuthorization: Bearer {TOKEN}")
+        status, text = guarded.ask(f"GET / HTTP/{version}\n{hosts}\nAuthorization: Bearer {TOKEN}")
         assert status in (400, 403)
-        assert "reached" not in told
+        assert "reached" not in text
 
 
 @pytest.mark.parametrize(
@@ -157,10 +157,10 @@ def test_there_must_be_one_host(guarded: Guarded, hosts: str) -> None:
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "CONNECT"])
 def test_the_target_must_be_a_path(guarded: Guarded, method: str, target: str) -> None:
     head = f"{method} {target} HTTP/1.1\nHost: localhost:{{port}}\nAuthorization: Bearer {TOKEN}"
-    status, told = guarded.ask(head)
+    status, text = guarded.ask(head)
     # A path that begins with two slashes is one, and is not there. With the token, a preflight is the server's own.
     assert status in (400, 403, 404, 405) or (method, target, status) == ("OPTIONS", "//evil.example/prompt", 200)
-    assert "reached" not in told
+    assert "reached" not in text
 
 
 @pytest.mark.parametrize(
@@ -186,9 +186,9 @@ def test_other_pages_are_refused_even_with_the_cookie(guarded: Guarded, head: st
     """A cookie is for a host, whatever the port; and pages of other ports count as the same site."""
     for route in (*ROUTES, *OTHERS):
         host = f"Host: localhost:{{port}}\nCookie: dream_layer_engine_{{port}}={TOKEN}"
-        status, told = guarded.ask(f"{route} HTTP/1.1\n{host}\n{head}")
+        status, text = guarded.ask(f"{route} HTTP/1.1\n{host}\n{head}")
         assert status == 403, route
-        assert "reached" not in told
+        assert "reached" not in text
 
 
 def test_the_own_page_is_let_in(guarded: Guarded) -> None:
@@ -220,11 +220,11 @@ def test_without_the_token_nothing_is_reached(guarded: Guarded, head: str) -> No
     for route in (*ROUTES, *OTHERS, f"POST /?token={TOKEN}", f"GET /view?token={TOKEN}", "GET /?token=%ff%ed%a0%80"):
         if route == "OPTIONS *":
             continue
-        status, told = guarded.ask(f"{route} HTTP/1.1\nHost: localhost:{{port}}\n{head}")
+        status, text = guarded.ask(f"{route} HTTP/1.1\nHost: localhost:{{port}}\n{head}")
         assert status == 401, route
-        assert "reached" not in told
-        assert TOKEN not in told
-        assert "WWW-Authenticate: Bearer" in told
+        assert "reached" not in text
+        assert TOKEN not in text
+        assert "WWW-Authenticate: Bearer" in text
 
 
 def test_a_refused_body_is_not_waited_for(guarded: Guarded) -> None:
@@ -235,15 +235,15 @@ def test_a_refused_body_is_not_waited_for(guarded: Guarded) -> None:
 
 
 def test_a_refusal_says_what_would_be_right(guarded: Guarded) -> None:
-    status, told = guarded.ask("GET /queue HTTP/1.1\nHost: evil.example")
-    body = json.loads(told.partition("\r\n\r\n")[2])
+    status, text = guarded.ask("GET /queue HTTP/1.1\nHost: evil.example")
+    body = json.loads(text.partition("\r\n\r\n")[2])
     assert (status, body["status"], body["error"]["code"]) == (403, "error", "origin_not_allowed")
     assert "evil.example" in body["message"]
     assert f"localhost:{guarded.port}" in body["error"]["hint"]
-    status, told = guarded.ask("GET / HTTP/1.1\nHost: localhost:{port}\nAccept: text/html,*/*")
+    status, text = guarded.ask("GET / HTTP/1.1\nHost: localhost:{port}\nAccept: text/html,*/*")
     assert status == 401
-    assert "text/plain" in told
-    assert "python dream_layer.py open engine" in told
+    assert "text/plain" in text
+    assert "python dream_layer.py open engine" in text
 
 
 def test_a_browser_gets_a_cookie_and_a_page_without_the_token_in_its_address(guarded: Guarded) -> None:

@@ -17,9 +17,9 @@ from tests.control import Control, body
 
 def test_an_engine_of_others_is_looked_at_only(tmp_path: Path) -> None:
     manager = EngineManager(EngineClient("http://127.0.0.1:9"), None, list, lambda: 0)
-    told = manager.state()
-    assert told["state"] == "external"
-    assert told["answers"] is False
+    state = manager.state()
+    assert state["state"] == "external"
+    assert state["answers"] is False
     with pytest.raises(NotPossible):
         manager.restart(when_idle=False)
     with pytest.raises(DreamLayerError):
@@ -31,11 +31,11 @@ def test_what_an_engine_says_of_itself_is_told_without_its_command() -> None:
         "system": {"comfyui_version": "0.30.0", "python_version": "3.11.2 (main)", "argv": ["/secret"], "ram_total": 8},
         "devices": [{"name": "cpu", "type": "cpu", "vram_total": 8, "vram_free": 4}, "nonsense"],
     }
-    told = summarise_stats(stats)
-    assert told["version"] == "0.30.0"
-    assert told["python"] == "3.11.2"
-    assert told["devices"] == [{"name": "cpu", "type": "cpu", "memory": {"total": 8, "free": 4}}]
-    assert "secret" not in json.dumps(told)
+    summary = summarise_stats(stats)
+    assert summary["version"] == "0.30.0"
+    assert summary["python"] == "3.11.2"
+    assert summary["devices"] == [{"name": "cpu", "type": "cpu", "memory": {"total": 8, "free": 4}}]
+    assert "secret" not in json.dumps(summary)
 
 
 class IdleEngine(EngineClient):

@@ -102,8 +102,8 @@ def test_the_engine_serves_the_token_nowhere(stack: TestStack) -> None:
     folder = str(Path("..") / TOKEN_FILE.parent)
     for kind in ("input", "output", "temp"):
         for query in ({"filename": name, "subfolder": folder}, {"filename": f"{folder}/{name}"}):
-            told = stack.ask_engine("GET", "/view", params={**query, "type": kind})
-            assert told.status_code in (400, 403, 404)
+            reply = stack.ask_engine("GET", "/view", params={**query, "type": kind})
+            assert reply.status_code in (400, 403, 404)
     for path in (f"/userdata/..%2F..%2F{TOKEN_FILE.parent}%2F{name}", f"/../../run/{name}", f"/..%2F..%2Frun%2F{name}"):
         assert token not in stack.ask_engine("GET", path).text
     engine = psutil.Process(stack.engine_state()["pid"])

@@ -56,12 +56,12 @@ def test_the_setting_decides_before_the_hardware(monkeypatch: pytest.MonkeyPatch
 
 def test_the_engine_keeps_to_the_data_folder_and_to_loopback(tmp_path: Path) -> None:
     command = engine_command(Settings(engine_port=9000), Path("/engine"), tmp_path, cpu=True)
-    told = dict(pairwise(command))
+    options = dict(pairwise(command))
     assert command[0] == str(Path("/engine/main.py"))
-    assert told["--listen"] == "127.0.0.1"
-    assert told["--port"] == "9000"
+    assert options["--listen"] == "127.0.0.1"
+    assert options["--port"] == "9000"
     for argument in ("--base-directory", "--user-directory", "--front-end-root", "--database-url"):
-        assert tmp_path.as_posix() in told[argument].replace("\\", "/")
+        assert tmp_path.as_posix() in options[argument].replace("\\", "/")
     assert "--cpu" in command
     assert "--extra-model-paths-config" not in command
 

@@ -136,9 +136,9 @@ def running_job(control: Control, ends_in: float) -> tuple[str, str]:
 
 def test_a_job_at_its_last_step_is_nearly_done(control: Control) -> None:
     job, behind = running_job(control, ends_in=30.0)
-    told = body(control.client.get(f"/api/jobs/{job}"))
-    assert told["position"] == 0
-    assert 0 <= told["eta_s"] <= 30
+    reply = body(control.client.get(f"/api/jobs/{job}"))
+    assert reply["position"] == 0
+    assert 0 <= reply["eta_s"] <= 30
     waits = body(control.client.get(f"/api/jobs/{behind}"))
     assert waits["position"] == 1
     # The slow one and this one: the median of both, after what is left of this one.
@@ -150,8 +150,8 @@ def test_a_stream_tells_when_the_job_will_be_done(control: Control) -> None:
     control.backend.jobs.store.cancel(job, {"message": "x", "error": {"code": "cancelled"}})
     stream = control.client.get(f"/api/jobs/{job}/events").text
     (progress,) = [part for part in stream.split("\n\n") if "event: progress" in part]
-    told = json.loads(progress.partition("data: ")[2])
-    assert 0 < told["eta_s"] <= 600
+    reply = json.loads(progress.partition("data: ")[2])
+    assert 0 < reply["eta_s"] <= 600
 
 
 def test_an_attempt_that_was_lost_tells_nothing_of_the_next(control: Control) -> None:

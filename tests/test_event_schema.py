@@ -70,13 +70,13 @@ def service(tmp_path: Path, engine: FakeEngine) -> Iterator[Service]:
 def test_the_events_of_a_completed_job_fit(service: Service, engine: FakeEngine) -> None:
     # Previews are only kept while the job runs.
     engine.seconds = 6
-    told = []
+    events = []
     for event in service.watch(service.submit().id):
-        told.append(event)
+        events.append(event)
         if event["event"] == "preview":
             engine.seconds = 0
-    assert {event["event"] for event in told} >= {"queued", "started", "progress", "preview", "image", "completed"}
-    for event in told:
+    assert {event["event"] for event in events} >= {"queued", "started", "progress", "preview", "image", "completed"}
+    for event in events:
         service.validate(event)
 
 
@@ -85,17 +85,17 @@ def test_the_events_of_a_cancelled_job_fit(service: Service, engine: FakeEngine)
     job = service.submit()
     wait_for(lambda: service.backend.jobs.store.state(job.id) is State.RUNNING, "the job does not run")
     service.backend.jobs.runner.cancel(job.id)
-    told = service.events(job.id)
-    assert told[-1]["event"] == "cancelled"
-    for event in told:
+    events = service.events(job.id)
+    assert events[-1]["event"] == "cancelled"
+    for event in events:
         service.validate(event)
 
 
 def test_the_last_event_of_a_failed_job_fits(service: Service, engine: FakeEngine) -> None:
     engine.node_errors = {"KSampler": {"errors": [{"message": "no", "details": "steps"}], "class_type": "KSampler"}}
-    told = service.events(service.submit().id)
-    assert told[-1]["event"] == "failed"
-    for event in told:
+    events = service.events(service.submit().id)
+    assert events[-1]["event"] == "failed"
+    for event in events:
         service.validate(event)
 
 
@@ -133,8 +133,8 @@ def test_pages_of_jobs_that_are_none_are_refused(service: Service, name: str, te
 
 def test_a_stream_goes_on_after_the_number_that_was_seen(service: Service) -> None:
     job = finish(service.backend)
-    told = service.events(job.id)
+    events = service.events(job.id)
     url = f"/api/jobs/{job.id}/events"
-    assert "event: queued" not in service.client.get(url, query_string={"after": told[0]["id"]}).text
+    assert "event: queued" not in service.client.get(url, query_string={"after": events[0]["id"]}).text
     assert "event: queued" in service.client.get(url, query_string={"after": "0"}).text
-    assert service.client.get(url, headers={"Last-Event-ID": told[-1]["id"]}).status_code == 204
+    assert service.client.get(url, headers={"Last-Event-ID": events[-1]["id"]}).status_code == 204

@@ -166,10 +166,10 @@ def test_the_api_ends_and_removes_jobs_on_a_full_disk(backend: Backend, client: 
     queued = add(backend.jobs.store)
     asked = add(backend.jobs.store)
     fill(small_disk)
-    told = client.delete(f"/api/jobs/{asked.id}")
-    assert (told.status_code, told.get_json()["done"]) == (200, "cancelled")
-    told = client.post("/api/txt2img/interrupt", json={"job_id": queued.id})
-    assert (told.status_code, told.get_json()["cancelled"]) == (200, True)
+    reply = client.delete(f"/api/jobs/{asked.id}")
+    assert (reply.status_code, reply.get_json()["done"]) == (200, "cancelled")
+    reply = client.post("/api/txt2img/interrupt", json={"job_id": queued.id})
+    assert (reply.status_code, reply.get_json()["cancelled"]) == (200, True)
     fill(small_disk)
     refused = next(each for _ in range(300) if (each := client.post(f"/api/jobs/{done.id}/retry")).status_code != 202)
     assert (refused.status_code, refused.get_json()["error"]["disk_full"]) == (507, True)
@@ -244,9 +244,9 @@ def test_a_database_without_a_free_page_still_ends_and_removes_jobs(tmp_path: Pa
 
 def test_a_full_disk_is_told_with_its_room_and_what_is_needed(small_disk: Path) -> None:
     fill(small_disk)
-    with pytest.raises(StorageFailed, match=r"^keys .* is full \(0\.0 MB free, 2\.0 MB needed\)") as told:
+    with pytest.raises(StorageFailed, match=r"^keys .* is full \(0\.0 MB free, 2\.0 MB needed\)") as raised:
         write_atomic(small_disk / "keys", bytes(2_000_000), "keys")
-    assert told.value.details["disk_full"] is True
+    assert raised.value.details["disk_full"] is True
     assert not list(small_disk.glob(".*"))
 
 
@@ -255,9 +255,9 @@ def test_other_troubles_of_the_database_are_not_taken_for_a_full_disk(tmp_path: 
     row = add(store)
     with store._write() as connection:
         connection.exec_driver_sql("ALTER TABLE events RENAME TO gone")
-    with pytest.raises(StorageFailed, match="no such table") as told:
+    with pytest.raises(StorageFailed, match="no such table") as raised:
         store.cancel(row.id, ERROR)
-    assert "disk_full" not in told.value.details
+    assert "disk_full" not in raised.value.details
     assert (tmp_path / "jobs.sqlite-reserve").is_file()
     store.close()
 

@@ -124,8 +124,8 @@ def test_what_was_told_before_the_engine_died_is_told_again(
         open_harness().start()
     engine.seconds = 0.05
     row = harness.wait(job_id)
-    told = harness.told(job_id)
-    since = told[len(told) - told[::-1].index("queued") :]
+    events = harness.told(job_id)
+    since = events[len(events) - events[::-1].index("queued") :]
     assert (row.state, since.count("image"), len(row.images)) == (State.COMPLETED, 2, 2)
 
 
@@ -334,8 +334,8 @@ def test_a_database_that_fails_for_a_moment_loses_no_news(
     row = harness.wait(job_id)
     assert failed.is_set()
     assert row.state is State.COMPLETED
-    told = [name for name in harness.told(job_id) if name != "progress"]
-    assert told == ["queued", "started", "image", "image", "completed"]
+    events = [name for name in harness.told(job_id) if name != "progress"]
+    assert events == ["queued", "started", "image", "image", "completed"]
 
 
 def test_a_database_that_fails_while_jobs_are_sent_holds_back_none_of_them(

@@ -40,13 +40,13 @@ def saved(stack: TestStack, job_id: str) -> list[Path]:
 def test_who_does_not_want_to_wait_is_told_where_to_look(stack: TestStack) -> None:
     accepted = requests.post(f"{stack.txt2img}/api/txt2img", json=SMALL, headers=ASYNC, timeout=TIMEOUT)
     assert accepted.status_code == 202
-    told = accepted.json()
-    assert told["status"] == "accepted"
-    assert accepted.headers["Location"] == told["url"] == f"{stack.txt2img}/api/jobs/{told['job_id']}"
-    job = stack.wait_for_job(told["job_id"])
+    reply = accepted.json()
+    assert reply["status"] == "accepted"
+    assert accepted.headers["Location"] == reply["url"] == f"{stack.txt2img}/api/jobs/{reply['job_id']}"
+    job = stack.wait_for_job(reply["job_id"])
     assert job["state"] == "completed"
     assert stack.picture(job["result"]).size == (64, 64)
-    assert requests.get(told["url"], timeout=TIMEOUT).json()["images"] == job["images"]
+    assert requests.get(reply["url"], timeout=TIMEOUT).json()["images"] == job["images"]
 
 
 def test_a_job_tells_its_position_its_progress_and_when_it_will_be_done(stack: TestStack) -> None:
@@ -218,8 +218,8 @@ def test_the_pages_interrupt_stops_its_own_newest_job_and_nobody_elses(stack: Te
 def test_who_knows_its_id_may_interrupt_any_job(stack: TestStack) -> None:
     job_id = stack.submit(**LONG)
     url = f"{stack.txt2img}/api/txt2img/interrupt"
-    told = session_from("127.0.0.9").post(url, json={"job_id": job_id}, timeout=TIMEOUT).json()
-    assert (told["cancelled"], told["job_id"]) == (True, job_id)
+    reply = session_from("127.0.0.9").post(url, json={"job_id": job_id}, timeout=TIMEOUT).json()
+    assert (reply["cancelled"], reply["job_id"]) == (True, job_id)
     assert stack.job(job_id)["state"] == "cancelled"
 
 

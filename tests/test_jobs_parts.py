@@ -173,10 +173,10 @@ def kinds(of: type[DreamLayerError]) -> list[type[DreamLayerError]]:
 
 @pytest.mark.parametrize("kind", [kind for kind in kinds(DreamLayerError) if not issubclass(kind, SetupError)])
 def test_an_error_that_was_written_down_is_raised_as_it_was(kind: type[DreamLayerError]) -> None:
-    told = kind("what", field="f", hint="h", job_id="j", problems=[{"node": "n"}]).as_dict()
-    again = DreamLayerError.from_dict(told)
+    error = kind("what", field="f", hint="h", job_id="j", problems=[{"node": "n"}]).as_dict()
+    again = DreamLayerError.from_dict(error)
     assert type(again) is kind
-    assert again.as_dict() == told
+    assert again.as_dict() == error
     assert (again.message, again.field, again.hint) == ("what", "f", "h")
     assert again.details == {"job_id": "j", "problems": [{"node": "n"}]}
 

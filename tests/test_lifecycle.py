@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("engine_source")
 
 
 def wait_for_restart(stack: TestStack, restarts: int) -> dict[str, Any]:
-    return stack.wait_for_engine(lambda told: (told["state"], told["restarts"]) == ("ready", restarts))
+    return stack.wait_for_engine(lambda state: (state["state"], state["restarts"]) == ("ready", restarts))
 
 
 def test_an_engine_killed_while_idle_comes_back(stack: TestStack) -> None:
@@ -161,9 +161,9 @@ def test_without_a_command_it_looks_after_an_engine_elsewhere(tmp_path: Path, st
         lines = iter(launcher.stdout.readline, "")
         assert any("drew its first picture" in line for line in lines)
         control = f"http://127.0.0.1:{environ[f'{PREFIX}CONTROL_PORT']}"
-        told = requests.get(f"{control}/api/engine", timeout=TIMEOUT).json()["engine"]
-        assert (told["state"], told["answers"], told["address"]) == ("external", True, stack.engine)
-        assert "pid" not in told
+        state = requests.get(f"{control}/api/engine", timeout=TIMEOUT).json()["engine"]
+        assert (state["state"], state["answers"], state["address"]) == ("external", True, stack.engine)
+        assert "pid" not in state
         refused = requests.post(f"{control}/api/engine/restart", timeout=TIMEOUT)
         assert (refused.status_code, refused.json()["error"]["code"]) == (409, "not_possible")
         assert not (tmp_path / "data" / "engine").exists()

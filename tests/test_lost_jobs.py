@@ -114,10 +114,10 @@ def test_a_job_that_is_sent_while_the_engine_s_queue_is_read_is_not_taken_for_lo
 
     def while_it_is_read() -> Any:
         """The other job is taken between the engine's answer and the look at it."""
-        told = queue()
+        jobs = queue()
         let_go.set()
         late.join()
-        return told
+        return jobs
 
     engine.seconds = HELD
     harness.submit()

@@ -38,12 +38,12 @@ def left_over(control: Control) -> list[Path]:
 def test_a_model_is_kept_whole(control: Control, tmp_path: Path) -> None:
     content = a_model(tmp_path)
     answer = send(control, "folder/My Style.safetensors", content)
-    told = body(answer)
+    reply = body(answer)
     assert answer.status_code == 200
-    assert told["filename"] == "My Style.safetensors"
-    assert told["display_name"] == "My Style"
-    assert told["filepath"] == "loras/My Style.safetensors"
-    assert told["size"] == len(content)
+    assert reply["filename"] == "My Style.safetensors"
+    assert reply["display_name"] == "My Style"
+    assert reply["filepath"] == "loras/My Style.safetensors"
+    assert reply["size"] == len(content)
     assert (control.models / "loras" / "My Style.safetensors").read_bytes() == content
     assert left_over(control) == []
 

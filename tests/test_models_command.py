@@ -279,8 +279,8 @@ def test_an_address_without_a_name(
 def test_the_hub_as_a_user_meets_it(tmp_path: Path, server: FileServer) -> None:
     """In a process of its own, for huggingface_hub reads its endpoint and token when it is loaded."""
     content = factory.write(tmp_path / "x.safetensors", {"emb_params": (2, 768)}).read_bytes()
-    told = {"X-Linked-ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
-    server.files["/me/mine/resolve/main/deep/x.safetensors"] = File(content, headers=told)
+    headers = {"X-Linked-ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
+    server.files["/me/mine/resolve/main/deep/x.safetensors"] = File(content, headers=headers)
     environ = {
         **os.environ,
         f"{PREFIX}DATA_DIR": str(tmp_path / "data"),
@@ -322,10 +322,10 @@ def test_ctrl_c_leaves_what_the_same_command_goes_on_with(tmp_path: Path, server
         assert time.monotonic() < deadline
         time.sleep(0.05)
     first.send_signal(signal.SIGINT)
-    told = first.communicate(timeout=30)[1]
+    errors = first.communicate(timeout=30)[1]
     assert first.returncode == 130
-    assert "the same command goes on where this one was" in told
-    assert "Traceback" not in told
+    assert "the same command goes on where this one was" in errors
+    assert "Traceback" not in errors
     subprocess.run(line, cwd=PROJECT_DIR, env=environ, check=True, timeout=60)
     assert server.ranges[1] is not None
     assert (folder / "embeddings" / "x.safetensors").read_bytes() == content

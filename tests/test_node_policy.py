@@ -27,8 +27,8 @@ NODES = reviewed()
 def test_every_class_of_the_engine_was_looked_through(stack: TestStack, update_golden: bool) -> None:
     """A new ComfyUI brings nodes, and gives inputs to old ones: read those before `--update-golden` takes them in, and
     add the classes to shared/engine/reviewed_nodes.py."""
-    told = stack.ask_engine("GET", "/object_info").json()
-    found = in_short(told)
+    definitions = stack.ask_engine("GET", "/object_info").json()
+    found = in_short(definitions)
     if update_golden:
         lines = (f"{json.dumps(name)}:{json.dumps(each, separators=(',', ':'))}" for name, each in found.items())
         SNAPSHOT.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")

@@ -58,19 +58,19 @@ def backend(tmp_path: Path) -> Iterator[MakeBackend]:
 def document(app: Flask, **headers: str) -> dict[str, Any]:
     answer = app.test_client().get("/openapi.json", headers=headers)
     assert answer.status_code == 200
-    told: dict[str, Any] = answer.json
-    return told
+    reply: dict[str, Any] = answer.json
+    return reply
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("key", [None, "correct horse battery"])
 @pytest.mark.parametrize("service", SERVICES)
 def test_it_is_openapi(backend: MakeBackend, service: str, key: str | None) -> None:
-    told = document(SERVICES[service](backend(api_key=key)), **({"X-API-Key": key} if key else {}))
-    validate(told)
-    assert told["openapi"].startswith("3.1.")
-    assert told["servers"] == [{"url": "http://localhost"}]
-    assert ("securitySchemes" in told["components"]) is (key is not None)
+    spec = document(SERVICES[service](backend(api_key=key)), **({"X-API-Key": key} if key else {}))
+    validate(spec)
+    assert spec["openapi"].startswith("3.1.")
+    assert spec["servers"] == [{"url": "http://localhost"}]
+    assert ("securitySchemes" in spec["components"]) is (key is not None)
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -112,25 +112,25 @@ def test_every_route_that_the_docs_name_is_there() -> None:
 
 
 def test_it_is_made_from_the_models_that_validate(backend: MakeBackend) -> None:
-    told = document(txt2img_app(backend()))
-    schemas = told["components"]["schemas"]
+    spec = document(txt2img_app(backend()))
+    schemas = spec["components"]["schemas"]
     for model in (Txt2ImgBody, Img2ImgBody):
         assert schemas[model.__name__]["properties"].keys() == model.model_fields.keys()
-    content = told["paths"]["/api/txt2img"]["post"]["requestBody"]["content"]
+    content = spec["paths"]["/api/txt2img"]["post"]["requestBody"]["content"]
     assert content[JSON]["schema"] == {"$ref": "#/components/schemas/Txt2ImgBody"}
     assert schemas["Txt2ImgBody"]["properties"]["steps"]["anyOf"][0]["maximum"] == 1000
-    form = told["paths"]["/api/img2img"]["post"]["requestBody"]["content"][FORM]["schema"]["$ref"].rpartition("/")[2]
+    form = spec["paths"]["/api/img2img"]["post"]["requestBody"]["content"][FORM]["schema"]["$ref"].rpartition("/")[2]
     assert schemas[form]["required"] == ["prompt"]
 
 
 def test_drawing_tells_every_answer(backend: MakeBackend) -> None:
-    told = document(txt2img_app(backend()))["paths"]["/api/txt2img"]["post"]["responses"]
-    assert {"200", "202", "406", "409", "413", "415", "422", "429", "503", "504", "507"} <= told.keys()
-    assert told["200"]["content"].keys() == {JSON, "image/png", "image/webp", "image/jpeg", "text/event-stream"}
-    assert {"X-Job-Id", "X-Seed", "X-Warnings"} <= told["200"]["headers"].keys()
-    assert "Location" in told["202"]["headers"]
-    assert "Retry-After" in told["429"]["headers"]
-    assert "`queue_full`" in told["429"]["description"]
+    spec = document(txt2img_app(backend()))["paths"]["/api/txt2img"]["post"]["responses"]
+    assert {"200", "202", "406", "409", "413", "415", "422", "429", "503", "504", "507"} <= spec.keys()
+    assert spec["200"]["content"].keys() == {JSON, "image/png", "image/webp", "image/jpeg", "text/event-stream"}
+    assert {"X-Job-Id", "X-Seed", "X-Warnings"} <= spec["200"]["headers"].keys()
+    assert "Location" in spec["202"]["headers"]
+    assert "Retry-After" in spec["429"]["headers"]
+    assert "`queue_full`" in spec["429"]["description"]
 
 
 @pytest.mark.parametrize("route", ROUTES.values(), ids=lambda route: f"{route.method} {route.path}")
@@ -172,10 +172,10 @@ def test_with_a_key_the_page_asks_for_it_and_the_document_needs_it(backend: Make
     page = client.get("/docs")
     assert page.status_code == 200
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
-    told = client.get("/openapi.json", headers={"X-API-Key": "correct horse battery"}).json
-    assert told is not None
-    assert told["paths"]["/health"]["get"]["security"] == []
-    assert told["paths"]["/api/jobs"]["get"]["security"] == [{"key": []}, {"bearer": []}]
+    spec = client.get("/openapi.json", headers={"X-API-Key": "correct horse battery"}).json
+    assert spec is not None
+    assert spec["paths"]["/health"]["get"]["security"] == []
+    assert spec["paths"]["/api/jobs"]["get"]["security"] == [{"key": []}, {"bearer": []}]
 
 
 @pytest.mark.parametrize("file", PAGE_FILES, ids=lambda each: each.name)
@@ -221,9 +221,9 @@ def test_no_path_beside_the_page_is_open(backend: MakeBackend, path: str) -> Non
 
 
 def test_limits_of_bodies_are_told(backend: MakeBackend) -> None:
-    told = document(SERVICES["control"](backend(max_body_mb=3, max_model_mb=70)))["paths"]
-    assert told["/api/png-info"]["post"]["requestBody"]["x-max-bytes"] == 3 * 1024 * 1024
-    assert told["/api/upload-model"]["post"]["requestBody"]["x-max-bytes"] == 70 * 1024 * 1024
+    spec = document(SERVICES["control"](backend(max_body_mb=3, max_model_mb=70)))["paths"]
+    assert spec["/api/png-info"]["post"]["requestBody"]["x-max-bytes"] == 3 * 1024 * 1024
+    assert spec["/api/upload-model"]["post"]["requestBody"]["x-max-bytes"] == 70 * 1024 * 1024
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -231,31 +231,31 @@ def test_every_picture_is_marked_as_one(backend: MakeBackend, service: str) -> N
     """By that a page knows where a file chooser belongs: at texts that may be a data URL, and at files of forms."""
     marked = []
     for name, schema in document(SERVICES[service](backend()))["components"]["schemas"].items():
-        for field, told in schema.get("properties", {}).items():
-            kind = next((each for each in told.get("anyOf", [told]) if each.get("type") != "null"), {})
+        for field, spec in schema.get("properties", {}).items():
+            kind = next((each for each in spec.get("anyOf", [spec]) if each.get("type") != "null"), {})
             picture = kind.get("contentMediaType") == "image/*"
             if picture:
                 marked.append(f"{name}.{field}")
             elif kind.get("format") == "binary":
                 assert name == "ModelUploadForm", (name, field)
             elif kind.get("type") == "string" and name.endswith(("Body", "Picture")):
-                assert "data URL" not in told.get("description", ""), (name, field)
+                assert "data URL" not in spec.get("description", ""), (name, field)
                 assert field not in ("mask", "image", "input_image"), (name, field)
     wanted = {"txt2img": 9, "img2img": 9, "control": 7}
     assert len(marked) >= wanted[service], marked
 
 
 def test_the_document_is_json_throughout(backend: MakeBackend) -> None:
-    told = document(txt2img_app(backend()))
-    assert json.loads(json.dumps(told)) == told
+    spec = document(txt2img_app(backend()))
+    assert json.loads(json.dumps(spec)) == spec
 
 
 def test_the_document_is_made_once(backend: MakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
 
-    def make(*told: Any, **more: Any) -> dict[str, Any]:
-        made.append(told)
-        return openapi_document(*told, **more)
+    def make(*spec: Any, **more: Any) -> dict[str, Any]:
+        made.append(spec)
+        return openapi_document(*spec, **more)
 
     monkeypatch.setattr(docs, "openapi_document", make)
     app = SERVICES["txt2img"](backend())

@@ -41,8 +41,8 @@ def workflow_file(stack: TestStack, graph: dict[str, Any]) -> Path:
 
 def service_of(stack: TestStack, route: Route) -> str:
     """The txt2img service, unless only the control service has the route."""
-    told = requests.get(f"{stack.txt2img}/openapi.json", timeout=TIMEOUT).json()["paths"]
-    return stack.txt2img if route.path.replace("<", "{").replace(">", "}") in told else stack.control
+    spec = requests.get(f"{stack.txt2img}/openapi.json", timeout=TIMEOUT).json()["paths"]
+    return stack.txt2img if route.path.replace("<", "{").replace(">", "}") in spec else stack.control
 
 
 def address(route: Route, example: Example, found: dict[str, str]) -> str:
@@ -72,15 +72,15 @@ def check(operation: Operation, response: requests.Response) -> None:
         code = ErrorReply.model_validate_json(response.content).error.code
         assert (code, response.status_code) in [(error.code, error.status) for error in operation.errors]
         return
-    told = [reply for reply in operation.replies if reply.status == response.status_code]
-    assert told, (response.status_code, response.text)
+    declared = [reply for reply in operation.replies if reply.status == response.status_code]
+    assert declared, (response.status_code, response.text)
     kind = response.headers.get("Content-Type", "").partition(";")[0]
-    if kind == JSON and told[0].model is not None:
-        read = told[0].model.model_validate_json(response.content)
+    if kind == JSON and declared[0].model is not None:
+        read = declared[0].model.model_validate_json(response.content)
         # Nothing was dropped, so nothing is untold.
         assert read.model_dump(mode="json", by_alias=True, exclude_unset=True) == response.json()
         return
-    assert kind in told[0].types
+    assert kind in declared[0].types
     if kind == "text/event-stream":
         assert [event.name for event in read_stream(response)][-1] == "completed"
     else:
@@ -129,7 +129,7 @@ def clean_up(stack: TestStack, route: Route, file: Path | None) -> None:
         assert requests.post(f"{stack.control}/api/settings/paths", json={}, timeout=TIMEOUT).ok
     if route.path == "/api/engine/restart":
         stack.wait_for_job(stack.submit(**SMALL))
-        stack.wait_for_engine(lambda told: told["state"] == "ready" and not told["restart_pending"])
+        stack.wait_for_engine(lambda state: state["state"] == "ready" and not state["restart_pending"])
 
 
 def test_an_error_has_the_shape_that_is_told(stack: TestStack) -> None:
@@ -153,8 +153,8 @@ def test_jobs_in_every_state_have_the_shape_that_is_told(stack: TestStack) -> No
 
 def test_the_document_and_the_page_are_on_each_service(stack: TestStack) -> None:
     for url in (stack.txt2img, stack.img2img, stack.control):
-        told = requests.get(f"{url}/openapi.json", timeout=TIMEOUT).json()
-        assert told["servers"] == [{"url": url}]
+        spec = requests.get(f"{url}/openapi.json", timeout=TIMEOUT).json()
+        assert spec["servers"] == [{"url": url}]
         assert "<!doctype html>" in requests.get(f"{url}/docs", timeout=TIMEOUT).text
         services = requests.get(f"{url}/api/services", timeout=TIMEOUT).json()["services"]
         assert {each["service"] for each in services if each["running"]} == {"txt2img", "img2img", "control"}

@@ -21,8 +21,8 @@ from tests.stack import TIMEOUT, TestStack
 def options(url: str) -> dict[str, Any]:
     response = requests.get(f"{url}/api/options", timeout=TIMEOUT)
     assert response.status_code == 200, response.text
-    told: dict[str, Any] = response.json()
-    return told
+    reply: dict[str, Any] = response.json()
+    return reply
 
 
 def by_name(entries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -40,29 +40,29 @@ def added(path: Path, source: Path) -> Iterator[None]:
 
 
 def test_every_service_tells_all_there_is(stack: TestStack) -> None:
-    told = options(stack.txt2img)
-    assert "euler" in told["samplers"]
-    assert "karras" in told["schedulers"]
+    listed = options(stack.txt2img)
+    assert "euler" in listed["samplers"]
+    assert "karras" in listed["schedulers"]
     small = {"width": 128, "height": 128, "steps": 10, "cfg_scale": 3.0, "guidance": None}
     usual = {**small, "sampler_name": "euler", "scheduler": "normal"}
-    models = by_name(told["checkpoints"])
+    models = by_name(listed["checkpoints"])
     for name in (CHECKPOINT_NAME, PASTEL_NAME, INPAINTING_NAME):
         assert models[name] == {
             "name": name, "family": "sd1", "inpainting": name == INPAINTING_NAME, "defaults": usual,
         }  # fmt: skip
-    assert told["loras"] == ["dream-layer-outline.safetensors"]
-    assert {"name": "dream-layer-canny.safetensors", "family": "sd1", "union": False} in told["controlnets"]
-    assert told["upscalers"][0] == "dream-layer-2x.safetensors"
-    assert "Latent (bicubic)" in told["hires_upscalers"]
-    assert told["embeddings"] == ["dream-layer-ruby"]
-    assert by_name(told["vaes"])["dream-layer-sepia.safetensors"]["latent_channels"] == 4
-    assert told["preprocessors"] == ["none", "canny"]
-    assert told["face_restoration"] == {"available": False, "models": []}
-    assert told["seamless_tiling"] == {"available": False}
-    assert told["defaults"] == {"model_name": CHECKPOINT_NAME, **usual}
-    assert told["checkpoints"][0]["name"] == CHECKPOINT_NAME
-    assert told["limits"]["queue_limit"] == 1000
-    assert options(stack.img2img) == options(stack.control) == told
+    assert listed["loras"] == ["dream-layer-outline.safetensors"]
+    assert {"name": "dream-layer-canny.safetensors", "family": "sd1", "union": False} in listed["controlnets"]
+    assert listed["upscalers"][0] == "dream-layer-2x.safetensors"
+    assert "Latent (bicubic)" in listed["hires_upscalers"]
+    assert listed["embeddings"] == ["dream-layer-ruby"]
+    assert by_name(listed["vaes"])["dream-layer-sepia.safetensors"]["latent_channels"] == 4
+    assert listed["preprocessors"] == ["none", "canny"]
+    assert listed["face_restoration"] == {"available": False, "models": []}
+    assert listed["seamless_tiling"] == {"available": False}
+    assert listed["defaults"] == {"model_name": CHECKPOINT_NAME, **usual}
+    assert listed["checkpoints"][0]["name"] == CHECKPOINT_NAME
+    assert listed["limits"]["queue_limit"] == 1000
+    assert options(stack.img2img) == options(stack.control) == listed
 
 
 def test_a_new_file_is_told_to_all_who_ask_a_second_later(stack: TestStack) -> None:

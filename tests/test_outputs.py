@@ -84,10 +84,10 @@ def test_each_picture_names_its_node_title_index_and_measured_size(client: Flask
     # The graph says 32 and 64 pixels; the files of the fake engine have 8.
     assert {(entry["width"], entry["height"], entry["seed"]) for entry in entries.values()} == {(8, 8, 1)}
     events = client.get(f"/api/jobs/{reply['job_id']}/events").text
-    told = [json.loads(block.split("data: ", 1)[1]) for block in events.split("\n\n") if "event: image" in block]
+    result = [json.loads(block.split("data: ", 1)[1]) for block in events.split("\n\n") if "event: image" in block]
     facts = ("node", "title", "index", "batch_index", "seed", "width", "height")
-    assert len(told) == 2
-    for event in told:
+    assert len(result) == 2
+    for event in result:
         entry = entries[event["node"]]
         assert {name: event.get(name) for name in facts} == {name: entry.get(name) for name in facts}
 

@@ -33,9 +33,9 @@ def readable(response: requests.Response) -> requests.Response:
 def get(url: str, **params: str) -> dict[str, Any]:
     response = readable(requests.get(url, params=params, headers={"Origin": ORIGIN}, timeout=TIMEOUT))
     assert response.status_code == 200, response.text
-    told: dict[str, Any] = response.json()
-    assert told["status"] == "success"
-    return told
+    reply: dict[str, Any] = response.json()
+    assert reply["status"] == "success"
+    return reply
 
 
 def fetch(url: str) -> Image.Image:
@@ -59,10 +59,10 @@ def press(url: str, body: Any = None, *, method: str = "POST", **options: Any) -
 def generated(response: requests.Response) -> list[dict[str, Any]]:
     """The pictures of a reply, after a look at all that the page reads of it."""
     assert response.status_code == 200, response.text
-    told = response.json()
-    assert (told["status"], type(told["message"]), type(told["run_id"])) == ("success", str, str)
-    assert told["comfy_response"]["prompt_id"]
-    images: list[dict[str, Any]] = told["comfy_response"]["generated_images"]
+    reply = response.json()
+    assert (reply["status"], type(reply["message"]), type(reply["run_id"])) == ("success", str, str)
+    assert reply["comfy_response"]["prompt_id"]
+    images: list[dict[str, Any]] = reply["comfy_response"]["generated_images"]
     for image in images:
         assert image["url"].startswith("http://")
         assert image["url"].rpartition("/")[2] == image["filename"]
@@ -279,7 +279,7 @@ def test_chosen_folders_reach_the_engine_once_it_is_idle(own_stack: TestStack, t
     answer = press(f"{own_stack.control}/api/settings/paths", sent)
     assert answer.status_code == 200, answer.text
     assert answer.json()["restart"] is True
-    own_stack.wait_for_engine(lambda told: told["restarts"] == 1)
+    own_stack.wait_for_engine(lambda state: state["restarts"] == 1)
     # It was let finish what it had.
     assert own_stack.wait_for_job(job)["state"] == "completed"
     assert own_stack.job(job)["timings"]["attempts"] == 1
@@ -349,8 +349,8 @@ def test_a_key_is_kept_and_never_told(stack: TestStack) -> None:
     assert (kept.status_code, kept.json()["status"]) == (200, "success")
     file = stack.data_dir / "api-keys.json"
     assert file.stat().st_mode & 0o077 == 0
-    told = [kept.text, stack.output(), *(log.read_text() for log in (stack.data_dir / "logs").glob("*.log"))]
-    assert [text for text in told if secret in text] == []
+    texts = [kept.text, stack.output(), *(log.read_text() for log in (stack.data_dir / "logs").glob("*.log"))]
+    assert [text for text in texts if secret in text] == []
     assert secret in file.read_text()
 
 

@@ -57,13 +57,13 @@ def test_each_picture_is_told_as_soon_as_it_is_there(stack: TestStack) -> None:
         timeout=TIMEOUT,
     )
     seen = []
-    for told in read_stream(response):
-        if told.name == "image":
-            assert requests.get(told.data["url"], timeout=TIMEOUT).status_code == 200
+    for event in read_stream(response):
+        if event.name == "image":
+            assert requests.get(event.data["url"], timeout=TIMEOUT).status_code == 200
             # They do not come all at the end: the first one is there while others are still drawn.
             if not seen:
-                assert stack.job(told.data["job_id"])["state"] == "running"
-            seen.append((told.data["batch_index"], told.data["seed"]))
+                assert stack.job(event.data["job_id"])["state"] == "running"
+            seen.append((event.data["batch_index"], event.data["seed"]))
     assert sorted(seen) == [(0, 3), (1, 4), (2, 5)]
 
 

@@ -32,8 +32,8 @@ def test_placeholders_that_were_kept_earlier_mean_the_defaults(control: Control,
     }  # fmt: skip
     (tmp_path / FILE).write_text(json.dumps(kept), "utf-8")
     assert control.backend.paths.read() == ChosenPaths()
-    told = body(control.client.get("/api/settings/paths"))["paths"]
-    assert {name for name, value in told.items() if value is not None} == {"saveMetadata"}
+    reply = body(control.client.get("/api/settings/paths"))["paths"]
+    assert {name for name, value in reply.items() if value is not None} == {"saveMetadata"}
     path = picture(control)
     assert "Content-Disposition" not in control.client.get(f"/api/images/{path.name}", buffered=True).headers
     # What somebody did choose stays, beside them.
@@ -54,11 +54,11 @@ def test_a_picture_can_be_asked_for_as_a_file_to_save(control: Control, chosen: 
 
     for folder in ("/images", "/api/images"):
         for word in ("=1", "=true", "", "="):
-            told = disposition(f"{folder}/{path.name}?download{word}")
-            assert told == f"attachment; filename*=UTF-8''{stem}.png"
+            header = disposition(f"{folder}/{path.name}?download{word}")
+            assert header == f"attachment; filename*=UTF-8''{stem}.png"
         for shown in ("", "?download=0"):
-            told = disposition(f"{folder}/{path.name}{shown}")
-            assert told == (None if chosen is None else f"inline; filename*=UTF-8''{stem}.png")
+            header = disposition(f"{folder}/{path.name}{shown}")
+            assert header == (None if chosen is None else f"inline; filename*=UTF-8''{stem}.png")
     wrong = control.client.get(f"/api/images/{path.name}?download=perhaps")
     assert (wrong.status_code, body(wrong)["error"]["field"]) == (422, "download")
 

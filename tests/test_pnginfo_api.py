@@ -48,10 +48,10 @@ def picture(**texts: str) -> bytes:
 def ask(client: FlaskClient, content: bytes) -> dict[str, Any]:
     response = client.post("/api/png-info", data=content, content_type="image/png")
     assert response.status_code == 200, response.text
-    told: dict[str, Any] = response.get_json()
-    assert told["status"] == "success"
-    assert told["message"]
-    return told
+    reply: dict[str, Any] = response.get_json()
+    assert reply["status"] == "success"
+    assert reply["message"]
+    return reply
 
 
 def ours(kind: str, **parameters: Any) -> str:
@@ -85,10 +85,10 @@ def test_a_small_file_with_a_huge_text_is_answered(client: FlaskClient, piece: s
     png = encoded(PICTURE)
     packed = b"parameters\0\0" + zlib.compress(text.encode())
     chunk = struct.pack(">I", len(packed)) + b"zTXt" + packed + struct.pack(">I", zlib.crc32(b"zTXt" + packed))
-    told = ask(client, png[:33] + chunk + png[33:])
-    assert told["infotext"] is None
-    assert told["parameters"] == {}
-    assert told["warnings"] == ["the text parameters has more than 100,000 characters, and is not read"]
+    reply = ask(client, png[:33] + chunk + png[33:])
+    assert reply["infotext"] is None
+    assert reply["parameters"] == {}
+    assert reply["warnings"] == ["the text parameters has more than 100,000 characters, and is not read"]
 
 
 def test_a_graph_of_more_values_than_any_has_is_not_read(client: FlaskClient) -> None:
@@ -97,31 +97,31 @@ def test_a_graph_of_more_values_than_any_has_is_not_read(client: FlaskClient) ->
 
 
 def test_the_text_of_others_is_read(client: FlaskClient) -> None:
-    told = ask(client, picture(parameters=TEXT))
-    assert told["kind"] == "txt2img"
-    assert told["infotext"] == TEXT
-    assert told["workflow"] is None
-    assert told["warnings"] == []
-    assert told["parameters"]["sampler_name"] == "euler_ancestral"
+    reply = ask(client, picture(parameters=TEXT))
+    assert reply["kind"] == "txt2img"
+    assert reply["infotext"] == TEXT
+    assert reply["workflow"] is None
+    assert reply["warnings"] == []
+    assert reply["parameters"]["sampler_name"] == "euler_ancestral"
 
 
 def test_our_own_text_goes_first_and_a_graph_is_told_too(client: FlaskClient) -> None:
-    told = ask(client, picture(dream_layer=ours("txt2img", prompt="x"), parameters=TEXT, prompt=json.dumps(GRAPH)))
-    assert told["parameters"] == {"prompt": "x"}
-    assert told["infotext"] == TEXT
-    assert told["workflow"] == {"prompt": GRAPH}
+    reply = ask(client, picture(dream_layer=ours("txt2img", prompt="x"), parameters=TEXT, prompt=json.dumps(GRAPH)))
+    assert reply["parameters"] == {"prompt": "x"}
+    assert reply["infotext"] == TEXT
+    assert reply["workflow"] == {"prompt": GRAPH}
 
 
 def test_a_graph_alone_is_read(client: FlaskClient) -> None:
-    told = ask(client, picture(prompt=json.dumps({**GRAPH, "3": {"is_changed": [float("nan")], "inputs": {}}})))
-    assert told["kind"] == "txt2img"
-    assert (told["parameters"]["prompt"], told["parameters"]["seed"]) == ("a blue star", 3)
-    assert told["workflow"]["prompt"]["3"]["is_changed"] == [None]
+    reply = ask(client, picture(prompt=json.dumps({**GRAPH, "3": {"is_changed": [float("nan")], "inputs": {}}})))
+    assert reply["kind"] == "txt2img"
+    assert (reply["parameters"]["prompt"], reply["parameters"]["seed"]) == ("a blue star", 3)
+    assert reply["workflow"]["prompt"]["3"]["is_changed"] == [None]
 
 
 def test_a_text_that_is_not_understood_is_still_told(client: FlaskClient) -> None:
-    told = ask(client, picture(parameters="just words", dream_layer="{", prompt="[1]"))
-    assert (told["kind"], told["parameters"], told["infotext"]) == (None, {}, "just words")
+    reply = ask(client, picture(parameters="just words", dream_layer="{", prompt="[1]"))
+    assert (reply["kind"], reply["parameters"], reply["infotext"]) == (None, {}, "just words")
 
 
 @pytest.mark.parametrize("output", ["JPEG", "WEBP"])
@@ -132,17 +132,17 @@ def test_other_formats_are_read(client: FlaskClient, output: str) -> None:
 
 
 def test_what_must_be_added_is_said(client: FlaskClient) -> None:
-    told = ask(client, picture(parameters=f'{TEXT}, Denoising strength: 0.5, ControlNet 0: "Module: canny, Model: c"'))
-    assert told["kind"] == "img2img"
-    assert ["input_image" in warning for warning in told["warnings"]] == [True]
-    told = ask(client, picture(parameters=f'{TEXT}, ControlNet 0: "Module: canny, Model: c"'))
-    assert ["controlnet.units[0].input_image" in warning for warning in told["warnings"]] == [True]
+    reply = ask(client, picture(parameters=f'{TEXT}, Denoising strength: 0.5, ControlNet 0: "Module: canny, Model: c"'))
+    assert reply["kind"] == "img2img"
+    assert ["input_image" in warning for warning in reply["warnings"]] == [True]
+    reply = ask(client, picture(parameters=f'{TEXT}, ControlNet 0: "Module: canny, Model: c"'))
+    assert ["controlnet.units[0].input_image" in warning for warning in reply["warnings"]] == [True]
     kept, gone = upload_name(UPLOAD), upload_name(b"another")
     assert ask(client, picture(dream_layer=ours("img2img", input_image=kept, mask=kept)))["warnings"] == []
-    told = ask(client, picture(dream_layer=ours("img2img", input_image=kept, mask=gone)))
-    assert [warning.split()[0] for warning in told["warnings"]] == ["mask"]
-    told = ask(client, picture(dream_layer=ours("upscale", image=gone)))
-    assert [warning.split()[0] for warning in told["warnings"]] == ["image"]
+    reply = ask(client, picture(dream_layer=ours("img2img", input_image=kept, mask=gone)))
+    assert [warning.split()[0] for warning in reply["warnings"]] == ["mask"]
+    reply = ask(client, picture(dream_layer=ours("upscale", image=gone)))
+    assert [warning.split()[0] for warning in reply["warnings"]] == ["image"]
 
 
 @pytest.mark.parametrize("odd", [[], None, {"units": 3}, {"units": [None, 1]}, "x"])
@@ -178,8 +178,8 @@ def fetch(reply: dict[str, Any], index: int) -> bytes:
 def info(url: str, content: bytes) -> dict[str, Any]:
     response = requests.post(f"{url}/api/png-info", files={"image": ("x.png", content)}, timeout=TIMEOUT)
     assert response.status_code == 200, response.text
-    told: dict[str, Any] = response.json()
-    return told
+    reply: dict[str, Any] = response.json()
+    return reply
 
 
 def pixels(content: bytes) -> bytes:
@@ -194,17 +194,17 @@ def test_the_third_of_a_batch_is_made_again_from_itself(stack: TestStack) -> Non
     assert image.text["parameters"].startswith(f"{PROMPT}\nNegative prompt: green\nSteps: 4, Sampler: DPM++ 2M, ")
     assert "Seed: 52" in image.text["parameters"]
     for url in (stack.txt2img, stack.img2img, stack.control):
-        told = info(url, third)
-        assert (told["kind"], told["warnings"]) == ("txt2img", [])
-        assert told["workflow"] == reply["workflow"]
-    again = stack.draw(**told["parameters"])
+        result = info(url, third)
+        assert (result["kind"], result["warnings"]) == ("txt2img", [])
+        assert result["workflow"] == reply["workflow"]
+    again = stack.draw(**result["parameters"])
     assert again["warnings"] == []
     assert len(again["comfy_response"]["generated_images"]) == 1
     assert pixels(fetch(again, 0)) == pixels(third)
     # The text that others read says the same.
     texts = read_texts(third)
-    told = info(stack.txt2img, with_texts(encoded(image), {"parameters": texts["parameters"]}))
-    assert pixels(fetch(stack.draw(**told["parameters"]), 0)) == pixels(third)
+    result = info(stack.txt2img, with_texts(encoded(image), {"parameters": texts["parameters"]}))
+    assert pixels(fetch(stack.draw(**result["parameters"]), 0)) == pixels(third)
 
 
 def test_an_inpainted_picture_is_made_again_from_itself(stack: TestStack) -> None:
@@ -213,9 +213,9 @@ def test_an_inpainted_picture_is_made_again_from_itself(stack: TestStack) -> Non
     ImageDraw.Draw(mask).rectangle((32, 32, 95, 95), fill=255)
     reply = stack.redraw(prompt=PROMPT, input_image=source, mask=data_url(mask), steps=4, mask_blur=4, batch_size=2)
     second = fetch(reply, 1)
-    told = info(stack.img2img, second)
-    assert (told["kind"], told["warnings"]) == ("img2img", [])
-    assert pixels(fetch(stack.redraw(**told["parameters"]), 0)) == pixels(second)
+    result = info(stack.img2img, second)
+    assert (result["kind"], result["warnings"]) == ("img2img", [])
+    assert pixels(fetch(stack.redraw(**result["parameters"]), 0)) == pixels(second)
 
 
 def test_every_way_to_a_picture_brings_its_recipe(stack: TestStack) -> None:
@@ -267,6 +267,6 @@ def test_numbers_that_no_browser_reads_are_null(client: FlaskClient, texts: dict
     def refuse(word: str) -> None:
         raise AssertionError(word)
 
-    told = json.loads(client.post("/api/png-info", data=content, content_type="image/png").data, parse_constant=refuse)
-    assert told["parameters"].get("cfg_scale") is None
-    assert told["status"] == "success"
+    reply = json.loads(client.post("/api/png-info", data=content, content_type="image/png").data, parse_constant=refuse)
+    assert reply["parameters"].get("cfg_scale") is None
+    assert reply["status"] == "success"

@@ -87,10 +87,10 @@ def test_whatever_another_program_says_it_is_one(answer: bytes) -> None:
                 with client:
                     client.sendall(answer)
 
-        told = pool.submit(answer_all)
+        answering = pool.submit(answer_all)
         with pytest.raises(SetupError, match="another program is using it"):
             check_port("127.0.0.1", port, "A")
-        told.result(timeout=TIMEOUT)
+        answering.result(timeout=TIMEOUT)
 
 
 @pytest.mark.slow

@@ -53,9 +53,9 @@ def test_weights_are_those_of_the_engine(engine_prompts: EnginePrompts, prompt: 
 @QUICK
 @given(prompt=TEXTS)
 def test_parentheses_that_are_balanced_are_read_as_they_look(prompt: str) -> None:
-    told = balance(prompt)
-    if not told.unclosed and not told.stray:
-        assert max((each.depth for each in segments(prompt)), default=0) <= told.depth
+    balanced = balance(prompt)
+    if not balanced.unclosed and not balanced.stray:
+        assert max((each.depth for each in segments(prompt)), default=0) <= balanced.depth
 
 
 FILES = ("ruby.pt", "a/ink.safetensors", "b/ink.pt", "EasyNegative.safetensors", "a,b.pt", "jade (v2).pt", "my moss.pt")

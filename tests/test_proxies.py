@@ -47,7 +47,7 @@ def addresses(client: FlaskClient, backend: Backend, headers: dict[str, str]) ->
 
     job, again = ask(f"/api/jobs/{row.id}").json, ask(f"/api/jobs/{row.id}/retry", "POST")
     stream = ask(f"/api/jobs/{row.id}/events").text
-    told = {
+    reply = {
         "job": job["url"],
         "events": job["events_url"],
         "picture": job["result"]["comfy_response"]["generated_images"][0]["url"],
@@ -57,8 +57,8 @@ def addresses(client: FlaskClient, backend: Backend, headers: dict[str, str]) ->
         "openapi": ask("/openapi.json").json["servers"][0]["url"],
         "stream": stream.partition('"url": "')[2].partition('"')[0],
     }
-    assert all(told.values()), told
-    return told
+    assert all(reply.values()), reply
+    return reply
 
 
 def test_addresses_follow_a_trusted_proxy(make: Callable[..., Made]) -> None:
@@ -86,13 +86,13 @@ def test_the_public_url_goes_before_what_a_proxy_says(make: Callable[..., Made])
     ],
 )
 def test_what_a_proxy_hands_on_unread_does_no_harm(make: Callable[..., Made], headers: dict[str, str]) -> None:
-    told = addresses(*make(trusted_proxies="10.0.0.1"), headers)
-    assert told["job"].startswith("http://localhost/api/jobs/")
+    links = addresses(*make(trusted_proxies="10.0.0.1"), headers)
+    assert links["job"].startswith("http://localhost/api/jobs/")
 
 
 def test_a_port_that_is_told_apart_is_part_of_the_address(make: Callable[..., Made]) -> None:
-    told = addresses(*make(trusted_proxies="10.0.0.1"), {**FORWARDED, "X-Forwarded-Port": "8443"})
-    assert told["job"].startswith("https://dream.example:8443/dream/api/jobs/")
+    links = addresses(*make(trusted_proxies="10.0.0.1"), {**FORWARDED, "X-Forwarded-Port": "8443"})
+    assert links["job"].startswith("https://dream.example:8443/dream/api/jobs/")
     usual = addresses(*make(trusted_proxies="10.0.0.1"), {**FORWARDED, "X-Forwarded-Port": "443"})
     assert usual["job"].startswith("https://dream.example/dream/api/jobs/")
 

@@ -249,5 +249,5 @@ def test_a_graph_that_finds_no_transparency_says_so() -> None:
         (warning,) = own({"image": PICTURE}, use).warnings
         assert "takes its mask from the transparency of input_image, which has none" in warning
     assert own({"image": PICTURE, "mask": HALF_MASK}, AlphaUse(source=True)).warnings == []
-    told = own({"image": erased()}, AlphaUse()).warnings
-    assert any("there it was taken as white" in warning for warning in told)
+    warnings = own({"image": erased()}, AlphaUse()).warnings
+    assert any("there it was taken as white" in warning for warning in warnings)

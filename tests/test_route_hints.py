@@ -130,9 +130,9 @@ def test_a_wrong_method_is_answered_with_the_right_call(
 
 
 def test_the_call_that_a_wrong_method_is_answered_with_works(clients: Clients) -> None:
-    told = clients["txt2img"].get("/api/txt2img").json
-    assert told is not None
-    body = told["error"]["hint"].partition("-d '")[2].removesuffix("'")
+    reply = clients["txt2img"].get("/api/txt2img").json
+    assert reply is not None
+    body = reply["error"]["hint"].partition("-d '")[2].removesuffix("'")
     # Without an engine, what was understood is a 503.
     assert clients["txt2img"].post("/api/txt2img", data=body, content_type="application/json").status_code == 503
 

@@ -49,10 +49,10 @@ def test_a_job_is_a_row_before_the_engine_hears_of_it_and_ends_with_its_images(
     assert (row.state, row.error, row.attempts) == (State.COMPLETED, None, 0)
     assert [image["filename"] for image in row.images] == engine.saved()
     assert len(row.images) == 2
-    told = harness.told(job_id)
-    assert (told[:2], told[-1]) == (["queued", "started"], "completed")
-    assert told.count("image") == 2
-    assert "progress" in told
+    events = harness.told(job_id)
+    assert (events[:2], events[-1]) == (["queued", "started"], "completed")
+    assert events.count("image") == 2
+    assert "progress" in events
     wait_for(lambda: not engine.history, "the engine's memory was not cleared")
 
 

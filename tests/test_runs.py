@@ -144,9 +144,9 @@ def test_a_picture_is_converted_to_what_its_name_ends_in(backend: Backend, clien
     name = finish(backend).images[0]["filename"].removesuffix(".png")
     starts = {"png": b"\x89PNG", "jpg": b"\xff\xd8", "jpeg": b"\xff\xd8", "webp": b"RIFF"}
     for ending, start in starts.items():
-        told = client.get(f"/api/images/{name}.{ending}", buffered=True)
-        assert (told.status_code, told.data[: len(start)]) == (200, start)
-        assert told.mimetype == f"image/{'jpeg' if ending == 'jpg' else ending}"
+        reply = client.get(f"/api/images/{name}.{ending}", buffered=True)
+        assert (reply.status_code, reply.data[: len(start)]) == (200, start)
+        assert reply.mimetype == f"image/{'jpeg' if ending == 'jpg' else ending}"
     assert client.get(f"/api/images/{name}.gif").status_code == 404
 
 

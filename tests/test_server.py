@@ -554,9 +554,9 @@ def test_a_chunked_body_in_small_pieces_is_taken(server: Served) -> None:
 def test_what_is_no_request_is_told_in_json(server: Served, first: bytes, status: int, code: str, hint: str) -> None:
     answer = server.answer(first + b"\r\nHost: localhost\r\n\r\n")
     assert int(answer.split(b" ", 2)[1]) == status
-    told = json.loads(answer.partition(b"\r\n\r\n")[2])
-    assert (told["status"], told["error"]["code"]) == ("error", code)
-    assert hint in told["error"]["hint"]
+    reply = json.loads(answer.partition(b"\r\n\r\n")[2])
+    assert (reply["status"], reply["error"]["code"]) == ("error", code)
+    assert hint in reply["error"]["hint"]
     assert_restricted(answer)
 
 
@@ -597,8 +597,8 @@ def test_a_compressed_body_is_refused_by_its_encoding(server: Served, encoding: 
 
 @needs_ipv6
 def test_both_names_of_this_machine_are_served_and_are_one_caller(server: Served) -> None:
-    told = [requests.get(f"http://{name}:{server.port}/quick", timeout=PATIENCE) for name in ("127.0.0.1", "[::1]")]
-    assert [answer.json()["address"] for answer in told] == ["127.0.0.1", "127.0.0.1"]
+    replies = [requests.get(f"http://{name}:{server.port}/quick", timeout=PATIENCE) for name in ("127.0.0.1", "[::1]")]
+    assert [answer.json()["address"] for answer in replies] == ["127.0.0.1", "127.0.0.1"]
 
 
 @pytest.mark.parametrize(
@@ -659,6 +659,6 @@ def test_what_strangers_send_is_one_line_of_the_log(caplog: pytest.LogCaptureFix
     with serving() as server, caplog.at_level("INFO", logger="waitress"):
         assert server.get("/quick").ok
         logging.getLogger("waitress").info("Client disconnected while serving %s", "/a\nERROR\x1b[2J" + "b" * 60_000)
-    (told,) = [each.getMessage() for each in caplog.records if "disconnected" in each.getMessage()]
-    assert told.startswith("Client disconnected while serving /a\\x0aERROR\\x1b[2Jbbb")
-    assert len(told) < 600
+    (line,) = [each.getMessage() for each in caplog.records if "disconnected" in each.getMessage()]
+    assert line.startswith("Client disconnected while serving /a\\x0aERROR\\x1b[2Jbbb")
+    assert len(line) < 600

@@ -83,13 +83,13 @@ def test_every_service_tells_of_all(tmp_path: Path, service: str) -> None:
     try:
         client = SERVICES[service](backend).test_client()
         assert client.get("/api/services").status_code == 401
-        told = client.get(
+        reply = client.get(
             "/api/services", headers={"X-API-Key": KEY, "Host": f"localhost:{ports[f'{service}_port']}"}
         ).json
     finally:
         backend.stop()
-    assert told is not None
-    assert [each["name"] for each in told["services"]] == list(names)
-    assert {each["service"] for each in told["services"]} == set(SERVICES)
-    assert not any(each["running"] for each in told["services"])
-    assert [each["docs"] for each in told["services"]] == [f"http://localhost:{port}/docs" for port in ports.values()]
+    assert reply is not None
+    assert [each["name"] for each in reply["services"]] == list(names)
+    assert {each["service"] for each in reply["services"]} == set(SERVICES)
+    assert not any(each["running"] for each in reply["services"])
+    assert [each["docs"] for each in reply["services"]] == [f"http://localhost:{port}/docs" for port in ports.values()]

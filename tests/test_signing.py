@@ -29,9 +29,9 @@ class Keyed:
 
     def addresses(self) -> dict[str, str]:
         """The addresses of the picture and the stream, as a reply tells them to who has the key."""
-        told = self.clients["txt2img"].get(f"/api/jobs/{self.row.id}", headers=WITH_KEY).json
-        assert told is not None
-        return {"picture": told["images"][0], "stream": told["events_url"]}
+        reply = self.clients["txt2img"].get(f"/api/jobs/{self.row.id}", headers=WITH_KEY).json
+        assert reply is not None
+        return {"picture": reply["images"][0], "stream": reply["events_url"]}
 
 
 @pytest.fixture
@@ -66,10 +66,10 @@ def test_a_stream_that_was_fetched_by_signature_tells_signed_pictures(keyed: Key
 
 
 def test_arguments_that_a_browser_adds_do_no_harm(keyed: Keyed) -> None:
-    told = keyed.addresses()
+    links = keyed.addresses()
     client = keyed.clients["control"]
-    assert client.get(f"{told['picture']}&download=1").status_code == 200
-    assert client.get(f"{told['stream']}&after=0").status_code == 200
+    assert client.get(f"{links['picture']}&download=1").status_code == 200
+    assert client.get(f"{links['stream']}&after=0").status_code == 200
 
 
 def test_every_address_in_a_result_is_signed(keyed: Keyed) -> None:
@@ -89,8 +89,8 @@ def test_every_address_in_a_result_is_signed(keyed: Keyed) -> None:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_nothing_else_is_let_in(keyed: Keyed, service: str) -> None:
-    client, told = keyed.clients[service], keyed.addresses()
-    picture, stream = (urlsplit(address) for address in told.values())
+    client, links = keyed.clients[service], keyed.addresses()
+    picture, stream = (urlsplit(address) for address in links.values())
     late = str(int(parse_qs(picture.query)["expires"][0]) + 1)
     wrong = {
         "unsigned": picture.path,
@@ -102,7 +102,7 @@ def test_nothing_else_is_let_in(keyed: Keyed, service: str) -> None:
         "no signature": f"{picture.path}?expires={late}&signature=",
         "no base64": f"{picture.path}?expires={late}&signature=%ff%00+é",
         "no number": f"{picture.path}?expires=x&signature=x",
-        "covered": f"{told['picture']}&bundle=x",
+        "covered": f"{links['picture']}&bundle=x",
         "twice": f"{picture.path}?expires={late}&{picture.query}",
     }
     for kind, address in wrong.items():
@@ -113,7 +113,7 @@ def test_nothing_else_is_let_in(keyed: Keyed, service: str) -> None:
         assert client.open(f"{path}?{UrlSigner(KEY, 600).sign(path, {})}", method=method).status_code == 401
         signed = ReplyUrls("", UrlSigner(KEY, 600))._fetched(path)
         assert client.open(signed, method=method).status_code == 401
-    assert client.get(told["picture"]).status_code == 200
+    assert client.get(links["picture"]).status_code == 200
 
 
 def test_an_address_ends_and_says_so(keyed: Keyed) -> None:

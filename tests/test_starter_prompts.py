@@ -62,9 +62,9 @@ def test_the_default_model_decides(
     control.files["checkpoints"] = files
     control.known["copy.safetensors"] = ModelFile("copy.safetensors", known=True, starter=True)
     control.backend.settings = control.backend.settings.model_copy(update={"checkpoint": preferred})
-    told = body(control.client.get(f"/api/fetch-prompt?type={kind}&seed=7"))["prompt"]
-    assert told == (suggest_known if known else suggest)(kind, random.Random("7"))
-    assert (unknown_words(told) == []) == known
+    prompt = body(control.client.get(f"/api/fetch-prompt?type={kind}&seed=7"))["prompt"]
+    assert prompt == (suggest_known if known else suggest)(kind, random.Random("7"))
+    assert (unknown_words(prompt) == []) == known
 
 
 def test_without_an_engine_there_are_proposals_too(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:

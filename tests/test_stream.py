@@ -80,10 +80,10 @@ def progress(store: Store, job: JobRow, step: int) -> None:
 def test_a_stream_tells_everything_and_ends_with_the_last_event(store: Store, job: JobRow) -> None:
     progress(store, job, 1)
     store.finish(job, "me", State.COMPLETED)
-    told = [read(frame) for frame in watch(store, job)]
-    assert [name for _, name, _ in told] == ["queued", "progress", "completed"]
-    assert [number for number, _, _ in told] == [event.number for event in store.events(job.id, 0)]
-    assert told[1][2] == {"dressed": True, "step": 1}
+    events = [read(frame) for frame in watch(store, job)]
+    assert [name for _, name, _ in events] == ["queued", "progress", "completed"]
+    assert [number for number, _, _ in events] == [event.number for event in store.events(job.id, 0)]
+    assert events[1][2] == {"dressed": True, "step": 1}
 
 
 def test_a_stream_is_taken_up_after_any_number(store: Store, job: JobRow) -> None:

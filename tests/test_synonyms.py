@@ -242,12 +242,12 @@ def test_the_header_of_warnings_is_short_ascii_and_json(warnings: list[str]) -> 
     assert header.isascii()
     assert header.isprintable()
     assert len(header) <= LONGEST_HEADER
-    told = json.loads(header)
+    reply = json.loads(header)
     if sum(map(len, warnings)) < 100:
-        assert told == warnings
+        assert reply == warnings
     else:
-        assert told[0].startswith(warnings[0][:90])
-        assert told[-1].endswith((" more", "...")) or told == warnings
+        assert reply[0].startswith(warnings[0][:90])
+        assert reply[-1].endswith((" more", "...")) or reply == warnings
 
 
 @pytest.fixture

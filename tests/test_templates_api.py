@@ -41,8 +41,8 @@ def test_a_file_becomes_a_route(stack: TestStack, shelf: Path, graph: dict[str, 
     assert (badge["title"], badge["description"]) == ("A badge", "One word in a colour.")
     assert badge["schema"]["required"] == ["words"]
     assert badge["schema"]["properties"]["steps"] == {"type": "integer", "minimum": 1, "maximum": 5, "default": 3}
-    told = requests.get(f"{stack.txt2img}/api/workflows/badge", timeout=TIMEOUT).json()
-    assert told["schema"] == badge["schema"]
+    result = requests.get(f"{stack.txt2img}/api/workflows/badge", timeout=TIMEOUT).json()
+    assert result["schema"] == badge["schema"]
 
     reply = post(stack, "/api/workflows/badge", {"words": "a red circle", "seed": 7, "colour": 1}).json()
     assert reply["status"] == "success", reply
