@@ -1,4 +1,4 @@
-"""ComfyUI's own node classes as they were when they were looked through, in short."""
+"""A snapshot of ComfyUI's own node classes, as they were when they were reviewed."""
 
 import json
 from pathlib import Path
@@ -9,8 +9,8 @@ from shared.engine.node_policy import STOCK_MODULES
 SNAPSHOT = Path(__file__).parent / "data" / "engine_nodes.json"
 
 
-def in_short(definitions: dict[str, Any]) -> dict[str, Any]:
-    """Of /object_info, what a graph can set or connect, class by class; lists of files are left out."""
+def without_files(definitions: dict[str, Any]) -> dict[str, Any]:
+    """The inputs and outputs in /object_info, class by class, without lists of files."""
     stock = {
         name: each for name, each in definitions.items() if each["python_module"].partition(".")[0] in STOCK_MODULES
     }
@@ -19,7 +19,7 @@ def in_short(definitions: dict[str, Any]) -> dict[str, Any]:
             "python_module": each["python_module"],
             "output_node": bool(each.get("output_node")),
             "input": {
-                group: {key: _in_short(declaration) for key, declaration in each["input"][group].items()}
+                group: {key: _without_files(declaration) for key, declaration in each["input"][group].items()}
                 for group in ("required", "optional")
                 if group in each["input"]
             },
@@ -31,7 +31,7 @@ def in_short(definitions: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _in_short(declaration: list[Any]) -> list[Any]:
+def _without_files(declaration: list[Any]) -> list[Any]:
     kind, extra = declaration[0], declaration[1] if len(declaration) > 1 else {}
     if isinstance(kind, list) or kind == "COMBO":
         uploads = {key: True for key in extra if key.endswith("_upload")}
@@ -42,7 +42,7 @@ def _in_short(declaration: list[Any]) -> list[Any]:
             {
                 "key": option["key"],
                 "inputs": {
-                    group: {key: _in_short(each) for key, each in inputs.items()}
+                    group: {key: _without_files(each) for key, each in inputs.items()}
                     for group, inputs in option["inputs"].items()
                 },
             }
@@ -52,13 +52,13 @@ def _in_short(declaration: list[Any]) -> list[Any]:
         template = {key: each for key, each in extra["template"].items() if key != "input"}
         groups = extra["template"]["input"]
         template["input"] = {
-            group: {key: _in_short(each) for key, each in inputs.items()} for group, inputs in groups.items()
+            group: {key: _without_files(each) for key, each in inputs.items()} for group, inputs in groups.items()
         }
         kept["template"] = template
     return [kind, kept] if kept else [kind]
 
 
 def reviewed() -> dict[str, Any]:
-    """The snapshot."""
+    """The definitions in the snapshot."""
     nodes: dict[str, Any] = json.loads(SNAPSHOT.read_text(encoding="utf-8"))
     return nodes

@@ -1,4 +1,4 @@
-"""The requests whose graphs are kept as golden files: one for each feature, and for each pair that interacts."""
+"""The requests of the golden graphs: one for each feature, and one for each pair of features that interact."""
 
 from dataclasses import replace
 from typing import Any
@@ -155,7 +155,7 @@ GRAPHS: dict[str, ApiGraph] = {
     "sd3_split": draw(models=SPLIT_SD3),
     "one_text_encoder": draw(models=replace(SPLIT_FLUX, text_encoders=("clip_l.safetensors",), clip_type="sd3")),
 }
-# With nodes that a stock engine does not have, so they cannot be checked against it.
+# These use nodes that a stock engine does not have, so they are not checked against it.
 CUSTOM_GRAPHS: dict[str, ApiGraph] = {
     "seamless": draw(seamless=True),
     "faces": draw(faces=FaceRestoration("codeformer.pth", 0.5)),

@@ -1,4 +1,4 @@
-"""Graphs as others make them."""
+"""Graphs as clients send them."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ def api(nodes: Short) -> dict[str, Any]:
 
 
 def plain(**more: tuple[str, dict[str, Any]]) -> dict[str, Any]:
-    """What everybody's first graph looks like, with nodes added or replaced."""
+    """The default graph of ComfyUI, with nodes added or replaced."""
     nodes: Short = {
         "ckpt": ("CheckpointLoaderSimple", {"ckpt_name": "old.safetensors"}),
         "good": ("CLIPTextEncode", {"text": "old", "clip": ["ckpt", 1]}),

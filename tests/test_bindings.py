@@ -1,4 +1,4 @@
-"""Where the fields of a request go in graphs that others made."""
+"""The inputs of imported graphs that the fields of a request set."""
 
 import json
 from typing import Any
@@ -12,14 +12,14 @@ from workflows.bindings import bind, find_bindings, reads_alpha
 from workflows.imported import read_graph
 
 
-def placed(graph: dict[str, Any], **values: Any) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """The inputs of each node after `values` were placed, and the warnings."""
+def bound(graph: dict[str, Any], **values: Any) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The inputs of each node after `values` were bound, and the warnings."""
     result, warnings = bind(read_graph(graph), values)
     return {name: node["inputs"] for name, node in result.items()}, warnings
 
 
-def test_the_fields_find_their_places() -> None:
-    inputs, warnings = placed(
+def test_every_field_sets_its_input() -> None:
+    inputs, warnings = bound(
         plain(),
         prompt="new",
         negative_prompt="new bad",
@@ -42,12 +42,12 @@ def test_the_fields_find_their_places() -> None:
     assert inputs["sampler"] == {**sampling("empty"), **changed}
 
 
-def test_what_was_not_sent_stays() -> None:
-    assert placed(plain(), prompt="new")[0]["sampler"] == sampling("empty")
+def test_fields_that_were_not_sent_change_nothing() -> None:
+    assert bound(plain(), prompt="new")[0]["sampler"] == sampling("empty")
 
 
-def test_a_size_is_raised_to_what_a_latent_can_have() -> None:
-    inputs, warnings = placed(plain(), width=60)
+def test_a_size_is_raised_to_a_multiple_of_8() -> None:
+    inputs, warnings = bound(plain(), width=60)
     assert inputs["empty"]["width"] == 64
     assert warnings == ["width 60 was raised to 64, a multiple of 8"]
 
@@ -60,40 +60,40 @@ def test_a_size_is_raised_to_what_a_latent_can_have() -> None:
         ({"denoising_strength": 0.5}, "denoising_strength was not set: sampler starts from an empty latent"),
     ],
 )
-def test_what_has_no_place_is_told(values: dict[str, Any], says: str) -> None:
-    inputs, warnings = placed(plain(), **values)
+def test_a_field_without_an_input_is_a_warning(values: dict[str, Any], says: str) -> None:
+    inputs, warnings = bound(plain(), **values)
     assert warnings == [says]
     assert inputs == {name: node["inputs"] for name, node in plain().items()}
 
 
-def test_without_a_sampler_nothing_is_placed() -> None:
+def test_without_a_sampler_nothing_is_set() -> None:
     graph = api({"a": ("EmptyImage", {"width": 8}), "b": ("SaveImage", {"images": ["a", 0]})})
-    inputs, warnings = placed(graph, prompt="new", width=16)
+    inputs, warnings = bound(graph, prompt="new", width=16)
     assert inputs["a"] == {"width": 8}
     assert [warning.split(":")[0] for warning in warnings] == ["prompt was not set", "width was not set"]
-    # The engine wants one, whatever the graph says.
+    # The engine requires a prefix.
     assert inputs["b"]["filename_prefix"] == ""
 
 
-def test_one_text_for_both_never_gets_the_negative() -> None:
+def test_a_text_that_serves_both_prompts_takes_the_positive_one() -> None:
     graph = plain(sampler=("KSampler", sampling("empty", negative=["good", 0])))
     for values in ({"negative_prompt": "bad"}, {"negative_prompt": "bad", "prompt": "new"}):
-        inputs, warnings = placed(graph, **values)
+        inputs, warnings = bound(graph, **values)
         assert inputs["good"]["text"] == values.get("prompt", "old")
         assert warnings == ["negative_prompt was not set: good.text already takes prompt"]
 
 
-def test_a_negative_that_is_zeroed_takes_no_text() -> None:
+def test_a_zeroed_negative_takes_no_text() -> None:
     graph = plain(
         zero=("ConditioningZeroOut", {"conditioning": ["bad", 0]}),
         sampler=("KSampler", sampling("empty", negative=["zero", 0])),
     )
-    inputs, (warning,) = placed(graph, negative_prompt="new")
+    inputs, (warning,) = bound(graph, negative_prompt="new")
     assert inputs["bad"]["text"] == "old bad"
     assert "no text feeds the negative" in warning
 
 
-def test_prompts_are_found_behind_nodes_that_hand_them_on() -> None:
+def test_prompts_are_found_behind_nodes_that_pass_conditionings_on() -> None:
     pair = {"positive": ["good", 0], "negative": ["bad", 0], "image": ["picture", 0]}
     graph = plain(
         picture=("LoadImage", {"image": "edges.png"}),
@@ -101,58 +101,58 @@ def test_prompts_are_found_behind_nodes_that_hand_them_on() -> None:
         guidance=("FluxGuidance", {"conditioning": ["control", 0], "guidance": 3.5}),
         sampler=("KSampler", sampling("empty", positive=["guidance", 0], negative=["control", 1])),
     )
-    inputs, warnings = placed(graph, prompt="new", negative_prompt="new bad", input_image="mine.png")
+    inputs, warnings = bound(graph, prompt="new", negative_prompt="new bad", input_image="mine.png")
     assert warnings == []
     assert (inputs["good"]["text"], inputs["bad"]["text"]) == ("new", "new bad")
     # The only picture that the graph loads.
     assert inputs["picture"]["image"] == "mine.png"
 
 
-def test_encoders_with_several_texts_get_it_in_each() -> None:
+def test_an_encoder_with_several_texts_gets_the_prompt_in_each() -> None:
     graph = plain(good=("CLIPTextEncodeSDXL", {"text_g": "a", "text_l": "b", "width": 8, "clip": ["ckpt", 1]}))
-    inputs, _ = placed(graph, prompt="new")
+    inputs, _ = bound(graph, prompt="new")
     assert (inputs["good"]["text_g"], inputs["good"]["text_l"]) == ("new", "new")
 
 
-def test_of_texts_that_are_combined_the_first_is_the_prompt() -> None:
+def test_the_first_of_combined_texts_is_the_prompt() -> None:
     graph = plain(
         style=("CLIPTextEncode", {"text": "oil", "clip": ["ckpt", 1]}),
         both=("ConditioningCombine", {"conditioning_1": ["good", 0], "conditioning_2": ["style", 0]}),
         sampler=("KSampler", sampling("empty", positive=["both", 0])),
     )
-    inputs, warnings = placed(graph, prompt="new")
+    inputs, warnings = bound(graph, prompt="new")
     assert (inputs["good"]["text"], inputs["style"]["text"]) == ("new", "oil")
     assert warnings == ["prompt: both combines several texts; style keeps its own"]
 
 
-def test_texts_combined_over_and_over_cost_no_time() -> None:
+def test_texts_that_are_combined_again_and_again_are_read_once() -> None:
     more: Short = {"c0": ("ConditioningCombine", {"conditioning_1": ["good", 0], "conditioning_2": ["good", 0]})}
     for i in range(1, 60):
         link = [f"c{i - 1}", 0]
         more[f"c{i}"] = ("ConditioningCombine", {"conditioning_1": link, "conditioning_2": link})
     graph = plain(**more, sampler=("KSampler", sampling("empty", positive=["c59", 0])))
-    assert placed(graph, prompt="new")[0]["good"]["text"] == "new"
+    assert bound(graph, prompt="new")[0]["good"]["text"] == "new"
 
 
-def test_a_value_may_stand_in_a_node_of_its_own() -> None:
+def test_a_value_is_set_in_the_constant_that_holds_it() -> None:
     graph = plain(
         words=("PrimitiveStringMultiline", {"value": "old"}),
         number=("PrimitiveInt", {"value": 3}),
         good=("CLIPTextEncode", {"text": ["words", 0], "clip": ["ckpt", 1]}),
         sampler=("KSampler", sampling("empty", seed=["number", 0])),
     )
-    inputs, warnings = placed(graph, prompt="new", seed=7)
+    inputs, warnings = bound(graph, prompt="new", seed=7)
     assert warnings == []
     assert (inputs["words"], inputs["number"]) == ({"value": "new"}, {"value": 7})
     assert inputs["good"]["text"] == ["words", 0]
 
 
-def test_what_is_computed_is_left_alone() -> None:
+def test_a_computed_value_is_not_replaced() -> None:
     graph = plain(
         words=("StringConcatenate", {"string_a": "a", "string_b": "b", "delimiter": ""}),
         good=("CLIPTextEncode", {"text": ["words", 0], "clip": ["ckpt", 1]}),
     )
-    assert placed(graph, prompt="new")[1] == ["prompt was not set: good.text is computed by words"]
+    assert bound(graph, prompt="new")[1] == ["prompt was not set: good.text is computed by words"]
 
 
 def test_a_second_pass_keeps_its_own_numbers_but_shares_prompt_and_seed() -> None:
@@ -161,9 +161,9 @@ def test_a_second_pass_keeps_its_own_numbers_but_shares_prompt_and_seed() -> Non
         second=("KSampler", sampling("larger", steps=10, denoise=0.5, seed=2)),
         decode=("VAEDecode", {"samples": ["second", 0], "vae": ["ckpt", 2]}),
     )
-    # Whatever the order in which they were written down.
+    # The order of the nodes in the graph does not matter.
     graph = dict(reversed(graph.items()))
-    inputs, warnings = placed(graph, seed=7, steps=5, cfg_scale=3.0, width=64)
+    inputs, warnings = bound(graph, seed=7, steps=5, cfg_scale=3.0, width=64)
     assert warnings == []
     assert (inputs["sampler"]["steps"], inputs["second"]["steps"]) == (5, 10)
     assert (inputs["sampler"]["cfg"], inputs["second"]["cfg"]) == (3.0, 3.0)
@@ -171,7 +171,7 @@ def test_a_second_pass_keeps_its_own_numbers_but_shares_prompt_and_seed() -> Non
     assert (inputs["empty"]["width"], inputs["larger"]["width"]) == (64, 16)
 
 
-def test_a_refiner_is_told_the_steps_and_that_its_part_stays() -> None:
+def test_a_refiner_gets_the_steps_and_keeps_its_part_of_them() -> None:
     base = sampling("empty", noise_seed=1, start_at_step=0, end_at_step=16)
     refiner = sampling("sampler", noise_seed=1, start_at_step=16, end_at_step=10000, model=["other", 0])
     del base["seed"], refiner["seed"]
@@ -181,7 +181,7 @@ def test_a_refiner_is_told_the_steps_and_that_its_part_stays() -> None:
         refine=("KSamplerAdvanced", refiner),
         decode=("VAEDecode", {"samples": ["refine", 0], "vae": ["ckpt", 2]}),
     )
-    inputs, warnings = placed(graph, steps=30, seed=7, model_name="new.safetensors")
+    inputs, warnings = bound(graph, steps=30, seed=7, model_name="new.safetensors")
     assert [inputs[name]["steps"] for name in ("sampler", "refine")] == [30, 30]
     assert [inputs[name]["noise_seed"] for name in ("sampler", "refine")] == [7, 7]
     assert (inputs["ckpt"]["ckpt_name"], inputs["other"]["ckpt_name"]) == ("new.safetensors", "refiner.safetensors")
@@ -189,15 +189,15 @@ def test_a_refiner_is_told_the_steps_and_that_its_part_stays() -> None:
 
 
 @pytest.mark.parametrize(("start", "end"), [(0, "16"), (None, 16), (["other", 0], 10000), (True, 16), (0.5, 20)])
-def test_parts_of_the_steps_that_are_no_numbers_say_nothing(start: Any, end: Any) -> None:
+def test_a_range_of_steps_that_is_not_of_numbers_adds_no_warning(start: Any, end: Any) -> None:
     advanced = sampling("empty", noise_seed=1, start_at_step=start, end_at_step=end)
     del advanced["seed"]
     graph = plain(other=("PrimitiveInt", {"value": 3}), sampler=("KSamplerAdvanced", advanced))
-    assert placed(graph, steps=30)[1] == []
+    assert bound(graph, steps=30)[1] == []
 
 
-def test_a_guider_with_two_positives_keeps_the_negatives_text() -> None:
-    """As in the usual graph of OmniGen2: its second is the negative's text with the reference pictures."""
+def test_a_dual_guider_keeps_the_text_of_the_negative() -> None:
+    """As in the template of OmniGen2, whose second conditioning has the negative's text and the reference pictures."""
     guided = {"model": ["ckpt", 0], "cond1": ["good", 0], "cond2": ["bad", 0], "negative": ["bad", 0]}
     parts = {"noise": ["noise", 0], "guider": ["guider", 0], "sampler": ["which", 0], "sigmas": ["sigmas", 0]}
     graph = plain(
@@ -207,31 +207,31 @@ def test_a_guider_with_two_positives_keeps_the_negatives_text() -> None:
         sigmas=("BasicScheduler", {"model": ["ckpt", 0], "scheduler": "simple", "steps": 20, "denoise": 1.0}),
         sampler=("SamplerCustomAdvanced", {**parts, "latent_image": ["empty", 0]}),
     )
-    inputs, warnings = placed(graph, prompt="new", negative_prompt="new bad")
+    inputs, warnings = bound(graph, prompt="new", negative_prompt="new bad")
     assert (inputs["good"]["text"], inputs["bad"]["text"], warnings) == ("new", "new bad", [])
 
 
 @pytest.mark.parametrize(
     ("kind", "further"), [("StringSubstring", {"start": 0, "end": 5}), ("StringReplace", {"find": "a", "replace": "b"})]
 )
-def test_a_node_that_makes_something_of_its_text_holds_no_value(kind: str, further: dict[str, Any]) -> None:
+def test_a_node_that_changes_its_text_is_not_a_constant(kind: str, further: dict[str, Any]) -> None:
     graph = plain(
         words=(kind, {"string": "a", **further}), good=("CLIPTextEncode", {"text": ["words", 0], "clip": ["ckpt", 1]})
     )
-    assert placed(graph, prompt="new")[1] == ["prompt was not set: good.text is computed by words"]
+    assert bound(graph, prompt="new")[1] == ["prompt was not set: good.text is computed by words"]
 
 
-def test_the_picture_of_a_controlnet_is_not_taken_for_the_source() -> None:
+def test_the_picture_of_a_controlnet_is_not_the_source() -> None:
     path = PROJECT_DIR / "tests" / "golden" / "control_inpaint_model.json"
     graph = json.loads(path.read_text(encoding="utf-8"))
-    inputs, warnings = placed(graph, input_image="new.png")
+    inputs, warnings = bound(graph, input_image="new.png")
     assert warnings == []
     (loader,) = (name for name, each in inputs.items() if each.get("image") == "new.png")
     (inpaint,) = (each for each in graph.values() if each["class_type"] == "InpaintModelConditioning")
     assert inpaint["inputs"]["pixels"] == [loader, 0]
 
 
-def test_a_sampler_in_parts() -> None:
+def test_settings_are_found_in_the_nodes_of_a_custom_sampler() -> None:
     parts = {
         "noise": ["noise", 0],
         "guider": ["guider", 0],
@@ -248,7 +248,7 @@ def test_a_sampler_in_parts() -> None:
         sigmas=("BasicScheduler", {"model": ["shift", 0], "scheduler": "simple", "steps": 20, "denoise": 1.0}),
         sampler=("SamplerCustomAdvanced", parts),
     )
-    inputs, warnings = placed(
+    inputs, warnings = bound(
         graph, prompt="new", seed=7, steps=4, sampler_name="heun", scheduler="beta", width=64, model_name="new"
     )
     assert warnings == []
@@ -258,7 +258,7 @@ def test_a_sampler_in_parts() -> None:
     assert (inputs["sigmas"]["steps"], inputs["sigmas"]["scheduler"]) == (4, "beta")
     assert (inputs["empty"]["width"], inputs["shift"]["width"]) == (64, 64)
     assert inputs["unet"]["unet_name"] == "new"
-    assert placed(graph, negative_prompt="x", cfg_scale=3)[1] == [
+    assert bound(graph, negative_prompt="x", cfg_scale=3)[1] == [
         "negative_prompt was not set: no text feeds the negative input of sampler",
         "cfg_scale was not set: the graph has no input for it",
     ]
@@ -278,28 +278,28 @@ def picture_graph(**more: tuple[str, dict[str, Any]]) -> dict[str, Any]:
     )
 
 
-def test_picture_and_mask_go_to_what_the_sampler_starts_from() -> None:
-    inputs, warnings = placed(picture_graph(), input_image="a.png", mask="b.png", denoising_strength=0.5, width=64)
+def test_picture_and_mask_go_to_the_loaders_that_the_sampler_starts_from() -> None:
+    inputs, warnings = bound(picture_graph(), input_image="a.png", mask="b.png", denoising_strength=0.5, width=64)
     assert warnings == []
     assert inputs["style"]["image"] == "style.png"
     assert inputs["source"]["image"] == "a.png"
-    # It is placed so that this node reads it.
+    # The mask is encoded for the channel that this node reads.
     assert inputs["hole"] == {"image": "b.png", "channel": "alpha"}
     assert reads_alpha(read_graph(picture_graph()), ("hole", "image"))
     assert inputs["sampler"]["denoise"] == 0.5
 
 
-def test_where_several_pictures_could_be_meant_none_is_replaced() -> None:
+def test_no_picture_is_replaced_if_several_could_be() -> None:
     graph = picture_graph(
         mix=("ImageBlend", {"image1": ["style", 0], "image2": ["source", 0]}),
         empty=("VAEEncode", {"pixels": ["mix", 0], "vae": ["ckpt", 2]}),
     )
-    inputs, (warning,) = placed(graph, input_image="a.png")
+    inputs, (warning,) = bound(graph, input_image="a.png")
     assert "several LoadImage nodes" in warning
     assert (inputs["style"]["image"], inputs["source"]["image"]) == ("style.png", "old.png")
 
 
-def test_each_saving_node_has_a_prefix_of_its_own() -> None:
+def test_each_saving_node_has_its_own_prefix() -> None:
     graph = read_graph(plain(also=("SaveImage", {"images": ["decode", 0]})))
     prefix = "20261122/20261122-143210-3f2a9c1e0b7d"
     saved = with_prefix(graph, prefix)
@@ -311,69 +311,69 @@ def test_each_saving_node_has_a_prefix_of_its_own() -> None:
     assert image.subfolder == "20261122"
 
 
-def test_our_own_graphs_have_a_place_for_every_field() -> None:
+def test_our_own_graphs_have_an_input_for_every_field() -> None:
     graph = read_graph(json.loads((PROJECT_DIR / "tests/golden/inpaint_batch.json").read_text(encoding="utf-8")))
     bindings = find_bindings(graph)
     assert set(bindings.reasons) == {"width", "height", "batch_size"}
 
 
 def alpha_graph(**more: tuple[str, dict[str, Any]]) -> dict[str, Any]:
-    """A graph that repaints what is erased of its picture, as ComfyUI's own example does."""
+    """A graph that repaints the transparent part of its picture, as in ComfyUI's own example."""
     encode = {"pixels": ["source", 0], "vae": ["ckpt", 2], "mask": ["source", 1], "grow_mask_by": 6}
     return plain(**{"source": ("LoadImage", {"image": "old.png"}), "empty": ("VAEEncodeForInpaint", encode), **more})
 
 
-def test_without_a_node_for_masks_the_mask_is_the_transparency_of_the_picture() -> None:
+def test_without_a_mask_loader_the_mask_is_the_transparency_of_the_picture() -> None:
     graph = read_graph(alpha_graph())
     bindings = find_bindings(graph)
     assert bindings.targets["mask"] == bindings.targets["input_image"] == [("source", "image")]
     assert reads_alpha(graph, ("source", "image"))
-    inputs, warnings = placed(alpha_graph(), input_image="a.png", mask="a.png")
+    inputs, warnings = bound(alpha_graph(), input_image="a.png", mask="a.png")
     assert (inputs["source"], warnings) == ({"image": "a.png"}, [])
 
 
-def test_a_picture_loaded_for_its_transparency_alone_is_the_place_of_the_mask() -> None:
+def test_a_picture_loaded_for_its_transparency_alone_takes_the_mask() -> None:
     encode = {"pixels": ["source", 0], "vae": ["ckpt", 2], "mask": ["hole", 1], "grow_mask_by": 6}
     graph = alpha_graph(hole=("LoadImage", {"image": "hole.png"}), empty=("VAEEncodeForInpaint", encode))
-    inputs, warnings = placed(graph, input_image="a.png", mask="b.png")
+    inputs, warnings = bound(graph, input_image="a.png", mask="b.png")
     assert (inputs["source"]["image"], inputs["hole"]["image"], warnings) == ("a.png", "b.png", [])
     assert not reads_alpha(read_graph(graph), ("source", "image"))
 
 
-def test_a_node_for_masks_goes_before_transparency() -> None:
+def test_a_mask_loader_comes_before_transparency() -> None:
     graph = alpha_graph(
         hole=("LoadImageMask", {"image": "hole.png", "channel": "red"}), show=("MaskToImage", {"mask": ["hole", 0]})
     )
-    inputs, _ = placed(graph, input_image="a.png", mask="b.png")
+    inputs, _ = bound(graph, input_image="a.png", mask="b.png")
     assert (inputs["source"]["image"], inputs["hole"]["image"]) == ("a.png", "b.png")
 
 
 @pytest.mark.parametrize(
     ("channel", "alpha"), [("alpha", True), ("red", False), ("green", False), ("blue", False), (["source", 0], True)]
 )
-def test_a_node_for_masks_keeps_the_channel_that_it_reads(channel: Any, alpha: bool) -> None:
+def test_a_mask_loader_keeps_its_channel(channel: Any, alpha: bool) -> None:
     graph = picture_graph(hole=("LoadImageMask", {"image": "hole.png", "channel": channel}))
     assert reads_alpha(read_graph(graph), ("hole", "image")) == alpha
-    inputs, _ = placed(graph, input_image="a.png", mask="b.png")
+    inputs, _ = bound(graph, input_image="a.png", mask="b.png")
     assert inputs["hole"] == {"image": "b.png", "channel": channel}
 
 
-def test_a_node_for_masks_of_the_same_file_gets_the_picture_unless_there_is_a_mask() -> None:
+def test_a_mask_loader_of_the_same_file_gets_the_picture_unless_a_mask_is_sent() -> None:
     same = picture_graph(hole=("LoadImageMask", {"image": "old.png", "channel": "alpha"}))
-    inputs, warnings = placed(same, input_image="a.png")
+    inputs, warnings = bound(same, input_image="a.png")
     assert (inputs["source"]["image"], inputs["hole"]["image"], warnings) == ("a.png", "a.png", [])
-    inputs, _ = placed(same, input_image="a.png", mask="b.png")
+    inputs, _ = bound(same, input_image="a.png", mask="b.png")
     assert (inputs["source"]["image"], inputs["hole"]["image"]) == ("a.png", "b.png")
-    inputs, _ = placed(picture_graph(), input_image="a.png")
+    inputs, _ = bound(picture_graph(), input_image="a.png")
     assert inputs["hole"]["image"] == "hole.png"
 
 
-def test_every_loader_has_its_transparency_at_its_second_output() -> None:
+def test_the_second_output_of_every_loader_is_the_transparency() -> None:
     encode = {"pixels": ["source", 0], "vae": ["ckpt", 2], "mask": ["source", 1], "grow_mask_by": 6}
     for kind in ("LoadImage", "LoadImageOutput", "LoadImageFromElsewhere"):
         graph = read_graph(plain(source=(kind, {"image": "old.png"}), empty=("VAEEncodeForInpaint", encode)))
         assert reads_alpha(graph, ("source", "image"))
-    inputs, _ = placed(
+    inputs, _ = bound(
         plain(source=("LoadImageOutput", {"image": "old.png"}), empty=("VAEEncodeForInpaint", encode)),
         input_image="a.png",
         mask="a.png",

@@ -1,4 +1,4 @@
-"""Graphs of clients' own, on the real engine."""
+"""Custom graphs on the real engine."""
 
 import json
 from typing import Any
@@ -15,7 +15,7 @@ ImageDraw.Draw(HOLE).rectangle((20, 20, 40, 40), 255)
 
 
 def refused(stack: TestStack, graph: Any, **fields: Any) -> dict[str, Any]:
-    """The error that a custom workflow is answered with."""
+    """The error in the response to a custom graph."""
     reply = post(stack, "/api/txt2img", {**fields, "custom_workflow": graph})
     assert reply.status_code == 422, reply.text
     body: dict[str, Any] = reply.json()
@@ -24,7 +24,7 @@ def refused(stack: TestStack, graph: Any, **fields: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def drawn(stack: TestStack) -> dict[str, Any]:
-    """A picture of ours; its graph is what others send."""
+    """A picture whose graph is sent as a client would."""
     return stack.draw(**SMALL)
 
 
@@ -45,7 +45,7 @@ def test_our_own_graph_sent_back_draws_the_same_picture(stack: TestStack, drawn:
     again = stack.draw(custom_workflow=drawn["workflow"])
     assert same(stack.picture(again), stack.picture(drawn))
     assert again["warnings"] == []
-    # Nothing was said of a seed, and nothing is made up; what the picture has is told of the picture.
+    # No seed was sent and none is made up; the picture reports the one of the graph.
     assert "seed" not in again
     facts = ("seed", "width", "height")
     one, other = (reply["comfy_response"]["generated_images"][0] for reply in (again, drawn))
@@ -53,7 +53,7 @@ def test_our_own_graph_sent_back_draws_the_same_picture(stack: TestStack, drawn:
     assert again["comfy_response"]["generated_images"] != drawn["comfy_response"]["generated_images"]
 
 
-def test_fields_are_placed_in_the_graph(stack: TestStack, graph: dict[str, Any]) -> None:
+def test_fields_are_set_in_the_graph(stack: TestStack, graph: dict[str, Any]) -> None:
     fields = {"prompt": "a blue square", "negative_prompt": "red", "steps": 3, "seed": 11, "width": 72, "height": 64}
     fields |= {"cfg_scale": 4, "sampler_name": "heun", "scheduler": "karras"}
     reply = stack.draw(custom_workflow=graph, **fields)
@@ -74,7 +74,7 @@ def test_a_form_sends_it_as_text_and_gets_the_picture_itself(stack: TestStack, g
     assert same(open_rgb(reply.content), expected)
 
 
-def test_picture_and_mask_are_placed(stack: TestStack) -> None:
+def test_picture_and_mask_are_set(stack: TestStack) -> None:
     source, mask = Image.new("RGB", (64, 64), "green"), Image.new("L", (64, 64))
     ImageDraw.Draw(mask).rectangle((32, 0, 63, 63), 255)
     other = Image.new("RGB", (64, 64), "white")
@@ -85,8 +85,8 @@ def test_picture_and_mask_are_placed(stack: TestStack) -> None:
     assert same(stack.picture(again), stack.picture(stack.redraw(**fields, input_image=other, mask=mask)))
 
 
-def test_a_graph_of_ones_own_gets_picture_and_mask_as_they_are(stack: TestStack) -> None:
-    """With more pixels than the model draws."""
+def test_a_custom_graph_gets_picture_and_mask_unchanged(stack: TestStack) -> None:
+    """Even with more pixels than the model can draw."""
     source = Image.effect_noise((328, 200), 90).convert("RGB")
     mask = Image.new("L", source.size)
     mask.paste(255, (0, 0, 101, 200))
@@ -101,11 +101,11 @@ def test_a_graph_of_ones_own_gets_picture_and_mask_as_they_are(stack: TestStack)
     reply = stack.redraw(prompt="x", input_image=source, mask=mask, custom_workflow=graph)
     found = [picture.convert("RGB") for picture in stack.pictures(reply)]
     assert {picture.size for picture in found} == {source.size}
-    # The engine computes with fractions, and cuts off what is behind the comma.
+    # The engine computes with fractions, and rounds down.
     for wanted in (ImageOps.invert(source), mask.convert("RGB")):
         assert any(alike(picture, wanted) for picture in found)
     assert "input_image" not in " ".join(reply["warnings"])
-    # Unless another size is asked for.
+    # Unless the request has another size.
     small = {"width": 61, "height": 48}
     reply = stack.redraw(prompt="x", input_image=source, mask=mask, custom_workflow=graph, **small)
     assert {picture.size for picture in stack.pictures(reply)} == {(64, 48)}
@@ -129,8 +129,8 @@ def test_a_graph_with_a_controlnet(stack: TestStack, graph: dict[str, Any]) -> N
     assert not same(stack.picture(first), stack.picture(second))
 
 
-def test_a_graph_that_uses_transparency_gets_it(stack: TestStack) -> None:
-    """As LoadImage's output MASK: the erased part of the picture, or the mask that was sent."""
+def test_a_graph_that_reads_transparency_gets_it(stack: TestStack) -> None:
+    """As the MASK output of LoadImage: the transparent part of the picture, or the mask that was sent."""
     graph = {
         "picture": {"class_type": "LoadImage", "inputs": {"image": "a.png"}},
         "grey": {"class_type": "MaskToImage", "inputs": {"mask": ["picture", 1]}},
@@ -161,7 +161,7 @@ def test_several_saving_nodes_each_give_their_picture(stack: TestStack, graph: d
     one, other = stack.pictures(reply)
     # The engine rounds down what it saves.
     assert alike(one, ImageChops.invert(other))
-    # A repeated job saves under names of its own.
+    # A repeated job saves under its own names.
     retried = requests.post(f"{stack.txt2img}/api/jobs/{reply['job_id']}/retry", timeout=TIMEOUT).json()["job_id"]
     assert len(stack.wait_for_job(retried)["images"]) == 2
     gone = stack.data_dir / "output"
@@ -170,7 +170,7 @@ def test_several_saving_nodes_each_give_their_picture(stack: TestStack, graph: d
     assert list(gone.rglob(f"*{reply['job_id'].replace('-', '')[:12]}*")) == []
 
 
-def test_what_kills_an_engine_is_refused_and_the_engine_goes_on(stack: TestStack, graph: dict[str, Any]) -> None:
+def test_graphs_that_would_crash_the_engine_are_refused_and_it_goes_on(stack: TestStack, graph: dict[str, Any]) -> None:
     before = stack.engine_state()
     deadly = [
         {**graph, "x": {"class_type": "PreviewImage"}},
@@ -197,7 +197,7 @@ def test_what_kills_an_engine_is_refused_and_the_engine_goes_on(stack: TestStack
     assert (after["pid"], after["restarts"]) == (before["pid"], before["restarts"])
 
 
-def test_a_wrong_value_is_blamed_on_who_sent_it(stack: TestStack, graph: dict[str, Any]) -> None:
+def test_a_wrong_value_is_an_error_of_the_field_that_set_it(stack: TestStack, graph: dict[str, Any]) -> None:
     wrong = refused(stack, graph, sampler_name="eular")
     assert wrong["field"] == "sampler_name"
     assert "euler" in wrong["nearest"]
@@ -207,12 +207,12 @@ def test_a_wrong_value_is_blamed_on_who_sent_it(stack: TestStack, graph: dict[st
     assert "euler" in wrong["nearest"]
 
 
-def test_values_that_no_node_reads_are_told(stack: TestStack, graph: dict[str, Any]) -> None:
+def test_values_that_no_node_reads_add_warnings(stack: TestStack, graph: dict[str, Any]) -> None:
     reply = stack.draw(custom_workflow=put(graph, "KSampler", upload="image"))
     assert reply["warnings"] == ["ignored: KSampler has no input upload (node KSampler)"]
 
 
-def test_nodes_that_do_harm_stay_out(stack: TestStack, graph: dict[str, Any]) -> None:
+def test_harmful_nodes_are_refused(stack: TestStack, graph: dict[str, Any]) -> None:
     saving = add(graph, "x", "CheckpointSave", model=["CheckpointLoaderSimple", 0], filename_prefix="x")
     wrong = refused(stack, saving)
     assert wrong["class_type"] == "CheckpointSave"
@@ -222,7 +222,9 @@ def test_nodes_that_do_harm_stay_out(stack: TestStack, graph: dict[str, Any]) ->
     assert "never end" in refused(stack, pattern)["message"]
 
 
-def test_pictures_of_others_are_not_loaded(stack: TestStack, drawn: dict[str, Any], graph: dict[str, Any]) -> None:
+def test_a_client_cannot_load_the_pictures_of_others(
+    stack: TestStack, drawn: dict[str, Any], graph: dict[str, Any]
+) -> None:
     name = drawn["comfy_response"]["generated_images"][0]["filename"]
     for path in (f"{name[:8]}/{name} [output]", "../jobs.sqlite", "/etc/hostname"):
         loading = add(graph, "x", "LoadImage", image=path)
@@ -230,12 +232,12 @@ def test_pictures_of_others_are_not_loaded(stack: TestStack, drawn: dict[str, An
         assert refused(stack, loading)["node"] == "x"
 
 
-def test_what_the_editor_saves_is_answered_with_the_way_out(stack: TestStack) -> None:
+def test_the_editors_format_is_refused_with_a_hint(stack: TestStack) -> None:
     wrong = refused(stack, {"nodes": [], "links": [], "version": 0.4})
     assert "Export (API)" in wrong["hint"]
 
 
-def test_what_a_graph_of_ones_own_does_not_do_is_named(stack: TestStack) -> None:
+def test_fields_that_a_custom_graph_does_not_use_add_warnings(stack: TestStack) -> None:
     graph = stack.redraw(steps=1, prompt="a red circle", input_image=SOURCE)["workflow"]
     reply = stack.redraw(
         custom_workflow=graph,
@@ -249,5 +251,5 @@ def test_what_a_graph_of_ones_own_does_not_do_is_named(stack: TestStack) -> None
     assert reply["warnings"][0] == (
         "mask_blur, only_masked, inpaint_mode: not used with custom_workflow, whose own nodes decide this"
     )
-    # All of it, and not the mask's surroundings alone.
+    # The whole picture, not only the surroundings of the mask.
     assert stack.picture(reply).size == SOURCE.size

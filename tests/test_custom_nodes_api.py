@@ -1,4 +1,4 @@
-"""What needs custom nodes works in an engine that has nodes of those names and inputs."""
+"""Features that need custom nodes, in an engine with nodes of those names and inputs."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ from tests.imported_graphs import api
 from tests.stack import PLANTED, TIMEOUT, TestStack, data_url, launched, launcher_environment
 
 NODES = [Path(__file__).parent / "data" / name for name in ("known_nodes.py", "probing_nodes.py")]
-# What a user's shell may hold, and none of it is for a stranger's node.
+# Variables of a user's shell, none of which a custom node may read.
 CANARIES = {
     name: f"canary-{number}"
     for number, name in enumerate(
@@ -33,7 +33,7 @@ QUICK = {"prompt": "a red circle on a blue background", "seed": 5, "steps": 2, "
 
 @pytest.fixture(scope="module")
 def rich_stack(stack: TestStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestStack]:
-    """A stack whose user has put custom nodes where README says."""
+    """A stack with custom nodes in its data folder."""
     folder = tmp_path_factory.mktemp("rich")
     (folder / "data" / "custom_nodes").mkdir(parents=True)
     for nodes in NODES:
@@ -49,7 +49,7 @@ def rich_stack(stack: TestStack, tmp_path_factory: pytest.TempPathFactory) -> It
         yield running
 
 
-def test_the_options_tell_that_they_are_there(rich_stack: TestStack) -> None:
+def test_the_options_report_that_the_nodes_are_installed(rich_stack: TestStack) -> None:
     options = requests.get(f"{rich_stack.txt2img}/api/options", timeout=TIMEOUT).json()
     assert "lineart" in options["preprocessors"]
     assert options["face_restoration"] == {"available": True, "models": ["codeformer.pth"]}
@@ -74,7 +74,7 @@ def test_a_preprocessor_of_custom_nodes(rich_stack: TestStack) -> None:
     assert pictures[0].tobytes() == pictures[1].tobytes()
 
 
-def test_a_face_model_that_is_not_there_is_a_422(rich_stack: TestStack) -> None:
+def test_a_missing_face_model_is_a_422(rich_stack: TestStack) -> None:
     response = requests.post(
         f"{rich_stack.txt2img}/api/txt2img",
         json={**QUICK, "restore_faces": True, "face_restoration_model": "other.pth"},
@@ -86,7 +86,7 @@ def test_a_face_model_that_is_not_there_is_a_422(rich_stack: TestStack) -> None:
 
 
 def graph_of(node: str, **inputs: Any) -> dict[str, Any]:
-    """A node of the test's own, and the picture that it gives."""
+    """A node of the test, and the picture that it returns."""
     return api({"node": (node, inputs), "save": ("SaveImage", {"images": ["node", 0], "filename_prefix": "x"})})
 
 
@@ -96,7 +96,7 @@ def test_a_node_that_reads_the_environment_finds_no_secret(rich_stack: TestStack
     assert "PATH" in environ
     secrets = {*CANARIES.values(), *PLANTED.values()}
     assert not [name for name, value in environ.items() if value in secrets or name.upper().startswith(PREFIX)]
-    # Nor does what the process was started with, which os.environ might not show.
+    # Neither does the environment at the start of the process, which os.environ may not show.
     pid = rich_stack.engine_state()["pid"]
     assert not [name for name, value in psutil.Process(pid).environ().items() if value in secrets]
     if sys.platform == "linux":
@@ -108,7 +108,7 @@ def test_a_node_that_reads_the_environment_finds_no_secret(rich_stack: TestStack
 
 
 @pytest.mark.parametrize("node", ["StringFormat", "RegexExtract", "GLSLShader", "LoadImageOutput", "SaveText"])
-def test_nodes_that_could_read_more_are_refused_with_the_setting_that_lets_them_in(
+def test_nodes_that_could_read_more_are_refused_with_the_setting_that_allows_them(
     rich_stack: TestStack, node: str
 ) -> None:
     graph = {**graph_of("ShowEnviron"), "other": {"class_type": node, "inputs": {}}}
@@ -119,7 +119,7 @@ def test_nodes_that_could_read_more_are_refused_with_the_setting_that_lets_them_
     assert f"{PREFIX}ALLOW_NODES={node}" in error["hint"]
 
 
-def test_a_node_that_does_not_let_go_is_ended_with_the_engine_and_the_others_go_on(rich_stack: TestStack) -> None:
+def test_a_node_that_never_ends_is_ended_with_the_engine_and_other_jobs_go_on(rich_stack: TestStack) -> None:
     before = rich_stack.engine_state()
     held = rich_stack.submit(custom_workflow=graph_of("HoldOn", seconds=600))
     rich_stack.wait_for_job(held, "running")
@@ -134,7 +134,7 @@ def test_a_node_that_does_not_let_go_is_ended_with_the_engine_and_the_others_go_
     assert requests.get(f"{rich_stack.txt2img}/ready", timeout=TIMEOUT).status_code == 200
 
 
-def test_a_job_that_is_drawn_while_somebody_restarts_the_engine_is_not_blamed(rich_stack: TestStack) -> None:
+def test_a_job_is_not_blamed_for_a_restart_of_the_engine(rich_stack: TestStack) -> None:
     drawn = rich_stack.submit(custom_workflow=graph_of("HoldOn", seconds=5))
     rich_stack.wait_for_job(drawn, "running")
     restarts = rich_stack.engine_state()["restarts"]

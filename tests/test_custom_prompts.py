@@ -1,4 +1,4 @@
-"""The prompts of graphs of others: read as the engine will read them, and told where that is not what it looks like."""
+"""The prompts in imported graphs, and the warnings about syntax that the engine does not know."""
 
 import json
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def graph(text: str, **more: Any) -> dict[str, Any]:
     return plain(ckpt=CKPT, good=("CLIPTextEncode", {"text": text, "clip": ["ckpt", 1]}), **more)
 
 
-def test_texts_are_found_in_encoders_and_in_nodes_of_their_own() -> None:
+def test_texts_are_found_in_encoders_and_in_constants() -> None:
     nodes = plain(
         held=("PrimitiveString", {"value": "held"}),
         good=("CLIPTextEncode", {"text": ["held", 0], "clip": ["ckpt", 1]}),
@@ -47,7 +47,7 @@ def test_texts_are_found_in_encoders_and_in_nodes_of_their_own() -> None:
     }
 
 
-def test_a_graph_that_holds_what_only_the_editor_reads(client: FlaskClient) -> None:
+def test_syntax_that_only_the_editor_knows_adds_warnings(client: FlaskClient) -> None:
     reply = client.post("/api/txt2img", json={"custom_workflow": graph("a {red|blue} <lora:ink:1> embedding:none (x")})
     assert reply.status_code == 200, reply.text
     warnings = reply.json["warnings"]
@@ -58,20 +58,20 @@ def test_a_graph_that_holds_what_only_the_editor_reads(client: FlaskClient) -> N
     assert any(f"{where} has a ( that is never closed" in warning for warning in warnings)
 
 
-def test_what_ends_the_job_is_refused_with_its_node(client: FlaskClient) -> None:
+def test_a_text_that_would_fail_the_job_is_refused_with_its_node(client: FlaskClient) -> None:
     reply = client.post("/api/txt2img", json={"custom_workflow": graph("an embedding: ")})
     assert reply.status_code == 422
     assert (reply.json["error"]["field"], reply.json["error"]["node"]) == ("custom_workflow", "good")
 
 
-def test_a_prompt_is_placed_without_its_tags_and_told_once(client: FlaskClient) -> None:
+def test_a_prompt_is_set_and_warned_about_once(client: FlaskClient) -> None:
     fields = {"prompt": "a {red|blue} circle", "custom_workflow": graph("old {x|y}")}
     reply = client.post("/api/txt2img", json=fields)
     assert reply.json["workflow"]["prompt"]["good"]["inputs"]["text"] == "a {red|blue} circle"
     assert reply.json["warnings"] == ["prompt has {red|blue}, which is read as words"]
 
 
-def test_workflows_with_names_are_read_too(client: FlaskClient, tmp_path: Path) -> None:
+def test_the_prompts_of_named_workflows_are_read_too(client: FlaskClient, tmp_path: Path) -> None:
     (tmp_path / "workflows").mkdir()
     (tmp_path / "workflows" / "mine.json").write_text(json.dumps(graph("old")), encoding="utf-8")
     reply = client.post("/api/workflows/mine", json={"prompt": "a [red|blue] circle"})
@@ -81,7 +81,7 @@ def test_workflows_with_names_are_read_too(client: FlaskClient, tmp_path: Path) 
     assert (reply.status_code, reply.json["error"]["field"]) == (422, "prompt")
 
 
-def test_a_parameter_that_was_to_name_the_files_is_told_not_to(client: FlaskClient, tmp_path: Path) -> None:
+def test_a_parameter_for_a_filename_prefix_adds_a_warning(client: FlaskClient, tmp_path: Path) -> None:
     header = {
         "parameters": {
             "words": {"type": "string", "targets": ["good.text"]},
@@ -101,7 +101,7 @@ def test_a_parameter_that_was_to_name_the_files_is_told_not_to(client: FlaskClie
     assert client.post("/api/workflows/mine", json={"words": "a circle"}).json["warnings"] == []
 
 
-def test_a_job_that_is_not_done_tells_its_warnings_too(client: FlaskClient, engine: FakeEngine) -> None:
+def test_an_unfinished_job_reports_its_warnings(client: FlaskClient, engine: FakeEngine) -> None:
     engine.seconds = HELD
     wanted = {"prompt": "a {red|blue} circle", "custom_workflow": graph("old")}
     job = client.post("/api/txt2img", json=wanted, headers={"Prefer": "respond-async"}).json["job_id"]
@@ -115,8 +115,8 @@ def test_a_job_that_is_not_done_tells_its_warnings_too(client: FlaskClient, engi
     engine.seconds = 0
 
 
-def test_a_graph_that_is_drawn_again_is_checked_again(client: FlaskClient, engine: FakeEngine, tmp_path: Path) -> None:
-    """It was let in by settings, or by a version, that let in more."""
+def test_a_retried_graph_is_checked_again(client: FlaskClient, engine: FakeEngine, tmp_path: Path) -> None:
+    """Other settings, or another version, may have allowed it before."""
     job = client.post("/api/txt2img", json={"custom_workflow": graph("old")}).json["job_id"]
     assert client.post(f"/api/jobs/{job}/retry").status_code == 202
     strict = Backend(Settings(engine_url=engine.address, data_dir=tmp_path))

@@ -1,4 +1,4 @@
-"""What doubles in a graph of somebody else is refused: pictures, sounds, prompts, hooks, models, lists."""
+"""Chains of nodes that double pictures, sounds, prompts, hooks, models or lists are refused."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +16,7 @@ NODES = reviewed()
 LET_IN = {name: node for name, node in NODES.items() if why_refused(name, node, ()) is None}
 NUMBERS = {"INT", "FLOAT", "BOOLEAN"}
 TYPES = sorted({str(output) for node in LET_IN.values() for output in node["output"]} - NUMBERS)
-# A node that gives a thing of a type, out of nothing.
+# For each type, a made-up node without inputs that returns it.
 GIVERS = {f"Give{kind}": {"input": {}, "output": [kind]} for kind in TYPES}
 WITH_GIVERS = {**NODES, **GIVERS}
 EVERYTHING = "COMFY_MATCHTYPE_V3"
@@ -32,7 +32,7 @@ def objections(nodes: Short) -> list[Problem]:
 
 
 def inputs_of(name: str) -> dict[str, list[Any]]:
-    """All inputs of a class, with two of each list that grows, and what its first choices bring."""
+    """All inputs of a class, with two of each growing list, and those of the first option of each choice."""
     declared = declared_inputs(NODES[name], {})
     options = {
         key: declaration[1]["options"][0]["key"]
@@ -64,7 +64,7 @@ def literal(declaration: list[Any]) -> Any:
 
 
 def doubling(name: str, kind: str, start: str) -> Short:
-    """A row of nodes of a class, each with all its inputs of a type connected to the one before."""
+    """A chain of nodes of a class, each with all its inputs of a type linked to the one before."""
     output = [str(each) for each in NODES[name]["output"]].index(kind)
     declared = inputs_of(name)
     nodes: Short = {"n0": (start, {})}
@@ -91,31 +91,31 @@ def with_two_of_a_kind() -> Iterator[tuple[str, str]]:
                 yield name, kind
 
 
-# These return one as large as one that they got: they mix, choose, lay over each other, or correct.
+# These return something as large as one of their inputs: they mix, choose, composite or correct.
 MIXING = {
     *("ColorTransfer", "ConditioningAverage", "ImageBlend", "ImageCompositeMasked", "ImageYUVToRGB", "LatentAdd"),
     *("LatentBlend", "LatentComposite", "LatentCompositeMasked", "LatentInterpolate", "LatentSubtract"),
     *("MaskComposite", "PorterDuffImageComposite", "ReplaceVideoLatentFrames", "SeedVR2PostProcessing"),
     "ComfySwitchNode",
 }
-# Where what becomes of two follows from a choice.
+# For these, a choice decides what becomes of two inputs.
 CHOSEN = {"ImageStitch": {"direction": "right"}, "LatentConcat": {"dim": "-t"}}
 PROMPTS = {"positive", "negative", "positive_NEW", "negative_NEW"}
 
 
-def hands_each_on(name: str, kind: str) -> bool:
-    """Whether each prompt that it takes has an output of its own."""
+def passes_each_on(name: str, kind: str) -> bool:
+    """Whether each prompt that the node takes has its own output."""
     prompts = {key for key, declaration in inputs_of(name).items() if declaration[0] == "CONDITIONING"}
     return kind == "CONDITIONING" and prompts <= PROMPTS and len(prompts) == 2
 
 
 @pytest.mark.parametrize(("name", "kind"), list(with_two_of_a_kind()))
-def test_whatever_takes_two_of_a_kind_is_refused_in_a_row_unless_it_gives_back_one(name: str, kind: str) -> None:
+def test_a_chain_of_nodes_that_join_two_of_a_type_is_refused(name: str, kind: str) -> None:
     nodes = doubling(name, kind, f"Give{kind}")
     for _, inputs in nodes.values():
         inputs.update({key: value for key, value in CHOSEN.get(name, {}).items() if key in inputs})
     found = objections(nodes)
-    if name in MIXING or hands_each_on(name, kind):
+    if name in MIXING or passes_each_on(name, kind):
         assert found == []
     else:
         assert [each.kind for each in found] in (["too_large"], ["too_long"])
@@ -151,7 +151,7 @@ AUDIO = ("EmptyAudio", {"duration": 1.0, "sample_rate": 44100, "channels": 2})
           "inputs.input1": [last, 0]})),
     ],
 )  # fmt: skip
-def test_chains_that_multiply_are_refused_and_two_links_of_them_are_not(start: Any, link: Any) -> None:
+def test_long_chains_that_multiply_are_refused_and_short_ones_are_not(start: Any, link: Any) -> None:
     assert objections(chain(start, link, 2)) == []
     assert [each.kind for each in objections(chain(start, link))] == ["too_large"]
 
@@ -169,7 +169,7 @@ WAN = {"positive": ["cond", 0], "negative": ["cond", 0], "vae": ["vae", 0], "bat
         {"n": ("EmptyChromaRadianceLatentImage", {"width": 16384, "height": 16384, "batch_size": 1})},
         {"n": ("WanCameraEmbedding", {"camera_pose": "Static", "width": 4096, "height": 4096, "length": 161})},
         {**VAE, "n": ("WanImageToVideo", {**WAN, "width": 2048, "height": 2048, "length": 161})},
-        # Sounds get the samples of the best of them.
+        # Sounds are resampled to the highest rate.
         {"a": ("EmptyAudio", {"duration": 3600.0, "sample_rate": 1, "channels": 1}),
          "b": ("EmptyAudio", {"duration": 1.0, "sample_rate": 192_000, "channels": 1}),
          "n": ("AudioConcat", {"audio1": ["a", 0], "audio2": ["b", 0], "direction": "after"})},
@@ -177,7 +177,7 @@ WAN = {"positive": ["cond", 0], "negative": ["cond", 0], "vae": ["vae", 0], "bat
          "n": ("VAEDecodeAudio", {"samples": ["l", 0], "vae": ["vae", 0]})},
         {"i": IMAGE, "a": AUDIO, "n": ("WanDancerPadKeyframesList", {"images": ["i", 0], "segment_length": 4000,
          "num_segments": 100, "audio": ["a", 0]})},
-        # A list of many beside a batch of many.
+        # A long list together with a large batch.
         {"a": ("EmptyImage", {"width": 8, "height": 8, "batch_size": 4096, "color": 0}),
          "l": ("RebatchImages", {"images": ["a", 0], "batch_size": 1}),
          "n": ("ImageBatch", {"image1": ["l", 0], "image2": ["a", 0]})},
@@ -190,7 +190,7 @@ WAN = {"positive": ["cond", 0], "negative": ["cond", 0], "vae": ["vae", 0], "bat
          "cfg": 1.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0, "latent_image": ["latent", 0]})},
     ],
 )  # fmt: skip
-def test_what_one_node_makes_too_large_is_refused_there(nodes: Short) -> None:
+def test_a_node_that_makes_too_much_is_refused(nodes: Short) -> None:
     [problem] = objections(nodes)
     assert (problem.kind, problem.node) == ("too_large", "n")
 
@@ -209,19 +209,18 @@ def test_what_one_node_makes_too_large_is_refused_there(nodes: Short) -> None:
         # Ten prompts, each drawn once.
         {"x": ("CreateList", {f"inputs.input{i}": f"a prompt of some words {i}" for i in range(10)}),
          "clip": ("GiveCLIP", {}), "c": ("CLIPTextEncode", {"text": ["x", 0], "clip": ["clip", 0]})},
-        # Three prompts in a row, and four beside each other.
+        # Three prompts in a row, and four combined.
         chain(("GiveCONDITIONING", {}), lambda last: ("ConditioningConcat", {"conditioning_to": [last, 0],
          "conditioning_from": ["n0", 0]}), 3),
         chain(("GiveCONDITIONING", {}), lambda last: ("ConditioningCombine", {"conditioning_1": [last, 0],
          "conditioning_2": ["n0", 0]}), 4),
     ],
 )  # fmt: skip
-def test_what_people_make_fits(nodes: Short) -> None:
+def test_usual_graphs_are_allowed(nodes: Short) -> None:
     assert objections(nodes) == []
 
 
-def test_a_row_that_doubles_is_refused_by_as_many_steps_as_it_has_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not by as many as it would make things of."""
+def test_each_node_of_a_chain_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     counted = 0
     usual = MeasuredNode.size
 

@@ -1,4 +1,4 @@
-"""What a graph of others would hold in memory, before it is run."""
+"""The memory that an imported graph needs, estimated before it runs."""
 
 import json
 from pathlib import Path
@@ -30,9 +30,9 @@ def scaled(source: str, factor: Any) -> tuple[str, dict[str, Any]]:
 
 
 def refused(nodes: Short, size: tuple[int, int, int] = (1, 2048, 2048)) -> list[str]:
-    """The nodes that are refused, where each file that is loaded has so many pictures, that wide and high."""
+    """The nodes that are refused if each loaded file has this many pictures of this size."""
     graph = api(nodes)
-    # The snapshot has no lists of choices, so each combo objects to its value.
+    # The snapshot has no lists of choices, so the value of each combo is a problem.
     assert not [each for each in check_graph(graph, NODES) if each.kind != "not_in_list"]
     loaded = dict.fromkeys(loaded_names(graph, NODES), size)
     return [each.node for each in check_texts(graph, NODES) or check_memory(graph, NODES, loaded)]
@@ -80,7 +80,7 @@ TOO_LARGE: list[tuple[Short, str]] = [
 
 
 @pytest.mark.parametrize(("nodes", "guilty"), TOO_LARGE)
-def test_pictures_that_do_not_fit_are_refused_at_the_node_that_is_too_much(nodes: Short, guilty: str) -> None:
+def test_pictures_that_do_not_fit_are_refused_at_the_first_node_beyond_the_limit(nodes: Short, guilty: str) -> None:
     graph = api(nodes)
     [problem] = check_memory(graph, NODES)
     assert (problem.node, problem.kind) == (guilty, "too_large")
@@ -133,7 +133,7 @@ LOAD: Short = {"i": ("LoadImage", {"image": "x.png"})}
         {**LOAD, "b": ("RebatchImages", {"images": ["i", 0], "batch_size": 4096})},
     ],
 )  # fmt: skip
-def test_ordinary_graphs_fit(nodes: Short) -> None:
+def test_usual_graphs_fit(nodes: Short) -> None:
     assert refused(nodes) == []
 
 

@@ -1,4 +1,4 @@
-"""What a graph in a picture tells of how it was made."""
+"""The parameters that are read from the graph in a picture."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from shared.metadata.graph_reader import read_parameters
 
 
 def graph(**changes: Any) -> dict[str, Any]:
-    """The graph that everybody begins with."""
+    """The default graph of ComfyUI's editor, with a LoRA."""
 
     def node(kind: str, **inputs: Any) -> dict[str, Any]:
         return {"class_type": kind, "inputs": inputs}
@@ -29,7 +29,7 @@ def graph(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_a_graph_tells_the_parameters() -> None:
+def test_the_parameters_of_the_default_graph() -> None:
     recipe = read_parameters(graph())
     assert recipe is not None
     assert recipe.kind == "txt2img"
@@ -40,7 +40,7 @@ def test_a_graph_tells_the_parameters() -> None:
     }  # fmt: skip
 
 
-def test_a_graph_for_flux_tells_its_guidance_and_what_its_negative_is_not() -> None:
+def test_a_graph_for_flux_has_a_guidance_and_no_negative_prompt() -> None:
     recipe = read_parameters(
         graph(
             **{
@@ -60,7 +60,7 @@ def test_a_graph_for_flux_tells_its_guidance_and_what_its_negative_is_not() -> N
     assert recipe.parameters["loras"] == [{"lora_name": "l", "strength_clip": 0}]
 
 
-def test_a_prompt_is_read_from_other_encoders_or_said_to_be_unknown() -> None:
+def test_a_prompt_is_read_from_other_encoders_or_reported_as_unknown() -> None:
     other = {"class_type": "TextEncodeQwenImageEdit", "inputs": {"prompt": "a cup", "clip": ["10", 1]}}
     recipe = read_parameters(graph(**{"6": other}))
     assert recipe is not None
@@ -96,11 +96,11 @@ def test_a_graph_with_a_source_a_control_and_a_second_pass() -> None:
         {"1": {"class_type": "SaveImage", "inputs": {}}},
     ],
 )
-def test_a_graph_without_a_sampler_tells_nothing(odd: dict[str, Any]) -> None:
+def test_a_graph_without_a_sampler_has_no_parameters(odd: dict[str, Any]) -> None:
     assert read_parameters(odd) is None
 
 
-def test_a_ring_of_nodes_is_left_again() -> None:
+def test_a_cycle_of_nodes_is_read_once() -> None:
     ring = {"class_type": "KSampler", "inputs": {"latent_image": ["1", 0], "model": ["1", 0], "positive": ["1", 0]}}
     recipe = read_parameters({"1": ring})
     assert recipe is not None

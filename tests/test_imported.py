@@ -1,4 +1,4 @@
-"""Graphs that others made: their shape, and what they may do."""
+"""Imported graphs: their shape, and the nodes and files that they may use."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ from workflows.bindings import bind
 from workflows.imported import MAX_DEPTH, MAX_NODES, read_graph
 
 
-def test_the_graph_may_come_as_the_page_sends_it_and_is_not_changed() -> None:
+def test_the_graph_may_be_wrapped_in_prompt_and_is_not_changed() -> None:
     graph = plain()
     before = json.dumps(graph)
     assert read_graph({"prompt": graph}) == read_graph(graph) == graph
@@ -21,12 +21,12 @@ def test_the_graph_may_come_as_the_page_sends_it_and_is_not_changed() -> None:
     assert json.dumps(graph) == before
 
 
-def test_texts_as_long_as_prompts_may_be_are_let_in() -> None:
+def test_texts_of_the_longest_prompt_are_allowed() -> None:
     graph = plain(**{f"n{i}": ("CLIPTextEncode", {"text": "a" * 20_000}) for i in range(40)})
     assert read_graph(graph) == graph
 
 
-def test_only_what_a_graph_needs_is_handed_on() -> None:
+def test_only_class_inputs_and_title_are_copied() -> None:
     graph = plain()
     graph["good"] |= {"_meta": {"title": "Prompt", "more": {}}, "is_changed": {"a": 1}}
     graph["bad"] |= {"_meta": 5}
@@ -73,7 +73,7 @@ CHAIN = {f"n{i}": ("ImageInvert", {"image": [f"n{i - 1}", 0]} if i else {}) for 
         (plain(**dict(reversed(CHAIN.items()))), "chain of more than"),
     ],
 )
-def test_what_is_no_graph_is_refused(graph: Any, says: str) -> None:
+def test_a_malformed_graph_is_refused(graph: Any, says: str) -> None:
     with pytest.raises(InvalidValue, match=says) as refused:
         read_graph(graph)
     assert refused.value.field == "custom_workflow"
@@ -97,7 +97,7 @@ DEFINITION = {"python_module": "nodes", "output_node": False}
         ("Shell", {}, "custom node"),
     ],
 )
-def test_only_harmless_nodes_are_let_in(name: str, definition: dict[str, Any], says: str | None) -> None:
+def test_only_harmless_nodes_are_allowed(name: str, definition: dict[str, Any], says: str | None) -> None:
     reason = why_refused(name, definition, ())
     assert (reason is None) == (says is None)
     assert says is None or says in str(reason)
@@ -136,7 +136,7 @@ def test_the_check_survives_any_graph(node: Any, kind: str) -> None:
     assert [problem.kind for problem in check_graph({"A": node}, schemas)] == [kind]
 
 
-def test_inputs_that_the_engine_makes_up_pass_the_check() -> None:
+def test_inputs_of_dynamic_types_pass_the_check() -> None:
     schemas = {
         "A": {"input": {"required": {"images": ["COMFY_AUTOGROW_V3", {}], "x": ["FLOAT,INT"]}}, "output": ["IMAGE"]},
         "B": {"input": {}, "output": ["INT"]},

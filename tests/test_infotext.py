@@ -1,4 +1,4 @@
-"""The text that the Stable Diffusion world writes into pictures: ours, read again, and that of others."""
+"""Infotexts: written and read again, and read from the pictures of other programs."""
 
 import random
 from typing import Any
@@ -23,7 +23,7 @@ FILES = (
 )
 
 
-# What can stand in a `<lora:...>`.
+# The characters allowed in a `<lora:...>` tag.
 LORAS = ("outline", "two words", "v1.5_(x)")
 
 
@@ -145,7 +145,7 @@ def image_fields(choose: random.Random) -> dict[str, Any]:
 
 
 def meant(model: type[GenerationBody], fields: dict[str, Any]) -> GenerationBody:
-    """What the fields mean, defaults and all."""
+    """The fields with their defaults."""
     return model(**{"input_image": "", **fields})
 
 
@@ -174,7 +174,7 @@ def test_what_is_written_for_img2img_is_read_again(choose: random.Random) -> Non
     assert meant(Img2ImgBody, recipe.parameters) == meant(Img2ImgBody, fields), text
 
 
-def test_it_reads_like_everybodys() -> None:
+def test_the_format_is_that_of_other_programs() -> None:
     fields = {
         "prompt": "a red circle",
         "negative_prompt": "blurry",
@@ -219,7 +219,7 @@ R-ESRGAN 4x+, Lora hashes: "detail: 7c6bad76eb54, other: abc", Refiner: sd_xl_re
 switch at: 0.8, RNG: CPU, Version: v1.10.1"""
 
 
-def test_a1111s_is_read() -> None:
+def test_a_text_of_a1111_is_read() -> None:
     assert read_infotext(A1111) == GenerationParameters(
         "txt2img",
         {
@@ -283,7 +283,7 @@ def test_the_old_style_of_samplers_and_controlnets_is_read() -> None:
     assert (only["resolution"], only["threshold_a"], only["threshold_b"]) == (256, 50, 150)
 
 
-def test_forges_is_read() -> None:
+def test_a_text_of_forge_is_read() -> None:
     found = parameters(
         "x\nSteps: 20, Sampler: Euler, Schedule type: Simple, CFG scale: 1, Distilled CFG Scale: 3.5, Seed: 1, Size: "
         "896x1152, Model hash: abc, Model: flux1-dev, Hires CFG Scale: 2, Hires upscale: 2, Hires upscaler: Latent "
@@ -296,7 +296,7 @@ def test_forges_is_read() -> None:
     assert "hires_fix_scheduler" not in found
 
 
-def test_sd_nexts_is_read() -> None:
+def test_a_text_of_sd_next_is_read() -> None:
     recipe = read_infotext(
         "x\nNegative prompt: y\nSteps: 20, Size: 1024x1024, Sampler: Euler a, Seed: 7, CFG scale: 6, Clip skip: 1, "
         'Model: base, App: SD.Next, Version: 4a8d1e2, Operations: "txt2img", Hashes: {"model": "a, b"}, Parser: native'
@@ -306,7 +306,7 @@ def test_sd_nexts_is_read() -> None:
     assert (recipe.kind, recipe.parameters["sampler_name"]) == ("txt2img", "euler_ancestral")
 
 
-def test_img2img_of_others_is_read() -> None:
+def test_an_img2img_text_of_another_program_is_read() -> None:
     recipe = read_infotext(
         "x\nSteps: 20, Sampler: Euler a, Schedule type: Automatic, CFG scale: 7, Seed: 1, Size: 512x512, Denoising "
         "strength: 0.55, Mask blur: 4, Masked content: original, Inpaint area: Only masked, Masked area padding: 32"
@@ -329,11 +329,11 @@ def test_values_with_commas_are_whole_with_and_without_quotes() -> None:
     assert recipe.warnings == ["ignored unknown labels: Wildcards, Note, Odd"]
 
 
-def test_a_value_that_nobody_put_into_quotes_keeps_its_commas() -> None:
+def test_a_value_without_quotes_keeps_its_commas() -> None:
     assert parameters("x\nSteps: 20, Seed: 1, Model: a, b,, c, Clip skip: 2")["model_name"] == "a, b, c"
 
 
-def test_what_is_not_understood_is_said() -> None:
+def test_unknown_labels_add_a_warning() -> None:
     recipe = read_infotext("x\nSteps: 20, Seed: abc, CFG scale: nan, Size: large, Sampler: Mine")
     assert recipe is not None
     assert recipe.parameters == {"prompt": "x", "negative_prompt": "", "steps": 20, "sampler_name": "Mine"}
@@ -341,7 +341,7 @@ def test_what_is_not_understood_is_said() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "a prompt alone", "a prompt: with a colon", "Negative prompt: x", '{"steps": 1}'])
-def test_what_is_no_such_text_is_none(text: str) -> None:
+def test_other_texts_have_no_parameters(text: str) -> None:
     assert read_infotext(text) is None
 
 

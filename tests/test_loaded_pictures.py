@@ -1,4 +1,4 @@
-"""How large the pictures are that a graph loads, and what follows from that."""
+"""The sizes of the pictures that a graph loads, and the estimate that follows from them."""
 
 import io
 import struct
@@ -24,7 +24,7 @@ SENT, EARLIER = (f"dream_layer/{letter * 64}.png" for letter in "ab")
 
 
 def graph(name: str, scale: float = 1.0) -> dict[str, Any]:
-    """Loads a picture, enlarges it, and turns its colours over."""
+    """A graph that loads a picture, enlarges it, and inverts its colours."""
     return api(
         {
             "load": ("LoadImage", {"image": name}),
@@ -53,7 +53,7 @@ def sizes(backend: Backend, name: str, sent: dict[str, bytes] | None = None) -> 
     return loaded_sizes(backend, graph(name), NODES, sent or {})
 
 
-def test_what_was_sent_now_or_earlier_or_put_there_is_measured(backend: Backend) -> None:
+def test_new_uploads_earlier_ones_and_other_files_are_measured(backend: Backend) -> None:
     png = encoded(Image.new("RGB", (48, 32)))
     assert sizes(backend, SENT, {SENT: png}) == {SENT: (1, 48, 32)}
     backend.jobs.files.uploads.write(EARLIER.partition("/")[2], encoded(Image.new("RGB", (24, 16))))
@@ -67,12 +67,12 @@ def test_all_pictures_of_an_animation_count(backend: Backend) -> None:
     assert sizes(backend, "moving.gif") == {"moving.gif": (7, 40, 30)}
 
 
-def test_what_cannot_be_measured_is_left_out(backend: Backend) -> None:
+def test_a_file_that_cannot_be_measured_is_left_out(backend: Backend) -> None:
     (backend.settings.input_dir / "broken.png").write_bytes(b"no picture")
     assert sizes(backend, "broken.png") == sizes(backend, "missing.png") == {}
 
 
-def test_a_picture_that_is_far_too_large_is_not_taken_for_a_usual_one(backend: Backend) -> None:
+def test_a_picture_that_is_too_large_to_open_counts_as_huge(backend: Backend) -> None:
     head = bytearray(encoded(Image.new("1", (8, 8))))
     head[16:24] = struct.pack(">II", 30_000, 30_000)
     head[29:33] = struct.pack(">I", zlib.crc32(head[12:29]))
@@ -102,7 +102,7 @@ def test_the_estimate_follows_from_the_true_size() -> None:
         assert (found == []) is fits, (size, scale)
 
 
-def test_a_picture_of_which_nothing_is_known_is_as_large_as_one_can_be() -> None:
+def test_an_unknown_picture_counts_as_the_largest_possible() -> None:
     assert check_memory(graph("unknown.png"), NODES) == []
     [problem] = check_memory(graph("unknown.png", 2.0), NODES)
     assert (problem.node, problem.kind) == ("scale", "too_large")

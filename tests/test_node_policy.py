@@ -17,18 +17,18 @@ from shared.engine.validate import check_graph
 from shared.errors import InvalidValue
 from shared.settings import PREFIX
 from shared.web.imported_graphs import check_imported_graph
-from tests.engine_nodes import SNAPSHOT, in_short, reviewed
+from tests.engine_nodes import SNAPSHOT, reviewed, without_files
 from tests.imported_graphs import Short, api
 from tests.stack import PLANTED, TestStack
 
 NODES = reviewed()
 
 
-def test_every_class_of_the_engine_was_looked_through(stack: TestStack, update_golden: bool) -> None:
-    """A new ComfyUI brings nodes, and gives inputs to old ones: read those before `--update-golden` takes them in, and
+def test_every_class_of_the_engine_has_been_reviewed(stack: TestStack, update_golden: bool) -> None:
+    """A new ComfyUI adds nodes and inputs: review them before `--update-golden` updates the snapshot, and
     add the classes to shared/engine/reviewed_nodes.py."""
     definitions = stack.ask_engine("GET", "/object_info").json()
-    found = in_short(definitions)
+    found = without_files(definitions)
     if update_golden:
         lines = (f"{json.dumps(name)}:{json.dumps(each, separators=(',', ':'))}" for name, each in found.items())
         SNAPSHOT.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
@@ -36,7 +36,7 @@ def test_every_class_of_the_engine_was_looked_through(stack: TestStack, update_g
     assert [name for name in found if found[name] != NODES[name]] == []
 
 
-def test_the_list_of_what_was_looked_through_is_that_of_the_snapshot() -> None:
+def test_the_reviewed_classes_are_those_of_the_snapshot() -> None:
     assert NODES.keys() == REVIEWED
     assert set(REFUSED) <= REVIEWED
     for name, key in [*LIMITS, *TEXT_LIMITS, *FORMULAS]:
@@ -44,21 +44,21 @@ def test_the_list_of_what_was_looked_through_is_that_of_the_snapshot() -> None:
         assert key in {**groups.get("required", {}), **groups.get("optional", {})}, (name, key)
 
 
-def test_a_class_that_nobody_has_looked_at_stays_out() -> None:
+def test_a_class_that_has_not_been_reviewed_is_refused() -> None:
     definition = {"python_module": "comfy_extras.nodes_string", "output_node": False}
     assert "newer than this version" in str(why_refused("StringEvaluate", definition, ()))
     assert why_refused("StringEvaluate", definition, ("StringEvaluate",)) is None
 
 
 @pytest.mark.parametrize("name", ["StringFormat", "RegexMatch", "GLSLShader", "LoadImageOutput", "SplatToMesh"])
-def test_what_runs_or_formats_or_reads_for_a_client_stays_out(name: str) -> None:
+def test_a_node_that_runs_formats_or_reads_for_a_client_is_refused(name: str) -> None:
     assert why_refused(name, NODES[name], ()) == REFUSED[name]
 
 
 @pytest.mark.parametrize(
     "name", ["KSampler", "StringConcatenate", "GrowMask", "ComfyMathExpression", "ImageScaleBy", "TextOverlay"]
 )
-def test_what_graphs_use_is_let_in(name: str) -> None:
+def test_usual_nodes_are_allowed(name: str) -> None:
     assert why_refused(name, NODES[name], ()) is None
 
 
@@ -83,7 +83,7 @@ EMPTY = ("EmptyImage", {"width": 8, "height": 8, "batch_size": 1, "color": 0})
 )
 def test_inputs_of_a_choice_are_checked_like_all_others(more: dict[str, Any], expected: list[Any]) -> None:
     found = problems({"e": EMPTY, "r": ("ResizeImageMaskNode", {"input": ["e", 0], "scale_method": "area", **more})})
-    # The snapshot has no lists of choices, so each combo objects to its value.
+    # The snapshot has no lists of choices, so the value of each combo is a problem.
     assert [each for each in found if each[0] != "scale_method"] == expected
 
 
@@ -98,8 +98,8 @@ def test_inputs_of_a_growing_list_are_checked_like_all_others() -> None:
 
 
 @pytest.mark.parametrize("source", ["string", "switch", "list", "preview"])
-def test_a_file_is_never_named_by_a_text_that_the_graph_puts_together(source: str) -> None:
-    """The engine compares values with its lists of files, but links with nothing."""
+def test_a_file_name_is_never_computed_by_the_graph(source: str) -> None:
+    """The engine compares values with its lists of files, but not links."""
     graph: Short = {
         "string": ("PrimitiveString", {"value": "/etc/passwd"}),
         "switch": ("ComfySwitchNode", {"switch": True, "on_true": ["string", 0], "on_false": ["string", 0]}),
@@ -110,13 +110,13 @@ def test_a_file_is_never_named_by_a_text_that_the_graph_puts_together(source: st
     assert problems(graph) == [("file", "bad_link")]
 
 
-def test_a_number_may_be_one_of_several_types() -> None:
+def test_an_input_may_take_several_types() -> None:
     for value in (5, 0.5, "5", True):
         assert problems({"n": ("ComfyNumberConvert", {"value": value})}) == []
     assert problems({"n": ("ComfyNumberConvert", {"value": {}})}) == [("value", "wrong_type")]
 
 
-def test_the_engine_gets_what_it_needs_of_the_environment_and_no_secret() -> None:
+def test_the_engine_gets_no_secret_from_the_environment() -> None:
     needed = {"PATH": "/bin", "HOME": "/home", "CUDA_VISIBLE_DEVICES": "0", "SystemRoot": "C:\\Windows", "LC_ALL": "C"}
     secret = {
         f"{PREFIX}API_KEY": "key",
@@ -131,7 +131,7 @@ def test_the_engine_gets_what_it_needs_of_the_environment_and_no_secret() -> Non
     assert engine_environ({**needed, **secret}, ("hf_token",)) == {**needed, "HF_TOKEN": "token"}
 
 
-def test_the_running_engine_has_no_variable_that_is_not_for_it(stack: TestStack) -> None:
+def test_the_running_engine_has_no_variable_that_is_not_meant_for_it(stack: TestStack) -> None:
     environ = psutil.Process(stack.engine_state()["pid"]).environ()
     assert "PATH" in environ
     assert not [name for name in environ if name.upper().startswith(PREFIX)]
@@ -153,26 +153,26 @@ def grown(expand: Any, **more: tuple[str, dict[str, Any]]) -> Short:
 
 
 @pytest.mark.parametrize("value", [64, -512, 512])
-def test_a_number_within_its_limit_is_let_in_by_itself_or_from_a_primitive(value: int) -> None:
+def test_a_number_within_its_limit_is_allowed_as_a_value_or_from_a_primitive(value: int) -> None:
     assert limited(grown(value)) == limited(grown(["n", 0], n=("PrimitiveInt", {"value": value}))) == []
 
 
 @pytest.mark.parametrize("value", [513, 16384, -16384])
-def test_a_number_beyond_its_limit_is_refused_by_itself_or_from_a_primitive(value: int) -> None:
+def test_a_number_beyond_its_limit_is_refused_as_a_value_or_from_a_primitive(value: int) -> None:
     assert limited(grown(value)) == [("g", "expand", "out_of_range")]
     assert limited(grown(["n", 0], n=("PrimitiveInt", {"value": value}))) == [("g", "expand", "out_of_range")]
 
 
-def test_a_limited_number_is_not_computed() -> None:
+def test_a_limited_number_must_not_be_computed() -> None:
     computed = ("ComfyMathExpression", {"expression": "a * a", "values.a": 128})
     assert limited(grown(["n", 1], n=computed)) == [("g", "expand", "bad_link")]
-    # A value that the node does not have is no value.
+    # A value of an input that the node does not have does not count.
     assert limited(grown(["n", 0], n=("SeedNode", {"seed": 9000}))) == [("g", "expand", "bad_link")]
     several = {"n": ("PrimitiveInt", {"value": ["m", 0]}), "m": ("PrimitiveInt", {"value": 16384})}
     assert limited(grown(["n", 0], **several)) == [("g", "expand", "out_of_range")]
 
 
-def test_each_limit_is_held_and_says_node_input_and_range() -> None:
+def test_each_limit_is_enforced_with_node_input_and_range() -> None:
     for (name, key), limit in LIMITS.items():
         for value in (limit.low, limit.high):
             assert check_limits(api({"n": (name, {key: value})}), NODES) == []
@@ -186,7 +186,7 @@ def test_each_limit_is_held_and_says_node_input_and_range() -> None:
         assert (problem.input, problem.kind) == (key, "too_long")
 
 
-def test_a_text_with_a_limit_is_not_computed() -> None:
+def test_a_text_with_a_limit_must_not_be_computed() -> None:
     joined = ("StringConcatenate", {"string_a": "1", "string_b": "0", "delimiter": ","})
     graph: Short = {"t": joined, "s": ("ManualSigmas", {"sigmas": ["t", 0]})}
     assert limited(graph) == [("s", "sigmas", "bad_link")]
@@ -200,7 +200,7 @@ def test_a_text_with_a_limit_is_not_computed() -> None:
         "round(a / 8) * 8", "round(a, 2)", "a if a > b else b", "int(sqrt(a * b))", " floor(log2(a)) ", "max(values)",
     ],
 )  # fmt: skip
-def test_formulas_that_graphs_use_are_let_in(text: str) -> None:
+def test_usual_formulas_are_allowed(text: str) -> None:
     assert why_refused_formula(text) is None
 
 
@@ -235,7 +235,7 @@ def test_formulas_that_graphs_use_are_let_in(text: str) -> None:
         ("a+" * 500 + "a", "characters"),
     ],
 )
-def test_formulas_that_would_not_end_are_refused(text: str, says: str) -> None:
+def test_formulas_that_may_never_end_are_refused(text: str, says: str) -> None:
     assert says in str(why_refused_formula(text))
     assert limited({"f": ("ComfyMathExpression", {"expression": text, "values.a": 5})}) == [
         ("f", "expression", "bad_formula")
@@ -280,7 +280,7 @@ GIVES = {**NODES, "Gives": {"input": {}, "output": ["MODEL", "CONDITIONING", "LA
 
 
 def linked(key: str, link: list[Any], **nodes: tuple[str, dict[str, Any]]) -> list[tuple[str, str | None, str]]:
-    """What is found wrong with a KSampler that has this input from another node."""
+    """The problems of a KSampler whose input is linked to another node."""
     graph = api({"x": ("Gives", {}), "k": ("KSampler", {**SAMPLING, key: link}), **nodes})
     return [(each.node, each.input, each.kind) for each in check_limits(graph, GIVES)]
 
@@ -310,7 +310,7 @@ def computed(text: str, **values: Any) -> tuple[str, dict[str, Any]]:
                     "b": ("StringContains", {"string": "a", "substring": "a", "case_sensitive": True})}),
     ],
 )  # fmt: skip
-def test_a_number_that_comes_over_a_link_keeps_to_the_range_of_the_input(link: list[Any], nodes: Short) -> None:
+def test_a_linked_number_out_of_range_is_refused(link: list[Any], nodes: Short) -> None:
     assert linked("steps", link, **nodes)[:1] == [("k", "steps", "out_of_range")]
 
 
@@ -323,26 +323,26 @@ def test_a_number_that_comes_over_a_link_keeps_to_the_range_of_the_input(link: l
         ("cfg", ["n", 0], {"n": ("PrimitiveFloat", {"value": 7.5})}),
         ("cfg", ["n", 0], {"n": computed("a / 4", a=30)}),
         ("denoise", ["n", 0], {"n": ("ComfyNumberConvert", {"value": "0.5"})}),
-        # 1.0000000000000002, as floats add up.
+        # As floats, this is 1.0000000000000002.
         ("denoise", ["n", 0], {"n": computed("a * 3 * 10 / 3", a=0.1)}),
         ("steps", ["n", 0], {"n": ("ComfySwitchNode", {"switch": False, "on_true": 99_999, "on_false": 5})}),
     ],
 )
-def test_a_number_within_the_range_comes_over_a_link(key: str, link: list[Any], nodes: Short) -> None:
+def test_a_linked_number_in_range_is_allowed(key: str, link: list[Any], nodes: Short) -> None:
     assert linked(key, link, **nodes) == []
 
 
-def test_how_long_a_sampler_works_is_known_beforehand() -> None:
+def test_the_steps_of_a_sampler_must_be_known() -> None:
     tiny = computed("a / 10000", a=0.5)
     assert linked("denoise", ["n", 0], n=tiny) == [("k", "denoise", "out_of_range")]
     width: Short = {"e": EMPTY, "s": ("GetImageSize", {"image": ["e", 0]})}
     assert linked("steps", ["s", 0], **width) == [("k", "steps", "bad_link")]
     assert linked("denoise", ["n", 0], **width, n=computed("1 / a", a=["s", 0])) == [("k", "denoise", "bad_link")]
-    # What whoever runs this service let in is theirs to answer for.
+    # The operator is responsible for nodes that a setting allows.
     assert linked("steps", ["x", 0]) == []
 
 
-def test_each_range_that_the_engine_declares_holds_over_links() -> None:
+def test_every_declared_range_applies_to_links() -> None:
     tried = 0
     for name, node in NODES.items():
         if why_refused(name, node, ()) is not None:
@@ -358,13 +358,13 @@ def test_each_range_that_the_engine_declares_holds_over_links() -> None:
     assert tried > 500
 
 
-def test_a_formula_that_would_not_end_is_not_computed_to_look_at_its_value() -> None:
+def test_a_refused_formula_is_never_evaluated() -> None:
     assert ("n", "expression", "bad_formula") in linked("steps", ["n", 1], n=computed("9 ** 9 ** 9", a=1))
 
 
 @pytest.mark.parametrize("name", ["WebcamCapture", "RecordAudio"])
-def test_no_file_is_named_by_a_text_that_a_switch_hands_on(name: str) -> None:
-    """`x.png [output]` is somebody's picture, and the engine follows such a name wherever it comes from."""
+def test_a_file_name_never_comes_from_a_switch(name: str) -> None:
+    """`x.png [output]` is another client's picture, and the engine loads such a name wherever it comes from."""
     assert why_refused(name, NODES[name], ()) == REFUSED[name]
     key = "image" if name == "WebcamCapture" else "audio"
     others = {} if name == "RecordAudio" else {"width": 0, "height": 0, "capture_on_queue": True}
@@ -383,7 +383,7 @@ def test_no_file_is_named_by_a_text_that_a_switch_hands_on(name: str) -> None:
         assert problems(nodes) == [(key, "bad_link")]
 
 
-def test_the_mask_of_a_painter_is_a_file_that_is_listed_or_ours() -> None:
+def test_the_mask_of_a_painter_is_a_listed_file_or_an_upload() -> None:
     def found(mask: Any) -> list[str]:
         nodes: Short = {
             "t": ("PrimitiveString", {"value": "x.png [output]"}),
@@ -396,7 +396,7 @@ def test_the_mask_of_a_painter_is_a_file_that_is_listed_or_ours() -> None:
         assert found(mask) == ["not_in_list"]
 
 
-def test_a_text_that_is_handed_on_reaches_texts_alone() -> None:
+def test_a_passed_on_text_may_only_feed_texts() -> None:
     switch = ("ComfySwitchNode", {"switch": True, "on_true": "x.png [output]", "on_false": "x"})
     tried = 0
     for name, node in NODES.items():
@@ -409,18 +409,18 @@ def test_a_text_that_is_handed_on_reaches_texts_alone() -> None:
     assert tried > 1500
 
 
-def test_what_a_switch_hands_on_fits_where_it_would_fit_itself() -> None:
+def test_the_output_of_a_switch_has_the_type_of_its_inputs() -> None:
     chosen = ("ComfySwitchNode", {"switch": True, "on_true": ["e", 0], "on_false": ["e", 0]})
     assert problems({"e": EMPTY, "s": chosen, "n": ("ImageInvert", {"image": ["s", 0]})}) == []
     assert problems({"e": EMPTY, "s": chosen, "n": ("InvertMask", {"mask": ["s", 0]})}) == [("mask", "bad_link")]
     width = ("ComfySwitchNode", {"switch": True, "on_true": 64, "on_false": 128})
     assert problems({"s": width, "n": ("EmptyImage", {**EMPTY[1], "width": ["s", 0]})}) == []
-    # Two that feed each other are a circle, which is told elsewhere.
+    # A cycle of two is another check's problem.
     a, b = (("ComfySwitchNode", {"switch": True, "on_true": [name, 0], "on_false": [name, 0]}) for name in "ba")
     assert problems({"a": a, "b": b, "n": ("ImageInvert", {"image": ["a", 0]})}) == []
 
 
-def test_a_long_row_of_switches_is_looked_through_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_chain_of_switches_is_visited_once(monkeypatch: pytest.MonkeyPatch) -> None:
     looked = 0
     usual = module.declared_inputs
 
@@ -435,5 +435,5 @@ def test_a_long_row_of_switches_is_looked_through_once(monkeypatch: pytest.Monke
         nodes[f"n{i}"] = ("ComfySwitchNode", {"switch": True, "on_true": [f"n{i - 1}", 0], "on_false": "b"})
         nodes[f"i{i}"] = ("ImageInvert", {"image": [f"n{i}", 0]})
     assert problems(dict(reversed(nodes.items()))) == [("image", "bad_link")] * 299
-    # Once for what they hand on, and once for what they have.
+    # Once for their output types, and once for their inputs.
     assert looked == 2 * 300 + 299

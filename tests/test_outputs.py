@@ -1,4 +1,4 @@
-"""Graphs of others that save several pictures: which is which, what is known of each, and which one is the answer."""
+"""Imported graphs that save several pictures: the facts about each, and which one is the response."""
 
 import io
 import json
@@ -28,7 +28,7 @@ from workflows.outputs import find_output, last_output, seed_of
 
 CKPT = ("CheckpointLoaderSimple", {"ckpt_name": CHECKPOINTS[0]})
 BATCH = ("EmptyLatentImage", {"width": 64, "height": 64, "batch_size": 2})
-# The later stage stands first, so that the order in the graph does not give it away.
+# The later stage comes first, so that the order of the nodes does not decide.
 STAGES: Short = {
     "late": ("SaveImage", {"images": ["larger", 0], "filename_prefix": "late"}),
     "larger": (
@@ -62,7 +62,7 @@ def client(backend: Backend) -> FlaskClient:
 
 
 def drawn(backend: Backend, graph: dict[str, Any], names: list[str], **spec: Any) -> JobRow:
-    """A finished job of a graph of the client's own, with these endings of its pictures' names."""
+    """A finished job of a custom graph, with these endings of its pictures' names."""
     row = finish(backend, spec.pop("request", {}), graph, repeatable=False, pictures=0, **spec)
     prefix = f"20261122-143210-{row.id.replace('-', '')[:12]}"
     for index, name in enumerate(names):
@@ -92,7 +92,7 @@ def test_each_picture_names_its_node_title_index_and_measured_size(client: Flask
         assert {name: event.get(name) for name in facts} == {name: entry.get(name) for name in facts}
 
 
-def test_an_accepted_picture_is_the_last_stages_or_the_one_asked_for(client: FlaskClient) -> None:
+def test_the_response_is_the_picture_of_the_last_stage_or_of_output_node(client: FlaskClient) -> None:
     def answer(**more: Any) -> Any:
         fields = {"custom_workflow": stages(), **more}
         return client.post("/api/txt2img", json=fields, headers={"Accept": "image/png"}, buffered=True)
@@ -110,7 +110,7 @@ def test_an_accepted_picture_is_the_last_stages_or_the_one_asked_for(client: Fla
     assert "late (The large one)" in unknown.json["error"]["hint"]
 
 
-def test_workflows_with_names_take_it_too(client: FlaskClient, tmp_path: Path) -> None:
+def test_named_workflows_take_output_node_too(client: FlaskClient, tmp_path: Path) -> None:
     (tmp_path / "workflows").mkdir()
     (tmp_path / "workflows" / "mine.json").write_text(json.dumps(stages()), encoding="utf-8")
     png = {"Accept": "image/png"}
@@ -125,20 +125,20 @@ def test_workflows_with_names_take_it_too(client: FlaskClient, tmp_path: Path) -
         assert (reply.status_code, reply.json["error"]["field"]) == (422, "output_node")
 
 
-def test_without_a_graph_of_ones_own_it_is_named_as_without_effect(client: FlaskClient) -> None:
+def test_without_a_custom_graph_output_node_is_unused(client: FlaskClient) -> None:
     reply = client.post("/api/txt2img", json={"prompt": "a", "width": 64, "height": 64, "output_node": "9"})
     assert any("output_node has no effect" in warning for warning in reply.json["warnings"])
     assert "output_node" not in reply.json["parameters"]
 
 
-def test_the_seed_of_a_batch_is_its_first_pictures_alone(backend: Backend) -> None:
+def test_the_seed_of_a_batch_belongs_to_its_first_picture(backend: Backend) -> None:
     row = drawn(backend, plain(empty=BATCH), ["_00001_.png", "_00002_.png"], request={"seed": 1})
     first, second = result_body(row, ReplyUrls(""), backend.jobs.files.pictures)["comfy_response"]["generated_images"]
     assert (first["seed"], first["index"], first["width"]) == (1, 0, 40)
     assert ("seed" not in second, second["index"], second["width"]) == (True, 1, 41)
 
 
-def test_a_seed_that_was_sent_and_has_no_place_is_not_told(backend: Backend) -> None:
+def test_a_seed_that_could_not_be_set_is_not_reported(backend: Backend) -> None:
     row = drawn(backend, plain(), ["_00001_.png"], request={"seed": 77})
     body = result_body(row, ReplyUrls(""), backend.jobs.files.pictures)
     assert "seed" not in body
@@ -146,7 +146,7 @@ def test_a_seed_that_was_sent_and_has_no_place_is_not_told(backend: Backend) -> 
     assert body["comfy_response"]["generated_images"][0]["seed"] == 1
 
 
-def test_files_that_are_not_here_have_no_size(backend: Backend) -> None:
+def test_missing_files_have_no_size(backend: Backend) -> None:
     row = drawn(backend, plain(), ["_00001_.png"], request={"width": 512, "height": 512})
     name = row.images[0]["filename"]
     assert run_body(row, ReplyUrls(""), measure(row, backend.jobs.files.pictures))["width"] == 40
@@ -168,7 +168,7 @@ def test_a_run_has_the_seed_that_its_pictures_share(backend: Backend) -> None:
     assert run_body(drawn(backend, plain(), ["_00001_.png"]), ReplyUrls(""))["seed"] == 1
 
 
-def test_later_pictures_of_a_workflow_get_no_recipe_of_the_first(backend: Backend) -> None:
+def test_later_pictures_of_a_workflow_do_not_get_the_parameters_of_the_first(backend: Backend) -> None:
     row = finish(backend, {"workflow": "mine", "seed": 1}, plain(empty=BATCH), kind="workflow", pictures=2)
     first, second = (read_texts(with_parameters(tiny_png(), row, image["filename"])) for image in row.images)
     assert "dream_layer" in first
@@ -196,7 +196,7 @@ def test_later_pictures_of_a_workflow_get_no_recipe_of_the_first(backend: Backen
         ({"save": ("SaveImage", {"images": ["load", 0]}), "load": ("LoadImage", {"image": "a.png"})}, None),
     ],
 )
-def test_a_seed_is_known_where_one_number_makes_all_noise(nodes: Short, seed: int | None) -> None:
+def test_a_seed_is_known_if_all_noise_has_the_same(nodes: Short, seed: int | None) -> None:
     assert seed_of(plain(**nodes), "save") == seed
 
 
@@ -209,7 +209,7 @@ def test_the_last_stage_depends_on_the_most_nodes_and_is_the_later_of_equals() -
     assert last_output(twins, []) is None
 
 
-def test_an_id_goes_before_a_title_and_two_of_one_title_are_refused() -> None:
+def test_an_id_comes_before_a_title_and_an_ambiguous_title_is_refused() -> None:
     graph = stages()
     graph["save"]["_meta"] = {"title": "late"}
     assert find_output(graph, "late") == "late"
@@ -220,7 +220,7 @@ def test_an_id_goes_before_a_title_and_two_of_one_title_are_refused() -> None:
     assert find_output(numbered, 9) == "9"
 
 
-def test_the_picture_of_a_node_that_saved_none_is_missing(backend: Backend) -> None:
+def test_a_node_that_saved_no_picture_has_none(backend: Backend) -> None:
     row = drawn(backend, stages(), ["-001_00001_.png"], output_node="save")
     assert shown_picture(row) is None
 
@@ -240,14 +240,14 @@ def test_the_picture_of_a_node_that_saved_none_is_missing(backend: Backend) -> N
         {"other": ("KSampler", sampling("empty", seed=2))},
     ],
 )
-def test_the_seed_of_a_graph_that_draws_several_is_left_out_with_a_warning(nodes: Short) -> None:
+def test_the_seed_of_a_graph_with_several_pictures_is_left_out_with_a_warning(nodes: Short) -> None:
     recipe = read_parameters(plain(**nodes))
     assert recipe is not None
     assert "seed" not in recipe.parameters
     assert any(warning.startswith("seed is left out") for warning in recipe.warnings)
 
 
-def test_the_seed_of_a_single_picture_is_read_also_with_a_second_pass() -> None:
+def test_a_second_pass_does_not_hide_the_seed_of_a_single_picture() -> None:
     second = {"sampler": ("KSampler", sampling("one", seed=2)), "one": ("KSampler", sampling("empty", seed=1))}
     once = {
         "two": ("RepeatLatentBatch", {"samples": ["empty", 0], "amount": 1}),

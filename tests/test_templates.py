@@ -30,7 +30,7 @@ def named(**parameters: Any) -> dict[str, Any]:
         (named(denoising_strength={"type": "number"}), "starts from an empty latent"),
     ],
 )
-def test_a_broken_workflow_says_what_is_wrong(content: Any, says: str) -> None:
+def test_a_broken_workflow_is_refused_with_the_reason(content: Any, says: str) -> None:
     with pytest.raises(InvalidValue, match=says):
         read_workflow("test", content)
 
@@ -51,7 +51,7 @@ def test_parameters_are_described_and_read() -> None:
     assert schema["properties"]["steps"] == {"type": "integer", "minimum": 1, "maximum": 9, "default": 4}
     assert schema["properties"]["look"] == {"type": "string", "enum": ["karras", "normal"]}
     assert workflow.targets["steps"] == (("sampler", "steps"),)
-    # A form has only text.
+    # The values of a form are texts.
     values, warnings = workflow.read({"words": "x", "steps": "9", "seed": -1, "stepz": 1}, random_seed=5)
     assert values == {"words": "x", "steps": 9, "seed": 5}
     assert warnings == ["ignored, because not known here: stepz (did you mean steps?)"]
@@ -62,7 +62,7 @@ def test_parameters_are_described_and_read() -> None:
     ("limits", "drawn"),
     [({"minimum": 3, "maximum": 10}, 3 + 5000 % 8), ({"choices": [11, 12, 13]}, 13), ({"minimum": 7}, 5007)],
 )
-def test_a_seed_is_drawn_from_those_that_are_allowed(limits: dict[str, Any], drawn: int) -> None:
+def test_a_random_seed_is_one_that_is_allowed(limits: dict[str, Any], drawn: int) -> None:
     workflow = read_workflow("test", named(seed={"type": "integer", **limits}))
     assert workflow.read({}, random_seed=5000)[0] == {"seed": drawn}
     assert workflow.read({"seed": -1}, random_seed=5000)[0] == {"seed": drawn}
@@ -81,7 +81,7 @@ def test_a_seed_is_drawn_from_those_that_are_allowed(limits: dict[str, Any], dra
         ({"words": "x", "look": "karas"}, "look", "'karas' does not exist"),
     ],
 )
-def test_wrong_parameters_are_named(values: dict[str, Any], field: str, says: str) -> None:
+def test_a_wrong_value_is_refused_with_its_parameter(values: dict[str, Any], field: str, says: str) -> None:
     workflow = read_workflow(
         "test",
         named(
@@ -97,7 +97,7 @@ def test_wrong_parameters_are_named(values: dict[str, Any], field: str, says: st
     assert wrong.value.field == field
 
 
-def test_without_a_header_the_parameters_are_those_that_have_a_place() -> None:
+def test_without_a_header_the_parameters_are_the_bound_fields() -> None:
     workflow = read_workflow("test", plain())
     properties = workflow.schema()["properties"]
     assert set(properties) == {
@@ -110,7 +110,7 @@ def test_without_a_header_the_parameters_are_those_that_have_a_place() -> None:
 
 
 @pytest.mark.parametrize("channel", ["red", "alpha"])
-def test_a_node_for_masks_of_the_pictures_own_file_has_the_mask_if_one_is_sent(channel: str) -> None:
+def test_a_mask_loader_of_the_same_file_gets_the_mask_if_one_is_sent(channel: str) -> None:
     graph = {
         "ckpt": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "m.safetensors"}},
         "text": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["ckpt", 1], "text": "a"}},
@@ -137,7 +137,7 @@ def test_a_node_for_masks_of_the_pictures_own_file_has_the_mask_if_one_is_sent(c
     assert warnings == []
     with Image.open(io.BytesIO(pictures["hole", "image"].png)) as sent:
         read = sent.getchannel("A" if channel == "alpha" else "R").getpixel((3, 3))
-    # The engine turns transparency round.
+    # The engine inverts alpha.
     assert read == (255 - 90 if channel == "alpha" else 90)
     with Image.open(io.BytesIO(pictures["picture", "image"].png)) as sent:
         assert sent.convert("RGB").getpixel((3, 3)) == (200, 16, 32)

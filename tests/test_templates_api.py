@@ -1,4 +1,4 @@
-"""Workflows that are routes, on the real engine."""
+"""Named workflows on the real engine."""
 
 import json
 from pathlib import Path
@@ -14,18 +14,18 @@ from tests.stack import PNG, TIMEOUT, TestStack, data_url, encoded, open_rgb
 
 @pytest.fixture(scope="module")
 def graph(stack: TestStack) -> dict[str, Any]:
-    """A graph of ours; what others send looks like it."""
+    """A graph that this version made, sent as a client would."""
     return dict(stack.draw(**SMALL)["workflow"]["prompt"])
 
 
 @pytest.fixture(scope="module")
-def shelf(stack: TestStack) -> Path:
+def workflow_folder(stack: TestStack) -> Path:
     folder = stack.data_dir / "workflows"
     folder.mkdir(exist_ok=True)
     return folder
 
 
-def test_a_file_becomes_a_route(stack: TestStack, shelf: Path, graph: dict[str, Any]) -> None:
+def test_a_file_becomes_a_route(stack: TestStack, workflow_folder: Path, graph: dict[str, Any]) -> None:
     header = {
         "title": "A badge",
         "description": "One word in a colour.",
@@ -35,7 +35,7 @@ def test_a_file_becomes_a_route(stack: TestStack, shelf: Path, graph: dict[str, 
             "seed": {"type": "integer"},
         },
     }
-    (shelf / "badge.json").write_text(json.dumps({"dream_layer": header, "prompt": graph}), encoding="utf-8")
+    (workflow_folder / "badge.json").write_text(json.dumps({"dream_layer": header, "prompt": graph}), encoding="utf-8")
     listed = requests.get(f"{stack.img2img}/api/workflows", timeout=TIMEOUT).json()["workflows"]
     (badge,) = [each for each in listed if each["name"] == "badge"]
     assert (badge["title"], badge["description"]) == ("A badge", "One word in a colour.")
@@ -55,18 +55,18 @@ def test_a_file_becomes_a_route(stack: TestStack, shelf: Path, graph: dict[str, 
     assert len(seeds) == 2
 
 
-def test_parameters_are_checked(stack: TestStack, shelf: Path, graph: dict[str, Any]) -> None:
+def test_parameters_are_checked(stack: TestStack, workflow_folder: Path, graph: dict[str, Any]) -> None:
     parameters = {
         "words": {"type": "string", "required": True, "targets": ["CLIPTextEncode.text"]},
         "steps": {"type": "integer", "minimum": 1, "maximum": 5},
         "sampler": {"type": "string", "targets": ["KSampler.sampler_name"]},
     }
     content = {"dream_layer": {"parameters": parameters}, "prompt": graph}
-    (shelf / "checked.json").write_text(json.dumps(content), encoding="utf-8")
+    (workflow_folder / "checked.json").write_text(json.dumps(content), encoding="utf-8")
     for body, field, says in (
         ({}, "words", "missing"),
         ({"words": "x", "steps": 6}, "steps", "a whole number from 1 to 5, not 6"),
-        # The engine knows its samplers better than any header.
+        # The header does not list samplers, but the engine does.
         ({"words": "x", "sampler": "eular"}, "sampler", "eular"),
     ):
         reply = post(stack, "/api/workflows/checked", body)
@@ -75,9 +75,9 @@ def test_parameters_are_checked(stack: TestStack, shelf: Path, graph: dict[str, 
         assert says in reply.json()["message"]
 
 
-def test_a_workflow_runs_like_any_job(stack: TestStack, shelf: Path, graph: dict[str, Any]) -> None:
-    (shelf / "plain.json").write_text(json.dumps(graph), encoding="utf-8")
-    (shelf / "other.json").write_text(json.dumps(graph), encoding="utf-8")
+def test_a_workflow_runs_like_any_job(stack: TestStack, workflow_folder: Path, graph: dict[str, Any]) -> None:
+    (workflow_folder / "plain.json").write_text(json.dumps(graph), encoding="utf-8")
+    (workflow_folder / "other.json").write_text(json.dumps(graph), encoding="utf-8")
     body = {"prompt": "a red circle", "steps": 1}
     accepted = post(stack, "/api/workflows/plain", body, **{"Prefer": "respond-async", "Idempotency-Key": "w1"})
     assert accepted.status_code == 202, accepted.text
@@ -93,7 +93,7 @@ def test_a_workflow_runs_like_any_job(stack: TestStack, shelf: Path, graph: dict
     assert picture.headers["X-Seed"].isdecimal()
 
 
-def test_a_workflow_gets_transparency_and_a_mask_as_transparency(stack: TestStack, shelf: Path) -> None:
+def test_a_workflow_gets_transparency_and_a_mask_as_transparency(stack: TestStack, workflow_folder: Path) -> None:
     graph = {
         "load": {"class_type": "LoadImage", "inputs": {"image": "none.png"}},
         "grey": {"class_type": "MaskToImage", "inputs": {"mask": ["load", 1]}},
@@ -103,7 +103,7 @@ def test_a_workflow_gets_transparency_and_a_mask_as_transparency(stack: TestStac
         },
         "save": {"class_type": "SaveImage", "inputs": {"images": ["mix", 0], "filename_prefix": "x"}},
     }
-    (shelf / "hole.json").write_text(json.dumps(graph), encoding="utf-8")
+    (workflow_folder / "hole.json").write_text(json.dumps(graph), encoding="utf-8")
     plain, mask = Image.new("RGB", (64, 48), (200, 10, 30)), Image.linear_gradient("L").resize((64, 48))
     erased = plain.copy()
     erased.putalpha(ImageOps.invert(mask))
@@ -113,7 +113,7 @@ def test_a_workflow_gets_transparency_and_a_mask_as_transparency(stack: TestStac
         assert alike(open_rgb(reply.content), mask.convert("RGB"))
 
 
-def test_a_workflow_takes_pictures(stack: TestStack, shelf: Path) -> None:
+def test_a_workflow_takes_pictures(stack: TestStack, workflow_folder: Path) -> None:
     nodes = {
         "load": ("LoadImage", {"image": "none.png"}),
         "mask": ("LoadImageMask", {"image": "none.png", "channel": "alpha"}),
@@ -131,7 +131,7 @@ def test_a_workflow_takes_pictures(stack: TestStack, shelf: Path) -> None:
         "where": {"type": "mask", "required": True, "targets": ["mask.image"]},
     }
     content = {"dream_layer": {"parameters": parameters}, "prompt": graph}
-    (shelf / "negative.json").write_text(json.dumps(content), encoding="utf-8")
+    (workflow_folder / "negative.json").write_text(json.dumps(content), encoding="utf-8")
     photo, where = Image.new("RGB", (50, 40), (200, 10, 0)), Image.new("L", (50, 40))
     ImageDraw.Draw(where).rectangle((25, 0, 49, 39), 255)
     reply = post(stack, "/api/workflows/negative", {"photo": data_url(photo), "where": data_url(where)}, **PNG)
@@ -143,13 +143,13 @@ def test_a_workflow_takes_pictures(stack: TestStack, shelf: Path) -> None:
     assert post(stack, "/api/workflows/negative", {"photo": data_url(photo)}).json()["error"]["field"] == "where"
 
 
-def test_a_workflow_takes_what_every_request_takes(stack: TestStack, shelf: Path) -> None:
+def test_a_workflow_takes_the_pictures_and_sizes_of_any_request(stack: TestStack, workflow_folder: Path) -> None:
     """A picture as `image`, or by the name of an upload, of any size; and sizes that are no multiples of 8."""
     small = {"steps": 1, "width": 64, "height": 64, "prompt": "a red circle"}
-    (shelf / "again.json").write_text(
+    (workflow_folder / "again.json").write_text(
         json.dumps(stack.redraw(**small, input_image=SOURCE)["workflow"]), encoding="utf-8"
     )
-    (shelf / "new.json").write_text(json.dumps(stack.draw(**small)["workflow"]), encoding="utf-8")
+    (workflow_folder / "new.json").write_text(json.dumps(stack.draw(**small)["workflow"]), encoding="utf-8")
     picture = encoded(Image.new("RGB", (60, 61), (200, 10, 0)))
     upload = requests.post(
         f"{stack.txt2img}/api/upload-controlnet-image", files={"file": ("a.png", picture)}, timeout=TIMEOUT
@@ -173,10 +173,10 @@ def test_a_workflow_takes_what_every_request_takes(stack: TestStack, shelf: Path
     assert (wrong.status_code, wrong.json()["error"]["field"]) == (422, "preview")
 
 
-def test_a_broken_file_is_listed_with_what_is_wrong(stack: TestStack, shelf: Path, graph: dict[str, Any]) -> None:
-    broken = shelf / "broken.json"
+def test_a_broken_file_is_listed_with_its_error(stack: TestStack, workflow_folder: Path, graph: dict[str, Any]) -> None:
+    broken = workflow_folder / "broken.json"
     broken.write_text("{", encoding="utf-8")
-    (shelf / "Bad Name.json").write_text("{}", encoding="utf-8")
+    (workflow_folder / "Bad Name.json").write_text("{}", encoding="utf-8")
 
     def listed(name: str) -> Any:
         reply = requests.get(f"{stack.txt2img}/api/workflows", timeout=TIMEOUT).json()
@@ -185,7 +185,7 @@ def test_a_broken_file_is_listed_with_what_is_wrong(stack: TestStack, shelf: Pat
     assert "not valid JSON" in listed("broken")["error"]["message"]
     assert "small letters" in listed("Bad Name")["error"]["message"]
     assert post(stack, "/api/workflows/broken", {"prompt": "x"}).status_code == 422
-    # Mended, it is there at once; deleted, it is gone.
+    # A corrected file is read at once, and a deleted one is gone.
     broken.write_text(json.dumps(graph), encoding="utf-8")
     assert "schema" in listed("broken")
     broken.unlink()
@@ -194,12 +194,12 @@ def test_a_broken_file_is_listed_with_what_is_wrong(stack: TestStack, shelf: Pat
 
 
 @pytest.mark.parametrize("name", ["none", "Bad%20Name", "..%2Fjobs", "%2e%2e", "a.json"])
-def test_no_name_leads_out_of_the_folder(stack: TestStack, shelf: Path, name: str) -> None:
+def test_no_name_leads_out_of_the_folder(stack: TestStack, workflow_folder: Path, name: str) -> None:
     assert requests.get(f"{stack.txt2img}/api/workflows/{name}", timeout=TIMEOUT).status_code == 404
 
 
 @pytest.mark.parametrize("channel", ["alpha", "red", "green", "blue"])
-def test_a_picture_keeps_the_channel_that_a_node_for_masks_reads(stack: TestStack, shelf: Path, channel: str) -> None:
+def test_a_mask_loader_reads_its_channel_of_a_picture(stack: TestStack, workflow_folder: Path, channel: str) -> None:
     graph = {
         "load": {"class_type": "LoadImageMask", "inputs": {"image": "none.png", "channel": channel}},
         "grey": {"class_type": "MaskToImage", "inputs": {"mask": ["load", 0]}},
@@ -207,7 +207,7 @@ def test_a_picture_keeps_the_channel_that_a_node_for_masks_reads(stack: TestStac
     }
     parameters = {"photo": {"type": "image", "targets": ["load.image"]}}
     content = {"dream_layer": {"parameters": parameters}, "prompt": graph}
-    (shelf / f"read-{channel}.json").write_text(json.dumps(content), encoding="utf-8")
+    (workflow_folder / f"read-{channel}.json").write_text(json.dumps(content), encoding="utf-8")
     ramp = Image.linear_gradient("L").resize((64, 48))
     photo = Image.merge("RGBA", [ramp, ImageOps.invert(ramp), Image.new("L", ramp.size, 70), ramp.rotate(180)])
     if channel != "alpha":
@@ -215,13 +215,13 @@ def test_a_picture_keeps_the_channel_that_a_node_for_masks_reads(stack: TestStac
     reply = post(stack, f"/api/workflows/read-{channel}", {"photo": data_url(photo)})
     assert reply.status_code == 200, reply.text
     assert reply.json()["warnings"] == []
-    # As with LoadImage, 1 is where nothing is to be seen.
+    # As with LoadImage, 1 is where the picture is transparent.
     read = photo.getchannel(channel[0].upper())
     expected = ImageOps.invert(read) if channel == "alpha" else read
     assert alike(stack.picture(reply.json()), expected.convert("RGB"))
 
 
-def test_a_picture_without_the_transparency_that_a_node_reads_is_said(stack: TestStack, shelf: Path) -> None:
+def test_a_picture_without_the_transparency_that_a_node_reads_warns(stack: TestStack, workflow_folder: Path) -> None:
     graph = {
         "load": {"class_type": "LoadImage", "inputs": {"image": "none.png"}},
         "grey": {"class_type": "MaskToImage", "inputs": {"mask": ["load", 1]}},
@@ -229,6 +229,6 @@ def test_a_picture_without_the_transparency_that_a_node_reads_is_said(stack: Tes
     }
     parameters = {"photo": {"type": "image", "targets": ["load.image"]}}
     content = {"dream_layer": {"parameters": parameters}, "prompt": graph}
-    (shelf / "opaque.json").write_text(json.dumps(content), encoding="utf-8")
+    (workflow_folder / "opaque.json").write_text(json.dumps(content), encoding="utf-8")
     reply = post(stack, "/api/workflows/opaque", {"photo": data_url(Image.new("RGB", (64, 48), "red"))}).json()
     assert reply["warnings"] == ["photo has no transparency, which load reads: it repaints nothing then"]

@@ -1,4 +1,4 @@
-"""The check of a graph against node definitions."""
+"""The check of a graph against node definitions, and the errors that it becomes."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def check(**inputs: Any) -> list[tuple[str | None, str]]:
     return [(problem.input, problem.kind) for problem in check_graph(graph, SCHEMAS)]
 
 
-def test_a_good_graph_has_no_problems() -> None:
+def test_a_valid_graph_has_no_problems() -> None:
     assert check() == []
     assert check(label="x", tiled=True) == []
 
@@ -68,7 +68,7 @@ def test_each_kind_of_problem_is_found(name: str, value: Any, kind: str) -> None
 
 
 @pytest.mark.parametrize("denoise", [1e-9, ["Little", 0]])
-def test_so_little_denoising_that_the_engine_would_be_held_is_found(denoise: Any) -> None:
+def test_too_little_denoise_for_the_steps_is_found(denoise: Any) -> None:
     numbers = {"steps": ["INT", {"min": 1, "max": 10000}], "denoise": ["FLOAT", {"min": 0, "max": 1}]}
     schemas = {
         "Sampler": {"input": {"required": numbers}, "output": []},
@@ -91,7 +91,7 @@ def test_an_unknown_node_is_named() -> None:
     assert (problem.kind, problem.message) == ("unknown_node", "the engine has no node FaceFixer")
 
 
-def test_a_value_of_the_clients_becomes_its_field() -> None:
+def test_a_wrong_value_becomes_an_error_of_its_field() -> None:
     graph = {
         "KSampler": {"class_type": "KSampler", "inputs": {**GOOD, "model": ["KSampler", 0], "sampler_name": "eulr"}}
     }
@@ -101,7 +101,7 @@ def test_a_value_of_the_clients_becomes_its_field() -> None:
     assert error.details["nearest"][0] == "euler"
 
 
-def test_a_number_out_of_range_is_told_by_its_field() -> None:
+def test_a_number_out_of_range_is_reported_with_its_field() -> None:
     graph = {
         "Loader": {"class_type": "Loader", "inputs": {"name": "a.safetensors"}},
         "KSampler": {"class_type": "KSampler", "inputs": {**GOOD, "cfg": 99}},
@@ -111,7 +111,7 @@ def test_a_number_out_of_range_is_told_by_its_field() -> None:
     assert error.message == "cfg_scale must be from 0.0 to 10.0, not 99"
 
 
-def test_an_engine_that_lacks_a_node_is_no_fault_of_the_client() -> None:
+def test_a_missing_node_is_not_an_error_of_the_client() -> None:
     error = graph_error(check_graph({"X": {"class_type": "KSamplerOld", "inputs": {}}}, SCHEMAS))
     assert isinstance(error, EngineRejected)
     assert "no node KSamplerOld" in error.message

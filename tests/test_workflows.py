@@ -1,4 +1,4 @@
-"""Graphs: golden files, checked against the engine's own node definitions; and what must always hold."""
+"""The recipes: golden graphs, checked against the engine's own node definitions, and rules for all graphs."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from workflows.graph import Graph
 
 GOLDEN = Path(__file__).parent / "golden"
 SNAPSHOT = Path(__file__).parent / "data" / "object_info.json"
-# Their choices are the files of a user.
+# The choices of these inputs are the files of a user.
 FILE_INPUTS = (
     *("ckpt_name", "lora_name", "vae_name", "control_net_name", "model_name", "image"),
     *("unet_name", "clip_name", "clip_name1", "clip_name2", "clip_name3"),
@@ -23,7 +23,7 @@ FILE_INPUTS = (
 
 @pytest.fixture(scope="module")
 def snapshot() -> dict[str, Any]:
-    """The engine's nodes, as if it had the files that the golden graphs name."""
+    """The engine's nodes, with the files that the golden graphs name."""
     schemas: dict[str, Any] = json.loads(SNAPSHOT.read_text(encoding="utf-8"))
     for node in (node for graph in GRAPHS.values() for node in graph.values()):
         for name, value in node["inputs"].items():
@@ -43,7 +43,7 @@ def test_the_graph_is_the_golden_one(name: str, update_golden: bool) -> None:
     assert graph == json.loads(path.read_text(encoding="utf-8"))
 
 
-def test_there_is_no_golden_graph_that_nothing_checks() -> None:
+def test_every_golden_graph_is_used() -> None:
     assert {path.stem for path in GOLDEN.glob("*.json")} == {*GRAPHS, *CUSTOM_GRAPHS}
 
 
@@ -52,7 +52,7 @@ def test_the_graph_fits_the_engines_nodes(name: str, snapshot: dict[str, Any]) -
     assert check_graph(GRAPHS[name], snapshot) == []
 
 
-def test_the_snapshot_is_what_the_live_engine_says(stack: TestStack, update_golden: bool) -> None:
+def test_the_snapshot_matches_the_running_engine(stack: TestStack, update_golden: bool) -> None:
     classes = sorted({node["class_type"] for graph in GRAPHS.values() for node in graph.values()})
     live = {}
     for name in classes:
@@ -64,7 +64,7 @@ def test_the_snapshot_is_what_the_live_engine_says(stack: TestStack, update_gold
 
 
 def bare(schema: dict[str, Any]) -> dict[str, Any]:
-    """Of a node's definition only what a graph can be checked by: types, ranges, options; lists of files emptied."""
+    """The parts of a node's definition that a check uses: types, ranges and options, with lists of files emptied."""
     kept = ("min", "max", "options", "image_upload", "default")
 
     def declaration(name: str, value: list[Any]) -> list[Any]:
@@ -98,12 +98,12 @@ def test_with_a_mask_ksampler_starts_from_vae_encode_for_inpaint() -> None:
     assert graph["ImageCompositeMasked"]["inputs"]["destination"] == ["LoadImage", 0]
 
 
-def test_without_a_mask_nothing_of_inpainting_is_there() -> None:
+def test_without_a_mask_there_are_no_inpainting_nodes() -> None:
     classes = {node["class_type"] for node in GRAPHS["img2img"].values()}
     assert not classes & {"VAEEncodeForInpaint", "LoadImageMask", "ImageCompositeMasked"}
 
 
-def test_ids_of_nodes_are_readable_and_unique() -> None:
+def test_node_ids_are_readable_and_unique() -> None:
     graph = Graph()
     assert [graph.add("KSampler", seed=1), graph.add("VAEDecode"), graph.add("KSampler", seed=2)] == [
         "KSampler",
@@ -112,7 +112,7 @@ def test_ids_of_nodes_are_readable_and_unique() -> None:
     ]
 
 
-def test_what_several_pictures_need_is_there_once() -> None:
+def test_pictures_share_the_nodes_that_they_have_in_common() -> None:
     graph = GRAPHS["hires_batch"]
     assert [name for name in graph if name.startswith("KSampler")] == [f"KSampler{n}" for n in ("", "_2", "_3", "_4")]
     assert [name for name in graph if name.startswith("CheckpointLoader")] == ["CheckpointLoaderSimple"]
@@ -122,11 +122,11 @@ def test_what_several_pictures_need_is_there_once() -> None:
     ]
 
 
-def test_each_picture_of_a_batch_is_drawn_as_if_it_were_alone() -> None:
+def test_each_picture_of_a_batch_has_the_graph_of_a_single_one() -> None:
     batch, alone = GRAPHS["txt2img_batch"], draw(seeds=(44,))
 
     def upstream(graph: ApiGraph, name: str) -> Any:
-        """A node and all that it needs, without the ids."""
+        """A node and all that feed it, without the ids."""
         node = graph[name]
         inputs = {
             key: [upstream(graph, value[0]), value[1]] if isinstance(value, list) else value
