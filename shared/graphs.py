@@ -1,8 +1,8 @@
 """Walks ComfyUI graphs: links, what feeds a node, and the order in which nodes run. Pure.
 
 A graph in ComfyUI's API format is {node id: {"class_type": ..., "inputs": {name: value or link}}}, and a link is
-[node id, number of the output]. Graphs come from strangers, so each walk here visits a node at most once, treats a
-malformed node as one without inputs, and ignores links to nodes that do not exist. Nothing recurses.
+[node id, number of the output]. Graphs come from clients, so each function here visits a node at most once, treats a
+malformed node as one without inputs, ignores links to nodes that do not exist, and does not recurse.
 """
 
 from collections import deque
@@ -73,7 +73,7 @@ def used_outputs(graph: Mapping[str, Any]) -> set[tuple[str, int]]:
     return {(link[0], link[1]) for name in graph for _, link in links_of(graph, name)}
 
 
-def ends(graph: Mapping[str, Any]) -> list[str]:
+def end_nodes(graph: Mapping[str, Any]) -> list[str]:
     """The nodes that feed no other node."""
     feeding = {source for name in graph for source in sources(graph, name) if source != name}
     return [name for name in graph if name not in feeding]
@@ -129,8 +129,8 @@ def chain(graph: Mapping[str, Any], name: str, keys: Sequence[str]) -> Iterator[
         name = following
 
 
-def constant_behind(graph: Mapping[str, Any], value: Any) -> Target | None:
-    """The input that holds the constant which a link brings; None if the linked node computes its output.
+def linked_constant(graph: Mapping[str, Any], value: Any) -> Target | None:
+    """The input that holds the constant at the other end of a link; None if that node computes its output.
 
     A node holds a constant if that is its only input, like PrimitiveInt.
     """

@@ -13,11 +13,11 @@ from shared.graphs import (
     ancestors,
     chain,
     class_of,
-    constant_behind,
     count_ancestors,
-    ends,
+    end_nodes,
     inputs_of,
     is_link,
+    linked_constant,
     links_of,
     run_order,
     source_of,
@@ -74,8 +74,8 @@ def test_outputs_and_ends() -> None:
     graph = plain()
     assert used_outputs(graph) >= {("ckpt", 0), ("ckpt", 1), ("ckpt", 2), ("decode", 0)}
     assert ("save", 0) not in used_outputs(graph)
-    assert ends(graph) == ["save"]
-    assert ends(linked(a="a", b="")) == ["a", "b"]
+    assert end_nodes(graph) == ["save"]
+    assert end_nodes(linked(a="a", b="")) == ["a", "b"]
 
 
 def test_a_chain_follows_the_first_input_that_is_linked() -> None:
@@ -98,9 +98,9 @@ def test_a_chain_follows_the_first_input_that_is_linked() -> None:
 )
 def test_a_constant_is_the_only_input_of_its_node(inputs: dict[str, Any], key: str | None) -> None:
     graph = {"n": {"class_type": "Any", "inputs": inputs}, "other": {"class_type": "Any", "inputs": {}}}
-    assert constant_behind(graph, ["n", 0]) == (None if key is None else ("n", key))
-    assert constant_behind(graph, 3) is None
-    assert constant_behind(graph, ["missing", 0]) is None
+    assert linked_constant(graph, ["n", 0]) == (None if key is None else ("n", key))
+    assert linked_constant(graph, 3) is None
+    assert linked_constant(graph, ["missing", 0]) is None
 
 
 def test_nodes_run_after_what_feeds_them() -> None:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from shared.graphs import ApiGraph, Target, constant_behind, is_link, links_of, run_order, source_of, used_outputs, walk
+from shared.graphs import ApiGraph, Target, is_link, linked_constant, links_of, run_order, source_of, used_outputs, walk
 from shared.schema.units import align
 
 # The inputs of a sampler that lead to nodes with settings of it.
@@ -135,7 +135,7 @@ def _reads_alpha(graph: ApiGraph, target: Target, used: Container[tuple[str, int
 def _held_by(graph: ApiGraph, target: Target) -> Target | None:
     """The input that holds the value of `target`: itself, or that of a linked constant; None if it is computed."""
     value = graph[target[0]]["inputs"].get(target[1])
-    return constant_behind(graph, value) if is_link(value) else target
+    return linked_constant(graph, value) if is_link(value) else target
 
 
 class _Finder:
@@ -146,7 +146,7 @@ class _Finder:
         self.bindings = Bindings()
         self._used = used_outputs(graph)
         self._setting_nodes: dict[str, list[str]] = {}
-        # The texts behind each conditioning, so that conditionings that are combined again and again are walked once.
+        # The texts of each conditioning, so that conditionings that are combined again and again are walked once.
         self._texts: dict[tuple[str, int, Sequence[str]], list[Target]] = {}
 
     def find(self) -> Bindings:
@@ -232,13 +232,13 @@ class _Finder:
                 is_dual = "cond1" in self.graph[node]["inputs"]
                 for key, link in links_of(self.graph, node):
                     if key.startswith(keys) and not (is_dual and key == "cond2"):
-                        texts += self._texts_behind(name, link, keys)
+                        texts += self._texts_of_link(name, link, keys)
             if texts:
                 self._bind(name, texts)
             else:
                 self.bindings.reasons[name] = f"no text feeds the {keys[0]} input of {samplers[0]}"
 
-    def _texts_behind(self, name: str, link: Sequence[Any], keys: Sequence[str]) -> list[Target]:
+    def _texts_of_link(self, name: str, link: Sequence[Any], keys: Sequence[str]) -> list[Target]:
         """The text inputs of the nearest node that encodes a text for the conditioning at `link`."""
         known = (link[0], link[1], keys)
         if known not in self._texts:
@@ -261,7 +261,7 @@ class _Finder:
         found = [
             texts
             for key, link in links_of(self.graph, node)
-            if key.startswith(following) and (texts := self._texts_behind(name, link, keys))
+            if key.startswith(following) and (texts := self._texts_of_link(name, link, keys))
         ]
         others = dict.fromkeys(further[0][0] for further in found[1:] if further != found[0])
         if others:

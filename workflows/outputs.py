@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from shared.errors import InvalidValue
-from shared.graphs import ancestors, constant_behind, count_ancestors, is_link
+from shared.graphs import ancestors, count_ancestors, is_link, linked_constant
 from workflows.bindings import SEEDS
 from workflows.imported import SAVING_CLASS
 
@@ -86,7 +86,7 @@ def shared_seed(graph: Mapping[str, Any], nodes: Collection[str]) -> int | None:
 def _seed(graph: Mapping[str, Any], value: Any) -> int | None:
     """The seed that an input has, itself or from a linked constant."""
     if is_link(value):
-        holder = constant_behind(graph, value)
+        holder = linked_constant(graph, value)
         value = None if holder is None else graph[holder[0]]["inputs"][holder[1]]
     return value if type(value) is int else None
 

@@ -10,7 +10,7 @@ worker thread. Here, all of these are problems that are found before the graph r
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,44 +93,8 @@ class Problem:
 
 def check_graph(graph: Mapping[str, Any], schemas: Mapping[str, Any]) -> list[Problem]:
     """All problems of `graph`, given the /object_info entries of its classes; empty if there are none."""
-    problems = []
-    matched = matched_types(graph, schemas)
-    for node_id, node in graph.items():
-        class_type = class_of(node)
-        if class_type is None or not isinstance(node.get("inputs"), dict):
-            problems.append(Problem(node_id, class_type or "", None, "bad_node", "it has no class_type or no inputs"))
-            continue
-        schema = schemas.get(class_type)
-        if schema is None:
-            problems.append(Problem(node_id, class_type, None, "unknown_node", f"the engine has no node {class_type}"))
-            continue
-        required, inputs = schema["input"].get("required", {}), node["inputs"]
-        declared = declared_inputs(schema, inputs)
-        for name in required.keys() - inputs.keys():
-            if is_dynamic(required[name][0]) and required[name][0] != CHOICE:
-                continue  # its parts are called `name.0`, `name.1`, ...
-            problems.append(Problem(node_id, class_type, name, "missing_input", f"{class_type} needs the input {name}"))
-        for name, value in inputs.items():
-            if isinstance(value, str) and not is_text(value):
-                message = f"{name} has a lone surrogate, which is half a character, so it is not valid text"
-                problems.append(Problem(node_id, class_type, name, "wrong_type", message))
-                continue
-            if name not in declared and _is_unknown(declared.get(name.partition(".")[0])):
-                continue
-            if name not in declared:
-                problem: tuple[str, str] | None = ("unknown_input", f"{class_type} has no input {name}")
-                options: tuple[Any, ...] = tuple(declared)
-                value = name
-            else:
-                options = choices(declared[name])
-                problem = _check_input(graph, schemas, matched, declared[name], options, name, value)
-            if problem is not None:
-                problems.append(Problem(node_id, class_type, name, *problem, value=value, options=options))
-        steps, denoise = (_number(graph, inputs.get(name)) for name in ("steps", "denoise"))
-        message_of_denoise = too_little_denoise(steps, denoise)
-        if message_of_denoise is not None:
-            problems.append(Problem(node_id, class_type, "denoise", "out_of_range", message_of_denoise, value=denoise))
-    return problems
+    checker = _Checker(graph, schemas)
+    return [problem for node_id, node in graph.items() for problem in checker.check_node(node_id, node)]
 
 
 def too_little_denoise(steps: float | None, denoise: float | None) -> str | None:
@@ -180,31 +144,6 @@ def choices(declaration: Declaration) -> tuple[Any, ...]:
     return tuple(extra.get("options") or ()) if kind == "COMBO" else ()
 
 
-def _check_input(
-    graph: Mapping[str, Any],
-    schemas: Mapping[str, Any],
-    matched: Mapping[str, set[str]],
-    declaration: Declaration,
-    options: tuple[Any, ...],
-    name: str,
-    value: Any,
-) -> tuple[str, str] | None:
-    kind, extra = declaration[0], extra_of(declaration)
-    if isinstance(value, list):
-        return _check_link(graph, schemas, matched, kind, name, value)
-    if isinstance(value, dict) or value is None:
-        return "wrong_type", f"{name} must be a value or a link, not {value!r}"
-    if isinstance(kind, list) or kind == "COMBO" or (kind == CHOICE and options):
-        if extra.get("image_upload"):
-            return None
-        return None if value in options else ("not_in_list", f"{name} has no option {value!r}")
-    if is_dynamic(kind):
-        return None
-    # An input may take values of several types: if none fits, the problem with the first is reported.
-    problems = [_check_value(option, extra, name, value) for option in str(kind).split(",")]
-    return None if None in problems else problems[0]
-
-
 def _check_value(kind: str, extra: Mapping[str, Any], name: str, value: Any) -> tuple[str, str] | None:
     """The problem of a value for an input of one type, as kind and message; None if there is none."""
     if kind in ("INT", "FLOAT"):
@@ -224,35 +163,89 @@ def _check_value(kind: str, extra: Mapping[str, Any], name: str, value: Any) -> 
     return "wrong_type", f"{name} must be connected to a {kind}, not set to {value!r}"
 
 
-def _check_link(
-    graph: Mapping[str, Any],
-    schemas: Mapping[str, Any],
-    matched: Mapping[str, set[str]],
-    kind: Any,
-    name: str,
-    link: list[Any],
-) -> tuple[str, str] | None:
-    well_formed = len(link) == 2 and isinstance(link[0], str) and type(link[1]) is int
-    source = graph.get(link[0]) if well_formed else None
-    if source is None:
-        return "bad_link", f"{name} is connected to {link!r}, which is not a node of the graph"
-    outputs = (schemas.get(class_of(source) or "") or {}).get("output")
-    if outputs is None:
-        return None  # the class of the source is unknown, which is a problem of the source
-    if not 0 <= link[1] < len(outputs):
-        return "bad_link", f"{name} is connected to output {link[1]} of {link[0]}, which has {len(outputs)}"
-    linked = outputs[link[1]]
-    if (isinstance(kind, list) or kind in ("COMBO", CHOICE)) and not (isinstance(linked, list) or linked == "COMBO"):
-        # The engine compares values with the choices, but not links: a text that the graph computes could name any
-        # file.
-        return "bad_link", f"{name} takes one of its choices, not a link to a {linked}"
-    if isinstance(kind, str) and not _fits(linked, kind):
-        return "bad_link", f"{name} takes {kind}, but output {link[1]} of {link[0]} is {linked}"
-    if linked == MATCHED and isinstance(kind, str):
-        types = matched.get(link[0], set())
-        if types and not any(_fits(option, kind) for option in types):
-            return "bad_link", f"{name} takes {kind}, but {link[0]} returns {', '.join(sorted(types))}"
-    return None
+class _Checker:
+    """Checks the nodes of one graph."""
+
+    def __init__(self, graph: Mapping[str, Any], schemas: Mapping[str, Any]) -> None:
+        self._graph = graph
+        self._schemas = schemas
+        self._matched = matched_types(graph, schemas)
+
+    def check_node(self, node_id: str, node: Any) -> Iterator[Problem]:
+        """The problems of one node."""
+        class_type = class_of(node)
+        if class_type is None or not isinstance(node.get("inputs"), dict):
+            yield Problem(node_id, class_type or "", None, "bad_node", "it has no class_type or no inputs")
+            return
+        schema = self._schemas.get(class_type)
+        if schema is None:
+            yield Problem(node_id, class_type, None, "unknown_node", f"the engine has no node {class_type}")
+            return
+        required, inputs = schema["input"].get("required", {}), node["inputs"]
+        declared = declared_inputs(schema, inputs)
+        for name in required.keys() - inputs.keys():
+            if is_dynamic(required[name][0]) and required[name][0] != CHOICE:
+                continue  # its parts are called `name.0`, `name.1`, ...
+            yield Problem(node_id, class_type, name, "missing_input", f"{class_type} needs the input {name}")
+        for name, value in inputs.items():
+            if isinstance(value, str) and not is_text(value):
+                message = f"{name} has a lone surrogate, which is half a character, so it is not valid text"
+                yield Problem(node_id, class_type, name, "wrong_type", message)
+            elif name in declared:
+                options = choices(declared[name])
+                problem = self._check_input(declared[name], options, name, value)
+                if problem is not None:
+                    yield Problem(node_id, class_type, name, *problem, value=value, options=options)
+            elif not _is_unknown(declared.get(name.partition(".")[0])):
+                message = f"{class_type} has no input {name}"
+                yield Problem(node_id, class_type, name, "unknown_input", message, value=name, options=tuple(declared))
+        steps, denoise = (_number(self._graph, inputs.get(name)) for name in ("steps", "denoise"))
+        message_of_denoise = too_little_denoise(steps, denoise)
+        if message_of_denoise is not None:
+            yield Problem(node_id, class_type, "denoise", "out_of_range", message_of_denoise, value=denoise)
+
+    def _check_input(
+        self, declaration: Declaration, options: tuple[Any, ...], name: str, value: Any
+    ) -> tuple[str, str] | None:
+        """The problem of a declared input, as kind and message; None if there is none."""
+        kind, extra = declaration[0], extra_of(declaration)
+        if isinstance(value, list):
+            return self._check_link(kind, name, value)
+        if isinstance(value, dict) or value is None:
+            return "wrong_type", f"{name} must be a value or a link, not {value!r}"
+        if isinstance(kind, list) or kind == "COMBO" or (kind == CHOICE and options):
+            if extra.get("image_upload"):
+                return None
+            return None if value in options else ("not_in_list", f"{name} has no option {value!r}")
+        if is_dynamic(kind):
+            return None
+        # An input may take values of several types: if none fits, the problem with the first is reported.
+        problems = [_check_value(option, extra, name, value) for option in str(kind).split(",")]
+        return None if None in problems else problems[0]
+
+    def _check_link(self, kind: Any, name: str, link: list[Any]) -> tuple[str, str] | None:
+        well_formed = len(link) == 2 and isinstance(link[0], str) and type(link[1]) is int
+        source = self._graph.get(link[0]) if well_formed else None
+        if source is None:
+            return "bad_link", f"{name} is connected to {link!r}, which is not a node of the graph"
+        outputs = (self._schemas.get(class_of(source) or "") or {}).get("output")
+        if outputs is None:
+            return None  # the class of the source is unknown, which is a problem of the source
+        if not 0 <= link[1] < len(outputs):
+            return "bad_link", f"{name} is connected to output {link[1]} of {link[0]}, which has {len(outputs)}"
+        linked = outputs[link[1]]
+        is_choice = isinstance(kind, list) or kind in ("COMBO", CHOICE)
+        if is_choice and not (isinstance(linked, list) or linked == "COMBO"):
+            # The engine compares values with the choices, but not links: a text that the graph computes could name any
+            # file.
+            return "bad_link", f"{name} takes one of its choices, not a link to a {linked}"
+        if isinstance(kind, str) and not _fits(linked, kind):
+            return "bad_link", f"{name} takes {kind}, but output {link[1]} of {link[0]} is {linked}"
+        if linked == MATCHED and isinstance(kind, str):
+            types = self._matched.get(link[0], set())
+            if types and not any(_fits(option, kind) for option in types):
+                return "bad_link", f"{name} takes {kind}, but {link[0]} returns {', '.join(sorted(types))}"
+        return None
 
 
 def matched_types(graph: Mapping[str, Any], schemas: Mapping[str, Any]) -> dict[str, set[str]]:

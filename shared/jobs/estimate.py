@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from shared.graphs import class_of, ends, inputs_of, source_of, walk
+from shared.graphs import class_of, end_nodes, inputs_of, source_of, walk
 from shared.jobs.job import UnfinishedWork
 
 # How many of the jobs completed last are looked at.
@@ -95,7 +95,7 @@ def sampler_work(graph: Mapping[str, Any], pixels: float | None) -> dict[str, fl
 def _nodes_to_run(graph: Mapping[str, Any], cached: Collection[str]) -> set[str]:
     """The nodes that are not cached, and that some end of the graph needs although others are cached."""
     uncached = {name: node for name, node in graph.items() if name not in cached}
-    return set(walk(uncached, ends(graph)))
+    return set(walk(uncached, end_nodes(graph)))
 
 
 def _pixels(graph: Mapping[str, Any], sampler: str) -> float | None:

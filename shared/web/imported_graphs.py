@@ -9,7 +9,7 @@ from shared.engine.graph_memory import check_memory, check_texts
 from shared.engine.node_policy import check_files, check_limits, why_refused
 from shared.engine.validate import Problem
 from shared.errors import InvalidValue
-from shared.graphs import ApiGraph, Target
+from shared.graphs import ApiGraph, Target, inputs_of, is_link
 from shared.models.defaults import is_starter
 from shared.models.downloadable import download_command
 from shared.schema.units import Picture
@@ -120,8 +120,8 @@ def _check_limits(backend: Backend, graph: ApiGraph, pictures: Iterable[Picture]
 
 def _is_unused_input(graph: ApiGraph, problem: Problem) -> bool:
     """Whether the problem is a value for an input that the node does not have. A link there is a serious mistake."""
-    is_link = isinstance(graph[problem.node]["inputs"].get(str(problem.input)), list)
-    return problem.kind == "unknown_input" and not is_link
+    value = inputs_of(graph[problem.node]).get(str(problem.input))
+    return problem.kind == "unknown_input" and not is_link(value)
 
 
 def _graph_error(problems: list[Problem], field: str, fields: Mapping[Target, str]) -> InvalidValue:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from shared.engine.client import SavedImage
 from shared.engine.node_policy import OWN_UPLOAD
-from shared.engine.validate import declared_inputs
+from shared.engine.validate import declared_inputs, extra_of
 from shared.errors import EngineError
 from shared.web.backend import Backend
 
@@ -42,7 +42,7 @@ def loaded_names(graph: Mapping[str, Any], definitions: Mapping[str, Any]) -> se
         value
         for node in graph.values()
         for key, declaration in declared_inputs(definitions[node["class_type"]], node["inputs"]).items()
-        if len(declaration) > 1 and declaration[1].get("image_upload")
+        if extra_of(declaration).get("image_upload")
         if isinstance(value := node["inputs"].get(key), str) and value
     }
 
