@@ -75,7 +75,7 @@ def test_two_people_behind_a_trusted_proxy_are_two_callers(service: Service) -> 
     assert service.state(bobs) is State.QUEUED
     again = service.interrupt({**PAGE, **ANN}).json
     assert again["cancelled"] is False
-    assert "1 unfinished of other callers: send a job_id" in again["message"]
+    assert "other clients have 1: send a job_id" in again["message"]
 
 
 @UNTRUSTED

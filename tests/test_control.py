@@ -11,7 +11,7 @@ import pytest
 
 from shared.errors import StorageFailed
 from shared.keys import KeyRing
-from shared.web.routes.pictures import file_manager
+from shared.web.routes.pictures import file_manager_command
 from shared.web.routes.prompts import KINDS, suggest
 from tests.control import PICTURE, Control, body, picture
 from tests.payloads import ORIGIN
@@ -66,7 +66,7 @@ def test_img2txt_is_answered_that_there_is_none(control: Control) -> None:
     answer = control.client.post("/api/img2txt", json=sent, headers={"Origin": ORIGIN})
     assert (answer.status_code, body(answer)["status"]) == (501, "error")
     assert body(answer)["error"]["code"] == "not_supported"
-    assert "Img2Txt is not available" in body(answer)["message"]
+    assert "img2txt is not available" in body(answer)["message"]
     assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
 
 
@@ -96,21 +96,21 @@ def test_only_pictures_of_ours_are_shown(control: Control, name: Any, monkeypatc
 
 def test_without_a_desktop_it_is_said(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
     path = picture(control)
-    monkeypatch.setattr("shared.web.routes.pictures.file_manager", lambda *_: None)
+    monkeypatch.setattr("shared.web.routes.pictures.file_manager_command", lambda *_: None)
     answer = control.client.post("/api/show-in-folder", json={"filename": PICTURE})
     assert answer.status_code == 409
-    assert body(answer)["message"] == "there is no desktop on this machine"
+    assert body(answer)["message"] == "the machine of the service has no desktop"
     assert str(path) in body(answer)["error"]["hint"]
 
 
 def test_each_system_has_its_file_manager(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
-    assert file_manager(path, "darwin", {}) == ["open", "-R", str(path)]
-    assert file_manager(path, "win32", {}) == ["explorer", f"/select,{path}"]
-    assert file_manager(path, "linux", {"PATH": str(tmp_path)}) is None
+    assert file_manager_command(path, "darwin", {}) == ["open", "-R", str(path)]
+    assert file_manager_command(path, "win32", {}) == ["explorer", f"/select,{path}"]
+    assert file_manager_command(path, "linux", {"PATH": str(tmp_path)}) is None
     opener = tmp_path / "xdg-open"
     opener.touch(mode=0o755)
-    assert file_manager(path, "linux", {"PATH": str(tmp_path), "DISPLAY": ":0"}) == [str(opener), str(tmp_path)]
+    assert file_manager_command(path, "linux", {"PATH": str(tmp_path), "DISPLAY": ":0"}) == [str(opener), str(tmp_path)]
 
 
 def test_a_key_is_kept_for_its_owner_alone_and_never_shown(control: Control, caplog: pytest.LogCaptureFixture) -> None:
@@ -119,8 +119,8 @@ def test_a_key_is_kept_for_its_owner_alone_and_never_shown(control: Control, cap
     answers.append(control.client.post("/api/add-api-key", json={**sent, "alias": "a/b"}))
     answers.append(control.client.post("/api/add-api-key", json={**sent, "api-key": "very secret\nwords"}))
     assert [answer.status_code for answer in answers] == [200, 200, 422, 422]
-    assert "in place of the earlier" not in body(answers[0])["message"]
-    assert "in place of the earlier" in body(answers[1])["message"]
+    assert "replaces the earlier one" not in body(answers[0])["message"]
+    assert "replaces the earlier one" in body(answers[1])["message"]
     assert not any("secret" in answer.text for answer in answers)
     assert "secret" not in caplog.text
     file = control.backend.settings.data_dir / "api-keys.json"

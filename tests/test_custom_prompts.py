@@ -94,7 +94,7 @@ def test_a_parameter_for_a_filename_prefix_adds_a_warning(client: FlaskClient, t
     reply = client.post("/api/workflows/mine", json={"words": "a circle", "name": "holiday"})
     assert reply.status_code == 200, reply.text
     [warning] = reply.json["warnings"]
-    assert warning.startswith("name: not used as save.filename_prefix, for pictures are saved under names that lead to")
+    assert warning.startswith("name: not used as save.filename_prefix, because file names identify their job")
     nodes = reply.json["workflow"]["prompt"]
     assert "holiday" not in nodes["save"]["inputs"]["filename_prefix"]
     assert nodes["bad"]["inputs"]["text"] == "holiday"

@@ -309,7 +309,7 @@ def test_an_example_takes_the_place_of_a_chosen_picture(page: Page, serve: Serve
     page.choose(chooser, photo(tmp_path))
     page.wait(f"document.querySelector('{IMG2IMG} .thumbnail').naturalWidth === 96")
     assert page.run(f'document.querySelector("{chooser}").files.length') == 1
-    select(page, "Example", "Its middle repainted", IMG2IMG)
+    select(page, "Example", "Repaint the middle", IMG2IMG)
     page.wait(f"document.querySelector('{IMG2IMG} .thumbnail').naturalWidth === 256")
     assert page.run(f'document.querySelector("{chooser}").files.length') == 0
 

@@ -22,7 +22,7 @@ from shared.settings import Settings
 from shared.web.app import create_app
 from shared.web.backend import Backend
 from shared.web.routes.pictures import picture_page_routes, picture_routes
-from shared.web.routes.report import Bundles, report_routes
+from shared.web.routes.report import ReportFolder, report_routes
 from shared.web.routes.runs import run_routes
 from tests.control import Control
 from tests.golden_graphs import draw
@@ -50,7 +50,9 @@ def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend
 
 @pytest.fixture
 def client(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> FlaskClient:
-    monkeypatch.setattr("shared.web.routes.pictures.show", lambda path: pytest.fail(f"{path} was shown"))
+    monkeypatch.setattr(
+        "shared.web.routes.pictures.show_in_file_manager", lambda path: pytest.fail(f"{path} was shown")
+    )
     routes = [picture_routes, run_routes, report_routes, picture_page_routes]
     return create_app("control", backend.settings, routes, backend).test_client()
 
@@ -166,7 +168,7 @@ def test_a_report_behind_a_link_is_not_handed_out(tmp_path: Path) -> None:
     (tmp_path / "private").write_bytes(b"PK")
     (tmp_path / "reports").mkdir()
     (tmp_path / "reports" / name).symlink_to(tmp_path / "private")
-    bundles = Bundles(tmp_path / "reports")
+    bundles = ReportFolder(tmp_path / "reports")
     assert (bundles.newest(), bundles.find(name)) == (None, None)
 
 

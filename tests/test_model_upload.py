@@ -101,7 +101,7 @@ def test_a_form_with_more_than_a_model_is_refused(control: Control, tmp_path: Pa
     assert (wrong.status_code, body(wrong)["error"]["field"]) == (400, "file")
     fields = {f"field{number}": "x" for number in range(20)}
     many = control.client.post("/api/upload-model", data=fields, content_type="multipart/form-data")
-    assert (many.status_code, body(many)["message"]) == (400, "the form has more than a model")
+    assert (many.status_code, body(many)["message"]) == (400, "the form has more than a model file and its type")
     assert left_over(control) == []
     assert not (control.models / "loras").exists()
 

@@ -88,7 +88,7 @@ def test_a_small_file_with_a_huge_text_is_answered(client: FlaskClient, piece: s
     reply = ask(client, png[:33] + chunk + png[33:])
     assert reply["infotext"] is None
     assert reply["parameters"] == {}
-    assert reply["warnings"] == ["the text parameters has more than 100,000 characters, and is not read"]
+    assert reply["warnings"] == ["the text parameters was not read: it has more than 100,000 characters"]
 
 
 def test_a_graph_of_more_values_than_any_has_is_not_read(client: FlaskClient) -> None:

@@ -18,7 +18,16 @@ from shared.settings import Settings
 from shared.web.app import create_app
 from shared.web.backend import Backend
 from shared.web.routes import report
-from shared.web.routes.report import COLUMNS, KEPT, Bundles, cell, readme, report_routes, run_ids, runs_csv
+from shared.web.routes.report import (
+    COLUMNS,
+    KEPT_REPORTS,
+    ReportFolder,
+    cell,
+    parse_run_ids,
+    readme,
+    report_routes,
+    runs_csv,
+)
 from shared.web.routes.runs import run_body
 from shared.web.urls import ReplyUrls
 from tests.golden_graphs import LORAS, draw
@@ -81,7 +90,7 @@ def test_the_table_has_a_row_for_each_run(backend: Backend) -> None:
 def test_the_readme_counts_and_names_what_is_missing(backend: Backend) -> None:
     run = run_body(finish(backend, pictures=2), ReplyUrls(""))
     text = readme([run], run["generated_images"][:1], datetime(2026, 11, 22, 14, 30)).decode()
-    assert "Made on 2026-11-22 at 14:30: 1 runs with 1 pictures." in text
+    assert "Created on 2026-11-22 at 14:30: 1 runs with 1 pictures." in text
     assert "Models: model.safetensors." in text
     assert f"- {run['generated_images'][0]}" in text
 
@@ -89,7 +98,7 @@ def test_the_readme_counts_and_names_what_is_missing(backend: Backend) -> None:
 @pytest.mark.parametrize("value", ["x", {"a": 1}, [1], ["a", None], [["a"]], ["a"] * 501])
 def test_ids_of_the_wrong_shape_are_refused(value: Any) -> None:
     with pytest.raises(InvalidValue) as wrong:
-        run_ids(value)
+        parse_run_ids(value)
     assert wrong.value.field == "run_ids"
 
 
@@ -147,11 +156,14 @@ def test_a_report_that_would_be_too_large_is_refused(
 
 
 def test_only_the_newest_reports_stay(tmp_path: Path) -> None:
-    bundles = Bundles(tmp_path)
+    bundles = ReportFolder(tmp_path)
     (tmp_path / "report-0000000000000000001.part").write_bytes(b"half")
     (tmp_path / "notes.txt").write_bytes(b"not ours")
-    made = [bundles.make(lambda archive: archive.writestr("a", "b")) for _ in range(KEPT + 2)]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", *(path.name for path in made[-KEPT:])]
+    made = [bundles.make(lambda archive: archive.writestr("a", "b")) for _ in range(KEPT_REPORTS + 2)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "notes.txt",
+        *(path.name for path in made[-KEPT_REPORTS:]),
+    ]
     assert bundles.newest() == made[-1]
     assert bundles.find(made[0].name) is None
     assert bundles.find("notes.txt") is None
@@ -160,7 +172,7 @@ def test_only_the_newest_reports_stay(tmp_path: Path) -> None:
 def test_a_report_is_the_newest_also_after_the_clock_was_set_back(tmp_path: Path) -> None:
     for number in (1, 2):
         (tmp_path / f"report-{9 * 10**18 + number}.zip").write_bytes(b"of the future")
-    bundles = Bundles(tmp_path)
+    bundles = ReportFolder(tmp_path)
     made = bundles.make(lambda archive: archive.writestr("a", "b"))
     assert bundles.newest() == made
 
@@ -170,7 +182,7 @@ def test_a_report_that_fails_leaves_nothing(tmp_path: Path) -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(StorageFailed, match="No space left"):
-        Bundles(tmp_path).make(full)
+        ReportFolder(tmp_path).make(full)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,7 +8,7 @@ from flask.testing import FlaskClient
 from shared.settings import Settings
 from shared.web.backend import Backend
 from shared.web.openapi.operation import list_routes
-from shared.web.route_hints import ELSEWHERE, NOWHERE, services_of, way_to
+from shared.web.route_hints import FOREIGN_PATHS, NO_MATCH, hint_for_path, services_of
 from tests.test_openapi import ROUTES, SERVICES
 
 Clients = dict[str, FlaskClient]
@@ -36,7 +36,7 @@ def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
         ("txt2img", "/api/models", "GET /api/models on port 5002 (control)"),
         ("img2img", "/api/runs/an-id", "GET or DELETE /api/runs/<run_id> on port 5002 (control)"),
         # A slash, or letters of another case.
-        ("txt2img", "/api/txt2img/", "POST /api/txt2img, without a slash at its end"),
+        ("txt2img", "/api/txt2img/", "POST /api/txt2img, without a slash at the end"),
         ("txt2img", "/api/jobs/", "GET /api/jobs, without a slash"),
         ("txt2img", "/health/", "GET /health"),
         ("txt2img", "/docs/", "GET /docs"),
@@ -64,7 +64,7 @@ def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
         ("txt2img", "/v2beta/stable-image/generate/core", "POST /api/txt2img"),
         ("txt2img", "/healthz", "GET /health"),
         ("txt2img", "/api//txt2img", "POST /api/txt2img, with single slashes"),
-        ("txt2img", "/API/jobs", "GET /api/jobs, in small letters"),
+        ("txt2img", "/API/jobs", "GET /api/jobs, in lower case"),
         ("txt2img", "/api/v1/txt2img", "did you mean POST /api/txt2img?"),
         ("txt2img", "/api/predictions", "POST /api/txt2img"),
         ("txt2img", "/gradio_api/call/predict", "POST /api/txt2img"),
@@ -77,11 +77,11 @@ def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
         ("txt2img", "/api", "GET /docs"),
         ("txt2img", "/api/", "GET /docs"),
         # Nothing like it.
-        ("txt2img", "/user", NOWHERE),
-        ("txt2img", "/api/login", NOWHERE),
-        ("txt2img", "/metrics", NOWHERE),
-        ("txt2img", "/wp-login.php", NOWHERE),
-        ("txt2img", "/" + "x" * 5000, NOWHERE),
+        ("txt2img", "/user", NO_MATCH),
+        ("txt2img", "/api/login", NO_MATCH),
+        ("txt2img", "/metrics", NO_MATCH),
+        ("txt2img", "/wp-login.php", NO_MATCH),
+        ("txt2img", "/" + "x" * 5000, NO_MATCH),
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -102,9 +102,9 @@ def test_of_every_route_it_is_known_who_has_it(clients: Clients) -> None:
 
 
 def test_every_direction_leads_to_a_route() -> None:
-    for theirs, here in ELSEWHERE.items():
+    for theirs, here in FOREIGN_PATHS.items():
         assert tuple(here.split(" ")) in ROUTES, theirs
-        assert here in way_to(theirs, "txt2img", Settings())
+        assert here in hint_for_path(theirs, "txt2img", Settings())
 
 
 @pytest.mark.parametrize(
@@ -114,9 +114,9 @@ def test_every_direction_leads_to_a_route() -> None:
         ("PUT", "/api/img2img", "OPTIONS, POST", "docs"),
         ("GET", "/api/png-info", "OPTIONS, POST", "docs"),
         ("GET", "/api/txt2img/interrupt", "OPTIONS, POST", "-d '{}'"),
-        ("POST", "/api/jobs", "GET, HEAD, OPTIONS", "call it by GET"),
-        ("PATCH", "/api/jobs/an-id", "DELETE, GET, HEAD, OPTIONS", "call it by GET or DELETE"),
-        ("POST", "/health", "GET, HEAD, OPTIONS", "call it by GET"),
+        ("POST", "/api/jobs", "GET, HEAD, OPTIONS", "use GET"),
+        ("PATCH", "/api/jobs/an-id", "DELETE, GET, HEAD, OPTIONS", "use GET or DELETE"),
+        ("POST", "/health", "GET, HEAD, OPTIONS", "use GET"),
     ],
 )
 def test_a_wrong_method_is_answered_with_the_right_call(

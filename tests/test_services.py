@@ -10,7 +10,7 @@ import pytest
 
 from shared.settings import Settings
 from shared.web.backend import Backend
-from shared.web.routes.system import docs_address, ports_of, runs
+from shared.web.routes.system import docs_url, is_running, ports_of
 from tests.ports import free_ports
 from tests.served import serving
 from tests.test_openapi import SERVICES
@@ -35,7 +35,7 @@ KEY = "correct horse battery"
     ],
 )
 def test_the_pages_are_where_the_caller_reaches_them(base: str, found: str | None) -> None:
-    assert docs_address(base, 5004, DEFAULTS) == found
+    assert docs_url(base, 5004, DEFAULTS) == found
 
 
 class Stranger(BaseHTTPRequestHandler):
@@ -64,15 +64,15 @@ def stranger(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 def test_another_program_is_none_of_ours(stranger: int) -> None:
-    assert not runs("127.0.0.1", stranger, "txt2img")
+    assert not is_running("127.0.0.1", stranger, "txt2img")
 
 
 def test_a_service_of_ours_runs_until_it_ends() -> None:
     with serving() as served:
-        assert runs("127.0.0.1", served.port, "test")
-        assert runs("localhost", served.port, "test")
-        assert not runs("127.0.0.1", served.port, "txt2img")
-    assert not runs("127.0.0.1", served.port, "test")
+        assert is_running("127.0.0.1", served.port, "test")
+        assert is_running("localhost", served.port, "test")
+        assert not is_running("127.0.0.1", served.port, "txt2img")
+    assert not is_running("127.0.0.1", served.port, "test")
 
 
 @pytest.mark.parametrize("service", SERVICES)

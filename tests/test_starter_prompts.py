@@ -7,7 +7,7 @@ import pytest
 from shared.errors import EngineUnavailable
 from shared.models.detect import ModelFile
 from shared.web.parsing.starter_words import unknown_words
-from shared.web.routes.prompts import KINDS, UNWANTED, Kind, suggest, suggest_known
+from shared.web.routes.prompts import KINDS, UNWANTED, Kind, suggest, suggest_for_starter
 from starter import CHECKPOINT_NAME, INPAINTING_NAME, PASTEL_NAME
 from starter.tokenizer import words
 from starter.words import VOCABULARY, is_grammar, synonyms
@@ -18,9 +18,9 @@ OWN = "dreamshaper.safetensors"
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_word_of_a_proposal_is_known(kind: Kind) -> None:
-    several = [suggest_known(kind, random.Random(seed)) for seed in range(500)]
+    several = [suggest_for_starter(kind, random.Random(seed)) for seed in range(500)]
     assert len(set(several)) > (400 if kind == "positive" else 30)
-    assert suggest_known(kind, random.Random(7)) == several[7]
+    assert suggest_for_starter(kind, random.Random(7)) == several[7]
     for prompt in several:
         assert [word for word, known in words(prompt) if not known and not _is_own_grammar(word)] == [], prompt
 
@@ -30,13 +30,13 @@ def _is_own_grammar(word: str) -> bool:
 
 
 def test_proposals_go_through_the_vocabulary() -> None:
-    said = " ".join(suggest_known("positive", random.Random(seed)) for seed in range(1000)).split()
+    said = " ".join(suggest_for_starter("positive", random.Random(seed)) for seed in range(1000)).split()
     for kind in ("shapes", "colours", "sizes", "places"):
         assert {row.split()[0] for row in VOCABULARY[kind]} <= {*said}
 
 
 def test_what_is_to_be_avoided_is_asked_for_by_no_proposal() -> None:
-    said = {word for seed in range(1000) for word in suggest_known("positive", random.Random(seed)).split()}
+    said = {word for seed in range(1000) for word in suggest_for_starter("positive", random.Random(seed)).split()}
     assert said.isdisjoint(UNWANTED)
 
 
@@ -63,7 +63,7 @@ def test_the_default_model_decides(
     control.known["copy.safetensors"] = ModelFile("copy.safetensors", known=True, starter=True)
     control.backend.settings = control.backend.settings.model_copy(update={"checkpoint": preferred})
     prompt = body(control.client.get(f"/api/fetch-prompt?type={kind}&seed=7"))["prompt"]
-    assert prompt == (suggest_known if known else suggest)(kind, random.Random("7"))
+    assert prompt == (suggest_for_starter if known else suggest)(kind, random.Random("7"))
     assert (unknown_words(prompt) == []) == known
 
 

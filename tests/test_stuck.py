@@ -149,8 +149,8 @@ def test_readiness_tells_of_a_job_that_does_not_let_go(
         assert answer.status_code == 503
         assert answer.json is not None
         reason = answer.json["reason"]
-        assert f"the engine still works on job {cancelled}, which was cancelled 20" in reason
-        assert ("the launcher restarts it" if ours else f"restart it where it runs ({engine.address})") in reason
+        assert f"the engine still runs job {cancelled}, which was cancelled 20" in reason
+        assert ("the launcher will restart it" if ours else f"restart the engine at {engine.address}") in reason
     finally:
         backend.stop()
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from shared.errors import InvalidValue
-from shared.web.routes.workflows import place_pictures as placed
+from shared.web.routes.workflows import prepare_pictures as placed
 from tests.imported_graphs import plain
 from workflows.templates import read_workflow
 

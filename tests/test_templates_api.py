@@ -231,4 +231,4 @@ def test_a_picture_without_the_transparency_that_a_node_reads_warns(stack: TestS
     content = {"dream_layer": {"parameters": parameters}, "prompt": graph}
     (workflow_folder / "opaque.json").write_text(json.dumps(content), encoding="utf-8")
     reply = post(stack, "/api/workflows/opaque", {"photo": data_url(Image.new("RGB", (64, 48), "red"))}).json()
-    assert reply["warnings"] == ["photo has no transparency, which load reads: it repaints nothing then"]
+    assert reply["warnings"] == ["photo has no transparency, which load reads as a mask: nothing is repainted"]

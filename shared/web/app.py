@@ -1,4 +1,4 @@
-"""The Flask application of a service: routes, errors, CORS, who may call."""
+"""Creates the Flask application of a service: routes, error replies, CORS and access control."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flask import Blueprint, Flask, Response, request
 from flask.json.provider import DefaultJSONProvider
 from flask_cors import CORS
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
-from werkzeug.exceptions import NotFound as NoSuchRoute
+from werkzeug.exceptions import NotFound as RouteNotFound
 from werkzeug.http import parse_date
 
 from shared.errors import BodyTooLarge, DreamLayerError, NotFound, RequestError
@@ -21,7 +21,7 @@ from shared.web.backend import BACKEND, MANAGER, SETTINGS, Backend
 from shared.web.body import MOST_FIELDS, StrictRequest
 from shared.web.proxies import ProxyMiddleware
 from shared.web.reply import base_address, error_reply
-from shared.web.route_hints import LONGEST, way_to, way_to_call
+from shared.web.route_hints import LONGEST_PATH, hint_for_method, hint_for_path
 from shared.web.route_table import ALWAYS, SERVICES
 from shared.web.routes.models import UPLOADS, ModelUploads
 from shared.web.security import ACCESS_CONTROL, HEAD_ERROR, SECURITY_HEADERS, AccessControl
@@ -31,73 +31,73 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DATES = ("HTTP_IF_MODIFIED_SINCE", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_IF_RANGE")
+DATE_HEADERS = ("HTTP_IF_MODIFIED_SINCE", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_IF_RANGE")
 
 
-class ReadableJson(DefaultJSONProvider):
-    """Replies as JSON that browsers read, whatever numbers a file or the engine brought."""
+class StrictJsonProvider(DefaultJSONProvider):
+    """Writes JSON that browsers can parse: NaN and Infinity, which files and the engine may contain, become null."""
 
     sort_keys = False
 
     def dumps(self, obj: Any, **kwargs: Any) -> str:
-        """As Flask writes it, without NaN and Infinity."""
+        """Serialise like Flask, but without NaN and Infinity."""
         options = {"default": self.default, "ensure_ascii": self.ensure_ascii, "sort_keys": self.sort_keys}
         return dump_json(obj, **{**options, **kwargs})
 
 
 def txt2img_app(backend: Backend) -> Flask:
-    """The application of the txt2img service."""
+    """Create the application of the txt2img service."""
     return create_app("txt2img", backend.settings, SERVICES["txt2img"], backend)
 
 
 def img2img_app(backend: Backend) -> Flask:
-    """The application of the img2img service."""
+    """Create the application of the img2img service."""
     return create_app("img2img", backend.settings, SERVICES["img2img"], backend)
 
 
 def control_app(backend: Backend, manager: EngineManager, uploads: ModelUploads) -> Flask:
-    """The application of the control service."""
+    """Create the application of the control service."""
     app = create_app("control", backend.settings, SERVICES["control"], backend)
     app.extensions |= {MANAGER: manager, UPLOADS: uploads}
     return app
 
 
 def create_app(service: str, settings: Settings, routes: Sequence[Blueprint], backend: Backend | None = None) -> Flask:
-    """Create the application of `service` (its name in /health). `routes` may need `backend`."""
+    """Create an application with these routes. `service` is its name in /health; most routes need `backend`."""
     app = Flask(service, static_folder=None)
     app.extensions |= {SETTINGS: settings, BACKEND: backend}
-    app.json = ReadableJson(app)
+    app.json = StrictJsonProvider(app)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_mb * 1024 * 1024
-    # Flask refuses text fields of a form over 500 kB by default; a picture as base64 is larger.
+    # By default, Flask refuses text fields of forms over 500 kB. A picture in base64 is larger.
     app.config["MAX_FORM_MEMORY_SIZE"] = app.config["MAX_CONTENT_LENGTH"]
     app.config["MAX_FORM_PARTS"] = MOST_FIELDS
 
-    # A redirect would be followed by few clients, and with POST by fewer; the 404 says where the route is.
+    # Few clients follow a redirect, and fewer with POST. A 404 names the right path instead.
     app.url_map.merge_slashes = False
     app.request_class = StrictRequest
     app.wsgi_app = ProxyMiddleware(app.wsgi_app, settings)  # type: ignore[method-assign]
-    guard = app.extensions[ACCESS_CONTROL] = AccessControl(settings)
+    access_control = app.extensions[ACCESS_CONTROL] = AccessControl(settings)
 
     @app.before_request
     def check_caller() -> None:
-        refusal = request.environ.get(HEAD_ERROR)
-        if isinstance(refusal, DreamLayerError):
-            # The server asked the same guard, and a wrong key is counted once.
-            raise refusal
+        error = request.environ.get(HEAD_ERROR)
+        if isinstance(error, DreamLayerError):
+            # The server has checked the head of this request already: a wrong key counts once.
+            raise error
         if request.method != "OPTIONS":
-            guard.check(request)
-        _forget_wrong_dates(request.environ)
+            access_control.check(request)
+        _drop_invalid_dates(request.environ)
 
     @app.after_request
     def restrict_browsers(response: Response) -> Response:
-        return restrict(response, keyed=settings.api_key is not None)
+        return add_security_headers(response, has_key=settings.api_key is not None)
 
-    app.register_error_handler(DreamLayerError, _expected)
+    app.register_error_handler(DreamLayerError, _known_error)
     app.register_error_handler(HTTPException, lambda error: _http_error(error, service, settings))
-    app.register_error_handler(Exception, _unexpected)
+    app.register_error_handler(Exception, _unexpected_error)
     for blueprint in (*routes, *ALWAYS):
         app.register_blueprint(blueprint)
-    # It adds its headers after the error handlers have run, so errors carry them too.
+    # flask_cors adds its headers after the error handlers, so errors have them too.
     CORS(
         app,
         origins=list(settings.allowed_origins),
@@ -116,21 +116,21 @@ def create_app(service: str, settings: Settings, routes: Sequence[Blueprint], ba
     return app
 
 
-def restrict(response: Response, *, keyed: bool) -> Response:
-    """What pages of others, and caches between us and the client, must not do with a response. Pure."""
+def add_security_headers(response: Response, *, has_key: bool) -> Response:
+    """Restrict the use of a response by other web pages and, if there is an API key, by shared caches."""
     response.headers.update(SECURITY_HEADERS)
-    # The web page shows pictures by <img> and may be at any address that is allowed; their names cannot be guessed.
+    # The web page may have any allowed origin and shows pictures with <img>. Their names cannot be guessed.
     if (response.mimetype or "").startswith("image/"):
         response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
-    if keyed and response.cache_control.public:
+    if has_key and response.cache_control.public:
         response.cache_control.public = False
         response.cache_control.private = True
     return response
 
 
-def _forget_wrong_dates(environ: dict[str, Any]) -> None:
-    """Takes dates that are none out of a request: they count as not sent (RFC 9110, 13.1); Werkzeug fails at some."""
-    for name in DATES:
+def _drop_invalid_dates(environ: dict[str, Any]) -> None:
+    """Make Werkzeug ignore dates that it fails to parse: an invalid date counts as not sent (RFC 9110, 13.1)."""
+    for name in DATE_HEADERS:
         try:
             parse_date(environ.get(name))
         except ArithmeticError:
@@ -138,41 +138,41 @@ def _forget_wrong_dates(environ: dict[str, Any]) -> None:
 
 
 def _http_error(error: HTTPException, service: str, settings: Settings) -> Response:
-    """Flask's own errors in our shape."""
-    if isinstance(error, NoSuchRoute):
-        hint = way_to(request.path, service, settings)
-        return error_reply(NotFound(f"there is no {request.path[:LONGEST]} here", hint=hint))
+    """Reply to Flask's own errors in the format of ours."""
+    if isinstance(error, RouteNotFound):
+        hint = hint_for_path(request.path, service, settings)
+        return error_reply(NotFound(f"this service has no route {request.path[:LONGEST_PATH]}", hint=hint))
     if isinstance(error, RequestEntityTooLarge):
         return error_reply(
-            BodyTooLarge("the body is too large", hint="scale the picture down, or raise DREAM_LAYER_MAX_BODY_MB")
+            BodyTooLarge("the body is too large", hint="send a smaller picture, or raise DREAM_LAYER_MAX_BODY_MB")
         )
     response = error_reply(RequestError(error.description or error.name))
     response.status_code = error.code or 400
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
-        hint = way_to_call(request.path, error.valid_methods, base_address(settings))
-        response = error_reply(RequestError(f"{request.path} does not take {request.method}", hint=hint))
+        hint = hint_for_method(request.path, error.valid_methods, base_address(settings))
+        response = error_reply(RequestError(f"{request.path} does not allow {request.method}", hint=hint))
         response.status_code = 405
         response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
     return response
 
 
-def _expected(error: DreamLayerError) -> Response:
+def _known_error(error: DreamLayerError) -> Response:
     response = error_reply(error)
-    _let_go(error)
+    _release_frames(error)
     return response
 
 
-def _unexpected(error: Exception) -> Response:
-    log.exception("unexpected error in %s %r", request.method, request.path[:LONGEST], exc_info=error)
-    _let_go(error)
-    return error_reply(DreamLayerError("something went wrong in the server", hint="its log has the details"))
+def _unexpected_error(error: Exception) -> Response:
+    log.exception("unexpected error in %s %r", request.method, request.path[:LONGEST_PATH], exc_info=error)
+    _release_frames(error)
+    return error_reply(DreamLayerError("unexpected error in the server", hint="see the log of the server"))
 
 
-def _let_go(error: BaseException | None) -> None:
-    """Frees what the functions hold that an error came through, such as pictures.
+def _release_frames(error: BaseException | None) -> None:
+    """Free the local variables, such as pictures, of the functions that an error passed through.
 
-    An error and the frames that it came through often refer to each other, and Python looks for such circles only now
-    and then: a service that had refused some large uploads kept them for as long as it had nothing else to do.
+    An error and its frames often refer to each other, and Python collects such cycles only now and then: without this,
+    an idle service keeps large uploads that it has refused.
     """
     while error is not None:
         traceback.clear_frames(error.__traceback__)

@@ -1,4 +1,4 @@
-"""What the routes of a process work with, made once from the settings."""
+"""The backend of a process: the objects that its routes work with, created once from the settings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SETTINGS, BACKEND, MANAGER = "settings", "backend", "engine_manager"
 
 
 class Backend:
-    """The engine, its catalog, the jobs, and the slots for requests that wait."""
+    """The engine, its catalog, the jobs, the user's files, and the limits on pictures and on waiting requests."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -56,49 +56,49 @@ class Backend:
         self.streams = Slots(settings.streams, "event streams are open", f"{PREFIX}STREAMS")
 
     def start(self, restart_engine: Callable[[str], None] | None = None) -> None:
-        """Starts following jobs, those too that were left unfinished when everything was last stopped.
+        """Start to track jobs, also those that an earlier process left unfinished.
 
-        `restart_engine` is called with a reason when the engine works on a cancelled job and does not let go of it.
+        `restart_engine` is called with a reason if the engine does not stop a job that was cancelled.
         """
-        # An engine of others is watched by each process, as nobody else can say that it must be restarted.
+        # Each process watches an engine that the launcher does not supervise.
         self.jobs.start(restart_engine, watch=restart_engine is not None or self.settings.engine_url is not None)
 
     def stop(self) -> None:
-        """Hands unfinished jobs over to whoever comes next."""
+        """Stop tracking jobs. Another process reclaims the unfinished ones."""
         self.jobs.stop()
 
     def urls(self) -> ReplyUrls:
-        """The addresses in the reply to the request at hand."""
+        """The URLs in the reply to the current request."""
         return ReplyUrls(base_address(self.settings), self._signer)
 
 
 def current_settings() -> Settings:
-    """The settings of the application that handles the request."""
+    """Return the settings of the application that handles the request."""
     settings: Settings = current_app.extensions[SETTINGS]
     return settings
 
 
 def current_backend() -> Backend:
-    """The backend of the application that handles the request."""
+    """Return the backend of the application that handles the request."""
     backend: Backend = current_app.extensions[BACKEND]
     return backend
 
 
 def current_manager() -> EngineManager:
-    """The manager of the engine, which only the control service has."""
+    """Return the engine manager, which only the control service has."""
     manager: EngineManager = current_app.extensions[MANAGER]
     return manager
 
 
 def open_store(settings: Settings) -> Store:
-    """The database of the jobs. Raises SetupError that says why it cannot be opened."""
+    """Open the database of the jobs. Raises SetupError if it cannot be opened."""
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         return Store(settings.jobs_url)
     except (OSError, StorageFailed) as error:
-        raise SetupError("jobs", str(error), hint=f"{PREFIX}DATA_DIR names another folder") from error
+        raise SetupError("jobs", str(error), hint=f"set {PREFIX}DATA_DIR to another folder") from error
     except (ArgumentError, ImportError) as error:
-        # The URL may hold a password, and is not repeated.
+        # The URL is not repeated here: it may have a password.
         raise SetupError(
-            "jobs", f"{PREFIX}DATABASE_URL cannot be used: {error}", hint="a driver may have to be installed with pip"
+            "jobs", f"{PREFIX}DATABASE_URL cannot be used: {error}", hint="install the driver of this database with pip"
         ) from error

@@ -1,4 +1,4 @@
-"""Where to find what was asked for at a wrong path, port or method. Pure."""
+"""Hints for requests to a wrong path, port or method: the right one, or the closest match."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from shared.settings import Settings
 from shared.web.openapi.operation import Route
 from shared.web.route_table import routes_by_service
 
-LONGEST = 100
-# What other programs call it, and what it is here. AUTOMATIC1111 and Forge, OpenAI, ComfyUI, Stability, others.
-ELSEWHERE = {
+LONGEST_PATH = 100
+# Our routes by the paths of other APIs: AUTOMATIC1111 and Forge, OpenAI, ComfyUI, Stability and others.
+FOREIGN_PATHS = {
     "/sdapi/v1/txt2img": "POST /api/txt2img",
     "/sdapi/v1/img2img": "POST /api/img2img",
     "/sdapi/v1/extra-single-image": "POST /api/extras/upscale",
@@ -87,86 +87,88 @@ ELSEWHERE = {
     "/status": "GET /ready",
     "/ping": "GET /health",
 }
-# Fields that mean something else there.
-FIELDS = {
+# How the fields of those APIs differ from ours, by the beginnings of their paths.
+FIELD_NOTES = {
     "/prompt": "a graph goes into custom_workflow",
     "/v1": "size is width and height, n is batch_size",
     "/sdapi/v1": "the fields have the same names, pictures are addresses",
 }
-NOWHERE = "GET /docs shows the routes"
+NO_MATCH = "GET /docs lists the routes"
 
 
-def services_of(path: str) -> list[str]:
-    """The services that have this route."""
-    return [name for name, routes in routes_by_service().items() if any(route.path == path for route in routes)]
+def hint_for_path(path: str, service: str, settings: Settings) -> str:
+    """Name the route that a request to an unknown path of `service` may mean."""
+    normal = re.sub(r"/+", "/", f"/{path[:LONGEST_PATH]}").rstrip("/").lower()
+    for known in _known_paths():
+        if _matches(known, normal):
+            return _name_route(_methods_of(known), known, service, settings, _spelling_note(path))
+    # The longest path of another API that it begins with, with or without our prefix.
+    bare = normal.removeprefix("/api")
+    for start in sorted(FOREIGN_PATHS, key=len, reverse=True):
+        below = f"{start}/"
+        if start in (normal, bare) or (start != "/api" and (normal.startswith(below) or bare.startswith(below))):
+            method, _, ours = FOREIGN_PATHS[start].partition(" ")
+            note = next((note for prefix, note in FIELD_NOTES.items() if start.startswith(prefix)), "")
+            return _name_route([method], ours, service, settings, note)
+    # Without our prefix, which would make all paths similar.
+    paths = {known.removeprefix("/api"): known for known in _known_paths()}
+    closest = difflib.get_close_matches(bare, paths, n=1, cutoff=0.75)
+    if not closest:
+        return NO_MATCH
+    meant = paths[closest[0]]
+    return f"did you mean {_name_route(_methods_of(meant), meant, service, settings, '')}?"
 
 
-def way_to(path: str, service: str, settings: Settings) -> str:
-    """A hint for who asked `service` for a path that it does not have: where it is, or what is nearest."""
-    tidy = re.sub(r"/+", "/", f"/{path[:LONGEST]}").rstrip("/").lower()
-    for known in _paths():
-        if _fits(known, tidy):
-            return _said(_methods(known), known, service, settings, _difference(path))
-    # The longest of the programs' paths that it begins with, with or without the prefix of ours.
-    bare = tidy.removeprefix("/api")
-    for start in sorted(ELSEWHERE, key=len, reverse=True):
-        if any(each == start or (each.startswith(f"{start}/") and start != "/api") for each in (tidy, bare)):
-            method, _, here = ELSEWHERE[start].partition(" ")
-            note = next((note for prefix, note in FIELDS.items() if start.startswith(prefix)), "")
-            return _said([method], here, service, settings, note)
-    # Without the prefix, which would make all of them alike.
-    paths = {known.removeprefix("/api"): known for known in _paths()}
-    near = difflib.get_close_matches(bare, paths, n=1, cutoff=0.75)
-    if not near:
-        return NOWHERE
-    meant = paths[near[0]]
-    return f"did you mean {_said(_methods(meant), meant, service, settings, '')}?"
-
-
-def _difference(path: str) -> str:
-    """How a path is written otherwise than the route that it means."""
-    if "//" in path:
-        return "with single slashes"
-    return "without a slash at its end" if path.endswith("/") else "in small letters" if path != path.lower() else ""
-
-
-def way_to_call(path: str, methods: Iterable[str], base: str) -> str:
-    """A hint for who called a path by a method that it does not take: `methods` are those that it does."""
-    taken = [method for method in ("GET", "POST", "DELETE") if method in methods]
+def hint_for_method(path: str, allowed: Iterable[str], base: str) -> str:
+    """Show how to call a path, whose methods are `allowed`, after a request with another method."""
+    methods = [method for method in ("GET", "POST", "DELETE") if method in allowed]
     for route in _all_routes():
         operation = route.operation
-        if operation is None or operation.body is None or route.method not in taken:
+        if operation is None or operation.body is None or route.method not in methods:
             continue
-        if _fits(route.path, path.lower()):
+        if _matches(route.path, path.lower()):
             value = json.dumps(operation.examples[0].body) if operation.examples else "{}"
             if operation.body.only_form or "base64," in value or "'" in value:
                 return f"{route.method} a form; {base}/docs has an example"
             return f"curl -sS {base}{path} -H 'content-type: application/json' -d '{value}'"
-    return f"call it by {' or '.join(taken)}; {base}/docs shows how"
+    return f"use {' or '.join(methods)}; {base}/docs has examples"
+
+
+def services_of(path: str) -> list[str]:
+    """The names of the services that have this route."""
+    return [name for name, routes in routes_by_service().items() if any(route.path == path for route in routes)]
+
+
+def _spelling_note(path: str) -> str:
+    """How the spelling of a path differs from that of its route."""
+    if "//" in path:
+        return "with single slashes"
+    return "without a slash at the end" if path.endswith("/") else "in lower case" if path != path.lower() else ""
 
 
 def _all_routes() -> list[Route]:
-    """The routes of all services, each once."""
+    """The routes of all services, without duplicates."""
     return list(
         {(route.method, route.path): route for routes in routes_by_service().values() for route in routes}.values()
     )
 
 
-def _paths() -> list[str]:
+def _known_paths() -> list[str]:
     return sorted({route.path for route in _all_routes()}, key=len)
 
 
-def _methods(path: str) -> list[str]:
+def _methods_of(path: str) -> list[str]:
     return [route.method for route in _all_routes() if route.path == path]
 
 
-def _fits(known: str, path: str) -> bool:
-    """Whether a path is that of a route, in whose path `<...>` stands for any name."""
+def _matches(known: str, path: str) -> bool:
+    """Whether a path matches that of a route, where `<...>` stands for any name."""
     return re.fullmatch(re.sub(r"<\w+>", "[^/]+", known), path) is not None
 
 
-def _said(methods: list[str], path: str, service: str, settings: Settings, note: str) -> str:
+def _name_route(methods: list[str], path: str, service: str, settings: Settings, note: str) -> str:
+    """The route, with its port if `service` does not have it."""
     services = services_of(path)
     ports = {"txt2img": settings.txt2img_port, "img2img": settings.img2img_port, "control": settings.control_port}
-    there = "" if not services or service in services else f" on port {ports[services[0]]} ({services[0]})"
-    return f"{' or '.join(methods)} {path}{there}{f', {note}' if note else ''}"
+    other = "" if not services or service in services else f" on port {ports[services[0]]} ({services[0]})"
+    return f"{' or '.join(methods)} {path}{other}{f', {note}' if note else ''}"

@@ -1,4 +1,4 @@
-"""Which routes each service has."""
+"""The routes of each service."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from shared.web.routes.workflows import workflow_routes
 COMMON = (picture_routes, png_info_routes, job_routes, controlnet_routes, prompt_routes, system_routes)
 TXT2IMG = (txt2img_routes, txt2img_interrupt_routes)
 IMG2IMG = (img2img_routes, upscale_routes, img2img_interrupt_routes, workflow_routes)
-# What the web page needs besides, and what only the launcher's process can do.
+# More routes of the web page, and those that need the process of the launcher.
 CONTROL = (
     *(model_routes, picture_page_routes, extras_routes, run_routes, report_routes),
     *(settings_routes, engine_routes),
@@ -39,7 +39,7 @@ SERVICES: Mapping[str, tuple[Blueprint, ...]] = {
     "img2img": (*COMMON, *IMG2IMG),
     "control": (*CONTROL, *COMMON),
 }
-# Applications of tests have these too.
+# Routes that need no backend: every application has them, also in tests.
 ALWAYS = (service_routes, docs_routes)
 
 

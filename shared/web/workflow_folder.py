@@ -1,4 +1,4 @@
-"""The folder of named workflows: each file is one, and is read again when it changes."""
+"""The folder of named workflows. Each file is one workflow; a changed file is read again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LARGEST_FILE = 10_000_000
 
 
 class WorkflowFolder:
-    """The folder of workflows. A file is read again when it was changed, and stays a route as long as it is there."""
+    """Reads the files of the folder, and caches each until it changes. Safe to share between threads."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -24,19 +24,21 @@ class WorkflowFolder:
         self._read: dict[str, tuple[tuple[int, int], NamedWorkflow | DreamLayerError]] = {}
 
     def all(self) -> Iterable[tuple[str, NamedWorkflow | DreamLayerError]]:
-        """The name of every file, and its workflow, or what is wrong with it."""
+        """All names, sorted, each with its workflow or the error in its file."""
         names = sorted(path.stem for path in self._folder.glob("*.json")) if self._folder.is_dir() else []
         for name in names:
-            found = self.find(name)
-            if found is not None:
-                yield name, found
+            workflow = self.find(name)
+            if workflow is not None:
+                yield name, workflow
 
     def find(self, name: str) -> NamedWorkflow | DreamLayerError | None:
-        """The workflow of that name, or what is wrong with it; None if there is none."""
+        """The workflow of this name, or the error in its file; None if there is no such file."""
         path = self._folder / f"{name}.json"
         if not NAME.fullmatch(name):
-            # Only names that the folder listed come here; what a client asked for was refused before.
-            return InvalidValue("the file's name must be of small letters, digits, - and _", field=WORKFLOW_FIELD)
+            # The name of a file in the folder: routes refuse such a name from a client.
+            return InvalidValue(
+                "the name of the file may have only lower-case letters, digits, - and _", field=WORKFLOW_FIELD
+            )
         try:
             about = path.stat()
             mark = (about.st_mtime_ns, about.st_size)

@@ -1,4 +1,4 @@
-"""Replies, parameters, errors and example pictures that several operations share."""
+"""Replies, parameters, errors and example pictures that operations share."""
 
 import base64
 import io
@@ -38,7 +38,7 @@ PictureFile = Annotated[str, WithJsonSchema({"type": "string", "format": "binary
 NUMBER = {"type": "integer", "minimum": 1}
 UUID = {"type": "string", "format": "uuid"}
 BINARY = {"type": "string", "format": "binary"}
-# Before OpenAPI 3.2 has its `itemSchema`, the schema of a stream is that of each event, by convention.
+# By convention, the schema of a stream is that of an event, until OpenAPI 3.2 and its `itemSchema`.
 EVENT = {
     "oneOf": [
         {
@@ -59,15 +59,15 @@ EVENT = {
     ]
 }
 STREAM = ReplySpec(
-    "the job's events until its last one (`queued`, `started`, `progress`, `preview`, `image`, then `completed`, "
-    "`failed` or `cancelled`), each with JSON as its data",
+    "the events of the job until its last one (`queued`, `started`, `progress`, `preview`, `image`, then `completed`, "
+    "`failed` or `cancelled`), with JSON as their data",
     types={"text/event-stream": EVENT},
     headers=("X-Job-Id", "X-Warnings"),
     parts=tuple(EVENTS.values()),
 )
 RESULT = ReplySpec(
-    "the result; its first picture itself (of a custom graph, that of its last stage or of `output_node`), or its "
-    "events, if `Accept` asks for that",
+    "the result; or, as `Accept` asks, its first picture (of a custom graph, that of its last stage or of "
+    "`output_node`) or its events",
     ResultReply,
     {**dict.fromkeys(FORMATS, BINARY), **STREAM.types},
     ("X-Job-Id", "X-Seed", "X-Warnings", "Content-Location", "Link"),
@@ -83,7 +83,7 @@ BODY_ERRORS: tuple[type[DreamLayerError], ...] = (
     InvalidValue,
     InvalidPicture,
 )
-DRAWING_ERRORS: Errors = (
+GENERATION_ERRORS: Errors = (
     *BODY_ERRORS,
     NotAcceptable,
     Cancelled,
@@ -96,23 +96,23 @@ DRAWING_ERRORS: Errors = (
     WaitExpired,
     StorageFailed,
 )
-DRAWING_HEADERS = (
+GENERATION_HEADERS = (
     ParameterSpec(
         "Accept",
         "header",
-        "the type of the answer",
+        "the type of the reply",
         {"type": "string", "enum": ["application/json", *FORMATS, *STREAM.types], "default": "application/json"},
     ),
     ParameterSpec(
         "Prefer",
         "header",
-        "`respond-async`: answer 202 at once; `cancel-on-disconnect`: the job ends when the client hangs up",
+        "`respond-async`: reply 202 at once; `cancel-on-disconnect`: cancel the job if the client disconnects",
         {"type": "string"},
     ),
     ParameterSpec(
         "Idempotency-Key",
         "header",
-        "a repeated request with the same key is the same job; with another body the key is a 422",
+        "requests with the same key and body get the same job; the same key with another body is a 422",
         {"type": "string", "minLength": 1, "maxLength": 255},
     ),
 )
@@ -126,9 +126,9 @@ def _data_url(picture: Image.Image, infotext: str = "") -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _drawn_circle(size: int, circle: RGB, background: RGB, share: float = 0.5) -> Image.Image:
-    """A circle in the middle, with this share of the picture's width; smooth, and few bytes as a PNG."""
-    # Not by ImageDraw, which takes 1.6 MB of every service's memory. The gradient has its 255 in the corners.
+def _draw_circle(size: int, circle: RGB, background: RGB, share: float = 0.5) -> Image.Image:
+    """A smooth circle in the middle, whose width is `share` of the picture's; its PNG is small."""
+    # ImageDraw would take 1.6 MB of memory in each service. The gradient is 255 in the corners.
     edge = 255 * share / math.sqrt(2)
     distance = Image.radial_gradient("L").resize((2 * size, 2 * size))
     inside = distance.point(lambda level: 255 if level < edge else 0).resize((size, size), Image.Resampling.BOX)
@@ -138,9 +138,9 @@ def _drawn_circle(size: int, circle: RGB, background: RGB, share: float = 0.5) -
 
 
 BLACK, WHITE, RED, BLUE = (0, 0, 0), (255, 255, 255), (220, 28, 36), (32, 70, 212)
-PICTURE = _data_url(_drawn_circle(256, RED, BLUE))
-MASK = _data_url(_drawn_circle(256, WHITE, BLACK, 0.8))
-RECIPE = _data_url(
-    _drawn_circle(64, RED, BLUE),
+PICTURE = _data_url(_draw_circle(256, RED, BLUE))
+MASK = _data_url(_draw_circle(256, WHITE, BLACK, 0.8))
+PICTURE_WITH_PARAMETERS = _data_url(
+    _draw_circle(64, RED, BLUE),
     "a red circle on a blue background\nSteps: 10, Sampler: Euler, CFG scale: 3, Seed: 7, Size: 256x256",
 )

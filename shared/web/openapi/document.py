@@ -36,8 +36,8 @@ from shared.web.openapi.operation import (
     Route,
 )
 
-# Any route may answer with these.
-USUAL_ERRORS = (DreamLayerError, OriginNotAllowed)
+# Errors of every route.
+COMMON_ERRORS = (DreamLayerError, OriginNotAllowed)
 KEYS = {
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     "bearer": {"type": "http", "scheme": "bearer"},
@@ -68,7 +68,7 @@ def openapi_document(
         "info": {
             "title": f"Dream Layer: {service}",
             "version": __version__,
-            "summary": "Pictures by ComfyUI, for plain REST requests",
+            "summary": "ComfyUI as a plain REST API",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": base_url}],
@@ -81,7 +81,7 @@ def openapi_document(
 def _operation(route: Route, operation: Operation, keyed: bool, limits: Mapping[str, int]) -> Document:
     errors = (
         *operation.errors,
-        *USUAL_ERRORS,
+        *COMMON_ERRORS,
         *((Unauthorized, TooManyTries) if keyed and not operation.is_open else ()),
     )
     document: Document = {
@@ -98,7 +98,7 @@ def _operation(route: Route, operation: Operation, keyed: bool, limits: Mapping[
         if most := limits.get(route.path, limits.get("")):
             document["requestBody"]["x-max-bytes"] = most
     if keyed:
-        # Either will do.
+        # Either key is enough.
         document["security"] = [] if operation.is_open else [{name: []} for name in KEYS]
     return document
 
@@ -111,14 +111,14 @@ def _parameter(parameter: ParameterSpec, examples: Sequence[Example]) -> Documen
         "description": parameter.description,
         "schema": dict(parameter.schema),
     }
-    given = {
+    values = {
         value: {"summary": example.summary, "value": value}
         for example in examples
         for name, value in {**example.headers, **example.query, **example.path}.items()
         if name == parameter.name
     }
-    if given:
-        document["examples"] = {str(number): each for number, each in enumerate(given.values(), 1)}
+    if values:
+        document["examples"] = {str(number): value for number, value in enumerate(values.values(), 1)}
     return document
 
 
@@ -127,7 +127,7 @@ def _body(body: BodySpec, examples: Sequence[Example]) -> Document:
         return {
             "schema": _ref(model),
             "examples": {
-                # The headers belong to the example, and OpenAPI has no place of its own for them.
+                # OpenAPI has no field for the headers of an example.
                 str(number): {
                     "summary": example.summary,
                     "value": dict(example.body),
@@ -138,10 +138,10 @@ def _body(body: BodySpec, examples: Sequence[Example]) -> Document:
             },
         }
 
-    kinds = {FORM: content(body.form or body.json, form=True)}
+    types = {FORM: content(body.form or body.json, form=True)}
     return {
         "required": body.required,
-        "content": kinds if body.only_form else {JSON: content(body.json, False), **kinds},
+        "content": types if body.only_form else {JSON: content(body.json, False), **types},
     }
 
 
@@ -156,16 +156,16 @@ def _responses(replies: Iterable[ReplySpec], errors: Iterable[type[DreamLayerErr
         if reply.headers:
             responses[str(reply.status)]["headers"] = {name: _header(name) for name in reply.headers}
     by_status: dict[int, dict[str, str]] = defaultdict(dict)
-    told_of = list(errors)
-    if EngineUnavailable in told_of:
-        # A route that finds the engine away may as well find that it refuses our token.
-        told_of.append(EngineDenied)
-    for error in told_of:
+    listed = list(errors)
+    if EngineUnavailable in listed:
+        # A route that calls the engine may also find that it refuses our token.
+        listed.append(EngineDenied)
+    for error in listed:
         by_status[error.status][error.code] = (error.__doc__ or "").split("\n")[0]
-    for status, told in sorted(by_status.items()):
-        error_response = _error(told, retry=status in (429, 503))
+    for status, meanings in sorted(by_status.items()):
+        error_response = _error(meanings, retry=status in (429, 503))
         if str(status) in responses:
-            # The route has an answer of its own with this status; both are possible.
+            # The route has a reply with this status, too.
             error_response["content"][JSON]["schema"] = {
                 "anyOf": [responses[str(status)]["content"][JSON]["schema"], _ref(ErrorReply)]
             }
@@ -174,9 +174,9 @@ def _responses(replies: Iterable[ReplySpec], errors: Iterable[type[DreamLayerErr
     return responses
 
 
-def _error(told: Mapping[str, str], *, retry: bool) -> Document:
+def _error(meanings: Mapping[str, str], *, retry: bool) -> Document:
     document: Document = {
-        "description": "  \n".join(f"`{code}`: {meaning}" for code, meaning in told.items()),
+        "description": "  \n".join(f"`{code}`: {meaning}" for code, meaning in meanings.items()),
         "content": {JSON: {"schema": _ref(ErrorReply)}},
     }
     if retry:
@@ -193,7 +193,7 @@ def _ref(model: type[BaseModel]) -> Document:
 
 
 def _schemas(operations: Iterable[Operation]) -> Document:
-    """The schemas of all models that the operations name, and of the parts of those."""
+    """The schemas of all models that the operations refer to, and of the models inside those."""
     bodies: dict[type[BaseModel], None] = {}
     replies: dict[type[BaseModel], None] = {ErrorReply: None}
     for operation in operations:
@@ -201,11 +201,11 @@ def _schemas(operations: Iterable[Operation]) -> Document:
             bodies |= dict.fromkeys((operation.body.json, operation.body.form or operation.body.json))
         replies |= dict.fromkeys(reply.model for reply in operation.replies if reply.model is not None)
         replies |= dict.fromkeys(part for reply in operation.replies for part in reply.parts)
-    # Fields of a body go by their own names; their aliases are other names that are understood too.
+    # The names of a body's fields; their aliases are other accepted names.
     return {**_json_schemas(bodies, by_alias=False), **_json_schemas(replies, by_alias=True)}
 
 
 def _json_schemas(models: Iterable[type[BaseModel]], *, by_alias: bool) -> Document:
     named = [(model, "validation") for model in models]
-    found: Document = models_json_schema(named, by_alias=by_alias, ref_template=REF)[1].get("$defs", {})  # type: ignore[arg-type]
-    return found
+    schemas: Document = models_json_schema(named, by_alias=by_alias, ref_template=REF)[1].get("$defs", {})  # type: ignore[arg-type]
+    return schemas

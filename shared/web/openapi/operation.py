@@ -17,27 +17,27 @@ REF = "#/components/schemas/{model}"
 FORM = "multipart/form-data"
 
 # The groups of operations, in the order of the document and of its page.
-Tag = Literal["Draw", "Pictures", "Jobs", "Workflows", "Models", "Web page", "Engine", "System"]
+Tag = Literal["Generate", "Pictures", "Jobs", "Workflows", "Models", "Web page", "Engine", "System"]
 TAGS: tuple[Tag, ...] = get_args(Tag)
-# Descriptions of the headers of replies.
+# The headers of replies, with their descriptions.
 HEADERS: Mapping[str, str] = {
-    "X-Job-Id": "the job's id",
-    "X-Seed": "the picture's seed",
-    "X-Warnings": "what was ignored, rounded or unusual, as a JSON list, cut to 3500 characters",
-    "Content-Location": "the picture's address",
-    "Link": 'the other pictures\' addresses, with `rel="alternate"`',
-    "Location": "the job's address, or the page's",
-    "Retry-After": "seconds after which it is worth another try",
+    "X-Job-Id": "the id of the job",
+    "X-Seed": "the seed of the picture",
+    "X-Warnings": "the warnings of the job as a JSON list, cut to 3500 characters",
+    "Content-Location": "the URL of the picture",
+    "Link": 'the URLs of the other pictures, with `rel="alternate"`',
+    "Location": "the URL of the job, or of the page",
+    "Retry-After": "seconds to wait before the next try",
 }
 View = TypeVar("View", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
 class Example:
-    """A request that works; a test sends it.
+    """A valid request, which a test sends.
 
-    `path` and `query` fill parameters; `body` is sent as a form if `form` is set, and has names in place of files.
-    `status` is the status of the reply, on a machine without a desktop.
+    `path` and `query` are values of parameters. `body` is sent as a form if `form` is set, with names in place of
+    files. `status` is that of the reply on a machine without a desktop.
     """
 
     summary: str
@@ -76,7 +76,7 @@ class ReplySpec:
 
 @dataclass(frozen=True)
 class BodySpec:
-    """The body of a request: `json` as JSON, and `form` as a form where that differs because it may hold files."""
+    """The body of a request: the model of its JSON, and that of its form if it differs because it may have files."""
 
     json: type[BaseModel]
     form: type[BaseModel] | None = None
@@ -86,7 +86,7 @@ class BodySpec:
 
 @dataclass(frozen=True)
 class Operation:
-    """What a view does, except its method and path. `errors` leaves out those that every view may answer with."""
+    """The description of a view, without its method and path. `errors` leaves out those that every view may return."""
 
     tag: Tag
     summary: str
@@ -97,11 +97,11 @@ class Operation:
     parameters: tuple[ParameterSpec, ...]
     errors: tuple[type[DreamLayerError], ...]
     is_open: bool
-    """Whether it answers without the API key."""
+    """Whether it needs no API key."""
 
 
 class Route(NamedTuple):
-    """A method and a path, as Flask writes it, with the operation of its view; None if the view has none."""
+    """A method and a path in Flask's syntax, with the operation of its view, or None if the view has none."""
 
     method: str
     path: str
@@ -141,7 +141,7 @@ def describe(
 
 
 def list_routes(app: Flask) -> list[Route]:
-    """All routes of an application, in the order in which they were registered."""
+    """List the routes of an application in the order of their registration."""
     return [
         Route(method, rule.rule, getattr(app.view_functions[rule.endpoint], "operation", None))
         for rule in app.url_map.iter_rules()

@@ -1,1 +1,1 @@
-"""The views of the services: one module for each resource, with the OpenAPI operation of each view."""
+"""The views of the services, by resource, each with its OpenAPI operation."""

@@ -1,4 +1,4 @@
-"""The OpenAPI document, and the page that shows it."""
+"""The OpenAPI document and the /docs page: GET /openapi.json, GET /docs."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ MEGABYTE = 1024 * 1024
 DOCUMENT = "openapi_document"
 
 docs_routes = Blueprint("docs", __name__)
-_turn = threading.Lock()
+_document_lock = threading.Lock()
 
 
 @docs_routes.get("/openapi.json")
 @describe(
     "System",
-    ReplySpec("OpenAPI 3.1", types={JSON: {"type": "object"}}),
-    examples=(Example("Ask"),),
+    ReplySpec("an OpenAPI 3.1 document", types={JSON: {"type": "object"}}),
+    examples=(Example("The document"),),
 )
 def get_document() -> Response:
     """This document."""
@@ -41,11 +41,11 @@ def get_document() -> Response:
 @describe(
     "System",
     ReplySpec("the page", types={"text/html": TEXT}),
-    examples=(Example("Ask"),),
+    examples=(Example("The page"),),
     is_open=True,
 )
 def get_page() -> Response:
-    """This document as a page."""
+    """This document as a web page."""
     return _page_file(INDEX)
 
 
@@ -53,20 +53,20 @@ def get_page() -> Response:
 @describe(
     "System",
     ReplySpec("the file", types={f"text/{kind}": TEXT for kind in ("javascript", "css", "html")}),
-    examples=(Example("Its style", path={"file": "style.css"}),),
-    parameters=(ParameterSpec("file", "path", "its name"),),
+    examples=(Example("The style sheet", path={"file": "style.css"}),),
+    parameters=(ParameterSpec("file", "path", "the name of the file"),),
     errors=(NotFound,),
     is_open=True,
 )
 def get_page_file(file: str) -> Response:
-    """A file of that page."""
+    """A file of the web page."""
     return _page_file(file)
 
 
 def _document() -> Document:
-    """The document without its address. It takes 0.1 s to write and never changes, so it is kept."""
+    """The document without its URL. Writing it takes 0.1 s, so the application keeps it."""
     settings = current_settings()
-    with _turn:
+    with _document_lock:
         if DOCUMENT not in current_app.extensions:
             keyed = settings.api_key is not None
             limits = {"": settings.max_body_mb * MEGABYTE, "/api/upload-model": settings.max_model_mb * MEGABYTE}
@@ -78,11 +78,11 @@ def _document() -> Document:
 
 
 def _page_file(name: str) -> Response:
-    """A file of the page, which browsers revalidate each time. Raises NotFound."""
+    """Reply with a file of the page, which browsers revalidate each time. Raises NotFound."""
     mimetype = TYPES.get(Path(name).suffix)
-    # The name is not joined to the folder unchecked: on Windows, "..\\x" leaves it.
+    # The name may leave the folder: on Windows, as "..\\x".
     if mimetype is None or name not in [path.name for path in PAGE.iterdir()]:
-        raise NotFound(f"the page has no file {name[:100]}", hint="the page is GET /docs")
+        raise NotFound(f"the page has no file {name[:100]}", hint="open /docs")
     response = Response((PAGE / name).read_bytes(), mimetype=mimetype)
     response.headers["Cache-Control"] = "no-cache"
     response.add_etag()

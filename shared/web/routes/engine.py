@@ -1,4 +1,4 @@
-"""The engine: its state, a restart, and its memory."""
+"""The engine: its state, restart and memory."""
 
 from __future__ import annotations
 
@@ -19,41 +19,41 @@ engine_routes = Blueprint("engine", __name__)
 
 
 class Restart(RequestBody):
-    """When the engine is started again."""
+    """When to restart the engine."""
 
-    when_idle: Annotated[bool, Field(description="not before no job is left")] = False
+    when_idle: Annotated[bool, Field(description="wait until all jobs are finished")] = False
 
 
 @engine_routes.get("/api/engine")
 @describe(
     "Engine",
     ReplySpec("its version, device, memory, uptime, restarts and queue", EngineReply),
-    examples=(Example("Ask"),),
+    examples=(Example("The engine"),),
 )
 def get_engine() -> Response:
-    """The engine, and how it does."""
+    """Get the state of the engine."""
     return jsonify({"status": "success", "engine": current_manager().state()})
 
 
 @engine_routes.post("/api/engine/restart")
 @describe(
     "Engine",
-    ReplySpec("it will be started", RestartReply, status=202),
-    examples=(Example("When no job is left", {"when_idle": True}, status=202),),
+    ReplySpec("the engine will restart", RestartReply, status=202),
+    examples=(Example("Once all jobs are finished", {"when_idle": True}, status=202),),
     body=BodySpec(Restart, required=False),
     errors=(*BODY_ERRORS, NotPossible, EngineUnavailable),
 )
 def restart_engine() -> tuple[Response, int]:
-    """Start the engine again.
+    """Restart the engine.
 
-    No job is lost: what it was drawing is drawn anew.
+    No job is lost: the running job starts again.
     """
     when_idle = _read_flag("when_idle")
     current_manager().restart(when_idle=when_idle)
     message = (
-        "the engine is started again as soon as no job is left"
+        "the engine restarts as soon as all jobs are finished"
         if when_idle
-        else "the engine is being started again; what it was drawing is drawn anew"
+        else "the engine restarts now; its job starts again"
     )
     return jsonify({"status": "success", "message": message, "when_idle": when_idle}), 202
 
@@ -61,15 +61,15 @@ def restart_engine() -> tuple[Response, int]:
 @engine_routes.post("/api/engine/free")
 @describe(
     "Engine",
-    ReplySpec("it will, as soon as no job runs", DoneReply),
-    examples=(Example("Ask"),),
+    ReplySpec("the engine will free its memory as soon as no job runs", DoneReply),
+    examples=(Example("Free the memory"),),
     errors=(EngineUnavailable,),
 )
 def free_engine() -> Response:
-    """Have the engine drop its models from memory."""
+    """Unload the engine's models from memory."""
     read_optional_fields(request)
     current_manager().free_memory()
-    return jsonify({"status": "success", "message": "the engine drops its models as soon as no job runs"})
+    return jsonify({"status": "success", "message": "the engine unloads its models as soon as no job runs"})
 
 
 def _read_flag(name: str) -> bool:

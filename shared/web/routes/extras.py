@@ -1,4 +1,4 @@
-"""POST /api/extras/upscale: the web page's extras. A job like any other, asked for and answered as the page does it."""
+"""The extras tab of the web page: POST /api/extras/upscale. A job like others, with the page's field names."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from shared.web.body import parse_json
 from shared.web.graph_errors import checked
 from shared.web.openapi.components import (
     ACCEPTED,
-    DRAWING_ERRORS,
-    DRAWING_HEADERS,
+    GENERATION_ERRORS,
+    GENERATION_HEADERS,
     PICTURE,
     RESULT,
     PictureFile,
@@ -47,13 +47,13 @@ extras_routes = Blueprint(KIND, __name__)
 
 
 class ExtrasPicture(ExtrasBody):
-    """A picture, and what is done with it."""
+    """A picture and its upscaling."""
 
-    image: Annotated[PictureText, Field(description="data URL, base64, or the name that an upload was given")]
+    image: Annotated[PictureText, Field(description="data URL, base64, or the name of an upload")]
 
 
 class ExtrasForm(RequestBody):
-    """A picture as a file, and what is done with it."""
+    """A picture as a file, and its upscaling."""
 
     image: Annotated[PictureFile, Field(description="the picture")]
     params: Annotated[str, Field(description="the other fields, as JSON")] = "{}"
@@ -66,11 +66,11 @@ class ExtrasForm(RequestBody):
     ACCEPTED,
     examples=(Example("Twice as large", {"image": PICTURE, "upscaler_model": "Lanczos", "output_format": "webp"}),),
     body=BodySpec(ExtrasPicture, ExtrasForm),
-    parameters=DRAWING_HEADERS,
-    errors=DRAWING_ERRORS,
+    parameters=GENERATION_HEADERS,
+    errors=GENERATION_ERRORS,
 )
 def upscale_with_extras() -> Response:
-    """Enlarge a picture with one or two upscalers, and restore faces."""
+    """Upscale a picture with one or two upscalers, and restore faces."""
     backend = current_backend()
     with submission(backend, KIND) as job:
         if job.row is None:
@@ -79,16 +79,16 @@ def upscale_with_extras() -> Response:
 
 
 def submit_extras(backend: Backend, job: Submission) -> None:
-    """Accepts the job that does what the page's extras ask for."""
+    """Submit the job for a request of the extras tab."""
     values = tidy(extras_values(job.fields.values))
     body = validate(ExtrasBody, values)
     others = {name: content for name, content in job.fields.files.items() if name != "image"}
     warnings = ignored({**values, **others}, ExtrasBody)
     sent = SentPictures(job.fields, backend.jobs.files.uploads.find, backend.picture_memory)
-    found = sent.with_alpha("image")
-    if found is None:
+    picture = sent.with_alpha("image")
+    if picture is None:
         raise missing_picture("image", sent.names, ExtrasBody, "send a form with a file named image")
-    image, name = found
+    image, name = picture
     warnings += sent.warnings
     request = read_extras(
         body,
@@ -101,7 +101,7 @@ def submit_extras(backend: Backend, job: Submission) -> None:
     )
     if FORMATS_BY_EXTENSION[body.output_format] == "jpeg":
         warnings += [
-            f"{note}; png and webp keep transparency" for note in transparency_warnings(image, "image", BACKDROP)
+            f"{warning}; png and webp keep transparency" for warning in transparency_warnings(image, "image", BACKDROP)
         ]
     graph = checked(backend, extras(request, job.prefix))
     size = request.ground.size
@@ -116,7 +116,7 @@ def submit_extras(backend: Backend, job: Submission) -> None:
 
 
 def extras_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters: those in `params`, and those that were sent beside it. Raises InvalidValue. Pure."""
+    """Merge the fields in `params` with those next to it, which have less weight. Raises InvalidValue."""
     params = values.get(PARAMS) or {}
     if isinstance(params, str):
         try:
@@ -130,14 +130,14 @@ def extras_values(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def extras_body(row: JobRow, urls: ReplyUrls, pictures: PictureFiles) -> dict[str, Any]:
-    """The reply, with the address where the page looks for it: that of the picture in the format that it chose."""
-    ending = row.spec.parameters["output_format"]
-    picture_urls = [urls.image(f"{image['filename'].removesuffix('.png')}.{ending}") for image in row.images]
+    """The reply, with the URL of the picture in the requested format where the page expects it."""
+    extension = row.spec.parameters["output_format"]
+    picture_urls = [urls.image(f"{image['filename'].removesuffix('.png')}.{extension}") for image in row.images]
     return {**result_body(row, urls, pictures), "data": {"output_image": picture_urls[0] if picture_urls else None}}
 
 
 def _face_models(catalog: EngineCatalog) -> list[str] | None:
-    """The face models that there are; None if the engine lacks the nodes that use them."""
-    if not all(catalog.has_node(each, NODE_SECONDS) for each in FACE_NODES):
+    """The face restoration models; None if the engine lacks the nodes that use them."""
+    if not all(catalog.has_node(name, NODE_SECONDS) for name in FACE_NODES):
         return None
     return catalog.choices(FACE_NODES[0], "model_name")

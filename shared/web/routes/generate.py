@@ -1,4 +1,4 @@
-"""Pictures from words, and from pictures and words: POST /api/txt2img and POST /api/img2img."""
+"""Generation of pictures: POST /api/txt2img and POST /api/img2img."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from shared.web.custom_graph import CUSTOM_FIELD, alpha_use, bind_values, bindab
 from shared.web.graph_errors import checked
 from shared.web.openapi.components import (
     ACCEPTED,
-    DRAWING_ERRORS,
-    DRAWING_HEADERS,
+    GENERATION_ERRORS,
+    GENERATION_HEADERS,
     MASK,
     PICTURE,
     RESULT,
@@ -37,7 +37,7 @@ R = TypeVar("R", bound=GenerationRequest)
 Parse = Callable[[Fields, Context], ParsedRequest[R]]
 Build = Callable[[R, str], Graph]
 
-# Examples leave size, steps and the rest to the model's defaults. Their words are among those that the starter knows.
+# Examples leave size and steps to the defaults of the model, and use words that the starter model knows.
 CIRCLE = {"prompt": "a red circle on a blue background", "seed": 7}
 GREEN_STAR = {"prompt": "a green star on a blue background", "seed": 7}
 YELLOW_STAR = {"prompt": "a yellow star on a purple background", "seed": 7}
@@ -49,59 +49,61 @@ img2img_routes = Blueprint("img2img", __name__)
 
 @txt2img_routes.post("/api/txt2img")
 @describe(
-    "Draw",
+    "Generate",
     RESULT,
     ACCEPTED,
     examples=(
         Example("A picture", CIRCLE),
         Example("The picture itself", YELLOW_STAR, {"Accept": "image/png"}),
-        Example("Watched as it is drawn", CIRCLE | {"preview": True}, {"Accept": "text/event-stream"}),
-        Example("Come back for it later", CIRCLE, {"Prefer": "respond-async"}, status=202),
+        Example("Progress and previews", CIRCLE | {"preview": True}, {"Accept": "text/event-stream"}),
+        Example("Reply at once", CIRCLE, {"Prefer": "respond-async"}, status=202),
         Example(
-            "Two pictures, drawn small and then large",
+            "Two pictures with a hires fix",
             TWO_HOUSES | {"hires_fix": True, "hires_fix_upscale_factor": 1.5},
         ),
         Example("As a form", CIRCLE, form=True),
     ),
     body=BodySpec(Txt2ImgBody),
-    parameters=DRAWING_HEADERS,
-    errors=DRAWING_ERRORS,
+    parameters=GENERATION_HEADERS,
+    errors=GENERATION_ERRORS,
 )
 def generate_from_text() -> Response:
-    """Draw pictures from words."""
+    """Generate pictures from a prompt."""
     return generate("txt2img", read_txt2img, txt2img)
 
 
 class Img2ImgForm(Img2ImgBody):
-    """The fields of img2img as a form, where pictures may be files."""
+    """The fields of img2img as a form, in which pictures may be files."""
 
-    input_image: Annotated[str, Field(description="in place of the file: data URL, base64, or a name")] = ""
-    image: Annotated[PictureFile | None, Field(description="the source")] = None
-    mask: Annotated[PictureFile | None, Field(description="white is repainted, black stays exactly; or as text")] = None
+    input_image: Annotated[str, Field(description="instead of a file: data URL, base64, or the name of an upload")] = ""
+    image: Annotated[PictureFile | None, Field(description="the source picture")] = None
+    mask: Annotated[PictureFile | None, Field(description="white is repainted, black stays unchanged; or as text")] = (
+        None
+    )
 
 
 @img2img_routes.post("/api/img2img")
 @describe(
-    "Draw",
+    "Generate",
     RESULT,
     ACCEPTED,
     examples=(
-        Example("Over a picture", {**GREEN_STAR, "input_image": PICTURE, "denoising_strength": 0.8}),
-        Example("Its middle repainted", {**GREEN_STAR, "input_image": PICTURE, "mask": MASK}),
+        Example("From a picture", {**GREEN_STAR, "input_image": PICTURE, "denoising_strength": 0.8}),
+        Example("Repaint the middle", {**GREEN_STAR, "input_image": PICTURE, "mask": MASK}),
     ),
     body=BodySpec(Img2ImgBody, Img2ImgForm),
-    parameters=DRAWING_HEADERS,
-    errors=DRAWING_ERRORS,
+    parameters=GENERATION_HEADERS,
+    errors=GENERATION_ERRORS,
 )
 def generate_from_picture() -> Response:
-    """Draw pictures from a picture and words, or repaint a part of it."""
+    """Generate pictures from a picture and a prompt, or repaint a part of it."""
     return generate("img2img", read_img2img, img2img)
 
 
 def generate(kind: str, parse: Parse[R], build: Build[R]) -> Response:
-    """Answer a request that draws: parse its fields, build a graph, check it, and submit a job.
+    """Parse the fields of the request, build a graph, check it, submit a job, and reply.
 
-    A custom graph in the request takes the place of the graph that `build` makes.
+    A custom graph in the request replaces the graph of `build`.
     """
     backend = current_backend()
     with submission(backend, kind) as job:
@@ -138,9 +140,9 @@ def _context(backend: Backend, alpha: AlphaUse | None = None) -> Context:
 
 
 def _submit_custom_graph(backend: Backend, job: Submission, value: Any, parse: Parse[R]) -> None:
-    """Submit a job that runs a custom graph with the other fields of the request set on it."""
+    """Submit a job for a custom graph, with the other fields of the request set on it."""
     graph, bindings = read_custom_graph(value)
-    # The schema demands a prompt, which a custom graph may have itself.
+    # The schema requires a prompt; a custom graph may have its own.
     values = {"prompt": "", **{name: value for name, value in job.fields.values.items() if name != CUSTOM_FIELD}}
     files = {name: content for name, content in job.fields.files.items() if name != CUSTOM_FIELD}
     parsed = parse(Fields(values, files), _context(backend, alpha_use(graph, bindings)))

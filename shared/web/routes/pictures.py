@@ -1,4 +1,4 @@
-"""Pictures: read and uploaded, shown in their folder, and sent to another tab of the web page."""
+"""Pictures: downloads and uploads, and what the web page does with a picture."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ from shared.web.picture_files import picture_file
 from shared.web.reply import FORMATS, picture_facts
 
 ONE_YEAR = 365 * 24 * 3600
-# The words of `?download=`.
+# Values of `?download=`.
 DOWNLOAD = {"": True, "1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-PICTURE_NAME = "send the filename of a picture in a reply"
-FILE_NAMES = dict.fromkeys(("file", "name", "image", "picture", "path", "url", "imagename"), ("filename",))
+FILENAME_HINT = "send the filename of a picture in a reply"
+FILENAME_SYNONYMS = dict.fromkeys(("file", "name", "image", "picture", "path", "url", "imagename"), ("filename",))
 SAMPLE = "20261122-143210-3f2a9c1e0b7d_00001_.png"
 
 picture_routes = Blueprint("pictures", __name__)
@@ -62,8 +62,12 @@ _describe_image = describe(
     ReplySpec("the picture", types=dict.fromkeys(FORMATS, BINARY)),
     examples=(Example("A picture of a reply", path={"name": SAMPLE}),),
     parameters=(
-        ParameterSpec("name", "path", "`filename` of a picture in a reply; it may end in .webp or .jpg"),
-        ParameterSpec("download", "query", "1: a file to save, in place of a picture to show", {"enum": ["1", "0"]}),
+        ParameterSpec(
+            "name", "path", "the `filename` of a picture in a reply; its extension may be .webp or .jpg instead"
+        ),
+        ParameterSpec(
+            "download", "query", "1: reply with a file to save, not with a picture to show", {"enum": ["1", "0"]}
+        ),
     ),
     errors=(NotFound, InvalidValue, Busy, EngineUnavailable),
 )
@@ -72,20 +76,20 @@ _describe_image = describe(
 @picture_routes.get("/api/images/<name>")
 @_describe_image
 def get_image(name: str) -> Response:
-    """A picture."""
+    """Get a picture."""
     backend = current_backend()
     stem, _, ending = name.rpartition(".")
     output = FORMATS_BY_EXTENSION.get(ending.lower())
     image = None if output is None else locate(f"{stem}.png")
     if image is None or output is None:
-        raise NotFound(f"{name} is not the name of a picture", hint="use the url of a reply")
+        raise NotFound(f"{name} is not the name of a picture", hint="use the URL in a reply")
     row, download = backend.jobs.of_picture(image.filename), wants_download()
     try:
-        # A picture never changes under its name, so browsers may keep it.
+        # A picture of this name never changes, so browsers may cache it.
         response = picture_file(backend, image, output, row, max_age=ONE_YEAR)
     except NotAcceptable as error:
-        # Here it is the name that asks for a format.
-        raise InvalidValue(error.message, field="name", hint=f"ask for {stem}.png") from error
+        # The name asks for the format.
+        raise InvalidValue(error.message, field="name", hint=f"use {stem}.png") from error
     if response is None:
         raise NotFound(f"there is no picture {name}", hint="it may have been deleted")
     offered = _offered_name(backend, image.filename, row, download=download)
@@ -98,32 +102,32 @@ def get_image(name: str) -> Response:
 @picture_routes.get("/images/<name>")
 @_describe_image
 def get_page_image(name: str) -> Response:
-    """The same, where the web page looks for it."""
+    """Get a picture, at the path that the web page uses."""
     return get_image(name)
 
 
 def wants_download() -> bool:
     """Whether the query asks for a file to save (`?download=1`) in place of a picture to show. Raises InvalidValue."""
-    asked = request.args.get("download")
-    if asked is None:
+    sent = request.args.get("download")
+    if sent is None:
         return False
-    wants = DOWNLOAD.get(find_choice(asked, DOWNLOAD) or asked)
+    wants = DOWNLOAD.get(find_choice(sent, DOWNLOAD) or sent)
     if wants is None:
-        raise InvalidValue(f"download {asked!r} is neither 1 nor 0", field="download", hint="?download=1")
+        raise InvalidValue(f"download {sent!r} is neither 1 nor 0", field="download", hint="use ?download=1")
     return wants
 
 
 def _offered_name(backend: Backend, filename: str, row: JobRow | None, *, download: bool) -> str | None:
-    """The name to save a picture under, without its extension; None if it is shown under its own."""
-    chosen = backend.paths.read().filename_format
-    if chosen is not None:
+    """The name for saving a picture, without its extension; None to leave it to the browser."""
+    name_format = backend.paths.read().filename_format
+    if name_format is not None:
         facts = {} if row is None else _title_facts(row, picture_facts(row, filename, backend.jobs.files.pictures))
-        return title(chosen, filename, facts)
+        return title(name_format, filename, facts)
     return filename.removesuffix(".png") if download else None
 
 
 def _title_facts(row: JobRow, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The request's parameters and the picture's own facts, which alone count for a graph of the client's own."""
+    """The parameters and the facts of a picture; the facts alone decide the seed and size of an imported graph."""
     measured = ("seed", "width", "height") if row.has_imported_graph else ()
     return {**{name: value for name, value in row.spec.parameters.items() if name not in measured}, **facts}
 
@@ -143,18 +147,18 @@ class UploadForm(RequestBody):
 @picture_routes.post("/api/upload-controlnet-image")
 @describe(
     "Pictures",
-    ReplySpec("its name", UploadReply),
+    ReplySpec("the name of the upload", UploadReply),
     examples=(Example("A picture", {"file": PICTURE}),),
     body=BodySpec(UploadBody, UploadForm),
     errors=(*BODY_ERRORS, StorageFailed),
 )
 def upload_picture() -> Response:
-    """Keep a picture that later requests may name."""
+    """Upload a picture, which later requests can use by name."""
     backend = current_backend()
     content = read_fields(request).picture("file", "image")
     if content is None:
         raise InvalidPicture("file is missing", field="file", hint="send a form with a file named file")
-    # Decoded whole, so that what cannot be used is refused now and not when it is named.
+    # It is decoded now, so that an unusable picture is refused here and not when a request uses it.
     picture = read_picture(content, "file", budget=backend.picture_memory)
     name = upload_name(content)
     backend.jobs.files.keep_alone(name, content)
@@ -163,36 +167,36 @@ def upload_picture() -> Response:
 
 
 class PictureName(RequestBody):
-    """A picture of ours."""
+    """A generated picture."""
 
-    filename: Annotated[str, Field(description="`filename` of a picture in a reply")]
+    filename: Annotated[str, Field(description="the `filename` of a picture in a reply")]
 
 
 @picture_page_routes.post("/api/show-in-folder")
 @describe(
     "Web page",
-    ReplySpec("it is open", ShownReply),
+    ReplySpec("the folder is open", ShownReply),
     examples=(Example("A picture of a reply", {"filename": SAMPLE}, status=409),),
     body=BodySpec(PictureName),
     errors=(*BODY_ERRORS, NotFound, NotPossible),
 )
 def show_in_folder() -> Response:
-    """Open the file manager at a picture, on the machine of the service."""
+    """Open the folder of a picture in the file manager of the service's machine."""
     backend = current_backend()
-    name = _saved(_filename())
+    name = _saved_name(_read_filename())
     path = backend.jobs.files.pictures.find(name)
     if path is None:
-        _check_there(backend, name)
-        raise NotPossible("the picture is on another machine, with the engine")
+        _check_exists(backend, name)
+        raise NotPossible("the picture is on the machine of the engine")
     if not is_local(request):
-        raise NotPossible("a file manager would open on the machine of the service, not on yours")
-    show(path)
+        raise NotPossible("the file manager would open on the machine of the service, not on yours")
+    show_in_file_manager(path)
     return jsonify({"status": "success", "message": "the folder is open", "filename": name})
 
 
 _describe_sending = describe(
     "Web page",
-    ReplySpec("it is there", SentReply),
+    ReplySpec("the picture exists", SentReply),
     examples=(Example("A picture of a reply", {"filename": SAMPLE}),),
     body=BodySpec(PictureName),
     errors=(*BODY_ERRORS, NotFound),
@@ -202,15 +206,15 @@ _describe_sending = describe(
 @picture_page_routes.post("/api/send-to-img2img")
 @_describe_sending
 def send_to_img2img() -> Response:
-    """Ask for a picture to go on with in img2img."""
-    return _send("img2img")
+    """Get the URL of a picture for the img2img tab."""
+    return _send_to_tab("img2img")
 
 
 @picture_page_routes.post("/api/send-to-extras")
 @_describe_sending
 def send_to_extras() -> Response:
-    """Ask for a picture to go on with in extras."""
-    return _send("extras")
+    """Get the URL of a picture for the extras tab."""
+    return _send_to_tab("extras")
 
 
 class Img2TxtBody(RequestBody):
@@ -230,40 +234,40 @@ class Img2TxtBody(RequestBody):
     errors=(NotSupported,),
 )
 def describe_picture() -> Response:
-    """Describe a picture: there is no model for that."""
+    """Describe a picture. Always fails: there is no model for this."""
     raise NotSupported(
-        "Img2Txt is not available: this backend has no model that describes pictures",
-        hint="POST /api/png-info reads the prompt of a picture that was generated",
+        "img2txt is not available: there is no model that describes pictures",
+        hint="use POST /api/png-info to read the prompt of a generated picture",
     )
 
 
-def _send(tab: str) -> Response:
+def _send_to_tab(tab: str) -> Response:
     backend = current_backend()
-    name = _filename()
-    _check_there(backend, name)
+    name = _read_filename()
+    _check_exists(backend, name)
     url = backend.urls().image(name)
     return jsonify({"status": "success", "message": f"sent to {tab}", "filename": name, "url": url})
 
 
-def file_manager(path: Path, platform: str, environ: Mapping[str, str]) -> list[str] | None:
-    """The command that shows the file in its folder; None where there is no desktop to show it on."""
+def file_manager_command(path: Path, platform: str, environ: Mapping[str, str]) -> list[str] | None:
+    """The command that shows a file in its folder; None without a desktop."""
     if platform == "darwin":
         return ["open", "-R", str(path)]
     if platform == "win32":
         return ["explorer", f"/select,{path}"]
     if environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"):
         opener = shutil.which("xdg-open", path=environ.get("PATH"))
-        # It knows of no way to select a file.
+        # It cannot select a file.
         return None if opener is None else [opener, str(path.parent)]
     return None
 
 
-def show(path: Path) -> None:
-    """Opens the file manager at a file of ours. Raises NotPossible, with the file's place, where that cannot be."""
-    command = file_manager(path, sys.platform, os.environ)
+def show_in_file_manager(path: Path) -> None:
+    """Show a file in the file manager. Raises NotPossible, with the path of the file, if there is none."""
+    command = file_manager_command(path, sys.platform, os.environ)
     try:
         if command is None:
-            raise NotPossible("there is no desktop on this machine", hint=f"the picture is {path}", path=str(path))
+            raise NotPossible("the machine of the service has no desktop", hint=f"open {path}", path=str(path))
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -271,38 +275,38 @@ def show(path: Path) -> None:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        # It may stay open for as long as it likes; somebody has to hear of its end all the same.
+        # It may stay open; the thread reaps the process when it ends.
         threading.Thread(target=process.wait, name="file-manager", daemon=True).start()
     except OSError as error:
         raise NotPossible(
-            f"the file manager could not be opened: {error.strerror}", hint=f"the picture is {path}", path=str(path)
+            f"the file manager could not be opened: {error.strerror}", hint=f"open {path}", path=str(path)
         ) from error
 
 
-def _filename() -> str:
-    """The picture's name in the body: one of ours, and so never a path."""
+def _read_filename() -> str:
+    """Read the name of a picture from the body. It has our format, so it is not a path."""
     values = read_fields(request).values
     name = values.get("filename")
     if name is not None and not isinstance(name, str):
-        raise InvalidValue(f"filename must be text, not {json_kind(name)}", field="filename", hint=PICTURE_NAME)
+        raise InvalidValue(f"filename must be text, not {json_kind(name)}", field="filename", hint=FILENAME_HINT)
     if not name:
-        instead = hint_unknown_names("filename", values, ["filename"], FILE_NAMES)
-        hint = PICTURE_NAME if instead is None else f"{instead}; {PICTURE_NAME}"
+        instead = hint_unknown_names("filename", values, ["filename"], FILENAME_SYNONYMS)
+        hint = FILENAME_HINT if instead is None else f"{instead}; {FILENAME_HINT}"
         raise InvalidValue("filename is missing", field="filename", hint=hint)
-    if locate(_saved(name)) is None:
-        raise NotFound("filename is not the name of a picture of ours", field="filename", hint=PICTURE_NAME)
+    if locate(_saved_name(name)) is None:
+        raise NotFound("filename is not the name of a generated picture", field="filename", hint=FILENAME_HINT)
     return name
 
 
-def _saved(name: str) -> str:
-    """The name that a picture is saved under; the one that the page has of it may end in the format that it chose."""
+def _saved_name(name: str) -> str:
+    """The name of the saved file: the web page may use the extension of another format."""
     stem, _, ending = name.rpartition(".")
     return f"{stem}.png" if ending in FORMATS_BY_EXTENSION else name
 
 
-def _check_there(backend: Backend, name: str) -> None:
-    """Raises NotFound for a picture that is gone."""
-    image = locate(_saved(name))
+def _check_exists(backend: Backend, name: str) -> None:
+    """Raise NotFound if there is no such picture."""
+    image = locate(_saved_name(name))
     if image is None or (
         backend.jobs.files.pictures.find(image.filename) is None and backend.jobs.picture(image) is None
     ):

@@ -1,4 +1,4 @@
-"""POST /api/png-info: what a picture was made with, ready to be sent again."""
+"""The parameters in a picture: POST /api/png-info reads them, ready to be sent again."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from shared.schema.replies import PngInfoReply
 from shared.schema.units import PictureText
 from shared.web.backend import current_backend
 from shared.web.body import read_fields
-from shared.web.openapi.components import BODY_ERRORS, RECIPE, PictureFile
+from shared.web.openapi.components import BODY_ERRORS, PICTURE_WITH_PARAMETERS, PictureFile
 from shared.web.openapi.operation import BodySpec, Example, ReplySpec, describe
 from shared.web.parsing.pictures import UPLOAD_NAME
 
-HINT = "send the file as it was made: editors, chats and web pages often leave such texts out of their copies"
+HINT = "send the original file: editors, chats and web pages often strip such texts from copies"
 
 
 png_info_routes = Blueprint("png-info", __name__)
 
 
 class PngInfoBody(RequestBody):
-    """A picture with a recipe."""
+    """A picture with its parameters."""
 
     image: Annotated[PictureText, Field(description="data URL or base64")]
 
 
 class PngInfoForm(RequestBody):
-    """A picture with a recipe, as a file."""
+    """A picture with its parameters, as a file."""
 
     image: Annotated[PictureFile, Field(description="the picture")]
 
@@ -44,39 +44,39 @@ class PngInfoForm(RequestBody):
 @png_info_routes.post("/api/png-info")
 @describe(
     "Pictures",
-    ReplySpec("its parameters, text and graph", PngInfoReply),
-    examples=(Example("A picture with a recipe", {"image": RECIPE}),),
+    ReplySpec("the parameters, text and graph in the picture", PngInfoReply),
+    examples=(Example("A picture with parameters", {"image": PICTURE_WITH_PARAMETERS}),),
     body=BodySpec(PngInfoBody, PngInfoForm),
     errors=BODY_ERRORS,
 )
 def read_png_info() -> Response:
-    """What a picture was made with, ready to be sent again.
+    """Read the parameters that a picture was generated with, ready to be sent again.
 
-    Takes a file of a form, the picture itself as the body, or JSON. Of others' pictures, what their text or their
-    graph tells.
+    Send a form with a file, the picture itself as the body, or JSON. Pictures of other programs are read too, as far
+    as their text or graph goes.
     """
     uploads = current_backend().jobs.files.uploads
-    texts = _texts(_picture(request))
+    texts = _read_embedded_texts(_read_picture(request))
     infotext = texts.get(THEIRS)
     graph = _json_object(texts.get("prompt"))
-    recipe = _recipe(texts, graph)
-    if recipe is None and not graph and not texts.get(THEIRS):
-        raise InvalidPicture("the picture does not tell how it was made", field="image", hint=HINT)
+    generation = _read_parameters(texts, graph)
+    if generation is None and not graph and not texts.get(THEIRS):
+        raise InvalidPicture("the picture has no generation parameters", field="image", hint=HINT)
     warnings = []
     if infotext is not None and len(infotext) > LONGEST_INFOTEXT:
-        warnings.append(f"the text {THEIRS} has more than {LONGEST_INFOTEXT:,} characters, and is not read")
+        warnings.append(f"the text {THEIRS} was not read: it has more than {LONGEST_INFOTEXT:,} characters")
         infotext = None
-    if recipe is not None:
-        warnings += recipe.warnings
-        warnings += _missing(recipe, lambda name: uploads.find(name) is not None)
+    if generation is not None:
+        warnings += generation.warnings
+        warnings += _warn_of_missing_pictures(generation, lambda name: uploads.find(name) is not None)
     return jsonify(
         {
             "status": "success",
-            "message": "the picture tells how it was made"
-            if recipe is not None
-            else "the picture has a text, but not one that is understood here",
-            "kind": None if recipe is None else recipe.kind,
-            "parameters": {} if recipe is None else recipe.parameters,
+            "message": "the picture has generation parameters"
+            if generation is not None
+            else "the picture has a text of an unknown format",
+            "kind": None if generation is None else generation.kind,
+            "parameters": {} if generation is None else generation.parameters,
             "infotext": infotext,
             "workflow": {"prompt": graph} if graph else None,
             "warnings": warnings,
@@ -84,11 +84,11 @@ def read_png_info() -> Response:
     )
 
 
-def _picture(sent: Request) -> bytes:
-    """The file `image` of a form, or its only one; `image` in JSON; or the body itself. Raises InvalidPicture."""
-    # `curl --data-binary` says of any file that it is a form.
-    mistaken = sent.mimetype == "application/x-www-form-urlencoded" and sent.get_data().startswith(SIGNATURE)
-    if mistaken or sent.mimetype.startswith("image/") or sent.mimetype == "application/octet-stream":
+def _read_picture(sent: Request) -> bytes:
+    """Read the file `image` of a form, or its only file; `image` in JSON; or the body itself. Raises InvalidPicture."""
+    # `curl --data-binary` sends any file with the type of a form.
+    is_mislabelled = sent.mimetype == "application/x-www-form-urlencoded" and sent.get_data().startswith(SIGNATURE)
+    if is_mislabelled or sent.mimetype.startswith("image/") or sent.mimetype == "application/octet-stream":
         return sent.get_data()
     fields = read_fields(sent)
     content = next(iter(fields.files.values())) if len(fields.files) == 1 else fields.picture("image")
@@ -101,15 +101,15 @@ def _picture(sent: Request) -> bytes:
     return content
 
 
-def _texts(picture: bytes) -> dict[str, str]:
+def _read_embedded_texts(picture: bytes) -> dict[str, str]:
     try:
         return read_texts(picture)
     except BrokenPng:
         return read_exif(picture)
 
 
-def _recipe(texts: Mapping[str, str], graph: Mapping[str, Any]) -> GenerationParameters | None:
-    """From our own text, which is exact; else from that of the Stable Diffusion world; else from the graph."""
+def _read_parameters(texts: Mapping[str, str], graph: Mapping[str, Any]) -> GenerationParameters | None:
+    """Read our own text, which is exact; else the infotext of AUTOMATIC1111; else the graph."""
     ours = _json_object(texts.get(OURS))
     kind, parameters = ours.get("kind"), ours.get("parameters")
     if isinstance(kind, str) and isinstance(parameters, dict):
@@ -117,29 +117,29 @@ def _recipe(texts: Mapping[str, str], graph: Mapping[str, Any]) -> GenerationPar
     return read_infotext(texts.get(THEIRS, "")) or read_parameters(graph)
 
 
-def _missing(recipe: GenerationParameters, kept: Callable[[str], bool]) -> Iterator[str]:
-    """What must be added before the parameters can be sent."""
-    names = {name: recipe.parameters.get(name) for name in ("input_image", "mask", "image")}
-    controlnet = recipe.parameters.get("controlnet")
+def _warn_of_missing_pictures(generation: GenerationParameters, is_stored: Callable[[str], bool]) -> Iterator[str]:
+    """Warn of pictures that must be added before the parameters can be sent."""
+    names = {name: generation.parameters.get(name) for name in ("input_image", "mask", "image")}
+    controlnet = generation.parameters.get("controlnet")
     units = controlnet.get("units") if isinstance(controlnet, dict) else None
     for index, unit in enumerate(units if isinstance(units, list) else []):
         field = f"controlnet.units[{index}].input_image"
         names[field] = unit.get("input_image") if isinstance(unit, dict) else None
-        # In img2img, the source stands in for it.
-        if names[field] is None and recipe.kind == "txt2img":
-            yield f"{field} is not in the picture's text: add the picture that guided the drawing"
-    if recipe.kind == "img2img" and names["input_image"] is None:
-        yield "input_image is not in the picture's text: add the picture that it was made from, and its mask"
+        # In img2img, it defaults to the source.
+        if names[field] is None and generation.kind == "txt2img":
+            yield f"{field} is not in the picture's text: add the control image"
+    if generation.kind == "img2img" and names["input_image"] is None:
+        yield "input_image is not in the picture's text: add the source picture, and the mask if there was one"
     for field, name in names.items():
-        if isinstance(name, str) and UPLOAD_NAME.fullmatch(name) and not kept(name):
-            yield f"{field} names an upload that is not here (any more): put the picture itself in its place"
+        if isinstance(name, str) and UPLOAD_NAME.fullmatch(name) and not is_stored(name):
+            yield f"{field} names an upload that does not exist (any more): send the picture itself instead"
 
 
 def _json_object(text: str | None) -> dict[str, Any]:
-    """The object that the text holds as JSON; empty if there is none, or one of more values than any graph has."""
+    """Parse a JSON object; empty if the text is not one, or has more values than any graph."""
     try:
-        # ComfyUI writes NaN, which no browser reads.
-        found = load_json(text or "null", parse_constant=lambda _: None)
+        # ComfyUI writes NaN, which browsers cannot parse.
+        value = load_json(text or "null", parse_constant=lambda _: None)
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return value if isinstance(value, dict) else {}

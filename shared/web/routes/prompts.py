@@ -1,4 +1,4 @@
-"""GET /api/fetch-prompt: an idea for a prompt, put together from lists of our own."""
+"""Prompt ideas: GET /api/fetch-prompt combines phrases at random."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from starter.words import VOCABULARY
 Kind = Literal["positive", "negative"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-# A subject fits certain places; so each scene has its own, and nothing is put together that would look absurd.
+# Subjects and the places that suit them.
 SCENES: tuple[tuple[Sequence[str], Sequence[str]], ...] = (
     (
         (
@@ -169,7 +169,7 @@ ANATOMY = ("deformed hands", "extra fingers", "extra limbs", "distorted face", "
 
 
 def suggest(kind: Kind, source: random.Random) -> str:
-    """A prompt of that kind; the same source in the same state gives the same one."""
+    """Make a prompt of this kind. The same state of `source` gives the same prompt."""
     return _negative(source) if kind == "negative" else _positive(source)
 
 
@@ -191,7 +191,7 @@ def _negative(source: random.Random) -> str:
 
 
 def _first_words(kind: str) -> list[str]:
-    """One word of each row."""
+    """The first word of each row of the starter model's vocabulary."""
     return [row.split()[0] for row in VOCABULARY[kind]]
 
 
@@ -204,12 +204,12 @@ GROUNDS = (
     *("a hill", "a sea", "a field", "a house on a hill", "a tree on a hill", "a house in a field", "a tree in a field"),
 )
 TIMES = ("in the day with the sun", "at sunset with the sun", "at night with the moon", "at night", "at sunset")
-# A negative prompt is asked for apart from the other, so it forbids what the other never asks for.
+# Words that no positive prompt has, for the two are requested separately.
 UNWANTED = ("striped", "dotted", "checkered", "stripes", "dots", "spotted")
 
 
-def suggest_known(kind: Kind, source: random.Random) -> str:
-    """A prompt of that kind that the starter can follow; the same source in the same state gives the same one."""
+def suggest_for_starter(kind: Kind, source: random.Random) -> str:
+    """Make a prompt of this kind from words that the starter model knows."""
     if kind == "negative":
         return ", ".join(source.sample(UNWANTED, source.randint(2, 3)))
     roll = source.random()
@@ -246,37 +246,39 @@ prompt_routes = Blueprint("prompts", __name__)
 @prompt_routes.get("/api/fetch-prompt")
 @describe(
     "Web page",
-    ReplySpec("a prompt", PromptReply),
-    examples=(Example("What to avoid", query={"type": "negative", "seed": "7"}),),
+    ReplySpec("the prompt", PromptReply),
+    examples=(Example("A negative prompt", query={"type": "negative", "seed": "7"}),),
     parameters=(
-        ParameterSpec("type", "query", "what for; positive if left out", {"type": "string", "enum": list(KINDS)}),
-        ParameterSpec("seed", "query", "the same one gives the same prompt"),
+        ParameterSpec(
+            "type", "query", "the kind of prompt; default: positive", {"type": "string", "enum": list(KINDS)}
+        ),
+        ParameterSpec("seed", "query", "the same seed gives the same prompt"),
     ),
     errors=(InvalidValue,),
 )
 def fetch_prompt() -> Response:
-    """An idea for a prompt."""
-    # While the starter model is the default, the prompt has only words that it knows.
+    """Suggest a prompt."""
+    # The starter model knows few words.
     check_arguments("type", "seed")
-    asked = request.args.get("type", "positive")
-    kind = next((kind for kind in KINDS if kind == find_choice(asked, KINDS)), None)
+    sent = request.args.get("type", "positive")
+    kind = next((kind for kind in KINDS if kind == find_choice(sent, KINDS)), None)
     if kind is None:
-        raise InvalidValue(f"type {asked!r} does not exist", field="type", hint=f"one of {', '.join(KINDS)}")
-    prompt = (suggest_known if _starter_draws(current_backend()) else suggest)(kind, _source())
+        raise InvalidValue(f"type {sent!r} does not exist", field="type", hint=f"use one of {', '.join(KINDS)}")
+    prompt = (suggest_for_starter if _is_starter_default(current_backend()) else suggest)(kind, _random_source())
     response = jsonify({"status": "success", "type": kind, "prompt": prompt})
     # A browser that caches the response would suggest the same prompt for ever.
     response.headers["Cache-Control"] = "no-store"
     return response
 
 
-def _starter_draws(backend: Backend) -> bool:
+def _is_starter_default(backend: Backend) -> bool:
     try:
         return is_starter_default(backend.settings.checkpoint, backend.catalog)
     except EngineUnavailable:
-        # Nobody knows what will draw; an idea can do without.
+        # The model is unknown; any prompt will do.
         return False
 
 
-def _source() -> random.Random:
+def _random_source() -> random.Random:
     seed = request.args.get("seed")
     return random.Random(seed) if seed else random.Random()

@@ -1,4 +1,4 @@
-"""POST /api/report-bundle and GET /api/report-bundle/download: runs as a zip file."""
+"""Reports: runs as a zip file with a README, a table and the pictures."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ COLUMNS = (
     *("steps", "cfg_scale", "width", "height", "batch_size", "batch_count", "loras", "controlnets"),
     *("generated_images", "version"),
 )
-# Spreadsheets compute what begins so, in some countries in the wide letters too: a prompt could fetch or send things.
+# Spreadsheets evaluate texts that begin with these, in some locales also full-width ones: a prompt could send data.
 FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 Run = Mapping[str, Any]
 
 
 def runs_csv(runs: Sequence[Run]) -> bytes:
-    """A row for each run, with a mark in front by which spreadsheets know that it is UTF-8."""
+    """Write a table with a row for each run, and the byte order mark by which spreadsheets detect UTF-8."""
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer)
     writer.writerow(COLUMNS)
@@ -53,7 +53,7 @@ def runs_csv(runs: Sequence[Run]) -> bytes:
 
 
 def cell(value: Any) -> str:
-    """The value as a cell that no spreadsheet takes for a formula: such texts get an apostrophe in front."""
+    """Write a value as a cell. A text that a spreadsheet would take for a formula gets an apostrophe in front."""
     if isinstance(value, int | float):
         return str(value)
     text = str(value).replace("\0", "")
@@ -61,32 +61,32 @@ def cell(value: Any) -> str:
 
 
 def readme(runs: Sequence[Run], missing: Sequence[str], made: datetime) -> bytes:
-    """What is in the bundle, and what could not be put into it."""
+    """Describe the contents of a report, and list the pictures that are missing from it."""
     models = sorted({run["model"] for run in runs if run["model"]})
     pictures = sum(len(run["generated_images"]) for run in runs) - len(missing)
     lines = [
         "# Dream Layer report",
         "",
-        f"Made on {made:%Y-%m-%d} at {made:%H:%M}: {len(runs)} runs with {pictures} pictures.",
+        f"Created on {made:%Y-%m-%d} at {made:%H:%M}: {len(runs)} runs with {pictures} pictures.",
         "",
-        "- `runs.csv`: a row for each run, with everything that it was made with. Texts that a spreadsheet would take",
-        "  for a formula have an apostrophe in front.",
-        "- `images/`: the pictures, named as in the column `generated_images`. Each PNG holds the ComfyUI graph that",
-        "  drew it: ComfyUI opens it when the picture is dropped on its page.",
+        "- `runs.csv`: a row for each run, with all its parameters. Texts that a spreadsheet would take for a formula",
+        "  have an apostrophe in front.",
+        "- `images/`: the pictures, named as in the column `generated_images`. Each PNG contains its ComfyUI graph:",
+        "  drop it on ComfyUI's page to open the graph.",
         "",
-        f"Models: {', '.join(models) or 'none that is known by name'}.",
+        f"Models: {', '.join(models) or 'unknown'}.",
     ]
     if missing:
-        lines += ["", "Not there any more:", "", *(f"- {name}" for name in missing)]
+        lines += ["", "Missing pictures, which were deleted:", "", *(f"- {name}" for name in missing)]
     return ("\n".join(lines) + "\n").encode(errors="replace")
 
 
 def _flat(name: str, value: Any) -> Any:
     match name:
         case "loras":
-            return "; ".join(f"{each['name']}:{each['strength']:g}" for each in value)
+            return "; ".join(f"{lora['name']}:{lora['strength']:g}" for lora in value)
         case "controlnets":
-            return "; ".join(f"{each['model']}:{each['strength']:g}" for each in value if each["enabled"])
+            return "; ".join(f"{unit['model']}:{unit['strength']:g}" for unit in value if unit["enabled"])
         case "generated_images":
             return "; ".join(value)
     return value
@@ -95,64 +95,64 @@ def _flat(name: str, value: Any) -> Any:
 log = logging.getLogger(__name__)
 
 NAME = re.compile(r"report-\d{19}\.zip", re.ASCII)
-KEPT = 2
+KEPT_REPORTS = 2
 
 
-class Bundles:
-    """The folder. Only one report is written at a time."""
+class ReportFolder:
+    """The folder of reports. One report is written at a time."""
 
-    # One for all, as each request has its own instance.
-    _turn = threading.Lock()
+    # Shared, because each request makes its own instance.
+    _lock = threading.Lock()
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def make(self, fill: Callable[[zipfile.ZipFile], None]) -> Path:
-        """The new report that `fill` writes. Raises StorageFailed, and what `fill` raises; then nothing is left."""
-        with self._turn, self._translated():
+        """Create a report with the contents that `fill` writes. Raises StorageFailed and the errors of `fill`."""
+        with self._lock, self._translate_errors():
             self._folder.mkdir(parents=True, exist_ok=True)
             path = self._folder / f"report-{max(time.time_ns(), self._number() + 1):019}.zip"
-            aside = path.with_suffix(".part")
+            part = path.with_suffix(".part")
             try:
-                # PNGs are packed already.
-                with zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
+                # PNGs are compressed already.
+                with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
                     fill(archive)
-                aside.replace(path)
+                part.replace(path)
             finally:
-                aside.unlink(missing_ok=True)
-            self._tidy()
+                part.unlink(missing_ok=True)
+            self._remove_old()
         return path
 
     def newest(self) -> Path | None:
-        """The report that was made last."""
+        """The newest report; None if there is none."""
         return max(self._reports(), default=None)
 
     def find(self, name: str) -> Path | None:
-        """The report of that name, which may come from outside."""
+        """The report of this name, which a client sent; None if there is none."""
         return next((path for path in self._reports() if path.name == name), None)
 
     def _number(self) -> int:
-        """That of the newest report: the clock may have been set back since."""
+        """The number of the newest report. The next one is higher, even if the clock was set back."""
         newest = self.newest()
         return 0 if newest is None else int(newest.stem.removeprefix("report-"))
 
     def _reports(self) -> list[Path]:
         if not self._folder.is_dir():
             return []
-        named = (path for path in self._folder.iterdir() if NAME.fullmatch(path.name))
-        return [path for path in named if is_within(path, self._folder)]
+        paths = (path for path in self._folder.iterdir() if NAME.fullmatch(path.name))
+        return [path for path in paths if is_within(path, self._folder)]
 
-    def _tidy(self) -> None:
-        """Removes older reports, and what a process that died left half written."""
-        for path in [*sorted(self._reports())[:-KEPT], *self._folder.glob("report-*.part")]:
+    def _remove_old(self) -> None:
+        """Remove older reports, and the partial ones of processes that crashed."""
+        for path in [*sorted(self._reports())[:-KEPT_REPORTS], *self._folder.glob("report-*.part")]:
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
-                # Windows keeps a file that somebody is downloading; it goes the next time.
-                log.info("an old report stays for now: %s", error)
+                # Windows cannot remove a file during its download. The next report removes it.
+                log.info("an old report was not removed: %s", error)
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -162,39 +162,37 @@ class Bundles:
 PATH = "/api/report-bundle"
 MOST_RUNS = 500
 LARGEST = 1_000_000_000
-FEWER = "choose fewer runs"
+FEWER = "select fewer runs"
 
 
 report_routes = Blueprint("report", __name__)
 
 
 class ReportBody(RequestBody):
-    """Which runs the report is of."""
+    """The runs of the report."""
 
-    run_ids: Annotated[
-        list[str], Field(default_factory=list, description="the newest 500 if left out or empty", max_length=500)
-    ]
+    run_ids: Annotated[list[str], Field(default_factory=list, description="default: the newest 500", max_length=500)]
 
 
 @report_routes.post(PATH)
 @describe(
     "Web page",
-    ReplySpec("it is ready", ReportReply),
-    examples=(Example("Of all runs", {"run_ids": []}),),
+    ReplySpec("the report is ready", ReportReply),
+    examples=(Example("All runs", {"run_ids": []}),),
     body=BodySpec(ReportBody, required=False),
     errors=(*BODY_ERRORS, NotFound, EngineUnavailable, StorageFailed),
 )
 def make_report() -> Response:
-    """Make a zip file of runs: a README, a table, the pictures."""
+    """Create a zip file of runs with a README, a table and the pictures."""
     backend = current_backend()
     values = read_optional_fields(request, "run_ids").values
-    rows = _chosen(backend, run_ids(values.get("run_ids")))
+    rows = _select_runs(backend, parse_run_ids(values.get("run_ids")))
     if sum(backend.jobs.files.pictures.size(row.images) for row in rows) > LARGEST:
         raise _too_large()
     report = Report(backend, rows)
-    path = Bundles(backend.settings.reports_dir).make(report.write)
+    path = ReportFolder(backend.settings.reports_dir).make(report.write)
     count = f"{len(rows)} run{'' if len(rows) == 1 else 's'}"
-    lost = f"; {len(report.missing)} pictures were not there any more" if report.missing else ""
+    lost = f"; {len(report.missing)} pictures are missing" if report.missing else ""
     return jsonify(
         {
             "status": "success",
@@ -210,28 +208,28 @@ def make_report() -> Response:
 @report_routes.get(REPORT)
 @describe(
     "Web page",
-    ReplySpec("the file", types={"application/zip": BINARY}),
-    examples=(Example("The newest"),),
-    parameters=(ParameterSpec("bundle", "query", "the name of another that is still there"),),
+    ReplySpec("the report", types={"application/zip": BINARY}),
+    examples=(Example("The newest report"),),
+    parameters=(ParameterSpec("bundle", "query", "the name of another report; default: the newest"),),
     errors=(NotFound,),
 )
 def download_report() -> Response:
-    """The zip file that was made last."""
-    bundles, name = Bundles(current_settings().reports_dir), request.args.get("bundle")
-    path = bundles.newest() if name is None else bundles.find(name)
+    """Download the newest report."""
+    folder, name = ReportFolder(current_settings().reports_dir), request.args.get("bundle")
+    path = folder.newest() if name is None else folder.find(name)
     if path is None:
-        raise NotFound("there is no such report (any more)", hint=f"POST {PATH} makes one")
+        raise NotFound("there is no such report (any more)", hint=f"create one with POST {PATH}")
     response = send_file(path, mimetype="application/zip", as_attachment=True, download_name="dream-layer-report.zip")
-    # The next report will be at the same address.
+    # The next report has the same URL.
     response.headers["Cache-Control"] = "no-store"
     return response
 
 
-def run_ids(value: Any) -> list[str]:
-    """The ids that were sent, each once; none means all. Raises InvalidValue. Pure."""
+def parse_run_ids(value: Any) -> list[str]:
+    """Read a list of run ids without duplicates; an empty one means all runs. Raises InvalidValue."""
     ids = [] if value is None else value
-    if not isinstance(ids, list) or not all(isinstance(each, str) for each in ids):
-        raise InvalidValue("run_ids must be a list of ids", field="run_ids", hint="GET /api/runs lists them")
+    if not isinstance(ids, list) or not all(isinstance(run_id, str) for run_id in ids):
+        raise InvalidValue("run_ids must be a list of ids", field="run_ids", hint="use ids of GET /api/runs")
     if len(ids) > MOST_RUNS:
         raise InvalidValue(
             f"run_ids has {len(ids)} ids, more than {MOST_RUNS}", field="run_ids", hint=FEWER, value=len(ids)
@@ -246,11 +244,11 @@ class Report:
         self.missing: list[str] = []
         self._backend = backend
         self._rows = rows
-        # The report is kept and handed on: an address in it is no way in.
+        # A report is passed on, so its URLs must not grant access.
         self._urls = backend.urls().unsigned()
 
     def write(self, archive: zipfile.ZipFile) -> None:
-        """Pictures first, for only then it is known which are missing. Raises InvalidValue if they are too large."""
+        """Write the pictures first, to know which are missing. Raises InvalidValue if they are too large."""
         size = 0
         for row in self._rows:
             for image in row.images:
@@ -262,7 +260,7 @@ class Report:
         archive.writestr("README.md", readme(runs, self.missing, datetime.now()))
 
     def _write_picture(self, archive: zipfile.ZipFile, image: SavedImage) -> int:
-        """Its bytes; 0 if it is not there. The names of pictures are ours, and lead nowhere."""
+        """Write a picture and return its size in bytes; 0 if it is missing. Its name has our format, so it is safe."""
         name = f"images/{image.filename}"
         path = self._backend.jobs.files.pictures.find(image.filename)
         if path is not None:
@@ -271,7 +269,7 @@ class Report:
                 return archive.getinfo(name).file_size
             except FileNotFoundError:
                 pass
-        # An engine elsewhere keeps its pictures itself.
+        # An engine on another machine stores its pictures there.
         png = self._backend.engine.download_image(image) if self._backend.settings.engine_url is not None else None
         if png is None:
             self.missing.append(image.filename)
@@ -280,19 +278,19 @@ class Report:
         return len(png)
 
 
-def _chosen(backend: Backend, ids: Sequence[str]) -> list[JobRow]:
-    """The runs of those ids; without any, the newest there are. Raises NotFound."""
+def _select_runs(backend: Backend, ids: Sequence[str]) -> list[JobRow]:
+    """The runs of these ids; without ids, the newest runs. Raises NotFound."""
     rows = list(_completed(backend, ids))
     if ids:
-        found = {row.id: row for row in rows}
-        return [found.get(each) or find_run(backend, each) for each in ids]
+        by_id = {row.id: row for row in rows}
+        return [by_id.get(run_id) or find_run(backend, run_id) for run_id in ids]
     if not rows:
-        raise NotFound("there are no runs yet", hint="a run is a picture that was made: POST /api/txt2img makes one")
+        raise NotFound("there are no runs yet", hint="generate a picture with POST /api/txt2img")
     return rows
 
 
 def _completed(backend: Backend, ids: Sequence[str]) -> Iterator[JobRow]:
-    """Those of the ids, or the newest MOST_RUNS, without the graphs of those whose graphs are large."""
+    """The completed jobs of these ids, or the newest MOST_RUNS, without large graphs."""
     page = backend.jobs.list(states=[State.COMPLETED], ids=ids, limit=MOST_RUNS)
     count = len(page.rows)
     yield from page.rows

@@ -1,9 +1,7 @@
-"""The runs that the web page lists: completed jobs in the page's own form.
+"""Runs: the completed jobs in the format of the web page.
 
-What the request does not say, because the graph was the client's own, is read out of the graph as far as it tells.
-
-Those that failed or were cancelled are left out: a run is shown by its pictures, and they have none to be relied on.
-GET /api/jobs has them all.
+A value that the request of an imported graph does not have is read from the graph, if the graph has it. Failed and
+cancelled jobs are left out, because they may have no pictures; GET /api/jobs lists all jobs.
 """
 
 from __future__ import annotations
@@ -30,11 +28,11 @@ from shared.web.urls import ReplyUrls
 from workflows.bindings import find_bindings
 from workflows.outputs import shared_seed
 
-# The page knows these two; another job counts as the one of them that it is nearest to.
+# The types of the web page. Another kind of job counts as img2img if it has pictures as inputs, else as txt2img.
 TYPES = ("txt2img", "img2img")
 LORA_LOADERS = ("LoraLoader", "LoraLoaderModelOnly")
 CONTROL_APPLIERS = ("ControlNetApplyAdvanced", "ControlNetApply", "ControlNetApplySD3")
-# By the page's keys: the request's fields, and what stands for a value that nobody knows.
+# By the keys of the web page: the field of the request, and the value if it is unknown.
 FIELDS: Mapping[str, tuple[str, Any]] = {
     "model": ("model_name", ""),
     "prompt": ("prompt", ""),
@@ -48,30 +46,30 @@ FIELDS: Mapping[str, tuple[str, Any]] = {
     "batch_size": ("batch_size", 1),
 }
 
-# Which of the page's keys tell less when a list has left out that part of the job.
+# The keys of the web page that are incomplete if a list leaves out this part of the job.
 LEFT_OUT = {"parameters": ("prompt", "negative_prompt", "controlnets"), "graph": ("workflow", "loras", "controlnets")}
 
 
 def run_body(row: JobRow, urls: ReplyUrls, measured: tuple[int, int] | None = None) -> dict[str, Any]:
-    """The run that `row` is; `measured` is the size of its picture in pixels, if its file is at hand.
+    """Write a job as a run. `measured` is the size of its picture in pixels, if its file exists.
 
-    Of a graph of the client's own, the size is that or unknown, and the seed the one that all of its pictures share.
-    Of a row that a list has read, what was too large is named in `left_out`.
+    The size of an imported graph is that or unknown, and its seed the one that all its pictures share. If a list has
+    left out large parts of the job, `left_out` names their keys.
     """
     request, graph = row.spec.parameters, row.spec.graph
-    told = {key: request.get(name) for key, (name, _) in FIELDS.items()}
-    if any(value is None for value in told.values()):
-        held = _held(graph)
-        told = {key: held.get(FIELDS[key][0]) if value is None else value for key, value in told.items()}
+    values = {key: request.get(name) for key, (name, _) in FIELDS.items()}
+    if any(value is None for value in values.values()):
+        in_graph = _graph_values(graph)
+        values = {key: in_graph.get(FIELDS[key][0]) if value is None else value for key, value in values.items()}
     size = measured or row.spec.size or (None, None)
     if row.has_imported_graph:
         nodes = {node for image in row.images if (node := saving_node(graph, image["filename"])) is not None}
-        told = {**told, "width": None, "height": None, "seed": shared_seed(graph, nodes)}
-    told = {**told, "width": told["width"] or size[0], "height": told["height"] or size[1]}
+        values = {**values, "width": None, "height": None, "seed": shared_seed(graph, nodes)}
+    values = {**values, "width": values["width"] or size[0], "height": values["height"] or size[1]}
     return {
         "run_id": row.id,
         "timestamp": datetime.fromtimestamp(row.created, timezone.utc).isoformat(timespec="milliseconds"),
-        **{key: _typed(key, value) for key, value in told.items()},
+        **{key: _typed(key, value) for key, value in values.items()},
         "vae": request.get("vae_name") or "",
         "loras": _loras(graph),
         "controlnets": _controlnets(request, graph),
@@ -80,7 +78,7 @@ def run_body(row: JobRow, urls: ReplyUrls, measured: tuple[int, int] | None = No
         "version": __version__,
         "generated_images": [image["filename"] for image in row.images],
         "generation_type": row.kind if row.kind in TYPES else TYPES[bool(row.spec.uploads)],
-        # Beyond what the page reads.
+        # Keys that the web page does not use.
         "kind": row.kind,
         "image_urls": [urls.image(image["filename"]) for image in row.images],
         "left_out": [key for part in row.spec.left_out for key in LEFT_OUT[part]],
@@ -88,7 +86,7 @@ def run_body(row: JobRow, urls: ReplyUrls, measured: tuple[int, int] | None = No
 
 
 def _typed(key: str, value: Any) -> Any:
-    """The value, if it is of the type that the page reads: ComfyUI takes "64" and 64.0 for 64, and graphs hold them."""
+    """Convert a value to the type of its key, else return its neutral value. ComfyUI accepts 64.0 for 64."""
     neutral = FIELDS[key][1]
     if isinstance(neutral, str):
         return _text(value)
@@ -97,8 +95,8 @@ def _typed(key: str, value: Any) -> Any:
     return value if key == "cfg_scale" else int(value)
 
 
-def _held(graph: Mapping[str, Any]) -> dict[str, Any]:
-    """The values in the graph itself, by the names of a request's fields."""
+def _graph_values(graph: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a graph, by the names of the request's fields."""
     values = {
         name: inputs_of(graph[targets[0][0]]).get(targets[0][1])
         for name, targets in find_bindings(dict(graph)).targets.items()
@@ -116,7 +114,7 @@ def _loras(graph: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _controlnets(request: Mapping[str, Any], graph: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The units of the request; of a graph of the client's own, the nodes that apply one."""
+    """The ControlNet units of the request, else the nodes of the graph that apply one."""
     units: Sequence[Mapping[str, Any]] = (request.get("controlnet") or {}).get("units", ())
     if units:
         return [
@@ -152,13 +150,13 @@ def _number(value: Any) -> float:
     return value if isinstance(value, int | float) else 1.0
 
 
-# The page asks for all runs at once, each with its graph.
+# The web page requests all runs at once, with their graphs.
 PAGE = 200
 LARGEST_PAGE = 500
 
 
 run_routes = Blueprint("runs", __name__)
-RUN_ID = ParameterSpec("run_id", "path", "the run's id", UUID)
+RUN_ID = ParameterSpec("run_id", "path", "the id of the run", UUID)
 SAMPLE = {"run_id": "3f2a9c1e-0b7d-4c5e-9a51-7d0f6f0e2b11"}
 
 
@@ -166,15 +164,17 @@ SAMPLE = {"run_id": "3f2a9c1e-0b7d-4c5e-9a51-7d0f6f0e2b11"}
 @describe(
     "Web page",
     ReplySpec("a page of runs", RunsReply),
-    examples=(Example("The newest two", query={"limit": "2"}), Example("All")),
+    examples=(Example("The two newest runs", query={"limit": "2"}), Example("All runs")),
     parameters=(
-        ParameterSpec("limit", "query", "at most so many", {**NUMBER, "maximum": LARGEST_PAGE, "default": PAGE}),
-        ParameterSpec("before", "query", "the `before` of the page in front of this one", NUMBER),
+        ParameterSpec(
+            "limit", "query", "the largest number of runs", {**NUMBER, "maximum": LARGEST_PAGE, "default": PAGE}
+        ),
+        ParameterSpec("before", "query", "the value of `before` in the previous page", NUMBER),
     ),
     errors=(InvalidValue, StorageFailed),
 )
 def list_runs() -> Response:
-    """The completed jobs, the newest first."""
+    """List the completed jobs, newest first."""
     check_arguments("limit", "before")
     backend = current_backend()
     limit = number_argument("limit", LARGEST_PAGE) or PAGE
@@ -193,7 +193,7 @@ def list_runs() -> Response:
     errors=(NotFound, StorageFailed),
 )
 def get_run(run_id: str) -> Response:
-    """A completed job."""
+    """Get a completed job."""
     backend = current_backend()
     row = find_run(backend, run_id)
     run = run_body(row, backend.urls(), measure(row, backend.jobs.files.pictures))
@@ -203,7 +203,7 @@ def get_run(run_id: str) -> Response:
 @run_routes.delete("/api/runs/<run_id>")
 @describe(
     "Web page",
-    ReplySpec("it is gone", RunRemovedReply),
+    ReplySpec("the run was removed", RunRemovedReply),
     examples=(Example("A run", path=SAMPLE),),
     parameters=(RUN_ID,),
     errors=(NotFound, NotFinished, StorageFailed),
@@ -215,23 +215,23 @@ def delete_run(run_id: str) -> Response:
     if row is None:
         raise _unknown(run_id)
     if not row.state.finished:
-        raise NotFinished(f"the job is {row.state.value}", hint=f"DELETE /api/jobs/{run_id} cancels it")
+        raise NotFinished(f"the job is {row.state.value}", hint=f"cancel it with DELETE /api/jobs/{run_id}")
     jobs.delete(row)
     return jsonify({"status": "success", "message": "the run and its pictures are removed", "run_id": run_id})
 
 
 def measure(row: JobRow, pictures: PictureFiles) -> tuple[int, int] | None:
-    """The size of a run's picture, if its request does not decide it and its file is here.
+    """Measure the picture of a run whose request does not decide the size; None if its file is missing.
 
-    Of a graph of the client's own it is the last stage's, or that of the node that was asked for.
+    Of an imported graph, it is the picture of the last stage or of the requested output node.
     """
     image = shown_picture(row)
-    asked = not row.has_imported_graph and row.spec.parameters.get("width") is not None
-    return None if asked or image is None else pictures.dimensions(image["filename"])
+    is_known = not row.has_imported_graph and row.spec.parameters.get("width") is not None
+    return None if is_known or image is None else pictures.dimensions(image["filename"])
 
 
 def find_run(backend: Backend, run_id: str) -> JobRow:
-    """The completed job of that id. Raises NotFound."""
+    """The completed job of this id. Raises NotFound."""
     row = backend.jobs.find(run_id)
     if row is None or row.state is not State.COMPLETED:
         raise _unknown(run_id)
@@ -239,4 +239,4 @@ def find_run(backend: Backend, run_id: str) -> JobRow:
 
 
 def _unknown(run_id: str) -> NotFound:
-    return NotFound(f"there is no run {run_id}", hint="GET /api/runs lists them")
+    return NotFound(f"there is no run {run_id}", hint="see GET /api/runs")

@@ -1,4 +1,4 @@
-"""The service itself: what it is, whether it is ready, what there is to choose from, and the services next to it."""
+"""The service itself: its name, health, readiness and options, and the other services."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from shared.web.reply import base_address
 from shared.web.server.ports import url_host
 from workflows.preprocessors import PREPROCESSORS
 
-# Seconds in which the engine must answer: whoever asks for readiness wants to know now.
+# Seconds for the engine to answer a readiness check.
 READY_TIMEOUT = 3.0
-# Seconds within which a service on this machine says that it lives; its threads for that are never busy.
+# Seconds for a service on this machine to answer /health, for which it always has a free thread.
 SERVICE_TIMEOUT = 2.0
-LONGEST_ANSWER = 10_000
+LARGEST_HEALTH_REPLY = 10_000
 
-# Those that need neither the engine nor the jobs: every application has them.
+# Routes that need no backend.
 service_routes = Blueprint("service", __name__)
 system_routes = Blueprint("system", __name__)
 
@@ -45,13 +45,13 @@ system_routes = Blueprint("system", __name__)
 @service_routes.get("/")
 @describe(
     "System",
-    ReplySpec("where it is described", IndexReply),
+    ReplySpec("name, version and documentation", IndexReply),
     ReplySpec("for `Accept: text/html`", status=302, headers=("Location",)),
-    examples=(Example("Ask"),),
+    examples=(Example("The service"),),
     is_open=True,
 )
 def index() -> ResponseReturnValue:
-    """What this is; for a browser, the way to /docs."""
+    """Get the name and version of the service; browsers are redirected to /docs."""
     settings = current_settings()
     if "text/html" in request.accept_mimetypes.values():
         return redirect(f"{settings.public_url.rstrip('/') if settings.public_url else request.script_root}/docs")
@@ -63,72 +63,72 @@ def index() -> ResponseReturnValue:
 @service_routes.get("/health")
 @describe(
     "System",
-    ReplySpec("it lives", HealthReply),
-    examples=(Example("Ask"),),
+    ReplySpec("the service is alive", HealthReply),
+    examples=(Example("The check"),),
     is_open=True,
 )
 def health() -> Response:
-    """Whether the service lives, whatever the engine does."""
+    """Check that the service is alive, whatever the state of the engine."""
     return jsonify({"status": "ok", "service": current_app.name, "version": __version__})
 
 
 @system_routes.get("/ready")
 @describe(
     "System",
-    ReplySpec("yes", ReadyReply),
-    ReplySpec("no, and why", ReadyReply, status=503),
-    examples=(Example("Ask"),),
+    ReplySpec("ready", ReadyReply),
+    ReplySpec("not ready, with the reason", ReadyReply, status=503),
+    examples=(Example("The check"),),
 )
 def get_readiness() -> tuple[Response, int]:
-    """Whether a picture can be made now."""
+    """Check whether a picture can be generated now."""
     backend = current_backend()
     unfinished = backend.jobs.unfinished()
-    reason = _obstacle(backend, unfinished)
+    reason = _why_not_ready(backend, unfinished)
     body = {"status": "error" if reason else "ok", "ready": reason is None, "reason": reason, "jobs": unfinished}
     return jsonify(body), 200 if reason is None else 503
 
 
-def _obstacle(backend: Backend, unfinished: int) -> str | None:
-    """Why no picture can be made now; None if nothing is in the way."""
+def _why_not_ready(backend: Backend, unfinished: int) -> str | None:
+    """The reason why no picture can be generated now; None if there is none."""
     try:
         backend.engine.get_system_stats(READY_TIMEOUT)
         names = {folder: backend.catalog.names(folder, 0.0) for folder in MAIN}
-        stuck = _stuck(backend)
+        stuck = _stuck_job(backend)
     except EngineDenied as error:
         return f"{error.message}: {error.hint}"
     except EngineError as error:
-        return f"{error.message}: it is starting, or was not started"
+        return f"{error.message}: it is still starting, or does not run"
     chosen = default_checkpoint(backend.settings.checkpoint, backend.catalog)
     if chosen is None:
         return f"there is no checkpoint in {backend.settings.models_dir / 'checkpoints'}"
-    # It may be a diffusion model, and named without its folder and extension, as in a request.
+    # As in a request, it may be a diffusion model, and its folder and extension may be left out.
     if not match_names(chosen, [name for files in names.values() for name in files]):
-        return f"the checkpoint {chosen} of DREAM_LAYER_CHECKPOINT does not exist"
+        return f"DREAM_LAYER_CHECKPOINT is {chosen}, which does not exist"
     if unfinished >= backend.settings.queue_limit:
-        return f"the queue is full: {unfinished} jobs wait"
+        return f"the queue is full: {unfinished} jobs are waiting"
     return stuck
 
 
-def _stuck(backend: Backend) -> str | None:
-    """What is said of a job that has ended long ago and still runs in the engine; None if there is none."""
+def _stuck_job(backend: Backend) -> str | None:
+    """A message about a job that ended long ago but still runs in the engine; None if there is none."""
     for row in backend.jobs.ended_but_running(READY_TIMEOUT):
         seconds = time.time() - (row.finished or math.inf)
         if seconds >= backend.settings.cancel_timeout:
-            away = backend.settings.engine_url
-            remedy = "the launcher restarts it" if away is None else f"restart it where it runs ({away})"
-            return f"the engine still works on job {row.id}, which was {row.state.value} {seconds:.0f} s ago: {remedy}"
+            url = backend.settings.engine_url
+            remedy = "the launcher will restart it" if url is None else f"restart the engine at {url}"
+            return f"the engine still runs job {row.id}, which was {row.state.value} {seconds:.0f} s ago: {remedy}"
     return None
 
 
 @system_routes.get("/api/options")
 @describe(
     "System",
-    ReplySpec("models, samplers, limits, fields", OptionsReply),
-    examples=(Example("Ask"),),
+    ReplySpec("models, samplers, schedulers, upscalers, limits, and the schemas of the fields", OptionsReply),
+    examples=(Example("All options"),),
     errors=(EngineUnavailable,),
 )
 def get_options() -> Response:
-    """All there is to choose from, now."""
+    """List the choices that requests have now."""
     backend = current_backend()
     choices = engine_options(backend.catalog, PREPROCESSORS)
     return jsonify(
@@ -144,7 +144,7 @@ def get_options() -> Response:
                 "queue_limit": backend.settings.queue_limit,
                 "request_timeout_s": backend.settings.request_timeout,
             },
-            # As JSON Schema: types, ranges, choices and meanings of all fields.
+            # JSON Schemas: types, ranges, choices and descriptions of all fields.
             "parameters": {
                 "txt2img": Txt2ImgBody.model_json_schema(by_alias=False),
                 "img2img": Img2ImgBody.model_json_schema(by_alias=False),
@@ -158,9 +158,9 @@ def _checkpoints(files: list[dict[str, Any]], backend: Backend) -> list[dict[str
 
 
 def _defaults(backend: Backend) -> dict[str, Any]:
-    """What a request gets that names nothing but a prompt."""
+    """The parameters of a request that has only a prompt."""
     wanted = default_checkpoint(backend.settings.checkpoint, backend.catalog)
-    # The setting may leave out its folder and ending.
+    # The setting may leave out the folder and the extension.
     chosen = None if wanted is None else match_file(wanted, backend.catalog.names("checkpoints"))
     if chosen is None:
         return {"model_name": wanted}
@@ -170,24 +170,24 @@ def _defaults(backend: Backend) -> dict[str, Any]:
 @service_routes.get("/api/services")
 @describe(
     "System",
-    ReplySpec("all of them, with the ports of the web page", ServicesReply),
-    examples=(Example("Ask"),),
+    ReplySpec("the services, also on the ports of the web page", ServicesReply),
+    examples=(Example("All services"),),
 )
 def list_services() -> Response:
-    """The services, where each has its page, and which of them run."""
+    """List the services, with the URLs of their /docs pages and whether they run."""
     settings = current_settings()
     ports, base = ports_of(settings), base_address(settings)
     with ThreadPoolExecutor(len(ports)) as pool:
-        found = list(pool.map(lambda each: runs(settings.host, each[2], each[1]), ports))
+        are_running = list(pool.map(lambda row: is_running(settings.host, row[2], row[1]), ports))
     services = [
-        {"name": name, "service": service, "port": port, "running": running} | {"docs": docs_address(base, port, ports)}
-        for (name, service, port), running in zip(ports, found, strict=True)
+        {"name": name, "service": service, "port": port, "running": running} | {"docs": docs_url(base, port, ports)}
+        for (name, service, port), running in zip(ports, are_running, strict=True)
     ]
     return jsonify({"status": "success", "services": services})
 
 
 def ports_of(settings: Settings) -> list[tuple[str, str, int]]:
-    """Name, service and port of each. The control service answers on those that the web page has built in too. Pure."""
+    """Name, service and port of each. The control service also serves the ports that the web page has built in."""
     return [
         ("txt2img", "txt2img", settings.txt2img_port),
         ("img2img", "img2img", settings.img2img_port),
@@ -199,26 +199,26 @@ def ports_of(settings: Settings) -> list[tuple[str, str, int]]:
     ]
 
 
-def docs_address(base: str, port: int, ports: list[tuple[str, str, int]]) -> str | None:
-    """The address of the page of the service on `port`, for who reached one of ours at `base`. Pure.
+def docs_url(base: str, port: int, ports: list[tuple[str, str, int]]) -> str | None:
+    """The URL of the /docs page on `port`, for a client that reached this service at `base`.
 
-    None behind a proxy: only who has set it up knows under which address it hands on to the others.
+    None behind a proxy, whose URLs for the other services are unknown here.
     """
-    called = urlsplit(base)
-    if called.path or called.port not in [each for _, _, each in ports]:
+    url = urlsplit(base)
+    if url.path or url.port not in [row[2] for row in ports]:
         return None
-    host = called.netloc.rpartition(":")[0]
-    return f"{called.scheme}://{host}:{port}/docs"
+    host = url.netloc.rpartition(":")[0]
+    return f"{url.scheme}://{host}:{port}/docs"
 
 
-def runs(host: str, port: int, service: str) -> bool:
-    """Whether this service of ours answers on a port of this machine; `host` is what it was told to listen on."""
+def is_running(host: str, port: int, service: str) -> bool:
+    """Whether this service answers on a port of this machine; `host` is the address that the services listen on."""
     connection = http.client.HTTPConnection(url_host(host).strip("[]"), port, timeout=SERVICE_TIMEOUT)
     try:
         connection.request("GET", "/health")
-        said = json.loads(connection.getresponse().read(LONGEST_ANSWER))
+        reply = json.loads(connection.getresponse().read(LARGEST_HEALTH_REPLY))
     except (OSError, ValueError, http.client.HTTPException):
         return False
     finally:
         connection.close()
-    return isinstance(said, dict) and said.get("service") == service
+    return isinstance(reply, dict) and reply.get("service") == service

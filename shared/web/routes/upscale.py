@@ -1,4 +1,4 @@
-"""POST /api/upscale: a finished picture, enlarged by exactly a factor."""
+"""Upscaling: POST /api/upscale enlarges a picture by an exact factor."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from shared.web.backend import Backend, current_backend
 from shared.web.graph_errors import checked
 from shared.web.openapi.components import (
     ACCEPTED,
-    DRAWING_ERRORS,
-    DRAWING_HEADERS,
+    GENERATION_ERRORS,
+    GENERATION_HEADERS,
     PICTURE,
     RESULT,
     PictureFile,
@@ -36,23 +36,23 @@ upscale_routes = Blueprint(KIND, __name__)
 
 
 class UpscaleForm(UpscaleBody):
-    """The fields of upscale as a form."""
+    """The fields of upscaling as a form."""
 
     image: Annotated[PictureFile, Field(description="the picture")]
 
 
 @upscale_routes.post("/api/upscale")
 @describe(
-    "Draw",
+    "Generate",
     RESULT,
     ACCEPTED,
     examples=(Example("Twice as large", {"image": PICTURE, "upscaler": "Lanczos", "upscale_factor": 2}),),
     body=BodySpec(UpscaleBody, UpscaleForm),
-    parameters=DRAWING_HEADERS,
-    errors=DRAWING_ERRORS,
+    parameters=GENERATION_HEADERS,
+    errors=GENERATION_ERRORS,
 )
 def upscale_picture() -> Response:
-    """Enlarge a picture."""
+    """Upscale a picture."""
     backend = current_backend()
     with submission(backend, KIND) as job:
         if job.row is None:
@@ -61,18 +61,18 @@ def upscale_picture() -> Response:
 
 
 def submit_upscale(backend: Backend, job: Submission) -> None:
-    """Accepts the job that upscales the picture of a request."""
+    """Submit the job for an upscaling request."""
     values = tidy(job.fields.values)
-    # The picture is read from the fields, for it may be a file.
+    # The picture may be a file, and is read below.
     body, without_choice = unchosen_parts_off(validate(UpscaleBody, values | {"image": ""}))
     warnings = [*without_choice, *ignored({**values, **job.fields.files}, UpscaleBody), *unswitched(body)]
     sent = SentPictures(job.fields, backend.jobs.files.uploads.find, backend.picture_memory)
-    found = sent.with_alpha("image")
-    if found is None:
+    picture = sent.with_alpha("image")
+    if picture is None:
         raise missing_picture(
             "image", sent.names, UpscaleBody, "send a data URL, base64, or a form with a file named image"
         )
-    image, name = found
+    image, name = picture
     size = scaled(image.size, body.upscale_factor, "upscale_factor", LARGEST_UPSCALE)
     request = UpscaleRequest(
         source=as_upscale_source(image),

@@ -1,4 +1,4 @@
-"""Workflows of the user's own as routes: GET /api/workflows, GET and POST /api/workflows/<name>."""
+"""Named workflows: GET /api/workflows, GET and POST /api/workflows/<name>."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from shared.schema.replies import WorkflowReply, WorkflowsReply
 from shared.schema.units import Picture, align
 from shared.web.backend import Backend, current_backend
 from shared.web.imported_graphs import check_imported_graph, check_prompts, check_starter_words
-from shared.web.openapi.components import ACCEPTED, DRAWING_ERRORS, DRAWING_HEADERS, RESULT
+from shared.web.openapi.components import ACCEPTED, GENERATION_ERRORS, GENERATION_HEADERS, RESULT
 from shared.web.openapi.operation import BodySpec, Example, ParameterSpec, ReplySpec, describe
 from shared.web.parsing.pictures import SentPictures
 from shared.web.submission import Submission, submission
@@ -34,31 +34,31 @@ from workflows.templates import PICTURE_TYPES, WORKFLOW_FIELD, NamedWorkflow
 KIND = "workflow"
 SAMPLE = {"name": "shape"}
 NAME_PARAMETER = ParameterSpec(
-    "name", "path", "the file's name without `.json`", {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]*$"}
+    "name", "path", "the name of the file without `.json`", {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]*$"}
 )
 
 workflow_routes = Blueprint("workflows", __name__)
 
 
 class WorkflowBody(RequestBody, extra="allow"):
-    """The parameters that GET of the same address tells, as `schema`."""
+    """The parameters of the workflow: the `schema` of GET at the same path."""
 
     output_node: Annotated[
         str | None,
-        Field(description="the `SaveImage`, by its id or title, whose picture is the answer to `Accept: image/...`"),
+        Field(description="the id or title of the `SaveImage` whose picture is the reply to `Accept: image/...`"),
     ] = None
 
 
 @workflow_routes.get("/api/workflows")
 @describe(
     "Workflows",
-    ReplySpec("all files, and what is wrong with those that are broken", WorkflowsReply),
-    examples=(Example("All"),),
+    ReplySpec("all workflows, with the errors in broken files", WorkflowsReply),
+    examples=(Example("All workflows"),),
 )
 def list_workflows() -> Response:
-    """The workflows that are routes."""
-    listed = [_about(name, found) for name, found in current_backend().workflows.all()]
-    return jsonify({"status": "success", "workflows": listed})
+    """List the named workflows."""
+    workflows = [_summarise(name, workflow) for name, workflow in current_backend().workflows.all()]
+    return jsonify({"status": "success", "workflows": workflows})
 
 
 @workflow_routes.get("/api/workflows/<name>")
@@ -70,9 +70,9 @@ def list_workflows() -> Response:
     errors=(NotFound, InvalidValue),
 )
 def get_workflow(name: str) -> Response:
-    """A workflow: its parameters and its graph."""
+    """Get the parameters and the graph of a workflow."""
     workflow = _find_workflow(current_backend(), name)
-    return jsonify({"status": "success", **_about(name, workflow), "graph": workflow.graph})
+    return jsonify({"status": "success", **_summarise(name, workflow), "graph": workflow.graph})
 
 
 @workflow_routes.post("/api/workflows/<name>")
@@ -80,68 +80,69 @@ def get_workflow(name: str) -> Response:
     "Workflows",
     RESULT,
     ACCEPTED,
-    examples=(Example("With what the file says", {"seed": 7}, path=SAMPLE),),
+    examples=(Example("With the default parameters", {"seed": 7}, path=SAMPLE),),
     body=BodySpec(WorkflowBody),
-    parameters=(NAME_PARAMETER, *DRAWING_HEADERS),
-    errors=(NotFound, *DRAWING_ERRORS),
+    parameters=(NAME_PARAMETER, *GENERATION_HEADERS),
+    errors=(NotFound, *GENERATION_ERRORS),
 )
 def run_workflow(name: str) -> Response:
-    """Draw with a workflow."""
+    """Run a workflow."""
     backend = current_backend()
     workflow = _find_workflow(backend, name)
     with submission(backend, KIND, f"{KIND} {name}") as job:
         if job.row is None:
-            _submit(backend, workflow, job)
+            _submit_workflow(backend, workflow, job)
         return job.answer()
 
 
-def _about(name: str, found: NamedWorkflow | DreamLayerError) -> dict[str, Any]:
-    if isinstance(found, DreamLayerError):
-        return {"name": name, "error": {"message": found.message, "hint": found.hint}}
-    header = found.header
-    return {"name": name, "title": header.title or name, "description": header.description, "schema": found.schema()}
+def _summarise(name: str, workflow: NamedWorkflow | DreamLayerError) -> dict[str, Any]:
+    if isinstance(workflow, DreamLayerError):
+        return {"name": name, "error": {"message": workflow.message, "hint": workflow.hint}}
+    header, schema = workflow.header, workflow.schema()
+    return {"name": name, "title": header.title or name, "description": header.description, "schema": schema}
 
 
 def _find_workflow(backend: Backend, name: str) -> NamedWorkflow:
     """The workflow of this name. Raises NotFound, and InvalidValue for a broken file."""
-    found = backend.workflows.find(name) if NAME.fullmatch(name) else None
-    if found is None:
-        raise NotFound(f"there is no workflow {name}", hint="GET /api/workflows lists them")
-    if isinstance(found, DreamLayerError):
-        raise InvalidValue(f"the workflow {name} is broken: {found.message}", field=WORKFLOW_FIELD, hint=found.hint)
-    return found
+    workflow = backend.workflows.find(name) if NAME.fullmatch(name) else None
+    if workflow is None:
+        raise NotFound(f"there is no workflow {name}", hint="see GET /api/workflows")
+    if isinstance(workflow, DreamLayerError):
+        message = f"the workflow {name} is broken: {workflow.message}"
+        raise InvalidValue(message, field=WORKFLOW_FIELD, hint=workflow.hint)
+    return workflow
 
 
-def _submit(backend: Backend, workflow: NamedWorkflow, job: Submission) -> None:
+def _submit_workflow(backend: Backend, workflow: NamedWorkflow, job: Submission) -> None:
     fields, parameters = job.fields, workflow.header.parameters
     sent = {**dict.fromkeys(fields.files), **fields.values}
-    # As with every request, unless the workflow gives these names another meaning.
-    further = {name for name in ("preview", "image", OUTPUT_FIELD) if name not in parameters}
+    # Fields of every request, unless they are parameters of the workflow.
+    common = {name for name in ("preview", "image", OUTPUT_FIELD) if name not in parameters}
     if "input_image" not in parameters:
-        further.discard("image")
-    own = {key: value for key, value in sent.items() if key not in further}
-    values, warnings = workflow.read(own, secrets.randbelow(2**32))
+        common.discard("image")
+    sent_parameters = {key: value for key, value in sent.items() if key not in common}
+    values, warnings = workflow.read(sent_parameters, secrets.randbelow(2**32))
     for side in SIDES:
-        asked = values.get(side)
-        if type(asked) is int and not parameters[side].targets and align(asked) != asked:
-            warnings.append(f"{side} {asked} was raised to {align(asked)}, a multiple of 8")
-            values[side] = align(asked)
+        requested = values.get(side)
+        if type(requested) is int and not parameters[side].targets and align(requested) != requested:
+            warnings.append(f"{side} {requested} was raised to {align(requested)}, a multiple of 8")
+            values[side] = align(requested)
     reader = SentPictures(fields, backend.jobs.files.uploads.find, backend.picture_memory)
     images = {
         key: image
         for key, parameter in parameters.items()
         if parameter.type in PICTURE_TYPES
-        and (image := _image(workflow, key, reader, also="image" in further)) is not None
+        and (image := _read_image(workflow, key, reader, accept_image="image" in common)) is not None
     }
     settings = {target: value for key, value in values.items() for target in workflow.targets[key]}
-    pictures = place_pictures(workflow, set_inputs(workflow.graph, settings), images, reader.warnings)
+    pictures = prepare_pictures(workflow, set_inputs(workflow.graph, settings), images, reader.warnings)
     settings |= {target: input_name(picture) for target, picture in pictures.items()}
     sent_by = {target: key for key in [*values, *images] for target in workflow.targets[key]}
-    warnings += _prefixes_not_used(workflow, own)
+    warnings += _prefixes_not_used(workflow, sent_parameters)
     graph, ignored = check_imported_graph(
         backend, set_inputs(workflow.graph, settings), WORKFLOW_FIELD, sent_by, pictures.values()
     )
-    asked = sent.get(OUTPUT_FIELD) if OUTPUT_FIELD in further else None
+    requested = sent.get(OUTPUT_FIELD) if OUTPUT_FIELD in common else None
     job.submit(
         JobSpec(
             parameters={"workflow": workflow.name, **values},
@@ -151,21 +152,21 @@ def _submit(backend: Backend, workflow: NamedWorkflow, job: Submission) -> None:
                 *check_prompts(backend, graph, WORKFLOW_FIELD, sent_by),
                 *check_starter_words(backend, graph),
             ],
-            output_node=None if asked in (None, "") else find_output(graph, asked),
-            previews="preview" in further and _preview(fields.values.get("preview", False)),
+            output_node=None if requested in (None, "") else find_output(graph, requested),
+            previews="preview" in common and _read_preview(fields.values.get("preview", False)),
         ),
         loaded={picture.name: picture.png for picture in pictures.values()},
         kept=reader.kept,
-        # Its own earlier jobs tell how long it takes.
+        # Estimates use the earlier jobs of this workflow.
         model=f"{KIND} {workflow.name}",
     )
 
 
 def _prefixes_not_used(workflow: NamedWorkflow, sent: Mapping[str, Any]) -> list[str]:
-    """Warnings of parameters that were to name the files: those get names from which their job follows."""
+    """Warn of parameters that would set the names of files: their names have to identify the job."""
     return [
-        f"{key}: not used as {node}.{PREFIX_INPUT}, for pictures are saved under names that lead to their job; "
-        "the page's file name format names downloads"
+        f"{key}: not used as {node}.{PREFIX_INPUT}, because file names identify their job; set the file name format "
+        "of the web page to name downloads"
         for key, targets in workflow.targets.items()
         if sent.get(key) is not None
         for node, name in targets
@@ -173,60 +174,62 @@ def _prefixes_not_used(workflow: NamedWorkflow, sent: Mapping[str, Any]) -> list
     ]
 
 
-def _preview(value: Any) -> bool:
+def _read_preview(value: Any) -> bool:
     try:
         return TypeAdapter(bool).validate_python(value)
     except ValidationError as error:
         raise InvalidValue(f"preview must be true or false, not {value!r}", field="preview") from error
 
 
-def _image(workflow: NamedWorkflow, name: str, sent: SentPictures, *, also: bool) -> Image.Image | None:
-    """The picture of a parameter, as it was sent; `also`: that of `input_image` may be called `image`."""
+def _read_image(workflow: NamedWorkflow, name: str, sent: SentPictures, *, accept_image: bool) -> Image.Image | None:
+    """Read the picture of a parameter. With `accept_image`, the field `image` is another name of `input_image`."""
     parameter = workflow.header.parameters[name]
-    names = (name, "image") if also and name == "input_image" else (name,)
-    found = sent.mask(name, invert=False) if parameter.type == "mask" else sent.with_alpha(*names)
-    if found is None:
+    names = (name, "image") if accept_image and name == "input_image" else (name,)
+    picture = sent.mask(name, invert=False) if parameter.type == "mask" else sent.with_alpha(*names)
+    if picture is None:
         if parameter.required:
-            how = f"send a data URL, base64, or a file of a form named {name}"
+            usage = f"send a data URL, base64, or a file of a form named {name}"
             hint = workflow.hint(name, sent.names)
-            raise InvalidPicture(f"{name} is missing", field=name, hint=how if hint is None else f"{hint}; {how}")
+            raise InvalidPicture(f"{name} is missing", field=name, hint=usage if hint is None else f"{hint}; {usage}")
         return None
-    return found[0]
+    return picture[0]
 
 
-def place_pictures(
+def prepare_pictures(
     workflow: NamedWorkflow, graph: ApiGraph, images: Mapping[str, Image.Image], warnings: list[str]
 ) -> Mapping[tuple[str, str], Picture]:
-    """The pictures as the node of each target in `graph` reads them: a mask may be the transparency of a picture."""
-    placed: dict[tuple[str, str], Picture] = {}
+    """Convert pictures to what the nodes of `graph` read: some read a mask from the transparency of a picture."""
+    prepared: dict[tuple[str, str], Picture] = {}
     parameters = workflow.header.parameters
-    # Pictures go first, so that a mask finds the one that it belongs to.
+    # Pictures first, so that a mask can be added to its picture.
     for key in sorted(images, key=lambda key: parameters[key].type == "mask"):
         image = images[key]
-        # What a picture of the workflow's own is for, and whether it may be padded for it, only its graph knows.
+        # A picture that the workflow binds itself keeps its size: only its graph knows whether it may be padded.
         align = not parameters[key].targets
         masks = [other for other in images if parameters[other].type == "mask"]
         for target in workflow.targets[key]:
             if parameters[key].type == "mask":
-                if target in placed:
+                if target in prepared:
                     continue
                 in_alpha = reads_alpha(graph, target)
-                placed[target] = (
+                prepared[target] = (
                     as_cutout(image.convert("RGB"), image, align=align) if in_alpha else as_mask(image, align=align)
                 )
                 continue
             mask = next((images[other] for other in masks if target in workflow.targets[other]), None)
             if mask is not None and graph[target[0]]["class_type"] == MASK_LOADER:
-                # A node for masks has the mask alone; it comes later.
+                # This node reads only the mask, which follows.
                 continue
             if mask is not None:
                 mask = fit(mask, image.size, "just_resize")
-                placed[target] = as_cutout(flatten(image, "white"), mask, align=align)
+                prepared[target] = as_cutout(flatten(image, "white"), mask, align=align)
             elif reads_alpha(graph, target):
                 if not is_transparent(image):
-                    warnings.append(f"{key} has no transparency, which {target[0]} reads: it repaints nothing then")
-                placed[target] = as_picture(image, align=align)
+                    warnings.append(
+                        f"{key} has no transparency, which {target[0]} reads as a mask: nothing is repainted"
+                    )
+                prepared[target] = as_picture(image, align=align)
             else:
-                warnings += [note for note in transparency_warnings(image, key, "white") if note not in warnings]
-                placed[target] = as_picture(flatten(image, "white"), align=align)
-    return placed
+                warnings += [text for text in transparency_warnings(image, key, "white") if text not in warnings]
+                prepared[target] = as_picture(flatten(image, "white"), align=align)
+    return prepared
