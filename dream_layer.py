@@ -1,4 +1,4 @@
-"""The launcher: `python dream_layer.py up` sets everything up and starts it. See README.md, or --help."""
+"""The launcher: `python dream_layer.py up` installs what is missing and starts everything. See README.md, or --help."""
 
 import sys
 

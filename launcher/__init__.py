@@ -1,6 +1,7 @@
-"""Set-up and start. `cli`, `arguments`, `environment` and what those import at once need the standard library alone.
+"""The commands of dream_layer.py: sets up the environment, starts and stops everything, manages models and jobs.
 
-The scripts import this before anything else, so that a Python that is too old is told so, and shows no traceback.
+`cli`, `arguments`, `environment` and what they import at the top need the standard library only. The scripts import
+this package first, so that an old Python gets a message instead of a traceback.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""The commands of dream_layer.py. Standard library only, until the environment is known to be complete."""
+"""Runs the commands of dream_layer.py. Standard library only, until the environment is complete."""
 
 import argparse
 import os
@@ -13,57 +13,58 @@ from launcher.environment import (
     PROJECT_DIR,
     RUNTIME,
     SetupIncompleteError,
+    continue_in,
     find_environment,
-    go_on_in,
     stop_setup,
 )
 from launcher.terminal import interrupt_on_stop_signals, prepare_output, print_error, print_status
 
-# These make or complete the environment; the others use it as it is, for who asks for a log wants no download.
+# Commands that create or complete the environment. The others use it as it is: showing a log must not install packages.
 INSTALLING = ("up", "models", "test")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs a command and returns its exit code: 0, 1 when a step failed, 130 after Ctrl-C, others as --help tells.
+    """Run a command. Returns its exit code: 0, 1 if a step failed, 130 after Ctrl-C, others as --help describes.
 
-    Raises SystemExit with 2 for a wrong command line.
+    Raises SystemExit with code 2 for a wrong command line.
     """
     prepare_output()
     try:
         options, rest = parse(arguments)
         interrupt_on_stop_signals()
-        if options.command == "stop" and (process := stop_setup()) is not None:
-            print_status("stopped", f"the set-up of process {process}; the next `up` does it again")
+        if options.command == "stop" and (pid := stop_setup()) is not None:
+            print_status("stopped", f"the installation of packages (process {pid}); the next `up` starts it again")
             return 0
         install = options.command in INSTALLING and not options.no_install
         python = find_environment(_requirements(options), install=install)
-        # By name, not by file: the Python of a virtual environment is a link to the one that made it.
+        # Compared by path, not by file: a virtual environment's Python is a link to the one that created it.
         if python != Path(sys.executable):
-            return go_on_in(python, [str(PROJECT_DIR / "dream_layer.py"), *arguments])
-        # From here on all packages are there.
+            return continue_in(python, [str(PROJECT_DIR / "dream_layer.py"), *arguments])
+        # All packages are installed from here on.
         code = _command(options, rest)()
         sys.stdout.flush()
         return code
-    except SetupIncompleteError as problem:
-        print_error("environment", problem.message, problem.hint)
+    except SetupIncompleteError as error:
+        print_error("environment", error.message, error.hint)
         return 1
     except BrokenPipeError:
-        # `| head` has read enough; what is still to be written at exit goes nowhere.
+        # The reader has closed the pipe, as `| head` does; send what is written at exit nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        sys.stderr.write("\n  stopped; the same command goes on where this one was\n")
+        sys.stderr.write("\n  stopped; run the same command to continue\n")
         return 130
 
 
 def _requirements(options: argparse.Namespace) -> list[str]:
+    """Return the names of the requirement files whose packages the command needs."""
     if options.command != "test":
         return RUNTIME
     return DEVELOPMENT_WITHOUT_TORCH if options.fast else DEVELOPMENT
 
 
 def _command(options: argparse.Namespace, rest: Sequence[str]) -> Callable[[], int]:
-    """What the command does. Imported here, for each needs packages that the others may not."""
+    """Return the function that runs the command. The imports here need packages that are only now installed."""
     if options.command == "test":
         from launcher.testing import run_tests
 
@@ -73,9 +74,9 @@ def _command(options: argparse.Namespace, rest: Sequence[str]) -> Callable[[], i
 
         return lambda: run_models(options)
     if options.command in ("status", "stop", "logs", "open", "jobs"):
-        from launcher.operating import run_operation
+        from launcher.commands import run_command
 
-        return lambda: run_operation(options)
+        return lambda: run_command(options)
     from launcher.stack import run_stack
 
     return lambda: run_stack(services=options.command == "up", starter=not options.no_starter)

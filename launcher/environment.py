@@ -1,12 +1,12 @@
-"""Finds or makes the Python environment that everything runs in. Standard library only.
+"""Finds or creates the Python environment that everything runs in. Standard library only.
 
 The rules, in this order:
-1. An interpreter that has all packages of requirements.in (an environment that the user made) is used as it is.
-2. Else `.venv` in the project folder is used, made, completed or updated.
-3. With `--no-install`, nothing is made or changed: what is missing is an error.
+1. An interpreter with all packages of requirements.in (an environment of the user's own) is used as it is.
+2. Else `.venv` in the project folder is used; it is created, completed or updated as needed.
+3. With `--no-install`, nothing is created or changed: missing packages are an error.
 
-A half-done `.venv` is never trusted: a mark stands in it while pip works, and one that is found with the mark is made
-anew. A `.venv` that is complete holds a stamp with the hash of each requirements file that it was made from.
+A marker file is in `.venv` while pip works; a `.venv` with that file is incomplete and is created again. A complete
+`.venv` contains a stamp with the hash of each requirements file that was installed.
 """
 
 import hashlib
@@ -21,37 +21,37 @@ import time
 import venv
 from pathlib import Path
 
-from launcher.instance import Instance, Record, terminate
+from launcher.instance_lock import InstanceLock, InstanceRecord, terminate
 from launcher.packages import PackagesError, install_packages
-from launcher.terminal import activity, cause, print_status, time_text
+from launcher.terminal import activity, os_error_text, print_status, time_text
 
 PROJECT_DIR = Path(__file__).resolve().parents[1]
 VENV = PROJECT_DIR / ".venv"
 STAMP = VENV / "dream-layer-complete"
-MARK = VENV / "dream-layer-installing"
-# Written before any setting can be read, so it is where the data folder is by default.
+INSTALLING_MARKER = VENV / "dream-layer-installing"
+# In the default data folder: it is written before any setting can be read.
 SETUP_LOG = PROJECT_DIR / "data" / "logs" / "setup.log"
 STEP = "environment"
 
-# What the services import beyond the standard library; waitress they can do without.
+# The packages that the services import; waitress is optional.
 SERVICE_MODULES = (
     *("flask", "flask_cors", "pydantic", "pydantic_settings", "requests"),
     *("sqlalchemy", "urllib3", "websocket", "PIL"),
 )
-# Names of missing packages that are shown.
-MOST_NAMES = 4
-# Seconds in which a set-up that was asked to end does.
+# Names of missing packages that an error shows.
+MAX_NAMES = 4
+# Seconds within which an installation must end when asked to.
 STOP_TIMEOUT = 30.0
 
 HOW_TO_INSTALL = "pip install -r requirements.txt"
 RUNTIME = ["requirements"]
 DEVELOPMENT = ["requirements", "requirements-dev"]
-# The lock has everything but torch.
+# The lock contains every package but torch.
 DEVELOPMENT_WITHOUT_TORCH = ["requirements.lock", "requirements-dev"]
 
 
 class SetupIncompleteError(Exception):
-    """The environment cannot be used or made: why, and what to do."""
+    """The environment cannot be used or created."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
@@ -60,35 +60,35 @@ class SetupIncompleteError(Exception):
 
 
 def find_environment(requirements: list[str], *, install: bool) -> Path:
-    """The Python to run with, for the given requirement files (`requirements.in` and the like, without ending).
+    """Return the Python to run with: sys.executable if this one has all packages.
 
-    Raises SetupIncompleteError. Equals sys.executable when this interpreter will do.
+    `requirements` are the names of files such as requirements.in, without their suffix. Raises SetupIncompleteError.
     """
     inside = Path(sys.prefix).resolve() == VENV.resolve()
     missing = missing_packages(requirements)
     if not missing and not (inside and install):
         return Path(sys.executable)
     if install:
-        return _make(requirements)
-    if not inside and is_complete():
+        return _create(requirements)
+    if not inside and is_venv_complete():
         return _python_of(VENV)
-    record = setup_lock().running()
+    record = setup_lock().holder()
     if record is not None:
-        raise _setting_up(record)
+        raise _installing_error(record)
     raise SetupIncompleteError(
-        f"these packages are missing: {_first(missing)}",
-        f"python dream_layer.py up installs them into .venv; or, in an environment of your own: {HOW_TO_INSTALL}",
+        f"these packages are missing: {_list_names(missing)}",
+        f"`python dream_layer.py up` installs them into .venv; in an environment of your own, run `{HOW_TO_INSTALL}`",
     )
 
 
-def _first(names: list[str]) -> str:
-    """The first of many names: all of them would hide what to do."""
-    more = len(names) - MOST_NAMES
-    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+def _list_names(names: list[str]) -> str:
+    """Return the first names, and the number of the others."""
+    more = len(names) - MAX_NAMES
+    return ", ".join(names[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def missing_packages(requirements: list[str]) -> list[str]:
-    """Names in `<requirements>.in` that this interpreter has no package of; of a lock, only names that it pins."""
+    """Return the packages named in `<requirements>.in` that are not installed; of a lock, only those that it pins."""
     missing = []
     for name in requirements:
         source = name.removesuffix(".lock")
@@ -109,24 +109,25 @@ def _package_names(path: Path) -> list[str]:
     return [match[0] for match in matches if match is not None]
 
 
-def _make(requirements: list[str]) -> Path:
-    """Makes `.venv`, or completes it, and returns its Python."""
+def _create(requirements: list[str]) -> Path:
+    """Create or complete `.venv`; returns its Python."""
     python = _python_of(VENV)
     wanted = {name: _fingerprint(name) for name in requirements}
     installed: dict[str, str] = json.loads(STAMP.read_text(encoding="utf-8")) if STAMP.is_file() else {}
-    if wanted.items() <= installed.items() and not MARK.exists() and python.is_file():
+    if wanted.items() <= installed.items() and not INSTALLING_MARKER.exists() and python.is_file():
         return python
     lock = setup_lock()
-    # Two pips in one environment would spoil it.
-    if not lock.hold("set-up"):
-        raise _setting_up(lock.running())
+    # Two pips would corrupt the environment.
+    if not lock.acquire("set-up"):
+        raise _installing_error(lock.holder())
     try:
         _complete(python, installed, wanted)
     except BrokenPipeError:
         raise
     except OSError as error:
         raise SetupIncompleteError(
-            f"{VENV} could not be made: {cause(error)}", "is the disk full, or the project folder not writable?"
+            f"{VENV} could not be created: {os_error_text(error)}",
+            "is the disk full, or the project folder not writable?",
         ) from error
     finally:
         lock.release()
@@ -134,60 +135,60 @@ def _make(requirements: list[str]) -> Path:
 
 
 def _complete(python: Path, installed: dict[str, str], wanted: dict[str, str]) -> None:
-    """Makes `.venv` anew if it is half-done, and installs what is wanted."""
+    """Create `.venv` again if it is incomplete, and install the wanted requirements."""
     begun = time.monotonic()
-    if MARK.exists() or not _runs(python):
+    if INSTALLING_MARKER.exists() or not _runs(python):
         try:
-            with activity(STEP, "making .venv"):
+            with activity(STEP, "creating .venv"):
                 venv.EnvBuilder(with_pip=True, clear=True, symlinks=os.name != "nt").create(VENV)
             installed = {}
-        # EnvBuilder runs ensurepip as a child; where the system splits it off, that child fails.
+        # EnvBuilder runs ensurepip in a child process, which fails on systems that package it separately.
         except (subprocess.CalledProcessError, OSError) as error:
             raise SetupIncompleteError(
-                f"a virtual environment could not be made in {VENV}: {error}",
-                "on Debian and Ubuntu: apt install python3-venv; then run the same command again",
+                f"a virtual environment could not be created in {VENV}: {error}",
+                "on Debian and Ubuntu, run `apt install python3-venv`, then the same command again",
             ) from error
-        print_status(STEP, f"made .venv in {time_text(time.monotonic() - begun)}")
-    print_status(STEP, "installing packages" + ("" if installed else " (the first time; this can take some minutes)"))
-    MARK.touch()
+        print_status(STEP, f"created .venv in {time_text(time.monotonic() - begun)}")
+    print_status(STEP, "installing packages" + ("" if installed else " (the first time, this can take some minutes)"))
+    INSTALLING_MARKER.touch()
     try:
         files = [path for name in wanted for path in _locks(name)]
         install_packages(python, files, SETUP_LOG, update_pip=True)
     except PackagesError as error:
         raise SetupIncompleteError(
             f"pip could not install the packages. The end of {SETUP_LOG}:\n{error}",
-            "check the network, the disk (10 GB must be free), and pip's index; then run the same command again",
+            "check the network, the disk (10 GB must be free) and pip's index; then run the same command again",
         ) from error
     STAMP.write_text(json.dumps({**installed, **wanted}), encoding="utf-8")
-    MARK.unlink()
+    INSTALLING_MARKER.unlink()
     print_status(STEP, f"ready in .venv after {time_text(time.monotonic() - begun)}")
 
 
-def is_complete() -> bool:
-    """Whether `.venv` has all packages that the commands need; `test --fast` makes one without torch."""
-    if not STAMP.is_file() or MARK.exists() or not _python_of(VENV).is_file():
+def is_venv_complete() -> bool:
+    """Whether `.venv` has all packages that the commands need; `test --fast` creates one without torch."""
+    if not STAMP.is_file() or INSTALLING_MARKER.exists() or not _python_of(VENV).is_file():
         return False
     return RUNTIME[0] in json.loads(STAMP.read_text(encoding="utf-8"))
 
 
-def setup_lock() -> Instance:
-    """Held by the process that makes or completes `.venv`."""
-    return Instance(PROJECT_DIR / "data", "setup")
+def setup_lock() -> InstanceLock:
+    """Return the lock that a process holds while it creates or completes `.venv`."""
+    return InstanceLock(PROJECT_DIR / "data", "setup")
 
 
-def _setting_up(record: Record | None) -> SetupIncompleteError:
+def _installing_error(record: InstanceRecord | None) -> SetupIncompleteError:
     by = "another process" if record is None else f"process {record.pid}"
     return SetupIncompleteError(
-        f"the packages are being installed by {by}",
-        f"wait for its end, or press Ctrl-C in its terminal; its log: {SETUP_LOG}",
+        f"{by} is installing the packages",
+        f"wait until it has finished, or press Ctrl-C in its terminal; its log is {SETUP_LOG}",
     )
 
 
 def stop_setup() -> int | None:
-    """Ends a set-up that runs in another terminal; its process id, or None if there is none. Raises OSError."""
+    """End an installation that runs in another terminal; returns its process id, or None. Raises OSError."""
     lock = setup_lock()
-    record = lock.running()
-    # Windows has no signal for it; who tries is told to press Ctrl-C there.
+    record = lock.holder()
+    # Windows has no signal for this; the error tells the user to press Ctrl-C in that terminal.
     if record is None or sys.platform == "win32":
         return None
     terminate(record.pid)
@@ -195,41 +196,44 @@ def stop_setup() -> int | None:
 
 
 def enter_environment(script: str) -> None:
-    """Goes on in `.venv`, if this Python has not all that a service imports; returns if it has.
+    """Run a service script in `.venv` if this Python lacks packages; returns if it has all of them.
 
-    Raises SystemExit: with the code that the service ends with, or with what to do.
+    Raises SystemExit with the service's exit code, or with an error message.
     """
     missing = [name for name in SERVICE_MODULES if importlib.util.find_spec(name) is None]
     if not missing:
         return
-    if is_complete() and Path(sys.prefix).resolve() != VENV.resolve():
-        sys.exit(go_on_in(_python_of(VENV), [script, *sys.argv[1:]]))
-    record = setup_lock().running()
+    if is_venv_complete() and Path(sys.prefix).resolve() != VENV.resolve():
+        sys.exit(continue_in(_python_of(VENV), [script, *sys.argv[1:]]))
+    record = setup_lock().holder()
     if record is not None:
-        sys.exit(f"the packages are being installed by process {record.pid}: try again when it is done")
+        sys.exit(f"process {record.pid} is installing the packages: try again when it has finished")
     sys.exit(
-        f"this Python has no {_first(missing)}: run `python dream_layer.py up`, which makes a .venv that has, "
-        f"or `{HOW_TO_INSTALL}` in one of your own"
+        f"these packages are missing: {_list_names(missing)}. `python dream_layer.py up` installs them into .venv; "
+        f"in an environment of your own, run `{HOW_TO_INSTALL}`"
     )
 
 
-def go_on_in(python: Path, command: list[str]) -> int:
-    """Goes on in another interpreter, with a script and its arguments; returns the exit code, if it returns."""
-    whole = [str(python), *command]
+def continue_in(python: Path, command: list[str]) -> int:
+    """Run a script with its arguments in another interpreter, in place of this process where possible.
+
+    Returns the exit code on Windows; does not return elsewhere.
+    """
+    arguments = [str(python), *command]
     sys.stdout.flush()
     if os.name != "nt":
-        os.execv(whole[0], whole)  # noqa: S606 - our own interpreter, no shell
-    # Windows has no exec that keeps the terminal waiting.
-    child = subprocess.Popen(whole)
+        os.execv(arguments[0], arguments)  # noqa: S606 - our own interpreter, no shell
+    # On Windows, exec would return to the terminal at once.
+    child = subprocess.Popen(arguments)
     while True:
         try:
             return child.wait()
         except KeyboardInterrupt:
-            continue  # the child got the Ctrl-C too, and is stopping everything
+            continue  # the child process received the Ctrl-C too, and is stopping
 
 
 def _locks(name: str) -> list[Path]:
-    """What is installed for the needs in `<name>.in`: a lock with hashes, if there is one, and then what that lacks."""
+    """Return the files that pin `<name>.in`: a lock with hashes if there is one, then the packages that it lacks."""
     return [path for path in (PROJECT_DIR / f"{name}.lock.txt", PROJECT_DIR / f"{name}.txt") if path.is_file()]
 
 
@@ -242,7 +246,7 @@ def _python_of(folder: Path) -> Path:
 
 
 def _runs(python: Path) -> bool:
-    """Whether an environment's Python and pip work; a `.venv` can be left over from a Python that is gone."""
+    """Whether an environment's Python and pip work; the Python that a `.venv` was created with may be removed."""
     if not python.is_file():
         return False
     try:

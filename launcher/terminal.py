@@ -1,4 +1,4 @@
-"""What a person at the terminal reads, and how they end it all. Standard library only."""
+"""Terminal output (status lines, errors, a progress bar, colours) and stop signals. Standard library only."""
 
 import os
 import re
@@ -12,12 +12,12 @@ from types import FrameType
 from typing import TextIO
 
 FILLED, EMPTY = "#", "."
-# Characters of a bar, by those of the whole line from which on there is room for it.
+# The minimum width of a line, and the length of a progress bar in it.
 BARS = ((110, 24), (80, 10))
 
 
 def size_text(size: float) -> str:
-    """As a person says it: 340 MB, 6.9 GB."""
+    """Format a number of bytes: 340 MB, 6.9 GB."""
     if size <= 0:
         return "nothing"
     if size < 1_000_000:
@@ -26,120 +26,124 @@ def size_text(size: float) -> str:
 
 
 def time_text(seconds: float) -> str:
-    """As a clock shows it: 0:42, 12:05, 1:02:03."""
+    """Format a duration: 0:42, 12:05, 1:02:03."""
     whole = max(0, round(seconds))
     hours, minutes = divmod(whole // 60, 60)
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
 def bar(fraction: float, columns: int = BARS[0][0]) -> str:
-    """How much is done, 0 to 1, as a bar with its percentage, in a line of `columns`; a narrow one has no bar."""
+    """Return a progress bar with its percentage for a fraction 0 to 1; a line of few `columns` has no bar."""
     part = min(1.0, max(0.0, fraction))
     length = next((length for least, length in BARS if columns >= least), 0)
     filled = int(part * length)
-    drawn = f"[{FILLED * filled}{EMPTY * (length - filled)}] " if length else ""
-    return f"{drawn}{int(part * 100):3d} %"
+    blocks = f"[{FILLED * filled}{EMPTY * (length - filled)}] " if length else ""
+    return f"{blocks}{int(part * 100):3d} %"
 
 
-# ANSI: to the first column and clear the line; colours and weights.
+# ANSI sequences: return to the first column and clear the line; colours and weights.
 ERASE = "\r\033[K"
 BOLD, DIM, RED, GREEN, CYAN = "1", "2", "31", "32", "36"
 SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
-# Seconds between two drawings of a line that moves.
-TICK = 0.2
+# Seconds between two updates of the progress line.
+UPDATE_INTERVAL = 0.2
 SPINNER = "|/-\\"
 WIDTH = 12
-# Characters of a line that are shown; its middle goes, for a cause often stands at the end.
+# Characters of an error line that are shown; its middle is cut, because the cause is often at the end.
 LONGEST_LINE = 600
 
 
 def prepare_output() -> None:
-    """A character that the terminal cannot show is escaped; it ends no command."""
+    """Escape characters that the terminal cannot show, so that they raise no error."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
 
 
-def can_move(stream: TextIO) -> bool:
-    """Whether the stream is a terminal on which a line can be drawn over."""
+def can_overwrite(stream: TextIO) -> bool:
+    """Whether the stream is a terminal that can overwrite a line."""
     if not stream.isatty() or os.environ.get("TERM") == "dumb":
         return False
-    return sys.platform != "win32" or _switch_sequences_on(stream)
+    return sys.platform != "win32" or _enable_sequences(stream)
 
 
 def paint(text: str, *codes: str, stream: TextIO | None = None) -> str:
-    """`text` in a colour, where the terminal has colours and NO_COLOR (no-color.org) is not set."""
-    if os.environ.get("NO_COLOR") or not can_move(stream or sys.stdout):
+    """Return `text` in a colour if the terminal has colours and NO_COLOR (no-color.org) is not set."""
+    if os.environ.get("NO_COLOR") or not can_overwrite(stream or sys.stdout):
         return text
     return f"\033[{';'.join(codes)}m{text}\033[0m"
 
 
-def plain(text: str) -> str:
-    """`text` in one line without colours and control characters: what others wrote must not steer the terminal."""
+def strip_controls(text: str) -> str:
+    """Return `text` in one line without control characters: untrusted text must not control the terminal."""
     return "".join(letter if letter.isprintable() else " " for letter in SEQUENCE.sub("", text))
 
 
-def cause(error: OSError) -> str:
-    """What went wrong with which file, without the number that the system has for it."""
+def os_error_text(error: OSError) -> str:
+    """Describe a system error with its file, without its number."""
     if error.strerror is None:
         return str(error)
     return error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"
 
 
 def shorten(text: str) -> str:
-    """`text` without its middle, if it is longer than a person reads: names and addresses can have any length."""
+    """Cut the middle of a very long `text`: file names and URLs can have any length."""
     half = LONGEST_LINE // 2
     return text if len(text) <= LONGEST_LINE else f"{text[:half]} ... {text[-half:]}"
 
 
 def erase_prefix(stream: TextIO) -> str:
-    """What a whole line begins with, so that it takes the place of one that moves."""
-    return ERASE if can_move(stream) else ""
+    """Return what a line must start with to replace the progress line."""
+    return ERASE if can_overwrite(stream) else ""
 
 
 def print_status(topic: str, text: str) -> None:
-    """One line: what it is about, and what happened."""
+    """Write a line: a topic, and what happened."""
     sys.stdout.write(f"{erase_prefix(sys.stdout)}  {topic:<{WIDTH}} {text}\n")
     sys.stdout.flush()
 
 
 def print_error(step: str, message: str, hint: str | None) -> None:
-    """A step that failed: which, why, and what to do."""
+    """Write which step failed, why, and what to do."""
     sys.stdout.flush()
-    failed = paint(f"{plain(step)} failed:", BOLD, RED, stream=sys.stderr)
-    # The last lines of a log may be part of it.
-    message, hint = ("\n".join(shorten(plain(line)) for line in text.split("\n")) for text in (message, hint or ""))
+    failed = paint(f"{strip_controls(step)} failed:", BOLD, RED, stream=sys.stderr)
+    # The message may end with lines of a log.
+    message, hint = (
+        "\n".join(shorten(strip_controls(line)) for line in text.split("\n")) for text in (message, hint or "")
+    )
     sys.stderr.write(f"{erase_prefix(sys.stderr)}\n  {failed} {message}\n" + (f"  -> {hint}\n" if hint else ""))
     sys.stderr.flush()
 
 
-def draw(line: str) -> None:
-    """Draws a line that moves in place of the one before. Only where `can_move`."""
+def show_progress_line(line: str) -> None:
+    """Replace the progress line. Only where `can_overwrite`."""
     sys.stdout.write(ERASE + line[: columns() - 1])
     sys.stdout.flush()
 
 
-def erase() -> None:
-    """Removes the line that moves."""
-    if can_move(sys.stdout):
+def clear_progress_line() -> None:
+    """Remove the progress line."""
+    if can_overwrite(sys.stdout):
         sys.stdout.write(ERASE)
         sys.stdout.flush()
 
 
 @contextmanager
 def activity(topic: str, text: str) -> Iterator[None]:
-    """While inside, a terminal shows that work goes on, and for how many seconds; elsewhere nothing is written."""
-    if not can_move(sys.stdout):
+    """Show a spinner with the elapsed seconds while the block runs, if the output is a terminal."""
+    if not can_overwrite(sys.stdout):
         yield
         return
     ended = threading.Event()
-    begun = time.monotonic()
+    started = time.monotonic()
 
     def show() -> None:
         turn = 0
-        while not ended.wait(TICK):
-            draw(f"  {topic:<{WIDTH}} {SPINNER[turn % len(SPINNER)]} {text} ({time.monotonic() - begun:.0f} s)")
+        while not ended.wait(UPDATE_INTERVAL):
+            show_progress_line(
+                f"  {topic:<{WIDTH}} {SPINNER[turn % len(SPINNER)]} {text} ({time.monotonic() - started:.0f} s)"
+            )
             turn += 1
 
     thread = threading.Thread(target=show, name="activity", daemon=True)
@@ -149,31 +153,31 @@ def activity(topic: str, text: str) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-        erase()
+        clear_progress_line()
 
 
 def stop_signals() -> list[signal.Signals]:
-    """Ctrl-C, a request to end, a closed terminal: as far as this system has them."""
+    """Return the signals for Ctrl-C, termination and a closed terminal that this system has."""
     return [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
 
 
 def interrupt_on_stop_signals() -> None:
-    """Makes each of them a KeyboardInterrupt in the main thread, so that whatever runs is ended in good order."""
+    """Raise KeyboardInterrupt in the main thread on each stop signal, so that everything is shut down in order."""
     for number in stop_signals():
-        # A program that was started to ignore a signal (nohup, a script's background) goes on ignoring it.
+        # A signal that was ignored at the start (nohup, a script's background process) stays ignored.
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _interrupt)
 
 
 def _interrupt(_signum: int, _frame: FrameType | None) -> None:
-    # A second one, which often comes at once, must not break off what ends everything in good order.
+    # A second signal, which often follows at once, must not interrupt the shutdown.
     for number in stop_signals():
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def columns() -> int:
-    """Characters of a line of the terminal; 80 where there is none."""
+    """Return the width of the terminal in characters; 80 without a terminal."""
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns or 80
     except (OSError, ValueError):
@@ -182,8 +186,8 @@ def columns() -> int:
 
 if sys.platform == "win32":
 
-    def _switch_sequences_on(stream: TextIO) -> bool:
-        """Windows takes ANSI sequences after a program asked for it; consoles before Windows 10 never do."""
+    def _enable_sequences(stream: TextIO) -> bool:
+        """Enable ANSI sequences on Windows; consoles before Windows 10 do not support them."""
         import ctypes
         import msvcrt
 
@@ -193,5 +197,5 @@ if sys.platform == "win32":
         return bool(kernel.GetConsoleMode(handle, ctypes.byref(mode)) and kernel.SetConsoleMode(handle, mode.value | 4))
 else:
 
-    def _switch_sequences_on(_stream: TextIO) -> bool:
+    def _enable_sequences(_stream: TextIO) -> bool:
         return True

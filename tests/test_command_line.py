@@ -92,7 +92,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for proxy in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(proxy, f"http://{CLOSED}")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(download, "WAITS", ())
+    monkeypatch.setattr(download, "RETRY_DELAYS", ())
     store = Store(f"sqlite:///{tmp_path}/jobs.sqlite")
     store.add(new_job(), "somebody", 10)
     store.close()

@@ -11,7 +11,7 @@ import pytest
 from filelock import FileLock
 
 from launcher.models import download
-from launcher.models.download import WAITS, Fetch
+from launcher.models.download import RETRY_DELAYS, Downloader
 from launcher.models.sources import Download
 from shared.errors import SetupError
 from tests import safetensors_factory as factory
@@ -44,8 +44,8 @@ class Patience:
         self.waits.append(seconds)
 
 
-def fetch(server: FileServer, folder: Path, patience: Patience | None = None, **known: Any) -> Fetch:
-    return Fetch(Download(f"{server.url}/{NAME}", NAME, **known), folder, patience or Patience())
+def fetch(server: FileServer, folder: Path, patience: Patience | None = None, **known: Any) -> Downloader:
+    return Downloader(Download(f"{server.url}/{NAME}", NAME, **known), folder, patience or Patience())
 
 
 def left(folder: Path, suffix: str = ".part") -> list[int]:
@@ -77,7 +77,7 @@ def test_what_was_left_is_gone_on_with_by_the_next_command(server: FileServer, t
 
     server.files[f"/{NAME}"] = File(content, breaks=[1000])
     with pytest.raises(KeyboardInterrupt):
-        Fetch(Download(f"{server.url}/{NAME}", NAME), tmp_path, interrupt).run()
+        Downloader(Download(f"{server.url}/{NAME}", NAME), tmp_path, interrupt).run()
     assert left(tmp_path) == [1000]
     assert fetch(server, tmp_path).run().read_bytes() == content
     assert server.ranges == [None, "bytes=1000-"]
@@ -87,7 +87,7 @@ def test_a_file_that_changed_meanwhile_is_begun_anew(server: FileServer, tmp_pat
     server.files[f"/{NAME}"] = File(content, breaks=[1000])
     source = Download(f"{server.url}/{NAME}", NAME)
     with pytest.raises(SetupError, match="answered 404"):
-        Fetch(source, tmp_path, lambda _seconds: server.files.clear()).run()
+        Downloader(source, tmp_path, lambda _seconds: server.files.clear()).run()
     assert left(tmp_path) == [1000]
     other = content[:-1] + b"x"
     server.files[f"/{NAME}"] = File(other, etag='"two"')
@@ -113,7 +113,7 @@ def test_patience_does_not_end_while_a_changed_file_comes_in_pieces(
     source = Download(f"{server.url}/{NAME}", NAME)
     server.files[f"/{NAME}"] = File(content, breaks=[len(content) // 2])
     with pytest.raises(SetupError, match="answered 404"):
-        Fetch(source, tmp_path, lambda _seconds: server.files.clear()).run()
+        Downloader(source, tmp_path, lambda _seconds: server.files.clear()).run()
     pieces = [len(content) // 20] * 19
     other = content[:-1] + b"x"
     server.files[f"/{NAME}"] = File(other, etag='"two"', breaks=pieces)
@@ -140,14 +140,14 @@ def test_patience_ends_and_the_part_is_kept(server: FileServer, tmp_path: Path, 
     patience = Patience()
     with pytest.raises(SetupError, match=r"6 times in a row") as failed:
         fetch(server, tmp_path, patience).run()
-    assert "goes on from there" in str(failed.value.hint)
+    assert "the same command continues it" in str(failed.value.hint)
     assert left(tmp_path) == [1000]
-    assert patience.waits == [1.0, *WAITS]
+    assert patience.waits == [1.0, *RETRY_DELAYS]
 
 
 def test_nobody_listens(tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match="no connection"):
-        Fetch(Download(f"http://127.0.0.1:1/{NAME}", NAME), tmp_path, Patience()).run()
+    with pytest.raises(SetupError, match="the connection failed"):
+        Downloader(Download(f"http://127.0.0.1:1/{NAME}", NAME), tmp_path, Patience()).run()
 
 
 def test_a_wrong_hash_is_an_error_and_the_file_goes(server: FileServer, tmp_path: Path, content: bytes) -> None:
@@ -160,7 +160,7 @@ def test_a_wrong_hash_is_an_error_and_the_file_goes(server: FileServer, tmp_path
 def test_a_wrong_size_is_an_error(server: FileServer, tmp_path: Path, content: bytes) -> None:
     # The server's own word comes first; without it, what the list says.
     server.files[f"/{NAME}"] = File(content, headers={"Content-Encoding": "x"})
-    with pytest.raises(SetupError, match="bytes came, 5 were announced"):
+    with pytest.raises(SetupError, match="bytes instead of 5"):
         fetch(server, tmp_path, size=5).run()
 
 
@@ -172,7 +172,7 @@ def test_what_is_no_model_is_given_up_at_once(server: FileServer, tmp_path: Path
     assert left(tmp_path) == []
 
 
-@pytest.mark.parametrize(("code", "hint"), [(404, "address right"), (401, "who asks"), (400, None)])
+@pytest.mark.parametrize(("code", "hint"), [(404, "check the URL"), (401, "requires a login"), (400, None)])
 def test_a_refusal_is_final(server: FileServer, tmp_path: Path, code: int, hint: str | None) -> None:
     server.files[f"/{NAME}"] = File(b"", answers=[code])
     with pytest.raises(SetupError, match=f"answered {code}") as refused:
@@ -194,7 +194,7 @@ def test_too_little_room_is_told_before(
     server.files[f"/{NAME}"] = File(content)
     usage = type(shutil.disk_usage(tmp_path))(10**12, 10**12, 1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage)
-    with pytest.raises(SetupError, match="nothing can be taken") as refused:
+    with pytest.raises(SetupError, match="nothing available") as refused:
         fetch(server, tmp_path).run()
     assert "DREAM_LAYER_DATA_DIR" in str(refused.value.hint)
     assert left(tmp_path) == []
@@ -221,14 +221,14 @@ def test_a_disk_that_fills_up_leaves_the_part(
 def test_two_commands_do_not_fetch_into_one_file(server: FileServer, tmp_path: Path, content: bytes) -> None:
     server.files[f"/{NAME}"] = File(content)
     one = fetch(server, tmp_path)
-    with FileLock(one.part.with_suffix(".lock")), pytest.raises(SetupError, match="right now"):
+    with FileLock(one.part.with_suffix(".lock")), pytest.raises(SetupError, match="already downloading"):
         one.run()
 
 
 def test_the_server_names_the_file(server: FileServer, tmp_path: Path, content: bytes) -> None:
     disposition = 'attachment; filename="from header.safetensors"'
     server.files["/api/17"] = File(content, headers={"Content-Disposition": disposition})
-    one = Fetch(Download(f"{server.url}/api/17", None), tmp_path, Patience())
+    one = Downloader(Download(f"{server.url}/api/17", None), tmp_path, Patience())
     one.run()
     assert one.name == "from header.safetensors"
 
@@ -250,7 +250,7 @@ def test_the_hub_says_the_hash_and_the_token_stays_with_it(server: FileServer, t
             fetch(server, tmp_path / "other", hub=True, headers=headers).run()
         # A known file that is not what the list says is not fetched first.
         count = len(store.seen)
-        with pytest.raises(SetupError, match="another file under that name"):
+        with pytest.raises(SetupError, match="has changed"):
             fetch(server, tmp_path / "third", hub=True, sha256="0" * 64).run()
         assert len(store.seen) == count + 1
         assert left(tmp_path / "third") == []
@@ -259,6 +259,6 @@ def test_the_hub_says_the_hash_and_the_token_stays_with_it(server: FileServer, t
 def test_no_error_shows_what_is_in_the_address(server: FileServer, tmp_path: Path) -> None:
     for url in (f"{server.url}/{NAME}?token=secret", f"http://127.0.0.1:1/{NAME}?token=secret", "http://[::1/?secret"):
         with pytest.raises(SetupError) as refused:
-            Fetch(Download(url, NAME), tmp_path, Patience()).run()
+            Downloader(Download(url, NAME), tmp_path, Patience()).run()
         assert "secret" not in f"{refused.value.message} {refused.value.hint}"
         assert "secret" not in repr(Download(url, NAME))

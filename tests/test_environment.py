@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from launcher import environment
-from launcher.instance import Instance
+from launcher.instance_lock import InstanceLock
 from shared.settings import PROJECT_DIR
 from tests.stack import wait_until_gone
 
@@ -86,7 +86,7 @@ def project(tmp_path: Path) -> Project:
 def test_the_first_run_makes_it_and_the_second_does_nothing(project: Project) -> None:
     first = project.find(install=True)
     assert first.stdout.endswith(f"USE {project.python}"), first.stderr
-    assert "made .venv" in first.stdout
+    assert "created .venv" in first.stdout
     # What pip says stands in the log alone.
     assert "Successfully installed" not in first.stdout
     assert "Successfully installed tinything-1.0" in project.log
@@ -104,7 +104,7 @@ def test_changed_requirements_are_brought_up_to_date(project: Project) -> None:
     project.require("2.0")
     updated = project.find(install=True)
     assert "installing packages" in updated.stdout
-    assert "made .venv" not in updated.stdout
+    assert "created .venv" not in updated.stdout
     assert project.version() == "2.0"
 
 
@@ -113,7 +113,7 @@ def test_a_half_done_environment_is_made_anew(project: Project) -> None:
     (project.venv / "dream-layer-installing").touch()
     (project.venv / "left-over").touch()
     assert project.find(install=False).returncode != 0
-    assert "made .venv" in project.find(install=True).stdout
+    assert "created .venv" in project.find(install=True).stdout
     assert not (project.venv / "left-over").exists()
     assert project.version() == "1.0"
 
@@ -135,7 +135,7 @@ def test_an_interpreter_that_has_everything_is_used_as_it_is(project: Project) -
 def test_without_permission_to_install_what_is_missing_is_named(project: Project) -> None:
     refused = project.find(install=False)
     assert refused.returncode == 1
-    assert "packages are missing: tinything -> python dream_layer.py up installs them" in refused.stderr
+    assert "packages are missing: tinything -> `python dream_layer.py up` installs them" in refused.stderr
     assert "pip install -r requirements.txt" in refused.stderr
     assert not project.venv.exists()
 
@@ -255,8 +255,8 @@ def test_pip_ends_with_a_launcher_that_is_killed() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         index = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         code = (
-            "import sys, time\nfrom pathlib import Path\nfrom launcher.packages import _Pip\n"
-            f"pip = _Pip(Path(sys.executable), ['download', '--index-url', {index!r}, 'tinything'])\n"
+            "import sys, time\nfrom pathlib import Path\nfrom launcher.packages import _PipProcess\n"
+            f"pip = _PipProcess(Path(sys.executable), ['download', '--index-url', {index!r}, 'tinything'])\n"
             "sys.stdout.write(f'{pip._process.pid}\\n')\nsys.stdout.flush()\ntime.sleep(60)\n"
         )
         launcher = subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT_DIR, stdout=subprocess.PIPE, text=True)
@@ -290,10 +290,10 @@ def test_a_reader_that_has_enough_is_no_fault_of_the_disk(tmp_path: Path, monkey
     def written(*_: object) -> None:
         raise BrokenPipeError(32, "Broken pipe")
 
-    for name in ("VENV", "STAMP", "MARK"):
+    for name in ("VENV", "STAMP", "INSTALLING_MARKER"):
         monkeypatch.setattr(environment, name, tmp_path / name)
-    monkeypatch.setattr(environment, "setup_lock", lambda: Instance(tmp_path, "setup"))
+    monkeypatch.setattr(environment, "setup_lock", lambda: InstanceLock(tmp_path, "setup"))
     monkeypatch.setattr(environment, "_complete", written)
     with pytest.raises(BrokenPipeError):
-        environment._make(environment.RUNTIME)
-    assert environment.setup_lock().running() is None
+        environment._create(environment.RUNTIME)
+    assert environment.setup_lock().holder() is None

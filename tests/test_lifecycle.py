@@ -159,7 +159,7 @@ def test_without_a_command_it_looks_after_an_engine_elsewhere(tmp_path: Path, st
     try:
         assert launcher.stdout is not None
         lines = iter(launcher.stdout.readline, "")
-        assert any("drew its first picture" in line for line in lines)
+        assert any("generated its first picture" in line for line in lines)
         control = f"http://127.0.0.1:{environ[f'{PREFIX}CONTROL_PORT']}"
         state = requests.get(f"{control}/api/engine", timeout=TIMEOUT).json()["engine"]
         assert (state["state"], state["answers"], state["address"]) == ("external", True, stack.engine)
@@ -249,7 +249,7 @@ def test_jobs_that_are_left_over_are_said_at_the_start(tmp_path: Path) -> None:
     store.add(new_job(), "somebody who is gone", 10)
     store.close()
     ended = run_launcher(environ, "run", "--no-starter")
-    assert "1 job is left over from before" in ended.stdout
+    assert "1 unfinished job from before" in ended.stdout
     assert "`jobs cancel all` drops them" in ended.stdout
 
 

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.packages import _runs
-from launcher.pip_output import normalised
+from launcher.packages import _runs, normalise_name
 from shared.settings import PROJECT_DIR
 
 # By the file that each is compiled from.
@@ -23,7 +22,7 @@ def text(name: str) -> str:
 
 def pins(name: str) -> list[tuple[str, str, str]]:
     """Name, version and marker of each line."""
-    return [(normalised(name), version, marker.strip()) for name, version, marker, _ in PIN.findall(text(name))]
+    return [(normalise_name(name), version, marker.strip()) for name, version, marker, _ in PIN.findall(text(name))]
 
 
 def torch_pins() -> list[tuple[str, str]]:
@@ -31,7 +30,7 @@ def torch_pins() -> list[tuple[str, str]]:
 
 
 def behind(name: str) -> dict[str, str]:
-    return {normalised(name): version for name, version, _ in BEHIND.findall(text(name))}
+    return {normalise_name(name): version for name, version, _ in BEHIND.findall(text(name))}
 
 
 @pytest.mark.parametrize("lock", [*LOCKS.values(), "requirements-pip.txt"])
@@ -47,7 +46,7 @@ def test_each_pin_has_its_hashes(lock: str) -> None:
 def test_what_a_person_types_installs_the_same_and_torch() -> None:
     assert "--hash" not in text("requirements.txt")
     typed = re.findall(r"^([\w.-]+)==([^\s;]+)(.*)$", text("requirements.txt"), re.MULTILINE)
-    wanted = {(normalised(name), version, marker.strip()) for name, version, marker in typed}
+    wanted = {(normalise_name(name), version, marker.strip()) for name, version, marker in typed}
     torch = {pin for pin in wanted if pin[0] in TORCH}
     assert wanted - torch == set(pins("requirements.lock.txt"))
     assert torch == {(name, version, "") for name, version in torch_pins()}
@@ -67,7 +66,7 @@ def test_the_lock_says_what_is_behind_as_its_source_does(source: str, lock: str)
 
 
 def test_each_version_that_is_held_back_has_a_reason() -> None:
-    exact = {normalised(name) for name in re.findall(r"^([\w.-]+)[=<~!]", text("requirements.in"), re.MULTILINE)}
+    exact = {normalise_name(name) for name in re.findall(r"^([\w.-]+)[=<~!]", text("requirements.in"), re.MULTILINE)}
     # The newest there is; its partners are held back for it.
     assert exact - behind("requirements.in").keys() == {"torchaudio"}
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from launcher.models.library import Model, find_models
+from launcher.models.library import LibraryModel, find_models
 from shared.engine.validate import check_graph
 from shared.errors import InvalidValue
 from shared.models.detect import ModelFile
@@ -161,7 +161,7 @@ def test_extras_do_not_guess_either() -> None:
 def test_models_of_the_command_line_are_named_by_the_same_rule() -> None:
     def found(text: str, *paths: str) -> list[str]:
         models = [
-            Model(kind, name, 1, Path(path), ModelFile(name))
+            LibraryModel(kind, name, 1, Path(path), ModelFile(name))
             for path in paths
             for kind, _, name in (path.partition("/"),)
         ]

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from launcher.models.sources import Download, read_source
-from launcher.models.tables import known_table
+from launcher.models.commands import downloadable_table
+from launcher.models.sources import Download, parse_source
 from shared.keys import KeyRing
 from shared.models.detect import MODEL_KINDS
 from shared.models.downloadable import DOWNLOADABLE_MODELS, find_downloadable
 
 
 def download(text: str, keys: KeyRing) -> Download:
-    found = read_source(text, keys)
+    found = parse_source(text, keys)
     assert isinstance(found, Download)
     return found
 
@@ -57,11 +57,11 @@ def test_the_list_of_known_models_is_sound() -> None:
 
 @pytest.mark.parametrize("columns", [40, 80, 100])
 def test_in_a_narrow_terminal_the_list_has_no_broken_lines(columns: int) -> None:
-    wide = known_table(DOWNLOADABLE_MODELS, [], 200)
-    assert wide == known_table(DOWNLOADABLE_MODELS, [])
+    wide = downloadable_table(DOWNLOADABLE_MODELS, [], 200)
+    assert wide == downloadable_table(DOWNLOADABLE_MODELS, [])
     assert len(wide.splitlines()) == 1 + len(DOWNLOADABLE_MODELS)
-    narrow = known_table(DOWNLOADABLE_MODELS, [DOWNLOADABLE_MODELS["sd15"].file], columns).splitlines()
+    narrow = downloadable_table(DOWNLOADABLE_MODELS, [DOWNLOADABLE_MODELS["sd15"].file], columns).splitlines()
     assert len(narrow) == 2 * len(DOWNLOADABLE_MODELS)
     assert max(map(len, narrow)) < 80
     assert narrow[0].split() == ["sd15", "Stable", "Diffusion", "1.5"]
-    assert narrow[1].strip().endswith("sha256 known, is here")
+    assert narrow[1].strip().endswith("known sha256, installed")

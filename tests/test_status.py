@@ -1,29 +1,40 @@
-"""What `status` and `stop` make of what they find: an engine alone is nobody's to stop."""
+"""`status`, `stop` and `open`, and the text after a start. An engine without services may belong to another program."""
 
 from pathlib import Path
 
 import pytest
 
-from launcher import operating
+from launcher import commands
 from launcher.arguments import parse
-from launcher.status import ALL_RUNS, NOTHING_RUNS, PART_RUNS, Part, Status, probe
+from launcher.status import (
+    ALL_RUNNING,
+    NOT_RUNNING,
+    PARTLY_RUNNING,
+    Component,
+    StackStatus,
+    StackUrls,
+    example_command,
+    query_status,
+    ready_text,
+    running_text,
+)
 from shared.engine.client import TOKEN_FILE
 from shared.settings import Settings
 from tests.fake_engine import FakeEngine
 
 
-def found(*answering: str) -> Status:
+def found(*answering: str) -> StackStatus:
     names = ("txt2img", "img2img", "control", "engine")
-    return Status(None, tuple(Part(name, "http://localhost:1", name in answering, "") for name in names))
+    return StackStatus(None, tuple(Component(name, "http://localhost:1", name in answering, "") for name in names))
 
 
 def test_an_engine_alone_is_not_ours(capsys: pytest.CaptureFixture[str]) -> None:
-    assert found("txt2img", "img2img", "control", "engine").exit_code == ALL_RUNS
-    assert found("control", "engine").exit_code == PART_RUNS
-    assert found("engine").exit_code == found().exit_code == NOTHING_RUNS
-    assert operating._nothing_to_stop(found("engine")) == 0
+    assert found("txt2img", "img2img", "control", "engine").exit_code == ALL_RUNNING
+    assert found("control", "engine").exit_code == PARTLY_RUNNING
+    assert found("engine").exit_code == found().exit_code == NOT_RUNNING
+    assert commands._report_no_launcher(found("engine")) == 0
     assert "nothing was running" in capsys.readouterr().out
-    assert operating._nothing_to_stop(found("txt2img", "engine")) == 1
+    assert commands._report_no_launcher(found("txt2img", "engine")) == 1
     assert "but txt2img answered" in capsys.readouterr().err
 
 
@@ -32,14 +43,14 @@ def test_status_asks_the_engine_with_its_token(tmp_path: Path, engine: FakeEngin
     engine.token = "secret"
     engine.start()
     settings = Settings(data_dir=tmp_path, engine_port=int(engine.address.rpartition(":")[2]), control_port=9)
-    engine_part = probe(settings, None).parts[-1]
-    assert (engine_part.answers, engine_part.about) == (False, "refused our token")
+    engine_part = query_status(settings, None).components[-1]
+    assert (engine_part.answers, engine_part.description) == (False, "refused our token")
     (tmp_path / TOKEN_FILE).parent.mkdir()
     (tmp_path / TOKEN_FILE).write_text("secret\n")
-    engine_part = probe(settings, None).parts[-1]
-    assert (engine_part.answers, engine_part.about) == (True, "answers")
+    engine_part = query_status(settings, None).components[-1]
+    assert (engine_part.answers, engine_part.description) == (True, "answers")
     engine.stop()
-    assert probe(settings, None).parts[-1].about == "does not answer"
+    assert query_status(settings, None).components[-1].description == "does not answer"
 
 
 @pytest.mark.parametrize("desktop", [True, False])
@@ -51,22 +62,67 @@ def test_open_engine_opens_its_page_with_the_token_of_now(
     desktop: bool,
 ) -> None:
     opened: list[str] = []
-    monkeypatch.setattr(operating, "has_desktop", lambda *_: desktop)
-    monkeypatch.setattr(operating.webbrowser, "open", lambda page: opened.append(page) or True)
+    monkeypatch.setattr(commands, "has_desktop", lambda *_: desktop)
+    monkeypatch.setattr(commands.webbrowser, "open", lambda page: opened.append(page) or True)
     monkeypatch.setenv("DREAM_LAYER_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("DREAM_LAYER_ENGINE_PORT", engine.address.rpartition(":")[2])
     options = parse(["open", "engine"])[0]
-    assert operating.run_operation(options) == 1
+    assert commands.run_command(options) == 1
     assert "DREAM_LAYER_ENGINE_PAGE=true" in capsys.readouterr().err
     monkeypatch.setenv("DREAM_LAYER_ENGINE_PAGE", "true")
     (tmp_path / TOKEN_FILE).parent.mkdir()
     (tmp_path / TOKEN_FILE).write_text("secret\n")
-    assert operating.run_operation(options) == 0
+    assert commands.run_command(options) == 0
     shown = capsys.readouterr().out
     assert opened == ([f"{engine.address}/?token=secret"] if desktop else [])
     # What is shown may be kept in a log.
     assert ("secret" in shown) is not desktop
     engine.stop()
-    assert operating.run_operation(options) == NOTHING_RUNS
+    assert commands.run_command(options) == NOT_RUNNING
     with pytest.raises(SystemExit):
         parse(["open", "the engine"])
+
+
+@pytest.mark.parametrize(
+    ("host", "page"),
+    [
+        ("127.0.0.1", "http://localhost:5001/"),
+        ("0.0.0.0", "http://localhost:5001/"),
+        ("::1", "http://[::1]:5001/"),
+        ("192.168.1.5", "http://192.168.1.5:5001/"),
+    ],
+)
+def test_the_address_to_open_can_be_opened(host: str, page: str) -> None:
+    urls = StackUrls.from_settings(Settings(host=host, api_key="a secret that is long"))
+    shown = ready_text(urls, services=True, windows=False, paint=lambda text, *_: text)
+    assert f"Dream Layer is ready. Open {page}\n" in shown
+    assert page.removeprefix("http://").removesuffix("/") + "/api/txt2img -H" in shown
+
+
+def test_the_first_command_works_as_it_stands() -> None:
+    """In every shell, also with a key; the key itself is never shown."""
+    urls = StackUrls.from_settings(Settings(api_key="a secret that is long"))
+    command = example_command(urls, windows=False)
+    assert command.startswith("curl -sS --fail-with-body localhost:5001/api/txt2img -H ")
+    assert '-H "X-API-Key: YOUR-KEY"' in command
+    assert "'" not in command
+    assert "secret" not in command
+    assert example_command(urls, windows=True).startswith("curl.exe ")
+
+
+def test_without_services_it_is_said_what_to_start() -> None:
+    urls = StackUrls.from_settings(Settings())
+    shown = ready_text(urls, services=False, windows=False, paint=lambda text, *_: text)
+    assert "python txt2img_server.py" in shown
+    assert "5001" not in shown
+    assert "5001" not in running_text(urls, services=False, paint=lambda text, *_: text)
+
+
+def test_how_to_open_the_engines_page_is_said_where_there_is_one() -> None:
+    for has_page in (True, False):
+        urls = StackUrls.from_settings(Settings(engine_page=has_page))
+        for shown in (
+            ready_text(urls, services=True, windows=False, paint=lambda text, *_: text),
+            running_text(urls, services=False, paint=lambda text, *_: text),
+        ):
+            assert ("python dream_layer.py open engine" in shown) is has_page

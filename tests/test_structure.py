@@ -75,7 +75,7 @@ def test_nothing_imports_a_server() -> None:
         assert not imports(path) & {"dream_layer", "txt2img_server", "img2img_server"}, path
 
 
-@pytest.mark.parametrize("name", ["cli", "arguments", "environment", "packages", "terminal", "models.arguments"])
+@pytest.mark.parametrize("name", ["cli", "arguments", "environment", "packages", "terminal", "instance_lock"])
 def test_the_bootstrap_needs_the_standard_library_alone(name: str) -> None:
     code = f"import launcher.{name}, sys; print(*sys.modules)"
     loaded = subprocess.run(

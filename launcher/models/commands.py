@@ -1,49 +1,54 @@
-"""`models list`, `models add`, `models remove`."""
+"""`models list`, `models add` and `models remove`, and their output."""
 
 import argparse
 import difflib
 import os
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 from filelock import FileLock
 
 from launcher.models.download import (
     HEXADECIMAL_256,
-    Fetch,
-    check_room,
+    Downloader,
+    check_free_space,
     copy_file,
     hash_file,
-    lock_of,
+    lock_path,
     remove_unfinished,
 )
 from launcher.models.library import (
     DOWNLOADS,
-    Model,
-    UnusableFileError,
+    InvalidModelFileError,
+    LibraryModel,
     check_name,
     choose_kind,
     find_models,
+    install_file,
     list_models,
-    place,
-    read_kind,
-    target_of,
+    parse_kind,
+    target_path,
 )
-from launcher.models.sources import STEP, Download, read_source
-from launcher.models.tables import NOTHING, describe, known_table, shelf_table
-from launcher.terminal import cause, columns, plain, print_error, print_status, size_text
+from launcher.models.sources import STEP, Download, parse_source
+from launcher.terminal import columns, os_error_text, print_error, print_status, size_text, strip_controls
 from shared.errors import DreamLayerError, SetupError
 from shared.files import restrict_umask
 from shared.keys import KeyRing
-from shared.models.detect import classify
-from shared.models.downloadable import DOWNLOADABLE_MODELS
+from shared.models.detect import Family, TextEncoder, classify
+from shared.models.downloadable import DOWNLOADABLE_MODELS, DownloadableModel
 from shared.models.safetensors import read_header
 from shared.settings import load_settings
 
+LIST_HINT = "`python dream_layer.py models list` shows the models"
+# Shown in place of an empty description.
+NO_DESCRIPTION = "-"
+
 
 def run_models(options: argparse.Namespace) -> int:
-    """Does what was typed, and returns the exit code."""
+    """Run `models`; returns the exit code."""
     restrict_umask()
     try:
         settings = load_settings()
@@ -56,13 +61,12 @@ def run_models(options: argparse.Namespace) -> int:
             _list(models_dir)
         sys.stdout.flush()
     except DreamLayerError as error:
-        # One line, whatever was typed into it.
-        print_error(error.step if isinstance(error, SetupError) else STEP, plain(error.message), error.hint)
+        print_error(error.step if isinstance(error, SetupError) else STEP, strip_controls(error.message), error.hint)
         return 1
     except BrokenPipeError:
         raise
     except OSError as error:
-        print_error(STEP, cause(error), "is the disk full or a folder not writable?")
+        print_error(STEP, os_error_text(error), "is the disk full or a folder not writable?")
         return 1
     return 0
 
@@ -71,23 +75,24 @@ def _list(models_dir: Path) -> None:
     models = list_models(models_dir)
     total = size_text(sum(model.size for model in models))
     sys.stdout.write(f"\n  {models_dir}: " + (f"{_files(len(models))}, {total}\n" if models else "no models yet\n"))
-    sys.stdout.write(shelf_table(models) + "\n")
+    sys.stdout.write(library_table(models) + "\n")
     parts = sorted((models_dir / DOWNLOADS).glob("*.part"))
     if parts:
         size = size_text(sum(part.stat().st_size for part in parts))
-        told = f"unfinished: {_files(len(parts))}, {size}; the same `models add` goes on with a download"
-        sys.stdout.write(f"\n  {told}\n")
-    sys.stdout.write("\n  `models add` knows these by name:\n\n")
-    room = columns() if sys.stdout.isatty() else None
-    sys.stdout.write(known_table(DOWNLOADABLE_MODELS, (Path(model.name).name for model in models), room) + "\n\n")
+        sys.stdout.write(f"\n  unfinished: {_files(len(parts))}, {size}; the same `models add` continues a download\n")
+    sys.stdout.write("\n  `models add` accepts these names:\n\n")
+    width = columns() if sys.stdout.isatty() else None
+    sys.stdout.write(
+        downloadable_table(DOWNLOADABLE_MODELS, (Path(model.name).name for model in models), width) + "\n\n"
+    )
 
 
 def _add(models_dir: Path, keys: KeyRing, options: argparse.Namespace) -> None:
     sha256 = options.sha256.lower() if options.sha256 else None
     if sha256 is not None and not HEXADECIMAL_256.fullmatch(sha256):
-        raise SetupError(STEP, "--sha256 is 64 hexadecimal digits")
-    options.kind = read_kind(options.kind)
-    source = read_source(options.source, keys)
+        raise SetupError(STEP, "--sha256 must be 64 hexadecimal digits")
+    options.kind = parse_kind(options.kind)
+    source = parse_source(options.source, keys)
     if isinstance(source, Download):
         _add_download(models_dir, source, sha256, options)
     else:
@@ -97,23 +102,23 @@ def _add(models_dir: Path, keys: KeyRing, options: argparse.Namespace) -> None:
 def _add_file(models_dir: Path, source: Path, sha256: str | None, options: argparse.Namespace) -> None:
     name = check_name(options.name or source.name, pickle=options.allow_pickle)
     kind = choose_kind(source, name, options.kind)
-    target = target_of(models_dir, kind, name, force=options.force)
+    target = target_path(models_dir, kind, name, force=options.force)
     if os.path.lexists(target) and target.resolve() == source:
-        raise SetupError(STEP, f"{source} is that file already")
+        raise SetupError(STEP, f"{source} is already in the models folder")
     if sha256 is not None and hash_file(source, "checking") != sha256:
-        raise SetupError(STEP, f"{source.name} has another sha256")
-    # What a kill leaves of it is found and removed as that of a download is; until then the lock keeps it.
-    aside = models_dir / DOWNLOADS / f"{os.getpid()}-{name}.part"
-    aside.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(lock_of(aside), timeout=0)
+        raise SetupError(STEP, f"the sha256 of {source.name} is not the expected one")
+    # If this process is killed, the file is removed like that of a download; until then the lock protects it.
+    temporary = models_dir / DOWNLOADS / f"{os.getpid()}-{name}.part"
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(lock_path(temporary), timeout=0)
     try:
         with lock:
-            # After a kill it may be a second name of the source, and would be written over.
-            aside.unlink(missing_ok=True)
-            _link_or_copy(source, aside)
-            _shelve(aside, target, kind, name, force=options.force)
+            # After a kill it may be a hard link to the source, which must not be overwritten.
+            temporary.unlink(missing_ok=True)
+            _link_or_copy(source, temporary)
+            _install(temporary, target, kind, name, force=options.force)
     finally:
-        for path in (aside, lock_of(aside)):
+        for path in (temporary, lock_path(temporary)):
             path.unlink(missing_ok=True)
 
 
@@ -122,83 +127,86 @@ def _add_download(models_dir: Path, source: Download, sha256: str | None, option
         source = replace(source, sha256=sha256, size=None)
     kind = options.kind or source.kind
     wanted = options.name or source.name
-    # What can be refused now is not refused after an hour.
+    # Check everything that is known before the download, which may take an hour.
     if wanted is not None:
         check_name(wanted, pickle=options.allow_pickle)
         if kind is not None:
-            target_of(models_dir, kind, wanted, force=options.force)
+            target_path(models_dir, kind, wanted, force=options.force)
     print_status(
-        "fetching", f"{wanted or 'a file'} from {source.host}" + (f", {size_text(source.size)}" if source.size else "")
+        "downloading",
+        f"{wanted or 'a file'} from {source.host}" + (f", {size_text(source.size)}" if source.size else ""),
     )
-    fetch = Fetch(source, models_dir / DOWNLOADS)
-    path = fetch.run()
-    name = options.name or fetch.name
+    downloader = Downloader(source, models_dir / DOWNLOADS)
+    path = downloader.run()
+    name = options.name or downloader.name
     if name is None:
-        raise SetupError(STEP, "the server gave the file no name", hint="--name gives it one; it is kept meanwhile")
+        raise SetupError(STEP, "the server sent no file name", hint="repeat with --name; the download is kept")
     check_name(name, pickle=options.allow_pickle)
     try:
         kind = choose_kind(path, name, kind)
-    except UnusableFileError:
-        # The next command must not find it, and take it for fetched.
-        fetch.discard()
+    except InvalidModelFileError:
+        # The next command must not take it for a finished download.
+        downloader.discard()
         raise
-    _shelve(path, target_of(models_dir, kind, name, force=options.force), kind, name, force=options.force)
-    fetch.discard()
+    _install(path, target_path(models_dir, kind, name, force=options.force), kind, name, force=options.force)
+    downloader.discard()
 
 
-def _link_or_copy(source: Path, aside: Path) -> None:
-    """A second name for the file takes no place; on another disk it is copied."""
+def _link_or_copy(source: Path, temporary: Path) -> None:
+    """Create a hard link to the file, which takes no space; copy it if it is on another disk."""
     try:
-        os.link(source, aside)
+        os.link(source, temporary)
     except OSError:
-        check_room(aside.parent, source.stat().st_size)
-        copy_file(source, aside)
+        check_free_space(temporary.parent, source.stat().st_size)
+        copy_file(source, temporary)
 
 
-def _shelve(aside: Path, target: Path, kind: str, name: str, *, force: bool) -> None:
+def _install(temporary: Path, target: Path, kind: str, name: str, *, force: bool) -> None:
     replaced = os.path.lexists(target)
-    place(aside, target, force=force)
-    model = Model(kind, name, target.stat().st_size, target, classify(name, read_header(target)))
-    about = [describe(model)] if model.about.known and describe(model) != NOTHING else []
+    install_file(temporary, target, force=force)
+    model = LibraryModel(kind, name, target.stat().st_size, target, classify(name, read_header(target)))
+    about = [describe_model(model)] if model.about.known and describe_model(model) != NO_DESCRIPTION else []
     print_status("added", f"{kind}/{name} ({', '.join([*about, size_text(model.size)])})")
     if replaced:
-        print_status("note", "an engine that has the old file in memory draws with it until it is started again")
+        print_status("note", "an engine that has loaded the old file uses it until the engine restarts")
 
 
 def _remove(models_dir: Path, options: argparse.Namespace) -> None:
     if options.unfinished:
         size = size_text(sum(part.stat().st_size for part in (models_dir / DOWNLOADS).glob("*.part")))
         if not options.yes:
-            _confirm(f"remove what broken-off downloads left ({size})?")
+            _confirm(f"remove unfinished downloads ({size})?")
         print_status("removed", f"{_files(len(remove_unfinished(models_dir / DOWNLOADS)))} of unfinished downloads")
     if options.name is None:
         if not options.unfinished:
-            raise SetupError(STEP, "which one?", hint="python dream_layer.py models list")
+            raise SetupError(
+                STEP, "name the model to remove", hint="`python dream_layer.py models list` shows the models"
+            )
         return
-    model = _the_one(list_models(models_dir), options.name)
+    model = _find_one(list_models(models_dir), options.name)
     if not options.yes:
         _confirm(f"remove {model.kind}/{model.name} ({size_text(model.size)})?")
     model.path.unlink()
     print_status("removed", f"{model.kind}/{model.name} ({size_text(model.size)})")
 
 
-def _the_one(models: list[Model], text: str) -> Model:
-    found = find_models(models, text)
-    if len(found) == 1:
-        return found[0]
-    if found:
-        any_of = ", ".join(f"{model.kind}/{model.name}" for model in found)
-        raise SetupError(STEP, f"{text} may be any of {any_of}", hint="print_status which, with its folder")
+def _find_one(models: list[LibraryModel], text: str) -> LibraryModel:
+    matches = find_models(models, text)
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        any_of = ", ".join(f"{model.kind}/{model.name}" for model in matches)
+        raise SetupError(STEP, f"{text} may be any of {any_of}", hint="give the name with its folder")
     names = [name for model in models for name in (model.name, model.name.rpartition(".")[0])]
-    near = difflib.get_close_matches(text, names, n=1)
-    hint = f"did you mean {near[0]}?" if near else "python dream_layer.py models list shows what there is"
+    closest = difflib.get_close_matches(text, names, n=1)
+    hint = f"did you mean {closest[0]}?" if closest else LIST_HINT
     raise SetupError(STEP, f"there is no model {text}", hint=hint)
 
 
 def _confirm(question: str) -> None:
-    """Goes on only after a yes. Raises SetupError."""
+    """Ask for confirmation. Raises SetupError without a yes."""
     if not sys.stdin.isatty():
-        raise SetupError(STEP, "nobody is there to be asked", hint="--yes does it without asking")
+        raise SetupError(STEP, "confirmation needs a terminal", hint="use --yes to skip it")
     sys.stdout.write(f"  {question} [y/N] ")
     sys.stdout.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
@@ -207,3 +215,65 @@ def _confirm(question: str) -> None:
 
 def _files(count: int) -> str:
     return f"{count} file" + "s" * (count != 1)
+
+
+def describe_model(model: LibraryModel) -> str:
+    """Describe a model by its family, or by what else its header contains."""
+    about = model.about
+    if not about.known:
+        return "unreadable header" if model.name.lower().endswith(".safetensors") else "not inspected"
+    words = [about.family.label] if about.family is not Family.UNKNOWN else []
+    if model.kind == "text_encoders" and about.text_encoder is not TextEncoder.UNKNOWN:
+        words.append(about.text_encoder.value)
+    if model.kind == "vae" and about.latent_channels is not None:
+        words.append(f"{about.latent_channels} channels")
+    words += ["inpainting"] * about.inpainting + ["union"] * about.union
+    return ", ".join(word for word in words if word) or NO_DESCRIPTION
+
+
+def library_table(models: Sequence[LibraryModel]) -> str:
+    """Return a table of the model files, grouped by kind."""
+    rows = {model: (model.name, describe_model(model), size_text(model.size)) for model in models}
+    widths = _widths(rows.values())
+    lines = []
+    for kind, group in groupby(models, key=lambda model: model.kind):
+        lines.append(f"\n  {kind}")
+        for model in group:
+            name, about, size = rows[model]
+            lines.append(f"    {name:<{widths[0]}}  {about:<{widths[1]}}  {size:>{widths[2]}}")
+    return "\n".join(lines)
+
+
+def downloadable_table(
+    downloadable: Mapping[str, DownloadableModel], existing: Iterable[str], columns: int | None = None
+) -> str:
+    """Return a table of the models that can be added by name.
+
+    `existing` are the file names in the models folder. Where `columns` are too few, a model takes two lines.
+    """
+    present = set(existing)
+    rows = [
+        (
+            name,
+            model.title,
+            size_text(model.size) if model.size else "?",
+            model.licence,
+            ("known sha256" if model.sha256 else "the hub's sha256") + (", installed" if model.file in present else ""),
+        )
+        for name, model in downloadable.items()
+    ]
+    head = ("name", "model", "size", "licence", "verified with")
+    a, b, c, d, e = _widths([head, *rows])
+    if columns is not None and columns <= 4 + a + b + c + d + e + 8:
+        return "\n".join(
+            f"    {name:<{a}}  {title}\n    {'':<{a}}  {size if size != '?' else 'unknown size'}, {licence}, {rest}"
+            for name, title, size, licence, rest in rows
+        )
+    return "\n".join(
+        f"    {name:<{a}}  {title:<{b}}  {size:>{c}}  {licence:<{d}}  {rest}"
+        for name, title, size, licence, rest in [head, *rows]
+    )
+
+
+def _widths(rows: Iterable[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*rows, strict=True)]

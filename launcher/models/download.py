@@ -1,7 +1,7 @@
-"""A download that can be broken off at any time, and goes on where it was.
+"""Downloads a file; an interrupted download resumes where it stopped.
 
-Beside the part lies a record of what the server said the whole is. A part is only gone on with if the server says that
-its file is still the same; what comes out is checked for its size and, where one is known, its hash.
+A record next to the partial file keeps what the server reported of the whole. The download resumes only if the server's
+file is still the same. The result's size is verified, and its hash if one is known.
 """
 
 import email.message
@@ -28,28 +28,25 @@ from shared.models.storage import RESERVED_BYTES
 
 CHUNK = 1024 * 1024
 TIMEOUTS = (15, 60)
-# Tries in a row that brought nothing, and the seconds before each.
-WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)
-LONGEST_WAIT = 60.0
-TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+# Seconds before each retry after an attempt without progress.
+RETRY_DELAYS = (1.0, 2.0, 4.0, 8.0, 16.0)
+MAX_DELAY = 60.0
+RETRY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 HEXADECIMAL_256 = re.compile(r"[0-9a-f]{64}")
-LONGEST_NUMBER = 18
-KEPT = "what was fetched is kept: the same command goes on from there"
+MAX_DIGITS = 18
+RESUMABLE = "the download is kept: the same command continues it"
 
 
-class BrokenOffError(Exception):
-    """The connection ended early, or was not made; it may go better the next time. `wait`: as the server asks."""
+class InterruptedDownloadError(Exception):
+    """The connection failed or ended early; a retry may help. `wait`: the seconds that the server asks for."""
 
     def __init__(self, reason: str, wait: float = 0.0) -> None:
         super().__init__(reason)
         self.wait = wait
 
 
-class Fetch:
-    """One download into `folder`: its part, its record, and the way to the whole file.
-
-    `sleep` waits between tries.
-    """
+class Downloader:
+    """Downloads one file into `folder`, through a partial file and a record. `sleep` waits between attempts."""
 
     def __init__(self, download: Download, folder: Path, sleep: Callable[[float], None] = time.sleep) -> None:
         key = hashlib.sha256(download.url.encode()).hexdigest()[:16]
@@ -57,206 +54,211 @@ class Fetch:
         self._sleep = sleep
         self._record_path = folder / f"{key}.json"
         self._sha256 = download.sha256
-        # The most that was here of any beginning; what lay here before the first one counts until then.
+        # The most bytes that any attempt has reached, including the partial file from before.
         self._most = 0
-        self._begun = False
+        self._restarted = False
         self.part = folder / f"{key}.part"
         self.name = download.name
 
     def run(self) -> Path:
-        """Fetches what is missing, and returns the checked file. Raises SetupError; a Ctrl-C leaves the part."""
+        """Download the missing part; returns the verified file. Raises SetupError. Ctrl-C keeps the partial file."""
         self.part.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(lock_of(self.part), timeout=0)
+        lock = FileLock(lock_path(self.part), timeout=0)
         try:
             with lock:
-                self._fetch_with_patience()
-                self._check()
+                self._download_with_retries()
+                self._verify()
         except Timeout:
-            raise SetupError(STEP, "another command is fetching this file right now") from None
+            raise SetupError(STEP, "another command is already downloading this file") from None
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            raise SetupError(STEP, "the disk is full", hint=f"make room; {KEPT}") from error
+            raise SetupError(STEP, "the disk is full", hint=f"free some space; {RESUMABLE}") from error
         return self.part
 
     def discard(self) -> None:
-        """Removes all that is left of it."""
-        for path in (self.part, self._record_path, lock_of(self.part)):
+        """Remove the partial file and its record."""
+        for path in (self.part, self._record_path, lock_path(self.part)):
             path.unlink(missing_ok=True)
 
-    def _fetch_with_patience(self) -> None:
+    def _download_with_retries(self) -> None:
         failures = 0
-        self._most = self._have()
+        self._most = self._downloaded_bytes()
         while True:
             try:
                 with requests.Session() as session:
-                    self._fetch(session)
+                    self._attempt(session)
                 return
-            except (BrokenOffError, requests.ConnectionError, requests.Timeout) as error:
-                # A server that begins anew each time brings something, and yet never the end.
-                failures = 0 if self._have() > self._most else failures + 1
-                self._most = max(self._most, self._have())
-                known = isinstance(error, BrokenOffError)
-                reason = f"{self._download.host}: {error if known else 'no connection, or a broken one'}"
-                if failures > len(WAITS):
-                    raise SetupError(STEP, f"{reason}, {failures} times in a row", hint=f"later: {KEPT}") from error
-                asked = error.wait if isinstance(error, BrokenOffError) else 0.0
-                wait = min(LONGEST_WAIT, max(asked, WAITS[max(0, failures - 1)]))
-                print_status("again", f"in {wait:.0f} s; {reason}")
+            except (InterruptedDownloadError, requests.ConnectionError, requests.Timeout) as error:
+                # A server that restarts the file every time never finishes: only new bytes count as progress.
+                failures = 0 if self._downloaded_bytes() > self._most else failures + 1
+                self._most = max(self._most, self._downloaded_bytes())
+                interrupted = isinstance(error, InterruptedDownloadError)
+                reason = f"{self._download.host}: {error if interrupted else 'the connection failed'}"
+                if failures > len(RETRY_DELAYS):
+                    raise SetupError(
+                        STEP, f"{reason}, {failures} times in a row", hint=f"try again later; {RESUMABLE}"
+                    ) from error
+                asked = error.wait if isinstance(error, InterruptedDownloadError) else 0.0
+                wait = min(MAX_DELAY, max(asked, RETRY_DELAYS[max(0, failures - 1)]))
+                print_status("retry", f"in {wait:.0f} s; {reason}")
                 self._sleep(wait)
             except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-                # Its text may hold the address, and that a token.
-                raise SetupError(STEP, f"that address cannot be fetched ({type(error).__name__})") from error
+                # The error's text may contain the URL with a token.
+                raise SetupError(STEP, f"the URL cannot be downloaded ({type(error).__name__})") from error
 
-    def _fetch(self, session: requests.Session) -> None:
-        record = self._record()
-        have = self._have()
-        if have and record.get("size") == have:
-            self._take_over(record)
+    def _attempt(self, session: requests.Session) -> None:
+        record = self._read_record()
+        downloaded = self._downloaded_bytes()
+        if downloaded and record.get("size") == downloaded:
+            self._apply(record)
             return
         headers = {**self._download.headers, "Accept-Encoding": "identity"}
-        if have and record.get("validator"):
-            headers |= {"Range": f"bytes={have}-", "If-Range": record["validator"]}
-        with self._ask(session, headers) as response:
-            start = self._judge(response, have)
-            # A part that no record vouches for is begun anew.
+        if downloaded and record.get("validator"):
+            headers |= {"Range": f"bytes={downloaded}-", "If-Range": record["validator"]}
+        with self._request(session, headers) as response:
+            start = self._start_of(response, downloaded)
+            # A partial file without a valid record is downloaded again.
             if start == 0:
-                record = self._note(response)
-                # A part of an older file is no measure for the new one.
-                self._most = self._most if self._begun else 0
-                self._begun = True
-            self._take_over(record)
+                record = self._record_response(response)
+                # The progress on an older version of the file does not count for the new one.
+                self._most = self._most if self._restarted else 0
+                self._restarted = True
+            self._apply(record)
             size = record.get("size")
-            self._check_room(size, start)
+            self._check_free_space(size, start)
             with self.part.open("ab" if start else "wb") as file, _progress(self.name, size, start) as advance:
-                _copy(_chunks(response), file, advance, self._peek if start == 0 else None)
-        if isinstance(size, int) and self._have() < size:
-            raise BrokenOffError("the connection ended early")
+                _copy(_chunks(response), file, advance, self._check_first_bytes if start == 0 else None)
+        if isinstance(size, int) and self._downloaded_bytes() < size:
+            raise InterruptedDownloadError("the connection ended early")
 
-    def _ask(self, session: requests.Session, headers: Mapping[str, str]) -> requests.Response:
-        """The reply, after all redirects. Raises what is wrong with the way there."""
-        hint = "give the address of the file itself"
+    def _request(self, session: requests.Session, headers: Mapping[str, str]) -> requests.Response:
+        """Return the response after all redirects. Raises SetupError if a redirect is invalid."""
+        hint = "give the URL of the file itself"
         try:
             return session.get(self._download.url, headers=headers, stream=True, timeout=TIMEOUTS)
         except requests.TooManyRedirects as error:
-            raise SetupError(STEP, f"{self._download.host} redirects without end", hint=hint) from error
-        # Addresses that requests, urllib3 or Python itself cannot read; their texts may hold a token.
+            raise SetupError(STEP, f"{self._download.host} redirects endlessly", hint=hint) from error
+        # URLs that requests, urllib3 or Python cannot parse; the error's text may contain a token.
         except ValueError as error:
-            reason = "that address, or one that it redirects to, is none that can be fetched"
+            reason = "the URL, or one that it redirects to, is invalid"
             raise SetupError(STEP, reason, hint=hint) from error
 
-    def _judge(self, response: requests.Response, have: int) -> int:
-        """Where in the file the reply's body begins. Raises what is wrong with the reply."""
+    def _start_of(self, response: requests.Response, downloaded: int) -> int:
+        """Return the position in the file where the response's body starts.
+
+        Raises InterruptedDownloadError if a retry may help, SetupError otherwise.
+        """
         code = response.status_code
         if code == 206:
             match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-            if match is not None and _number(match[1]) == have:
-                return have
+            if match is not None and _parse_number(match[1]) == downloaded:
+                return downloaded
         if code == 200:
             return 0
         if code in (206, 416):
             self._record_path.unlink(missing_ok=True)
-            raise BrokenOffError("the server's file is another one than before")
-        if code in TRY_AGAIN:
-            asked = response.headers.get("Retry-After", "")
-            raise BrokenOffError(f"the server answered {code}", _number(asked) or 0.0)
-        raise SetupError(STEP, f"{self._download.host} answered {code}", hint=self._advice(code, response.headers))
+            raise InterruptedDownloadError("the file on the server has changed")
+        if code in RETRY_STATUSES:
+            wait = response.headers.get("Retry-After", "")
+            raise InterruptedDownloadError(f"the server answered {code}", _parse_number(wait) or 0.0)
+        raise SetupError(STEP, f"{self._download.host} answered {code}", hint=self._hint(code, response.headers))
 
-    def _advice(self, code: int, headers: Mapping[str, str]) -> str | None:
+    def _hint(self, code: int, headers: Mapping[str, str]) -> str | None:
         if self._download.hub and (code in (401, 403) or headers.get("X-Error-Code") == "GatedRepo"):
-            return "accept the model's terms on its page, and set HF_TOKEN to a token of yours that may read it"
+            return "accept the terms on the model's page, and set HF_TOKEN to a token with read access"
         if code in (401, 403):
-            return "the server wants to know who asks; see the model's page for an address that you may use"
-        return "is the address right?" if code in (404, 410) else None
+            return "the server requires a login; look for a download URL on the model's page"
+        return "check the URL" if code in (404, 410) else None
 
-    def _note(self, response: requests.Response) -> dict[str, Any]:
-        """Writes down, and returns, what the server says of the file."""
+    def _record_response(self, response: requests.Response) -> dict[str, Any]:
+        """Record what the server reports of the file, and return the record."""
         headers = response.headers
         etag = headers.get("ETag", "")
         length = headers.get("Content-Length", "")
         plain = headers.get("Content-Encoding", "identity") == "identity"
         record: dict[str, Any] = {
             "validator": headers.get("Last-Modified") if not etag or etag.startswith("W/") else etag,
-            "size": _number(length) if plain else None,
-            "name": self._download.name or _name_of(headers.get("Content-Disposition", "")),
-            "sha256": _hash_of([*response.history, response]) if self._download.hub else None,
+            "size": _parse_number(length) if plain else None,
+            "name": self._download.name or _filename_in(headers.get("Content-Disposition", "")),
+            "sha256": _hub_sha256([*response.history, response]) if self._download.hub else None,
         }
         self._record_path.write_text(json.dumps(record), encoding="utf-8")
         return record
 
-    def _record(self) -> dict[str, Any]:
+    def _read_record(self) -> dict[str, Any]:
         try:
             record = json.loads(self._record_path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         return record if isinstance(record, dict) else {}
 
-    def _take_over(self, record: Mapping[str, Any]) -> None:
-        """The record's name and hash become ours; a hash that was known beforehand must be the same."""
+    def _apply(self, record: Mapping[str, Any]) -> None:
+        """Take over the recorded name and hash. Raises SetupError if the hash is not the expected one."""
         self.name = self.name or record.get("name")
-        told, known = record.get("sha256"), self._download.sha256
-        if known and told and told != known:
+        reported, expected = record.get("sha256"), self._download.sha256
+        if expected and reported and reported != expected:
             self.discard()
             raise SetupError(
                 STEP,
-                f"{self._download.host} has another file under that name now: its hash is not the expected one",
-                hint="give the file's address to fetch it all the same",
+                f"the file on {self._download.host} has changed: its hash is not the expected one",
+                hint="give the file's URL to download it anyway",
             )
-        self._sha256 = known or told
+        self._sha256 = expected or reported
 
-    def _check_room(self, size: object, have: int) -> None:
+    def _check_free_space(self, size: object, downloaded: int) -> None:
         if isinstance(size, int):
-            check_room(self.part.parent, size - have)
+            check_free_space(self.part.parent, size - downloaded)
 
-    def _peek(self, beginning: bytes) -> None:
-        """Gives up at the first bytes on what is no model file, and not after the last."""
-        page = beginning.lstrip()[:15].lower().startswith((b"<!doctype", b"<html"))
-        if page or ((self.name or "").lower().endswith(".safetensors") and beginning[8:9] not in (b"{", b"")):
+    def _check_first_bytes(self, beginning: bytes) -> None:
+        """Raise SetupError if the first bytes are not those of a model file."""
+        is_html = beginning.lstrip()[:15].lower().startswith((b"<!doctype", b"<html"))
+        if is_html or ((self.name or "").lower().endswith(".safetensors") and beginning[8:9] not in (b"{", b"")):
             self.discard()
             raise SetupError(
                 STEP,
-                f"{self._download.host} sent {'a web page' if page else 'something else'}, not a model file",
-                hint="take the address of the download itself; some sites want you to log in first",
+                f"{self._download.host} sent {'a web page' if is_html else 'another file'}, not a model file",
+                hint="use the URL of the download itself; some sites require a login",
             )
 
-    def _have(self) -> int:
+    def _downloaded_bytes(self) -> int:
         return self.part.stat().st_size if self.part.is_file() else 0
 
-    def _check(self) -> None:
-        """Size and hash of the whole."""
-        size = self._record().get("size") or self._download.size
-        if size is not None and self._have() != size:
-            wrong = f"{self._have()} bytes came, {size} were announced"
+    def _verify(self) -> None:
+        """Verify size and hash of the downloaded file. Raises SetupError."""
+        size = self._read_record().get("size") or self._download.size
+        if size is not None and self._downloaded_bytes() != size:
+            reason = f"it has {self._downloaded_bytes()} bytes instead of {size}"
         elif self._sha256 is not None and hash_file(self.part, "checking") != self._sha256:
-            wrong = "its sha256 is not the expected one"
+            reason = "its sha256 is not the expected one"
         else:
             return
         self.discard()
-        raise SetupError(STEP, f"the file is not what it should be: {wrong}", hint="it was removed; try again")
+        raise SetupError(STEP, f"the downloaded file is wrong: {reason}", hint="it was removed; try again")
 
 
-def lock_of(part: Path) -> Path:
-    """The file whose lock is held by who writes `part`."""
+def lock_path(part: Path) -> Path:
+    """Return the lock file of a partial file; its writer holds the lock."""
     return part.with_suffix(".lock")
 
 
 def remove_unfinished(folder: Path) -> list[Path]:
-    """Removes what broken-off downloads left in `folder`, without those that go on right now; returns what went."""
+    """Remove unfinished downloads from `folder`, except those in progress; returns the removed files."""
     removed = []
     for part in folder.glob("*.part"):
         try:
-            with FileLock(lock_of(part), timeout=0):
+            with FileLock(lock_path(part), timeout=0):
                 part.unlink(missing_ok=True)
                 part.with_suffix(".json").unlink(missing_ok=True)
         except Timeout:
             continue
-        lock_of(part).unlink(missing_ok=True)
+        lock_path(part).unlink(missing_ok=True)
         removed.append(part)
     return removed
 
 
 def hash_file(path: Path, title: str) -> str:
-    """The file's sha256, in hexadecimal."""
+    """Return the file's sha256 in hexadecimal, with a progress bar."""
     digest = hashlib.sha256()
     with path.open("rb") as file, _progress(title, path.stat().st_size, 0) as advance:
         while chunk := file.read(CHUNK):
@@ -265,19 +267,19 @@ def hash_file(path: Path, title: str) -> str:
     return digest.hexdigest()
 
 
-def check_room(folder: Path, size: int) -> None:
-    """Raises SetupError if `size` more bytes do not fit on the disk of `folder`, beside what stays free."""
+def check_free_space(folder: Path, size: int) -> None:
+    """Raise SetupError if `size` more bytes do not fit on the disk of `folder`, with a reserve."""
     free = max(0, shutil.disk_usage(folder).free - RESERVED_BYTES)
     if size > free:
         raise SetupError(
             STEP,
-            f"{size_text(size)} are needed, and {size_text(free)} can be taken",
-            hint=f"make room in {folder}, or move the data with DREAM_LAYER_DATA_DIR",
+            f"not enough disk space: {size_text(size)} needed, {size_text(free)} available",
+            hint=f"free some space in {folder}, or move the data with DREAM_LAYER_DATA_DIR",
         )
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copies the content, with progress. Raises OSError."""
+    """Copy a file's content, with a progress bar. Raises OSError."""
     size = source.stat().st_size
     with source.open("rb") as read, target.open("wb") as write, _progress(source.name, size, 0) as advance:
         while chunk := read.read(CHUNK):
@@ -286,32 +288,32 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def _copy(
-    chunks: Iterator[bytes], file: BinaryIO, advance: Callable[[int], object], peek: Callable[[bytes], None] | None
+    chunks: Iterator[bytes], file: BinaryIO, advance: Callable[[int], object], check: Callable[[bytes], None] | None
 ) -> None:
     for chunk in chunks:
-        if peek is not None:
-            peek(chunk[:64])
-            peek = None
+        if check is not None:
+            check(chunk[:64])
+            check = None
         file.write(chunk)
         advance(len(chunk))
 
 
 def _chunks(response: requests.Response) -> Iterator[bytes]:
-    """The body as it comes in: what waits for a whole chunk would lose it when the connection ends."""
+    """Yield the body as it arrives: waiting for a full chunk would lose a part if the connection ends."""
     try:
         while chunk := response.raw.read1(CHUNK, decode_content=False):
             yield chunk
     except urllib3.exceptions.HTTPError as error:
-        raise BrokenOffError("the connection ended early") from error
+        raise InterruptedDownloadError("the connection ended early") from error
 
 
 @contextmanager
 def _progress(name: str | None, size: object, start: int) -> Iterator[Callable[[int], object]]:
-    """A bar with size, speed and time left; none where nobody watches."""
+    """Show a progress bar with size, speed and remaining time, on a terminal only."""
     with tqdm(
         total=size if isinstance(size, int) else None,
         initial=start,
-        desc=f"  {name or 'fetching'}",
+        desc=f"  {name or 'downloading'}",
         unit="B",
         unit_scale=True,
         leave=False,
@@ -321,20 +323,20 @@ def _progress(name: str | None, size: object, start: int) -> Iterator[Callable[[
         yield bar.update
 
 
-def _number(text: str) -> int | None:
-    """The whole number in a header; None for anything else, such as other digits or more of them than a size has."""
-    return int(text) if text.isascii() and text.isdecimal() and len(text) <= LONGEST_NUMBER else None
+def _parse_number(text: str) -> int | None:
+    """Parse a whole number in a header; None if it is not ASCII digits, or has too many."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS else None
 
 
-def _name_of(disposition: str) -> str | None:
-    """The file name in a Content-Disposition header, in whichever of its two spellings."""
+def _filename_in(disposition: str) -> str | None:
+    """Return the file name in a Content-Disposition header, in either of its two forms."""
     message = email.message.Message()
     message["Content-Disposition"] = disposition or "attachment"
     return message.get_filename()
 
 
-def _hash_of(responses: list[requests.Response]) -> str | None:
-    """The sha256 that the hub gives in its own reply, before it sends one on to where the file lies."""
+def _hub_sha256(responses: list[requests.Response]) -> str | None:
+    """Return the sha256 in the hub's own response, before its redirect to the file's server."""
     for response in responses:
         etag = response.headers.get("X-Linked-ETag", "").strip('"')
         if HEXADECIMAL_256.fullmatch(etag):

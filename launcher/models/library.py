@@ -1,4 +1,4 @@
-"""The models folder: what is in it, and how a file gets in and out."""
+"""The models folder: lists its files, chooses a file's folder and name, and moves it into place."""
 
 import os
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from shared.models.lookup import find_matches
 from shared.models.safetensors import read_header
 from shared.models.storage import is_valid_name, move_into_place
 
-SAFE = ".safetensors"
+SAFETENSORS = ".safetensors"
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 DOWNLOADS = ".downloads"
 
 
-class UnusableFileError(SetupError):
-    """The file itself is at fault, and no option would help."""
+class InvalidModelFileError(SetupError):
+    """The file is not a usable model; no option would help."""
 
 
 @dataclass(frozen=True)
-class Model:
-    """A file in the folder. `name` is relative to its kind's folder, as requests name it."""
+class LibraryModel:
+    """A model file. `name` is relative to the folder of its kind, as in requests."""
 
     kind: str
     name: str
@@ -33,44 +33,48 @@ class Model:
     about: ModelFile
 
 
-def list_models(models_dir: Path) -> list[Model]:
-    """All model files, by kind and name; folders of kinds that we do not know come last."""
+def list_models(models_dir: Path) -> list[LibraryModel]:
+    """Return all model files, sorted by kind and name; folders that are not a known kind come last."""
     found = []
     for folder in models_dir.iterdir() if models_dir.is_dir() else ():
         if not folder.is_dir() or folder.name.startswith("."):
             continue
         for path in walk_files(folder):
-            if path.suffix.lower() in (SAFE, *PICKLES) and not path.name.startswith(".") and path.is_file():
+            if path.suffix.lower() in (SAFETENSORS, *PICKLES) and not path.name.startswith(".") and path.is_file():
                 name = path.relative_to(folder).as_posix()
                 about = classify(name, read_header(path))
-                found.append(Model(folder.name, name, path.stat().st_size, path, about))
+                found.append(LibraryModel(folder.name, name, path.stat().st_size, path, about))
     order = {kind: place for place, kind in enumerate(MODEL_KINDS)}
     return sorted(found, key=lambda model: (order.get(model.kind, len(MODEL_KINDS)), model.kind, model.name.lower()))
 
 
-def find_models(models: Sequence[Model], text: str) -> list[Model]:
+def find_models(models: Sequence[LibraryModel], text: str) -> list[LibraryModel]:
     """The models that `text` may name (see `shared.models.lookup`), also with the kind in front: `loras/ink`."""
     return find_matches(text, models, lambda model: (model.name, f"{model.kind}/{model.name}"))
 
 
 def check_name(name: str, *, pickle: bool) -> str:
-    """`name`, if it can be a model file's everywhere. Raises SetupError."""
+    """Return `name` if it is valid for a model file on every system. Raises SetupError otherwise."""
     if not is_valid_name(name):
-        raise SetupError(STEP, f"{name!r} cannot be a file name", hint="give another with --name")
+        raise SetupError(STEP, f"{name!r} is not a valid file name", hint="give another one with --name")
     suffix = Path(name).suffix.lower()
     if suffix in PICKLES and not pickle:
         raise SetupError(
             STEP,
-            f"{name}: files of that kind can hold programs, which run when they are loaded",
-            hint=f"is there a {SAFE} of it? if you trust its maker, --allow-pickle takes it",
+            f"{name}: files of this type can contain programs, which run when the model is loaded",
+            hint=f"use a {SAFETENSORS} file instead; if you trust the author, --allow-pickle accepts it",
         )
-    if suffix not in (SAFE, *PICKLES):
-        raise SetupError(STEP, f"{name} is no model file by its name", hint=f"--name gives it one with {SAFE}")
+    if suffix not in (SAFETENSORS, *PICKLES):
+        raise SetupError(
+            STEP,
+            f"{name} does not have the extension of a model file",
+            hint=f"give one with --name: NAME{SAFETENSORS}",
+        )
     return name
 
 
-def read_kind(text: str | None) -> str | None:
-    """The kind that was typed: its name in any spelling, or the path of its folder; None is for the header to tell.
+def parse_kind(text: str | None) -> str | None:
+    """Return the kind with that name, in any spelling or as the path of its folder; None for None.
 
     Raises SetupError if there is no such kind.
     """
@@ -80,44 +84,49 @@ def read_kind(text: str | None) -> str | None:
     kind = find_kind(name) if folders[-1:] in ([], ["models"]) else None
     if kind is None:
         raise SetupError(
-            STEP, f"there is no kind {text}", hint=f"{suggest_kind(text)}there are {', '.join(MODEL_KINDS)}"
+            STEP, f"there is no kind {text}", hint=f"{suggest_kind(text)}the kinds are {', '.join(MODEL_KINDS)}"
         )
     return kind
 
 
 def choose_kind(path: Path, name: str, asked: str | None) -> str:
-    """The folder for a file that is to be called `name`. Raises SetupError if there is none or the file is no model."""
-    told = None
-    if Path(name).suffix.lower() == SAFE:
+    """Return the kind of the file, which is also its folder: the one asked for, else the one in its header.
+
+    Raises SetupError if the kind is unknown, InvalidModelFileError if the file is not a model.
+    """
+    detected = None
+    if Path(name).suffix.lower() == SAFETENSORS:
         header = read_header(path)
         if header is None or not header.tensors:
-            raise UnusableFileError(STEP, f"{name} is no whole {SAFE} file", hint="was it cut off? fetch it again")
-        told = detect_kind(header)
-    kind = asked or told
+            raise InvalidModelFileError(STEP, f"{name} is not a complete {SAFETENSORS} file", hint="download it again")
+        detected = detect_kind(header)
+    kind = asked or detected
     if kind is None:
-        raise SetupError(STEP, f"what {name} is cannot be told", hint=f"--kind says it: {', '.join(MODEL_KINDS)}")
+        raise SetupError(
+            STEP, f"the kind of {name} cannot be detected", hint=f"give it with --kind: {', '.join(MODEL_KINDS)}"
+        )
     return kind
 
 
-def target_of(models_dir: Path, kind: str, name: str, *, force: bool) -> Path:
-    """Where the file will lie. Raises SetupError if one lies there that must not be replaced."""
+def target_path(models_dir: Path, kind: str, name: str, *, force: bool) -> Path:
+    """Return the path for a new file. Raises SetupError if a file is there and must not be replaced."""
     target = models_dir / kind / name
     if target.is_dir() or (not force and os.path.lexists(target)):
-        raise _taken(kind, name)
+        raise _exists_error(kind, name)
     return target
 
 
-def place(aside: Path, target: Path, *, force: bool) -> None:
-    """Moves a finished file to its place: there at once, or not at all, and over nothing unless `force`."""
+def install_file(temporary: Path, target: Path, *, force: bool) -> None:
+    """Move a finished file to its path in one step; replaces a file only with `force`. Raises SetupError."""
     try:
-        move_into_place(aside, target.parent, target.name, replace=force)
+        move_into_place(temporary, target.parent, target.name, replace=force)
     except AlreadyThere:
-        raise _taken(target.parent.name, target.name) from None
+        raise _exists_error(target.parent.name, target.name) from None
     except StorageFailed as error:
         raise SetupError(STEP, error.message, hint=error.hint) from error
 
 
-def _taken(kind: str, name: str) -> SetupError:
+def _exists_error(kind: str, name: str) -> SetupError:
     return SetupError(
-        STEP, f"there is a {kind}/{name} already", hint="--name gives it another name, --force replaces the old one"
+        STEP, f"{kind}/{name} already exists", hint="give another name with --name, or replace the file with --force"
     )

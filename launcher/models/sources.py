@@ -1,4 +1,4 @@
-"""What was typed after `models add`: a file of the user's, an address, or a name of the list."""
+"""Resolves the argument of `models add`: a file, a URL, or the name of a downloadable model."""
 
 import difflib
 import re
@@ -21,9 +21,9 @@ HUB_PATH = re.compile(r"/(?P<repository>[^/]+/[^/]+)/(?:resolve|blob)/(?P<revisi
 
 @dataclass(frozen=True)
 class Download:
-    """A file to fetch. `headers` may hold a token, and an address one too: neither is ever shown.
+    """A file to download. `headers` and `url` may contain a token, so neither is ever shown.
 
-    `hub`: the server is the hub, whose replies tell the file's hash.
+    `hub`: the server is the Hugging Face hub, whose responses contain the file's hash.
     """
 
     url: str = field(repr=False)
@@ -36,91 +36,91 @@ class Download:
 
     @property
     def host(self) -> str:
-        """Where it comes from, as it may be shown."""
+        """The server's name, which may be shown."""
         return urlsplit(self.url).hostname or ""
 
 
-def read_source(text: str, keys: KeyRing) -> Path | Download:
-    """What `text` means. A file that exists comes before a name of the list. Raises SetupError.
+def parse_source(text: str, keys: KeyRing) -> Path | Download:
+    """Return the file or download that `text` names; an existing file comes first. Raises SetupError.
 
-    `keys` are the user's, each for its own host.
+    `keys` are the user's API keys by host.
     """
     if re.match(r"https?://", text, re.IGNORECASE):
         return _from_url(text, keys)
     if (scheme := SCHEME.match(text)) is not None:
-        raise SetupError(STEP, f"{scheme[1]} addresses cannot be fetched", hint="give an https:// address, or a file")
+        raise SetupError(STEP, f"{scheme[1]}:// URLs are not supported", hint="give an https:// URL, or a file")
     if not text.strip():
-        raise SetupError(STEP, "that names nothing", hint="give a file, an https:// address, or a name of the list")
+        raise SetupError(STEP, "the name is empty", hint="give a file, an https:// URL, or a name from `models list`")
     path = _path_of(text)
     if path.is_file():
         return path.resolve()
-    known = find_downloadable(text)
-    if known is not None:
-        found = _on_hub(known.repository, known.file, "main", keys)
-        return replace(found, kind=known.kind, sha256=known.sha256, size=known.size)
+    model = find_downloadable(text)
+    if model is not None:
+        download = _hub_download(model.repository, model.file, "main", keys)
+        return replace(download, kind=model.kind, sha256=model.sha256, size=model.size)
     if path.is_dir():
-        raise SetupError(STEP, f"{text} is a folder", hint="name the file in it")
-    near = difflib.get_close_matches(text.lower(), DOWNLOADABLE_MODELS, n=1)
+        raise SetupError(STEP, f"{text} is a folder", hint="give the path of a file in it")
+    closest = difflib.get_close_matches(text.lower(), DOWNLOADABLE_MODELS, n=1)
     hint = (
-        f"did you mean {near[0]}?"
-        if near
-        else f"the names are {', '.join(DOWNLOADABLE_MODELS)}; or give an https:// address"
+        f"did you mean {closest[0]}?"
+        if closest
+        else f"the names are {', '.join(DOWNLOADABLE_MODELS)}; or give an https:// URL"
     )
-    raise SetupError(STEP, f"there is no file {text}, and no model of that name in the list", hint=hint)
+    raise SetupError(STEP, f"there is no file {text}, and no downloadable model of that name", hint=hint)
 
 
 def _path_of(text: str) -> Path:
-    """The path that was typed. Raises SetupError if this system can have no such file, or does not show it."""
+    """Return the path. Raises SetupError if it is invalid on this system, or not readable."""
     try:
         path = Path(text).expanduser()
         path.lstat()
     except RuntimeError as error:
-        raise SetupError(STEP, f"{text} is in the home of nobody here") from error
+        raise SetupError(STEP, f"{text} is in the home folder of an unknown user") from error
     except (FileNotFoundError, NotADirectoryError):
         return path
     except OSError as error:
         raise SetupError(STEP, f"{text} cannot be read: {error.strerror}") from error
-    # Half a character, or a NUL.
+    # A lone surrogate, or a NUL.
     except ValueError as error:
-        raise SetupError(STEP, f"{text} can be no file's name") from error
+        raise SetupError(STEP, f"{text} is not a valid file name") from error
     return path
 
 
 def _from_url(text: str, keys: KeyRing) -> Download:
     if not text.isprintable():
-        raise SetupError(STEP, "that is no address: it holds characters that cannot be shown")
+        raise SetupError(STEP, "the URL is invalid: it contains unprintable characters")
     try:
         parts = urlsplit(text)
         hub = urlsplit(constants.ENDPOINT)
         same = (parts.hostname, parts.port) == (hub.hostname, hub.port)
     except ValueError as error:
-        raise SetupError(STEP, f"that is no address: {error}") from error
+        raise SetupError(STEP, f"the URL is invalid: {error}") from error
     if not parts.hostname:
-        raise SetupError(STEP, "that address has no host")
+        raise SetupError(STEP, "the URL has no host")
     _check_host(parts.hostname)
     match = HUB_PATH.fullmatch(parts.path)
     if same and match is not None:
-        return _on_hub(match["repository"], unquote(match["file"]), unquote(match["revision"]), keys)
+        return _hub_download(match["repository"], unquote(match["file"]), unquote(match["revision"]), keys)
     name = PurePosixPath(unquote(parts.path)).name
-    # Never in the clear.
+    # A key is only sent encrypted.
     key = keys.for_host(parts.hostname) if parts.scheme.lower() == "https" else None
     return Download(text, name if PurePosixPath(name).suffix else None, headers=_bearer(key))
 
 
 def _check_host(host: str) -> None:
-    """Raises SetupError for what can be no host, as urllib3 would only when it connects."""
+    """Raise SetupError for an invalid host name, which urllib3 would only notice when connecting."""
     try:
         host.encode("idna")
     except UnicodeError as error:
-        raise SetupError(STEP, f"that is no address: {host} can be no host", hint="is the address right?") from error
+        raise SetupError(STEP, f"the URL is invalid: {host} is not a valid host name", hint="check the URL") from error
 
 
-def _on_hub(repository: str, file: str, revision: str, keys: KeyRing) -> Download:
-    """With the user's token, from where huggingface_hub looks for one, or else from the keys."""
+def _hub_download(repository: str, file: str, revision: str, keys: KeyRing) -> Download:
+    """Return a download from the hub, with the user's token from huggingface_hub or from the keys."""
     try:
         url = hf_hub_url(repository, file, revision=revision, endpoint=constants.ENDPOINT)
     except HFValidationError as error:
-        raise SetupError(STEP, f"{repository} can be no repository of the hub", hint="is the address right?") from error
+        raise SetupError(STEP, f"{repository} is not a valid repository name", hint="check the URL") from error
     token = get_token() or keys.for_host(urlsplit(url).hostname or "")
     return Download(url, PurePosixPath(file).name, headers=_bearer(token), hub=True)
 

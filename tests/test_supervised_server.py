@@ -11,8 +11,8 @@ import psutil
 import pytest
 import requests
 
-from launcher.serving import ServedHere
-from launcher.stack import _service_lives
+from launcher.stack import is_service_alive
+from launcher.supervised_server import SupervisedServer
 from shared.jobs.stuck import StuckJobs
 from shared.process.supervisor import Child, Supervisor
 from shared.settings import PROJECT_DIR, Settings
@@ -63,7 +63,7 @@ def test_a_probe_is_answered_where_no_stranger_is(tmp_path: Path) -> None:
     assert check_liveness(file) is None
     server = make_server(create_app("test", Settings(), []), Settings(), 0, limits=ConnectionLimits(connections=8))
     listen_for_liveness_checks(server, file)
-    served = ServedHere("test", lambda: server)
+    served = SupervisedServer("test", lambda: server)
     served.start()
     try:
         wait_until(lambda: check_liveness(file) is True)
@@ -82,7 +82,7 @@ def test_a_server_that_fails_in_the_launcher_is_started_again() -> None:
         made.append(make_server(create_app("test", Settings(), []), Settings(), port))
         return made[-1]
 
-    served = ServedHere("test", make)
+    served = SupervisedServer("test", make)
     served.start()
     try:
         wait_until(lambda: answers(port))
@@ -94,8 +94,8 @@ def test_a_server_that_fails_in_the_launcher_is_started_again() -> None:
 
 @pytest.mark.slow
 def test_a_server_that_hangs_in_the_launcher_gives_its_port_to_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("launcher.serving.CHECK", 0.1)
-    monkeypatch.setattr("launcher.serving.DEAF", 50)
+    monkeypatch.setattr("launcher.supervised_server.CHECK_INTERVAL", 0.1)
+    monkeypatch.setattr("launcher.supervised_server.MAX_STALLED_CHECKS", 50)
     (port,) = free_ports(1)
     made: list[WebServer] = []
 
@@ -104,7 +104,7 @@ def test_a_server_that_hangs_in_the_launcher_gives_its_port_to_another(monkeypat
         return made[-1]
 
     go_on = threading.Event()
-    served = ServedHere("test", make)
+    served = SupervisedServer("test", make)
     served.start()
     try:
         wait_until(lambda: answers(port))
@@ -131,11 +131,10 @@ def test_a_service_is_kept_while_it_is_crowded_and_started_again_when_it_hangs(
         log_path=tmp_path / "test.log",
         environ={**os.environ, "PYTHONPATH": str(PROJECT_DIR)},
     )
-    lives = _service_lives(Settings(), port, probe_file)
     looks: list[bool] = []
 
     def look() -> bool:
-        looks.append(lives())
+        looks.append(is_service_alive(Settings(), port, probe_file))
         return looks[-1]
 
     supervisor = Supervisor(child, look, PATIENCE)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.stack import engine_failed, engine_text
+from launcher.stack import engine_setup_error, engine_text
 from shared.errors import EngineError, EngineUnavailable
 from shared.settings import PREFIX, PROJECT_DIR, Settings
 from tests.stack import TIMEOUT, launcher_environment
@@ -17,7 +17,7 @@ HERE, THERE = "http://127.0.0.1:8188", "http://10.0.0.9:8188"
 
 
 def test_an_engine_that_has_jobs_to_finish_is_told_as_one_that_answers() -> None:
-    assert engine_text(HERE, 6.44, proven=True) == f"drew its first picture after 6.4 s: {HERE}"
+    assert engine_text(HERE, 6.44, proven=True) == f"generated its first picture after 6.4 s: {HERE}"
     assert engine_text(HERE, 6.44, proven=False) == f"answers after 6.4 s and is finishing earlier jobs: {HERE}"
 
 
@@ -29,13 +29,15 @@ def test_an_engine_that_has_jobs_to_finish_is_told_as_one_that_answers() -> None
     ],
 )
 def test_an_engine_elsewhere_that_fails_is_named_once_with_its_setting(error: EngineError) -> None:
-    failed = engine_failed(error, Settings(engine_url=THERE))
+    failed = engine_setup_error(error, Settings(engine_url=THERE))
     assert failed.message.count(THERE) == 1
-    assert "is a ComfyUI 0.30 running there? DREAM_LAYER_ENGINE_URL names it" in str(failed.hint)
+    assert "is a ComfyUI 0.30 running there? Without DREAM_LAYER_ENGINE_URL" in str(failed.hint)
 
 
 def test_our_own_engine_that_fails_keeps_the_hint_of_its_error() -> None:
-    failed = engine_failed(EngineError("it drew another colour", hint="data/logs/engine.log says more"), Settings())
+    failed = engine_setup_error(
+        EngineError("it drew another colour", hint="data/logs/engine.log says more"), Settings()
+    )
     assert (failed.message, failed.hint) == (f"it drew another colour ({HERE})", "data/logs/engine.log says more")
 
 
@@ -61,5 +63,5 @@ def test_a_start_that_is_ended_says_so(number: signal.Signals, tmp_path: Path) -
         finally:
             launcher.kill()
     assert launcher.returncode == 130
-    assert err.endswith("\n  stopped; the same command goes on where this one was\n")
+    assert err.endswith("\n  stopped; run the same command to continue\n")
     assert "Traceback" not in err

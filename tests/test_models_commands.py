@@ -1,6 +1,5 @@
 """`dream_layer.py models`, as it is typed: files in, files out, and what the terminal shows."""
 
-import argparse
 import errno
 import hashlib
 import os
@@ -15,12 +14,12 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from launcher.arguments import build_parser
 from launcher.models import library
-from launcher.models.arguments import add_arguments
 from launcher.models.commands import run_models
 from launcher.models.download import remove_unfinished
-from launcher.models.library import check_name, list_models, place
-from launcher.models.sources import Download, read_source
+from launcher.models.library import check_name, install_file, list_models
+from launcher.models.sources import Download, parse_source
 from launcher.terminal import size_text
 from shared.errors import SetupError
 from shared.keys import KeyRing
@@ -49,9 +48,7 @@ def small(folder: Path, name: str = "mine.safetensors") -> Path:
 
 
 def command(*arguments: str) -> int:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return run_models(parser.parse_args(arguments))
+    return run_models(build_parser().parse_args(["models", *arguments]))
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -110,7 +107,7 @@ def test_a_file_that_has_no_room_on_the_other_disk_is_not_copied(
     usage = type(shutil.disk_usage(tmp_path))(10**12, 10**12, RESERVED_BYTES + 1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage)
     assert command("add", str(source)) == 1
-    assert "1 kB can be taken" in capsys.readouterr().err
+    assert "1 kB available" in capsys.readouterr().err
     assert files(models) == set()
 
 
@@ -125,11 +122,11 @@ def test_nothing_is_overwritten_unless_forced(models: Path, tmp_path: Path, caps
     assert command("add", str(new), "--name", "other.safetensors") == 0
     assert command("add", str(new), "--force") == 0
     assert there.read_bytes() == new.read_bytes()
-    assert "until it is started again" in capsys.readouterr().out
+    assert "until the engine restarts" in capsys.readouterr().out
     # Forced onto itself: two names of one file.
     assert command("add", str(new), "--force") == 0
     assert files(models) == {"embeddings/mine.safetensors", "embeddings/other.safetensors"}
-    assert "is that file already" in refused(capsys, "add", str(there), "--force")
+    assert "is already in the models folder" in refused(capsys, "add", str(there), "--force")
 
 
 def test_a_name_that_is_taken_at_the_last_moment(tmp_path: Path) -> None:
@@ -137,7 +134,7 @@ def test_a_name_that_is_taken_at_the_last_moment(tmp_path: Path) -> None:
     target.parent.mkdir()
     target.write_bytes(b"theirs")
     with pytest.raises(SetupError, match="already"):
-        place(aside, target, force=False)
+        install_file(aside, target, force=False)
     assert target.read_bytes() == b"theirs"
     assert aside.is_file()
 
@@ -164,12 +161,12 @@ def test_a_kind_is_taken_in_any_spelling(typed: str, kind: str, models: Path, tm
 @pytest.mark.parametrize(
     ("typed", "hint"),
     [
-        ("lorra", "did you mean loras? there are"),
+        ("lorra", "did you mean loras? the kinds are"),
         ("chekpoint", "did you mean checkpoints?"),
         ("controllnet", "did you mean controlnet?"),
-        ("../loras", "there are checkpoints"),
-        ("models", "there are checkpoints"),
-        ("", "there are checkpoints"),
+        ("../loras", "the kinds are checkpoints"),
+        ("models", "the kinds are checkpoints"),
+        ("", "the kinds are checkpoints"),
     ],
 )
 def test_a_kind_that_there_is_not_is_refused_with_the_nearest(
@@ -185,7 +182,7 @@ def test_a_kind_that_there_is_not_is_refused_with_the_nearest(
 def test_what_is_no_model_is_refused(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cut = small(tmp_path, "cut.safetensors")
     cut.write_bytes(cut.read_bytes()[:200])
-    assert "no whole .safetensors file" in refused(capsys, "add", str(cut))
+    assert "not a complete .safetensors file" in refused(capsys, "add", str(cut))
     unclear = factory.write(tmp_path / "unclear.safetensors", {"weight": (4, 4)})
     assert "--kind" in refused(capsys, "add", str(unclear))
     assert command("add", str(unclear), "--kind", "loras") == 0
@@ -193,8 +190,8 @@ def test_what_is_no_model_is_refused(models: Path, tmp_path: Path, capsys: pytes
     pickle.write_bytes(b"...")
     assert "--allow-pickle" in refused(capsys, "add", str(pickle))
     assert command("add", str(pickle), "--allow-pickle", "--kind", "upscale_models") == 0
-    assert "no model file by its name" in refused(capsys, "add", str(unclear), "--name", "a.txt")
-    assert "has another sha256" in refused(capsys, "add", str(small(tmp_path)), "--sha256", "0" * 64)
+    assert "does not have the extension of a model file" in refused(capsys, "add", str(unclear), "--name", "a.txt")
+    assert "is not the expected one" in refused(capsys, "add", str(small(tmp_path)), "--sha256", "0" * 64)
     assert "64 hexadecimal" in refused(capsys, "add", str(small(tmp_path)), "--sha256", "abc")
     assert "is a folder" in refused(capsys, "add", str(tmp_path))
     assert files(models) == {"loras/unclear.safetensors", "upscale_models/old.pth"}
@@ -204,7 +201,7 @@ def test_what_is_no_model_is_refused(models: Path, tmp_path: Path, capsys: pytes
     "name", ["../x", "a/b", "a\\b", ".x", "x.", "con", "NUL.safetensors", "a\nb", "C:x", "x" * 300]
 )
 def test_a_name_that_could_lead_elsewhere_is_refused(name: str) -> None:
-    with pytest.raises(SetupError, match="cannot be a file name"):
+    with pytest.raises(SetupError, match="is not a valid file name"):
         check_name(f"{name}.safetensors" if len(name) == 300 else name, pickle=True)
 
 
@@ -233,7 +230,7 @@ def test_a_file_that_is_no_model_is_fetched_anew(
 ) -> None:
     content = small(tmp_path).read_bytes()
     server.files["/x.safetensors"] = File(content[:-1])
-    assert "no whole" in refused(capsys, "add", f"{server.url}/x.safetensors")
+    assert "not a complete" in refused(capsys, "add", f"{server.url}/x.safetensors")
     assert files(models) == set()
     server.files["/x.safetensors"] = File(content)
     assert command("add", f"{server.url}/x.safetensors") == 0
@@ -265,7 +262,7 @@ def test_an_address_without_a_name(
     server.files["/api/18"] = File(
         b"x" * 8 + b"{" * 99, headers={"Content-Disposition": 'attachment; filename="../../x.safetensors"'}
     )
-    assert "cannot be a file name" in refused(capsys, "add", f"{server.url}/api/18")
+    assert "is not a valid file name" in refused(capsys, "add", f"{server.url}/api/18")
     (part,) = (models / library.DOWNLOADS).glob("*.part")
     with FileLock(part.with_suffix(".lock")):
         assert command("remove", "--unfinished", "--yes") == 0
@@ -324,7 +321,7 @@ def test_ctrl_c_leaves_what_the_same_command_goes_on_with(tmp_path: Path, server
     first.send_signal(signal.SIGINT)
     errors = first.communicate(timeout=30)[1]
     assert first.returncode == 130
-    assert "the same command goes on where this one was" in errors
+    assert "run the same command to continue" in errors
     assert "Traceback" not in errors
     subprocess.run(line, cwd=PROJECT_DIR, env=environ, check=True, timeout=60)
     assert server.ranges[1] is not None
@@ -356,9 +353,9 @@ def test_the_list(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert any(line.startswith("paint.safetensors SD 1, inpainting") for line in lines)
     assert any(line.startswith("t5.safetensors t5xxl") for line in lines)
     assert any(line.startswith("ae.safetensors 16 channels") for line in lines)
-    assert f"{DOWNLOADABLE_MODELS['sd15'].file} no header to read 1 kB" in lines
+    assert f"{DOWNLOADABLE_MODELS['sd15'].file} unreadable header 1 kB" in lines
     assert "unfinished: 1 file, 5 MB" in shown
-    assert any(line.startswith("sd15 Stable Diffusion 1.5 4.3 GB") and "is here" in line for line in lines)
+    assert any(line.startswith("sd15 Stable Diffusion 1.5 4.3 GB") and "installed" in line for line in lines)
     assert max(map(len, shown.splitlines()[2:])) <= 120
 
 
@@ -368,7 +365,7 @@ def test_removing(models: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
     assert "may be any of vae/ink.safetensors, loras/ink.safetensors" in refused(capsys, "remove", "ink", "--yes")
     assert "did you mean ink" in refused(capsys, "remove", "imk", "--yes")
     assert "--yes" in refused(capsys, "remove", "vae/ink")
-    assert "which one" in refused(capsys, "remove")
+    assert "name the model to remove" in refused(capsys, "remove")
     assert command("remove", "vae/ink", "--yes") == 0
     assert command("remove", "glow", "--yes") == 0
     assert files(models) == {"loras/ink.safetensors"}
@@ -432,7 +429,7 @@ def test_a_damaged_file_of_keys_is_said_where_a_key_is_needed(models: Path, caps
     models.parent.mkdir(parents=True)
     (models.parent / "api-keys.json").write_text('{"civitai": "x",}')
     assert "api-keys.json cannot be read" in refused(capsys, "add", "https://civitai.com/x.safetensors")
-    assert isinstance(read_source("https://example.org/x.safetensors", KeyRing(models.parent)), Download)
+    assert isinstance(parse_source("https://example.org/x.safetensors", KeyRing(models.parent)), Download)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from launcher import packages, terminal
-from launcher.pip_output import CUDA_MEGABYTES, MEGABYTES, PipOutput, expected_sizes
+from launcher.packages import CUDA_MEGABYTES, MEGABYTES, PipOutput, expected_sizes
 from launcher.terminal import bar, time_text
 from shared.settings import PROJECT_DIR
 from tests.screen import on_screen
@@ -28,7 +28,7 @@ INSTALLING = "Installing collected packages: numpy, torch, nvidia-cublas"
 
 
 def read(output: PipOutput, text: str) -> list[str]:
-    return [line for line in text.splitlines() if output.read(line)]
+    return [line for line in text.splitlines() if output.parse(line)]
 
 
 def test_the_total_is_known_before_pip_names_it_and_corrected_by_what_it_names() -> None:
@@ -39,14 +39,14 @@ def test_the_total_is_known_before_pip_names_it_and_corrected_by_what_it_names()
     assert not [line for line in kept if line.startswith("Progress")]
     assert len(kept) == 7
     assert output.current.startswith("torch-2.11.0")
-    assert output.fetched == pytest.approx(16.9e6 + 265.3e6)
+    assert output.downloaded == pytest.approx(16.9e6 + 265.3e6)
     # A file that lies here already is nothing to fetch.
     assert output.total == pytest.approx(expected - CUDA_MEGABYTES["nvidia-cublas"] * 1e6)
-    assert output.phase == "fetching"
+    assert output.phase == "downloading"
     read(output, INSTALLING)
     assert (output.phase, output.packages) == ("installing", ["numpy", "torch", "nvidia-cublas"])
     # What was expected and did not come is forgotten.
-    assert output.fetched == output.total == pytest.approx(16.9e6 + 530.6e6)
+    assert output.downloaded == output.total == pytest.approx(16.9e6 + 530.6e6)
 
 
 def test_what_torch_is_built_for_decides_how_much_it_brings() -> None:
@@ -59,7 +59,7 @@ def test_what_torch_is_built_for_decides_how_much_it_brings() -> None:
 def test_an_old_pip_tells_of_files_alone() -> None:
     output = PipOutput({})
     read(output, "  Downloading a-1.0-py3-none-any.whl (2.0 MB)\n  Downloading b-1.0.tar.gz (512 bytes)")
-    assert (output.fetched, output.total) == (2e6, 2e6 + 512)
+    assert (output.downloaded, output.total) == (2e6, 2e6 + 512)
 
 
 def test_what_is_for_other_pythons_and_systems_is_not_counted(tmp_path: Path) -> None:
@@ -94,19 +94,19 @@ def test_a_terminal_gets_one_bar_and_a_line_for_what_is_done(tmp_path: Path, mon
     site.mkdir(parents=True)
     with on_screen() as screen:
         output = PipOutput(expected_sizes(["torch"], cuda=False))
-        run = packages._Run(output, python)
-        run.show()
+        display = packages._ProgressDisplay(output, python)
+        display.update()
         read(output, "Downloading torch-2.11.0-cp311-none-win_amd64.whl (100.0 MB)\nProgress 50000000 of 100000000")
-        run.show()
+        display.update()
         drawn = screen.getvalue().split(terminal.ERASE)
         assert "0 %  nothing of 120 MB" in drawn[-2]
         assert drawn[-1].endswith("50 %  50 MB of 100 MB, 50 MB/s, 0:01 left, torch")
         assert "\n" not in screen.getvalue()
         read(output, "Progress 100000000 of 100000000\nInstalling collected packages: a, torch")
         (site / "a-1.0.dist-info").mkdir()
-        run.show()
+        display.update()
         drawn = screen.getvalue().split(terminal.ERASE)
-        assert drawn[-2].startswith("  packages     fetched 100 MB in 0:0")
+        assert drawn[-2].startswith("  packages     downloaded 100 MB in 0:0")
         assert drawn[-2].endswith("\n")
         assert drawn[-1].endswith("50 %  installing 1 of 2 packages")
 
@@ -116,14 +116,14 @@ def test_the_time_left_is_told_when_it_can_be_known(tmp_path: Path, monkeypatch:
         monkeypatch.setattr(module, "columns", lambda: 200)
     with on_screen() as screen:
         output = PipOutput(expected_sizes(["torch"], cuda=False))
-        run = packages._Run(output, tmp_path / "bin" / "python")
-        run.show()
+        display = packages._ProgressDisplay(output, tmp_path / "bin" / "python")
+        display.update()
         read(output, "Downloading torch-2.11.0-cp311-none-win_amd64.whl (100.0 MB)\nProgress 1000000 of 100000000")
-        run.show()
+        display.update()
         assert "1 MB of 100 MB" in screen.getvalue()
         assert "left" not in screen.getvalue()
         read(output, "Progress 3000000 of 100000000")
-        run.show()
+        display.update()
     assert "left" in screen.getvalue()
 
 
@@ -140,6 +140,6 @@ def test_bars_and_times() -> None:
 def test_the_lines_of_a_failure_that_help(tmp_path: Path) -> None:
     log = tmp_path / "setup.log"
     log.write_text("one\n\nERROR: no \x1b[31mversion\x1b[0m\nnoise\nERROR: none matches\n")
-    assert packages.last_lines(log) == ["ERROR: no version", "ERROR: none matches"]
+    assert packages.error_lines(log) == ["ERROR: no version", "ERROR: none matches"]
     log.write_text("".join(f"{number}\n" for number in range(20)))
-    assert packages.last_lines(log) == [str(number) for number in range(12, 20)]
+    assert packages.error_lines(log) == [str(number) for number in range(12, 20)]
