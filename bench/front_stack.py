@@ -16,7 +16,7 @@ from shared.engine.process import make_supervisor, use_cpu
 from shared.process.supervisor import Child, Supervisor
 from shared.settings import PREFIX, PROJECT_DIR, Settings, load_settings
 from starter import CHECKPOINT_NAME
-from starter.assemble import STARTER, assemble, is_complete, recipe_fingerprint
+from starter.assemble import STARTER, assemble, current_fingerprint, is_up_to_date
 
 
 class Stack:
@@ -110,7 +110,7 @@ def running_stack() -> Iterator[Stack]:
     """A stack in a place of its own, with the starter model that is there, or a new one."""
     models_dir = load_settings().models_dir.resolve()
     with own_place() as (settings, comfyui_dir):
-        if is_complete(models_dir / STARTER.folder / STARTER.name, recipe_fingerprint()):
+        if is_up_to_date(models_dir / STARTER.folder / STARTER.name, current_fingerprint()):
             settings.models_dir.symlink_to(models_dir, target_is_directory=True)
         else:
             assemble(settings.models_dir, (STARTER,))

@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image
 
 from bench.front_stack import Stack, running_stack
-from starter.evaluate import Row, ask, draw, judge, sheet
-from starter.reading import Picture, read
+from starter.evaluate import EvaluationRow, contact_sheet, make_prompt, request_picture, score
+from starter.shape_detection import Picture, detect_shapes
 
 log = logging.getLogger(__name__)
 
@@ -42,19 +42,19 @@ class Way:
 def measure(stack: Stack, side: int, numbers: range, names: Sequence[str]) -> dict[str, Way]:
     """Draws the prompts of these numbers in these ways, at `side` pixels squared."""
     rng = np.random.default_rng(side)
-    asked = [ask(rng, 1) for _ in range(numbers.stop)]
+    asked = [make_prompt(rng, 1) for _ in range(numbers.stop)]
     ways = {name: Way() for name in names}
-    row = Row("", side=side)
-    draw(stack.service_url, asked[0][0], Row("", side=128), WARM_UP)
+    row = EvaluationRow("", side=side)
+    request_picture(stack.service_url, asked[0][0], EvaluationRow("", side=128), WARM_UP)
     for number in numbers:
         prompt, background, things = asked[number]
         for name in names if number % 2 else reversed(names):
             way, before = ways[name], stack.engine_processor()
-            picture, seconds = draw(stack.service_url, prompt, row, number, large_sizes=name)
+            picture, seconds = request_picture(stack.service_url, prompt, row, number, large_sizes=name)
             way.processor.append(stack.engine_processor() - before)
             way.seconds.append(seconds)
             way.pictures.append(picture)
-            way.marks.append(judge(read(picture), background, things))
+            way.marks.append(score(detect_shapes(picture), background, things))
             log.info("%3d %-10s %6.2f s %6.2f s %s", number, name, seconds, way.processor[-1], way.marks[-1])
     return ways
 
@@ -90,7 +90,7 @@ def main() -> None:
         stack.check()
     for name, way in ways.items() if args.pictures else ():
         args.pictures.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(sheet(way.pictures)).save(args.pictures / f"{args.side}-{args.first}-{name}.png")
+        Image.fromarray(contact_sheet(way.pictures)).save(args.pictures / f"{args.side}-{args.first}-{name}.png")
     sys.stdout.writelines(f"{line}\n" for line in report(ways))
 
 

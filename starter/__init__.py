@@ -1,13 +1,13 @@
-"""The built-in starter model: small checkpoints in Stable Diffusion 1.5 layout and a kit of parts that go with them,
-so that everything runs, and is tested, with no download.
+"""The built-in starter model: small checkpoints in Stable Diffusion 1.5 layout and a kit of parts that work with them,
+so that everything runs, and is tested, without a download.
 
-What a user's machine runs needs numpy and safetensors alone: `assemble` writes the files, `recipes` says what is in
-them, `layout` names their tensors, `text` computes the text encoder around a small table for the known `words`, `wide`
-puts the trained narrow layers where the loader wants them, `quantise` reads their compact files (`weights/`).
-The services ask `tokenizer` which words of a prompt it knows.
+On a user's machine, only numpy and safetensors are needed: `assemble` writes the files, `builders` computes their
+tensors, `layout` has the tensor names and shapes, `text_encoder` computes the text encoder around a small table of the
+known words (`vocabulary`), `widening` pads the trained narrow layers, and `quantisation` reads the compact weights in
+`weights/`. The services use `tokenizer` to find the words of a prompt that the model knows.
 
-`scenes` is what the model learned to draw; `evaluate` asks the running services for pictures and reads the answers off
-the pixels (`reading`). What made the weights is in `training`.
+`scenes` defines what the model learned to draw. `evaluate` requests pictures from the running services and checks them
+with `shape_detection`. `training` has the code that produced the weights.
 """
 
 CHECKPOINT_NAME = "dream-layer-starter.safetensors"

@@ -1,7 +1,7 @@
-"""Writes the starter model and its kit: `python -m starter.assemble MODELS_FOLDER`. Needs numpy and safetensors alone.
+"""Writes the starter model and its kit: `python -m starter.assemble MODELS_FOLDER`. Needs only numpy and safetensors.
 
-A checkpoint is 350 MB because the loader demands whole CLIP-L and whole layers, most of which are zeros; so the files
-are assembled on the user's machine, in seconds, instead of being shipped.
+A checkpoint has 350 MB because the loader requires all of CLIP-L and full-width layers, most of which are zeros. So the
+files are assembled on the user's machine, in seconds, and not shipped.
 """
 
 from __future__ import annotations
@@ -17,27 +17,39 @@ from pathlib import Path
 
 from safetensors.numpy import save_file
 
-from starter import CHECKPOINT_NAME, INPAINTING_NAME, PASTEL_NAME, VAE_NAME, recipes
+from starter import CHECKPOINT_NAME, INPAINTING_NAME, PASTEL_NAME, VAE_NAME
+from starter.builders import (
+    WEIGHTS,
+    Tensors,
+    build_canny_controlnet,
+    build_inpainting,
+    build_outline_lora,
+    build_pastel,
+    build_ruby_embedding,
+    build_sepia_vae,
+    build_starter,
+    build_upscaler,
+)
 
 log = logging.getLogger(__name__)
 
-HERE = Path(__file__).parent
-CODE = ("assemble", "layout", "quantise", "recipes", "text", "wide", "words")
+STARTER_DIR = Path(__file__).parent
+CODE = ("assemble", "builders", "layout", "quantisation", "text_encoder", "vocabulary", "widening")
 FINGERPRINT = "dream_layer_recipe"
 
 
 @dataclass(frozen=True)
-class File:
-    """One file: its folder below the models folder, its name, what is in it, and what its header says of it."""
+class StarterFile:
+    """A model file: its folder, its name, the function that builds its tensors, and its metadata."""
 
     folder: str
     name: str
-    build: Callable[[], recipes.Tensors]
+    build: Callable[[], Tensors]
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-def describe(title: str, architecture: str = "", **further: str) -> dict[str, str]:
-    """The metadata of a file, as the ModelSpec standard names them; `architecture` follows Stable Diffusion 1's."""
+def model_metadata(title: str, architecture: str = "", **further: str) -> dict[str, str]:
+    """Return metadata by the ModelSpec standard; `architecture` is the suffix after `stable-diffusion-v1`."""
     return {
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.title": f"Dream Layer {title}",
@@ -46,61 +58,74 @@ def describe(title: str, architecture: str = "", **further: str) -> dict[str, st
     }
 
 
-def describe_checkpoint(title: str) -> dict[str, str]:
-    """These are small models: made for small pictures, which they draw in seconds on a CPU. Up to a double side they
-    still draw what they are told."""
+def checkpoint_metadata(title: str) -> dict[str, str]:
+    """Return the metadata of a checkpoint, with the defaults of these small models.
+
+    They are trained on 128 pixels, and still follow prompts at twice the side.
+    """
     return {
-        **describe(title, implementation="sgm", resolution="128x128", prediction_type="epsilon"),
+        **model_metadata(title, implementation="sgm", resolution="128x128", prediction_type="epsilon"),
         "dream_layer.steps": "10",
         "dream_layer.cfg_scale": "3.0",
         "dream_layer.pixels": str(256 * 256),
     }
 
 
-STARTER = File("checkpoints", CHECKPOINT_NAME, recipes.base, describe_checkpoint("Starter"))
+STARTER = StarterFile("checkpoints", CHECKPOINT_NAME, build_starter, checkpoint_metadata("Starter"))
 KIT = (
-    File("checkpoints", PASTEL_NAME, recipes.pastel, describe_checkpoint("Pastel")),
-    File("checkpoints", INPAINTING_NAME, recipes.inpainting, describe_checkpoint("Inpainting")),
-    File("loras", "dream-layer-outline.safetensors", recipes.outline, describe("Outline", "/lora")),
-    File("controlnet", "dream-layer-canny.safetensors", recipes.canny, describe("Canny", "/controlnet")),
-    File("upscale_models", "dream-layer-2x.safetensors", recipes.upscaler),
-    File("embeddings", "dream-layer-ruby.safetensors", recipes.ruby, describe("Ruby", "/textual-inversion")),
-    File("vae", VAE_NAME, recipes.sepia, describe("Sepia", "/vae")),
+    StarterFile("checkpoints", PASTEL_NAME, build_pastel, checkpoint_metadata("Pastel")),
+    StarterFile("checkpoints", INPAINTING_NAME, build_inpainting, checkpoint_metadata("Inpainting")),
+    StarterFile("loras", "dream-layer-outline.safetensors", build_outline_lora, model_metadata("Outline", "/lora")),
+    StarterFile(
+        "controlnet",
+        "dream-layer-canny.safetensors",
+        build_canny_controlnet,
+        model_metadata("Canny", "/controlnet"),
+    ),
+    StarterFile("upscale_models", "dream-layer-2x.safetensors", build_upscaler),
+    StarterFile(
+        "embeddings",
+        "dream-layer-ruby.safetensors",
+        build_ruby_embedding,
+        model_metadata("Ruby", "/textual-inversion"),
+    ),
+    StarterFile("vae", VAE_NAME, build_sepia_vae, model_metadata("Sepia", "/vae")),
 )
 
 
-def assemble(models: Path, files: tuple[File, ...] = (STARTER, *KIT)) -> list[Path]:
-    """Writes those of the files that are not there already, below `models`; returns the paths that were written.
+def assemble(models: Path, files: tuple[StarterFile, ...] = (STARTER, *KIT)) -> list[Path]:
+    """Write the files that are missing or outdated below `models`; returns the written paths. Raises OSError.
 
-    Each is written aside and renamed, so a file of its name is always whole. Raises OSError if one cannot be written.
+    Each is written to a temporary file and renamed, so a file with its name is always complete.
     """
-    fingerprint = recipe_fingerprint()
+    fingerprint = current_fingerprint()
     written = []
     for file in files:
         path = models / file.folder / file.name
-        if is_complete(path, fingerprint):
+        if is_up_to_date(path, fingerprint):
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(".part")
-        save_file(file.build(), aside, metadata={**file.metadata, FINGERPRINT: fingerprint, "format": "pt"})
-        # safetensors makes files that only their owner can read.
-        aside.chmod(0o644)
-        aside.replace(path)
+        temporary = path.with_suffix(".part")
+        save_file(file.build(), temporary, metadata={**file.metadata, FINGERPRINT: fingerprint, "format": "pt"})
+        # safetensors creates files that only their owner can read.
+        temporary.chmod(0o644)
+        temporary.replace(path)
         written.append(path)
     return written
 
 
-def recipe_fingerprint() -> str:
-    """A hash of everything that decides what the files hold."""
+def current_fingerprint() -> str:
+    """Return a hash of the code and weights that determine the files' content."""
     digest = hashlib.sha256()
-    parts = [*(HERE / f"{name}.py" for name in CODE), *sorted(recipes.WEIGHTS.glob("*.safetensors"))]
-    for part in parts:
-        digest.update(part.read_bytes().replace(b"\r\n", b"\n") if part.suffix == ".py" else part.read_bytes())
+    sources = [*(STARTER_DIR / f"{name}.py" for name in CODE), *sorted(WEIGHTS.glob("*.safetensors"))]
+    for source in sources:
+        content = source.read_bytes()
+        digest.update(content.replace(b"\r\n", b"\n") if source.suffix == ".py" else content)
     return digest.hexdigest()
 
 
-def is_complete(path: Path, fingerprint: str) -> bool:
-    """Whether `path` is a file of this recipe with all its bytes."""
+def is_up_to_date(path: Path, fingerprint: str) -> bool:
+    """Whether `path` is a complete file with this fingerprint."""
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))

@@ -1,8 +1,9 @@
-"""How well the starter obeys: `python -m starter.evaluate [http://localhost:5001]`, while the services run.
+"""Measures how well the starter model follows prompts: `python -m starter.evaluate [http://localhost:5001]`.
 
-Asks the txt2img service for pictures and reads the answers off the pixels (`starter.reading`). The prompts name
-combinations of colours and shapes that never occurred in training (`starter.scenes.held_out`) and are seeded, so that
-every run asks the same. A picture is right if the ground's colour, and every shape and its colour, are.
+The services must be running. It requests pictures from the txt2img service and detects their shapes
+(`starter.shape_detection`). The prompts are combinations of colours and shapes that never occurred in training
+(`starter.scenes.held_out`); they are seeded, so every run uses the same. A picture is correct if the colour of its
+background and all shapes with their colours are.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ import requests
 from PIL import Image
 
 from starter import CHECKPOINT_NAME
-from starter.reading import Picture, Reading, read
 from starter.scenes import COLOURS, SHAPES, held_out
+from starter.shape_detection import DetectedScene, Picture, detect_shapes
 
 log = logging.getLogger(__name__)
 
-Things = tuple[tuple[str, str], ...]
-"""(colour, shape) of each thing."""
+ExpectedShapes = tuple[tuple[str, str], ...]
+"""(colour, shape) of each expected shape."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row of the table: what is asked, and how it is drawn. `side` in pixels; `share`: of the count of pictures."""
+class EvaluationRow:
+    """A row of the table: the parameters of its pictures. `side` in pixels; `share` of the number of pictures."""
 
     name: str
     side: int = 128
@@ -42,20 +43,20 @@ class Row:
 
 
 ROWS = (
-    Row("one shape"),
-    Row("one shape, dpmpp_2m karras", sampler="dpmpp_2m", scheduler="karras"),
-    Row("one shape, euler_ancestral", sampler="euler_ancestral"),
-    Row("one shape, cfg 5", cfg=5),
-    Row("one shape, cfg 7", cfg=7),
-    Row("one shape, dpmpp_2m karras, cfg 7", sampler="dpmpp_2m", scheduler="karras", cfg=7),
-    Row("one shape, 256 px", side=256, share=0.5),
-    Row("one shape, 512 px", side=512, share=0.15),
-    Row("two shapes", things=2),
+    EvaluationRow("one shape"),
+    EvaluationRow("one shape, dpmpp_2m karras", sampler="dpmpp_2m", scheduler="karras"),
+    EvaluationRow("one shape, euler_ancestral", sampler="euler_ancestral"),
+    EvaluationRow("one shape, cfg 5", cfg=5),
+    EvaluationRow("one shape, cfg 7", cfg=7),
+    EvaluationRow("one shape, dpmpp_2m karras, cfg 7", sampler="dpmpp_2m", scheduler="karras", cfg=7),
+    EvaluationRow("one shape, 256 px", side=256, share=0.5),
+    EvaluationRow("one shape, 512 px", side=512, share=0.15),
+    EvaluationRow("two shapes", things=2),
 )
 
 
-def ask(rng: np.random.Generator, count: int) -> tuple[str, str, Things]:
-    """A prompt of `count` shapes, the ground's colour and what must be seen; the first shape is a held-out one."""
+def make_prompt(rng: np.random.Generator, count: int) -> tuple[str, str, ExpectedShapes]:
+    """Return a prompt with `count` shapes, the background's colour and the expected shapes; the first is held out."""
     while True:
         first, second, background = (str(colour) for colour in rng.permutation(COLOURS)[:3])
         shapes = [str(rng.choice(SHAPES)) for _ in range(2)]
@@ -66,8 +67,8 @@ def ask(rng: np.random.Generator, count: int) -> tuple[str, str, Things]:
     return f"{subject} on a {background} background", background, things
 
 
-def draw(service: str, prompt: str, row: Row, seed: int, **further: str) -> tuple[Picture, float]:
-    """One picture (h, w, 3), and the seconds that it took. `further` are other fields of the request."""
+def request_picture(service: str, prompt: str, row: EvaluationRow, seed: int, **further: str) -> tuple[Picture, float]:
+    """Request a picture (h, w, 3); returns it and the seconds it took. `further` are other fields of the request."""
     fields = {"prompt": prompt, "seed": seed, "width": row.side, "height": row.side, "steps": 10, "cfg_scale": row.cfg}
     fields |= {"sampler_name": row.sampler, "scheduler": row.scheduler, "model_name": CHECKPOINT_NAME}
     fields |= further
@@ -77,8 +78,8 @@ def draw(service: str, prompt: str, row: Row, seed: int, **further: str) -> tupl
     return np.asarray(Image.open(io.BytesIO(reply.content)).convert("RGB")), time.monotonic() - begun
 
 
-def judge(seen: Reading, background: str, things: Things) -> tuple[bool, bool, bool]:
-    """Whether the ground, the colours, and everything together are right."""
+def score(seen: DetectedScene, background: str, things: ExpectedShapes) -> tuple[bool, bool, bool]:
+    """Return whether the background, the colours, and everything together are correct."""
     colours = sorted(thing.colour for thing in seen.things[: len(things)]) == sorted(colour for colour, _ in things)
     ground = seen.background == background
     return ground, colours, ground and colours and all(seen.shows(*thing) for thing in things)
@@ -88,9 +89,9 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("service", nargs="?", default="http://localhost:5001")
-    parser.add_argument("--count", type=int, default=48, help="pictures in a row of the table")
-    parser.add_argument("--only", default="", help="rows whose name contains this")
-    parser.add_argument("--pictures", type=Path, help="keep a sheet of each row in this folder")
+    parser.add_argument("--count", type=int, default=48, help="pictures per row of the table")
+    parser.add_argument("--only", default="", help="measure only rows whose name contains this")
+    parser.add_argument("--pictures", type=Path, help="save a contact sheet of each row in this folder")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     log.info("%-36s %6s %8s %8s %6s %8s", "", "asked", "ground", "colours", "all", "seconds")
@@ -99,10 +100,10 @@ def main() -> None:
             continue
         rng, pictures, marks, took = np.random.default_rng(number), [], [], []
         for seed in range(max(1, round(args.count * row.share))):
-            prompt, background, things = ask(rng, row.things)
-            picture, seconds = draw(args.service, prompt, row, seed)
+            prompt, background, things = make_prompt(rng, row.things)
+            picture, seconds = request_picture(args.service, prompt, row, seed)
             pictures.append(picture)
-            marks.append(judge(read(picture), background, things))
+            marks.append(score(detect_shapes(picture), background, things))
             took.append(seconds)
             log.debug("%s: %s", prompt, marks[-1])
         ground, colours, right = np.mean(marks, 0)
@@ -110,11 +111,11 @@ def main() -> None:
                  100 * right, np.median(took))  # fmt: skip
         if args.pictures:
             args.pictures.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(sheet(pictures)).save(args.pictures / f"{number}.png")
+            Image.fromarray(contact_sheet(pictures)).save(args.pictures / f"{number}.png")
 
 
-def sheet(pictures: list[Picture], columns: int = 8) -> Picture:
-    """Pictures of one size side by side, in rows."""
+def contact_sheet(pictures: list[Picture], columns: int = 8) -> Picture:
+    """Arrange pictures of one size in rows."""
     filled = pictures + [np.zeros_like(pictures[0])] * (-len(pictures) % columns)
     rows = [np.concatenate(filled[start : start + columns], 1) for start in range(0, len(filled), columns)]
     return np.concatenate(rows)

@@ -1,4 +1,4 @@
-"""The sheet of pictures that the README shows: `python -m starter.gallery FILE`, while the services run."""
+"""Generates the pictures of the README: `python -m starter.gallery FILE`, while the services are running."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import requests
 from PIL import Image
 
 from starter import PASTEL_NAME
-from starter.evaluate import sheet
+from starter.evaluate import contact_sheet
 
 PROMPTS = (
     "a red circle on a blue background",
@@ -49,7 +49,7 @@ def main() -> None:
         reply = requests.post(f"{args.service}/api/txt2img", json=fields, headers={"Accept": "image/png"}, timeout=600)
         reply.raise_for_status()
         pictures.append(np.asarray(Image.open(io.BytesIO(reply.content)).convert("RGB")))
-    Image.fromarray(sheet(pictures, COLUMNS)).save(args.file, optimize=True)
+    Image.fromarray(contact_sheet(pictures, COLUMNS)).save(args.file, optimize=True)
 
 
 if __name__ == "__main__":

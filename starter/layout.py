@@ -1,8 +1,8 @@
-"""The names and shapes of a Stable Diffusion 1.5 checkpoint, as small as the engine's loader accepts one.
+"""Tensor names and shapes of the smallest Stable Diffusion 1.5 checkpoint that the engine's loader accepts.
 
-The loader recognises the family by model_channels 320, context width 768 and convolutional projections, and reads the
-rest off the keys: here three resolutions with one residual block each. The text encoder must be a whole CLIP-L. The
-autoencoder is of the tiny kind (`taesd_*`), which the loader takes in the place of the large one.
+The loader detects the family by 320 model channels, a context width of 768 and convolutional projections. It infers the
+rest from the tensor names: here, three resolutions with one residual block each. The text encoder must be a complete
+CLIP-L. The autoencoder is a TAESD (`taesd_*`), which the loader accepts instead of the full one.
 """
 
 from __future__ import annotations
@@ -13,35 +13,37 @@ Shapes = dict[str, tuple[int, ...]]
 
 CHANNELS = 320
 CONTEXT = 768
-TIME = 4 * CHANNELS
+TIME_CHANNELS = 4 * CHANNELS
 TEXT_LAYERS = 12
-TOKENS = 49408
+VOCABULARY_SIZE = 49408
 HINT_WIDTHS = (16, 16, 32, 32, 96, 96, 256)
-"""Channels inside a ControlNet's look at its picture."""
+"""Channels of the layers with which a ControlNet encodes its hint picture."""
 WIDTH = 64
-"""Channels inside the tiny autoencoder."""
-
+"""Channels of the tiny autoencoder."""
 
 UNET = "model.diffusion_model."
 TEXT = "cond_stage_model.transformer.text_model."
 AUTOENCODER = "first_stage_model."
 
 
-def checkpoint(inputs: int = 4) -> Shapes:
-    """Every tensor of a checkpoint's file with its shape."""
-    return {**_prefixed(UNET, unet(inputs)), **_prefixed(TEXT, text_encoder()), **_prefixed(AUTOENCODER, autoencoder())}
+def checkpoint_shapes(inputs: int = 4) -> Shapes:
+    """Shapes of all tensors in a checkpoint file."""
+    return {
+        **_prefixed(UNET, unet_shapes(inputs)),
+        **_prefixed(TEXT, text_encoder_shapes()),
+        **_prefixed(AUTOENCODER, autoencoder_shapes()),
+    }
 
 
-def unet(inputs: int = 4) -> Shapes:
-    """The diffusion model, which sees `inputs` channels: 4 of the latents, or 9 for inpainting.
+def unet_shapes(inputs: int = 4) -> Shapes:
+    """Shapes of the diffusion model with `inputs` channels: 4 for latents, 9 for inpainting.
 
-    Three resolutions of one block each, a middle, and two blocks a resolution back up.
-
-    Words are read at the second resolution and in the middle: transformers at the first would cost as much as all the
-    rest, and those at the third add little.
+    Three resolutions with one block each on the way down, a middle block, and two blocks per resolution on the way up.
+    Only the second resolution and the middle have transformers: at the first one they would cost as much as everything
+    else, at the third one they add little.
     """
     shapes = {
-        **_trunk(inputs),
+        **_encoder_half(inputs),
         **_conv("output_blocks.1.1.conv", CHANNELS, CHANNELS),
         **_transformer("output_blocks.2.1"),
         **_transformer("output_blocks.3.1"),
@@ -54,9 +56,9 @@ def unet(inputs: int = 4) -> Shapes:
     return shapes
 
 
-def controlnet() -> Shapes:
-    """A ControlNet: the first half of the diffusion model once more, and its look at a picture of edges."""
-    shapes = {**_trunk(4), **_conv("middle_block_out.0", CHANNELS, CHANNELS, 1)}
+def controlnet_shapes() -> Shapes:
+    """Shapes of a ControlNet: a copy of the diffusion model's encoder, and the encoder of the hint picture."""
+    shapes = {**_encoder_half(4), **_conv("middle_block_out.0", CHANNELS, CHANNELS, 1)}
     for index in range(6):
         shapes |= _conv(f"zero_convs.{index}.0", CHANNELS, CHANNELS, 1)
     widths = (3, *HINT_WIDTHS, CHANNELS)
@@ -65,10 +67,10 @@ def controlnet() -> Shapes:
     return shapes
 
 
-def _trunk(inputs: int) -> Shapes:
+def _encoder_half(inputs: int) -> Shapes:
     return {
-        **_linear("time_embed.0", TIME, CHANNELS),
-        **_linear("time_embed.2", TIME, TIME),
+        **_linear("time_embed.0", TIME_CHANNELS, CHANNELS),
+        **_linear("time_embed.2", TIME_CHANNELS, TIME_CHANNELS),
         **_conv("input_blocks.0.0", CHANNELS, inputs),
         **_residual("input_blocks.1.0", CHANNELS),
         **_conv("input_blocks.2.0.op", CHANNELS, CHANNELS),
@@ -82,10 +84,10 @@ def _trunk(inputs: int) -> Shapes:
     }
 
 
-def text_encoder() -> Shapes:
-    """CLIP-L."""
+def text_encoder_shapes() -> Shapes:
+    """Shapes of CLIP-L."""
     shapes: Shapes = {
-        "embeddings.token_embedding.weight": (TOKENS, CONTEXT),
+        "embeddings.token_embedding.weight": (VOCABULARY_SIZE, CONTEXT),
         "embeddings.position_embedding.weight": (77, CONTEXT),
         **_norm("final_layer_norm", CONTEXT),
     }
@@ -102,8 +104,8 @@ def text_encoder() -> Shapes:
     return shapes
 
 
-def autoencoder() -> Shapes:
-    """The tiny autoencoder: pictures to latents an eighth as wide and high, and back."""
+def autoencoder_shapes() -> Shapes:
+    """Shapes of the TAESD autoencoder: pictures to latents of an eighth of the width and height, and back."""
     encoder, decoder = "taesd_encoder", "taesd_decoder"
     shapes: Shapes = {
         "vae_scale": (),
@@ -140,7 +142,7 @@ def _residual(name: str, inputs: int) -> Shapes:
     shapes = {
         **_norm(f"{name}.in_layers.0", inputs),
         **_conv(f"{name}.in_layers.2", CHANNELS, inputs),
-        **_linear(f"{name}.emb_layers.1", CHANNELS, TIME),
+        **_linear(f"{name}.emb_layers.1", CHANNELS, TIME_CHANNELS),
         **_norm(f"{name}.out_layers.0", CHANNELS),
         **_conv(f"{name}.out_layers.3", CHANNELS, CHANNELS),
     }

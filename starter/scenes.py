@@ -1,8 +1,8 @@
-"""Procedural scenes: what the starter model learns to draw, as data, as pixels and as words.
+"""Procedural scenes: the training data of the starter model.
 
-A `Scene` is plain data. `sample_scene` draws one from a seeded generator, `render` turns it into pixels and
-`starter.training.captions` into words. Everything is measured in fractions (of the width, the height, or the shorter
-side), so that the same scene can be rendered at any size.
+A `Scene` is plain data. `sample_scene` samples one from a seeded generator, `render` turns it into pixels, and
+`starter.training.captions` into text. All measures are fractions (of the width, the height, or the shorter side), so a
+scene can be rendered at any size.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PALETTE: dict[str, tuple[int, int, int]] = {
     "gray": (128, 128, 128),
     "white": (248, 248, 248),
 }
-"""The twelve colours, as sRGB bytes; far enough apart that a reader of pixels can tell them."""
+"""The twelve colours as sRGB bytes, different enough to be detected in pictures."""
 
 COLOURS = tuple(PALETTE)
 SHAPES = ("circle", "square", "triangle", "diamond", "star", "heart", "cross", "ring")
@@ -50,10 +50,10 @@ GROUNDS = ("hill", "sea", "field")
 
 
 @dataclass(frozen=True)
-class Thing:
-    """One shape. `x`, `y`: centre, fractions of width and height; `radius`: fraction of the shorter side.
+class SceneShape:
+    """A shape. `x`, `y`: centre, fractions of width and height; `radius`: fraction of the shorter side.
 
-    `size` and `place` are the words that a caption may say; None where the placement is free.
+    `size` and `place` are words for the caption; None if size or place is free.
     """
 
     shape: str
@@ -67,7 +67,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Background:
-    """What lies behind: a style, its colour, and for all but `plain` a second one. `phase`: 0..1, shifts patterns."""
+    """A background: a style, its colour, and for all but `plain` a second one. `phase`: 0..1, shifts patterns."""
 
     style: str
     colour: str
@@ -77,7 +77,7 @@ class Background:
 
 @dataclass(frozen=True)
 class Landscape:
-    """A simple landscape. `thing` is house, tree or nothing; `horizon` a fraction of the height."""
+    """A simple landscape. `thing` is house, tree or \"\"; `horizon` is a fraction of the height."""
 
     time: str
     ground: str
@@ -90,32 +90,35 @@ class Landscape:
 
 @dataclass(frozen=True)
 class Scene:
-    """Either a landscape, or a background with at most two things and their relation."""
+    """A landscape, or a background with at most two shapes and their relation."""
 
     background: Background
-    things: tuple[Thing, ...] = ()
+    things: tuple[SceneShape, ...] = ()
     relation: str | None = None
     landscape: Landscape | None = None
 
 
 @dataclass(frozen=True)
 class Mix:
-    """Shares of the kinds of scenes (they need not sum to 1); a curriculum is a change of these."""
+    """Weights of the kinds of scenes (they need not sum to 1); changing them makes a curriculum."""
 
     one: float = 0.54
     two: float = 0.30
     empty: float = 0.04
     landscape: float = 0.12
     patterned: float = 0.35
-    """Share of patterned backgrounds among scenes that have one."""
+    """Share of patterned backgrounds."""
     sized: float = 0.35
     placed: float = 0.3
 
 
 @dataclass(frozen=True)
 class Look:
-    """How scenes are drawn. `stroke`: shapes are hollow, their line this wide on both sides of its middle; `contour`:
-    width of a black line around them (both fractions of the shorter side); `pale`: share of white in all colours."""
+    """The drawing style.
+
+    `stroke`: half the line width of hollow shapes, 0 for filled ones; `contour`: width of a black outline (both are
+    fractions of the shorter side); `pale`: share of white in all colours.
+    """
 
     stroke: float = 0.0
     contour: float = 0.0
@@ -128,15 +131,15 @@ PASTEL = Look(contour=0.03, pale=0.5)
 
 
 def held_out(shape: str, colour: str, background: str) -> bool:
-    """Whether this combination is kept for evaluation: an eleventh of them never occurs in training.
+    """Whether this combination is reserved for evaluation: an eleventh of them never occurs in training.
 
-    Every shape, colour and pair of two of the three occurs in others, so a model that has understood can draw it.
+    Every pair of shape, colour and background occurs in other combinations, so a model that generalises can draw it.
     """
     return (SHAPES.index(shape) + 3 * COLOURS.index(colour) + 5 * COLOURS.index(background)) % 11 == 0
 
 
 def sample_scene(rng: np.random.Generator, mix: Mix) -> Scene:
-    """Draw one scene without held-out combinations. The same generator state gives the same scene."""
+    """Sample a scene without held-out combinations; deterministic for a generator state."""
     while True:
         scene = _sample_any(rng, mix)
         if not any(held_out(thing.shape, thing.colour, scene.background.colour) for thing in scene.things):
@@ -165,16 +168,16 @@ def _sample_background(rng: np.random.Generator, first: str, second: str, patter
     return Background(str(rng.choice(STYLES[1:])), first, second, float(rng.random()))
 
 
-def _sample_thing(rng: np.random.Generator, colour: str, mix: Mix) -> Thing:
+def _sample_thing(rng: np.random.Generator, colour: str, mix: Mix) -> SceneShape:
     size = str(rng.choice(list(SIZES))) if rng.random() < mix.sized else None
     place = str(rng.choice(list(PLACES))) if rng.random() < mix.placed else None
-    # An unspoken size or place stays near the middle of its range: less to learn, and what people expect to see.
+    # Without a word for it, size and place stay near the middle of their range: less to learn, and what people expect.
     radius = SIZES[size] * rng.uniform(0.93, 1.07) if size else rng.uniform(0.22, 0.34)
     if place and radius > 0.3 and size is None:
         radius = 0.26
     x, y = PLACES[place] if place else (0.5, 0.5)
     spread = 0.02 if place else 0.05
-    return Thing(
+    return SceneShape(
         str(rng.choice(SHAPES)),
         colour,
         x + rng.uniform(-spread, spread),
@@ -185,8 +188,8 @@ def _sample_thing(rng: np.random.Generator, colour: str, mix: Mix) -> Thing:
     )
 
 
-def _sample_pair(rng: np.random.Generator, first: str, second: str) -> tuple[tuple[Thing, ...], str]:
-    """Two things side by side or one above the other; the order in the tuple is the order in the caption."""
+def _sample_pair(rng: np.random.Generator, first: str, second: str) -> tuple[tuple[SceneShape, ...], str]:
+    """Sample two shapes side by side or one above the other, in the order of the caption."""
     relation = str(rng.choice(RELATIONS, p=(0.2, 0.2, 0.2, 0.1, 0.1, 0.2)))
     shapes = [str(rng.choice(SHAPES)) for _ in range(2)]
     near, far = 0.27 + rng.uniform(-0.02, 0.02), 0.73 + rng.uniform(-0.02, 0.02)
@@ -196,7 +199,7 @@ def _sample_pair(rng: np.random.Generator, first: str, second: str) -> tuple[tup
     for shape, colour, along in zip(shapes, (first, second), (near, far), strict=True):
         across = 0.5 + rng.uniform(-0.03, 0.03)
         x, y = (across, along) if relation in ("above", "below") else (along, across)
-        things.append(Thing(shape, colour, x, y, float(rng.uniform(0.17, 0.21))))
+        things.append(SceneShape(shape, colour, x, y, float(rng.uniform(0.17, 0.21))))
     return tuple(things), relation
 
 
@@ -213,7 +216,7 @@ def _sample_landscape(rng: np.random.Generator) -> Landscape:
 
 
 def render(scene: Scene, height: int, width: int, look: Look = PLAIN) -> Pixels:
-    """Pixels of a scene: float32 (height, width, 3) in 0..1, edges antialiased over one pixel."""
+    """Render a scene: float32 (height, width, 3) in 0..1, with antialiased edges."""
     canvas = _Canvas(height, width)
     if scene.landscape is not None:
         _paint_landscape(canvas, scene.landscape)
@@ -229,15 +232,15 @@ def render(scene: Scene, height: int, width: int, look: Look = PLAIN) -> Pixels:
     return canvas.pixels
 
 
-def _distance(canvas: _Canvas, thing: Thing) -> Pixels:
-    """Signed distance to a thing's outline, in pixels."""
+def _distance(canvas: _Canvas, thing: SceneShape) -> Pixels:
+    """Signed distance to a shape's outline, in pixels."""
     radius = canvas.side * thing.radius
     u, v = (canvas.x - thing.x * canvas.width) / radius, (canvas.y - thing.y * canvas.height) / radius
     return SHAPE_DISTANCES[thing.shape](u, v) * radius
 
 
 class _Canvas:
-    """A picture under construction: `x`, `y` are pixel centres, `side` the shorter side, all in pixels."""
+    """A picture being drawn: `x`, `y` are pixel centres, `side` is the shorter side, all in pixels."""
 
     def __init__(self, height: int, width: int) -> None:
         self.height, self.width, self.side = height, width, min(height, width)
@@ -252,7 +255,7 @@ class _Canvas:
 
 
 def rgb(colour: str | Pixels) -> Pixels:
-    """A palette name, or a colour already given as three floats, as float32 (3,) in 0..1."""
+    """Return a colour, given by its palette name or as three floats, as float32 (3,) in 0..1."""
     if isinstance(colour, str):
         return np.asarray(PALETTE[colour], np.float32) / np.float32(255)
     return colour
@@ -272,14 +275,14 @@ def _paint_background(canvas: _Canvas, ground: Background) -> None:
     elif ground.style == "dotted":
         canvas.fill(np.hypot(x, y) * period - 0.09 * side, ground.second)
     elif ground.style == "checkered":
-        # The product of two signed distances is negative in every second cell; its root keeps the edge one pixel wide.
+        # The product of the two signed distances is negative in every second cell.
         across, down = (np.abs(x) - 0.25) * period, (np.abs(y) - 0.25) * period
         nearest = np.minimum(np.abs(across), np.abs(down))
         canvas.fill(np.sign(across * down) * nearest, ground.second)
 
 
 def _paint_landscape(canvas: _Canvas, land: Landscape) -> None:
-    """Sky with a light in it, then the ground, then the thing that stands on it."""
+    """Paint the sky with sun or moon, the ground, and what stands on it."""
     top, low = {"day": ("blue", "cyan"), "night": ("black", "blue"), "sunset": ("purple", "orange")}[land.time]
     _paint_background(canvas, Background("gradient", top, low))
     side, height, width = canvas.side, canvas.height, canvas.width
@@ -307,12 +310,12 @@ def _paint_landscape(canvas: _Canvas, land: Landscape) -> None:
 
 
 def box(x: Pixels, y: Pixels, half_width: float, half_height: float) -> Pixels:
-    """Signed distance to an axis-aligned box around the origin (exact enough near its edges)."""
+    """Signed distance to an axis-aligned box around the origin (approximate away from its edges)."""
     return np.maximum(np.abs(x) - half_width, np.abs(y) - half_height)
 
 
 def polygon(x: Pixels, y: Pixels, corners: tuple[tuple[float, float], ...]) -> Pixels:
-    """Signed distance to a simple polygon: nearest edge for the size, crossings of a ray for the sign."""
+    """Signed distance to a simple polygon: the nearest edge gives its size, a ray's crossings its sign."""
     x, y = np.broadcast_arrays(x, y)
     nearest = np.full(x.shape, np.float32(1e9))
     inside = np.zeros(x.shape, bool)
@@ -337,7 +340,7 @@ _DIAMOND = ((0.0, -1.1), (0.8, 0.0), (0.0, 1.1), (-0.8, 0.0))
 
 
 def _heart(u: Pixels, v: Pixels) -> Pixels:
-    """A square on its corner and a disc over each upper side."""
+    """A square standing on its corner, with a disc on each upper side."""
     w = v - 0.1
     tip = (np.abs(u) + np.abs(w - 0.0)) / np.sqrt(2) - 0.62
     lobes = np.hypot(np.abs(u) - 0.438, w + 0.438) - 0.62

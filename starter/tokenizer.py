@@ -1,7 +1,7 @@
-"""How CLIP cuts a text into tokens, and which words of it the starter's text encoder knows. No I/O but its merges.
+"""CLIP's tokenizer, and the words of a text that the starter's text encoder knows. The only I/O is reading the merges.
 
-The engine's tokenizer does the same, and a test compares the two; but a service may run where there is no engine, and
-loads no large library. The merges are CLIP's (Copyright (c) 2021 OpenAI, MIT licence).
+The services use it because they may run without the engine and must not load a large library. A test compares it with
+the engine's tokenizer. The merges are CLIP's (Copyright (c) 2021 OpenAI, MIT licence).
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from pathlib import Path
 
 import regex
 
-from starter.words import END_OF_WORD, KNOWN_TOKENS
+from starter.vocabulary import END_OF_WORD, KNOWN_TOKENS
 
 MERGES = Path(__file__).parent / "weights" / "merges.txt.gz"
-# CLIP's own pattern: what it cuts a text into, before merges come in.
+# CLIP's pattern, which splits a text before the merges are applied.
 CHUNK = regex.compile(r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")
-# What people take for a word: letters and digits with apostrophes inside, or pictograms.
+# A word: letters and digits, with apostrophes between them, or pictograms.
 WORD = regex.compile(
     r"['\u2019]?[\p{L}\p{N}](?:[\p{L}\p{M}\p{N}]|['\u2019](?=[\p{L}\p{N}]))*|\p{So}[\p{So}\p{Sk}\p{M}\p{Cf}]*"
 )
-# Most words have none of these, so they are judged without the merges.
-HINT = regex.compile(
+# Most words match none of the known tokens, and so need no merges.
+KNOWN_TOKEN = regex.compile(
     "|".join(f"{token.removesuffix(END_OF_WORD)}{'$' * token.endswith(END_OF_WORD)}" for token in sorted(KNOWN_TOKENS))
 )
-# Of a pair that is not merged; the rank of any other has fewer than 16 bits, and is another.
+# The rank of a pair that is never merged; all other ranks are smaller, and have 16 bits.
 NEVER = 0xFFFF
-# Letters; merging takes the square of it, and no word is longer.
+# Characters; merging takes quadratic time, and no known word is longer.
 LONGEST = 64
 
 
 def words(text: str) -> Iterator[tuple[str, bool]]:
-    """The words of a text, in lower case, and whether the starter's text encoder knows any token of each.
+    """Yield the words of a text in lower case, each with whether the text encoder knows one of its tokens.
 
-    Punctuation is no word. Weights, embeddings and other notations are the caller's matter.
+    Punctuation is not a word. The caller removes weights, embeddings and other syntax.
     """
     text = unicodedata.normalize("NFC", text).lower()
     chunks = CHUNK.finditer(text)
@@ -55,16 +55,16 @@ def words(text: str) -> Iterator[tuple[str, bool]]:
 
 
 def is_known(chunk: str) -> bool:
-    """Whether the encoder knows one of the tokens that it gets of these letters."""
+    """Whether the encoder knows one of the tokens of this chunk."""
     if chunk + END_OF_WORD in KNOWN_TOKENS:
         return True
-    if len(chunk) > LONGEST or not HINT.search(chunk):
+    if len(chunk) > LONGEST or not KNOWN_TOKEN.search(chunk):
         return False
     return not KNOWN_TOKENS.isdisjoint(tokens(chunk))
 
 
 def tokens(chunk: str) -> list[str]:
-    """The tokens of some letters without a space: of all neighbours, those are merged first that CLIP merged first."""
+    """Return the tokens of a chunk without spaces: byte-pair encoding with CLIP's merges."""
     parts = [_symbols()[byte] for byte in chunk.encode()]
     parts[-1] += END_OF_WORD
     while len(parts) > 1:
@@ -88,17 +88,17 @@ def _merged(parts: list[str], pair: str) -> list[str]:
 
 
 def _rank(pair: str) -> int:
-    """When CLIP merges that pair of tokens; NEVER if it does not."""
-    mark, ranks = hash(pair) & ~NEVER, _ranks()
-    place = bisect.bisect_left(ranks, mark)
-    return ranks[place] & NEVER if place < len(ranks) and ranks[place] & ~NEVER == mark else NEVER
+    """Return the rank of a merge; NEVER if CLIP does not merge this pair."""
+    key, ranks = hash(pair) & ~NEVER, _ranks()
+    index = bisect.bisect_left(ranks, key)
+    return ranks[index] & NEVER if index < len(ranks) and ranks[index] & ~NEVER == key else NEVER
 
 
 @functools.cache
 def _ranks() -> array[int]:
-    """Each pair that CLIP merges: 48 bits of its hash, and 16 of its rank; sorted.
+    """Return all merges, sorted, as integers: 48 bits of the pair's hash and 16 bits of its rank.
 
-    A dictionary of the 48,894 pairs would take 7 MB of a service that has 80, and this takes 0.4.
+    A dictionary of the 48,894 pairs would take 7 MB of the service's 80 MB; this takes 0.4.
     """
     with gzip.open(MERGES, "rt", encoding="utf-8") as lines:
         next(lines)
@@ -107,7 +107,7 @@ def _ranks() -> array[int]:
 
 @functools.cache
 def _symbols() -> dict[int, str]:
-    """The letter that stands for each byte in tokens: its own in Latin-1, if that can be seen, else one further on."""
-    seen = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(0x100) if byte not in seen]
-    return {byte: chr(byte) for byte in seen} | {byte: chr(0x100 + place) for place, byte in enumerate(others)}
+    """Return the letter for each byte in tokens: its own in Latin-1 if that is visible, else one from U+0100 on."""
+    visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(0x100) if byte not in visible]
+    return {byte: chr(byte) for byte in visible} | {byte: chr(0x100 + index) for index, byte in enumerate(others)}

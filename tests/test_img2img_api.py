@@ -8,8 +8,8 @@ import pytest
 import requests
 from PIL import Image, ImageDraw
 
-from starter.reading import nearest_colours
 from starter.scenes import COLOURS, PALETTE
+from starter.shape_detection import nearest_colours
 from tests.stack import PNG, TIMEOUT, TestStack, data_url, encoded, open_rgb
 
 PROMPT = "a green circle on a white background"

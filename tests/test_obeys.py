@@ -8,20 +8,20 @@ import pytest
 import requests
 from PIL import Image
 
-from starter.reading import Reading, read
-from starter.scenes import COLOURS, SHAPES, Background, Scene, Thing, held_out, render
+from starter.scenes import COLOURS, SHAPES, Background, Scene, SceneShape, held_out, render
+from starter.shape_detection import DetectedScene, detect_shapes
 from tests.stack import PNG, TIMEOUT, TestStack
 
 
-def seen(image: Image.Image) -> Reading:
-    return read(np.asarray(image))
+def seen(image: Image.Image) -> DetectedScene:
+    return detect_shapes(np.asarray(image))
 
 
 def rendered(scene: Scene, side: int = 128) -> Image.Image:
     return Image.fromarray((render(scene, side, side) * 255).astype(np.uint8))
 
 
-RED_CIRCLE = Scene(Background("plain", "blue", "blue"), (Thing("circle", "red", 0.28, 0.5, 0.26),))
+RED_CIRCLE = Scene(Background("plain", "blue", "blue"), (SceneShape("circle", "red", 0.28, 0.5, 0.26),))
 
 # One of each shape, in combinations that training never showed.
 UNSEEN = [

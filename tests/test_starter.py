@@ -12,11 +12,10 @@ from safetensors import safe_open
 
 from shared.settings import PROJECT_DIR
 from starter import CHECKPOINT_NAME, INPAINTING_NAME
-from starter.assemble import FINGERPRINT, KIT, STARTER, assemble, is_complete, recipe_fingerprint
-from starter.layout import checkpoint
-from starter.quantise import load_compact, save_compact
-from starter.reading import read
-from starter.recipes import CONTRACT, WEIGHTS, contract
+from starter.assemble import FINGERPRINT, KIT, STARTER, assemble, current_fingerprint, is_up_to_date
+from starter.builders import FINGERPRINT_KEY, WEIGHTS, weights_fingerprint
+from starter.layout import checkpoint_shapes
+from starter.quantisation import load_quantised, save_quantised
 from starter.scenes import (
     COLOURS,
     PALETTE,
@@ -24,14 +23,15 @@ from starter.scenes import (
     Background,
     Mix,
     Scene,
-    Thing,
+    SceneShape,
     held_out,
     render,
     sample_scene,
 )
-from starter.training.captions import FILLERS, caption, encode
-from starter.wide import WIDTHS, widen, widen_factors
-from starter.words import TOKEN_IDS
+from starter.shape_detection import detect_shapes
+from starter.training.captions import FILLERS, caption, encode_caption
+from starter.vocabulary import TOKEN_IDS
+from starter.widening import WIDTHS, widen, widen_factors
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +46,8 @@ def test_a_checkpoint_has_every_tensor_of_the_layout(starter_models: Path, name:
     path = starter_models / "checkpoints" / name
     with safe_open(path, "np") as file:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
-        assert shapes == checkpoint(inputs)
-        assert file.metadata()[FINGERPRINT] == recipe_fingerprint()
+        assert shapes == checkpoint_shapes(inputs)
+        assert file.metadata()[FINGERPRINT] == current_fingerprint()
         assert all(np.isfinite(file.get_tensor(name)).all() for name in shapes)
     assert path.stat().st_size < 400e6
 
@@ -61,16 +61,16 @@ def test_whole_files_are_left_alone(starter_models: Path) -> None:
 @pytest.mark.parametrize("damage", ["cut", "empty", "other recipe", "no safetensors"])
 def test_any_other_file_of_that_name_is_made_anew(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "checkpoints" / CHECKPOINT_NAME
-    fingerprint = "0" * 64 if damage == "other recipe" else recipe_fingerprint()
+    fingerprint = "0" * 64 if damage == "other recipe" else current_fingerprint()
     header = json.dumps(
         {"__metadata__": {FINGERPRINT: fingerprint}, "x": {"dtype": "F16", "shape": [4], "data_offsets": [0, 8]}}
     ).encode()
     whole = struct.pack("<Q", len(header)) + header + bytes(8)
     path.parent.mkdir()
     path.write_bytes({"cut": whole[:-1], "empty": b"", "other recipe": whole, "no safetensors": b"x" * 99}[damage])
-    assert not is_complete(path, recipe_fingerprint())
+    assert not is_up_to_date(path, current_fingerprint())
     assert assemble(tmp_path, (STARTER,)) == [path]
-    assert is_complete(path, recipe_fingerprint())
+    assert is_up_to_date(path, current_fingerprint())
 
 
 def test_a_file_that_cannot_be_written_is_an_os_error(tmp_path: Path) -> None:
@@ -86,14 +86,14 @@ def test_it_runs_as_a_command_without_torch(tmp_path: Path) -> None:
         "runpy.run_module('starter.assemble', run_name='__main__')"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=PROJECT_DIR, check=True, capture_output=True)
-    assert is_complete(tmp_path / "checkpoints" / CHECKPOINT_NAME, recipe_fingerprint())
+    assert is_up_to_date(tmp_path / "checkpoints" / CHECKPOINT_NAME, current_fingerprint())
 
 
 @pytest.mark.parametrize("path", sorted(WEIGHTS.glob("*.safetensors")), ids=lambda path: path.stem)
 def test_weights_were_trained_for_this_code(path: Path) -> None:
     with safe_open(path, "np") as file:
-        assert file.metadata()[CONTRACT] == contract()
-    assert all(np.isfinite(weight).all() for weight in load_compact(path).values())
+        assert file.metadata()[FINGERPRINT_KEY] == weights_fingerprint()
+    assert all(np.isfinite(weight).all() for weight in load_quantised(path).values())
 
 
 def test_weights_are_small_enough_for_the_repository() -> None:
@@ -105,8 +105,8 @@ def test_weights_are_small_enough_for_the_repository() -> None:
 
 def test_quantised_weights_are_near(tmp_path: Path) -> None:
     weight = np.random.default_rng(0).standard_normal((6, 4, 3, 3)).astype(np.float32)
-    save_compact({"w": weight, "b": weight[:, 0, 0, 0]}, tmp_path / "x.safetensors", {})
-    again = load_compact(tmp_path / "x.safetensors")
+    save_quantised({"w": weight, "b": weight[:, 0, 0, 0]}, tmp_path / "x.safetensors", {})
+    again = load_quantised(tmp_path / "x.safetensors")
     assert np.abs(again["w"] - weight).max() < 0.02
     assert np.allclose(again["b"], weight[:, 0, 0, 0], atol=2e-3)
 
@@ -127,7 +127,7 @@ def test_a_narrow_layer_in_zeros_computes_the_same() -> None:
     "name", ["output_blocks.2.0.in_layers.2.weight", "input_blocks.3.1.transformer_blocks.0.attn2.to_k.weight"]
 )
 def test_factors_of_a_change_widen_to_the_change_widened(name: str) -> None:
-    shape = load_compact(WEIGHTS / "model.safetensors")[name].shape
+    shape = load_quantised(WEIGHTS / "model.safetensors")[name].shape
     # Small whole numbers, so that half precision is exact.
     rng = np.random.default_rng(0)
     up, down = (rng.integers(-3, 4, size).astype(np.float32) for size in ((shape[0], 2), (2, int(np.prod(shape[1:])))))
@@ -137,9 +137,9 @@ def test_factors_of_a_change_widen_to_the_change_widened(name: str) -> None:
 
 
 def test_synonyms_are_the_same_and_unknown_words_are_filler() -> None:
-    assert (encode("a crimson disc") == encode("a red circle")).all()
-    assert list(encode("xylophone", 4)) == [1, 0, 2, 2]
-    assert encode("red " * 100).shape == (77,)
+    assert (encode_caption("a crimson disc") == encode_caption("a red circle")).all()
+    assert list(encode_caption("xylophone", 4)) == [1, 0, 2, 2]
+    assert encode_caption("red " * 100).shape == (77,)
 
 
 def test_every_word_of_a_caption_is_known_or_a_filler() -> None:
@@ -152,18 +152,18 @@ def test_a_rendered_shape_is_read_back() -> None:
     rng = np.random.default_rng(1)
     for _ in range(40):
         scene = sample_scene(rng, Mix(two=0, empty=0, landscape=0, patterned=0))
-        seen = read((render(scene, 128, 128) * 255).astype(np.uint8))
+        seen = detect_shapes((render(scene, 128, 128) * 255).astype(np.uint8))
         thing = scene.things[0]
         assert seen.background == scene.background.colour
         assert seen.shows(thing.colour, thing.shape)
-    assert read(np.full((64, 64, 3), 255, np.uint8)).things == ()
+    assert detect_shapes(np.full((64, 64, 3), 255, np.uint8)).things == ()
 
 
 def test_two_rendered_shapes_are_read_back() -> None:
     rng = np.random.default_rng(2)
     for _ in range(20):
         scene = sample_scene(rng, Mix(one=0, empty=0, landscape=0, patterned=0))
-        seen = read((render(scene, 128, 128) * 255).astype(np.uint8))
+        seen = detect_shapes((render(scene, 128, 128) * 255).astype(np.uint8))
         assert len(seen.things) == 2
         assert all(seen.shows(thing.colour, thing.shape) for thing in scene.things)
 
@@ -171,8 +171,8 @@ def test_two_rendered_shapes_are_read_back() -> None:
 @pytest.mark.parametrize("side", [64, 128, 256, 512])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_shapes_are_read_alike_at_every_size(shape: str, side: int) -> None:
-    scene = Scene(Background("plain", "white", "white"), (Thing(shape, "blue", 0.45, 0.55, 0.3),))
-    (thing,) = read((render(scene, side, side) * 255).astype(np.uint8)).things
+    scene = Scene(Background("plain", "white", "white"), (SceneShape(shape, "blue", 0.45, 0.55, 0.3),))
+    (thing,) = detect_shapes((render(scene, side, side) * 255).astype(np.uint8)).things
     assert (thing.shape, thing.colour) == (shape, "blue")
     assert thing.match > 0.9
 
@@ -183,7 +183,9 @@ def test_a_square_with_bent_sides_is_one_and_a_rectangle_is_none(side: int) -> N
     bent = np.maximum(np.abs(x) / (0.4 + 0.3 * y**2), np.abs(y) / (0.4 + 0.3 * x**2)) < 1
     rectangle = (np.abs(x) < 0.8) & (np.abs(y) < 0.4)
     squares = [
-        read(np.where(mask[..., None], PALETTE["blue"], PALETTE["white"]).astype(np.uint8)).shows("blue", "square")
+        detect_shapes(np.where(mask[..., None], PALETTE["blue"], PALETTE["white"]).astype(np.uint8)).shows(
+            "blue", "square"
+        )
         for mask in (bent, rectangle)
     ]
     assert squares == [True, False]

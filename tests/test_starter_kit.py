@@ -7,13 +7,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from starter import CHECKPOINT_NAME, INPAINTING_NAME, PASTEL_NAME
-from starter.reading import overlap, read
-from starter.scenes import Background, Scene, Thing, render
+from starter.scenes import Background, Scene, SceneShape, render
+from starter.shape_detection import detect_shapes, overlap
 from starter.training.textures import texture
 from tests.stack import Nodes, TestStack
 
 WHITE = Background("plain", "white", "white")
-HEART = Scene(WHITE, (Thing("heart", "red", 0.5, 0.5, 0.33),))
+HEART = Scene(WHITE, (SceneShape("heart", "red", 0.5, 0.5, 0.33),))
 
 
 def text_to_image(prompt: str, checkpoint: str = CHECKPOINT_NAME, seed: int = 1) -> Nodes:
@@ -104,12 +104,12 @@ def test_a_noise_mask_fills_a_hole_by_the_prompt(stack: TestStack) -> None:
 
 def nearest(image: Image.Image, box: tuple[int, int, int, int]) -> str:
     """The colour of most of a part of a picture."""
-    return read(np.asarray(image.crop(box))).background
+    return detect_shapes(np.asarray(image.crop(box))).background
 
 
 def test_the_controlnet_follows_edges(stack: TestStack) -> None:
     """The prompt names no shape, and the shape lies where the edges are."""
-    scene = Scene(WHITE, (Thing("star", "red", 0.4, 0.55, 0.3),))
+    scene = Scene(WHITE, (SceneShape("star", "red", 0.4, 0.55, 0.3),))
     truth = pixels(rendered(scene, 128))[..., 1] < 128
     nodes = text_to_image("a red shape on a white background")
     apply = {"positive": ["positive", 0], "negative": ["negative", 0], "control_net": ["control", 0]}
@@ -146,7 +146,7 @@ def error(a: Image.Image, b: Image.Image) -> float:
 
 def test_the_embedding_stands_for_a_red_heart(stack: TestStack) -> None:
     picture = stack.picture(stack.draw(prompt="a embedding:dream-layer-ruby on a white background", seed=3))
-    assert read(np.asarray(picture)).shows("red", "heart")
+    assert detect_shapes(np.asarray(picture)).shows("red", "heart")
 
 
 def test_the_vae_file_makes_pictures_brown(stack: TestStack) -> None:

@@ -10,7 +10,7 @@ from shared.web.parsing.starter_words import unknown_words
 from shared.web.routes.prompts import KINDS, UNWANTED, Kind, suggest, suggest_for_starter
 from starter import CHECKPOINT_NAME, INPAINTING_NAME, PASTEL_NAME
 from starter.tokenizer import words
-from starter.words import VOCABULARY, is_grammar, synonyms
+from starter.vocabulary import VOCABULARY, is_grammar, synonyms
 from tests.control import Control, body
 
 OWN = "dreamshaper.safetensors"

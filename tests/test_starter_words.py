@@ -19,7 +19,7 @@ from shared.web.parsing.starter_words import means_nothing, unknown_words, vocab
 from starter import CHECKPOINT_NAME, CHECKPOINT_NAMES
 from starter.assemble import FINGERPRINT
 from starter.tokenizer import LONGEST, is_known, tokens, words
-from starter.words import PIECES, ROWS, TOKEN_IDS, VOCABULARY
+from starter.vocabulary import PIECES, ROWS, TOKEN_IDS, VOCABULARY
 from tests.control import Control
 from tests.engine_prompts import EnginePrompts
 from tests.imported_graphs import api, plain

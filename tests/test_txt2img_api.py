@@ -8,8 +8,8 @@ import pytest
 import requests
 from PIL import Image, ImageChops
 
-from starter.reading import nearest_colours
 from starter.scenes import COLOURS
+from starter.shape_detection import nearest_colours
 from tests.stack import PNG, TIMEOUT, TestStack, open_rgb
 
 PROMPT = "a red circle on a blue background"

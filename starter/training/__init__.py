@@ -1,6 +1,6 @@
-"""What made the starter's weights. Needs torch and hours of two cores; nothing here runs on a user's machine.
+"""The training of the starter's weights. Needs torch and hours of two cores; nothing here runs on a user's machine.
 
-In this order: `train_autoencoder` (with `autoencoder`, `textures`), `dataset` (`captions`; banks of latents),
-`train_model` (`narrow`, the model), then `train_kit` (`lowrank`, `control`, `upscaler`), each on `loop` with
-`optimiser`; what a diffusion model is trained on is in `diffusion`. `compact` packs what a run made for the repository.
+In this order: `train_autoencoder` (with `autoencoder`, `textures`), `dataset` (with `captions`), `train_model` (with
+`unet`), then `train_kit` (with `low_rank`, `controlnet`). All use `loop`, `optimiser` and `diffusion`. `pack_weights`
+packs the results for the repository.
 """

@@ -1,8 +1,8 @@
 """The trainable autoencoder: the engine's tiny-autoencoder layout, with narrower layers.
 
 Module names and order are those of the engine's file (`taesd_encoder.N`, `taesd_decoder.N`), so a state dict differs
-from it only in widths, and `starter.layout` pads those with zeros: a channel whose weights and bias are all zero stays
-zero through ReLU and changes nothing.
+from it only in widths. `starter.builders` pads them with zeros: a channel whose weights and bias are zero stays zero
+through ReLU and has no effect.
 
 Pictures are float (n, 3, h, w) in 0..1, latents (n, 4, h/8, w/8) of about unit variance.
 """
@@ -22,8 +22,8 @@ def conv(inputs: int, outputs: int, stride: int = 1, bias: bool = True) -> nn.Co
     return nn.Conv2d(inputs, outputs, 3, padding=1, stride=stride, bias=bias)
 
 
-class Block(nn.Module):
-    """Three convolutions and the identity. The last one starts small, so that a deep stack starts as a shallow one."""
+class ResBlock(nn.Module):
+    """Three convolutions with a skip connection. The last one starts small, so that a deep network trains well."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -37,8 +37,8 @@ class Block(nn.Module):
         return result
 
 
-class Clamp(nn.Module):
-    """Keeps latents within -3..3 softly: whatever the sampler does, the decoder sees values it knows."""
+class LatentClamp(nn.Module):
+    """Limits latents softly to -3..3, the range that the decoder was trained on."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape to the same."""
@@ -49,10 +49,10 @@ def build_encoder() -> nn.Sequential:
     """Pictures to latents, eight times smaller each way."""
     a, b, c, d = ENCODER_WIDTHS
     return nn.Sequential(
-        conv(3, a), Block(a),
-        conv(a, b, 2, bias=False), Block(b), Block(b), Block(b),
-        conv(b, c, 2, bias=False), Block(c), Block(c), Block(c),
-        conv(c, d, 2, bias=False), Block(d), Block(d), Block(d),
+        conv(3, a), ResBlock(a),
+        conv(a, b, 2, bias=False), ResBlock(b), ResBlock(b), ResBlock(b),
+        conv(b, c, 2, bias=False), ResBlock(c), ResBlock(c), ResBlock(c),
+        conv(c, d, 2, bias=False), ResBlock(d), ResBlock(d), ResBlock(d),
         conv(d, 4),
     )  # fmt: skip
 
@@ -61,11 +61,11 @@ def build_decoder() -> nn.Sequential:
     """Latents to pictures."""
     a, b, c, d = DECODER_WIDTHS
     return nn.Sequential(
-        Clamp(), conv(4, a), nn.ReLU(),
-        Block(a), Block(a), Block(a), nn.Upsample(scale_factor=2), conv(a, b, bias=False),
-        Block(b), Block(b), Block(b), nn.Upsample(scale_factor=2), conv(b, c, bias=False),
-        Block(c), Block(c), Block(c), nn.Upsample(scale_factor=2), conv(c, d, bias=False),
-        Block(d), conv(d, 3),
+        LatentClamp(), conv(4, a), nn.ReLU(),
+        ResBlock(a), ResBlock(a), ResBlock(a), nn.Upsample(scale_factor=2), conv(a, b, bias=False),
+        ResBlock(b), ResBlock(b), ResBlock(b), nn.Upsample(scale_factor=2), conv(b, c, bias=False),
+        ResBlock(c), ResBlock(c), ResBlock(c), nn.Upsample(scale_factor=2), conv(c, d, bias=False),
+        ResBlock(d), conv(d, 3),
     )  # fmt: skip
 
 

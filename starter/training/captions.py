@@ -1,23 +1,23 @@
-"""What people say of a scene: captions, sampled so that wordings, synonyms and omissions all occur; and as numbers."""
+"""Captions of scenes, sampled with different wordings, synonyms and omissions, and their encoding as table rows."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from starter.scenes import Background, Landscape, Scene, Thing
-from starter.words import BEGIN, END, PLACES, ROWS, TOKEN_IDS, synonyms
+from starter.scenes import Background, Landscape, Scene, SceneShape
+from starter.vocabulary import BEGIN, END, PROMPT_LENGTH, ROWS, TOKEN_IDS, synonyms
 
 Ids = npt.NDArray[np.int64]
 
 FILLERS = ("picture", "nice", "very", "drawing", "photo", "detailed")
-"""Words without a row of their own: they teach the network that unknown words mean nothing."""
+"""Words without a row: they teach the network that unknown words have no effect."""
 BARE = 0.05
-"""Share of captions of a word or two: so short are most negative prompts, which must be understood to be avoided."""
+"""Share of captions of one or two words, as in most negative prompts."""
 
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:
-    """One caption, lower case, words and commas separated by single spaces."""
+    """Return a caption in lower case, words and commas separated by single spaces."""
     if scene.things and rng.random() < BARE:
         thing = scene.things[int(rng.integers(len(scene.things)))]
         return str(rng.choice([thing.colour, thing.shape, f"{thing.colour} {thing.shape}", scene.background.colour]))
@@ -31,7 +31,7 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
         if not parts:
             text = behind
         elif roll < 0.1:
-            # People leave things out: then the picture may hold anything there.
+            # People omit parts of a scene; anything may be there.
             text = subject
         elif roll < 0.15 and len(parts) == 1:
             text = behind
@@ -42,16 +42,16 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
     words = [w for w in text.split() if w not in ("a", "the", "an") or rng.random() < 0.92]
     if rng.random() < 0.05:
         words.insert(int(rng.integers(0, len(words) + 1)), str(rng.choice(FILLERS)))
-    return " ".join(_spoken(word, rng) for word in words)
+    return " ".join(_vary_word(word, rng) for word in words)
 
 
-def _spoken(word: str, rng: np.random.Generator) -> str:
-    """Now and then a synonym. They share their vectors, so only those in pieces really differ."""
+def _vary_word(word: str, rng: np.random.Generator) -> str:
+    """Return a synonym now and then. Synonyms share vectors, so only words of several tokens differ."""
     others = synonyms(word)
     return str(rng.choice(others)) if len(others) > 1 and word == "cyan" and rng.random() < 0.6 else word
 
 
-def _thing(thing: Thing, rng: np.random.Generator, bare: bool) -> str:
+def _thing(thing: SceneShape, rng: np.random.Generator, bare: bool) -> str:
     roll = rng.random()
     colour = "" if roll < 0.04 else thing.colour
     shape = "shape" if 0.04 <= roll < 0.08 else thing.shape
@@ -90,8 +90,8 @@ def _landscape(land: Landscape, rng: np.random.Generator) -> str:
     return " ".join(what)
 
 
-def encode(caption: str, length: int = PLACES) -> Ids:
-    """Rows of the table for a caption of space-separated words, (length,): BEGIN, the words, END to the end."""
+def encode_caption(caption: str, length: int = PROMPT_LENGTH) -> Ids:
+    """Return the table rows (length,) of a caption: BEGIN, its words, padded with END."""
     rows = [ROWS[BEGIN]]
     for word in caption.split():
         rows += [ROWS[token] for token in TOKEN_IDS[word]] if word in TOKEN_IDS else [0]

@@ -1,7 +1,7 @@
-"""Scenes made once into latents and captions: `python -m starter.training.dataset FOLDER --count 20000`.
+"""Generates datasets of encoded scenes and captions: `python -m starter.training.dataset FOLDER --count 20000`.
 
-Encoding a picture costs a third of a training step on it, so every latent is used several times, each time with other
-noise. Shards are files of a thousand; more of them can be made while training runs.
+Encoding a picture costs a third of a training step, so every latent is used several times with different noise. A shard
+is a file of a thousand scenes; more shards can be generated during training.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import numpy.typing as npt
 import torch
 from safetensors.torch import load_file
 
-from starter.recipes import AUTOENCODER_WEIGHTS, LATENT_DEVIATION
+from starter.builders import AUTOENCODER_WEIGHTS, LATENT_DEVIATION
 from starter.scenes import OUTLINE, PASTEL, PLAIN, Look, Mix, Pixels, render, sample_scene
 from starter.training.autoencoder import Autoencoder
-from starter.training.captions import caption, encode
+from starter.training.captions import caption, encode_caption
 
 log = logging.getLogger(__name__)
 
@@ -31,53 +31,58 @@ LOOKS = {"plain": PLAIN, "outline": OUTLINE, "pastel": PASTEL}
 BATCH = 50
 Shard = dict[str, npt.NDArray[Any]]
 LENGTH = 32
-"""Rows kept of a caption; all beyond are END, and the trainer counts them without holding them."""
+"""Stored rows of a caption; all others are END, which the attention bias accounts for."""
 
 
 @dataclass(frozen=True)
-class What:
-    """What a shard holds beside latents and captions. `extra`: "masked" adds the latents of the pictures with a grey
-    hole (`masked`) and the holes (`mask`, one value a latent pixel), "edges" the pictures' edges (`edges`)."""
+class ShardContent:
+    """The style of a shard's pictures, and its extra arrays.
+
+    `extra`: "masked" adds the latents of the masked pictures (`masked`) and the masks (`mask`, one value per latent
+    pixel), "edges" adds the pictures' edges (`edges`).
+    """
 
     look: Look = PLAIN
     extra: str | None = None
 
 
 def load_autoencoder(path: Path) -> Autoencoder:
-    """The trained autoencoder from its compact file."""
+    """Load the trained autoencoder from its packed file."""
     model = Autoencoder()
     model.load_state_dict({name: weight.float() for name, weight in load_file(path).items()})
     return model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 @torch.no_grad()
-def make_shard(model: Autoencoder, rng: np.random.Generator, side: tuple[int, int], count: int, what: What) -> Shard:
-    """`count` scenes of `side` (height, width) pixels: latents (n, 4, h/8, w/8), rows (n, LENGTH), extras."""
+def make_shard(
+    model: Autoencoder, rng: np.random.Generator, side: tuple[int, int], count: int, content: ShardContent
+) -> Shard:
+    """Generate `count` scenes of `side` (height, width) pixels: latents (n, 4, h/8, w/8), rows (n, LENGTH), extras."""
     parts: dict[str, list[npt.NDArray[Any]]] = defaultdict(list)
     for start in range(0, count, BATCH):
         scenes = [sample_scene(rng, Mix()) for _ in range(min(BATCH, count - start))]
-        pixels = np.stack([render(scene, *side, what.look) for scene in scenes])
-        parts["latents"].append(encoded(model, pixels))
-        parts["rows"].append(np.array([encode(caption(scene, rng), LENGTH) for scene in scenes], np.uint8))
-        if what.extra == "masked":
+        pixels = np.stack([render(scene, *side, content.look) for scene in scenes])
+        parts["latents"].append(encode_pictures(model, pixels))
+        parts["rows"].append(np.array([encode_caption(caption(scene, rng), LENGTH) for scene in scenes], np.uint8))
+        if content.extra == "masked":
             masks = np.stack([random_mask(rng, *side) for _ in scenes])
-            # As the engine does it: the hole is grey, and the mask of the latents is rounded.
-            parts["masked"].append(encoded(model, np.where(masks[..., None], np.float32(0.5), pixels)))
+            # As in the engine: the masked part is grey, and the mask of the latents is rounded.
+            parts["masked"].append(encode_pictures(model, np.where(masks[..., None], np.float32(0.5), pixels)))
             cells = masks.reshape(len(masks), side[0] // 8, 8, side[1] // 8, 8).mean((2, 4))
             parts["mask"].append(cells.round().astype(np.uint8)[:, None])
-        elif what.extra == "edges":
-            parts["edges"].append(edges(pixels))
+        elif content.extra == "edges":
+            parts["edges"].append(canny_edges(pixels))
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
 
-def encoded(model: Autoencoder, pixels: Pixels) -> npt.NDArray[np.float16]:
-    """Latents of pictures (n, h, w, 3) as the diffusion model sees them."""
+def encode_pictures(model: Autoencoder, pixels: Pixels) -> npt.NDArray[np.float16]:
+    """Encode pictures (n, h, w, 3) to latents for the diffusion model."""
     latents = model.encode(torch.from_numpy(pixels.astype(np.float32)).permute(0, 3, 1, 2))
     return np.asarray((latents * LATENT_DEVIATION).half().numpy())
 
 
 def random_mask(rng: np.random.Generator, height: int, width: int) -> npt.NDArray[np.bool_]:
-    """A hole (height, width): a rectangle or an ellipse of any place, a fifth to nine tenths as wide and high."""
+    """Return a mask (height, width): a rectangle or an ellipse anywhere, a fifth to nine tenths of the size."""
     y, x = np.arange(height)[:, None] / height, np.arange(width)[None, :] / width
     half_height, half_width = rng.uniform(0.1, 0.45, 2)
     v = (y - rng.uniform(0.15, 0.85)) / half_height
@@ -85,28 +90,28 @@ def random_mask(rng: np.random.Generator, height: int, width: int) -> npt.NDArra
     return np.asarray(np.maximum(np.abs(u), np.abs(v)) < 1 if rng.random() < 0.5 else np.hypot(u, v) < 1)
 
 
-def edges(pixels: Pixels) -> npt.NDArray[np.uint8]:
-    """Canny edges (n, h, w), 0 or 1, by the library and with the thresholds that the engine's node uses."""
-    from kornia.filters import canny  # it takes seconds to import, and only this needs it
+def canny_edges(pixels: Pixels) -> npt.NDArray[np.uint8]:
+    """Return Canny edges (n, h, w), 0 or 1, by the library and thresholds of the engine's node."""
+    from kornia.filters import canny  # its import takes seconds, and only this needs it
 
     found = canny(torch.from_numpy(pixels.astype(np.float32)).permute(0, 3, 1, 2), 0.1, 0.3)[1]
     return np.asarray(found[:, 0].numpy() > 0.5, np.uint8)
 
 
-class Shards:
-    """All shards in some folders, those too that appear later, grouped by the size of their latents."""
+class ShardDataset:
+    """All shards in the given folders, including those that appear later, grouped by the size of their latents."""
 
     def __init__(self, folders: list[Path]) -> None:
         self.folders = folders
         self.known: set[Path] = set()
         self.groups: dict[tuple[int, ...], list[Shard]] = defaultdict(list)
-        self.looked = -math.inf
+        self.refreshed = -math.inf
 
     def refresh(self) -> None:
-        """Look for new shards, at most every few seconds."""
-        if self.groups and time.monotonic() - self.looked < 20:
+        """Load new shards, at most every 20 seconds."""
+        if self.groups and time.monotonic() - self.refreshed < 20:
             return
-        self.looked = time.monotonic()
+        self.refreshed = time.monotonic()
         for path in sorted(path for folder in self.folders for path in folder.glob("*[0-9].npz")):
             if path not in self.known:
                 self.known.add(path)
@@ -115,7 +120,7 @@ class Shards:
                 self.groups[arrays["latents"].shape[2:]].append(arrays)
 
     def sample(self, rng: np.random.Generator, cells: int) -> Shard:
-        """A batch of one size, `cells` latent pixels in all. Every sample of the bank comes equally often."""
+        """Sample a batch of one size with `cells` latent pixels in total; all scenes are equally likely."""
         self.refresh()
         sizes = list(self.groups)
         shares = np.array([h * w * sum(len(shard["rows"]) for shard in self.groups[h, w]) for h, w in sizes])
@@ -144,11 +149,11 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     args.folder.mkdir(parents=True, exist_ok=True)
     model = load_autoencoder(args.autoencoder)
-    what, size = What(look=LOOKS[args.look], extra=args.extra), (args.height, args.width)
+    content, size = ShardContent(look=LOOKS[args.look], extra=args.extra), (args.height, args.width)
     for index in range(args.seed, args.seed + args.count // args.shard):
         path = args.folder / f"{args.height}x{args.width}-{index:04d}.npz"
         if not path.exists():
-            shard = make_shard(model, np.random.default_rng([index, *size]), size, args.shard, what)
+            shard = make_shard(model, np.random.default_rng([index, *size]), size, args.shard, content)
             np.savez(path.with_suffix(".part.npz"), **shard)  # type: ignore[arg-type]
             path.with_suffix(".part.npz").replace(path)
             log.info("%s", path.name)

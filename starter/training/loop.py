@@ -1,4 +1,4 @@
-"""The loop that all training runs share: stops by the clock, saves every two minutes, goes on where it was stopped."""
+"""The training loop: stops after a given time, saves a checkpoint every two minutes, and resumes from it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from starter.training.optimiser import Muon, split
 
 log = logging.getLogger(__name__)
 
-Loss = Callable[[np.random.Generator], Tensor]
+LossFunction = Callable[[np.random.Generator], Tensor]
 SAVE_EVERY = 120.0
 AVERAGED = 0.995
-"""Share of the running average that stays at each step: what the last hundreds agree on, without their noise."""
+"""Decay of the running average of the weights, over the last few hundred steps."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How to train. `minutes`: time at work in all, earlier runs included; `rate`: learning rate, which falls to zero
-    in the last `decay` of the time, so that a run ends well whatever the machine was busy with; `outer`: beginnings of
-    the names of first and last layers (see `starter.training.optimiser.split`)."""
+class TrainingPlan:
+    """The parameters of a training run.
+
+    `minutes`: the total training time, including earlier runs; `rate`: the learning rate, which falls to zero in the
+    last `decay` of the time; `outer`: name prefixes of first and last layers (see `starter.training.optimiser.split`).
+    """
 
     minutes: float
     rate: float = 2e-3
@@ -35,15 +37,15 @@ class Plan:
 
 
 def prepare() -> None:
-    """For command lines: log to the terminal, and work on a GPU if there is one."""
+    """Log to the terminal, and use a GPU if there is one."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def train(model: nn.Module, loss_of: Loss, path: Path, plan: Plan) -> None:
-    """Train what requires a gradient in `model`, from `path` if that exists, and leave the result there.
+def train(model: nn.Module, loss_fn: LossFunction, path: Path, plan: TrainingPlan) -> None:
+    """Train the parameters of `model` that require a gradient; resumes from `path`, and saves there.
 
-    `path` then holds "average" and "model" (state dicts), "optimisers", "step" and "spent" (seconds).
+    The file contains "average" and "model" (state dicts), "optimisers", "step" and "spent" (seconds).
     """
     named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     hidden, rest = split(named, plan.outer)
@@ -58,15 +60,15 @@ def train(model: nn.Module, loss_of: Loss, path: Path, plan: Plan) -> None:
         state = torch.load(path, map_location=torch.get_default_device(), weights_only=True)
         model.load_state_dict(state["model"])
         average, step, before = state["average"], state["step"], state["spent"]
-        for optimiser, kept in zip(optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(kept)
+        for optimiser, saved_state in zip(optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved_state)
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(time.time_ns())
     began = saved = time.monotonic()
     running: float | None = None
 
     def save() -> None:
-        """Write aside and rename, so that a killed run leaves the previous checkpoint."""
+        """Write to a temporary file and rename it, so that a killed run keeps the previous checkpoint."""
         state = {"model": model.state_dict(), "average": average, "step": step}
         state |= {"optimisers": [o.state_dict() for o in optimisers], "spent": before + time.monotonic() - began}
         torch.save(state, path.with_suffix(".part"))
@@ -76,7 +78,7 @@ def train(model: nn.Module, loss_of: Loss, path: Path, plan: Plan) -> None:
         for optimiser in optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = plan.rate * min(1.0, (step + 1) / 40, (1 - share) / plan.decay + 0.01)
-        loss = loss_of(rng)
+        loss = loss_fn(rng)
         model.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_([weight for _, weight in named], 1.0)

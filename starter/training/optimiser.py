@@ -1,7 +1,7 @@
-"""Muon: momentum whose matrix updates are made orthogonal, for the hidden weights; plain Adam for all the rest.
+"""The Muon optimiser: momentum with orthogonal updates for hidden weight matrices; Adam trains everything else.
 
-An orthogonal update moves every direction of a weight matrix by the same amount, not just the few loud ones, which
-roughly halves the samples that a small network needs: worth a tenth of the time of a step.
+An orthogonal update changes all directions of a weight matrix equally, not only the few dominant ones. That roughly
+halves the samples that a small network needs, for a tenth more time per step.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ _STEPS = (
     (2.8769, -3.1427, 1.2046),
     (2.8366, -3.0525, 1.2012),
 )
-"""Quintics p(s) = a s + b s^3 + c s^5; one after the other they take singular values in 0.01..1 to about 1."""
+"""Polynomials p(s) = a s + b s^3 + c s^5; applied in order, they map singular values in 0.01..1 to about 1."""
 
 
 def orthogonalise(matrix: Tensor) -> Tensor:
-    """The nearest (semi-)orthogonal matrix, nearly. All five iterations run on the small Gram matrix, so that the long
-    side is touched only twice."""
+    """Return approximately the nearest (semi-)orthogonal matrix.
+
+    All five iterations work on the small Gram matrix, so the long side is used only twice.
+    """
     wide: Tensor = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     wide = wide / (torch.linalg.matrix_norm(wide) * 1.02 + 1e-8)
     gram = wide @ wide.T
@@ -38,14 +40,14 @@ def orthogonalise(matrix: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, made orthogonal, scaled so that Adam's learning rates fit (RMS of an update about 0.2 lr)."""
+    """Orthogonalised Nesterov momentum, scaled so that Adam's learning rates fit (RMS of an update about 0.2 lr)."""
 
     def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.01) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, _closure: None = None) -> None:  # type: ignore[override]
-        """One update of every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is None:
@@ -63,8 +65,11 @@ class Muon(torch.optim.Optimizer):
 
 
 def split(named: Iterable[tuple[str, torch.nn.Parameter]], outer: tuple[str, ...]) -> tuple[list[Tensor], list[Tensor]]:
-    """(hidden matrices for Muon, everything else for Adam). Names that start with one of `outer` (first and last
-    layers, embeddings) go to Adam: their rows mean something each, and must not be mixed."""
+    """Split parameters into hidden matrices for Muon and everything else for Adam.
+
+    Names that start with one of `outer` (first and last layers, embeddings) go to Adam: their rows have a meaning of
+    their own, and must not be mixed.
+    """
     hidden: list[Tensor] = []
     rest: list[Tensor] = []
     for name, weight in named:

@@ -1,7 +1,7 @@
-"""Pictures with the statistics of photographs, made of nothing: the autoencoder must not only know flat shapes.
+"""Synthetic pictures with the statistics of photographs, so that the autoencoder learns more than flat shapes.
 
-Overlapping leaves of all sizes (sharp edges, occlusion) with shading and coloured noise whose power falls with
-frequency; that is most of what a small autoencoder can learn from photographs, without a single one.
+Overlapping leaves of all sizes (sharp edges, occlusion) with shading, and coloured noise whose power falls with
+frequency: most of what a small autoencoder can learn from photographs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from starter.scenes import Pixels
 
 
 def noise(rng: np.random.Generator, height: int, width: int, slope: float) -> Pixels:
-    """Coloured noise, (height, width, 3), unit variance, power ~ 1 / frequency^(2 slope), channels correlated."""
+    """Return coloured noise (height, width, 3): unit variance, power ~ 1 / frequency^(2 slope), correlated channels."""
     fy, fx = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :]
     filter_ = 1 / np.maximum(np.hypot(fx, fy), 1 / max(height, width)) ** slope
     spectrum = np.fft.rfft2(rng.standard_normal((3, height, width))) * filter_
@@ -22,7 +22,7 @@ def noise(rng: np.random.Generator, height: int, width: int, slope: float) -> Pi
 
 
 def texture(rng: np.random.Generator, height: int, width: int) -> Pixels:
-    """One synthetic photograph, float32 (height, width, 3) in 0..1."""
+    """Return a synthetic photograph, float32 (height, width, 3) in 0..1."""
     picture = 0.5 + 0.25 * noise(rng, height, width, rng.uniform(0.8, 1.8))
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     side = min(height, width)

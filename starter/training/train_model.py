@@ -1,10 +1,10 @@
-"""Train the diffusion model: `python -m starter.training.train_model RUN_FOLDER BANKS.. --minutes 90`.
+"""Trains the diffusion model: `python -m starter.training.train_model RUN_FOLDER DATASET.. --minutes 90`.
 
-BANKS are folders that `starter.training.dataset` fills; shards that appear while training runs are used. All that a run
-needs is in RUN_FOLDER/model.pt, and a run that finds one goes on from it.
+DATASETs are folders that `starter.training.dataset` fills; new shards are used as they appear. A run saves its state in
+RUN_FOLDER/model.pt, and resumes from it.
 
 On Linux, `MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000` in the environment saves a sixth of the time: the
-allocator then keeps the large buffers that every step needs again.
+allocator then keeps large buffers for the next step.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from starter.training.dataset import Shards
-from starter.training.diffusion import kept_signal, loss_of, token_bias
-from starter.training.loop import Plan, prepare, train
-from starter.training.narrow import Narrow
+from starter.training.dataset import ShardDataset
+from starter.training.diffusion import noise_loss, signal_schedule, token_bias
+from starter.training.loop import TrainingPlan, prepare, train
+from starter.training.unet import NarrowUNet
 
 OUTER = ("table", "input_blocks.0.", "out.", "time_embed")
 
@@ -28,24 +28,24 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("banks", type=Path, nargs="+")
+    parser.add_argument("datasets", type=Path, nargs="+")
     parser.add_argument("--minutes", type=float, default=90)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--cells", type=int, default=6144, help="latent pixels in a batch")
     args = parser.parse_args()
     prepare()
-    model = Narrow().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    shards = Shards(args.banks)
-    signal = kept_signal()
+    model = NarrowUNet().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    shards = ShardDataset(args.datasets)
+    signal = signal_schedule()
 
     def predict(noisy: Tensor, steps: Tensor, rows: Tensor) -> Tensor:
         result: Tensor = model(noisy, steps, model.encode(rows), token_bias())
         return result
 
     def loss(rng: np.random.Generator) -> Tensor:
-        return loss_of(predict, shards.sample(rng, args.cells), rng, signal)
+        return noise_loss(predict, shards.sample(rng, args.cells), rng, signal)
 
-    train(model, loss, args.folder / "model.pt", Plan(args.minutes, args.rate, outer=OUTER))
+    train(model, loss, args.folder / "model.pt", TrainingPlan(args.minutes, args.rate, outer=OUTER))
 
 
 if __name__ == "__main__":

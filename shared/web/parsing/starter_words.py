@@ -19,7 +19,7 @@ from shared.models.defaults import is_starter
 from shared.models.detect import ModelFile
 from shared.web.parsing.unsupported_syntax import shortened
 from starter.tokenizer import words
-from starter.words import VOCABULARY, is_grammar
+from starter.vocabulary import VOCABULARY, is_grammar
 
 # Words that a warning names.
 MOST = 8

@@ -15,7 +15,7 @@ from shared.web.backend import Backend, current_backend
 from shared.web.body import check_arguments
 from shared.web.openapi.operation import Example, ParameterSpec, ReplySpec, describe
 from shared.web.parsing.models import is_starter_default
-from starter.words import VOCABULARY
+from starter.vocabulary import VOCABULARY
 
 Kind = Literal["positive", "negative"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -1,6 +1,6 @@
-"""The trained model's measures, and where each of its tensors lies in the wide layout that the loader demands.
+"""Pads the trained narrow tensors with zeros to the widths that the loader requires. numpy only.
 
-A narrow tensor becomes a wide one of zeros with its entries at `spots` of its rows and columns. numpy only.
+`wide_indices` has the rows and columns of the wide tensor that receive the narrow one.
 """
 
 from __future__ import annotations
@@ -10,32 +10,32 @@ import numpy.typing as npt
 
 from starter.layout import CHANNELS, CONTEXT
 from starter.layout import HINT_WIDTHS as WIDE_HINT_WIDTHS
-from starter.text import USED
+from starter.text_encoder import USED_CHANNELS
 
 Array = npt.NDArray[np.float32]
-Spots = npt.NDArray[np.int_]
+Indices = npt.NDArray[np.int_]
 
 HEADS = 8
 WIDTHS = (80, 160, 160)
-"""Channels in use at full, half and quarter size of the latents; multiples of 20, so that norm groups stay whole."""
+"""Channels in use at full, half and quarter resolution; multiples of 20, so that norm groups are used completely."""
 TIME_WIDTH = 320
-"""Channels in use of the wide model's 1280 for the time."""
+"""Channels in use of the wide model's 1280 channels of the time embedding."""
 
 
-def _heads(width: int) -> Spots:
-    """Where a narrow model's heads lie: the first few channels of each wide head."""
-    each = width // HEADS
-    return np.concatenate([np.arange(each) + head * (CHANNELS // HEADS) for head in range(HEADS)])
+def _head_indices(width: int) -> Indices:
+    """Indices of the narrow model's heads: the first channels of each wide head."""
+    narrow = width // HEADS
+    return np.concatenate([np.arange(narrow) + head * (CHANNELS // HEADS) for head in range(HEADS)])
 
 
-def _halves(width: int, wide: int) -> Spots:
-    """Where value and gate of a feed-forward lie."""
+def _gate_indices(width: int, wide: int) -> Indices:
+    """Indices of value and gate of a feed-forward layer."""
     return np.concatenate([np.arange(width), wide + np.arange(width)])
 
 
 HINT_WIDTHS = (16, 16, 24, 24, 32, 32, 48)
-"""Channels in use inside the ControlNet's look at its edges."""
-_JOINED = {  # widths of the two inputs that are concatenated before each output block
+"""Channels in use in the ControlNet's encoder of the hint picture."""
+_CONCATENATED = {  # widths of the two inputs of each output block
     0: (WIDTHS[2], WIDTHS[2]),
     1: (WIDTHS[2], WIDTHS[1]),
     2: (WIDTHS[1], WIDTHS[1]),
@@ -45,8 +45,8 @@ _JOINED = {  # widths of the two inputs that are concatenated before each output
 }
 
 
-def spots(name: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], Spots, Spots]:
-    """(wide shape, rows, columns) for a tensor of the narrow diffusion model; columns is empty for vectors."""
+def wide_indices(name: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], Indices, Indices]:
+    """Return the wide shape, the rows and the columns for a narrow tensor; vectors have no columns."""
     rows = np.arange(shape[0])
     columns = np.arange(shape[1]) if len(shape) > 1 else np.arange(0)
     wide_rows, wide_columns = CHANNELS, CHANNELS
@@ -63,17 +63,17 @@ def spots(name: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], Spots, Sp
         wide_rows = 4
     elif ".to_" in name:
         if ".to_out." not in name:
-            rows = _heads(shape[0])
+            rows = _head_indices(shape[0])
         elif len(shape) > 1:
-            columns = _heads(shape[1])
+            columns = _head_indices(shape[1])
         if "attn2.to_k" in name or "attn2.to_v" in name:
-            columns, wide_columns = USED, CONTEXT
+            columns, wide_columns = USED_CHANNELS, CONTEXT
     elif ".ff.net.0." in name:
-        rows, wide_rows = _halves(shape[0] // 2, 4 * CHANNELS), 8 * CHANNELS
+        rows, wide_rows = _gate_indices(shape[0] // 2, 4 * CHANNELS), 8 * CHANNELS
     elif ".ff.net.2." in name:
         wide_columns = 4 * CHANNELS
     elif name.startswith("output_blocks") and ("in_layers" in name or "skip_connection" in name):
-        first, second = _JOINED[int(name.split(".")[1])]
+        first, second = _CONCATENATED[int(name.split(".")[1])]
         joined = np.concatenate([np.arange(first), CHANNELS + np.arange(second)])
         if ".in_layers.0." in name:
             rows, wide_rows = joined, 2 * CHANNELS
@@ -83,8 +83,8 @@ def spots(name: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], Spots, Sp
 
 
 def widen(name: str, narrow: Array) -> npt.NDArray[np.float16]:
-    """A narrow tensor in the wide layout, half precision."""
-    shape, rows, columns = spots(name, narrow.shape)
+    """Return a narrow tensor in the wide layout, in half precision."""
+    shape, rows, columns = wide_indices(name, narrow.shape)
     wide = np.zeros(shape, np.float16)
     if narrow.ndim == 1:
         wide[rows] = narrow
@@ -96,8 +96,8 @@ def widen(name: str, narrow: Array) -> npt.NDArray[np.float16]:
 def widen_factors(
     name: str, shape: tuple[int, ...], up: Array, down: Array
 ) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.float16]]:
-    """The factors of a change of the narrow tensor `name` (of that shape) as those of the change of the wide one."""
-    wide_shape, rows, columns = spots(name, shape)
+    """Widen the two factors of a low-rank change of the narrow tensor `name` with this shape."""
+    wide_shape, rows, columns = wide_indices(name, shape)
     rank = up.shape[1]
     wide_up = np.zeros((wide_shape[0], rank, *[1] * (len(shape) - 2)), np.float16)
     wide_down = np.zeros((rank, *wide_shape[1:]), np.float16)

@@ -1,8 +1,7 @@
-"""The trainable ControlNet: a second first half of the diffusion model that sees a picture of edges, at full size.
+"""The trainable ControlNet: a copy of the diffusion model's encoder that also sees a picture of edges.
 
-What it finds is added to what the model itself leaves for its way back up. Names and order are those of the layout, so
-`starter.wide` can widen it; it starts as a copy of the model's own first half, and its last layers start at zero, so
-that at first it changes nothing.
+Its outputs are added to the skip connections of the model. Names and order are those of the layout, so
+`starter.widening` can widen it. Its last layers start at zero, so that it has no effect at first.
 """
 
 from __future__ import annotations
@@ -11,14 +10,14 @@ import itertools
 
 from torch import Tensor, nn
 
-from starter.training.narrow import Narrow, Trunk
-from starter.wide import HINT_WIDTHS, WIDTHS
+from starter.training.unet import NarrowUNet, UNetEncoder
+from starter.widening import HINT_WIDTHS, WIDTHS
 
 STRIDES = (1, 1, 2, 1, 2, 1, 2, 1)
 
 
-class Control(Trunk):
-    """Edges (n, 3, 8h, 8w) in 0..1 beside noisy latents (n, 4, h, w) to what is added in `Narrow.forward`."""
+class ControlNet(UNetEncoder):
+    """Edges (n, 3, 8h, 8w) in 0..1 and noisy latents (n, 4, h, w) to the additions of `NarrowUNet.forward`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,15 +34,15 @@ class Control(Trunk):
                 nn.init.zeros_(weight)
 
     @classmethod
-    def beside(cls, model: Narrow) -> Control:
-        """A fresh one for a trained model."""
+    def for_model(cls, model: NarrowUNet) -> ControlNet:
+        """Create an untrained ControlNet for a trained model."""
         control = cls()
-        mine = control.state_dict()
-        control.load_state_dict(mine | {name: weight for name, weight in model.state_dict().items() if name in mine})
+        own = control.state_dict()
+        control.load_state_dict(own | {name: weight for name, weight in model.state_dict().items() if name in own})
         return control
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor, bias: Tensor, edges: Tensor) -> list[Tensor]:
-        """What to add to each of the tensors of `Trunk.descend`."""
-        kept = self.descend(x, self.hints(t, context, bias), self.input_hint_block(edges))
+        """Return what to add to each tensor of `UNetEncoder.encode_latents`."""
+        features = self.encode_latents(x, self.conditioning(t, context, bias), self.input_hint_block(edges))
         last = [*(zero[0] for zero in self.zero_convs), self.middle_block_out[0]]  # type: ignore[index]
-        return [convolution(tensor) for convolution, tensor in zip(last, kept, strict=True)]
+        return [convolution(tensor) for convolution, tensor in zip(last, features, strict=True)]

@@ -1,14 +1,13 @@
-"""The words that the trained model knows, as CLIP token ids: synonyms share one row of a small table of vectors.
+"""The words that the trained model knows, as CLIP token ids. Synonyms share a row of a small table of vectors.
 
-Every token that is not listed gets row 0, so unknown words are all the same harmless filler. Standard library alone:
-the services use it too.
+All other tokens use row 0, so unknown words have no effect. Standard library only, because the services use it too.
 """
 
 from __future__ import annotations
 
 BEGIN, END = 49406, 49407
-PLACES = 77
-"""Length of an encoded prompt; it starts with BEGIN and is filled up with END."""
+PROMPT_LENGTH = 77
+"""Length of an encoded prompt; it starts with BEGIN and is padded with END."""
 
 VOCABULARY: dict[str, tuple[str, ...]] = {
     "colours": (
@@ -33,7 +32,7 @@ VOCABULARY: dict[str, tuple[str, ...]] = {
     "things": ("shape object",),
     "punctuation": (",",),
 }
-"""What it knows, by kind. One row of the table for each string, in this order; the words of a row mean the same."""
+"""The known words by category. Each string is a row of the table, in this order; its words are synonyms."""
 
 _ROWS = tuple(row for rows in VOCABULARY.values() for row in rows)
 
@@ -58,13 +57,13 @@ TOKEN_IDS: dict[str, tuple[int, ...]] = {
     "day": (575,), "sunset": (3424,), "landscape": (5727,), "shape": (6448,), "object": (14115,), ",": (267,),
     "cyan": (1470, 550), "checkered": (1113, 26690),
 }  # fmt: skip
-"""Token ids of the known words, as CLIP's tokenizer cuts them; two of them come in pieces."""
+"""Token ids of the known words by CLIP's tokenizer, which splits two of them."""
 
 END_OF_WORD = "</w>"
-"""What tokens end with that end a word."""
+"""The suffix of a token that ends a word."""
 PIECES = {"cyan": ("cy", "an</w>"), "checkered": ("chec", "kered</w>")}
 NAMES_NOTHING = ("grammar", "punctuation")
-"""Kinds of words that tell nothing of what is in the picture."""
+"""Categories whose words say nothing about the content of the picture."""
 
 KNOWN_TOKENS = frozenset(
     token
@@ -74,19 +73,19 @@ KNOWN_TOKENS = frozenset(
     for token in PIECES.get(word, (word + END_OF_WORD,))
     if token.removesuffix(END_OF_WORD) not in " ".join(VOCABULARY["grammar"]).split()
 )
-"""The tokens that mean something to the encoder, as they are written in CLIP's vocabulary."""
+"""The tokens with a meaning for the encoder, as in CLIP's vocabulary."""
 
-UNSPOKEN = (
+FUNCTION_WORDS = (
     "by is are was be it it's its this that that's these those there there's here i me my you your we our has have as "
     "for so very some please draw show make create generate picture image"
 )
-"""Words that it does not know either, and that say as little of a picture as its own words of grammar."""
+"""Unknown words that say as little about a picture as the known words of grammar."""
 
 
 def row_of_token() -> dict[int, int]:
-    """Row of the table for each known token id; 1 and 2 are BEGIN and END, 0 all that is not in here.
+    """Return the table row of each known token id; 1 and 2 are BEGIN and END, 0 is for all other tokens.
 
-    Of a word in pieces, the first carries the word's row, and a later one a row of its own unless it is a word too.
+    The first token of a split word has the word's row; a later one has its own row, unless it is a word too.
     """
     rows = {BEGIN: 1, END: 2}
     for row, words in enumerate(_ROWS, 3):
@@ -103,11 +102,11 @@ ROW_COUNT = 1 + max(ROWS.values())
 
 
 def synonyms(word: str) -> list[str]:
-    """The words that share `word`'s row, itself included; empty for an unknown word."""
+    """Return the words in the row of `word`, including itself; empty for an unknown word."""
     return next((words.split() for words in _ROWS if word in words.split()), [])
 
 
 def is_grammar(word: str) -> bool:
-    """Whether a word of a prompt, in lower case, says nothing of what is to be seen."""
+    """Whether a word of a prompt, in lower case, says nothing about the content of the picture."""
     word = word.replace("\u2019", "'").strip("'")
-    return any(word in row.split() for row in (UNSPOKEN, *VOCABULARY["grammar"]))
+    return any(word in row.split() for row in (FUNCTION_WORDS, *VOCABULARY["grammar"]))

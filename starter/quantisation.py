@@ -1,6 +1,6 @@
-"""The trained diffusion model's compact file: 8 bits a weight, with a scale for each output row.
+"""Reads and writes quantised weights: 8 bits per weight, with a scale for each output row. numpy only.
 
-A row's weights share a size, so 8 bits lose less than the training's own noise, at a quarter of the bytes. numpy only.
+The weights of a row have similar sizes, so 8 bits lose less than the noise of training, at a quarter of the bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Arrays = dict[str, npt.NDArray[np.float32]]
 SCALE = ".scale"
 
 
-def save_compact(tensors: Arrays, path: Path, metadata: dict[str, str]) -> None:
+def save_quantised(tensors: Arrays, path: Path, metadata: dict[str, str]) -> None:
     """Write tensors: matrices as int8 with `<name>.scale` (rows,), vectors as float16."""
     packed: dict[str, npt.NDArray[np.int8] | npt.NDArray[np.float16]] = {}
     for name, tensor in tensors.items():
@@ -30,8 +30,8 @@ def save_compact(tensors: Arrays, path: Path, metadata: dict[str, str]) -> None:
     save_file(packed, path, metadata=metadata)
 
 
-def load_compact(path: Path) -> Arrays:
-    """The tensors of such a file, as float32."""
+def load_quantised(path: Path) -> Arrays:
+    """Return the tensors of a quantised file as float32."""
     packed = load_file(path)
     tensors: Arrays = {}
     for name, tensor in packed.items():
