@@ -1,14 +1,12 @@
-"""Imported graphs: their shape, and the nodes and files that they may use."""
+"""Imported graphs: what is accepted and what is refused."""
 
 import json
 from typing import Any
 
 import pytest
 
-from shared.engine.node_policy import check_files, why_refused
-from shared.engine.validate import check_graph
 from shared.errors import InvalidValue
-from tests.imported_graphs import api, plain
+from tests.imported_graphs import plain
 from workflows.bindings import bind
 from workflows.imported import MAX_DEPTH, MAX_NODES, read_graph
 
@@ -77,70 +75,3 @@ def test_a_malformed_graph_is_refused(graph: Any, says: str) -> None:
     with pytest.raises(InvalidValue, match=says) as refused:
         read_graph(graph)
     assert refused.value.field == "custom_workflow"
-
-
-DEFINITION = {"python_module": "nodes", "output_node": False}
-
-
-@pytest.mark.parametrize(
-    ("name", "definition", "says"),
-    [
-        ("KSampler", DEFINITION, None),
-        ("SaveImage", {"python_module": "nodes", "output_node": True}, None),
-        ("FluxGuidance", {"python_module": "comfy_extras.nodes_flux"}, None),
-        ("CheckpointSave", {"python_module": "comfy_extras.nodes_model_merging", "output_node": True}, "writes"),
-        ("RegexMatch", {"python_module": "comfy_extras.nodes_string"}, "never end"),
-        ("LoadImageOutput", DEFINITION, "of other clients"),
-        ("Shell", {"python_module": "custom_nodes.shell"}, "custom node"),
-        ("Shell", {"python_module": "nodes_evil"}, "custom node"),
-        ("OpenAIDalle3", {"python_module": "comfy_api_nodes.nodes_openai"}, "custom node"),
-        ("Shell", {}, "custom node"),
-    ],
-)
-def test_only_harmless_nodes_are_allowed(name: str, definition: dict[str, Any], says: str | None) -> None:
-    reason = why_refused(name, definition, ())
-    assert (reason is None) == (says is None)
-    assert says is None or says in str(reason)
-    assert why_refused(name, definition, ("*",)) is None
-    assert why_refused(name, definition, (name,)) is None
-
-
-@pytest.mark.parametrize("value", ["x.png [output]", "dream_layer/../x.png", "../x.png", "/etc/passwd", "b.png", 5])
-def test_pictures_are_loaded_from_the_input_folder_only(value: Any) -> None:
-    definitions = {"LoadImage": {"input": {"required": {"image": [["a.png"], {"image_upload": True}]}}}}
-    assert [each.kind for each in check_files(api({"a": ("LoadImage", {"image": value})}), definitions)] == [
-        "not_in_list"
-    ]
-    for known in ("a.png", f"dream_layer/{'0' * 64}.png"):
-        assert check_files(api({"a": ("LoadImage", {"image": known})}), definitions) == []
-
-
-@pytest.mark.parametrize(
-    ("node", "kind"),
-    [
-        ({"class_type": "A"}, "bad_node"),
-        ({"class_type": "A", "inputs": None}, "bad_node"),
-        ({"class_type": {}, "inputs": {}}, "bad_node"),
-        ("text", "bad_node"),
-        ({"class_type": "A", "inputs": {"n": 10**400}}, "out_of_range"),
-        ({"class_type": "A", "inputs": {"n": {"a": 1}}}, "wrong_type"),
-        ({"class_type": "A", "inputs": {"n": None}}, "wrong_type"),
-        ({"class_type": "A", "inputs": {"n": [{}, 0]}}, "bad_link"),
-        ({"class_type": "A", "inputs": {"n": ["A", "0"]}}, "bad_link"),
-        ({"class_type": "A", "inputs": {"n": ["A", 7]}}, "bad_link"),
-        ({"class_type": "A", "inputs": {"n": []}}, "bad_link"),
-    ],
-)
-def test_the_check_survives_any_graph(node: Any, kind: str) -> None:
-    schemas = {"A": {"input": {"required": {"n": ["INT", {"min": 0, "max": 9}]}}, "output": ["INT"]}}
-    assert [problem.kind for problem in check_graph({"A": node}, schemas)] == [kind]
-
-
-def test_inputs_of_dynamic_types_pass_the_check() -> None:
-    schemas = {
-        "A": {"input": {"required": {"images": ["COMFY_AUTOGROW_V3", {}], "x": ["FLOAT,INT"]}}, "output": ["IMAGE"]},
-        "B": {"input": {}, "output": ["INT"]},
-    }
-    inputs = {"images.image0": ["A2", 0], "images.image1": ["A2", 0], "x": ["B", 0]}
-    graph = api({"A": ("A", inputs), "A2": ("A", {"x": ["B", 0]}), "B": ("B", {})})
-    assert check_graph(graph, schemas) == []

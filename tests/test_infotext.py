@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.metadata.infotext import GenerationParameters, read_infotext, write_infotext
-from shared.metadata.labels import SAMPLERS, SCHEDULERS
+from shared.metadata.labels import SAMPLER_LABELS, SCHEDULER_LABELS
 from shared.schema.body import GenerationBody, Img2ImgBody, Txt2ImgBody
 
 WORDS = (
@@ -68,8 +68,8 @@ def common(choose: random.Random) -> dict[str, Any]:
         "height": choose.randrange(16, 4096),
         "steps": choose.randrange(1, 1000),
         "cfg_scale": number(choose, 0, 30),
-        "sampler_name": choose.choice([*SAMPLERS, "uni_pc_bh2", "res_multistep", "euler_cfg_pp"]),
-        "scheduler": choose.choice([*SCHEDULERS, "of a custom node"]),
+        "sampler_name": choose.choice([*SAMPLER_LABELS, "uni_pc_bh2", "res_multistep", "euler_cfg_pp"]),
+        "scheduler": choose.choice([*SCHEDULER_LABELS, "of a custom node"]),
         "seed": choose.choice([0, 2**64 - 1, choose.randrange(2**32)]),
         "batch_size": 1,
         "batch_count": 1,
@@ -113,8 +113,8 @@ def hires(choose: random.Random) -> dict[str, Any]:
                 "hires_fix_upscaler": choose.choice(["Latent", "Latent (nearest)", "Lanczos", "4x, sharp.pth"]),
                 "hires_fix_hires_steps": choose.randrange(100),
                 "hires_fix_denoising_strength": number(choose, 0, 1),
-                "hires_fix_sampler_name": choose.choice(list(SAMPLERS)),
-                "hires_fix_scheduler": choose.choice(list(SCHEDULERS)),
+                "hires_fix_sampler_name": choose.choice(list(SAMPLER_LABELS)),
+                "hires_fix_scheduler": choose.choice(list(SCHEDULER_LABELS)),
                 "hires_fix_cfg_scale": number(choose, 0, 30),
             },
         ),

@@ -44,6 +44,42 @@ def test_the_reviewed_classes_are_those_of_the_snapshot() -> None:
         assert key in {**groups.get("required", {}), **groups.get("optional", {})}, (name, key)
 
 
+STOCK_NODE = {"python_module": "nodes", "output_node": False}
+
+
+@pytest.mark.parametrize(
+    ("name", "definition", "says"),
+    [
+        ("KSampler", STOCK_NODE, None),
+        ("SaveImage", {"python_module": "nodes", "output_node": True}, None),
+        ("FluxGuidance", {"python_module": "comfy_extras.nodes_flux"}, None),
+        ("CheckpointSave", {"python_module": "comfy_extras.nodes_model_merging", "output_node": True}, "writes"),
+        ("RegexMatch", {"python_module": "comfy_extras.nodes_string"}, "never end"),
+        ("LoadImageOutput", STOCK_NODE, "of other clients"),
+        ("Shell", {"python_module": "custom_nodes.shell"}, "custom node"),
+        ("Shell", {"python_module": "nodes_evil"}, "custom node"),
+        ("OpenAIDalle3", {"python_module": "comfy_api_nodes.nodes_openai"}, "custom node"),
+        ("Shell", {}, "custom node"),
+    ],
+)
+def test_only_harmless_nodes_are_allowed(name: str, definition: dict[str, Any], says: str | None) -> None:
+    reason = why_refused(name, definition, ())
+    assert (reason is None) == (says is None)
+    assert says is None or says in str(reason)
+    assert why_refused(name, definition, ("*",)) is None
+    assert why_refused(name, definition, (name,)) is None
+
+
+@pytest.mark.parametrize("value", ["x.png [output]", "dream_layer/../x.png", "../x.png", "/etc/passwd", "b.png", 5])
+def test_pictures_are_loaded_from_the_input_folder_only(value: Any) -> None:
+    definitions = {"LoadImage": {"input": {"required": {"image": [["a.png"], {"image_upload": True}]}}}}
+    assert [each.kind for each in check_files(api({"a": ("LoadImage", {"image": value})}), definitions)] == [
+        "not_in_list"
+    ]
+    for known in ("a.png", f"dream_layer/{'0' * 64}.png"):
+        assert check_files(api({"a": ("LoadImage", {"image": known})}), definitions) == []
+
+
 def test_a_class_that_has_not_been_reviewed_is_refused() -> None:
     definition = {"python_module": "comfy_extras.nodes_string", "output_node": False}
     assert "newer than this version" in str(why_refused("StringEvaluate", definition, ()))

@@ -7,6 +7,7 @@ import pytest
 from shared.engine.validate import check_graph
 from shared.errors import EngineRejected, InvalidValue
 from shared.web.graph_errors import graph_error
+from tests.imported_graphs import api
 
 SCHEMAS: dict[str, Any] = {
     "Loader": {"input": {"required": {"name": [["a.safetensors", "b.safetensors"], {}]}}, "output": ["MODEL", "VAE"]},
@@ -89,6 +90,37 @@ def test_too_little_denoise_for_the_steps_is_found(denoise: Any) -> None:
 def test_an_unknown_node_is_named() -> None:
     (problem,) = check_graph({"X": {"class_type": "FaceFixer", "inputs": {}}}, SCHEMAS)
     assert (problem.kind, problem.message) == ("unknown_node", "the engine has no node FaceFixer")
+
+
+@pytest.mark.parametrize(
+    ("node", "kind"),
+    [
+        ({"class_type": "A"}, "bad_node"),
+        ({"class_type": "A", "inputs": None}, "bad_node"),
+        ({"class_type": {}, "inputs": {}}, "bad_node"),
+        ("text", "bad_node"),
+        ({"class_type": "A", "inputs": {"n": 10**400}}, "out_of_range"),
+        ({"class_type": "A", "inputs": {"n": {"a": 1}}}, "wrong_type"),
+        ({"class_type": "A", "inputs": {"n": None}}, "wrong_type"),
+        ({"class_type": "A", "inputs": {"n": [{}, 0]}}, "bad_link"),
+        ({"class_type": "A", "inputs": {"n": ["A", "0"]}}, "bad_link"),
+        ({"class_type": "A", "inputs": {"n": ["A", 7]}}, "bad_link"),
+        ({"class_type": "A", "inputs": {"n": []}}, "bad_link"),
+    ],
+)
+def test_the_check_survives_any_graph(node: Any, kind: str) -> None:
+    schemas = {"A": {"input": {"required": {"n": ["INT", {"min": 0, "max": 9}]}}, "output": ["INT"]}}
+    assert [problem.kind for problem in check_graph({"A": node}, schemas)] == [kind]
+
+
+def test_inputs_of_dynamic_types_pass_the_check() -> None:
+    schemas = {
+        "A": {"input": {"required": {"images": ["COMFY_AUTOGROW_V3", {}], "x": ["FLOAT,INT"]}}, "output": ["IMAGE"]},
+        "B": {"input": {}, "output": ["INT"]},
+    }
+    inputs = {"images.image0": ["A2", 0], "images.image1": ["A2", 0], "x": ["B", 0]}
+    graph = api({"A": ("A", inputs), "A2": ("A", {"x": ["B", 0]}), "B": ("B", {})})
+    assert check_graph(graph, schemas) == []
 
 
 def test_a_wrong_value_becomes_an_error_of_its_field() -> None:

@@ -4,8 +4,8 @@
     Negative prompt: blurry
     Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, Seed: 42, Size: 512x512, Model: name, ...
 
-The format and its labels are those of AUTOMATIC1111's web UI, which other programs share. Here they become the API's
-fields, and fields become them. The format has no place for pictures.
+The format and its labels are those of AUTOMATIC1111's web UI, which other programs use too. `write_infotext` and
+`read_infotext` convert between it and the API's fields. Input pictures and masks are not part of it.
 """
 
 import json
@@ -73,12 +73,12 @@ def write_infotext(parameters: Mapping[str, Any], kind: str = "txt2img") -> str:
     pairs += [(f"Text encoder {n}", name) for n, name in enumerate(sent.get("text_encoders", ()), 1)]
     units = (sent.get("controlnet") or {}).get("units", ())
     pairs += [(f"ControlNet {n}", _write_unit(unit)) for n, unit in enumerate(units) if unit.get("enabled", True)]
-    whole = {name: field.default for name, field in Img2ImgBody.model_fields.items()} | sent
-    if whole["hires_fix"]:
-        pairs += _write_hires(whole, STRENGTH if kind == "txt2img" else HIRES_STRENGTH)
+    values = {name: field.default for name, field in Img2ImgBody.model_fields.items()} | sent
+    if values["hires_fix"]:
+        pairs += _write_hires(values, STRENGTH if kind == "txt2img" else HIRES_STRENGTH)
     for field, labels in (("refiner_enabled", REFINER), ("upscaler", POSTPROCESS), ("restore_faces", FACES)):
-        if whole[field]:
-            pairs += [pair for label in labels if (pair := label.write(whole)) is not None]
+        if values[field]:
+            pairs += [pair for label in labels if (pair := label.write(values)) is not None]
     pairs.append(("Version", f"Dream Layer {__version__}"))
     negative = str(sent.get("negative_prompt", "")).strip()
     lines = [_prompt_with_loras(sent), f"{NEGATIVE} {negative}" if negative else "", _join(pairs)]
@@ -98,18 +98,18 @@ def read_infotext(text: str) -> GenerationParameters | None:
     prompt, negative = _read_prompts(prompts)
     parameters: dict[str, Any] = {"prompt": prompt, "negative_prompt": negative}
     names = {label.casefold(): label for label in labels}
-    left = {label.casefold(): value for label, value in labels.items()}
-    hires = not HIRES_LABELS.isdisjoint(left)
-    alone = STRENGTH.casefold() in left and not hires
-    kind = "img2img" if alone or not IMG2IMG_LABELS.isdisjoint(left) else "txt2img"
-    if hires:
-        parameters |= {"hires_fix": True, **_read_hires(left, kind)}
+    remaining = {label.casefold(): value for label, value in labels.items()}
+    has_hires = not HIRES_LABELS.isdisjoint(remaining)
+    is_strength_alone = STRENGTH.casefold() in remaining and not has_hires
+    kind = "img2img" if is_strength_alone or not IMG2IMG_LABELS.isdisjoint(remaining) else "txt2img"
+    if has_hires:
+        parameters |= {"hires_fix": True, **_read_hires(remaining, kind)}
     for label in (*PLAIN, *REFINER, *POSTPROCESS, *FACES, *(IMG2IMG if kind == "img2img" else ())):
-        parameters |= label.take(left)
-    if size := SIZE.fullmatch(left.get("size", "")):
-        del left["size"]
+        parameters |= label.take(remaining)
+    if size := SIZE.fullmatch(remaining.get("size", "")):
+        del remaining["size"]
         parameters |= {"width": int(size[1]), "height": int(size[2])}
-    parameters |= _read_numbered(left)
+    parameters |= _read_numbered(remaining)
     if "refiner_model" in parameters:
         parameters["refiner_enabled"] = True
     if "face_restoration_model" in parameters:
@@ -119,7 +119,7 @@ def read_infotext(text: str) -> GenerationParameters | None:
         parameters["sampler_name"], scheduler = read_sampler_label(parameters["sampler_name"])
         if scheduler is not None:
             parameters.setdefault("scheduler", scheduler)
-    unknown = [names[label] for label in left if label not in IGNORED]
+    unknown = [names[label] for label in remaining if label not in IGNORED]
     warnings = [f"ignored unknown labels: {_list_names(unknown)}"] if unknown else []
     return GenerationParameters(
         kind, {name: value for name, value in parameters.items() if value is not None}, warnings
@@ -141,24 +141,24 @@ def _prompt_with_loras(parameters: Mapping[str, Any]) -> str:
     return " ".join(word for word in words if word)
 
 
-def _write_hires(whole: Mapping[str, Any], strength: str) -> list[tuple[str, str]]:
-    pairs = [pair for label in HIRES if (pair := label.write(whole)) is not None]
-    if whole["hires_fix_upscale_method"] == "upscale-by":
-        pairs.append(("Hires upscale", write_number(whole["hires_fix_upscale_factor"])))
+def _write_hires(values: Mapping[str, Any], strength: str) -> list[tuple[str, str]]:
+    pairs = [pair for label in HIRES if (pair := label.write(values)) is not None]
+    if values["hires_fix_upscale_method"] == "upscale-by":
+        pairs.append(("Hires upscale", write_number(values["hires_fix_upscale_factor"])))
     else:
         # 0 is a side that follows from the other.
-        width, height = (whole[f"hires_fix_resize_{side}"] or 0 for side in ("width", "height"))
+        width, height = (values[f"hires_fix_resize_{side}"] or 0 for side in ("width", "height"))
         pairs.append(("Hires resize", f"{width}x{height}"))
-    pairs.append((strength, write_number(whole["hires_fix_denoising_strength"])))
+    pairs.append((strength, write_number(values["hires_fix_denoising_strength"])))
     return pairs
 
 
-def _read_hires(left: dict[str, str], kind: str) -> dict[str, Any]:
+def _read_hires(remaining: dict[str, str], kind: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for label in HIRES:
-        found |= label.take(left)
-    found |= Label("Hires upscale", "hires_fix_upscale_factor", read=read_float).take(left)
-    resize = SIZE.fullmatch(left.pop("hires resize", ""))
+        found |= label.take(remaining)
+    found |= Label("Hires upscale", "hires_fix_upscale_factor", read=read_float).take(remaining)
+    resize = SIZE.fullmatch(remaining.pop("hires resize", ""))
     if resize is not None:
         sides = {"hires_fix_resize_width": int(resize[1]) or None, "hires_fix_resize_height": int(resize[2]) or None}
         found |= {"hires_fix_upscale_method": "resize-to", **sides}
@@ -168,38 +168,40 @@ def _read_hires(left: dict[str, str], kind: str) -> dict[str, Any]:
             found.setdefault("hires_fix_scheduler", scheduler)
     names = [HIRES_STRENGTH, "Hires strength", *([STRENGTH] if kind == "txt2img" else [])]
     for name in reversed(names):
-        found |= Label(name, "hires_fix_denoising_strength", read=read_float).take(left)
+        found |= Label(name, "hires_fix_denoising_strength", read=read_float).take(remaining)
     return found
 
 
 def _write_unit(unit: Mapping[str, Any]) -> str:
-    whole = {name: field.default for name, field in ControlUnitBody.model_fields.items()} | dict(unit)
-    return _join([pair for label in CONTROL if (pair := label.write(whole)) is not None])
+    values = {name: field.default for name, field in ControlUnitBody.model_fields.items()} | dict(unit)
+    return _join([pair for label in CONTROL if (pair := label.write(values)) is not None])
 
 
 def _read_unit(text: str) -> dict[str, Any]:
     # Older versions wrote these labels in lower case, and pairs as "(0, 1)".
-    left = {name.casefold(): value for name, value in _pairs(text)}
+    remaining = {name.casefold(): value for name, value in _pairs(text)}
     for names, value in (
-        (("guidance start", "guidance end"), left.pop("starting/ending", "")),
-        (("processor res", "threshold a", "threshold b"), left.pop("preprocessor params", "")),
+        (("guidance start", "guidance end"), remaining.pop("starting/ending", "")),
+        (("processor res", "threshold a", "threshold b"), remaining.pop("preprocessor params", "")),
     ):
-        left |= {name: part.strip() for name, part in zip(names, value.strip("()").split(","), strict=False) if part}
-    left |= {new: left.pop(old) for old, new in (("preprocessor", "module"),) if old in left}
+        remaining |= {
+            name: part.strip() for name, part in zip(names, value.strip("()").split(","), strict=False) if part
+        }
+    remaining |= {new: remaining.pop(old) for old, new in (("preprocessor", "module"),) if old in remaining}
     unit: dict[str, Any] = {}
     for label in CONTROL:
-        unit |= label.take(left)
+        unit |= label.take(remaining)
     return unit
 
 
-def _read_numbered(left: dict[str, str]) -> dict[str, Any]:
+def _read_numbered(remaining: dict[str, str]) -> dict[str, Any]:
     """The numbered labels: ControlNets, and files of text encoders (Forge calls them modules)."""
     units, encoders, found = [], [], dict[str, Any]()
-    for label in list(left):
+    for label in list(remaining):
         match = NUMBERED.fullmatch(label)
         if match is None:
             continue
-        value = left.pop(label)
+        value = remaining.pop(label)
         kind = match["label"]
         if kind == "controlnet":
             units.append(_read_unit(value))

@@ -11,7 +11,7 @@ from typing import Any
 
 from shared.models.lookup import without_extension
 
-SAMPLERS = {
+SAMPLER_LABELS = {
     "euler": "Euler",
     "euler_ancestral": "Euler a",
     "heun": "Heun",
@@ -31,7 +31,7 @@ SAMPLERS = {
     "uni_pc": "UniPC",
     "ddpm": "DDPM",
 }
-SCHEDULERS = {
+SCHEDULER_LABELS = {
     "karras": "Karras",
     "exponential": "Exponential",
     "sgm_uniform": "SGM Uniform",
@@ -103,11 +103,13 @@ def read_file(text: str) -> str:
 
 def read_sampler_label(text: str) -> tuple[str, str | None]:
     """The engine's name of a sampler, and of the scheduler that may follow it; other text is returned as it is."""
-    known = {_simple(label): name for name, label in SAMPLERS.items()} | {_simple(name): name for name in SAMPLERS}
+    known = {_simple(label): name for name, label in SAMPLER_LABELS.items()} | {
+        _simple(name): name for name in SAMPLER_LABELS
+    }
     simple = _simple(text)
     if simple in known:
         return known[simple], None
-    for scheduler in SCHEDULERS:
+    for scheduler in SCHEDULER_LABELS:
         ending = _simple(scheduler)
         if simple.endswith(ending) and simple.removesuffix(ending) in known:
             return known[simple.removesuffix(ending)], scheduler
@@ -118,7 +120,9 @@ def _read_scheduler(text: str) -> str | None:
     simple = _simple(text)
     if simple == "automatic" or simple.startswith("usesame"):
         return None
-    known = {_simple(label): name for name, label in SCHEDULERS.items()} | {_simple(name): name for name in SCHEDULERS}
+    known = {_simple(label): name for name, label in SCHEDULER_LABELS.items()} | {
+        _simple(name): name for name in SCHEDULER_LABELS
+    }
     return {"uniform": "normal"}.get(simple) or known.get(simple, text)
 
 
@@ -177,26 +181,26 @@ class Label:
         text = None if value is None else self.write_value(value)
         return None if text is None else (self.text, text)
 
-    def take(self, left: dict[str, str]) -> dict[str, Any]:
-        """Removes the label from `left` and returns its field; empty if it is missing or cannot be read.
+    def take(self, remaining: dict[str, str]) -> dict[str, Any]:
+        """Removes the label from `remaining` and returns its field; empty if it is missing or cannot be read.
 
-        The names in `left` are in lower case, because programs differ in that.
+        The names in `remaining` are in lower case, because programs differ in that.
         """
         name = self.text.casefold()
-        if name not in left:
+        if name not in remaining:
             return {}
         try:
-            value = self.read(left[name])
+            value = self.read(remaining[name])
         except ValueError:
             return {}
-        del left[name]
+        del remaining[name]
         return {} if value is None else {self.field: value}
 
 
 PLAIN = (
     Label("Steps", "steps", read=int),
-    Label("Sampler", "sampler_name", _word(SAMPLERS)),
-    Label("Schedule type", "scheduler", _word(SCHEDULERS), _read_scheduler),
+    Label("Sampler", "sampler_name", _word(SAMPLER_LABELS)),
+    Label("Schedule type", "scheduler", _word(SCHEDULER_LABELS), _read_scheduler),
     Label("CFG scale", "cfg_scale", read=read_float),
     Label("Distilled CFG Scale", "guidance", read=read_float),
     Label("Seed", "seed", read=int),
@@ -223,8 +227,8 @@ IMG2IMG = (
 HIRES = (
     Label("Hires upscaler", "hires_fix_upscaler", str, _read_upscaler),
     Label("Hires steps", "hires_fix_hires_steps", lambda steps: str(steps) if steps else None, int),
-    Label("Hires sampler", "hires_fix_sampler_name", _word(SAMPLERS), _read_other_sampler),
-    Label("Hires schedule type", "hires_fix_scheduler", _word(SCHEDULERS), _read_scheduler),
+    Label("Hires sampler", "hires_fix_sampler_name", _word(SAMPLER_LABELS), _read_other_sampler),
+    Label("Hires schedule type", "hires_fix_scheduler", _word(SCHEDULER_LABELS), _read_scheduler),
     Label("Hires CFG Scale", "hires_fix_cfg_scale", read=read_float),
 )
 REFINER = (
