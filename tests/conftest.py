@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from shared.jobs import reserve
 from shared.models.detect import ModelFile
 from shared.settings import PREFIX, Settings
 from shared.web.backend import Backend
@@ -75,11 +76,13 @@ def update_golden(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture(scope="session", autouse=True)
 def default_settings() -> Iterator[None]:
-    """Tests see the defaults, whatever the user's shell sets."""
+    """Tests see the defaults, whatever the user's shell sets; new databases are small."""
     with pytest.MonkeyPatch.context() as environment:
         for name in list(os.environ):
             if name.upper().startswith(PREFIX):
                 environment.delenv(name)
+        # Each new database writes its reserve: 8 MB, a thousand times in a run.
+        environment.setattr(reserve, "LARGEST", 400_000)
         yield
 
 

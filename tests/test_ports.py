@@ -52,7 +52,7 @@ def test_free_ports_are_told_from_taken_ones() -> None:
         found, problems = find_free_ports("127.0.0.1", {"A": free, "B": other})
     assert found == [free]
     (problem,) = problems
-    assert (problem.step, problem.hint) == (f"port {other}", "stop it, or set B to a free port")
+    assert (problem.step, problem.hint) == (f"port {other}", "stop that program, or set B to a free port")
 
 
 def test_a_service_of_ours_that_has_the_port_is_told_from_other_programs(tmp_path: Path) -> None:
