@@ -9,9 +9,8 @@ from datetime import datetime
 from launcher.terminal import print_status, strip_controls
 from shared.errors import Cancelled, SetupError
 from shared.jobs.job import JobRow, State
-from shared.jobs.store import Store
+from shared.jobs.store import Store, open_store
 from shared.settings import Settings
-from shared.web.backend import open_store
 
 STEP = "jobs"
 LIST_HINT = "`python dream_layer.py jobs list` shows the unfinished jobs"
@@ -99,7 +98,7 @@ def job_table(rows: Sequence[JobRow]) -> str:
     lines = []
     for row in rows:
         parameters = row.spec.parameters
-        prompt = strip_controls(str(parameters.get("prompt") or "") if isinstance(parameters, dict) else "")
+        prompt = strip_controls(str(parameters.get("prompt") or ""))
         shown = prompt if len(prompt) <= MAX_PROMPT else f"{prompt[: MAX_PROMPT - 3]}..."
         when = f"{datetime.fromtimestamp(row.created):%Y-%m-%d %H:%M}"
         lines.append(f"    {row.id[:8]}  {when}  {row.state.value:<9}  {strip_controls(row.kind):<8}  {shown}".rstrip())

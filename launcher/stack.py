@@ -158,7 +158,7 @@ class Stack:
         """Start everything; slow steps overlap. Raises SetupError."""
         _check_ports(settings, services=services)
         self._backend = backend = Backend(settings)
-        _report_unfinished_jobs(backend.jobs.unfinished())
+        _report_unfinished_jobs(backend.jobs.count_unfinished())
         supervisor: Supervisor | None = None
         command: Callable[[], Sequence[str]] = list
         if settings.engine_url is None:
@@ -357,7 +357,7 @@ def engine_setup_error(error: EngineError, settings: Settings) -> SetupError:
 
 def _record_engine_stop(store: Store) -> None:
     try:
-        store.note_engine_stop()
+        store.record_engine_stop()
     except StorageFailed as error:
         log.warning("the engine's stop could not be recorded: %s", error)
 

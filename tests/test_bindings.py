@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from shared.jobs.picture_names import job_prefixes, locate, with_prefix
+from shared.jobs.picture_names import locate, node_prefixes, with_prefix
 from shared.settings import PROJECT_DIR
 from tests.imported_graphs import Short, api, plain, sampling
 from workflows.bindings import bind, find_bindings, reads_alpha
@@ -305,7 +305,7 @@ def test_each_saving_node_has_its_own_prefix() -> None:
     saved = with_prefix(graph, prefix)
     assert saved["save"]["inputs"]["filename_prefix"] == f"{prefix}-001"
     assert saved["also"]["inputs"]["filename_prefix"] == f"{prefix}-002"
-    assert job_prefixes(prefix, 1) == [prefix]
+    assert node_prefixes(prefix, 1) == [prefix]
     image = locate("20261122-143210-3f2a9c1e0b7d-002_00001_.png")
     assert image is not None
     assert image.subfolder == "20261122"

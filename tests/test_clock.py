@@ -45,13 +45,13 @@ def set_times(store: Store, row: JobRow, **times: float) -> None:
 def test_a_job_that_ended_ahead_of_now_did_not_just_stand_in_front(store: Store) -> None:
     first, second = add(store), add(store)
     store.finish(first, "me", State.COMPLETED)
-    assert store.stood_in_front(second.number, time.time() - 60)
+    assert store.was_any_ahead(second.number, time.time() - 60)
     set_times(store, first, finished=time.time() + YEAR)
-    assert not store.stood_in_front(second.number, time.time() - 60)
+    assert not store.was_any_ahead(second.number, time.time() - 60)
 
 
 def test_an_engine_that_was_ended_ahead_of_now_excuses_no_job(store: Store) -> None:
-    store.note_engine_stop()
+    store.record_engine_stop()
     assert store.engine_stopped_since(time.time() - 60)
     with store._write() as connection:
         connection.execute(about.update().where(about.c.key == ENGINE_STOP).values(value=repr(time.time() + YEAR)))
@@ -94,7 +94,7 @@ def test_without_a_time_only_numbers_and_sizes_count(tmp_path: Path) -> None:
     rows = [cellar.finished()[0] for _ in range(2)]
     for row in rows:
         set_times(cellar.store, row, finished=1.0)
-    cellar.archive.keep_alone("mine.png", b"png")
+    cellar.archive.add_standalone_upload("mine.png", b"png")
     assert cellar.archive.expire(None) == 1
     assert cellar.archive.uploads.find("mine.png") == b"png"
     assert cellar.archive.expire(time.time()) == 1
@@ -116,7 +116,7 @@ def test_nothing_becomes_old_by_a_clock_that_is_set(
     wait_for(lambda: len(asked) > 2, "nothing is looked through")
     # A clock that is wrong when the machine starts is soon set.
     assert set(asked) == {None}
-    monkeypatch.setattr(module, "SETTLED", 0.0)
+    monkeypatch.setattr(module, "SETTLED_AFTER", 0.0)
     shift = jump
     asked.clear()
     wait_for(lambda: len([now for now in asked if now is not None]) > 2, "nothing is looked through")

@@ -45,7 +45,7 @@ def open_first_version(folder: Path) -> Store:
 
 def test_jobs_of_the_first_version_are_kept(tmp_path: Path) -> None:
     store = open_first_version(tmp_path)
-    row = store.by_key("key")
+    row = store.find_by_key("key")
     assert row is not None
     assert (row.state, row.model, row.work, len(row.images)) == (State.COMPLETED, "model.safetensors", 4096.0, 1)
     assert row.spec == JobSpec(
@@ -84,7 +84,7 @@ def test_a_database_of_a_later_version_is_refused_and_left_as_it_is(tmp_path: Pa
     set_version = sa.text("UPDATE alembic_version SET version_num = :version")
     with store._write() as connection:
         connection.execute(set_version, {"version": "9999"})
-    with pytest.raises(SetupError, match=f"has version 9999, this program knows {migrations.HEAD}"):
+    with pytest.raises(SetupError, match=f"has version 9999, but this program supports {migrations.HEAD}"):
         Store(url(tmp_path))
     with store._write() as connection:
         connection.execute(set_version, {"version": migrations.HEAD})
@@ -172,16 +172,16 @@ def test_every_statement_is_one_that_postgresql_takes(tmp_path: Path) -> None:
     store.reclaim_orphans("another", 0.0)
     store.finish(row, "another", State.COMPLETED)
     store.cancel(row.id, {})
-    store.remove(row.id, lambda _: None)
-    store.unfinished_marks("service")
+    store.delete(row.id, lambda _: None)
+    store.unfinished_of("service")
     store.page(states=[State.QUEUED], kind="txt2img", ids=[row.id], before=1)
-    store.in_front(1)
+    store.work_ahead(1)
     store.ends_at(row.id)
     store.measured(1)
     store.finished_before(1, 1)
     store.events(row.id, 0)
     store.last_event(row.id, "image")
-    store.unfinished([row.id], "me")
+    store.still_owned([row.id], "me")
     store.deregister("me")
     store.close()
     assert len(statements) > 20

@@ -12,7 +12,7 @@ from PIL import Image, ImageCms
 
 from shared.errors import InvalidPicture
 from shared.images.decode import decode_base64, decode_picture, read_picture
-from shared.images.encode import encode_picture
+from shared.images.encode import convert_png
 from shared.images.masks import read_mask
 from shared.schema.units import Picture
 from tests.profiles import grey, grey_ink, swapped_rgb
@@ -328,18 +328,18 @@ def test_equal_pictures_have_equal_names() -> None:
 
 def test_a_png_converts_and_png_stays_as_it_is() -> None:
     png = encoded(NOISE)
-    assert encode_picture(png, "png").content is png
+    assert convert_png(png, "png").content is png
     for output in ("webp", "jpeg"):
-        with Image.open(io.BytesIO(encode_picture(png, output).content)) as picture:  # type: ignore[arg-type]
+        with Image.open(io.BytesIO(convert_png(png, output).content)) as picture:  # type: ignore[arg-type]
             assert picture.format == output.upper()
             assert picture.size == NOISE.size
 
 
 def test_transparency_stays_in_webp_and_is_white_in_jpeg() -> None:
     png = encoded(solid("RGBA", (0, 0, 0, 0)))
-    with Image.open(io.BytesIO(encode_picture(png, "webp").content)) as picture:
+    with Image.open(io.BytesIO(convert_png(png, "webp").content)) as picture:
         assert picture.getpixel((3, 3))[3] == 0  # type: ignore[index]
-    with Image.open(io.BytesIO(encode_picture(png, "jpeg").content)) as picture:
+    with Image.open(io.BytesIO(convert_png(png, "jpeg").content)) as picture:
         assert min(picture.getpixel((3, 3))) >= 250  # type: ignore[type-var,arg-type]
 
 

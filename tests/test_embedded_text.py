@@ -24,11 +24,11 @@ from shared.images.embedded_text import (
     read_texts,
     with_texts,
 )
-from shared.images.encode import encode_picture
+from shared.images.encode import convert_png
 from shared.jobs.files import JobFiles, PictureFiles, Retention, UploadFiles
 from shared.jobs.job import JobRow, JobSpec
 from shared.jobs.picture_metadata import OURS, with_parameters
-from shared.jobs.picture_names import filename_prefix, job_beginning
+from shared.jobs.picture_names import filename_prefix, job_id_prefix
 from shared.jobs.store import Store
 from tests.harness import new_job
 from tests.stack import encoded
@@ -149,16 +149,16 @@ def test_many_small_chunks_do_not_become_huge_texts(count: int) -> None:
 @pytest.mark.parametrize("output", ["webp", "jpeg"])
 @pytest.mark.parametrize("text", ["a red circle\nSteps: 20", "caf\xe9 \u5186 \U0001f534\nSteps: 1"])
 def test_other_formats_carry_the_text_as_their_comment(output: Any, text: str) -> None:
-    data = encode_picture(png(), output, text).content
+    data = convert_png(png(), output, text).content
     assert read_exif(data) == {"parameters": text}
     with Image.open(io.BytesIO(data)) as image:
         assert image.getexif().get_ifd(0x8769)[0x9286].startswith(b"UNICODE\0")
-    assert read_exif(encode_picture(png(), output).content) == {}
+    assert read_exif(convert_png(png(), output).content) == {}
 
 
 def test_a_text_too_long_for_exif_is_left_out() -> None:
     assert comment_exif("x" * 40_000) is None
-    made = encode_picture(png(), "jpeg", "x" * 40_000)
+    made = convert_png(png(), "jpeg", "x" * 40_000)
     assert read_exif(made.content) == {}
     assert made.warnings == ("the recipe is too long for jpeg, and left out",)
 
@@ -235,9 +235,9 @@ def test_files_get_their_recipe_once(row: JobRow, archive: JobFiles, tmp_path: P
     name, other, absent = names(row)
     path, second = saved(tmp_path, name, png()), saved(tmp_path, other, png())
     assert archive.pictures.find(name) == path
-    assert archive.pictures.finished(name) is None
+    assert not archive.pictures.has_parameters(path)
     archive.embed_parameters(row, [name, other, absent])
-    assert archive.pictures.finished(name) == path
+    assert archive.pictures.has_parameters(path)
     assert path.read_bytes() == with_parameters(png(), row, name)
     assert json.loads(read_texts(second.read_bytes())[OURS])["parameters"]["seed"] == 6
     before = path.stat()
@@ -269,7 +269,7 @@ def test_a_request_that_cannot_be_written_is_logged_too(
     path = saved(tmp_path, names(row)[0], png())
     odd = replace(row, spec=replace(row.spec, parameters={"prompt": "x", "loras": [{}]}))
     archive.embed_parameters(odd, [names(row)[0]])
-    assert "has no recipe in it" in caplog.text
+    assert "could not embed the parameters" in caplog.text
     assert path.read_bytes() == png()
 
 
@@ -278,11 +278,11 @@ def test_a_picture_leads_to_its_job(tmp_path: Path) -> None:
     rows = [store.add(new_job(), "me", 100)[0] for _ in range(20)]
     for row in rows:
         for name in names(row):
-            beginning = job_beginning(name)
+            beginning = job_id_prefix(name)
             assert beginning is not None
-            found = store.by_beginning(beginning)
+            found = store.find_by_id_prefix(beginning)
             assert found is not None
             assert found.id == row.id
-    assert store.by_beginning("00000000-0000") is None
-    assert job_beginning("nonsense.png") is None
+    assert store.find_by_id_prefix("00000000-0000") is None
+    assert job_id_prefix("nonsense.png") is None
     store.close()

@@ -13,7 +13,7 @@ from PIL import Image
 
 from shared.errors import Busy, InvalidValue, NotAcceptable
 from shared.images.budget import MemoryBudget
-from shared.images.encode import BYTES_TO_ENCODE, MAX_PIXELS, MAX_SIDES, OutputFormat, encode_picture, format_limits
+from shared.images.encode import BYTES_TO_ENCODE, MAX_PIXELS, MAX_SIDES, OutputFormat, convert_png, format_limits
 from shared.jobs.job import JobRow, NewJob, State
 from shared.schema.units import Picture
 from shared.settings import Settings
@@ -32,10 +32,10 @@ SIZES: list[tuple[OutputFormat, int]] = [("webp", 16_383), ("jpeg", 65_500)]
 @pytest.mark.parametrize(("output", "side"), SIZES)
 def test_the_largest_side_of_a_format_is_the_encoders_own(output: OutputFormat, side: int) -> None:
     for size in ((side, 1), (1, side)):
-        assert Image.open(io.BytesIO(encode_picture(encoded(Image.new("L", size)), output).content)).size == size
+        assert Image.open(io.BytesIO(convert_png(encoded(Image.new("L", size)), output).content)).size == size
     for size in ((side + 1, 1), (1, side + 1)):
         with pytest.raises(NotAcceptable, match=f"at most {side} pixels a side") as refused:
-            encode_picture(encoded(Image.new("L", size)), output)
+            convert_png(encoded(Image.new("L", size)), output)
         assert "PNG" in str(refused.value.hint)
 
 
@@ -45,13 +45,13 @@ def test_encoding_is_admitted_by_bytes_before_it_begins(output: OutputFormat, mo
     budget = MemoryBudget(cost, SETTING, patience=0.01)
     seen: list[int] = []
     monkeypatch.setattr("shared.images.encode._encode", lambda *_: seen.append(budget.taken))
-    encode_picture(SMALL, output, budget=budget)
+    convert_png(SMALL, output, budget=budget)
     assert (seen, budget.taken) == ([cost], 0)
     with budget.admit(1, "another"), pytest.raises(Busy) as busy:
-        encode_picture(SMALL, output, budget=budget)
+        convert_png(SMALL, output, budget=budget)
     assert busy.value.retry_after
     with pytest.raises(NotAcceptable) as refused:
-        encode_picture(SMALL, output, budget=MemoryBudget(cost - 1, SETTING))
+        convert_png(SMALL, output, budget=MemoryBudget(cost - 1, SETTING))
     assert SETTING in str(refused.value.hint)
     assert len(seen) == 1
 
@@ -60,7 +60,7 @@ def test_a_conversion_waits_for_its_turn() -> None:
     budget = MemoryBudget(100 * 100 * BYTES_TO_ENCODE["webp"], SETTING, patience=60)
     made: list[bytes] = []
     with budget.admit(budget.limit, "another"):
-        waiting = threading.Thread(target=lambda: made.append(encode_picture(SMALL, "webp", budget=budget).content))
+        waiting = threading.Thread(target=lambda: made.append(convert_png(SMALL, "webp", budget=budget).content))
         waiting.start()
         waiting.join(0.2)
         assert made == []
@@ -74,7 +74,7 @@ def test_a_file_that_is_no_whole_png_is_refused(tmp_path: Path) -> None:
         path = tmp_path / f"{number}.png"
         path.write_bytes(broken)
         with pytest.raises(NotAcceptable, match="cannot be written as webp") as refused:
-            encode_picture(path, "webp")
+            convert_png(path, "webp")
         assert str(tmp_path) not in str(refused.value)
 
 

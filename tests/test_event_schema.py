@@ -14,7 +14,7 @@ from shared.schema.replies import EVENTS
 from shared.settings import Settings
 from shared.web.app import txt2img_app
 from shared.web.backend import Backend
-from shared.web.stream import LAST_EVENTS
+from shared.web.waiting import FINAL_EVENTS
 from tests.fake_engine import FakeEngine
 from tests.harness import new_job, wait_for
 from tests.job_factory import REQUEST, finish
@@ -109,7 +109,7 @@ def test_an_event_that_does_not_fit_is_found(service: Service) -> None:
 
 
 def test_every_event_that_ends_a_stream_is_described() -> None:
-    assert set(LAST_EVENTS) < set(EVENTS)
+    assert set(FINAL_EVENTS) < set(EVENTS)
 
 
 @pytest.mark.parametrize("text", ["-1", "1.5", "x", "1e3", "٣", "9" * 30, " "])

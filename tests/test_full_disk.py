@@ -84,7 +84,7 @@ def test_jobs_are_cancelled_finished_and_removed_on_a_full_disk(small_disk: Path
         add(store, "x" * 1_000_000)
     for row in rows[:10]:
         assert store.cancel(row.id, ERROR)
-        assert store.remove(row.id, lambda _: None)
+        assert store.delete(row.id, lambda _: None)
         # Whoever runs beside takes all the room that there is.
         fill(small_disk)
     assert store.finish(rows[10], "me", State.COMPLETED)
@@ -98,7 +98,7 @@ def test_the_room_that_was_kept_is_not_for_new_jobs_and_comes_back(small_disk: P
     store = Store(f"sqlite:///{small_disk}/jobs.sqlite")
     rows = [add(store)]
     fill(small_disk)
-    says = "could not be written down: the disk of the data folder is full"
+    says = "could not be saved: the disk of the data folder is full"
     # Some fit into what the database has already.
     with pytest.raises(StorageFailed, match=says):
         rows.extend(add(store) for _ in range(1000))
@@ -110,7 +110,7 @@ def test_the_room_that_was_kept_is_not_for_new_jobs_and_comes_back(small_disk: P
     with pytest.raises(StorageFailed, match=says):
         add(store)
     (small_disk / "others").unlink()
-    store.refill()
+    store.refill_reserve()
     assert reserve.is_file()
     again = add(store)
     fill(small_disk)
@@ -126,7 +126,7 @@ def test_a_database_is_opened_on_a_full_disk(small_disk: Path) -> None:
     begun = time.monotonic()
     again = Store(f"sqlite:///{small_disk}/jobs.sqlite")
     assert again.cancel(row.id, ERROR)
-    assert again.remove(row.id, lambda _: None)
+    assert again.delete(row.id, lambda _: None)
     again.close()
     # SQLite's own patience is for other writers.
     assert time.monotonic() - begun < 20
@@ -192,10 +192,10 @@ def test_pictures_make_the_room_where_none_was_kept(
 ) -> None:
     rows = [drawn(backend, 300_000) for _ in range(2)]
     # As in a folder of an older version that was full when this one came.
-    monkeypatch.setattr(Reserve, "give_up", lambda _: None)
+    monkeypatch.setattr(Reserve, "release", lambda _: None)
     fill(small_disk)
     for row in rows:
-        assert backend.jobs.files.forget(row)
+        assert backend.jobs.files.delete_job(row)
     assert backend.jobs.store.page().rows == []
 
 
@@ -238,7 +238,7 @@ def test_a_database_without_a_free_page_still_ends_and_removes_jobs(tmp_path: Pa
     with pytest.raises(StorageFailed, match="full"):
         add(store, "x" * 1_000_000)
     for row in rows:
-        assert store.remove(row.id, lambda _: None)
+        assert store.delete(row.id, lambda _: None)
     store.close()
 
 

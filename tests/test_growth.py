@@ -24,8 +24,8 @@ from shared.metadata import infotext
 from shared.metadata.prompt_syntax import EmbeddingFiles
 from shared.models.safetensors import read_header
 from shared.web.body import MOST_FIELDS, parse_json
-from shared.web.download_names import title
 from shared.web.parsing.prompts import read_prompt, take_loras
+from shared.web.picture_response import download_name
 from shared.web.routes.report import cell
 from shared.web.server.request_parser import BodyLimits, RequestParser
 from workflows.bindings import find_bindings
@@ -157,8 +157,10 @@ def test_base64_is_read_in_linear_time(piece: str) -> None:
 
 @pytest.mark.parametrize("piece", ["a -.", " ", ".", "{prompt", "[", "%a", "=", "\t"])
 def test_titles_and_cells_are_made_in_linear_time(piece: str) -> None:
-    assert_linear(lambda text: title("{prompt}", PICTURE, {"prompt": text}), lambda size: piece * size + "x", 20_000)
-    assert_linear(lambda text: title(text, PICTURE, {"prompt": "x"}), lambda size: piece * size + "x", 20_000)
+    assert_linear(
+        lambda text: download_name("{prompt}", PICTURE, {"prompt": text}), lambda size: piece * size + "x", 20_000
+    )
+    assert_linear(lambda text: download_name(text, PICTURE, {"prompt": "x"}), lambda size: piece * size + "x", 20_000)
     assert_linear(cell, lambda size: piece * size + "x", 20_000)
 
 

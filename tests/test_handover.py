@@ -12,7 +12,7 @@ import requests
 from shared.errors import EngineUnavailable, QueueFull, StorageFailed
 from shared.jobs import runner as module
 from shared.jobs.job import State
-from shared.jobs.runner import send
+from shared.jobs.runner import send_to_engine
 from shared.jobs.tracked import TrackedJob
 from tests.fake_engine import HELD, FakeEngine
 from tests.harness import Harness, OpenHarness, new_job, wait_for, wait_until_drawn
@@ -87,7 +87,7 @@ def test_a_job_that_is_sent_twice_is_never_the_same_item_of_the_engine_s_queue(
     engine.seconds = HELD
     row = harness.row(harness.submit())
     for _ in range(3):
-        assert send(TrackedJob(row), harness.client, harness.archive.uploads, "client") is None
+        assert send_to_engine(TrackedJob(row), harness.client, harness.archive.uploads, "client") is None
     queue = requests.get(f"{engine.address}/queue", timeout=5).json()
     numbers = [item[0] for item in queue["queue_running"] + queue["queue_pending"]]
     assert len(set(numbers)) == 4
@@ -321,14 +321,14 @@ def fails_once(monkeypatch: pytest.MonkeyPatch, thing: Any, name: str, error: Ex
     return failed
 
 
-@pytest.mark.parametrize("method", ["save", "finish", "unfinished", "beat"])
+@pytest.mark.parametrize("method", ["save", "finish", "still_owned", "beat"])
 def test_a_database_that_fails_for_a_moment_loses_no_news(
     harness: Harness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     engine.seconds = HELD
     job_id = harness.submit()
     failed = fails_once(monkeypatch, harness.store, method, StorageFailed("the disk is full"))
-    if method in ("unfinished", "beat"):
+    if method in ("still_owned", "beat"):
         assert failed.wait(20)
     engine.seconds = 0.8
     row = harness.wait(job_id)

@@ -122,22 +122,22 @@ def test_a_forgotten_job_takes_its_own_files_with_it(open_cellar: Open) -> None:
     cellar.save(job, 1, number=2)
     stranger = kept.with_name("stranger_00001_.png")
     stranger.write_bytes(b"")
-    assert cellar.archive.forget(job)
-    assert not cellar.archive.forget(job)
+    assert cellar.archive.delete_job(job)
+    assert not cellar.archive.delete_job(job)
     assert cellar.files() == sorted([kept, stranger])
     for folder in (cellar.uploads, cellar.inputs / FOLDER):
         assert [path.name for path in folder.iterdir()] == ["both.png"]
     kept.unlink()
-    assert cellar.archive.forget(other)
+    assert cellar.archive.delete_job(other)
     assert list(cellar.uploads.iterdir()) == []
 
 
 def test_a_picture_that_was_sent_alone_outlives_its_jobs(open_cellar: Open) -> None:
     cellar = open_cellar(days=2)
-    cellar.archive.keep_alone("mine.png", b"png")
-    cellar.archive.keep_alone("used.png", b"png")
+    cellar.archive.add_standalone_upload("mine.png", b"png")
+    cellar.archive.add_standalone_upload("used.png", b"png")
     job, _ = cellar.finished("mine.png")
-    assert cellar.archive.forget(job)
+    assert cellar.archive.delete_job(job)
     assert cellar.archive.uploads.find("mine.png") == b"png"
     cellar.add("used.png")
     cellar.archive.expire(time.time() + DAY)
@@ -148,31 +148,31 @@ def test_a_picture_that_was_sent_alone_outlives_its_jobs(open_cellar: Open) -> N
 
 def test_what_is_sent_alone_again_during_a_sweep_stays(open_cellar: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     cellar = open_cellar(days=2)
-    cellar.archive.keep_alone("mine.png", b"png")
+    cellar.archive.add_standalone_upload("mine.png", b"png")
     os.utime(cellar.uploads / f"mine.png{MARK}", (0, 0))
-    find = cellar.archive.uploads.kept_before
+    find = cellar.archive.uploads.standalone_before
 
     def slow(before: float) -> list[str]:
         found = find(before)
-        cellar.archive.keep_alone("mine.png", b"png")
+        cellar.archive.add_standalone_upload("mine.png", b"png")
         return found
 
-    monkeypatch.setattr(cellar.archive.uploads, "kept_before", slow)
+    monkeypatch.setattr(cellar.archive.uploads, "standalone_before", slow)
     cellar.archive.expire(time.time())
     assert cellar.archive.uploads.find("mine.png") == b"png"
-    assert cellar.archive.uploads.is_kept("mine.png")
+    assert cellar.archive.uploads.is_standalone("mine.png")
 
 
 def test_a_job_that_is_accepted_during_a_sweep_has_its_picture(
     open_cellar: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cellar = open_cellar(days=2)
-    cellar.archive.keep_alone("mine.png", b"png")
+    cellar.archive.add_standalone_upload("mine.png", b"png")
     remove = cellar.archive.uploads.remove
 
     def submit() -> None:
         cellar.add("mine.png")
-        cellar.archive.keep({"mine.png": b"png"})
+        cellar.archive.write_uploads({"mine.png": b"png"})
 
     submitting = threading.Thread(target=submit)
 
@@ -188,14 +188,14 @@ def test_a_job_that_is_accepted_during_a_sweep_has_its_picture(
 
 
 def test_a_mark_that_another_sweep_removed_is_no_error(tmp_path: Path) -> None:
-    assert not UploadFiles(tmp_path).is_kept_before("mine.png", time.time())
+    assert not UploadFiles(tmp_path).is_standalone_before("mine.png", time.time())
 
 
 def test_an_unfinished_job_is_not_forgotten(open_cellar: Open) -> None:
     cellar = open_cellar()
     job = cellar.add("mine.png")
     picture = cellar.save(job, 1)
-    assert not cellar.archive.forget(job)
+    assert not cellar.archive.delete_job(job)
     assert cellar.files() == [picture]
     assert (cellar.uploads / "mine.png").exists()
 
@@ -207,5 +207,5 @@ def test_a_file_that_cannot_be_removed_stays_and_the_job_goes(open_cellar: Open,
     stubborn = {"picture": picture, "upload": cellar.uploads / "mine.png", "input": cellar.inputs / FOLDER / "mine.png"}
     stubborn[what].unlink()
     stubborn[what].mkdir()
-    assert cellar.archive.forget(job)
+    assert cellar.archive.delete_job(job)
     assert cellar.store.get(job.id) is None

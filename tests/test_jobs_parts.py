@@ -18,7 +18,7 @@ from shared.jobs.job import JobRow, JobSpec, UnfinishedWork
 from shared.jobs.notify import JobNotifier
 from shared.jobs.picture_names import save_prefixes, with_prefix
 from shared.jobs.tracked import JobPhase, TrackedJob, preview_url
-from shared.web.slots import Slots
+from shared.web.backend import ConcurrencyLimit
 
 
 def row(**known: Any) -> JobRow:
@@ -44,7 +44,7 @@ def test_a_bell_wakes_all_who_hear_it_and_nobody_else() -> None:
         assert one.wait(0)
     notifier.notify("a")
     assert not one.wait(0)
-    assert not notifier._heard
+    assert not notifier._subscriptions
 
 
 def test_a_bell_brings_the_job_that_has_ended() -> None:
@@ -134,7 +134,7 @@ def test_a_lost_job_has_no_news() -> None:
     job.observe(JobStarted("j"))
     job.reset(1)
     assert job.update() is None
-    assert job.waits
+    assert job.is_waiting
 
 
 def test_a_preview_becomes_small_and_anything_else_nothing() -> None:
@@ -157,7 +157,7 @@ def test_a_preview_becomes_small_and_anything_else_nothing() -> None:
 
 
 def test_slots_are_limited_and_come_back() -> None:
-    slots = Slots(2, "requests are waiting", "SETTING")
+    slots = ConcurrencyLimit(2, "requests are waiting", "SETTING")
     with slots.slot():
         with slots.slot(), pytest.raises(Busy, match="2 requests are waiting already") as busy, slots.slot():
             pass

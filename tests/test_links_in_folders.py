@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 from PIL import Image
 
 from launcher.models.library import list_models
+from shared.engine.client import SavedImage
 from shared.errors import StorageFailed
 from shared.files import is_within
 from shared.jobs.files import UploadFiles
@@ -92,8 +93,9 @@ def test_a_picture_behind_a_link_is_not_served(client: FlaskClient, outside: Pat
 def test_a_picture_behind_a_link_is_not_measured_listed_or_written_to(backend: Backend, outside: Path) -> None:
     before = outside.read_bytes()
     pictures, row = backend.jobs.files.pictures, finish(backend)
-    assert (pictures.find(NAME), pictures.finished(NAME), pictures.dimensions(NAME)) == (None, None, None)
-    assert pictures.size([IMAGE]) == 0
+    assert (pictures.find(NAME), pictures.dimensions(NAME)) == (None, None)
+    assert backend.jobs.picture_with_parameters(SavedImage(**IMAGE), row) is None
+    assert pictures.disk_usage([IMAGE]) == 0
     pictures.embed_parameters(row, NAME)
     assert outside.read_bytes() == before
 
@@ -137,7 +139,7 @@ def test_an_upload_behind_a_link_is_not_read_and_is_written_over(tmp_path: Path)
     (tmp_path / "uploads").mkdir()
     (tmp_path / "uploads" / name).symlink_to(private)
     assert uploads.find(name) is None
-    with pytest.raises(StorageFailed, match="leads elsewhere"):
+    with pytest.raises(StorageFailed, match="replaced by a link"):
         uploads.read(name)
     # As long as what is behind the link.
     uploads.write(name, b"a picture")
@@ -159,7 +161,7 @@ def test_the_engines_copy_of_an_upload_is_not_deleted_behind_a_link(backend: Bac
     (tmp_path / "private" / "a.png").write_bytes(b"png")
     backend.settings.input_dir.mkdir(parents=True)
     (backend.settings.input_dir / "dream-layer").symlink_to(tmp_path / "private", target_is_directory=True)
-    backend.jobs.files.pictures.remove_upload("dream-layer", "a.png")
+    backend.jobs.files.pictures.remove_upload_copy("dream-layer", "a.png")
     assert (tmp_path / "private" / "a.png").is_file()
 
 

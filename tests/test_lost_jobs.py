@@ -48,7 +48,7 @@ def test_a_job_that_the_engine_dies_of_three_times_is_given_up(harness: Harness,
     assert row.state is State.FAILED
     assert row.error is not None
     assert row.error["error"]["code"] == "generation_failed"
-    assert "died 3 times" in row.error["message"]
+    assert "crashed 3 times" in row.error["message"]
     wait_until_drawn(engine, after)
     engine.forget_everything()
     engine.seconds = 0.05

@@ -18,7 +18,7 @@ from shared.metadata.graph_reader import read_parameters
 from shared.settings import Settings
 from shared.web.app import txt2img_app
 from shared.web.backend import Backend
-from shared.web.reply import job_body, picture_facts, result_body, shown_picture
+from shared.web.reply import job_body, main_picture, picture_facts, result_body
 from shared.web.routes.runs import measure, run_body
 from shared.web.urls import ReplyUrls
 from tests.fake_engine import CHECKPOINTS, FakeEngine, tiny_png
@@ -133,14 +133,14 @@ def test_without_a_custom_graph_output_node_is_unused(client: FlaskClient) -> No
 
 def test_the_seed_of_a_batch_belongs_to_its_first_picture(backend: Backend) -> None:
     row = drawn(backend, plain(empty=BATCH), ["_00001_.png", "_00002_.png"], request={"seed": 1})
-    first, second = result_body(row, ReplyUrls(""), backend.jobs.files.pictures)["comfy_response"]["generated_images"]
+    first, second = result_body(row, ReplyUrls(""), backend.jobs)["comfy_response"]["generated_images"]
     assert (first["seed"], first["index"], first["width"]) == (1, 0, 40)
     assert ("seed" not in second, second["index"], second["width"]) == (True, 1, 41)
 
 
 def test_a_seed_that_could_not_be_set_is_not_reported(backend: Backend) -> None:
     row = drawn(backend, plain(), ["_00001_.png"], request={"seed": 77})
-    body = result_body(row, ReplyUrls(""), backend.jobs.files.pictures)
+    body = result_body(row, ReplyUrls(""), backend.jobs)
     assert "seed" not in body
     assert "seed" not in job_body(row, ReplyUrls(""))
     assert body["comfy_response"]["generated_images"][0]["seed"] == 1
@@ -149,10 +149,10 @@ def test_a_seed_that_could_not_be_set_is_not_reported(backend: Backend) -> None:
 def test_missing_files_have_no_size(backend: Backend) -> None:
     row = drawn(backend, plain(), ["_00001_.png"], request={"width": 512, "height": 512})
     name = row.images[0]["filename"]
-    assert run_body(row, ReplyUrls(""), measure(row, backend.jobs.files.pictures))["width"] == 40
+    assert run_body(row, ReplyUrls(""), measure(row, backend.jobs))["width"] == 40
     (backend.settings.output_dir / "20261122" / name).unlink()
-    assert "width" not in picture_facts(row, name, backend.jobs.files.pictures)
-    assert run_body(row, ReplyUrls(""), measure(row, backend.jobs.files.pictures))["width"] == 0
+    assert "width" not in picture_facts(row, name, backend.jobs)
+    assert run_body(row, ReplyUrls(""), measure(row, backend.jobs))["width"] == 0
 
 
 def test_a_run_has_the_seed_that_its_pictures_share(backend: Backend) -> None:
@@ -163,7 +163,7 @@ def test_a_run_has_the_seed_that_its_pictures_share(backend: Backend) -> None:
     }
     row = drawn(backend, plain(**second), ["-001_00001_.png", "-002_00001_.png"])
     assert run_body(row, ReplyUrls(""))["seed"] == 0
-    facts = [picture_facts(row, image["filename"], backend.jobs.files.pictures) for image in row.images]
+    facts = [picture_facts(row, image["filename"], backend.jobs) for image in row.images]
     assert [(each["node"], each["seed"]) for each in facts] == [("save", 1), ("save2", 2)]
     assert run_body(drawn(backend, plain(), ["_00001_.png"]), ReplyUrls(""))["seed"] == 1
 
@@ -222,7 +222,7 @@ def test_an_id_comes_before_a_title_and_an_ambiguous_title_is_refused() -> None:
 
 def test_a_node_that_saved_no_picture_has_none(backend: Backend) -> None:
     row = drawn(backend, stages(), ["-001_00001_.png"], output_node="save")
-    assert shown_picture(row) is None
+    assert main_picture(row) is None
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from shared.engine.process import engine_command, extra_model_folders
 from shared.paths import FILE, ChosenPaths, PathsFile
 from shared.settings import Settings
-from shared.web.download_names import title
+from shared.web.picture_response import download_name
 from shared.web.routes.settings import read_paths
 from tests.control import PICTURE, Control, body, picture
 
@@ -133,10 +133,10 @@ def test_a_damaged_file_of_folders_means_the_defaults(tmp_path: Path) -> None:
 
 def test_the_name_to_save_under_follows_the_format() -> None:
     facts = {"seed": 7, "model_name": "a/b.safetensors", "prompt": 'a "red" circle'}
-    assert title("[date]-[seed]-{model}", PICTURE, facts) == "20261122-7-a-b"
-    assert title("%job%_[number] [prompt]", PICTURE, facts) == "3f2a9c1e0b7d_1 a -red- circle"
-    assert title("../[what]", PICTURE, facts) == "[what]"
-    assert title("///", PICTURE, facts) == PICTURE.removesuffix(".png")
+    assert download_name("[date]-[seed]-{model}", PICTURE, facts) == "20261122-7-a-b"
+    assert download_name("%job%_[number] [prompt]", PICTURE, facts) == "3f2a9c1e0b7d_1 a -red- circle"
+    assert download_name("../[what]", PICTURE, facts) == "[what]"
+    assert download_name("///", PICTURE, facts) == PICTURE.removesuffix(".png")
     _, warnings = read_paths({"filenameFormat": "a/[what]", "other": 1})
     assert len(warnings) == 3
 

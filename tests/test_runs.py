@@ -80,7 +80,7 @@ def test_a_run_says_what_its_request_said(backend: Backend) -> None:
 def test_what_the_request_does_not_say_is_read_out_of_the_graph(backend: Backend) -> None:
     row = finish(backend, {"steps": 3}, draw(controls=(UNIT,)), kind="workflow")
     # All but the size: that is the file's.
-    run = run_body(row, ReplyUrls(BASE), measure(row, backend.jobs.files.pictures))
+    run = run_body(row, ReplyUrls(BASE), measure(row, backend.jobs))
     has_every_key(run)
     assert (run["prompt"], run["negative_prompt"], run["seed"], run["steps"]) == ("a red circle", "blue", 42, 3)
     assert (run["width"], run["cfg_scale"], run["model"]) == (8, 6.5, "model.safetensors")

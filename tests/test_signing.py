@@ -46,7 +46,7 @@ def keyed(tmp_path: Path) -> Iterator[Keyed]:
 
 def signed_long_ago(path: str) -> str:
     """An address of that path whose time was over an hour ago."""
-    return ReplyUrls("", UrlSigner(KEY, 600, lambda: time.time() - 4200))._fetched(path)
+    return ReplyUrls("", UrlSigner(KEY, 600, lambda: time.time() - 4200))._signed(path)
 
 
 def test_every_service_takes_the_signed_addresses_of_each(keyed: Keyed) -> None:
@@ -111,7 +111,7 @@ def test_nothing_else_is_let_in(keyed: Keyed, service: str) -> None:
     for method in ("POST", "DELETE", "PUT"):
         path = f"/api/jobs/{keyed.row.id}"
         assert client.open(f"{path}?{UrlSigner(KEY, 600).sign(path, {})}", method=method).status_code == 401
-        signed = ReplyUrls("", UrlSigner(KEY, 600))._fetched(path)
+        signed = ReplyUrls("", UrlSigner(KEY, 600))._signed(path)
         assert client.open(signed, method=method).status_code == 401
     assert client.get(links["picture"]).status_code == 200
 
@@ -120,14 +120,14 @@ def test_an_address_ends_and_says_so(keyed: Keyed) -> None:
     path = urlsplit(keyed.addresses()["picture"]).path
     client = keyed.clients["txt2img"]
     refused = client.get(signed_long_ago(path))
-    assert (refused.status_code, refused.json["message"]) == (401, "this signed address has expired")
+    assert (refused.status_code, refused.json["message"]) == (401, "this signed URL has expired")
     # Who has the key does not need the signature.
     assert client.get(signed_long_ago(path), headers=WITH_KEY).status_code == 200
 
 
 def test_an_address_of_another_key_is_none(keyed: Keyed) -> None:
     path = urlsplit(keyed.addresses()["picture"]).path
-    other = ReplyUrls("", UrlSigner("another horse battery", 600))._fetched(path)
+    other = ReplyUrls("", UrlSigner("another horse battery", 600))._signed(path)
     assert keyed.clients["txt2img"].get(other).status_code == 401
 
 
@@ -161,7 +161,7 @@ def test_an_address_stays_the_same_for_a_while_and_lasts() -> None:
     assert signer.signature_error("/a", first) is None
     assert signer.sign("/a", {}) != first
     now[0] = 1_000_000.0 + 3601
-    assert signer.signature_error("/a", first) == "this signed address has expired"
+    assert signer.signature_error("/a", first) == "this signed URL has expired"
 
 
 def test_without_a_key_nothing_is_signed() -> None:

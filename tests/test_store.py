@@ -81,7 +81,7 @@ def test_a_job_is_there_for_every_process_and_after_a_restart(
 def test_jobs_are_numbered_in_order_and_never_twice(store: Store) -> None:
     first, second = add(store), add(store)
     store.finish(second, "me", State.FAILED, error=ERROR)
-    assert store.remove(second.id, lambda _: None)
+    assert store.delete(second.id, lambda _: None)
     third = add(store)
     assert first.number < second.number < third.number
 
@@ -122,7 +122,7 @@ def test_nothing_is_told_of_a_job_after_its_end(store: Store) -> None:
     store.save("me", [late, JobUpdate(other.id, None, [("progress", {"step": 2})])])
     assert names(store, row) == ["queued", "cancelled"]
     assert names(store, other) == ["queued", "progress"]
-    store.remove(row.id, lambda _: None)
+    store.delete(row.id, lambda _: None)
     store.save("me", [late, JobUpdate(other.id, None, [("progress", {"step": 3})])])
     assert names(store, other) == ["queued", "progress", "progress"]
 
@@ -134,8 +134,8 @@ def test_only_its_owner_moves_a_job(store: Store) -> None:
     store.requeue("another", [(row, 1)])
     assert store.get(row.id) == row
     assert names(store, row) == ["queued"]
-    assert store.unfinished([row.id, str(uuid.uuid4())], "me") == {row.id}
-    assert store.unfinished([row.id], "another") == set()
+    assert store.still_owned([row.id, str(uuid.uuid4())], "me") == {row.id}
+    assert store.still_owned([row.id], "another") == set()
 
 
 def test_a_lost_job_is_queued_again(store: Store) -> None:
@@ -178,7 +178,7 @@ def test_whoever_is_silent_for_too_long_is_dead(store: Store) -> None:
     assert [each.id for each in store.reclaim_orphans("alive", silent_since)] == [row.id]
     store.beat("slow")
     assert store.reclaim_orphans("slow", silent_since) == []
-    assert store.unfinished([row.id, alive.id], "alive") == {row.id, alive.id}
+    assert store.still_owned([row.id, alive.id], "alive") == {row.id, alive.id}
 
 
 def test_a_heartbeat_ahead_of_now_is_no_sign_of_life(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,8 +213,8 @@ def test_an_idempotency_key_is_taken_once(store: Store, open_store: Callable[[],
     first, is_new = store.add(new(idempotency_key="k", body_hash="h"), "me", MANY)
     assert is_new
     assert open_store().add(new(idempotency_key="k"), "another", MANY) == (first, False)
-    assert store.by_key("k") == first
-    assert store.by_key("other") is None
+    assert store.find_by_key("k") == first
+    assert store.find_by_key("other") is None
     assert store.count_unfinished() == 1
     assert not add(store).idempotency_key
     assert add(store).number > first.number
@@ -260,12 +260,12 @@ def test_whose_jobs_are_unfinished_the_newest_first(store: Store) -> None:
     mine, newer = add(store, client="me"), add(store, client="me")
     other = add(store, client="another")
     add(store, service="img2img")
-    assert store.unfinished_marks("txt2img") == [(other.id, "another"), (newer.id, "me"), (mine.id, "me")]
+    assert store.unfinished_of("txt2img") == [(other.id, "another"), (newer.id, "me"), (mine.id, "me")]
     store.cancel(newer.id, ERROR)
-    assert store.unfinished_marks("txt2img") == [(other.id, "another"), (mine.id, "me")]
+    assert store.unfinished_of("txt2img") == [(other.id, "another"), (mine.id, "me")]
     store.finish(mine, "me", State.COMPLETED)
     store.cancel(other.id, ERROR)
-    assert store.unfinished_marks("txt2img") == []
+    assert store.unfinished_of("txt2img") == []
 
 
 def test_jobs_come_in_pages_by_state_and_by_kind(store: Store) -> None:
@@ -279,9 +279,9 @@ def test_jobs_come_in_pages_by_state_and_by_kind(store: Store) -> None:
     assert [row.id for row in store.page(states=[State.RUNNING]).rows] == [rows[1].id]
     assert [row.id for row in store.page(states=[State.CANCELLED, State.RUNNING]).rows] == [rows[2].id, rows[1].id]
     assert [row.id for row in store.page(kind="img2img").rows] == [rows[4].id, rows[1].id]
-    assert [work.started for work in store.in_front(rows[3].number)] == [None, 5.0]
+    assert [work.started for work in store.work_ahead(rows[3].number)] == [None, 5.0]
     assert (store.count_unfinished(), store.count_unfinished(rows[3].number)) == (4, 2)
-    assert [store.stood_in_front(row.number, time.time() + 60) for row in rows] == [False, True, True, True, True]
+    assert [store.was_any_ahead(row.number, time.time() + 60) for row in rows] == [False, True, True, True, True]
     assert [each.id for each in store.finished_before(None, 9)] == [rows[2].id]
     assert store.finished_before(rows[2].number, 9) == []
 
@@ -301,22 +301,22 @@ def test_a_job_stood_in_front_until_its_end(store: Store) -> None:
     first, second = add(store), add(store)
     before = time.time()
     store.finish(first, "me", State.COMPLETED)
-    assert store.stood_in_front(second.number, before - 1)
-    assert not store.stood_in_front(second.number, time.time() + 1)
+    assert store.was_any_ahead(second.number, before - 1)
+    assert not store.was_any_ahead(second.number, time.time() + 1)
 
 
 def test_a_removed_job_leaves_nothing_but_uploads_that_others_need(store: Store) -> None:
     both, mine = {"both.png": "in"}, {"mine.png": "in"}
     row, other = add(store, spec=JobSpec(uploads=both | mine)), add(store, spec=JobSpec(uploads=both))
     discarded: list[str] = []
-    assert not store.remove(row.id, discarded.append)
+    assert not store.delete(row.id, discarded.append)
     store.finish(row, "me", State.COMPLETED)
     store.finish(other, "me", State.COMPLETED)
-    assert store.remove(row.id, discarded.append)
+    assert store.delete(row.id, discarded.append)
     assert discarded == ["mine.png"]
-    assert not store.remove(row.id, discarded.append)
+    assert not store.delete(row.id, discarded.append)
     assert store.get(row.id) is None
     assert store.events(row.id, 0) == []
     assert names(store, other) == ["queued", "completed"]
-    assert store.remove(other.id, discarded.append)
+    assert store.delete(other.id, discarded.append)
     assert discarded == ["mine.png", "both.png"]

@@ -16,9 +16,8 @@ from werkzeug.test import EnvironBuilder
 from shared.jobs.job import Event, JobRow, JobSpec, JobUpdate, NewJob, State
 from shared.jobs.notify import Subscription
 from shared.jobs.store import Store
-from shared.web import stream as module
-from shared.web.stream import event_stream
-from shared.web.waiting import wants_stream
+from shared.web import waiting as module
+from shared.web.waiting import event_stream, wants_stream
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def job(store: Store) -> JobRow:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOOK", 0.01)
+    monkeypatch.setattr(module, "POLL_INTERVAL", 0.01)
 
 
 def never() -> bool:
@@ -61,7 +60,13 @@ def watch(
     waiting: Callable[[], dict[str, Any] | None] = lambda: None,
 ) -> Iterator[str]:
     stream = event_stream(
-        store, job.id, after, subscription or Subscription(), dress=dressed, waiting=waiting, over=over
+        store,
+        job.id,
+        after,
+        (subscription or Subscription()).wait,
+        event_data=dressed,
+        queue_position=waiting,
+        is_over=over,
     )
     assert next(stream) == "retry: 2000\n\n"
     return stream
@@ -104,7 +109,7 @@ def test_what_happens_in_another_process_is_seen_without_a_bell(store: Store, jo
 
 
 def test_a_bell_wakes_a_stream_at_once(store: Store, job: JobRow, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOOK", 30.0)
+    monkeypatch.setattr(module, "POLL_INTERVAL", 30.0)
     subscription = Subscription()
     stream = watch(store, job, subscription=subscription)
     next(stream)
@@ -121,7 +126,7 @@ def test_a_bell_wakes_a_stream_at_once(store: Store, job: JobRow, monkeypatch: p
 
 @pytest.mark.usefixtures("quick")
 def test_a_silent_stream_shows_that_it_lives(store: Store, job: JobRow, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(module, "HEARTBEAT_INTERVAL", 0.05)
     stream = watch(store, job, over=within(5))
     begun = time.monotonic()
     next(stream)
@@ -133,7 +138,7 @@ def test_a_silent_stream_shows_that_it_lives(store: Store, job: JobRow, monkeypa
 
 @pytest.mark.usefixtures("quick")
 def test_a_queued_job_is_told_when_it_moves_up(store: Store, job: JobRow, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "POSITION", 0.02)
+    monkeypatch.setattr(module, "POSITION_INTERVAL", 0.02)
     positions = itertools.chain([3, 3, 2, 2, 2, 1], itertools.repeat(1))
 
     def waiting() -> dict[str, Any]:
@@ -149,7 +154,7 @@ def test_a_queued_job_is_told_when_it_moves_up(store: Store, job: JobRow, monkey
     # What runs has no position any more.
     progress(store, job, 1)
     assert read(next(stream))[1] == "progress"
-    monkeypatch.setattr(module, "HEARTBEAT", 0.1)
+    monkeypatch.setattr(module, "HEARTBEAT_INTERVAL", 0.1)
     positions = itertools.chain([9])
     assert next(stream) == ": still here\n\n"
 
@@ -171,12 +176,12 @@ def test_a_browser_that_comes_back_after_the_last_event_is_not_kept_waiting(stor
 
 @pytest.mark.usefixtures("quick")
 def test_a_stream_of_a_job_that_was_removed_ends(store: Store, job: JobRow, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "HEARTBEAT", 0.1)
+    monkeypatch.setattr(module, "HEARTBEAT_INTERVAL", 0.1)
     over = within(2)
     stream = watch(store, job, over=over)
     next(stream)
     store.cancel(job.id, {})
-    store.remove(job.id, lambda _: None)
+    store.delete(job.id, lambda _: None)
     assert list(stream) == []
     assert not over()
 

@@ -69,6 +69,19 @@ def test_imports_run_one_way(part: str) -> None:
             assert allowed or name in MAY_IMPORT[part], f"{path.relative_to(PROJECT_DIR)} imports {name}"
 
 
+# What the web may know of jobs: their interface and their types. `jobs` is a `shared.jobs.service.Jobs` there.
+JOBS_INTERFACE = {f"shared.jobs.{name}" for name in ("service", "job", "picture_names", "picture_metadata")}
+
+
+def test_the_web_knows_jobs_by_their_service_alone() -> None:
+    for path in (PROJECT_DIR / "shared/web").rglob("*.py"):
+        source = path.read_text(encoding="utf-8")
+        used = {name for name in imports(path) if name.startswith("shared.jobs")}
+        assert used <= JOBS_INTERFACE, path
+        reached = re.findall(r"\bjobs\.(?:store|files|runner|_\w+)\b", source.replace("shared.jobs.", ""))
+        assert not reached, f"{path.relative_to(PROJECT_DIR)} reaches through the service: {reached}"
+
+
 @pytest.mark.slow
 def test_nothing_imports_a_server() -> None:
     for path in PRODUCT:

@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 from shared.engine.client import EngineClient
 from shared.jobs import runner, stuck
 from shared.jobs.job import State
-from shared.jobs.stuck import StuckJobs
+from shared.jobs.stuck import StuckJobWatch
 from shared.settings import Settings
 from shared.web.app import create_app
 from shared.web.backend import Backend
@@ -23,7 +23,7 @@ from tests.harness import Harness, OpenHarness, new_job, wait_for, wait_until_dr
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "RECONCILE_CONNECTED", 0.1)
-    monkeypatch.setattr(stuck, "LOOK", 0.02)
+    monkeypatch.setattr(stuck, "CHECK_INTERVAL", 0.02)
 
 
 def busy_with_a_cancelled_job(harness: Harness, engine: FakeEngine) -> str:
@@ -52,7 +52,7 @@ def test_the_engine_is_started_again_for_a_cancelled_job_and_nobody_is_blamed(
         engine.seconds, engine.deaf = 0.05, False
         engine.forget_everything()
 
-    watch = StuckJobs(harness.client, harness.store, 0.5, restart)
+    watch = StuckJobWatch(harness.client, harness.store, 0.5, restart)
     begun = time.monotonic()
     watch.start()
     try:
@@ -68,23 +68,23 @@ def test_the_engine_is_started_again_for_a_cancelled_job_and_nobody_is_blamed(
 def test_a_cancelled_job_that_was_removed_is_not_forgotten(harness: Harness, engine: FakeEngine) -> None:
     cancelled = busy_with_a_cancelled_job(harness, engine)
     reasons: list[str] = []
-    watch = StuckJobs(harness.client, harness.store, 0.0, lambda reason: reasons.append(reason))
-    watch._patience = 3600
-    watch.look()
-    harness.archive.forget(harness.row(cancelled))
+    watch = StuckJobWatch(harness.client, harness.store, 0.0, lambda reason: reasons.append(reason))
+    watch._timeout = 3600
+    watch.check()
+    harness.archive.delete_job(harness.row(cancelled))
     assert harness.store.get(cancelled) is None
-    watch._patience = 0.0
-    watch.look()
+    watch._timeout = 0.0
+    watch.check()
     assert len(reasons) == 1
 
 
 def test_what_runs_and_was_not_cancelled_is_left_alone(harness: Harness, engine: FakeEngine) -> None:
     reasons: list[str] = []
-    watch = StuckJobs(harness.client, harness.store, 0.0, lambda reason: reasons.append(reason))
+    watch = StuckJobWatch(harness.client, harness.store, 0.0, lambda reason: reasons.append(reason))
     engine.seconds = HELD
     running = harness.submit()
     wait_until_drawn(engine, running)
-    watch.look()
+    watch.check()
     harness.runner.cancel(running)
     # It looks for an interruption between two steps.
     engine.seconds = 0.05
@@ -93,8 +93,8 @@ def test_what_runs_and_was_not_cancelled_is_left_alone(harness: Harness, engine:
     stranger = new_job()
     harness.client.submit(stranger.id, dict(stranger.spec.graph), "theirs", 1.0)
     wait_until_drawn(engine, stranger.id)
-    watch.look()
-    watch.look()
+    watch.check()
+    watch.check()
     assert reasons == []
 
 
@@ -108,8 +108,8 @@ def test_a_job_of_which_the_engine_was_never_told_that_it_is_cancelled_is_only_i
     wait_until_drawn(engine, job_id)
     assert harness.store.cancel(job_id, {})
     reasons: list[str] = []
-    watch = StuckJobs(harness.client, harness.store, 3600, lambda reason: reasons.append(reason))
-    watch.look()
+    watch = StuckJobWatch(harness.client, harness.store, 3600, lambda reason: reasons.append(reason))
+    watch.check()
     engine.seconds = 0.05
     wait_for(lambda: engine.running is None, "it was not interrupted")
     assert (engine.cancelled, reasons) == ([job_id], [])
@@ -119,13 +119,13 @@ def test_of_an_engine_of_others_it_is_said_once_what_to_do(
     harness: Harness, engine: FakeEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     cancelled = busy_with_a_cancelled_job(harness, engine)
-    watch = StuckJobs(harness.client, harness.store, 0.0, None)
+    watch = StuckJobWatch(harness.client, harness.store, 0.0, None)
     with caplog.at_level(logging.WARNING, "shared.jobs.stuck"):
         for _ in range(3):
-            watch.look()
+            watch.check()
     [said] = [record.getMessage() for record in caplog.records if record.name == "shared.jobs.stuck"]
     assert cancelled in said
-    assert f"restart it where it runs ({engine.address})" in said
+    assert f"Restart the engine at {engine.address}" in said
 
 
 def ready(backend: Backend) -> FlaskClient:
@@ -150,7 +150,7 @@ def test_readiness_tells_of_a_job_that_does_not_let_go(
         assert answer.json is not None
         reason = answer.json["reason"]
         assert f"the engine still runs job {cancelled}, which was cancelled 20" in reason
-        assert ("the launcher will restart it" if ours else f"restart the engine at {engine.address}") in reason
+        assert ("the launcher restarts it" if ours else f"Restart the engine at {engine.address}") in reason
     finally:
         backend.stop()
 
@@ -164,7 +164,7 @@ def test_who_was_drawn_when_somebody_ended_the_engine_is_not_blamed(harness: Har
         harness.wait(drawn, State.RUNNING)
         wait_until_drawn(engine, drawn)
         # As the launcher does it: the end first, then the note, long before there is a new engine.
-        harness.store.note_engine_stop()
+        harness.store.record_engine_stop()
         engine.forget_everything()
     wait_for(lambda: engine.submitted == [drawn] * 5, "it was not sent again")
     wait_until_drawn(engine, drawn)
@@ -204,14 +204,14 @@ def test_a_service_that_takes_over_does_not_blame_either(open_harness: OpenHarne
 def test_a_note_of_the_engine_s_end_counts_from_its_time_on(harness: Harness) -> None:
     assert not harness.store.engine_stopped_since(0.0)
     before = time.time()
-    harness.store.note_engine_stop()
-    harness.store.note_engine_stop()
+    harness.store.record_engine_stop()
+    harness.store.record_engine_stop()
     assert harness.store.engine_stopped_since(before)
     assert not harness.store.engine_stopped_since(time.time() + 1)
 
 
 def test_an_engine_that_does_not_answer_ends_no_watch(tmp_path: Path, harness: Harness) -> None:
-    watch = StuckJobs(EngineClient("http://127.0.0.1:9"), harness.store, 0.0, None)
+    watch = StuckJobWatch(EngineClient("http://127.0.0.1:9"), harness.store, 0.0, None)
     watch.start()
     time.sleep(0.2)
     assert watch._thread is not None

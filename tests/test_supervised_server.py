@@ -13,7 +13,7 @@ import requests
 
 from launcher.stack import is_service_alive
 from launcher.supervised_server import SupervisedServer
-from shared.jobs.stuck import StuckJobs
+from shared.jobs.stuck import StuckJobWatch
 from shared.process.supervisor import Child, Supervisor
 from shared.settings import PROJECT_DIR, Settings
 from shared.web.app import create_app
@@ -168,7 +168,7 @@ def test_what_was_interrupted_while_it_started_can_be_stopped(
     harness, script = open_harness(), tmp_path / "script.py"
     script.write_text("import time\ntime.sleep(60)\n")
     child = Child("thing", [script], python=sys.executable, folder=tmp_path, log_path=tmp_path / "thing.log")
-    stuck, supervisor = StuckJobs(harness.client, harness.store, 1.0, None), Supervisor(child, lambda: True, 20.0)
+    stuck, supervisor = StuckJobWatch(harness.client, harness.store, 1.0, None), Supervisor(child, lambda: True, 20.0)
     monkeypatch.setattr(harness.runner._listener, "start", lambda: None)
     supervisor.start()
 

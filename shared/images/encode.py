@@ -78,7 +78,7 @@ def check_size(size: tuple[int, int], output: OutputFormat, budget: MemoryBudget
         raise NotAcceptable(reason, hint=f"ask for it as PNG{more}", format=output)
 
 
-def encode_picture(
+def convert_png(
     png: bytes | Path, output: OutputFormat, comment: str | None = None, *, budget: MemoryBudget | None = None
 ) -> EncodedPicture:
     """A PNG (its bytes, or its file) as WebP that looks the same and is as transparent, or as JPEG; with `comment`.

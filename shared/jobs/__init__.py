@@ -1,1 +1,1 @@
-"""Graphs become jobs, and jobs become pictures. Knows a graph as a plain dict."""
+"""The queue of jobs: graphs, as plain dicts, become jobs, and jobs become pictures. `service.Jobs` is its interface."""

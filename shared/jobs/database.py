@@ -1,14 +1,8 @@
-"""The database of jobs: its tables, a job as a row, the statements that every job needs, and what SQLite needs.
+"""The jobs' database: its tables, the statements that every job needs, the query of lists, and the setup of SQLite.
 
-queued -> running -> completed | failed | cancelled
-       ^         |
-       +---------+   the engine died, and the job is sent again
+Each worker renews its heartbeat. A job whose worker has no recent heartbeat may be reclaimed by any other.
 
-A job is owned by the service that runs it. Each service renews its own heartbeat, and a job whose worker is silent may
-be reclaimed by any other. What happens to a job is an event too, with a number, so that a stream can be replayed from
-any point.
-
-Parameters of conditions are named `the_...`; those of an update's values like their columns.
+In conditions, bound parameters are named `the_...`; in updates, they have the names of their columns.
 """
 
 from __future__ import annotations
@@ -26,7 +20,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from shared.jobs.job import UNFINISHED, JobRow, JobSpec, State
 
-# A change of these tables needs a migration (see `shared.jobs.migrations`).
+# A change of the tables needs a migration (see `shared.jobs.migrations`).
 metadata = sa.MetaData()
 
 about = sa.Table("about", metadata, sa.Column("key", sa.String(40), primary_key=True), sa.Column("value", sa.Text))
@@ -42,7 +36,7 @@ workers = sa.Table(
 jobs = sa.Table(
     "jobs",
     metadata,
-    # Order of arrival. The engine runs lower numbers first, so it is also the order of running.
+    # The order of submission. The engine runs lower numbers first.
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("id", sa.String(36), nullable=False, unique=True),
     sa.Column("kind", sa.String(40), nullable=False),
@@ -54,10 +48,10 @@ jobs = sa.Table(
     sa.Column("created", sa.Float, nullable=False),
     sa.Column("started", sa.Float),
     sa.Column("finished", sa.Float),
-    # For the ETA: what is drawn with, and how much of it (pixels times steps).
+    # For estimates: a name for comparable jobs, and pixels times steps.
     sa.Column("model", sa.String(255), nullable=False),
     sa.Column("work", sa.Float, nullable=False),
-    # See shared/jobs/job.py.
+    # A `JobSpec` (see shared/jobs/job.py).
     sa.Column("spec", sa.JSON, nullable=False),
     sa.Column("images", sa.JSON, nullable=False),
     sa.Column("error", sa.JSON),
@@ -94,8 +88,8 @@ COUNT_BEFORE = COUNT.where(jobs.c.number < sa.bindparam("the_number"))
 ADD = jobs.insert()
 GET = sa.select(jobs).where(jobs.c.id == sa.bindparam("the_id"))
 STATE = sa.select(jobs.c.state).where(jobs.c.id == sa.bindparam("the_id"))
-# The one way in which an unfinished job changes: by its worker. Only the end may come from anybody.
-MOVE = jobs.update().where(
+# Only its worker may update an unfinished job; any process may end it.
+UPDATE_OWN = jobs.update().where(
     jobs.c.id == sa.bindparam("the_id"), jobs.c.worker == sa.bindparam("the_worker"), _unfinished
 )
 END = jobs.update().where(jobs.c.id == sa.bindparam("the_id"), _unfinished)
@@ -106,7 +100,7 @@ EVENTS_AFTER = (
     .where(events.c.job_id == sa.bindparam("the_id"), events.c.number > sa.bindparam("the_number"))
     .order_by(events.c.number)
 )
-# What was told of an earlier attempt stands before the newest start, which tells nothing of progress.
+# The latest start, which has no progress, hides the progress of earlier attempts.
 NEWEST_PROGRESS = (
     sa.select(events.c.data)
     .where(events.c.job_id == sa.bindparam("the_id"), events.c.name.in_(("started", "progress")))
@@ -120,50 +114,53 @@ REMOVE_EVENTS = events.delete().where(
 BEAT = workers.update().where(workers.c.id == sa.bindparam("the_worker"))
 
 
-# Characters, as they stand in the database: of one job's request or graph, and of all that a page holds.
+# -- lists of jobs: the columns, and from the spec only what a list shows. A graph has up to a million characters, and a
+# page has hundreds of jobs. So SQL extracts the parts of a spec, large ones stay in the database, and a large page ends
+# early.
+
+# Characters in the database: of a job's parameters or graph, and of a page.
 LARGEST_PART = 50_000
 LARGEST_PAGE = 4_000_000
 
-_PLAIN = [column for column in jobs.c if not isinstance(column.type, sa.JSON)]
-# Parts of a spec that are always short.
+_COLUMNS = [column for column in jobs.c if not isinstance(column.type, sa.JSON)]
+# The keys of a spec that lists show. The values of the first are always small.
 _SMALL = ("seeds", "size", "repeatable", "output_node", "uploads")
 _LARGE = ("parameters", "graph")
 
 
-def _if_short(text: sa.ColumnElement[str]) -> sa.ColumnElement[str | None]:
-    """The text, or an empty one in place of one that is too long; NULL where there is none."""
-    long = sa.func.length(text) > LARGEST_PART
-    return sa.case((long, sa.literal("", sa.Text)), else_=text)
+def _unless_large(text: sa.ColumnElement[str]) -> sa.ColumnElement[str | None]:
+    """The text; empty if it is too large, and NULL if there is none."""
+    large = sa.func.length(text) > LARGEST_PART
+    return sa.case((large, sa.literal("", sa.Text)), else_=text)
 
 
 LIST = sa.select(
-    *_PLAIN,
+    *_COLUMNS,
     *(sa.cast(jobs.c[name], sa.Text).label(name) for name in ("images", "error")),
     *(jobs.c.spec[name].label(name) for name in _SMALL),
-    *(_if_short(jobs.c.spec[name].as_string()).label(name) for name in _LARGE),
+    *(_unless_large(jobs.c.spec[name].as_string()).label(name) for name in _LARGE),
 ).order_by(jobs.c.number.desc())
 
 
 @dataclass(frozen=True)
 class JobPage:
-    """Jobs of a list, the newest first; `before` is the number that leads to the next page, None on the last.
+    """A page of jobs, newest first. `before` is the number that requests the next page; None on the last page.
 
-    Their specs are `abridged`: they hold what lists show. A request or graph of more than LARGEST_PART characters is an
-    empty object there, and named in `left_out`.
+    The specs contain only what lists show. Parameters or graphs above LARGEST_PART are empty, and named in `left_out`.
     """
 
     rows: list[JobRow]
     before: int | None = None
 
 
-def read_page(found: Iterable[sa.Row[Any]], limit: int) -> JobPage:
-    """The first `limit` rows of what QUERY found, or fewer: at most LARGEST_PAGE characters, but one row at least.
+def read_page(result: Iterable[sa.Row[Any]], limit: int) -> JobPage:
+    """The page of the first `limit` rows of LIST's result; fewer rows, but at least one, if they exceed LARGEST_PAGE.
 
-    Rows beyond are not asked for.
+    Does not fetch rows beyond the page.
     """
     rows: list[JobRow] = []
     size = 0
-    for row in found:
+    for row in result:
         size += sum(len(text) for text in (row.images, row.error, row.parameters, row.graph) if text)
         if rows and (len(rows) == limit or size > LARGEST_PAGE):
             return JobPage(rows, rows[-1].number)
@@ -172,54 +169,59 @@ def read_page(found: Iterable[sa.Row[Any]], limit: int) -> JobPage:
 
 
 def _abridged(row: sa.Row[Any]) -> JobRow:
-    told = row._mapping
-    spec = {name: told[name] for name in _SMALL if told[name] is not None}
-    spec |= {name: json.loads(told[name] or "{}") for name in _LARGE}
-    spec["left_out"] = [name for name in _LARGE if told[name] == ""]
-    plain = {column.name: told[column.name] for column in _PLAIN}
-    texts = {name: None if told[name] is None else json.loads(told[name]) for name in ("images", "error")}
-    return JobRow(**{**plain, **texts, "spec": JobSpec.from_json(spec), "state": State(told["state"])})
+    values = row._mapping
+    spec = {name: values[name] for name in _SMALL if values[name] is not None}
+    spec |= {name: json.loads(values[name] or "{}") for name in _LARGE}
+    spec["left_out"] = [name for name in _LARGE if values[name] == ""]
+    columns = {column.name: values[column.name] for column in _COLUMNS}
+    decoded = {name: None if values[name] is None else json.loads(values[name]) for name in ("images", "error")}
+    return JobRow(**{**columns, **decoded, "spec": JobSpec.from_json(spec), "state": State(values["state"])})
 
 
-# Seconds that a write waits for other processes.
-PATIENCE = 30.0
+# -- SQLite
+
+# Seconds that a connection waits for the lock of another process.
+LOCK_TIMEOUT = 30.0
 
 
-def tune(engine: Engine, journal_pages: int) -> None:
-    """Readers never wait for the writer, and writers for each other. The journal has about so many pages at most."""
+def configure_sqlite(engine: Engine, journal_pages: int) -> None:
+    """Set up each connection: readers never wait for the writer, and writers wait for each other.
+
+    SQLite moves its journal into the database at about `journal_pages` pages.
+    """
 
     @event.listens_for(engine, "connect")
     def on_connect(connection: Any, _record: Any) -> None:
-        # Transactions are begun by us below: the driver would begin them as readers, and two readers that both want to
-        # write then block each other for good.
+        # `on_begin` begins transactions. The driver would begin them as reads, and two reads that both turn into writes
+        # block each other for ever.
         connection.isolation_level = None
-        connection.execute(f"PRAGMA busy_timeout={PATIENCE * 1000:.0f}")
+        connection.execute(f"PRAGMA busy_timeout={LOCK_TIMEOUT * 1000:.0f}")
         connection.execute("PRAGMA foreign_keys=ON")
-        # Some builds write zeros over all that is deleted: on a full disk there is no room for that in the journal.
+        # Some builds overwrite deleted data with zeros. On a full disk, the journal has no room for that.
         connection.execute("PRAGMA secure_delete=FAST")
         _use_wal(connection)
         connection.execute(f"PRAGMA wal_autocheckpoint={journal_pages}")
 
     @event.listens_for(engine, "begin")
     def on_begin(connection: Connection) -> None:
-        # Reads are of one statement each, and need no transaction.
+        # A read is one statement, and needs no transaction.
         options = connection.get_execution_options()
         driver = connection.connection.driver_connection
         if options.get("writes") and driver is not None:
-            # FULL waits for the disk, so that an accepted job outlives a power cut. What else could be lost is found
-            # out again: a job whose end was not written is looked up in the engine, or run again.
+            # FULL waits for the disk, so that an accepted job survives a power cut. Other lost writes are repeated: a
+            # job whose end was lost is looked up in the engine, or runs again.
             driver.execute(f"PRAGMA synchronous={'FULL' if options.get('durable') else 'NORMAL'}")
             driver.execute("BEGIN IMMEDIATE")
 
 
-def empty_journal(connection: Connection) -> None:
-    """Brings what stands in the journal into the database, so that it is written anew in the room that it has."""
+def checkpoint(connection: Connection) -> None:
+    """Move the journal's content into the database, so that its file is reused from the start."""
     connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
-    """Switches to WAL, which the file remembers. Unlike a write, this does not wait for another process to finish."""
-    deadline = time.monotonic() + PATIENCE
+    """Switch the database to WAL. SQLite does not wait for locks here, so this retries."""
+    deadline = time.monotonic() + LOCK_TIMEOUT
     while True:
         try:
             connection.execute("PRAGMA journal_mode=WAL")

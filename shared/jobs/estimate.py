@@ -1,4 +1,7 @@
-"""When a job will be done: from its own progress, or from what similar jobs took before. Pure."""
+"""Estimates of when a job will be done: from its own progress, or from how long similar jobs took. Pure.
+
+Work is measured in pixels times steps.
+"""
 
 from __future__ import annotations
 
@@ -9,31 +12,36 @@ from typing import Any
 from shared.graphs import class_of, end_nodes, inputs_of, source_of, walk
 from shared.jobs.job import UnfinishedWork
 
-# How many of the jobs completed last are looked at.
-MEASURED = 50
+# The number of completed jobs whose durations are used, newest first.
+MEASURED_JOBS = 50
+SAMPLERS = frozenset(("KSampler", "KSamplerAdvanced", "SamplerCustom", "SamplerCustomAdvanced"))
+# A sampler's inputs for its latent.
+LATENT_INPUTS = ("latent_image", "latent")
+# For a sampler whose number of steps is unknown.
+DEFAULT_STEPS = 20
 
 
 def seconds_left(
     ahead: Sequence[UnfinishedWork], job: UnfinishedWork, measured: Sequence[tuple[str, float, float]], now: float
 ) -> float | None:
-    """Seconds until the unfinished `job` is done, after those `ahead` of it. None while nothing was measured.
+    """Seconds until `job` is done, after the unfinished jobs `ahead` of it; None if there is nothing to estimate from.
 
-    `measured` are model, work and seconds of completed jobs, the newest first; `now` is in seconds since 1970. Of a job
-    that runs, its own progress tells. Any other is expected to take its work times the median of seconds by work, of
-    jobs with its model if there are any, those that run included.
+    `measured` has model, work and seconds of completed jobs, newest first; `now` is in seconds since 1970. A job that
+    makes progress ends when its own estimate says. Any other takes its work times the median of seconds per unit of
+    work, over the jobs with the same model, or over all if there are none; jobs in progress count too.
     """
     jobs = [*ahead, job]
-    running = [
-        (each.model, each.work, each.ends_at - each.started)
-        for each in jobs
-        if each.ends_at is not None and each.started is not None
+    in_progress = [
+        (other.model, other.work, other.ends_at - other.started)
+        for other in jobs
+        if other.ends_at is not None and other.started is not None
     ]
-    if not measured and not running:
+    if not measured and not in_progress:
         return None
-    return sum(_left(each, [*running, *measured], now) for each in jobs)
+    return sum(_job_seconds_left(other, [*in_progress, *measured], now) for other in jobs)
 
 
-def _left(job: UnfinishedWork, measured: Sequence[tuple[str, float, float]], now: float) -> float:
+def _job_seconds_left(job: UnfinishedWork, measured: Sequence[tuple[str, float, float]], now: float) -> float:
     if job.ends_at is not None:
         return max(0.0, job.ends_at - now)
     rates = [seconds / work for model, work, seconds in measured if model == job.model and work > 0]
@@ -43,43 +51,36 @@ def _left(job: UnfinishedWork, measured: Sequence[tuple[str, float, float]], now
     return expected if job.started is None else max(0.0, expected - (now - job.started))
 
 
-SAMPLERS = frozenset(("KSampler", "KSamplerAdvanced", "SamplerCustom", "SamplerCustomAdvanced"))
-# The inputs by which a sampler gets the latent that it works on.
-LATENTS = ("latent_image", "latent")
-# For a sampler of which it is not known how many steps it takes.
-USUAL_STEPS = 20
-
-
 class ProgressEstimator:
-    """How fast a job gets on. `graph` is what the engine runs; `pixels` is the usual size of a picture of the job.
+    """Estimates a job's end from the steps of its samplers. `graph` is what the engine runs.
 
-    Work is counted in pixels times steps, over all samplers of the graph that run: what is `cached` does not, and
-    nothing that is needed for it alone.
+    `pixels` is the size of a sampler whose size does not follow from the graph. Nodes whose output is `cached`, and
+    nodes that only those need, do not run and do not count.
     """
 
     def __init__(self, graph: Mapping[str, Any], pixels: float | None, cached: Collection[str] = ()) -> None:
-        runs = _nodes_to_run(graph, cached)
-        self._work = {name: work for name, work in sampler_work(graph, pixels).items() if name in runs}
+        nodes = _nodes_to_run(graph, cached)
+        self._work = {name: work for name, work in sampler_work(graph, pixels).items() if name in nodes}
         self._done: dict[str, float] = {}
         self._first: tuple[float, float] | None = None
 
     def step(self, node: str, step: int, steps: int, now: float) -> float | None:
-        """Takes notice of a step of `node`; when the job will be done, in seconds on the clock of `now`.
+        """Record a step of `node` at the time `now`, and return the estimated end, on the same clock.
 
-        None for a node that does not sample, and until two steps were seen.
+        None for a node that does not sample, and before the second step.
         """
         if node not in self._work or steps < 1:
             return None
-        # A sampler begins when those before it are done.
-        self._done = {each: self._work[each] for each in self._done}
+        # A sampler starts once the samplers before it are done.
+        self._done = {earlier: self._work[earlier] for earlier in self._done}
         self._done[node] = self._work[node] * min(1.0, step / steps)
         done = sum(self._done.values())
         if self._first is None:
             self._first = (now, done)
-        begun, done_then = self._first
-        if done <= done_then:
+        first_time, first_done = self._first
+        if done <= first_done:
             return None
-        return now + (now - begun) / (done - done_then) * (sum(self._work.values()) - done)
+        return now + (now - first_time) / (done - first_done) * (sum(self._work.values()) - done)
 
 
 def sampler_work(graph: Mapping[str, Any], pixels: float | None) -> dict[str, float]:
@@ -88,8 +89,8 @@ def sampler_work(graph: Mapping[str, Any], pixels: float | None) -> dict[str, fl
     A sampler whose size does not follow from the graph gets `pixels`, or else the smallest size of the others.
     """
     sizes = {name: _pixels(graph, name) for name, node in graph.items() if class_of(node) in SAMPLERS}
-    usual = pixels or min((size for size in sizes.values() if size is not None), default=1.0)
-    return {name: (size or usual) * _steps(graph, name) for name, size in sizes.items()}
+    default = pixels or min((size for size in sizes.values() if size is not None), default=1.0)
+    return {name: (size or default) * _steps(graph, name) for name, size in sizes.items()}
 
 
 def _nodes_to_run(graph: Mapping[str, Any], cached: Collection[str]) -> set[str]:
@@ -99,7 +100,7 @@ def _nodes_to_run(graph: Mapping[str, Any], cached: Collection[str]) -> set[str]
 
 
 def _pixels(graph: Mapping[str, Any], sampler: str) -> float | None:
-    starts = [source for key in LATENTS if (source := source_of(graph, sampler, key)) is not None]
+    starts = [source for key in LATENT_INPUTS if (source := source_of(graph, sampler, key)) is not None]
     inputs = _nearest(graph, starts, ("width", "height"))
     return None if inputs is None else float(inputs["width"] * inputs["height"])
 
@@ -107,7 +108,7 @@ def _pixels(graph: Mapping[str, Any], sampler: str) -> float | None:
 def _steps(graph: Mapping[str, Any], sampler: str) -> float:
     inputs = _nearest(graph, [sampler], ("steps",))
     if inputs is None:
-        return USUAL_STEPS
+        return DEFAULT_STEPS
     # KSamplerAdvanced may run a part of the steps.
     first, last = inputs.get("start_at_step", 0), inputs.get("end_at_step", inputs["steps"])
     if not isinstance(first, int) or not isinstance(last, int):

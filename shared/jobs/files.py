@@ -1,8 +1,7 @@
-"""What jobs leave on disk, and its end: removed with the job, by hand or when the settings say that it is time."""
+"""The files of jobs: uploads and pictures. They are removed with their job, on request or by the retention settings."""
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import re
@@ -23,15 +22,19 @@ from shared.jobs.store import Store
 log = logging.getLogger(__name__)
 
 DAY = 24 * 3600.0
-# Rows looked at in one query.
+# Rows per query when jobs expire.
 PAGE = 200
+# Suffix of the empty file that marks an upload as standalone.
+MARK = ".kept"
+# Bytes at the start of a picture that contain its size and, if it has any, the beginning of its parameters.
+HEAD = 256
 
 
 @dataclass(frozen=True)
 class Retention:
-    """How much of finished jobs is kept: the newest `count`, for `days`, and as many as fit into `megabytes`.
+    """Which finished jobs are kept: the newest `count`, for `days`, as long as their pictures fit into `megabytes`.
 
-    None means: no limit of this kind. The newest job is never too large.
+    None means no such limit. The size limit never removes the newest job.
     """
 
     count: int | None = None
@@ -40,7 +43,7 @@ class Retention:
 
 
 class JobFiles:
-    """The files of jobs: uploads, and pictures."""
+    """The uploads and pictures of all jobs, and their removal."""
 
     def __init__(self, store: Store, uploads: UploadFiles, pictures: PictureFiles, retention: Retention) -> None:
         self.uploads = uploads
@@ -48,258 +51,241 @@ class JobFiles:
         self._store = store
         self._retention = retention
 
-    def keep(self, uploads: Mapping[str, bytes]) -> None:
-        """Writes uploads that are not there yet. Raises StorageFailed."""
+    def write_uploads(self, uploads: Mapping[str, bytes]) -> None:
+        """Write uploads, content by name, that do not exist yet. Raises StorageFailed."""
         for name, content in uploads.items():
             self.uploads.write(name, content)
 
-    def keep_alone(self, name: str, content: bytes) -> None:
-        """Writes an upload that stays without a job, for as many days as finished jobs. Raises StorageFailed."""
-        with self._store.hold():
-            self.uploads.keep(name, content)
+    def add_standalone_upload(self, name: str, content: bytes) -> None:
+        """Write an upload that needs no job; it expires after as many days as finished jobs. Raises StorageFailed."""
+        with self._store.lock_uploads():
+            self.uploads.write_standalone(name, content)
 
-    def forget(self, row: JobRow) -> bool:
-        """Removes a finished job and its files; False if it is gone already, or not finished."""
+    def delete_job(self, row: JobRow) -> bool:
+        """Delete a finished job and its files; False if it is not finished, or already deleted."""
 
         def discard(name: str) -> None:
-            if not self.uploads.is_kept(name):
-                _tolerate(self.uploads.remove, name)
+            if not self.uploads.is_standalone(name):
+                _remove(self.uploads.remove, name)
             folder = row.spec.uploads[name]
             if folder is not None:
-                _tolerate(self.pictures.remove_upload, folder, name)
+                _remove(self.pictures.remove_upload_copy, folder, name)
 
         try:
-            removed = self._store.remove(row.id, discard)
+            deleted = self._store.delete(row.id, discard)
         except StorageFailed as error:
             if not error.details.get("disk_full"):
                 raise
-            # The pictures are what takes the room.
+            # Removing the pictures first makes room for the database's journal.
             self.remove_pictures(row)
-            removed = self._store.remove(row.id, discard)
-        if removed:
+            deleted = self._store.delete(row.id, discard)
+        if deleted:
             self.remove_pictures(row)
-        return removed
+        return deleted
 
-    def drop(self, uploads: Iterable[str]) -> None:
-        """Removes uploads of a job that was not accepted, but for those that others need."""
+    def discard_uploads(self, names: Iterable[str]) -> None:
+        """Remove the uploads of a rejected job, except those that other jobs need."""
         try:
-            with self._store.hold() as is_needed:
-                for name in uploads:
-                    if not is_needed(name) and not self.uploads.is_kept(name):
-                        _tolerate(self.uploads.remove, name)
+            with self._store.lock_uploads() as is_needed:
+                for name in names:
+                    if not is_needed(name) and not self.uploads.is_standalone(name):
+                        _remove(self.uploads.remove, name)
         except StorageFailed as error:
-            log.warning("uploads of a job that was not accepted stay: %s", error)
+            log.warning("the uploads of a rejected job could not be removed: %s", error)
 
-    def embed_parameters(self, row: JobRow, names: Iterable[str]) -> None:
-        """Puts the recipe into each of a job's pictures that are here. What fails is only logged."""
-        for name in names:
+    def embed_parameters(self, row: JobRow, filenames: Iterable[str]) -> None:
+        """Embed the job's parameters in those of its pictures that are on this machine. Failures are only logged."""
+        for filename in filenames:
             try:
-                self.pictures.embed_parameters(row, name)
+                self.pictures.embed_parameters(row, filename)
             except (OSError, ValueError, TypeError, LookupError) as error:
-                log.warning("%s has no recipe in it: %s", name, error)
+                log.warning("could not embed the parameters in %s: %s", filename, error)
 
     def remove_pictures(self, row: JobRow) -> None:
-        """Removes what a job saved so far. Files that cannot be removed stay, and are named in the log."""
-        _tolerate(self.pictures.remove, row.spec.graph)
+        """Remove all pictures that the job has saved so far. Failures are only logged."""
+        _remove(self.pictures.remove, row.spec.graph)
 
     def expire(self, now: float | None) -> int:
-        """Forgets finished jobs beyond the limits, at `now` in seconds since 1970; how many.
+        """Delete finished jobs beyond the retention limits, and return their number.
 
-        Without `now`, nothing is too old.
+        `now` is in seconds since 1970; None means that the clock is unreliable, so that nothing expires by age.
         """
         limits = self._retention
         if limits == Retention():
             return 0
         oldest = None if limits.days is None or now is None else now - limits.days * DAY
         if oldest is not None:
-            self._release(oldest)
-        kept = size = forgotten = 0
+            self._expire_standalone_uploads(oldest)
+        kept = size = deleted = 0
         before: int | None = None
-        # Of what is finished ahead of now, because the clock was set back since, the jobs after it tell the age.
+        # After the clock was set back, some jobs end in the future. The next newer job that does not gives their age.
         latest = now
         while page := self._store.finished_before(before, PAGE):
             for job in page:
-                size += self.pictures.size(job.images)
+                size += self.pictures.disk_usage(job.images)
                 latest = job.finished if now is not None and job.finished <= now else latest
-                past = (
+                expired = (
                     (limits.count is not None and kept >= limits.count)
                     or (oldest is not None and latest is not None and latest < oldest)
                     or (limits.megabytes is not None and kept > 0 and size > limits.megabytes * 1e6)
                 )
-                kept += not past
-                row = self._store.get(job.id) if past else None
-                forgotten += row is not None and self.forget(row)
+                kept += not expired
+                row = self._store.get(job.id) if expired else None
+                deleted += row is not None and self.delete_job(row)
             before = page[-1].number
-        if forgotten:
-            log.info("%d finished jobs were past their time and are removed", forgotten)
-        return forgotten
+        if deleted:
+            log.info("deleted %d finished jobs beyond the retention limits", deleted)
+        return deleted
 
-    def _release(self, before: float) -> None:
-        """Removes uploads that were sent alone before that time, but for those that jobs need."""
-        for name in self.uploads.kept_before(before):
-            # Meanwhile it may be sent again, or a job that names it accepted.
-            with self._store.hold() as is_needed:
-                if not self.uploads.is_kept_before(name, before):
+    def _expire_standalone_uploads(self, before: float) -> None:
+        for name in self.uploads.standalone_before(before):
+            # Another request may just now send it again, or submit a job that needs it.
+            with self._store.lock_uploads() as is_needed:
+                if not self.uploads.is_standalone_before(name, before):
                     continue
-                _tolerate(self.uploads.release, name)
+                _remove(self.uploads.unmark_standalone, name)
                 if not is_needed(name):
-                    _tolerate(self.uploads.remove, name)
-
-
-def _tolerate(removal: Callable[..., None], *arguments: Any) -> None:
-    try:
-        removal(*arguments)
-    except OSError as error:
-        log.warning("a file of a job could not be removed: %s", error)
-
-
-# The ending of an empty file beside an upload that stays without a job.
-MARK = ".kept"
+                    _remove(self.uploads.remove, name)
 
 
 class UploadFiles:
-    """A folder of files whose names stand for their content, so that writing one twice is writing it once.
+    """The folder of uploads, whose names are hashes of their content. A restarted engine, and a retry, need them again.
 
-    The folder may be a link; a link in it that leads out is no upload, and is written over rather than followed.
+    A standalone upload was sent on its own, and is kept without a job.
+
+    The folder itself may be a symbolic link. A link in it that leads out of it counts as missing; it is overwritten,
+    never followed.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def write(self, name: str, content: bytes) -> None:
-        """Keeps `content`, whole or not at all, even through a power cut. Raises StorageFailed."""
+        """Write an upload atomically and durably, unless it exists. Raises StorageFailed."""
         path = self._folder / name
-        if not (self._is_there(path) and path.stat().st_size == len(content)):
+        if not (self._exists(path) and path.stat().st_size == len(content)):
             write_atomic(path, content, "the picture")
 
     def read(self, name: str) -> bytes:
-        """The content of `name`. Raises StorageFailed."""
+        """The content of an upload. Raises StorageFailed."""
         path = self._folder / name
         if os.path.lexists(path) and not is_within(path, self._folder):
-            raise StorageFailed("a picture that the job needs was replaced by a link that leads elsewhere")
+            raise StorageFailed("a picture that the job needs was replaced by a link to another folder")
         try:
             return path.read_bytes()
         except OSError as error:
             raise StorageFailed(f"a picture that the job needs cannot be read: {error.strerror}") from error
 
     def find(self, name: str) -> bytes | None:
-        """The content of `name`, a name from outside that was checked to be a hash; None if it is not here."""
-        return self.read(name) if self._is_there(self._folder / name) else None
+        """The content of an upload; None if there is none. `name` must be a checked hash, as it becomes a path."""
+        return self.read(name) if self._exists(self._folder / name) else None
 
     def dimensions(self, name: str) -> tuple[int, int] | None:
-        """Width and height in pixels of the PNG `name`, checked as for `find`; None if there is none."""
+        """Width and height in pixels of a PNG upload, its name checked as for `find`; None if there is none."""
         path = self._folder / name
         try:
             with path.open("rb") as file:
-                return read_size(file.read(HEAD)) if self._is_there(path) else None
+                return read_size(file.read(HEAD)) if self._exists(path) else None
         except OSError:
             return None
 
-    def keep(self, name: str, content: bytes) -> None:
-        """Keeps `content` without a job: who sent it knows its name, and may send that with any later request.
-
-        Raises StorageFailed.
-        """
+    def write_standalone(self, name: str, content: bytes) -> None:
+        """Write an upload, and mark it as standalone. Raises StorageFailed."""
         self.write(name, content)
         write_atomic(self._mark(name), b"", "the picture")
 
-    def is_kept(self, name: str) -> bool:
-        """Whether it stays without a job."""
+    def is_standalone(self, name: str) -> bool:
+        """Whether the upload is kept without a job."""
         return self._mark(name).is_file()
 
-    def kept_before(self, time: float) -> list[str]:
-        """The names of all that are kept without a job since before `time`, in seconds since 1970."""
+    def standalone_before(self, time: float) -> list[str]:
+        """The names of the standalone uploads that were sent before `time`, in seconds since 1970."""
         names = [mark.name.removesuffix(MARK) for mark in self._folder.glob(f"*{MARK}")]
-        return [name for name in names if self.is_kept_before(name, time)]
+        return [name for name in names if self.is_standalone_before(name, time)]
 
-    def is_kept_before(self, name: str, time: float) -> bool:
-        """Whether it is kept without a job, and since before `time`."""
+    def is_standalone_before(self, name: str, time: float) -> bool:
+        """Whether the upload is standalone, and was sent before `time`."""
         try:
             return self._mark(name).stat().st_mtime < time
         except FileNotFoundError:
             return False
 
-    def release(self, name: str) -> None:
-        """From now on it stays only as long as its jobs. Raises OSError."""
+    def unmark_standalone(self, name: str) -> None:
+        """Keep the upload only as long as its jobs. Raises OSError."""
         self._mark(name).unlink(missing_ok=True)
 
     def remove(self, name: str) -> None:
-        """Deletes a file that no job needs any more. Raises OSError."""
+        """Remove the upload. Raises OSError."""
         (self._folder / name).unlink(missing_ok=True)
 
-    def _is_there(self, path: Path) -> bool:
+    def _exists(self, path: Path) -> bool:
         return path.is_file() and is_within(path, self._folder)
 
     def _mark(self, name: str) -> Path:
         return self._folder / f"{name}{MARK}"
 
 
-# Bytes in which a recipe begins, if there is one.
-HEAD = 256
-
-
 class PictureFiles:
-    """The engine's output folder, and its input folder for uploads; `chosen` tells of other folders for output, which
-    may change while this runs.
+    """The pictures in the folders of the engine that the launcher starts. An engine elsewhere has its own.
 
-    These folders may be links. A link inside of one that leads out of it is no picture: it is neither read nor written
-    to, and nothing behind it is deleted.
+    `more_outputs` returns the output folders that a user chose, besides the default one; they may change at any time.
+
+    The folders themselves may be symbolic links. A link in one that leads out of it counts as missing: it is neither
+    read nor written, and its target is never removed.
     """
 
-    def __init__(self, output_dir: Path, input_dir: Path, chosen: Callable[[], Sequence[Path]] = tuple) -> None:
+    def __init__(self, output_dir: Path, input_dir: Path, more_outputs: Callable[[], Sequence[Path]] = tuple) -> None:
         self._output_dir = output_dir
-        self._chosen = chosen
         self._input_dir = input_dir
+        self._more_outputs = more_outputs
 
-    def find(self, name: str) -> Path | None:
-        """The file of a picture of ours, if it is here."""
-        places = ((path, folder) for path, folder in self._places(name) if path.is_file())
-        return next((path for path, folder in places if is_within(path, folder)), None)
+    def find(self, filename: str) -> Path | None:
+        """The file of the picture with this name; None if it is not on this machine."""
+        existing = ((path, folder) for path, folder in self._candidates(filename) if path.is_file())
+        return next((path for path, folder in existing if is_within(path, folder)), None)
 
-    def leads_out(self, name: str) -> bool:
-        """Whether a link stands in a picture's place and leads out of the folder: our engine would follow it."""
-        there = [(path, folder) for path, folder in self._places(name) if os.path.lexists(path)]
-        return bool(there) and not any(is_within(path, folder) for path, folder in there)
+    def is_link_to_outside(self, filename: str) -> bool:
+        """Whether the picture was replaced by a link out of its folder. The engine would follow it."""
+        existing = [(path, folder) for path, folder in self._candidates(filename) if os.path.lexists(path)]
+        return bool(existing) and not any(is_within(path, folder) for path, folder in existing)
 
-    def dimensions(self, name: str) -> tuple[int, int] | None:
-        """Width and height of a picture of ours in pixels, as its file says; None if it is not here."""
-        path = self.find(name)
+    def dimensions(self, filename: str) -> tuple[int, int] | None:
+        """Width and height in pixels of the picture with this name; None if it is not on this machine."""
+        path = self.find(filename)
         try:
-            with path.open("rb") if path is not None else io.BytesIO() as file:
-                return read_size(file.read(HEAD))
+            return None if path is None else read_size(_head(path))
         except OSError:
             return None
 
-    def finished(self, name: str) -> Path | None:
-        """The file of a picture of ours, if it is here with its recipe."""
-        path = self.find(name)
-        return path if path is not None and _has_parameters(path) else None
+    def has_parameters(self, path: Path) -> bool:
+        """Whether the picture file has parameters embedded. Raises OSError."""
+        return has_text(_head(path), OURS)
 
-    def embed_parameters(self, row: JobRow, name: str) -> None:
-        """Puts the recipe into a job's picture, if its file is here without; whole or not at all. Raises OSError."""
-        if picture_parameters(row, name) is None:
+    def embed_parameters(self, row: JobRow, filename: str) -> None:
+        """Embed the job's parameters in its picture, atomically, unless it has them. Raises OSError."""
+        if picture_parameters(row, filename) is None:
             return
-        path = self.find(name)
-        if path is None or _has_parameters(path):
+        path = self.find(filename)
+        if path is None or self.has_parameters(path):
             return
         before = path.read_bytes()
-        after = with_parameters(before, row, name)
+        after = with_parameters(before, row, filename)
         if after is before:
             return
-        aside = path.with_name(f".{uuid.uuid4().hex}.part")
+        part = path.with_name(f".{uuid.uuid4().hex}.part")
         try:
-            aside.write_bytes(after)
-            aside.replace(path)
+            part.write_bytes(after)
+            part.replace(path)
         finally:
-            aside.unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
 
-    def size(self, images: Iterable[Mapping[str, str]]) -> int:
-        """Bytes of a job's pictures."""
+    def disk_usage(self, images: Iterable[Mapping[str, str]]) -> int:
+        """Bytes that the pictures take on this machine."""
         paths = (self.find(image["filename"]) for image in images)
         return sum(path.stat().st_size for path in paths if path is not None)
 
     def remove(self, graph: Mapping[str, Any]) -> None:
-        """Deletes every picture that the job of this graph saved, those too that it had not finished with."""
+        """Remove every picture that the job with this graph saved, including those of unfinished attempts."""
         for prefix in save_prefixes(graph):
             folder, _, start = prefix.rpartition("/")
             if not folder or not start:
@@ -311,22 +297,29 @@ class PictureFiles:
                     if ours.fullmatch(path.name):
                         path.unlink(missing_ok=True)
 
-    def remove_upload(self, folder: str, name: str) -> None:
-        """Deletes the engine's copy of an upload."""
+    def remove_upload_copy(self, folder: str, name: str) -> None:
+        """Remove the engine's copy of an upload from a folder in its input folder."""
         if is_within(self._input_dir / folder, self._input_dir):
             (self._input_dir / folder / name).unlink(missing_ok=True)
 
-    def _places(self, name: str) -> list[tuple[Path, Path]]:
-        """Where a picture of ours may lie, each with the output folder that it is below."""
-        image = locate(name)
+    def _candidates(self, filename: str) -> list[tuple[Path, Path]]:
+        """The paths at which a picture may be, each with its output folder."""
+        image = locate(filename)
         if image is None:
             return []
         return [(folder / image.subfolder / image.filename, folder) for folder in self._outputs()]
 
     def _outputs(self) -> tuple[Path, ...]:
-        return (*self._chosen(), self._output_dir)
+        return (*self._more_outputs(), self._output_dir)
 
 
-def _has_parameters(path: Path) -> bool:
+def _head(path: Path) -> bytes:
     with path.open("rb") as file:
-        return has_text(file.read(HEAD), OURS)
+        return file.read(HEAD)
+
+
+def _remove(remove: Callable[..., None], *arguments: Any) -> None:
+    try:
+        remove(*arguments)
+    except OSError as error:
+        log.warning("a file of a job could not be removed: %s", error)

@@ -1,4 +1,11 @@
-"""What a job is to draw. It is typed everywhere; only the database holds it as JSON."""
+"""A job: what it runs, its states, its row in the database, and its events.
+
+    queued -> running -> completed | failed | cancelled
+           ^         |
+           +---------+   the engine lost the job, which is sent again
+
+Each job belongs to the worker that runs it. Times are in seconds since 1970.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +15,39 @@ from enum import Enum
 from typing import Any
 
 
+class State(str, Enum):
+    """The state of a job."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def finished(self) -> bool:
+        """Whether this state is final."""
+        return self.value not in UNFINISHED
+
+
+UNFINISHED = ("queued", "running")
+
+
 @dataclass(frozen=True)
 class JobSpec:
-    """A request that was understood, and the graph that draws it.
+    """A parsed request, and the graph that it became. The database stores it as JSON.
 
-    `parameters` is what replies repeat: the API's fields as they were understood. `label_parameters` replaces some of
-    them in the text that other programs read, for programs that lack our fields.
+    `parameters` are the API's fields as they were parsed; replies return them. `label_parameters` replace some of them
+    in the text that other programs read from pictures, for programs without those fields.
 
-    `uploads` are the pictures that the job needs, by name, each with the folder of the engine that it goes to; None if
-    it is only kept, as it was sent. `seeds`, and `size` in pixels, are those of the pictures to come, as far as they
-    are known. `output_node` is the node whose picture is the answer where that is one picture.
+    `uploads` maps the names of the pictures that the job needs to the engine's folder that each is uploaded to; None
+    means that the picture is only stored, as the client sent it. `seeds` and `size` (width and height in pixels) are
+    those of the expected pictures, where known. `output_node` is the node whose picture answers a request for a single
+    picture.
 
-    With `previews` the engine sends pictures of unfinished latents. Only a job that is `repeatable` can be repeated
-    from its parameters alone; its pictures hold them if it `embeds_parameters`. A list of jobs may have `left_out`
-    fields that are too large for it: these are empty then.
+    With `previews`, the engine sends pictures of unfinished latents. A job is `repeatable` if its parameters alone
+    reproduce it; if it `embeds_parameters` too, its pictures contain them. In a list of jobs, fields that are too large
+    are empty, and named in `left_out`.
     """
 
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -38,41 +64,25 @@ class JobSpec:
     left_out: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """The spec as the database holds it."""
-        stored = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "left_out"}
+        """The spec as the database stores it."""
+        stored = {spec_field.name: getattr(self, spec_field.name) for spec_field in fields(self)}
+        del stored["left_out"]
         return stored | {"warnings": list(self.warnings), "seeds": list(self.seeds)}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> JobSpec:
-        """The spec that `to_json` made; what it lacks has its default."""
+        """The spec from the output of `to_json`; a missing key has its default."""
         size = stored.get("size")
         lists = {name: tuple(stored.get(name, ())) for name in ("warnings", "seeds", "left_out")}
         return cls(**{**stored, **lists, "size": None if size is None else (size[0], size[1])})
 
 
-class State(str, Enum):
-    """Where a job stands."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-    @property
-    def finished(self) -> bool:
-        """Whether nothing will happen to the job any more."""
-        return self.value not in UNFINISHED
-
-
-UNFINISHED = ("queued", "running")
-
-
 @dataclass(frozen=True)
 class NewJob:
-    """What is known of a job when it is accepted. `id` is a canonical lowercase UUID.
+    """A job that is to be submitted. `id` is a canonical lowercase UUID.
 
-    `model` and `work` serve the estimate of how long it will take: what it is drawn with, and pixels times steps.
+    `client` is the mark of the caller (see `shared.web.callers`). For estimates of its duration, `model` names what is
+    comparable, and `work` is pixels times steps.
     """
 
     id: str
@@ -88,7 +98,7 @@ class NewJob:
 
 @dataclass(frozen=True)
 class JobRow:
-    """A job as it is written down. Times are in seconds since 1970."""
+    """A job as the database has it. `attempts` counts the crashes of the engine that the job may have caused."""
 
     number: int
     id: str
@@ -111,16 +121,13 @@ class JobRow:
 
     @property
     def has_imported_graph(self) -> bool:
-        """Whether its graph is somebody's own, sent or as a file: its request then says little of what was drawn."""
+        """Whether its graph is a custom graph or a named workflow. Its parameters then do not describe the pictures."""
         return self.kind == "workflow" or not self.spec.repeatable
 
 
 @dataclass(frozen=True)
 class UnfinishedWork:
-    """The little that must be known of an unfinished job to tell how long it will take.
-
-    `ends_at`: when it will be done by its own progress, in seconds since 1970; None while that cannot be told.
-    """
+    """The part of an unfinished job that estimates need. `ends_at` is known once the job makes progress."""
 
     model: str
     work: float
@@ -130,7 +137,7 @@ class UnfinishedWork:
 
 @dataclass(frozen=True)
 class FinishedJob:
-    """The little that must be known of a finished job to tell whether it is kept."""
+    """The part of a finished job that its retention depends on."""
 
     number: int
     id: str
@@ -140,7 +147,7 @@ class FinishedJob:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a job; `number` rises over all jobs."""
+    """An event of a job. Numbers increase over all jobs, so that a stream can resume after any of them."""
 
     number: int
     job_id: str
@@ -149,12 +156,12 @@ class Event:
 
 
 PendingEvent = tuple[str, Mapping[str, Any]]
-"""An event that is not written down yet: its name and its data."""
+"""An event that is not recorded yet: its name and its data."""
 
 
 @dataclass(frozen=True)
 class JobUpdate:
-    """What happened to a job since the last update: when it started (None: nothing new), and events in order."""
+    """The changes of a running job since its last update: its start, if that is new, and events in order."""
 
     job_id: str
     started: float | None

@@ -1,4 +1,4 @@
-"""Wakes those who wait for news of a job, in this process."""
+"""Notifications of changes of jobs, within a process."""
 
 from __future__ import annotations
 
@@ -10,49 +10,49 @@ from shared.jobs.job import JobRow
 
 
 class Subscription:
-    """What one listener hears of one job."""
+    """A subscriber's view of one job."""
 
     def __init__(self) -> None:
         self.row: JobRow | None = None
-        """The job after its end, if that was rung here: it need not be looked up."""
-        self._rung = threading.Event()
+        """The finished job, if this process finished it; it need not be read from the database."""
+        self._notified = threading.Event()
 
     def wait(self, timeout: float) -> bool:
-        """Whether there is news since it was asked last; waits for some, for at most `timeout` seconds."""
-        rung = self._rung.wait(timeout)
-        self._rung.clear()
-        return rung
+        """Wait for a notification, at most `timeout` seconds; whether there was one since the last call."""
+        notified = self._notified.wait(timeout)
+        self._notified.clear()
+        return notified
 
     def notify(self, row: JobRow | None) -> None:
-        """There is news; `row` is the job if it has ended."""
+        """Wake the subscriber; `row` is the job if it is finished."""
         if row is not None:
             self.row = row
-        self._rung.set()
+        self._notified.set()
 
 
 class JobNotifier:
-    """One subscription for each who waits for a job. Ringing for a job that nobody waits for does nothing."""
+    """The subscriptions of a process, by job. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._heard: dict[str, set[Subscription]] = {}
+        self._subscriptions: dict[str, set[Subscription]] = {}
 
     @contextmanager
     def subscribe(self, job_id: str) -> Iterator[Subscription]:
-        """A subscription that is rung when there is news of the job."""
+        """A context manager that returns a subscription to the job, and cancels it at its end."""
         subscription = Subscription()
         with self._lock:
-            self._heard.setdefault(job_id, set()).add(subscription)
+            self._subscriptions.setdefault(job_id, set()).add(subscription)
         try:
             yield subscription
         finally:
             with self._lock:
-                self._heard[job_id].discard(subscription)
-                if not self._heard[job_id]:
-                    del self._heard[job_id]
+                self._subscriptions[job_id].discard(subscription)
+                if not self._subscriptions[job_id]:
+                    del self._subscriptions[job_id]
 
     def notify(self, job_id: str, row: JobRow | None = None) -> None:
-        """Wakes all who wait for news of this job; `row` is the job if it has ended."""
+        """Wake all subscribers of the job; `row` is the job if it is finished."""
         with self._lock:
-            for subscription in self._heard.get(job_id, ()):
+            for subscription in self._subscriptions.get(job_id, ()):
                 subscription.notify(row)

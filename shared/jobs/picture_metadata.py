@@ -1,4 +1,4 @@
-"""What a picture was made with, put into its file: as the Stable Diffusion world writes it, and as our API takes it."""
+"""The parameters in a picture's file: as our API takes them, and as the text that Stable Diffusion programs read."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from shared.jobs.job import JobRow
 from shared.jobs.picture_names import picture_index, picture_number
 from shared.metadata.infotext import write_infotext
 
-# Our own text comes first, so that the first bytes of a file tell whether it is there.
+# The keys of the texts. Ours comes first, so that the first bytes of a file show whether it has parameters.
 OURS, THEIRS = "dream_layer", "parameters"
-# The kinds that the text of the others can describe.
-GENERATIONS = ("txt2img", "img2img")
+# The kinds of job that the text of other programs can describe.
+GENERATION_KINDS = ("txt2img", "img2img")
 
 
 def with_parameters(png: bytes, row: JobRow, filename: str) -> bytes:
-    """The job's picture of that name with its recipe; as it is if there is none, or if it is no whole PNG."""
+    """The job's picture with its parameters embedded; unchanged if it has none, or if it is not a complete PNG."""
     parameters = picture_parameters(row, filename)
     if parameters is None:
         return png
     texts = {OURS: json.dumps({"version": __version__, "kind": row.kind, "parameters": parameters})}
-    if row.kind in GENERATIONS:
+    if row.kind in GENERATION_KINDS:
         texts[THEIRS] = _infotext(row, parameters)
     try:
         return with_texts(png, texts)
@@ -32,8 +32,8 @@ def with_parameters(png: bytes, row: JobRow, filename: str) -> bytes:
 
 
 def infotext(row: JobRow, filename: str) -> str | None:
-    """The text that the Stable Diffusion world reads, for formats other than PNG."""
-    parameters = picture_parameters(row, filename) if row.kind in GENERATIONS else None
+    """The text that other programs read, for formats other than PNG; None if the picture has no such text."""
+    parameters = picture_parameters(row, filename) if row.kind in GENERATION_KINDS else None
     return None if parameters is None else _infotext(row, parameters)
 
 
@@ -42,11 +42,11 @@ def _infotext(row: JobRow, parameters: dict[str, Any]) -> str:
 
 
 def picture_parameters(row: JobRow, filename: str) -> dict[str, Any] | None:
-    """The API's fields that make this one picture of a job again; None if there are none, or if they stay untold."""
+    """The parameters that reproduce this one picture of a job; None if none do, or if the job embeds none."""
     spec = row.spec
     if not spec.parameters or not spec.repeatable or not spec.embeds_parameters:
         return None
-    # The seed makes the first picture of a batch; for the others no field of the API would.
+    # In an imported graph, a seed reproduces only the first picture of a batch.
     if row.has_imported_graph and picture_index(filename) > 0:
         return None
     parameters = dict(spec.parameters)
@@ -54,7 +54,8 @@ def picture_parameters(row: JobRow, filename: str) -> dict[str, Any] | None:
     if index < len(seeds):
         parameters |= {"seed": seeds[index], "batch_size": 1, "batch_count": 1}
     units = (parameters.get("controlnet") or {}).get("units", ())
-    # Those that are off may hold whole pictures, and do nothing.
-    if len(on := [unit for unit in units if unit.get("enabled", True)]) < len(units):
-        parameters["controlnet"] = {"units": on}
+    # Disabled units have no effect, and may contain whole pictures.
+    enabled = [unit for unit in units if unit.get("enabled", True)]
+    if len(enabled) < len(units):
+        parameters["controlnet"] = {"units": enabled}
     return parameters

@@ -1,8 +1,8 @@
-"""Room that is kept for the day when the disk is full: jobs can still be cancelled and removed then.
+"""Reserved disk space, so that jobs can still be cancelled and deleted when the disk is full.
 
-A database needs room even to delete a row: SQLite writes what changes into its journal first. So a file beside the
-database takes some room while there is any, and is given up when a write fails. Inside of the database a row does the
-same for its pages. Neither is used to accept new jobs.
+A database needs space even to delete a row: SQLite first writes the change to its journal. The reserve is a file next
+to the database, and a large row in it for its pages. Both are released when a write fails, and never used to accept
+jobs.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import sqlalchemy as sa
 from shared.files import free_bytes
 from shared.jobs.database import about
 
-# Bytes, and of a small disk no more than a part.
-LARGEST, PART = 8_000_000, 8
-# SQLite brings its journal into the database when it is so large a part of that. On a full disk this takes as much of
-# what is kept; from then on the journal is written anew in the room that it has.
+# The file's size is LARGEST bytes, but at most a DISK_PART-th of the disk.
+LARGEST, DISK_PART = 8_000_000, 8
+# The journal grows up to a JOURNAL_PART-th of the file before SQLite moves it into the database. That move needs as
+# much space from the reserve on a full disk. Afterwards SQLite reuses the journal's file.
 JOURNAL_PART = 4
-PAGE = 4096
-# Characters of the row, for the pages of some dozen events.
+PAGE_BYTES = 4096
+# Characters of the row, enough for the pages of a few dozen events.
 ROW = 100_000
 KEY = "reserve"
 
@@ -32,7 +32,7 @@ PUT_ROW = about.insert().values(key=KEY, value="0" * ROW)
 
 
 class Reserve:
-    """The file beside a database; processes that share the database share it."""
+    """The reserve file next to a database. Processes that share the database share the file."""
 
     def __init__(self, database: Path) -> None:
         self.folder = database.parent
@@ -40,24 +40,24 @@ class Reserve:
 
     @property
     def journal_pages(self) -> int:
-        """Of how many pages SQLite's journal should be at most."""
-        return max(1, self._size() // JOURNAL_PART // PAGE)
+        """The number of pages up to which SQLite's journal should grow."""
+        return max(1, self._size() // JOURNAL_PART // PAGE_BYTES)
 
     def _size(self) -> int:
         try:
-            return min(LARGEST, shutil.disk_usage(self.folder).total // PART)
+            return min(LARGEST, shutil.disk_usage(self.folder).total // DISK_PART)
         except OSError:
             return LARGEST
 
     def fill(self) -> bool:
-        """Whether it is there: made, if there is more room than it takes."""
+        """Create the file, unless it exists or takes more than half of the free space. Returns whether it exists."""
         try:
             if self._path.exists():
                 return True
             size = self._size()
             if shutil.disk_usage(self.folder).free < 2 * size:
                 return False
-            # Bytes that no file system can make smaller.
+            # Random bytes, which no file system can compress.
             with self._path.open("xb") as file:
                 file.write(os.urandom(size))
         except FileExistsError:
@@ -67,18 +67,18 @@ class Reserve:
             return False
         return True
 
-    def give_up(self) -> None:
-        """Gives its room to others, if it is there."""
+    def release(self) -> None:
+        """Remove the file."""
         try:
             self._path.unlink(missing_ok=True)
         except OSError:
             return
 
-    def is_wanted(self, error: BaseException | None) -> bool:
-        """Whether what SQLite says comes from a full disk: by its words, or by the room that is left."""
+    def is_disk_full(self, error: BaseException | None) -> bool:
+        """Whether an error of SQLite means that the disk is full: by its message, or by the free space."""
         text = str(error)
         if "disk is full" in text:
             return True
-        # Where it finds no room for the files beside the database, it says no more than that.
+        # SQLite reports only this if there is no room for the files next to the database.
         free = free_bytes(self.folder)
         return ("disk I/O" in text or "unable to open" in text) and free is not None and free < ROW

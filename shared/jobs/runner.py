@@ -1,8 +1,9 @@
-"""Runs the jobs of one process: sends them to the engine, tracks them to their end, and recovers from every crash.
+"""Runs the jobs of one process: sends them to the engine, tracks them until they are finished, and survives crashes.
 
-One thread tracks all jobs, however many requests wait. The engine's queue and history are authoritative; its websocket
-only says where to look first. A job that the engine lost is sent again under the same id. A job that was running when
-the engine crashed for the third time fails, so that it cannot take the others with it.
+One thread tracks all jobs. It works in rounds: it drains the events of the engine's websocket, handles them, and does
+what is due by the clock. The engine's queue and history are authoritative; an event only makes the thread look there
+at once. A job that the engine lost is sent again under the same id. A job that was running at the engine's third crash
+fails, so that it cannot block the others.
 """
 
 from __future__ import annotations
@@ -35,27 +36,28 @@ from shared.jobs.tracked import ActiveJobs, JobPhase, TrackedJob, stored_image
 
 log = logging.getLogger(__name__)
 
-# All in seconds. Between two reconciliations with the engine's queue, with and without its websocket.
+# Intervals in seconds. Between two comparisons with the engine's queue, with and without its websocket:
 RECONCILE_CONNECTED = 1.0
 RECONCILE_DISCONNECTED = 0.2
-# Between two writes of progress.
+# Between two reports of progress:
 REPORT_INTERVAL = 0.2
-# Between two heartbeats, and how old one may be before its worker counts as dead.
+# Between two heartbeats, and the age at which a heartbeat means that its worker no longer runs:
 HEARTBEAT_INTERVAL = 1.0
 STALE_AFTER = 8.0
-# Between two purges of the engine's history.
+# Between two purges of the engine's history:
 PURGE_INTERVAL = 1.0
-# Between two looks for finished jobs that are past their retention.
+# Between two searches for jobs beyond their retention:
 EXPIRE_INTERVAL = 30.0
-# Of a process's life, before anything is too old for it: a machine may start with a wrong clock, and mends it soon.
-SETTLED = 60.0
-# That the wall clock goes ahead of the monotonic one, or behind it, before it counts as set.
+# After the start, before any job expires by age: a machine may boot with a wrong clock, and correct it soon.
+SETTLED_AFTER = 60.0
+# By which the wall clock must deviate from the monotonic one to count as set:
 CLOCK_SET = 2.0
+
 MAX_CRASHES = 3
 
 
 class JobRunner:
-    """The jobs of one process. Safe to share between threads; no job is tracked before `start`."""
+    """The jobs of one process. Thread-safe. Jobs are tracked only after `start`."""
 
     def __init__(self, store: Store, engine: EngineClient, files: JobFiles) -> None:
         self.worker = str(uuid.uuid4())
@@ -66,41 +68,41 @@ class JobRunner:
         self._events: queue.SimpleQueue[EngineEvent | None] = queue.SimpleQueue()
         self._listener = EventListener(engine.address, self._events.put, engine.access)
         self._active_jobs = ActiveJobs()
+        # Finished jobs that are still in the engine's history.
         self._purgeable: list[str] = []
-        self._heartbeat_lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stopping = False
-        # When each of these was last done, on the monotonic clock.
-        self._reconciled_at = self._reported_at = self._purged_at = self._expired_at = 0.0
-        # By the wall clock, which other processes compare with theirs.
-        self._heartbeat_at = self._orphans_checked_at = 0.0
-        self._reclaim_from = 0.0
-        # When the engine last answered what is in its queue, on the monotonic clock.
+        self._last_error = ""
+        # When each periodic task last ran, on the monotonic clock.
+        self._last_runs: dict[str, float] = {}
+        # By the wall clock, since other processes compare heartbeats with theirs.
+        self._heartbeat_lock = threading.Lock()
+        self._heartbeat_at = self._orphans_checked_at = self._reclaim_from = 0.0
+        # When the engine last returned its queue, on the monotonic clock, and whether it was then running something
+        # that is not tracked here: a job of another service, a prompt of another program, or a cancelled job.
         self._queue_seen_at = 0.0
-        # Whether it was then running something else: another service's job, a foreign prompt, or a cancelled job.
         self._others_ran = False
-        self._last_trouble = ""
         self._started, self._started_at = time.monotonic(), time.time()
-        # How far the wall clock is ahead of the monotonic one, and when, on that, it was last seen to be set.
+        # How far the wall clock is ahead of the monotonic one, and when, on the monotonic clock, that last changed.
         self._clock_offset, self._clock_set_at = self._started_at - self._started, 0.0
 
     def start(self) -> None:
-        """Starts the thread, which also reclaims the jobs of dead workers."""
+        """Start the thread, which also reclaims the jobs of workers that no longer run."""
         self._listener.start()
-        self._thread = threading.Thread(target=self._work, name="job-runner", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="job-runner", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Stops the thread. Unfinished jobs go on in the engine, and other workers reclaim them."""
+        """Stop the thread. The engine keeps running unfinished jobs, and other workers reclaim them."""
         self._stopping = True
         self._wake()
-        # Ctrl-C may have come before it was started.
+        # It may not have started yet if Ctrl-C interrupted `start`.
         if self._thread is not None and self._thread.is_alive():
             self._thread.join(timeout=5)
         self._listener.stop()
-        # Whoever reclaims a job asks the engine for it, so the engine must have all that was sent by then.
-        self._active_jobs.close(patience=5)
-        # A cancelled job is finished, so nobody reclaims it, and the engine would run it to its end.
+        # The worker that reclaims a job asks the engine for it, so a job that is being sent must arrive first.
+        self._active_jobs.close(timeout=5)
+        # No worker reclaims a cancelled job, as it is finished. Without this, the engine would run it to its end.
         for job in self._active_jobs.in_order():
             if job.cancel_requested and not self._cancel_in_engine(job.row.id):
                 break
@@ -111,81 +113,82 @@ class JobRunner:
             log.info("could not deregister this worker: %s", error)
 
     def submit(self, new_job: NewJob, uploads: Mapping[str, bytes], limit: int) -> tuple[JobRow, bool]:
-        """Accepts a job: writes its row first, then sends it. While the engine is away, the job waits for it.
+        """Accept a job: add its row, then send it. If the engine does not answer, the job waits for it.
 
-        `uploads` are the contents of the uploads that its spec names. Returns the row, and whether it is new: it is not
-        if its idempotency key was used before. Raises QueueFull if `limit` jobs are unfinished. A job that the engine
-        rejects has failed when this returns.
+        `uploads` has the content of the uploads that its spec names. Returns the row, and whether it is new; it is not
+        if its idempotency key was used before. Raises QueueFull if `limit` jobs are unfinished. If the engine rejects
+        the job, it has failed when this returns.
         """
         self._beat()
         try:
-            self._files.keep(uploads)
+            self._files.write_uploads(uploads)
             row, is_new = self._store.add(new_job, self.worker, limit)
         except (QueueFull, StorageFailed):
-            # No other job may need them, and there may be little room on the disk.
-            self._files.drop(uploads)
+            # The disk may be almost full.
+            self._files.discard_uploads(uploads)
             raise
         if not is_new:
             return row, False
-        # Deleting another job with the same upload may have removed the file before this row was written.
-        self._files.keep(uploads)
+        # Another job with the same upload may have been deleted, with the file, before this row was added.
+        self._files.write_uploads(uploads)
         job = TrackedJob(row)
-        # Tracked before it is sent, so that no event of it is missed.
+        # Track it before it is sent, so that no event is missed.
         if self._active_jobs.add(job):
             try:
                 self._send(job)
             except (EngineError, StorageFailed) as error:
-                # The job is accepted all the same; the thread finds out what became of it.
+                # The job is accepted; the thread checks later whether the engine has it.
                 log.warning("sending job %s: %s", row.id, error)
         return row, True
 
     def cancel(self, job_id: str) -> bool:
-        """Cancels this job, queued or running, whoever runs it, and no other; False if it is finished or unknown."""
+        """Cancel this job, queued or running, whichever worker runs it; False if it is finished or unknown."""
         if not self._store.cancel(job_id, Cancelled("the job was cancelled", job_id=job_id).as_dict()):
             return False
         self.notifier.notify(job_id)
         job = self._active_jobs.get(job_id)
         if job is not None:
-            # The thread cancels it in the engine, again and again until the engine has let go of it.
+            # The thread repeats the cancellation until the engine has dropped the job.
             self._request_cancel(job)
             self._wake()
             return True
-        # The worker that runs it notices within a second; cancelling here saves the engine that second.
+        # The worker of the job notices within a second; this saves that second.
         self._cancel_in_engine(job_id)
         return True
 
     def _cancel_in_engine(self, job_id: str) -> bool:
-        """Whether the engine received the cancellation."""
+        """Returns whether the engine received the cancellation."""
         try:
             self._engine.cancel(job_id)
         except EngineError as error:
-            log.info("job %s is still to be cancelled in the engine: %s", job_id, error)
+            log.info("job %s is not cancelled in the engine yet: %s", job_id, error)
             return False
         return True
 
     def _wake(self) -> None:
-        """Makes the thread go through its loop at once."""
+        """Start the thread's next round now."""
         self._events.put(None)
 
-    def _work(self) -> None:
+    def _run(self) -> None:
+        """The thread: one round after the other."""
         while not self._stopping:
             try:
                 self._handle_events(self._drain_events())
                 self._tick()
-                self._last_trouble = ""
+                self._last_error = ""
             except (EngineError, StorageFailed) as error:
-                # Logged once, not in each of the many rounds for which it lasts.
-                if error.message != self._last_trouble:
-                    self._last_trouble = error.message
+                # Log it once, not in every round.
+                if error.message != self._last_error:
+                    self._last_error = error.message
                     log.warning("%s; jobs wait until this is fixed", error.message)
                 time.sleep(RECONCILE_DISCONNECTED)
             except Exception:
-                # A service whose thread is dead would accept jobs and never finish one.
-                log.exception("a round of the job runner failed; the next one goes on")
+                # Without its thread, a service would accept jobs and never finish one.
+                log.exception("a round of the job runner failed; continuing with the next one")
                 time.sleep(RECONCILE_CONNECTED)
 
     def _drain_events(self) -> list[EngineEvent]:
-        """All events that have come; waits a moment if there are none."""
+        """Wait for an event until the next tick is due, and return all events that have arrived."""
         events = []
         try:
             event = self._events.get(timeout=REPORT_INTERVAL if self._active_jobs else HEARTBEAT_INTERVAL)
@@ -212,88 +215,84 @@ class JobRunner:
                 self._reconcile_soon()
 
     def _tick(self) -> None:
-        """Does what is due by the clock."""
-        now, wall = time.monotonic(), time.time()
-        self._check_clock(now, wall)
-        if now - self._reported_at >= REPORT_INTERVAL:
-            self._reported_at = now
+        """Do what is due by the clock."""
+        now, wall_time = time.monotonic(), time.time()
+        self._check_clock(now, wall_time)
+        if self._is_due("report", now, REPORT_INTERVAL):
             self._report()
         if self._active_jobs:
             self._beat()
-        self._reclaim_orphans(wall)
-        if self._active_jobs and now - self._reconciled_at >= self._reconcile_interval():
-            self._reconciled_at = now
+        self._reclaim_orphans(wall_time)
+        if self._active_jobs and self._is_due("reconcile", now, self._reconcile_interval()):
             self._reconcile()
         self._dispatch()
-        if self._purgeable and now - self._purged_at >= PURGE_INTERVAL:
-            self._purged_at = now
+        if self._purgeable and self._is_due("purge", now, PURGE_INTERVAL):
             self._purge_history()
-        if now - self._expired_at >= EXPIRE_INTERVAL:
-            self._expired_at = now
-            self._store.refill()
-            self._files.expire(self._steady_time(now, wall))
+        if self._is_due("expire", now, EXPIRE_INTERVAL):
+            self._store.refill_reserve()
+            self._files.expire(self._steady_time(now, wall_time))
 
-    def _check_clock(self, now: float, wall: float) -> None:
-        """Notices that the wall clock was set, or that the machine slept."""
-        if abs(wall - now - self._clock_offset) > CLOCK_SET:
-            self._clock_offset = wall - now
+    def _is_due(self, task: str, now: float, interval: float) -> bool:
+        """Whether this last returned True for the task at least `interval` seconds ago."""
+        if now - self._last_runs.get(task, 0.0) < interval:
+            return False
+        self._last_runs[task] = now
+        return True
+
+    def _reconcile_soon(self) -> None:
+        """Reconcile in the current or next tick."""
+        self._last_runs["reconcile"] = 0.0
+
+    def _reconcile_interval(self) -> float:
+        """Events report most jobs. Jobs sent over another connection, and cancelled ones, must be polled."""
+        if not self._listener.connected:
+            return RECONCILE_DISCONNECTED
+        client_id = self._listener.client_id
+        must_poll = any(
+            job.cancel_requested or (job.phase is not JobPhase.WAITING and job.client_id != client_id)
+            for job in self._active_jobs.in_order()
+        )
+        return RECONCILE_DISCONNECTED if must_poll else RECONCILE_CONNECTED
+
+    def _check_clock(self, now: float, wall_time: float) -> None:
+        """Detect that the wall clock was set, or that the machine slept."""
+        if abs(wall_time - now - self._clock_offset) > CLOCK_SET:
+            self._clock_offset = wall_time - now
             self._clock_set_at = now
 
-    def _steady_time(self, now: float, wall: float) -> float | None:
-        """The time by which jobs expire, which does not jump ahead; None while the clock may still be wrong."""
-        if now - self._started < SETTLED:
+    def _steady_time(self, now: float, wall_time: float) -> float | None:
+        """The wall clock without forward jumps, for retention; None while it may not have been corrected yet."""
+        if now - self._started < SETTLED_AFTER:
             return None
-        return min(wall, self._started_at + now - self._started)
+        return min(wall_time, self._started_at + now - self._started)
 
     def _beat(self) -> None:
-        # A second caller waits here: no job may be accepted under a heartbeat that is not written yet.
+        """Renew the heartbeat, if that is due."""
+        # The lock makes a second caller wait: no job may be accepted before the heartbeat is written.
         with self._heartbeat_lock:
             if abs(time.time() - self._heartbeat_at) >= HEARTBEAT_INTERVAL and not self._stopping:
                 self._store.beat(self.worker)
                 self._heartbeat_at = time.time()
 
-    def _reclaim_orphans(self, wall: float) -> None:
-        """Takes over the unfinished jobs of dead workers, at `wall` in seconds since 1970."""
-        since = abs(wall - self._orphans_checked_at)
-        if since > STALE_AFTER / 2:
-            # This process could not look for so long, so the machine slept, and the other workers are late as well.
-            self._reclaim_from = wall + (STALE_AFTER if self._orphans_checked_at else 0.0)
-        if since < HEARTBEAT_INTERVAL:
+    def _reclaim_orphans(self, wall_time: float) -> None:
+        """Take over the unfinished jobs of workers that no longer run."""
+        since_check = abs(wall_time - self._orphans_checked_at)
+        if since_check > STALE_AFTER / 2:
+            # The first check, or the machine slept. After a sleep, the heartbeats of other workers are late too.
+            self._reclaim_from = wall_time + (STALE_AFTER if self._orphans_checked_at else 0.0)
+        if since_check < HEARTBEAT_INTERVAL:
             return
-        self._orphans_checked_at = wall
-        # A worker that is stopping leaves them to others.
-        if wall < self._reclaim_from or self._stopping:
+        self._orphans_checked_at = wall_time
+        if wall_time < self._reclaim_from or self._stopping:
             return
-        for row in self._store.reclaim_orphans(self.worker, wall - STALE_AFTER):
-            log.info("job %s is reclaimed from a worker that is gone", row.id)
-            # The engine may have it: reconciling finds out, and sends it if not.
-            job = TrackedJob(row, phase=JobPhase.SENT, crashes=row.attempts)
-            if row.state is State.RUNNING:
-                job.phase = JobPhase.RUNNING
-            for event in self._store.events(row.id, 0):
-                if event.name == "queued":
-                    job.reported_images.clear()
-                elif event.name == "image":
-                    job.reported_images.add(event.data["filename"])
-            self._active_jobs.add_sent(job)
+        for row in self._store.reclaim_orphans(self.worker, wall_time - STALE_AFTER):
+            log.info("reclaimed job %s from a worker that no longer runs", row.id)
+            # The engine may have it: reconciling finds out, and requeues it if not.
+            self._active_jobs.add_sent(TrackedJob.reclaimed(row, self._store.events(row.id, 0)))
             self._reconcile_soon()
 
-    def _reconcile_soon(self) -> None:
-        self._reconciled_at = 0.0
-
-    def _reconcile_interval(self) -> float:
-        """Events report most jobs. Jobs sent over another connection, and cancelled ones, are found by asking only."""
-        if not self._listener.connected:
-            return RECONCILE_DISCONNECTED
-        ours = self._listener.client_id
-        unreported = any(
-            job.cancel_requested or (job.phase is not JobPhase.WAITING and job.client_id != ours)
-            for job in self._active_jobs.in_order()
-        )
-        return RECONCILE_DISCONNECTED if unreported else RECONCILE_CONNECTED
-
     def _report(self) -> None:
-        """Writes down what events said, and notifies those who wait."""
+        """Record the updates of all jobs, and notify their subscribers."""
         jobs = [job for job in self._active_jobs.in_order() if not job.cancel_requested]
         updates = [(job, update) for job in jobs if (update := job.update()) is not None]
         if updates:
@@ -303,13 +302,13 @@ class JobRunner:
             self.notifier.notify(job.row.id)
 
     def _reconcile(self) -> None:
-        """Compares the active jobs with the engine: each is in its queue, in its history, lost, or still to be sent."""
+        """Compare the active jobs with the engine: each is in its queue, in its history, lost, or not sent yet."""
         active = self._active_jobs.in_order()
-        ours = self._store.unfinished([job.row.id for job in active], self.worker)
+        owned = self._store.still_owned([job.row.id for job in active], self.worker)
         for job in active:
-            if job.row.id not in ours:
+            if job.row.id not in owned:
                 self._release(job)
-        # A job that is being sent may arrive just after the answer: the next reconciliation looks for it.
+        # A job that is being sent may reach the engine just after its answer; the next reconciliation includes it.
         sent = [job for job in active if job.phase in (JobPhase.SENT, JobPhase.RUNNING) and not job.sending]
         asked_at = time.monotonic()
         running, pending = self._engine.get_queue()
@@ -327,64 +326,60 @@ class JobRunner:
                 self._untrack(job)
             else:
                 lost.append(job)
-        self._recover(lost)
+        self._requeue_lost(lost)
         self._queue_seen_at = asked_at
         self._others_ran = bool(running - {job.row.id for job in active if not job.cancel_requested})
 
-    def _recover(self, lost: Sequence[TrackedJob]) -> None:
-        """Handles jobs that the engine had and no longer has, in their order: it crashed, or its queue was cleared."""
+    def _requeue_lost(self, lost: Sequence[TrackedJob]) -> None:
+        """Requeue the jobs that the engine lost by a crash or a cleared queue, in order. They fail at MAX_CRASHES."""
         suspects = self._suspects(lost)
         crashes = [(job, job.crashes + (job in suspects)) for job in lost]
-        again = [(job, count) for job, count in crashes if count < MAX_CRASHES]
-        # In one transaction: if it fails, all of them are found lost once more, and the suspects are the same.
-        ours = self._store.requeue(self.worker, [(job.row, count) for job, count in again]) if again else set()
-        for job, count in again:
-            if job.row.id not in ours:
+        retried = [(job, count) for job, count in crashes if count < MAX_CRASHES]
+        # One transaction: if it fails, the next reconciliation finds the same jobs lost, and the same suspects.
+        requeued = self._store.requeue(self.worker, [(job.row, count) for job, count in retried]) if retried else set()
+        for job, count in retried:
+            if job.row.id not in requeued:
                 self._release(job)
                 continue
-            log.warning("the engine lost job %s, which is sent again", job.row.id)
+            log.warning("the engine lost job %s; sending it again", job.row.id)
             job.reset(count)
-            # The next attempt saves its pictures again, beside these.
+            # The next attempt saves its pictures under new names.
             self._files.remove_pictures(job.row)
             self.notifier.notify(job.row.id)
         for job, count in crashes:
             if count >= MAX_CRASHES:
-                self._finish(job, State.FAILED, error=_quarantined(job.row.id))
+                self._finish(job, State.FAILED, error=_too_many_crashes(job.row.id))
 
     def _suspects(self, lost: Sequence[TrackedJob]) -> list[TrackedJob]:
-        """The jobs that the engine may have crashed of.
+        """The lost jobs that may have crashed the engine.
 
-        These are the jobs that were running. If none was seen to run, it is the first in line, unless the engine was
-        busy with something else. A reclaimed job is not suspected, since its service died as well; nor is any job if
-        somebody stopped the engine.
+        These are the jobs that were running. If none was seen running, it is the first in the queue, unless the engine
+        was running something else. A reclaimed job is no suspect, as its worker crashed too; nor is any job if the
+        engine was stopped on purpose.
         """
-        # When the clock was set since a job was last seen, nobody knows what else happened at that time.
+        # If the clock was set after a job was last seen, the recorded times cannot be compared.
         known = [job for job in lost if job.acknowledged and max(self._queue_seen_at, job.sent_at) > self._clock_set_at]
         possible = [job for job in known if not self._store.engine_stopped_since(self._last_seen(job))]
         running = [job for job in possible if job.phase is JobPhase.RUNNING]
         if running or self._others_ran:
             return running
-        return [job for job in possible[:1] if self._was_first(job)]
-
-    def _was_first(self, job: TrackedJob) -> bool:
-        """Whether no job of any service was in front of this one since it was sent or last seen in the queue."""
-        return not self._store.stood_in_front(job.row.number, self._last_seen(job))
+        return [job for job in possible[:1] if not self._store.was_any_ahead(job.row.number, self._last_seen(job))]
 
     def _last_seen(self, job: TrackedJob) -> float:
         """When a job was sent or last seen in the engine's queue, in seconds since 1970."""
         return time.time() - (time.monotonic() - max(self._queue_seen_at, job.sent_at))
 
     def _dispatch(self) -> None:
-        """Sends waiting jobs in order, as far as the window allows; stops when the engine is away."""
+        """Send waiting jobs in order, until the window is full or the engine does not answer."""
         while (job := self._active_jobs.next_to_send()) is not None:
             self._send(job)
-            if job.waits:
+            if job.is_waiting:
                 return
 
     def _send(self, job: TrackedJob) -> None:
-        """Sends a job to the engine; the job fails if the engine cannot run it."""
+        """Send a job to the engine; the job fails if the engine cannot run it."""
         try:
-            error = send(job, self._engine, self._files.uploads, self._listener.client_id)
+            error = send_to_engine(job, self._engine, self._files.uploads, self._listener.client_id)
             if error is not None:
                 log.warning("job %s could not be sent: %s", job.row.id, error)
                 self._finish(job, State.FAILED, error=error)
@@ -393,31 +388,31 @@ class JobRunner:
             job.sending = False
 
     def _handle_outcome(self, job: TrackedJob, outcome: Outcome) -> None:
-        """Ends a job as the engine's history says."""
-        written = True
+        """Finish a job according to the engine's history."""
+        is_recorded = True
         if job.cancel_requested:
             self._untrack(job)
         elif outcome.error is None:
-            # Pictures of PreviewImage lie elsewhere, and are no result.
+            # Pictures of PreviewImage are of another type, and not part of the result.
             images = [image for image in outcome.images if image.type == "output"]
-            # Before the end is notified: the files do not change after that.
+            # Before the end is recorded, since files do not change afterwards.
             self._files.embed_parameters(job.row, [image.filename for image in images])
-            written = self._finish(job, State.COMPLETED, images=images, started=outcome.started)
+            is_recorded = self._finish(job, State.COMPLETED, images=images, started=outcome.started)
         else:
-            written = self._finish(job, State.FAILED, error=outcome.error, started=outcome.started)
-        if written:
-            # Only now: the engine's history must have the job until its end is written down.
+            is_recorded = self._finish(job, State.FAILED, error=outcome.error, started=outcome.started)
+        if is_recorded:
+            # Not earlier: until its end is recorded, the engine's history is the only trace of it.
             self._purgeable.append(job.row.id)
 
     def _release(self, job: TrackedJob) -> None:
-        """Handles a job that another process ended: cancelled it, or reclaimed it because this one seemed dead."""
+        """Stop running a job that another process cancelled, or reclaimed because this worker seemed to be dead."""
         if self._store.state(job.row.id) is State.CANCELLED:
             self._request_cancel(job)
         else:
             self._untrack(job)
 
     def _request_cancel(self, job: TrackedJob) -> None:
-        """Marks a job as cancelled; it stays tracked until the engine has let go of it."""
+        """Mark a job as cancelled; it stays tracked until the engine has dropped it."""
         job.cancel_requested = True
         self._reconcile_soon()
         if job.phase is JobPhase.WAITING and not job.sending:
@@ -432,7 +427,7 @@ class JobRunner:
         error: DreamLayerError | None = None,
         started: float | None = None,
     ) -> bool:
-        """Writes the end of a job and stops tracking it; False if another process is to end it."""
+        """Record the end of a job, and stop tracking it; False if another worker owns it, and is to finish it."""
         job_id = job.row.id
         body = None
         if error is not None:
@@ -452,76 +447,78 @@ class JobRunner:
             job.row = row
             self._untrack(job)
             return True
-        state_now = self._store.state(job_id)
-        job.cancel_requested = state_now is State.CANCELLED
+        recorded_state = self._store.state(job_id)
+        job.cancel_requested = recorded_state is State.CANCELLED
         self._untrack(job)
-        return state_now is None or state_now.finished
+        return recorded_state is None or recorded_state.finished
 
     def _untrack(self, job: TrackedJob) -> None:
-        """Stops tracking a job, and notifies those who wait for it."""
+        """Stop tracking a job, and notify its subscribers."""
         was_full = self._active_jobs.remove(job)
         if job.cancel_requested:
             self._files.remove_pictures(job.row)
         self.notifier.notify(job.row.id, job.row if job.row.state.finished else None)
         if was_full:
-            # Another job may be waiting for the place in the window.
+            # Another job may be waiting for room in the window.
             self._wake()
 
     def _purge_history(self) -> None:
-        """Removes finished jobs from the engine's history, which the engine holds in memory."""
+        """Delete finished jobs from the engine's history, which it keeps in memory."""
         finished, self._purgeable = self._purgeable, []
         try:
             self._engine.delete_history(finished)
         except EngineError as error:
-            log.info("could not remove %d jobs from the engine's history: %s", len(finished), error)
+            log.info("could not delete %d jobs from the engine's history: %s", len(finished), error)
 
 
-def _quarantined(job_id: str) -> GenerationFailed:
-    return GenerationFailed(
-        f"the engine died {MAX_CRASHES} times while it had this job",
-        hint="a smaller size or batch_size may help; data/logs/engine.log says more",
-        job_id=job_id,
-    )
+def send_to_engine(
+    job: TrackedJob, engine: EngineClient, uploads: UploadFiles, client_id: str
+) -> DreamLayerError | None:
+    """Send a job with its uploads; the engine reports it to its websocket `client_id`.
 
-
-def send(job: TrackedJob, engine: EngineClient, uploads: UploadFiles, client_id: str) -> DreamLayerError | None:
-    """Gives a job and its uploads to the engine, whose websocket `client_id` is to hear of it.
-
-    Returns the error if it cannot be drawn, whatever the reason. If the engine is away the job stays unsent, or, when
-    that is not sure, counts as sent. Raises EngineError if it could not be found out whether the engine has it.
+    Returns the error if the job cannot run. If the engine does not answer, the job keeps waiting or, if it may have
+    arrived, counts as sent. Raises EngineError if it cannot be determined whether the engine has the job.
     """
     spec = job.row.spec
     try:
         for name, folder in spec.uploads.items():
-            # Without a folder it is only kept, as it was sent.
+            # An upload without a folder is stored here, but not needed by the engine.
             if folder is not None:
                 engine.upload(name, uploads.read(name), folder)
         job.client_id = client_id
-        # From here on it counts as sent: an answer that is lost is no job that is lost.
+        # It counts as sent from here on, since the engine may have it even if its answer is lost.
         job.phase, job.sent_at = JobPhase.SENT, time.monotonic()
         extra = {"preview_method": "auto"} if spec.previews else None
-        # Two items of its queue that are equal in number and id end ComfyUI's worker, so none ever are, even if a job
-        # should be sent twice: by a process that was thought dead, and by its new worker.
+        # Two prompts with the same number and id would end ComfyUI's worker thread. A job can be sent twice: by a
+        # worker that seemed to be dead, and by the one that reclaimed it. So the number has a random fraction.
         number = job.row.number + random.random() / 2
         engine.submit(job.row.id, spec.graph, client_id, number, extra)
         job.acknowledged = True
     except EngineUnavailable as error:
         if not error.reached:
             job.phase = JobPhase.WAITING
-        log.info("the engine is away; job %s waits for it", job.row.id)
+        log.info("the engine does not answer; job %s waits for it", job.row.id)
     except (EngineError, StorageFailed) as error:
-        if not _taken(engine, job.row.id, error):
+        if not _has_arrived(engine, job.row.id, error):
             return error
     except Exception:
-        # Whatever it is, it will not go better another time, and the others would wait behind it for ever.
+        # A retry would fail in the same way, and block the jobs behind this one.
         log.exception("job %s cannot be sent", job.row.id)
-        return DreamLayerError("the job could not be handed to the engine", hint="the log of the service says why")
+        return DreamLayerError("the job could not be sent to the engine", hint="see the service's log for the reason")
     return None
 
 
-def _taken(engine: EngineClient, job_id: str, error: DreamLayerError) -> bool:
-    """Whether the engine has the job although it said otherwise: ComfyUI can answer 500 and run it all the same."""
+def _has_arrived(engine: EngineClient, job_id: str, error: DreamLayerError) -> bool:
+    """Whether the engine has the job despite the error: ComfyUI can answer 500 and still run a prompt."""
     if isinstance(error, (EngineRejected, StorageFailed)):
         return False
     running, pending = engine.get_queue()
     return job_id in running or job_id in pending or engine.get_outcome(job_id) is not None
+
+
+def _too_many_crashes(job_id: str) -> GenerationFailed:
+    return GenerationFailed(
+        f"the engine crashed {MAX_CRASHES} times while it ran this job",
+        hint="try a smaller size or batch_size; see data/logs/engine.log for details",
+        job_id=job_id,
+    )

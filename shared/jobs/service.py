@@ -1,4 +1,4 @@
-"""Jobs, as routes see them: submitted, looked at, waited for, cancelled, deleted, repeated."""
+"""The jobs as the web knows them: submit, get, list, wait, cancel, delete and retry them; their events and files."""
 
 from __future__ import annotations
 
@@ -8,26 +8,45 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from shared.engine.client import EngineClient, SavedImage
 from shared.errors import Cancelled, DreamLayerError, NotFinished, NotFound
 from shared.jobs.database import JobPage
-from shared.jobs.estimate import MEASURED, seconds_left
-from shared.jobs.files import JobFiles
+from shared.jobs.estimate import MEASURED_JOBS, seconds_left
+from shared.jobs.files import JobFiles, PictureFiles, Retention, UploadFiles
 from shared.jobs.job import Event, JobRow, NewJob, State, UnfinishedWork
 from shared.jobs.notify import Subscription
-from shared.jobs.picture_names import filename_prefix, job_beginning, with_prefix
+from shared.jobs.picture_metadata import picture_parameters, with_parameters
+from shared.jobs.picture_names import filename_prefix, job_id_prefix, with_prefix
 from shared.jobs.runner import JobRunner
-from shared.jobs.store import Store
-from shared.jobs.stuck import StuckJobs, ended_but_running
+from shared.jobs.store import Store, open_store
+from shared.jobs.stuck import StuckJobWatch, finished_but_running
+from shared.settings import Settings
 
-# Seconds between two looks at a job that is waited for: a notification that got lost costs no more.
-LOOK = 1.0
+# Seconds between two checks of a job that a request waits for. A lost notification delays the reply by no more.
+POLL_INTERVAL = 1.0
+
+
+def open_jobs(settings: Settings, engine: EngineClient, more_outputs: Callable[[], Sequence[Path]]) -> Jobs:
+    """The jobs in the database of these settings.
+
+    `more_outputs` returns the output folders that a user chose, besides the default one. Raises SetupError if the
+    database cannot be opened.
+    """
+    store = open_store(settings)
+    files = JobFiles(
+        store,
+        UploadFiles(settings.data_dir / "uploads"),
+        PictureFiles(settings.output_dir, settings.input_dir, more_outputs),
+        Retention(settings.keep_jobs, settings.keep_days, settings.keep_mb),
+    )
+    return Jobs(store, engine, files, queue_limit=settings.queue_limit, cancel_timeout=settings.cancel_timeout)
 
 
 class Jobs:
-    """The jobs of all services that share a database. Safe to share between threads.
+    """The jobs of all services that share a database. Thread-safe.
 
     Every method raises StorageFailed if the database cannot be read or written.
     """
@@ -41,58 +60,52 @@ class Jobs:
         self._engine = engine
         self._queue_limit = queue_limit
         self._cancel_timeout = cancel_timeout
-        self._stuck: StuckJobs | None = None
+        self._stuck_watch: StuckJobWatch | None = None
 
     def start(self, restart_engine: Callable[[str], None] | None = None, *, watch: bool = False) -> None:
-        """Starts following jobs, those too that were left unfinished when everything was last stopped.
+        """Start to run jobs, including unfinished ones of workers that no longer run.
 
-        With `watch`, a cancelled job that the engine does not let go of is noticed: `restart_engine` is called with a
-        reason then, and without it the log says so.
+        With `watch`, detect jobs that the engine keeps running after their end: call `restart_engine` with the reason,
+        or log it if there is no `restart_engine`.
         """
         self.runner.start()
         if watch:
-            self._stuck = StuckJobs(self._engine, self.store, self._cancel_timeout, restart_engine)
-            self._stuck.start()
+            self._stuck_watch = StuckJobWatch(self._engine, self.store, self._cancel_timeout, restart_engine)
+            self._stuck_watch.start()
 
     def stop(self) -> None:
-        """Hands unfinished jobs over to whoever comes next."""
-        if self._stuck is not None:
-            self._stuck.stop()
+        """Stop, and leave unfinished jobs to other workers."""
+        if self._stuck_watch is not None:
+            self._stuck_watch.stop()
         self.runner.stop()
         self.store.close()
 
-    def ended_but_running(self, timeout: float) -> Sequence[JobRow]:
-        """The jobs that have ended and still run in the engine, which must answer in `timeout` seconds.
-
-        Raises EngineError.
-        """
-        return ended_but_running(self._engine, self.store, timeout)
-
     def submit(self, job: NewJob, uploads: Mapping[str, bytes]) -> tuple[JobRow, bool]:
-        """Accepts a job with the content of its uploads, by name; the row, and whether it is new.
+        """Accept a job with its uploads, content by name. Returns its row, and whether it is new.
 
-        It is not if its idempotency key was used before: then the row is the earlier job's. Raises QueueFull.
+        A job is not new if its idempotency key was used before; the row is then that of the earlier job. Raises
+        QueueFull.
         """
         return self.runner.submit(job, uploads, self._queue_limit)
 
     def get(self, job_id: str) -> JobRow:
-        """The job of that id. Raises NotFound."""
+        """The job with this id. Raises NotFound."""
         row = self.store.get(job_id)
         if row is None:
-            raise NotFound(f"there is no job {job_id}", hint="GET /api/jobs lists them")
+            raise NotFound(f"there is no job {job_id}", hint="GET /api/jobs lists the jobs")
         return row
 
     def find(self, job_id: str) -> JobRow | None:
-        """The job of that id; None if there is none."""
+        """The job with this id; None if there is none."""
         return self.store.get(job_id)
 
-    def with_key(self, idempotency_key: str) -> JobRow | None:
-        """The job that was accepted under that idempotency key."""
-        return self.store.by_key(idempotency_key)
+    def find_by_key(self, idempotency_key: str) -> JobRow | None:
+        """The job that was submitted with this idempotency key; None if there is none."""
+        return self.store.find_by_key(idempotency_key)
 
-    def of_picture(self, filename: str) -> JobRow | None:
-        """The job that made the picture of that name, if it is still known."""
-        return self.store.by_beginning(job_beginning(filename) or filename)
+    def find_by_picture(self, filename: str) -> JobRow | None:
+        """The job that made the picture with this file name; None if there is none."""
+        return self.store.find_by_id_prefix(job_id_prefix(filename) or filename)
 
     def list(
         self,
@@ -103,86 +116,129 @@ class Jobs:
         limit: int,
         before: int | None = None,
     ) -> JobPage:
-        """Jobs, the newest first, with what lists show of them; `before` is that of the previous page."""
+        """A page of jobs, newest first, with abridged specs. `before` is that of the previous page (see `JobPage`)."""
         return self.store.page(states=states, kind=kind, ids=ids, limit=limit, before=before)
 
-    def unfinished(self) -> int:
-        """How many jobs are queued or running."""
+    def count_unfinished(self) -> int:
+        """The number of queued and running jobs."""
         return self.store.count_unfinished()
 
     def unfinished_of(self, service: str) -> Sequence[tuple[str, str]]:
-        """Id and caller's mark of a service's unfinished jobs, the newest first."""
-        return self.store.unfinished_marks(service)
+        """Id and caller mark (see `shared.web.callers`) of a service's unfinished jobs, newest first."""
+        return self.store.unfinished_of(service)
+
+    def finished_but_running(self, timeout: float) -> Sequence[JobRow]:
+        """The jobs that are finished, and that the engine still runs; it must answer within `timeout` seconds.
+
+        Raises EngineError.
+        """
+        return finished_but_running(self._engine, self.store, timeout)
 
     def position(self, row: JobRow) -> int | None:
-        """How many unfinished jobs are in front of this one; None when it has ended."""
+        """The number of unfinished jobs ahead of this one; None if it is finished."""
         return None if row.state.finished else self.store.count_unfinished(row.number)
 
     def eta(self, row: JobRow) -> float | None:
-        """Seconds until the job will be done, as far as its progress and other jobs tell; None when it has ended."""
+        """Estimated seconds until the job is done; None if it is finished, or if there is nothing to estimate from."""
         if row.state.finished:
             return None
         ends_at = self.store.ends_at(row.id) if row.state is State.RUNNING else None
         job = UnfinishedWork(row.model, row.work, row.started, ends_at)
-        left = seconds_left(self.store.in_front(row.number), job, self.store.measured(MEASURED), time.time())
+        left = seconds_left(self.store.work_ahead(row.number), job, self.store.measured(MEASURED_JOBS), time.time())
         return None if left is None else round(left, 1)
 
     def progress(self, row: JobRow) -> dict[str, Any] | None:
-        """Where a running job stands, as its newest `progress` event says."""
+        """The data of a running job's latest `progress` event; None if there is none."""
         event = self.store.last_event(row.id, "progress") if row.state is State.RUNNING else None
         return None if event is None else event.data
 
     def state(self, job_id: str) -> State | None:
-        """Where the job of that id stands: what is asked most often."""
+        """The state of the job with this id; None if there is none."""
         return self.store.state(job_id)
 
-    def events(self, job_id: str, number: int = 0) -> Sequence[Event]:
-        """What happened to a job after event `number`, in order."""
-        return self.store.events(job_id, number)
+    def events(self, job_id: str, after: int = 0) -> Sequence[Event]:
+        """The job's events with a number above `after`, in order."""
+        return self.store.events(job_id, after)
 
     def subscribe(self, job_id: str) -> AbstractContextManager[Subscription]:
-        """While inside, what is notified when something happens to the job in this process."""
+        """A context manager that returns a subscription to changes of the job, as far as this process makes them."""
         return self.runner.notifier.subscribe(job_id)
 
-    def wait(self, row: JobRow, seconds: float, given_up: Callable[[], bool] = lambda: False) -> JobRow | None:
-        """The job when it is completed; None if it is not after `seconds`, or when nobody waits any more.
+    def wait(self, row: JobRow, timeout: float, is_abandoned: Callable[[], bool] = lambda: False) -> JobRow | None:
+        """Wait until the job is completed, and return it; None after `timeout` seconds, or once `is_abandoned`.
 
-        Raises the error of a job that failed or was cancelled, and Cancelled for one that was deleted.
+        Raises the error of a failed or cancelled job, and Cancelled for a deleted one.
         """
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + timeout
         with self.subscribe(row.id) as subscription:
             while subscription.row is None and (state := self.store.state(row.id)) is not None and not state.finished:
                 left = deadline - time.monotonic()
-                if left <= 0 or given_up():
+                if left <= 0 or is_abandoned():
                     break
-                subscription.wait(min(LOOK, left))
-        now = subscription.row or self.store.get(row.id)
-        if now is None:
-            raise Cancelled("the job was removed while it was waited for", job_id=row.id)
-        if now.error is not None:
-            raise DreamLayerError.from_dict(now.error)
-        return now if now.state is State.COMPLETED else None
+                subscription.wait(min(POLL_INTERVAL, left))
+        latest = subscription.row or self.store.get(row.id)
+        if latest is None:
+            raise Cancelled("the job was deleted before it was completed", job_id=row.id)
+        if latest.error is not None:
+            raise DreamLayerError.from_dict(latest.error)
+        return latest if latest.state is State.COMPLETED else None
 
     def cancel(self, job_id: str) -> bool:
-        """Cancels this job, queued or running, whoever runs it, and no other; False if it is finished or unknown."""
+        """Cancel the job, queued or running, whichever worker runs it; False if it is finished or unknown."""
         return self.runner.cancel(job_id)
 
     def delete(self, row: JobRow) -> bool:
-        """Removes a finished job and its files; False if it is gone already, or not finished."""
-        return self.files.forget(row)
+        """Delete a finished job and its files; False if it is not finished, or already deleted."""
+        return self.files.delete_job(row)
 
     def retry(self, row: JobRow, caller: str) -> JobRow:
-        """A new job that does what a finished one did. Raises NotFinished, QueueFull."""
+        """Submit a finished job again, as a new one of `caller`. Raises NotFinished and QueueFull."""
         if not row.state.finished:
-            raise NotFinished(f"the job is {row.state.value}", hint="wait for its end, or cancel it first")
+            raise NotFinished(f"the job is {row.state.value}", hint="wait until it is finished, or cancel it first")
         new_id = str(uuid.uuid4())
         graph = with_prefix(row.spec.graph, filename_prefix(new_id, datetime.now()))
         job = NewJob(new_id, row.kind, caller, row.service, replace(row.spec, graph=graph), row.model, row.work)
         return self.submit(job, {})[0]
 
-    def picture(self, image: SavedImage) -> bytes | None:
-        """A picture's file, or, if the engine runs elsewhere, what it shows; None if there is none."""
+    def picture(self, image: SavedImage) -> Path | bytes | None:
+        """A saved picture: its file or, if an engine elsewhere has it, its content; None if there is none."""
         path = self.files.pictures.find(image.filename)
-        if path is not None:
-            return path.read_bytes()
-        return None if self.files.pictures.leads_out(image.filename) else self._engine.download_image(image)
+        if path is not None or self.files.pictures.is_link_to_outside(image.filename):
+            return path
+        return self._engine.download_image(image)
+
+    def picture_with_parameters(self, image: SavedImage, row: JobRow | None) -> Path | bytes | None:
+        """As `picture`, with the parameters of its job `row` embedded; without them if there is no job."""
+        source = self.picture(image)
+        if source is None or row is None or picture_parameters(row, image.filename) is None:
+            return source
+        if isinstance(source, Path):
+            if self.files.pictures.has_parameters(source):
+                return source
+            # Its job has not ended yet: the runner embeds them just before the end.
+            source = source.read_bytes()
+        return with_parameters(source, row, image.filename)
+
+    def picture_path(self, filename: str) -> Path | None:
+        """The file of the picture with this name; None if it is not on this machine."""
+        return self.files.pictures.find(filename)
+
+    def picture_size(self, filename: str) -> tuple[int, int] | None:
+        """Width and height in pixels of the picture with this name; None if it is not on this machine."""
+        return self.files.pictures.dimensions(filename)
+
+    def disk_usage(self, row: JobRow) -> int:
+        """Bytes that the job's pictures take on this machine."""
+        return self.files.pictures.disk_usage(row.images)
+
+    def store_upload(self, name: str, content: bytes) -> None:
+        """Store a picture that later requests can name. It is kept as long as finished jobs are."""
+        self.files.add_standalone_upload(name, content)
+
+    def find_upload(self, name: str) -> bytes | None:
+        """The content of an upload; None if there is none. `name` must be a checked hash, as it becomes a path."""
+        return self.files.uploads.find(name)
+
+    def upload_size(self, name: str) -> tuple[int, int] | None:
+        """Width and height in pixels of the PNG upload with this name, checked as for `find_upload`."""
+        return self.files.uploads.dimensions(name)

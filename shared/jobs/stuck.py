@@ -1,7 +1,7 @@
-"""Jobs that have ended and still run in the engine: only a restart of the engine ends those.
+"""Stuck jobs: the engine still runs them after their end, such as a cancellation. Only a restart of it ends them.
 
-ComfyUI looks for an interruption between two nodes and between two steps of a sampler. A node that computes for hours
-never looks, and one that loads a large model from a slow disk not for minutes. So the engine is given some patience.
+ComfyUI checks for an interruption between nodes and between the steps of a sampler. A node that computes for hours
+never checks, and one that reads a large model from a slow disk does not for minutes. So there is a timeout.
 """
 
 from __future__ import annotations
@@ -18,90 +18,90 @@ from shared.jobs.store import Store
 
 log = logging.getLogger(__name__)
 
-# Seconds between two looks at the engine's queue, and in which it must answer.
-LOOK = 2.0
-TIMEOUT = 5.0
+# Seconds between two checks of the engine's queue, and for its answer.
+CHECK_INTERVAL = 2.0
+ENGINE_TIMEOUT = 5.0
 
 
-def ended_but_running(engine: EngineClient, store: Store, timeout: float = TIMEOUT) -> list[JobRow]:
-    """The jobs that have ended, by their rows, and still run in the engine. Raises EngineError and StorageFailed."""
+def finished_but_running(engine: EngineClient, store: Store, timeout: float = ENGINE_TIMEOUT) -> list[JobRow]:
+    """The finished jobs that the engine still runs. Raises EngineError and StorageFailed."""
     running, _ = engine.get_queue(timeout)
     return [row for job_id in running if (row := store.get(job_id)) is not None and row.state.finished]
 
 
-class StuckJobs:
-    """Watches one engine in a thread of its own, and calls `restart` with a reason when a job has ended and still runs
-    after `patience` seconds. Without `restart` it only says so, once for each job.
+class StuckJobWatch:
+    """Checks one engine in a thread.
 
-    A prompt that others sent to the engine has no row here, and is left alone.
+    If a finished job still runs after `timeout` seconds, it calls `restart` with the reason. Without `restart`, it logs
+    a warning, once per job. Prompts that other programs sent to the engine are ignored.
     """
 
     def __init__(
-        self, engine: EngineClient, store: Store, patience: float, restart: Callable[[str], None] | None
+        self, engine: EngineClient, store: Store, timeout: float, restart: Callable[[str], None] | None
     ) -> None:
         self._engine = engine
         self._store = store
-        self._patience = patience
+        self._timeout = timeout
         self._restart = restart
-        # When each job that has ended was first seen to run still, on the monotonic clock.
+        # When each finished job was first seen running, on the monotonic clock.
         self._since: dict[str, float] = {}
-        # What runs and had a row when it was seen first: the row may be removed meanwhile.
-        self._ours: set[str] = set()
-        self._told: set[str] = set()
-        self._closed = threading.Event()
+        # The running prompts that are jobs. Their rows may have been deleted since.
+        self._known: set[str] = set()
+        self._warned: set[str] = set()
+        self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Starts the thread."""
-        self._thread = threading.Thread(target=self._watch, name="stuck-jobs", daemon=True)
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._run, name="stuck-jobs", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the thread."""
-        self._closed.set()
-        # Ctrl-C may have come before it was started.
+        """Stop the thread."""
+        self._stopped.set()
+        # It may not have started yet if Ctrl-C interrupted `start`.
         if self._thread is not None and self._thread.is_alive():
-            self._thread.join(timeout=TIMEOUT)
+            self._thread.join(timeout=ENGINE_TIMEOUT)
 
-    def look(self) -> None:
-        """Looks once. Raises EngineError and StorageFailed."""
-        running, _ = self._engine.get_queue(TIMEOUT)
+    def check(self) -> None:
+        """Check once. Raises EngineError and StorageFailed."""
+        running, _ = self._engine.get_queue(ENGINE_TIMEOUT)
         states = {job_id: self._store.state(job_id) for job_id in running}
-        self._ours = {job_id for job_id, state in states.items() if state is not None or job_id in self._ours}
+        self._known = {job_id for job_id, state in states.items() if state is not None or job_id in self._known}
         now = time.monotonic()
         self._since = {
             job_id: self._since.get(job_id, now)
-            for job_id in self._ours
+            for job_id in self._known
             if (state := states[job_id]) is None or state.finished
         }
-        self._told &= self._since.keys()
+        self._warned &= self._since.keys()
         for job_id, since in self._since.items():
-            if now - since >= self._patience:
-                self._end(job_id, now - since)
+            if now - since >= self._timeout:
+                self._report(job_id, now - since)
             else:
-                # Whoever cancelled it may have died before the engine was told.
+                # The process that cancelled the job may have died before it reached the engine.
                 self._engine.cancel(job_id)
 
-    def _end(self, job_id: str, seconds: float) -> None:
-        reason = f"job {job_id} has ended, and the engine still worked on it after {seconds:.0f} s"
+    def _report(self, job_id: str, seconds: float) -> None:
+        reason = f"the engine still runs job {job_id}, {seconds:.0f} s after its end"
         if self._restart is not None:
-            log.warning("%s: it is started again", reason)
+            log.warning("%s; restarting the engine", reason)
             self._restart(reason)
-        elif job_id not in self._told:
-            self._told.add(job_id)
+        elif job_id not in self._warned:
+            self._warned.add(job_id)
             log.warning(
-                "%s; nothing else is drawn until it is done. It was not started here: restart it where it runs (%s)",
+                "%s; other jobs wait for it. Restart the engine at %s, which was not started by this program",
                 reason,
                 self._engine.address,
             )
 
-    def _watch(self) -> None:
-        while not self._closed.wait(LOOK):
+    def _run(self) -> None:
+        while not self._stopped.wait(CHECK_INTERVAL):
             try:
-                self.look()
+                self.check()
             except (EngineError, StorageFailed) as error:
-                log.debug("no look at the engine's queue: %s", error)
+                log.debug("could not check for stuck jobs: %s", error)
             except DreamLayerError as error:
-                log.warning("the engine could not be started again: %s", error)
+                log.warning("the engine could not be restarted: %s", error)
             except Exception:
-                log.exception("a look for jobs that are stuck failed; the next one comes")
+                log.exception("a check for stuck jobs failed; the next one follows in %.0f s", CHECK_INTERVAL)

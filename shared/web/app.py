@@ -20,7 +20,7 @@ from shared.settings import Settings
 from shared.web.backend import BACKEND, MANAGER, SETTINGS, Backend
 from shared.web.body import MOST_FIELDS, StrictRequest
 from shared.web.proxies import ProxyMiddleware
-from shared.web.reply import base_address, error_reply
+from shared.web.reply import base_url, error_reply
 from shared.web.route_hints import LONGEST_PATH, hint_for_method, hint_for_path
 from shared.web.route_table import ALWAYS, SERVICES
 from shared.web.routes.models import UPLOADS, ModelUploads
@@ -149,7 +149,7 @@ def _http_error(error: HTTPException, service: str, settings: Settings) -> Respo
     response = error_reply(RequestError(error.description or error.name))
     response.status_code = error.code or 400
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
-        hint = hint_for_method(request.path, error.valid_methods, base_address(settings))
+        hint = hint_for_method(request.path, error.valid_methods, base_url(settings))
         response = error_reply(RequestError(f"{request.path} does not allow {request.method}", hint=hint))
         response.status_code = 405
         response.headers["Allow"] = ", ".join(sorted(error.valid_methods))

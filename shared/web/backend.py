@@ -1,25 +1,23 @@
-"""The backend of a process: the objects that its routes work with, created once from the settings."""
+"""What the routes of a process share: the settings, the engine, the jobs, and limits on concurrent requests."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from flask import current_app
-from sqlalchemy.exc import ArgumentError
 
 from shared.engine.catalog import EngineCatalog
 from shared.engine.client import EngineClient, engine_access
-from shared.errors import SetupError, StorageFailed
+from shared.errors import Busy
 from shared.images.budget import MEGABYTE, MemoryBudget
-from shared.jobs.files import JobFiles, PictureFiles, Retention, UploadFiles
-from shared.jobs.service import Jobs
-from shared.jobs.store import Store
+from shared.jobs.service import open_jobs
 from shared.keys import KeyRing
 from shared.paths import PathsFile
 from shared.settings import PREFIX, Settings
-from shared.web.reply import base_address
-from shared.web.slots import Slots
+from shared.web.reply import base_url
 from shared.web.urls import ReplyUrls, url_signer
 from shared.web.workflow_folder import WorkflowFolder
 
@@ -31,7 +29,7 @@ SETTINGS, BACKEND, MANAGER = "settings", "backend", "engine_manager"
 
 
 class Backend:
-    """The engine, its catalog, the jobs, the user's files, and the limits on pictures and on waiting requests."""
+    """The shared objects of a process. Raises SetupError if the database cannot be opened."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -41,35 +39,53 @@ class Backend:
         self.paths = PathsFile(settings.data_dir)
         self.keys = KeyRing(settings.data_dir)
         self.workflows = WorkflowFolder(settings.workflows_dir)
-        store = open_store(settings)
-        files = JobFiles(
-            store,
-            UploadFiles(settings.data_dir / "uploads"),
-            PictureFiles(settings.output_dir, settings.input_dir, self.paths.outputs),
-            Retention(settings.keep_jobs, settings.keep_days, settings.keep_mb),
-        )
-        self.jobs = Jobs(
-            store, self.engine, files, queue_limit=settings.queue_limit, cancel_timeout=settings.cancel_timeout
-        )
+        self.jobs = open_jobs(settings, self.engine, self.paths.outputs)
         self.picture_memory = MemoryBudget(settings.picture_memory_mb * MEGABYTE, f"{PREFIX}PICTURE_MEMORY_MB")
-        self.waiters = Slots(settings.waiters, "requests are waiting for pictures", f"{PREFIX}WAITERS")
-        self.streams = Slots(settings.streams, "event streams are open", f"{PREFIX}STREAMS")
+        self.waiters = ConcurrencyLimit(settings.waiters, "requests are waiting for pictures", f"{PREFIX}WAITERS")
+        self.streams = ConcurrencyLimit(settings.streams, "event streams are open", f"{PREFIX}STREAMS")
 
     def start(self, restart_engine: Callable[[str], None] | None = None) -> None:
-        """Start to track jobs, also those that an earlier process left unfinished.
+        """Start to run jobs, including unfinished ones of workers that no longer run.
 
-        `restart_engine` is called with a reason if the engine does not stop a job that was cancelled.
+        `restart_engine` is called with the reason if the engine keeps running a finished job.
         """
-        # Each process watches an engine that the launcher does not supervise.
+        # If another program started the engine, each process watches it: nothing else would report stuck jobs.
         self.jobs.start(restart_engine, watch=restart_engine is not None or self.settings.engine_url is not None)
 
     def stop(self) -> None:
-        """Stop tracking jobs. Another process reclaims the unfinished ones."""
+        """Stop, and leave unfinished jobs to other workers."""
         self.jobs.stop()
 
     def urls(self) -> ReplyUrls:
-        """The URLs in the reply to the current request."""
-        return ReplyUrls(base_address(self.settings), self._signer)
+        """The URLs for the reply to the current request."""
+        return ReplyUrls(base_url(self.settings), self._signer)
+
+
+class ConcurrencyLimit:
+    """Limits the requests that hold a thread of the server for long, so that threads remain for others.
+
+    `usage` describes these requests, and `setting` names the setting of the limit.
+    """
+
+    def __init__(self, limit: int, usage: str, setting: str) -> None:
+        self._limit = limit
+        self._usage = usage
+        self._setting = setting
+        self._free = threading.Semaphore(limit)
+
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """A context manager that holds a slot. Raises Busy if none is free."""
+        if not self._free.acquire(blocking=False):
+            raise Busy(
+                f"{self._limit} {self._usage} already",
+                hint=f"send `Prefer: respond-async` and check the job later, or raise {self._setting}",
+                retry_after=10,
+            )
+        try:
+            yield
+        finally:
+            self._free.release()
 
 
 def current_settings() -> Settings:
@@ -88,17 +104,3 @@ def current_manager() -> EngineManager:
     """Return the engine manager, which only the control service has."""
     manager: EngineManager = current_app.extensions[MANAGER]
     return manager
-
-
-def open_store(settings: Settings) -> Store:
-    """Open the database of the jobs. Raises SetupError if it cannot be opened."""
-    try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-        return Store(settings.jobs_url)
-    except (OSError, StorageFailed) as error:
-        raise SetupError("jobs", str(error), hint=f"set {PREFIX}DATA_DIR to another folder") from error
-    except (ArgumentError, ImportError) as error:
-        # The URL is not repeated here: it may have a password.
-        raise SetupError(
-            "jobs", f"{PREFIX}DATABASE_URL cannot be used: {error}", hint="install the driver of this database with pip"
-        ) from error

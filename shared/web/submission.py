@@ -1,10 +1,10 @@
-"""The steps around every request that draws: a slot, the fields, the idempotency key, a job, and its answer.
+"""The steps of every request that submits a job: a slot, the fields, the idempotency key, the job, and its reply.
 
 with submission(backend, "upscale") as job:
     if job.row is None:
         request = parse(job.fields)
         graph = upscale(request, job.prefix)
-        job.submit(JobSpec(request.parameters, graph), loaded=..., kept=...)
+        job.submit(JobSpec(request.parameters, graph), engine_uploads=..., stored_uploads=...)
     return job.answer()
 """
 
@@ -20,62 +20,67 @@ from typing import Any
 from flask import Response, jsonify, request
 
 from shared.engine.client import SavedImage
-from shared.errors import Busy, GenerationFailed, InvalidValue, NotAcceptable
+from shared.errors import GenerationFailed, InvalidValue
 from shared.images.encode import OutputFormat, check_size
-from shared.jobs.files import PictureFiles
 from shared.jobs.job import JobRow, JobSpec, NewJob
 from shared.jobs.picture_names import filename_prefix
+from shared.jobs.service import Jobs
 from shared.web.backend import Backend
 from shared.web.body import Fields, read_fields
 from shared.web.callers import caller_of
-from shared.web.picture_files import picture_file
-from shared.web.reply import picture_facts, result_body, shown_picture, tell_picture, tell_warnings, wanted_format
+from shared.web.picture_response import accepted_picture, accepts_png
+from shared.web.reply import (
+    main_picture,
+    picture_facts,
+    result_body,
+    wanted_format,
+    with_picture_headers,
+    with_warnings,
+)
 from shared.web.urls import ReplyUrls
-from shared.web.waiting import accepted_reply, stream_reply, wait_for, wants_response_later, wants_stream
+from shared.web.waiting import accepted_reply, prefers_async, stream_reply, wait_for, wants_stream
 from workflows.loading import UPLOAD_FOLDER
 
 LONGEST_KEY = 255
-WriteBody = Callable[[JobRow, ReplyUrls, PictureFiles], dict[str, Any]]
+WriteBody = Callable[[JobRow, ReplyUrls, Jobs], dict[str, Any]]
 
 
 class Submission:
-    """A request that draws, on its way to a job.
+    """A request that submits a job.
 
-    `fields` are those of its body; the graph saves pictures under `prefix`. `row` is the job: None until it is
-    submitted, unless the request's idempotency key was used for the same request before.
+    `fields` are those of its body, and `prefix` is the file name prefix for the graph. `row` is the job; it is None
+    before `submit`, unless the same request was sent earlier with the same idempotency key.
     """
 
-    def __init__(self, backend: Backend, kind: str, scope: str, held: ExitStack) -> None:
+    def __init__(self, backend: Backend, kind: str, scope: str, slot: ExitStack) -> None:
         self._backend = backend
         self._kind = kind
-        self._held = held
-        # The format of the picture that is the whole answer; None for JSON, a stream, or 202.
-        later = wants_stream(request) or wants_response_later(request)
-        self._output = None if later else wanted_format(request)
+        self._slot = slot
+        # The format of the picture that is the reply; None if that is JSON, a stream, or 202.
+        self._output = None if wants_stream(request) or prefers_async(request) else wanted_format(request)
         self._id = str(uuid.uuid4())
-        self._key = _checked_key(request.headers.get("Idempotency-Key"))
+        self._key = _idempotency_key()
         self.prefix = filename_prefix(self._id, datetime.now())
         self.fields: Fields = read_fields(request)
         self._body_hash = None if self._key is None else self.fields.digest(scope)
-        earlier = None if self._key is None else backend.jobs.with_key(self._key)
-        self.row: JobRow | None = None if earlier is None else self._same(earlier)
+        earlier = None if self._key is None else backend.jobs.find_by_key(self._key)
+        self.row: JobRow | None = None if earlier is None else self._same_request(earlier)
 
     def submit(
         self,
         spec: JobSpec,
         *,
-        loaded: Mapping[str, bytes],
-        kept: Mapping[str, bytes],
+        engine_uploads: Mapping[str, bytes],
+        stored_uploads: Mapping[str, bytes],
         model: str = "",
         work: float = 1.0,
     ) -> None:
-        """Accepts the job. Raises QueueFull, and NotAcceptable if the answer cannot hold its picture.
+        """Submit the job. Raises QueueFull, and NotAcceptable if the requested format cannot hold its picture.
 
-        `loaded` are the pictures that its graph loads, `kept` those that the client sent, by name; `model` and `work`
-        serve the estimate of how long it will take (see NewJob).
+        `engine_uploads` are the pictures that its graph loads, `stored_uploads` those that the client sent; both map
+        names to content. `model` and `work` are for estimates (see NewJob).
         """
-        if self._output is not None and spec.size is not None and not _takes_png():
-            # Before anything is drawn for nothing.
+        if self._output is not None and spec.size is not None and not accepts_png(request):
             check_size(spec.size, self._output, self._backend.picture_memory)
         job = NewJob(
             id=self._id,
@@ -84,8 +89,8 @@ class Submission:
             service=self._kind,
             spec=replace(
                 spec,
-                warnings=[*spec.warnings, *_fields_in_the_address()],
-                uploads={**dict.fromkeys(kept), **dict.fromkeys(loaded, UPLOAD_FOLDER)},
+                warnings=[*spec.warnings, *_query_warnings()],
+                uploads={**dict.fromkeys(stored_uploads), **dict.fromkeys(engine_uploads, UPLOAD_FOLDER)},
                 embeds_parameters=self._backend.paths.read().save_metadata,
             ),
             model=model,
@@ -93,28 +98,31 @@ class Submission:
             idempotency_key=self._key,
             body_hash=self._body_hash,
         )
-        row, new = self._backend.jobs.submit(job, {**kept, **loaded})
-        # Another request with the same key may have been quicker.
-        self.row = row if new else self._same(row)
+        row, is_new = self._backend.jobs.submit(job, {**stored_uploads, **engine_uploads})
+        # A concurrent request with the same key may have been first.
+        self.row = row if is_new else self._same_request(row)
 
-    def answer(self, write: WriteBody = result_body) -> Response:
-        """The reply that the client asked for: the result, a stream, or 202. `write` makes the JSON of a result."""
+    def answer(self, write_body: WriteBody = result_body) -> Response:
+        """The reply that the client asked for: a result, a stream, or 202. `write_body` makes the JSON of a result."""
         if self.row is None:
-            raise ValueError("nothing was submitted")
+            raise ValueError("no job was submitted")
         if wants_stream(request):
-            # The stream goes on after this function, and gives the slot back at its end.
-            return stream_reply(self._backend, self.row, self._held.pop_all())
-        if wants_response_later(request):
+            # The stream outlives this request's context, and frees the slot at its end.
+            return stream_reply(self._backend, self.row, self._slot.pop_all())
+        if prefers_async(request):
             return accepted_reply(self._backend, self.row)
-        return _result(self._backend, wait_for(self._backend, self.row), write, self._output)
+        row = wait_for(self._backend, self.row)
+        if self._output is None:
+            return with_warnings(jsonify(write_body(row, self._backend.urls(), self._backend.jobs)), row)
+        return _picture_reply(self._backend, row, self._output)
 
-    def _same(self, earlier: JobRow) -> JobRow:
-        """The job that was made under the same key, if for the same body."""
+    def _same_request(self, earlier: JobRow) -> JobRow:
+        """The earlier job with the same key. Raises InvalidValue if its request had another body."""
         if earlier.body_hash != self._body_hash:
             raise InvalidValue(
-                "this Idempotency-Key was used for another request",
+                "this Idempotency-Key was used for a different request",
                 field="Idempotency-Key",
-                hint="use a new key for each request, and the same one only to repeat it",
+                hint="use a new key for each request; send a key again only to repeat its request",
                 job_id=earlier.id,
             )
         return earlier
@@ -122,68 +130,35 @@ class Submission:
 
 @contextmanager
 def submission(backend: Backend, kind: str, scope: str | None = None) -> Iterator[Submission]:
-    """The request at hand, with a slot for the way in which it waits. Raises Busy, InvalidValue.
+    """A context manager for the current request, which holds a slot while it waits. Raises Busy and InvalidValue.
 
-    The slot is taken first: a request that is turned away has left nothing behind. `scope` tells apart routes of one
-    kind, so that an idempotency key used for one is not taken for the other's.
+    The slot comes first, so that a rejected request has no effect. `scope` (default: `kind`) keeps the idempotency keys
+    of routes with the same kind apart.
     """
-    with ExitStack() as held:
+    with ExitStack() as slot:
         if wants_stream(request):
-            held.enter_context(backend.streams.slot())
-        elif not wants_response_later(request):
-            held.enter_context(backend.waiters.slot())
-        yield Submission(backend, kind, scope or kind, held)
+            slot.enter_context(backend.streams.slot())
+        elif not prefers_async(request):
+            slot.enter_context(backend.waiters.slot())
+        yield Submission(backend, kind, scope or kind, slot)
 
 
-def _fields_in_the_address() -> list[str]:
-    """A warning about fields that stand where none is read."""
-    return [f"ignored, because fields belong into the body: {', '.join(request.args)}"] if request.args else []
-
-
-def _checked_key(key: str | None) -> str | None:
+def _idempotency_key() -> str | None:
+    key = request.headers.get("Idempotency-Key")
     if key is not None and not 1 <= len(key) <= LONGEST_KEY:
         raise InvalidValue(f"Idempotency-Key must have 1 to {LONGEST_KEY} characters", field="Idempotency-Key")
     return key
 
 
-def _takes_png() -> bool:
-    """Whether the client takes a PNG too, where the format that it likes best cannot be had."""
-    return request.accept_mimetypes["image/png"] > 0
+def _query_warnings() -> list[str]:
+    return [f"ignored in the query: {', '.join(request.args)}; send fields in the body"] if request.args else []
 
 
-def _result(backend: Backend, row: JobRow, write: WriteBody, output: OutputFormat | None) -> Response:
-    pictures = backend.jobs.files.pictures
-    if output is None:
-        return tell_warnings(jsonify(write(row, backend.urls(), pictures)), row)
-    image = shown_picture(row)
-    response = None if image is None else _picture(backend, row, SavedImage(**image), output)
+def _picture_reply(backend: Backend, row: JobRow, output: OutputFormat) -> Response:
+    image = main_picture(row)
+    response = None if image is None else accepted_picture(backend, request, row, SavedImage(**image), output)
     if image is None or response is None:
-        raise GenerationFailed("the engine saved no picture", hint="data/logs/engine.log says more", job_id=row.id)
-    name = image["filename"]
-    return tell_picture(response, row, backend.urls(), name, picture_facts(row, name, pictures))
-
-
-def _picture(backend: Backend, row: JobRow, image: SavedImage, output: OutputFormat) -> Response | None:
-    """The picture in that format, or as PNG where the client takes that too; None if it is gone.
-
-    Raises NotAcceptable and Busy, which say where the picture is: the job is done, and nothing of it is lost.
-    """
-    warnings = row.spec.warnings
-    try:
-        return picture_file(backend, image, output, row, warnings=warnings)
-    except NotAcceptable as error:
-        if _takes_png():
-            return picture_file(backend, image, "png", row, warnings=[*warnings, f"{error.message}: it is PNG"])
-        error.details |= _where(backend, row)
-        raise
-    except Busy as error:
-        error.hint = f"the job is done, and its picture is at {backend.urls().image(image.filename)}"
-        error.details |= _where(backend, row)
-        raise
-
-
-def _where(backend: Backend, row: JobRow) -> dict[str, Any]:
-    """Where a job and its pictures are, for an error."""
-    urls = backend.urls()
-    images = [urls.image(image["filename"]) for image in row.images]
-    return {"job_id": row.id, "url": urls.job(row.id), "images": images}
+        raise GenerationFailed("the engine saved no picture", hint="see data/logs/engine.log", job_id=row.id)
+    filename = image["filename"]
+    facts = picture_facts(row, filename, backend.jobs)
+    return with_picture_headers(response, row, backend.urls(), filename, facts)

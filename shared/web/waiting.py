@@ -1,24 +1,34 @@
-"""The ways to wait for a job: hold the request, watch a stream, or come back later."""
+"""The three ways to wait for a job: hold the request, watch a stream of events, or get 202 and check later."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Protocol
 
 from flask import Request, Response, jsonify, request
 
 from shared.errors import WaitExpired
 from shared.jobs.job import Event, JobRow, State
+from shared.json_limits import dump_json
 from shared.web.backend import Backend
-from shared.web.reply import picture_facts, result_body, tell_warnings
-from shared.web.stream import event_stream
+from shared.web.reply import picture_facts, result_body, with_warnings
 from shared.web.urls import ReplyUrls
 
 STREAM = "text/event-stream"
 RESPOND_ASYNC = "respond-async"
 CANCEL_ON_DISCONNECT = "cancel-on-disconnect"
+
+FINAL_EVENTS = ("completed", "failed", "cancelled")
+# Seconds between two reads of the events; jobs of other processes send no notification.
+POLL_INTERVAL = 0.25
+# Seconds between two reads of a queued job's position.
+POSITION_INTERVAL = 1.0
+# Seconds after which a silent stream sends a comment, so that neither proxies nor clients give it up.
+HEARTBEAT_INTERVAL = 10.0
+
+EventData = dict[str, Any]
 
 
 def preferences(asked: Request) -> set[str]:
@@ -28,102 +38,172 @@ def preferences(asked: Request) -> set[str]:
 
 
 def wants_stream(asked: Request) -> bool:
-    """Whether the Accept header asks for an event stream, and for nothing else rather."""
+    """Whether the Accept header asks for an event stream, and prefers no other type."""
     qualities = dict(asked.accept_mimetypes)
     return qualities.get(STREAM, 0) >= max([*qualities.values(), 0.001])
 
 
-def wants_response_later(asked: Request) -> bool:
+def prefers_async(asked: Request) -> bool:
     """Whether the Prefer header asks for 202 at once."""
     return RESPOND_ASYNC in preferences(asked)
 
 
 def accepted_reply(backend: Backend, row: JobRow) -> Response:
-    """202: the job's id, where it can be looked at and watched, and when it will be done."""
+    """202 with the job's id, its URLs, its position in the queue and its ETA."""
     urls = backend.urls()
     url, events_url = urls.job(row.id), urls.events(row.id)
     body: dict[str, Any] = {"status": "accepted", "job_id": row.id, "url": url, "events_url": events_url}
     body["warnings"] = row.spec.warnings
-    response = jsonify(body | {"position": backend.jobs.position(row), "eta_s": backend.jobs.eta(row)})
+    response = jsonify(body | _queue_position(backend, row))
     response.status_code = 202
     response.headers["Location"] = url
     response.headers["X-Job-Id"] = row.id
-    return tell_warnings(response, row)
+    return with_warnings(response, row)
 
 
 def wait_for(backend: Backend, row: JobRow) -> JobRow:
-    """Holds the request until the job is completed.
+    """Hold the request until the job is completed, and return it.
 
-    Raises the job's own error, or WaitExpired while it goes on, which it also does without anybody waiting.
+    Raises the job's own error, or WaitExpired if the request's time is over; the job continues then.
     """
-    gone = _client_gone()
-    done = backend.jobs.wait(row, backend.settings.request_timeout, gone)
-    if done is not None:
-        return done
-    if gone() and CANCEL_ON_DISCONNECT in preferences(request):
+    is_disconnected = _client_disconnected()
+    completed = backend.jobs.wait(row, backend.settings.request_timeout, is_disconnected)
+    if completed is not None:
+        return completed
+    if is_disconnected() and CANCEL_ON_DISCONNECT in preferences(request):
         backend.jobs.cancel(row.id)
     url = backend.urls().job(row.id)
-    raise WaitExpired("the pictures were not ready in time; the job goes on", hint=f"GET {url}", job_id=row.id, url=url)
+    raise WaitExpired(
+        "the pictures were not ready in time; the job continues", hint=f"GET {url}", job_id=row.id, url=url
+    )
 
 
-def stream_reply(backend: Backend, row: JobRow, held: ExitStack, after: int = 0) -> Response:
-    """The job's events from number `after` on. `held` is closed when the stream ends."""
-    urls, gone = backend.urls(), _client_gone()
+def stream_reply(backend: Backend, row: JobRow, slot: ExitStack, after: int = 0) -> Response:
+    """A stream of the job's events with a number above `after`. Closes `slot` when the stream ends."""
+    urls, is_disconnected = backend.urls(), _client_disconnected()
     cancels = CANCEL_ON_DISCONNECT in preferences(request)
     deadline = time.monotonic() + backend.settings.request_timeout
 
-    def dress(event: Event) -> dict[str, Any]:
-        return {"job_id": row.id, **event.data, **_more(backend, row, event, urls)}
+    def event_data(event: Event) -> EventData:
+        return {"job_id": row.id, **event.data, **_computed_data(backend, row, event, urls)}
 
-    def waiting() -> dict[str, Any] | None:
-        now = backend.jobs.find(row.id)
-        if now is None or now.state is not State.QUEUED:
-            return None
-        return {"position": backend.jobs.position(now), "eta_s": backend.jobs.eta(now)}
+    def queue_position() -> EventData | None:
+        latest = backend.jobs.find(row.id)
+        return _queue_position(backend, latest) if latest is not None and latest.state is State.QUEUED else None
 
-    def over() -> bool:
-        return time.monotonic() > deadline or gone()
+    def is_over() -> bool:
+        return time.monotonic() > deadline or is_disconnected()
 
-    def events() -> Iterator[str]:
+    def stream() -> Iterator[str]:
         with backend.jobs.subscribe(row.id) as subscription:
             yield from event_stream(
-                backend.jobs.store, row.id, after, subscription, dress=dress, waiting=waiting, over=over
+                backend.jobs,
+                row.id,
+                after,
+                subscription.wait,
+                event_data=event_data,
+                queue_position=queue_position,
+                is_over=is_over,
             )
 
     def close() -> None:
-        held.close()
-        if cancels and gone():
+        slot.close()
+        if cancels and is_disconnected():
             backend.jobs.cancel(row.id)
 
-    response = Response(events(), mimetype="text/event-stream")
+    response = Response(stream(), mimetype=STREAM)
     response.headers["Cache-Control"] = "no-store"
-    # Proxies such as nginx would hold events back otherwise.
+    # Keeps proxies such as nginx from buffering events.
     response.headers["X-Accel-Buffering"] = "no"
     response.headers["X-Job-Id"] = row.id
     response.call_on_close(close)
-    return tell_warnings(response, row)
+    return with_warnings(response, row)
 
 
-def _more(backend: Backend, job: JobRow, event: Event, urls: ReplyUrls) -> dict[str, Any]:
-    """What an event's data lacks in the table: addresses, for they depend on who asks, and what the job's row holds."""
+class EventSource(Protocol):
+    """What `event_stream` reads: the jobs, or their database."""
+
+    def state(self, job_id: str) -> State | None:
+        """The state of a job; None if there is none."""
+
+    def events(self, job_id: str, after: int) -> Sequence[Event]:
+        """The job's events with a number above `after`, in order."""
+
+
+def event_stream(
+    jobs: EventSource,
+    job_id: str,
+    after: int,
+    wait: Callable[[float], object],
+    *,
+    event_data: Callable[[Event], EventData],
+    queue_position: Callable[[], EventData | None],
+    is_over: Callable[[], bool],
+) -> Iterator[str]:
+    """A job's events with a number above `after`, past and future, in the format of text/event-stream.
+
+    `wait` waits for a change of the job, at most the given number of seconds. `event_data` returns an event's data as
+    clients see it. `queue_position` returns a queued job's position, or None; a change of it becomes an event without a
+    number. The stream ends after the final event, when the job is deleted, or when it `is_over`; a client can resume it
+    from the last number that it received.
+    """
+    last_sent = position_read = time.monotonic()
+    queued: EventData | None = None
+    # Milliseconds after which a browser reconnects.
+    yield "retry: 2000\n\n"
+    while not is_over():
+        # The state is read before the events, so that no event before its end is missed.
+        state = jobs.state(job_id)
+        for event in jobs.events(job_id, after):
+            after, last_sent = event.number, time.monotonic()
+            data = event_data(event)
+            yield f"id: {event.number}\n{_frame(event.name, data)}"
+            if event.name in FINAL_EVENTS:
+                return
+            queued = data if event.name == "queued" else None
+        if state is None or state.finished:
+            return
+        now = time.monotonic()
+        if queued is not None and now - position_read > POSITION_INTERVAL:
+            position_read = now
+            position = queue_position()
+            if position is not None and position["position"] != queued["position"]:
+                queued, last_sent = {**queued, **position}, now
+                yield _frame("queued", queued)
+        if now - last_sent > HEARTBEAT_INTERVAL:
+            last_sent = now
+            yield ": still here\n\n"
+        wait(POLL_INTERVAL)
+
+
+def _frame(name: str, data: EventData) -> str:
+    return f"event: {name}\ndata: {dump_json(data)}\n\n"
+
+
+def _computed_data(backend: Backend, row: JobRow, event: Event, urls: ReplyUrls) -> EventData:
+    """The data of an event that is not recorded: URLs and estimates, which depend on the request, and the job's row."""
     if event.name == "image":
         name = event.data["filename"]
-        return {"url": urls.image(name), **picture_facts(job, name, backend.jobs.files.pictures)}
-    if event.name == "queued":
-        row = backend.jobs.find(job.id)
-        return {} if row is None else {"eta_s": backend.jobs.eta(row)}
+        return {"url": urls.image(name), **picture_facts(row, name, backend.jobs)}
     if event.name == "progress" and "ends_at" in event.data:
         return {"eta_s": round(max(0.0, event.data["ends_at"] - time.time()), 1)}
+    if event.name not in ("queued", *FINAL_EVENTS):
+        return {}
+    latest = backend.jobs.find(row.id)
+    if latest is None:
+        return {}
+    if event.name == "queued":
+        return {"eta_s": backend.jobs.eta(latest)}
     if event.name == State.COMPLETED.value:
-        row = backend.jobs.find(job.id)
-        return {} if row is None else result_body(row, urls, backend.jobs.files.pictures)
-    if event.name in (State.FAILED.value, State.CANCELLED.value):
-        row = backend.jobs.find(job.id)
-        return {} if row is None or row.error is None else row.error
-    return {}
+        return result_body(latest, urls, backend.jobs)
+    return latest.error or {}
 
 
-def _client_gone() -> Callable[[], bool]:
-    """Whether the client of this request has hung up, as far as the server can tell (waitress can)."""
-    disconnected: Callable[[], bool] = request.environ.get("waitress.client_disconnected", lambda: False)
-    return disconnected
+def _queue_position(backend: Backend, row: JobRow) -> EventData:
+    return {"position": backend.jobs.position(row), "eta_s": backend.jobs.eta(row)}
+
+
+def _client_disconnected() -> Callable[[], bool]:
+    """A function that tells whether the client has disconnected, as far as the server knows (waitress does)."""
+    is_disconnected: Callable[[], bool] = request.environ.get("waitress.client_disconnected", lambda: False)
+    return is_disconnected

@@ -1,6 +1,6 @@
-"""Brings the database of jobs to the tables of this version, and keeps what is in it.
+"""Migrates the jobs' database to this version of its tables.
 
-A change of `shared.jobs.database` needs a new file in `versions/`, whose name becomes HEAD here.
+A change of the tables in `shared.jobs.database` needs a new file in `versions/`. Set HEAD to its number.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 HEAD = "0002"
-# What the first version wrote into its table `about`, in place of Alembic's own table.
-FIRST, FIRST_MARK = "0001", "schema_version"
+# The first version did not use Alembic. It recorded its version under this key of the table `about`.
+FIRST, FIRST_KEY = "0001", "schema_version"
 
 
 class UnknownVersionError(Exception):
-    """The database is of a version that this program does not know: a later one made it."""
+    """The database has a version that this program does not know, as a later one made it."""
 
 
 def upgrade(connection: Connection) -> None:
-    """Makes or changes the tables, inside the transaction of `connection`. Raises UnknownVersionError."""
+    """Create or migrate the tables, in the transaction of `connection`. Raises UnknownVersionError."""
     tables = sa.inspect(connection).get_table_names()
     version = _version(connection, tables)
     if version == HEAD:
         return
-    # Imported only when there is something to do: services start often, and stay small.
+    # Imported late, so that a service without a migration to run does not load it.
     from alembic import command
     from alembic.config import Config
     from alembic.util.exc import CommandError
 
-    # It tells of each of its plugins.
+    # Alembic logs each of its plugins.
     logging.getLogger("alembic").setLevel(logging.WARNING)
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
@@ -41,7 +41,9 @@ def upgrade(connection: Connection) -> None:
             command.stamp(config, FIRST)
         command.upgrade(config, "head")
     except CommandError as error:
-        raise UnknownVersionError(f"the database has version {version}, this program knows {HEAD}") from error
+        raise UnknownVersionError(
+            f"the jobs' database has version {version}, but this program supports {HEAD}"
+        ) from error
 
 
 def _version(connection: Connection, tables: list[str]) -> str | None:
@@ -52,8 +54,8 @@ def _version(connection: Connection, tables: list[str]) -> str | None:
 
 
 def _is_first(connection: Connection, tables: list[str]) -> bool:
-    """Whether these are the tables of the first version, which did without Alembic."""
+    """Whether these are the tables of the first version."""
     if "about" not in tables:
         return False
     query = sa.text("SELECT value FROM about WHERE key = :key")
-    return connection.scalar(query, {"key": FIRST_MARK}) is not None
+    return connection.scalar(query, {"key": FIRST_KEY}) is not None

@@ -1,4 +1,4 @@
-"""Read by Alembic: the connection is the one that `upgrade` was given, and so is the transaction."""
+"""Alembic's environment: it uses the connection and the transaction of `upgrade`."""
 
 from alembic import context
 

@@ -50,7 +50,7 @@ def loaded_names(graph: Mapping[str, Any], definitions: Mapping[str, Any]) -> se
 def _stored(backend: Backend, name: str) -> Loaded | None:
     """Of a file that was sent earlier, or that whoever runs the engine put into its input folder."""
     if OWN_UPLOAD.fullmatch(name):
-        sides = backend.jobs.files.uploads.dimensions(name.rpartition("/")[2])
+        sides = backend.jobs.upload_size(name.rpartition("/")[2])
         return None if sides is None else (1, *sides)
     if backend.settings.engine_url is None:
         return _measured(backend.settings.input_dir / name)

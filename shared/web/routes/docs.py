@@ -11,7 +11,7 @@ from shared.errors import NotFound
 from shared.web.backend import current_settings
 from shared.web.openapi.document import Document, openapi_document
 from shared.web.openapi.operation import JSON, Example, ParameterSpec, ReplySpec, describe, list_routes
-from shared.web.reply import base_address
+from shared.web.reply import base_url
 
 # Plain files that load nothing from other hosts: they work offline, and behind any proxy.
 PAGE = Path(__file__).parents[1] / "openapi" / "page"
@@ -34,7 +34,7 @@ _document_lock = threading.Lock()
 )
 def get_document() -> Response:
     """This document."""
-    return jsonify({**_document(), "servers": [{"url": base_address(current_settings())}]})
+    return jsonify({**_document(), "servers": [{"url": base_url(current_settings())}]})
 
 
 @docs_routes.get("/docs")

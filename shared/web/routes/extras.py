@@ -14,8 +14,8 @@ from shared.errors import InvalidValue
 from shared.images.decode import transparency_warnings
 from shared.images.encode import BACKDROP, FORMATS_BY_EXTENSION
 from shared.images.fit import as_upscale_source
-from shared.jobs.files import PictureFiles
 from shared.jobs.job import JobRow, JobSpec
+from shared.jobs.service import Jobs
 from shared.schema.body import ExtrasBody, RequestBody
 from shared.schema.control_replies import ExtrasReply
 from shared.schema.units import PictureText
@@ -84,7 +84,7 @@ def submit_extras(backend: Backend, job: Submission) -> None:
     body = validate(ExtrasBody, values)
     others = {name: content for name, content in job.fields.files.items() if name != "image"}
     warnings = ignored({**values, **others}, ExtrasBody)
-    sent = SentPictures(job.fields, backend.jobs.files.uploads.find, backend.picture_memory)
+    sent = SentPictures(job.fields, backend.jobs.find_upload, backend.picture_memory)
     picture = sent.with_alpha("image")
     if picture is None:
         raise missing_picture("image", sent.names, ExtrasBody, "send a form with a file named image")
@@ -108,8 +108,8 @@ def submit_extras(backend: Backend, job: Submission) -> None:
     parameters = {**body.model_dump(mode="json"), "image": name}
     job.submit(
         JobSpec(parameters=parameters, graph=graph, warnings=warnings, size=size),
-        loaded={request.source.name: request.source.png},
-        kept=sent.kept,
+        engine_uploads={request.source.name: request.source.png},
+        stored_uploads=sent.kept,
         model=" ".join([KIND, *(layer.how.model or layer.how.method for layer in request.layers)])[:255],
         work=float(size[0] * size[1]),
     )
@@ -129,11 +129,11 @@ def extras_values(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**{name: value for name, value in values.items() if name not in (PARAMS, "image")}, **params}
 
 
-def extras_body(row: JobRow, urls: ReplyUrls, pictures: PictureFiles) -> dict[str, Any]:
+def extras_body(row: JobRow, urls: ReplyUrls, jobs: Jobs) -> dict[str, Any]:
     """The reply, with the URL of the picture in the requested format where the page expects it."""
     extension = row.spec.parameters["output_format"]
     picture_urls = [urls.image(f"{image['filename'].removesuffix('.png')}.{extension}") for image in row.images]
-    return {**result_body(row, urls, pictures), "data": {"output_image": picture_urls[0] if picture_urls else None}}
+    return {**result_body(row, urls, jobs), "data": {"output_image": picture_urls[0] if picture_urls else None}}
 
 
 def _face_models(catalog: EngineCatalog) -> list[str] | None:

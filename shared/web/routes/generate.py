@@ -122,8 +122,8 @@ def generate(kind: str, parse: Parse[R], build: Build[R]) -> Response:
                     size=request.final_size,
                     previews=parsed.preview,
                 ),
-                loaded={picture.name: picture.png for picture in request.pictures},
-                kept=parsed.kept,
+                engine_uploads={picture.name: picture.png for picture in request.pictures},
+                stored_uploads=parsed.kept,
                 model=parsed.parameters["model_name"],
                 work=request.work,
             )
@@ -133,7 +133,7 @@ def generate(kind: str, parse: Parse[R], build: Build[R]) -> Response:
 
 
 def _context(backend: Backend, alpha: AlphaUse | None = None) -> Context:
-    stored = backend.jobs.files.uploads.find
+    stored = backend.jobs.find_upload
     return Context(
         backend.settings.checkpoint, backend.catalog, stored, alpha is not None, backend.picture_memory, alpha
     )
@@ -161,7 +161,7 @@ def _submit_custom_graph(backend: Backend, job: Submission, value: Any, parse: P
             repeatable=False,
             output_node=None if output in (None, "") else find_output(bound, output),
         ),
-        loaded={picture.name: picture.png for picture in pictures},
-        kept=parsed.kept,
+        engine_uploads={picture.name: picture.png for picture in pictures},
+        stored_uploads=parsed.kept,
         model=CUSTOM_FIELD,
     )

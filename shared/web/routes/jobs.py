@@ -233,7 +233,7 @@ def _full_body(backend: Backend, row: JobRow) -> dict[str, Any]:
             "progress": backend.jobs.progress(row),
         }
     if row.state is State.COMPLETED:
-        body["result"] = result_body(row, backend.urls(), backend.jobs.files.pictures)
+        body["result"] = result_body(row, backend.urls(), backend.jobs)
     return body
 
 

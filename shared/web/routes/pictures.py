@@ -20,7 +20,6 @@ from shared.errors import (
     EngineUnavailable,
     InvalidPicture,
     InvalidValue,
-    NotAcceptable,
     NotFound,
     NotPossible,
     NotSupported,
@@ -39,11 +38,10 @@ from shared.schema.units import PictureText
 from shared.web.backend import Backend, current_backend
 from shared.web.body import json_kind, read_fields
 from shared.web.callers import is_local
-from shared.web.download_names import title
 from shared.web.openapi.components import BINARY, BODY_ERRORS, PICTURE, PictureFile
 from shared.web.openapi.operation import BodySpec, Example, ParameterSpec, ReplySpec, describe
 from shared.web.parsing.pictures import upload_name
-from shared.web.picture_files import picture_file
+from shared.web.picture_response import download_name, named_picture
 from shared.web.reply import FORMATS, picture_facts
 
 ONE_YEAR = 365 * 24 * 3600
@@ -83,13 +81,9 @@ def get_image(name: str) -> Response:
     image = None if output is None else locate(f"{stem}.png")
     if image is None or output is None:
         raise NotFound(f"{name} is not the name of a picture", hint="use the URL in a reply")
-    row, download = backend.jobs.of_picture(image.filename), wants_download()
-    try:
-        # A picture of this name never changes, so browsers may cache it.
-        response = picture_file(backend, image, output, row, max_age=ONE_YEAR)
-    except NotAcceptable as error:
-        # The name asks for the format.
-        raise InvalidValue(error.message, field="name", hint=f"use {stem}.png") from error
+    row, download = backend.jobs.find_by_picture(image.filename), wants_download()
+    # A picture of this name never changes, so browsers may cache it.
+    response = named_picture(backend, image, output, row, max_age=ONE_YEAR)
     if response is None:
         raise NotFound(f"there is no picture {name}", hint="it may have been deleted")
     offered = _offered_name(backend, image.filename, row, download=download)
@@ -121,12 +115,12 @@ def _offered_name(backend: Backend, filename: str, row: JobRow | None, *, downlo
     """The name for saving a picture, without its extension; None to leave it to the browser."""
     name_format = backend.paths.read().filename_format
     if name_format is not None:
-        facts = {} if row is None else _title_facts(row, picture_facts(row, filename, backend.jobs.files.pictures))
-        return title(name_format, filename, facts)
+        facts = {} if row is None else _name_facts(row, picture_facts(row, filename, backend.jobs))
+        return download_name(name_format, filename, facts)
     return filename.removesuffix(".png") if download else None
 
 
-def _title_facts(row: JobRow, facts: Mapping[str, Any]) -> dict[str, Any]:
+def _name_facts(row: JobRow, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters and the facts of a picture; the facts alone decide the seed and size of an imported graph."""
     measured = ("seed", "width", "height") if row.has_imported_graph else ()
     return {**{name: value for name, value in row.spec.parameters.items() if name not in measured}, **facts}
@@ -161,7 +155,7 @@ def upload_picture() -> Response:
     # It is decoded now, so that an unusable picture is refused here and not when a request uses it.
     picture = read_picture(content, "file", budget=backend.picture_memory)
     name = upload_name(content)
-    backend.jobs.files.keep_alone(name, content)
+    backend.jobs.store_upload(name, content)
     reply = {"status": "success", "message": "the picture is uploaded", "filename": name}
     return jsonify({**reply, "width": picture.width, "height": picture.height})
 
@@ -184,7 +178,7 @@ def show_in_folder() -> Response:
     """Open the folder of a picture in the file manager of the service's machine."""
     backend = current_backend()
     name = _saved_name(_read_filename())
-    path = backend.jobs.files.pictures.find(name)
+    path = backend.jobs.picture_path(name)
     if path is None:
         _check_exists(backend, name)
         raise NotPossible("the picture is on the machine of the engine")
@@ -307,7 +301,5 @@ def _saved_name(name: str) -> str:
 def _check_exists(backend: Backend, name: str) -> None:
     """Raise NotFound if there is no such picture."""
     image = locate(_saved_name(name))
-    if image is None or (
-        backend.jobs.files.pictures.find(image.filename) is None and backend.jobs.picture(image) is None
-    ):
+    if image is None or backend.jobs.picture(image) is None:
         raise NotFound(f"there is no picture {name}", field="filename", hint="it may have been deleted")

@@ -55,7 +55,7 @@ def read_png_info() -> Response:
     Send a form with a file, the picture itself as the body, or JSON. Pictures of other programs are read too, as far
     as their text or graph goes.
     """
-    uploads = current_backend().jobs.files.uploads
+    jobs = current_backend().jobs
     texts = _read_embedded_texts(_read_picture(request))
     infotext = texts.get(THEIRS)
     graph = _json_object(texts.get("prompt"))
@@ -68,7 +68,7 @@ def read_png_info() -> Response:
         infotext = None
     if generation is not None:
         warnings += generation.warnings
-        warnings += _warn_of_missing_pictures(generation, lambda name: uploads.find(name) is not None)
+        warnings += _warn_of_missing_pictures(generation, lambda name: jobs.find_upload(name) is not None)
     return jsonify(
         {
             "status": "success",

@@ -29,7 +29,7 @@ from shared.web.body import read_optional_fields
 from shared.web.openapi.components import BINARY, BODY_ERRORS
 from shared.web.openapi.operation import BodySpec, Example, ParameterSpec, ReplySpec, describe
 from shared.web.routes.runs import find_run, measure, run_body
-from shared.web.urls import REPORT
+from shared.web.urls import REPORT_PATH
 
 COLUMNS = (
     *("run_id", "timestamp", "generation_type", "model", "vae", "prompt", "negative_prompt", "seed", "sampler"),
@@ -187,7 +187,7 @@ def make_report() -> Response:
     backend = current_backend()
     values = read_optional_fields(request, "run_ids").values
     rows = _select_runs(backend, parse_run_ids(values.get("run_ids")))
-    if sum(backend.jobs.files.pictures.size(row.images) for row in rows) > LARGEST:
+    if sum(backend.jobs.disk_usage(row) for row in rows) > LARGEST:
         raise _too_large()
     report = Report(backend, rows)
     path = ReportFolder(backend.settings.reports_dir).make(report.write)
@@ -205,7 +205,7 @@ def make_report() -> Response:
     )
 
 
-@report_routes.get(REPORT)
+@report_routes.get(REPORT_PATH)
 @describe(
     "Web page",
     ReplySpec("the report", types={"application/zip": BINARY}),
@@ -255,14 +255,14 @@ class Report:
                 size += self._write_picture(archive, SavedImage(**image))
                 if size > LARGEST:
                     raise _too_large()
-        runs = [run_body(row, self._urls, measure(row, self._backend.jobs.files.pictures)) for row in self._rows]
+        runs = [run_body(row, self._urls, measure(row, self._backend.jobs)) for row in self._rows]
         archive.writestr("runs.csv", runs_csv(runs), zipfile.ZIP_DEFLATED)
         archive.writestr("README.md", readme(runs, self.missing, datetime.now()))
 
     def _write_picture(self, archive: zipfile.ZipFile, image: SavedImage) -> int:
         """Write a picture and return its size in bytes; 0 if it is missing. Its name has our format, so it is safe."""
         name = f"images/{image.filename}"
-        path = self._backend.jobs.files.pictures.find(image.filename)
+        path = self._backend.jobs.picture_path(image.filename)
         if path is not None:
             try:
                 archive.write(path, name)

@@ -15,15 +15,15 @@ from flask import Blueprint, Response, jsonify
 from shared import __version__
 from shared.errors import InvalidValue, NotFinished, NotFound, StorageFailed
 from shared.graphs import chain, class_of, inputs_of
-from shared.jobs.files import PictureFiles
 from shared.jobs.job import JobRow, State
 from shared.jobs.picture_names import saving_node
+from shared.jobs.service import Jobs
 from shared.schema.control_replies import RunRemovedReply, RunReply, RunsReply
 from shared.web.backend import Backend, current_backend
 from shared.web.body import check_arguments, number_argument
 from shared.web.openapi.components import NUMBER, UUID
 from shared.web.openapi.operation import Example, ParameterSpec, ReplySpec, describe
-from shared.web.reply import shown_picture
+from shared.web.reply import main_picture
 from shared.web.urls import ReplyUrls
 from workflows.bindings import find_bindings
 from workflows.outputs import shared_seed
@@ -180,7 +180,7 @@ def list_runs() -> Response:
     limit = number_argument("limit", LARGEST_PAGE) or PAGE
     page = backend.jobs.list(states=[State.COMPLETED], limit=limit, before=number_argument("before", 2**53))
     urls = backend.urls()
-    runs = [run_body(row, urls, measure(row, backend.jobs.files.pictures)) for row in page.rows]
+    runs = [run_body(row, urls, measure(row, backend.jobs)) for row in page.rows]
     return jsonify({"status": "success", "runs": runs, "before": page.before})
 
 
@@ -196,7 +196,7 @@ def get_run(run_id: str) -> Response:
     """Get a completed job."""
     backend = current_backend()
     row = find_run(backend, run_id)
-    run = run_body(row, backend.urls(), measure(row, backend.jobs.files.pictures))
+    run = run_body(row, backend.urls(), measure(row, backend.jobs))
     return jsonify({"status": "success", "run": run})
 
 
@@ -220,14 +220,14 @@ def delete_run(run_id: str) -> Response:
     return jsonify({"status": "success", "message": "the run and its pictures are removed", "run_id": run_id})
 
 
-def measure(row: JobRow, pictures: PictureFiles) -> tuple[int, int] | None:
+def measure(row: JobRow, jobs: Jobs) -> tuple[int, int] | None:
     """Measure the picture of a run whose request does not decide the size; None if its file is missing.
 
     Of an imported graph, it is the picture of the last stage or of the requested output node.
     """
-    image = shown_picture(row)
+    image = main_picture(row)
     is_known = not row.has_imported_graph and row.spec.parameters.get("width") is not None
-    return None if is_known or image is None else pictures.dimensions(image["filename"])
+    return None if is_known or image is None else jobs.picture_size(image["filename"])
 
 
 def find_run(backend: Backend, run_id: str) -> JobRow:

@@ -21,9 +21,9 @@ from shared.schema.synonyms import describe_unknown
 from shared.schema.units import is_text
 from shared.web.backend import current_backend, current_manager
 from shared.web.body import read_fields
-from shared.web.download_names import LONGEST_FORMAT, TOKENS, UNSAFE, unknown_tokens
 from shared.web.openapi.components import BODY_ERRORS
 from shared.web.openapi.operation import BodySpec, Example, ReplySpec, describe
+from shared.web.picture_response import LONGEST_NAME_FORMAT, TOKENS, UNSAFE, unknown_tokens
 
 # Our names of the folders, by the names of the web page. All but the first are only read.
 FOLDERS = {
@@ -126,7 +126,7 @@ def read_paths(values: Mapping[str, Any]) -> tuple[ChosenPaths, list[str]]:
         f"ignored, because not known here: {describe_unknown(name, NAMES, {})}" for name in values if name not in NAMES
     ]
     folders = {ours: _read_folder(theirs, values.get(theirs)) for theirs, ours in FOLDERS.items()}
-    chosen_format = _read_text("filenameFormat", values.get("filenameFormat"), LONGEST_FORMAT)
+    chosen_format = _read_text("filenameFormat", values.get("filenameFormat"), LONGEST_NAME_FORMAT)
     if chosen_format is not None:
         unknown = unknown_tokens(chosen_format)
         if unknown:

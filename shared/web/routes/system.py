@@ -27,7 +27,7 @@ from shared.web.openapi.operation import Example, ReplySpec, describe
 from shared.web.parsing.model_catalog import match_file
 from shared.web.parsing.models import MAIN, default_checkpoint, default_first
 from shared.web.parsing.upscale import LATENT_UPSCALERS, PLAIN_UPSCALERS
-from shared.web.reply import base_address
+from shared.web.reply import base_url
 from shared.web.server.ports import url_host
 from workflows.preprocessors import PREPROCESSORS
 
@@ -55,7 +55,7 @@ def index() -> ResponseReturnValue:
     settings = current_settings()
     if "text/html" in request.accept_mimetypes.values():
         return redirect(f"{settings.public_url.rstrip('/') if settings.public_url else request.script_root}/docs")
-    base = base_address(settings)
+    base = base_url(settings)
     about = {"service": current_app.name, "version": __version__, "docs": f"{base}/docs"}
     return jsonify({"status": "ok", **about, "openapi": f"{base}/openapi.json"})
 
@@ -82,7 +82,7 @@ def health() -> Response:
 def get_readiness() -> tuple[Response, int]:
     """Check whether a picture can be generated now."""
     backend = current_backend()
-    unfinished = backend.jobs.unfinished()
+    unfinished = backend.jobs.count_unfinished()
     reason = _why_not_ready(backend, unfinished)
     body = {"status": "error" if reason else "ok", "ready": reason is None, "reason": reason, "jobs": unfinished}
     return jsonify(body), 200 if reason is None else 503
@@ -111,7 +111,7 @@ def _why_not_ready(backend: Backend, unfinished: int) -> str | None:
 
 def _stuck_job(backend: Backend) -> str | None:
     """A message about a job that ended long ago but still runs in the engine; None if there is none."""
-    for row in backend.jobs.ended_but_running(READY_TIMEOUT):
+    for row in backend.jobs.finished_but_running(READY_TIMEOUT):
         seconds = time.time() - (row.finished or math.inf)
         if seconds >= backend.settings.cancel_timeout:
             url = backend.settings.engine_url
@@ -176,7 +176,7 @@ def _defaults(backend: Backend) -> dict[str, Any]:
 def list_services() -> Response:
     """List the services, with the URLs of their /docs pages and whether they run."""
     settings = current_settings()
-    ports, base = ports_of(settings), base_address(settings)
+    ports, base = ports_of(settings), base_url(settings)
     with ThreadPoolExecutor(len(ports)) as pool:
         are_running = list(pool.map(lambda row: is_running(settings.host, row[2], row[1]), ports))
     services = [

@@ -66,7 +66,7 @@ def submit_upscale(backend: Backend, job: Submission) -> None:
     # The picture may be a file, and is read below.
     body, without_choice = unchosen_parts_off(validate(UpscaleBody, values | {"image": ""}))
     warnings = [*without_choice, *ignored({**values, **job.fields.files}, UpscaleBody), *unswitched(body)]
-    sent = SentPictures(job.fields, backend.jobs.files.uploads.find, backend.picture_memory)
+    sent = SentPictures(job.fields, backend.jobs.find_upload, backend.picture_memory)
     picture = sent.with_alpha("image")
     if picture is None:
         raise missing_picture(
@@ -89,8 +89,8 @@ def submit_upscale(backend: Backend, job: Submission) -> None:
             warnings=[*warnings, *sent.warnings],
             size=size,
         ),
-        loaded={request.source.name: request.source.png},
-        kept=sent.kept,
+        engine_uploads={request.source.name: request.source.png},
+        stored_uploads=sent.kept,
         model=f"{KIND} {body.upscaler}",
         work=float(size[0] * size[1]),
     )

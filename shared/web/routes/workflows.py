@@ -127,7 +127,7 @@ def _submit_workflow(backend: Backend, workflow: NamedWorkflow, job: Submission)
         if type(requested) is int and not parameters[side].targets and align(requested) != requested:
             warnings.append(f"{side} {requested} was raised to {align(requested)}, a multiple of 8")
             values[side] = align(requested)
-    reader = SentPictures(fields, backend.jobs.files.uploads.find, backend.picture_memory)
+    reader = SentPictures(fields, backend.jobs.find_upload, backend.picture_memory)
     images = {
         key: image
         for key, parameter in parameters.items()
@@ -155,8 +155,8 @@ def _submit_workflow(backend: Backend, workflow: NamedWorkflow, job: Submission)
             output_node=None if requested in (None, "") else find_output(graph, requested),
             previews="preview" in common and _read_preview(fields.values.get("preview", False)),
         ),
-        loaded={picture.name: picture.png for picture in pictures.values()},
-        kept=reader.kept,
+        engine_uploads={picture.name: picture.png for picture in pictures.values()},
+        stored_uploads=reader.kept,
         # Estimates use the earlier jobs of this workflow.
         model=f"{KIND} {workflow.name}",
     )

@@ -8,7 +8,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Makes the tables."""
+    """Create the tables."""
     op.create_table("about", sa.Column("key", sa.String(40), primary_key=True), sa.Column("value", sa.Text))
     op.create_table(
         "owners",

@@ -1,4 +1,4 @@
-"""Workers instead of owners, and the keys of a job's spec by the names of its fields (see `shared.jobs.job`)."""
+"""Renames owners to workers, and the keys of a job's spec to the names of its fields (see `shared.jobs.job`)."""
 
 from typing import Any
 
@@ -13,13 +13,13 @@ jobs = sa.table("jobs", sa.column("number", sa.Integer), sa.column("spec", sa.JS
 
 
 def upgrade() -> None:
-    """Renames the table, the column and the keys."""
+    """Rename the table, the column and the keys."""
     op.rename_table("owners", "workers")
-    # Not Alembic's own operation, which would copy the whole table in SQLite.
+    # Alembic's own operation would copy the whole table in SQLite.
     op.execute("ALTER TABLE jobs RENAME COLUMN owner TO worker")
     op.execute("DELETE FROM about WHERE key = 'schema_version'")
     connection = op.get_bind()
-    # One at a time: a graph has up to a million characters.
+    # One at a time, since a graph has up to a million characters.
     for number in connection.scalars(sa.select(jobs.c.number).order_by(jobs.c.number)).all():
         spec = connection.execute(sa.select(jobs.c.spec).where(jobs.c.number == number)).scalar_one()
         connection.execute(jobs.update().where(jobs.c.number == number).values(spec=_renamed(spec)))
@@ -27,6 +27,6 @@ def upgrade() -> None:
 
 def _renamed(spec: dict[str, Any]) -> dict[str, Any]:
     renamed = {KEYS.get(key, key): value for key, value in spec.items()}
-    # A picture that is both kept and loaded stood there twice; what is loaded counts.
+    # A picture that is both stored and loaded by the graph was listed twice; its folder in the engine counts.
     pairs = sorted(spec.get("uploads", ()), key=lambda pair: pair[1] is not None)
     return renamed | {"uploads": dict(pairs)}
