@@ -172,7 +172,7 @@ def test_who_takes_png_too_gets_it_with_a_warning(made: Made) -> None:
     assert (answer.status_code, answer.mimetype) == (200, "image/png")
     (warning,) = json.loads(answer.headers["X-Warnings"])
     assert "at most 16383 pixels a side" in warning
-    assert warning.endswith("it is PNG")
+    assert warning.endswith("sent as PNG")
 
 
 def test_a_size_that_is_known_before_is_refused_before_anything_is_drawn(made: Made) -> None:
