@@ -1,4 +1,4 @@
-"""What README.md and docs/ say to type, typed; what they name is there."""
+"""The commands in README.md and docs/ work, and the files and headings that the pages name exist."""
 
 import json
 import re
@@ -25,7 +25,7 @@ PORTS = {"5001": "TXT2IMG", "5002": "CONTROL", "5004": "IMG2IMG"}
 
 
 def block(page: str, heading: str | None = None, language: str = "sh") -> str:
-    """The first shell block of a page, or below one of its headings."""
+    """The first block of that language in a page, or below one of its headings."""
     below = "" if heading is None else rf"^## {heading}$.*?"
     match = re.search(rf"{below}^```{language}\n(.*?)^```", PAGES[page], re.MULTILINE | re.DOTALL)
     assert match is not None, (page, heading)
@@ -51,7 +51,7 @@ def test_every_curl_command_shows_errors() -> None:
     for name, text in PAGES.items():
         for command in re.findall(r"^curl(?:\.exe)? .*|`curl -.*", text, re.MULTILINE):
             assert re.match(r"`?curl(\.exe)? -sSN? --fail-with-body\b", command), (name, command)
-    # What /docs shows is made there, and typed by the tests of the page.
+    # /docs makes its commands there; the tests of the page run them.
     page = (PROJECT_DIR / "shared/web/openapi/page/curl.js").read_text(encoding="utf-8")
     assert "${curl} -sS --fail-with-body " in page
 
@@ -61,7 +61,7 @@ def test_the_forms_for_windows(stack: TestStack, tmp_path: Path) -> None:
     commands = block("docs/quickstart.md", "The first pictures", "bat").replace("curl.exe", "curl").splitlines()
     (tmp_path / "request.json").write_text('{"prompt": "a blue star on a white background"}', encoding="utf-8")
     for command in commands:
-        # Single quotes, backslashes and carets mean something else there; in PowerShell $, ` and a bare @ do too.
+        # cmd reads single quotes, backslashes and carets differently, PowerShell also $, ` and a bare @.
         assert not re.search(r"['\\^$`%]| @", command), command
         for port, name in PORTS.items():
             command = command.replace(f"localhost:{port}", f"localhost:{stack.environ[f'{PREFIX}{name}_PORT']}")
@@ -78,13 +78,13 @@ def test_the_forms_for_windows(stack: TestStack, tmp_path: Path) -> None:
 def test_the_three_ways_to_wait(stack: TestStack, tmp_path: Path) -> None:
     script = block("docs/jobs.md")
     script = script.replace("localhost:5001", stack.txt2img.removeprefix("http://"))
-    finished = subprocess.run(
+    output = subprocess.run(
         ["bash", "-euc", script], cwd=tmp_path, check=True, timeout=TIMEOUT, capture_output=True, text=True
     ).stdout
     assert json.loads((tmp_path / "answer.json").read_text(encoding="utf-8"))["status"] == "success"
     for event in ("queued", "started", "progress", "image", "completed"):
-        assert f"\nevent: {event}\ndata: " in finished
-    accepted, listed = finished.splitlines()[-2:]
+        assert f"\nevent: {event}\ndata: " in output
+    accepted, listed = output.splitlines()[-2:]
     assert json.loads(accepted)["status"] == "accepted"
     assert len(json.loads(listed)["jobs"]) == 3
 
@@ -109,11 +109,11 @@ def test_custom_workflows(stack: TestStack, tmp_path: Path) -> None:
     script = block("docs/workflows.md").replace(".venv/bin/python", sys.executable)
     script = script.replace("localhost:5001", stack.txt2img.removeprefix("http://"))
     script = script.replace("data/workflows", str(stack.data_dir / "workflows"))
-    finished = subprocess.run(
+    output = subprocess.run(
         ["bash", "-euc", script], cwd=tmp_path, check=True, timeout=TIMEOUT, capture_output=True, text=True
     ).stdout
     assert open_rgb((tmp_path / "star.png").read_bytes()).size == (128, 128)
-    (listed,) = [each for each in json.loads(finished)["workflows"] if each["name"] == "shape"]
+    (listed,) = [workflow for workflow in json.loads(output)["workflows"] if workflow["name"] == "shape"]
     assert listed["schema"]["properties"]["prompt"]["default"] == "a red circle on a blue background"
 
 
@@ -122,16 +122,16 @@ def test_metadata_in_pictures(stack: TestStack, tmp_path: Path) -> None:
     script = block("docs/api.md", "Metadata in pictures").replace(
         "localhost:5001", stack.txt2img.removeprefix("http://")
     )
-    finished = subprocess.run(
+    output = subprocess.run(
         ["bash", "-euc", script], cwd=tmp_path, check=True, timeout=TIMEOUT, capture_output=True, text=True
     ).stdout
-    recipe = json.loads(finished)
-    assert recipe["kind"] == "txt2img"
-    again = stack.picture(stack.draw(**recipe["parameters"]))
+    metadata = json.loads(output)
+    assert metadata["kind"] == "txt2img"
+    again = stack.picture(stack.draw(**metadata["parameters"]))
     assert again.tobytes() == open_rgb((tmp_path / "red.png").read_bytes()).tobytes()
 
 
-def test_the_events_have_the_fields_that_are_written_down(stack: TestStack) -> None:
+def test_events_have_the_documented_fields(stack: TestStack) -> None:
     documented = {name: model.model_fields.keys() - {"job_id"} for name, model in EVENTS.items()}
     fields = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 40, "preview": True}
     seen: dict[str, set[str]] = {}
@@ -142,7 +142,7 @@ def test_the_events_have_the_fields_that_are_written_down(stack: TestStack) -> N
                 seen.setdefault(event.name, set()).update(event.data.keys() - {"job_id"})
 
     stream = {"headers": {"Accept": "text/event-stream"}, "stream": True, "timeout": TIMEOUT}
-    # Of its first job, a service that has just begun may hear nothing while it is drawn.
+    # A service that has just started may get no events of its first job.
     for _ in range(2):
         watch(requests.post(f"{stack.txt2img}/api/txt2img", json=fields, **stream))
     job_id = stack.submit(**{**fields, "steps": 400})
@@ -155,7 +155,7 @@ def test_the_events_have_the_fields_that_are_written_down(stack: TestStack) -> N
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_every_file_and_heading_that_a_page_leads_to_is_there(name: str) -> None:
+def test_every_path_and_link_exists(name: str) -> None:
     text = PAGES[name]
     for path in re.findall(r"(?<![\w/])((?:shared|workflows|launcher|starter|tests|bench|docs)/[\w./-]*\w)", text):
         assert (PROJECT_DIR / path).exists(), path
@@ -163,8 +163,8 @@ def test_every_file_and_heading_that_a_page_leads_to_is_there(name: str) -> None
         if re.match(r"\w+:", target):
             continue
         path, _, heading = target.partition("#")
-        there = (PROJECT_DIR / name).parent / path if path else PROJECT_DIR / name
-        assert there.exists(), target
+        linked = (PROJECT_DIR / name).parent / path if path else PROJECT_DIR / name
+        assert linked.exists(), target
         if heading:
-            headings = re.findall(r"^#+ (.+)$", there.read_text(encoding="utf-8"), re.MULTILINE)
-            assert heading in {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}, target
+            titles = re.findall(r"^#+ (.+)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}, target
