@@ -10,7 +10,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from shared.errors import InvalidValue
-from shared.metadata.prompt_syntax import EmbeddingFiles, balance, embedding_name, embedding_words, segments, unescape
+from shared.metadata.prompt_syntax import (
+    EmbeddingFiles,
+    embedding_name,
+    find_embeddings,
+    find_parentheses,
+    parse_segments,
+    unescape,
+)
 from shared.web.parsing.prompts import read_prompt, take_loras
 from tests.engine_prompts import EnginePrompts, Found
 
@@ -45,7 +52,7 @@ TEXTS = st.lists(PIECES, max_size=25).map("".join) | st.text(
 @example(prompt="((a:0.5) b \\(c:2\\):0.7)")
 @example(prompt="(movie: Infinity) (:1.2) ()")
 def test_weights_are_those_of_the_engine(engine_prompts: EnginePrompts, prompt: str) -> None:
-    read = [(unescape(prompt[each.start : each.end]), each.weight) for each in segments(prompt)]
+    read = [(unescape(prompt[each.start : each.end]), each.weight) for each in parse_segments(prompt)]
     assert repr(read) == repr(engine_prompts.segments(prompt))
 
 
@@ -53,9 +60,9 @@ def test_weights_are_those_of_the_engine(engine_prompts: EnginePrompts, prompt: 
 @QUICK
 @given(prompt=TEXTS)
 def test_parentheses_that_are_balanced_are_read_as_they_look(prompt: str) -> None:
-    balanced = balance(prompt)
+    balanced = find_parentheses(prompt)
     if not balanced.unclosed and not balanced.stray:
-        assert max((each.depth for each in segments(prompt)), default=0) <= balanced.depth
+        assert max((each.depth for each in parse_segments(prompt)), default=0) <= balanced.depth
 
 
 FILES = ("ruby.pt", "a/ink.safetensors", "b/ink.pt", "EasyNegative.safetensors", "a,b.pt", "jade (v2).pt", "my moss.pt")
@@ -98,12 +105,14 @@ def test_embeddings_are_those_that_the_engine_finds(
         return
     text, warnings = read_so_far[0]
     heard = engine_prompts.words(text, embeddings)
-    read = [embedding_name(text[start:end]) for part in segments(text) for start, end in embedding_words(text, part)]
-    found = [file for name in read for file in EmbeddingFiles(FILES).found(name)[:1]]
+    read = [
+        embedding_name(text[start:end]) for part in parse_segments(text) for start, end in find_embeddings(text, part)
+    ]
+    found = [file for name in read for file in EmbeddingFiles(FILES).loaded_by(name)[:1]]
     assert [Path(each.file).relative_to(embeddings).as_posix() for each, _ in heard if isinstance(each, Found)] == found
     # Whatever it does not find, and drops or reads as words, is told.
     for name in read:
-        assert EmbeddingFiles(FILES).found(name) or any(repr(name) in warning for warning in warnings)
+        assert EmbeddingFiles(FILES).loaded_by(name) or any(repr(name) in warning for warning in warnings)
     words = " ".join(each for each, _ in heard if isinstance(each, str))
     missed = re.search(r"embedding:\S", words, re.IGNORECASE)
     assert missed is None or "does not exist" in str(warnings) or "cannot read the name" in str(warnings)

@@ -29,47 +29,47 @@ APPENDED = ("", ".safetensors", ".pt", ".bin")
 class Segment:
     """A part of a prompt with one weight, from `start` to `end`, escapes included.
 
-    `written` is true if the weight is a number in the text; `depth` counts the parentheses around the part.
+    `is_explicit` is true if the weight is a number in the text; `depth` counts the parentheses around the part.
     """
 
     start: int
     end: int
     weight: float
-    written: bool = False
+    is_explicit: bool = False
     depth: int = 0
 
 
 @dataclass(frozen=True)
-class Balance:
+class Parentheses:
     """The positions of the parentheses that count, of unclosed and of stray closing ones, and the nesting depth."""
 
-    places: tuple[int, ...]
+    positions: tuple[int, ...]
     unclosed: tuple[int, ...]
     stray: tuple[int, ...]
     depth: int
 
 
-def balance(prompt: str) -> Balance:
-    """The balance of a prompt's parentheses. Does not read weights."""
+def find_parentheses(prompt: str) -> Parentheses:
+    """Finds the parentheses of a prompt. Does not read weights."""
     unclosed: list[int] = []
     stray = []
     depth = 0
-    places = _parentheses(prompt)
-    for place in places:
-        if prompt[place] == "(":
-            unclosed.append(place)
+    positions = _parentheses(prompt)
+    for position in positions:
+        if prompt[position] == "(":
+            unclosed.append(position)
             depth = max(depth, len(unclosed))
         elif unclosed:
             unclosed.pop()
         else:
-            stray.append(place)
-    return Balance(tuple(places), tuple(unclosed), tuple(stray), depth)
+            stray.append(position)
+    return Parentheses(tuple(positions), tuple(unclosed), tuple(stray), depth)
 
 
-def segments(prompt: str) -> list[Segment]:
+def parse_segments(prompt: str) -> list[Segment]:
     """The parts of a prompt in their order, each with its weight.
 
-    Takes time in proportion to the length times the depth, so callers must limit the depth (see `balance`).
+    Takes time in proportion to the length times the depth, so callers must limit the depth (see `find_parentheses`).
     """
     counting = _parentheses(prompt)
     found = []
@@ -95,7 +95,7 @@ def escape(text: str) -> str:
     return text.replace("(", "\\(").replace(")", "\\)")
 
 
-def embedding_words(prompt: str, segment: Segment) -> Iterator[tuple[int, int]]:
+def find_embeddings(prompt: str, segment: Segment) -> Iterator[tuple[int, int]]:
     """The start and end of each embedding in a segment of a prompt, with the words up to the next one."""
     text = prompt[segment.start : segment.end]
     starts = [0] if text.startswith(IDENTIFIER) else []
@@ -110,7 +110,7 @@ def embedding_name(word: str) -> str:
     return END_OF_NAME.split(parts[0], maxsplit=1)[0] if parts else ""
 
 
-def has_name(word: str) -> bool:
+def has_embedding_name(word: str) -> bool:
     """Whether a text has more than spaces after `embedding:`. If not, ComfyUI fails, and so does the job."""
     return bool(unescape(word)[len(IDENTIFIER) :].strip())
 
@@ -125,29 +125,29 @@ class EmbeddingFiles:
         self._by_name: dict[str, list[str]] = {}
         for file in available:
             self._by_name.setdefault(_last(file), []).append(file)
-        self._meant: dict[str, list[str]] = {}
+        self._matching: dict[str, list[str]] = {}
 
-    def found(self, name: str) -> list[str]:
+    def loaded_by(self, name: str) -> list[str]:
         """The files that the engine may load for a name: it searches all folders in no certain order."""
         for wanted in dict.fromkeys((name, name.strip(","))):
             # In each folder, it takes the first ending that exists.
             by_folder: dict[str, str] = {}
             for ending in APPENDED if wanted else ():
-                way = f"/{wanted}{ending}"
-                way = way.replace("\\", "/") if self._backslashes else way
-                for file in self._by_name.get(_last(way), ()):
+                path_end = f"/{wanted}{ending}"
+                path_end = path_end.replace("\\", "/") if self._backslashes else path_end
+                for file in self._by_name.get(_last(path_end), ()):
                     path = f"/{file}".replace("\\", "/")
-                    if path.endswith(way):
-                        by_folder.setdefault(path.removesuffix(way), file)
+                    if path.endswith(path_end):
+                        by_folder.setdefault(path.removesuffix(path_end), file)
             if by_folder:
                 return list(by_folder.values())
         return []
 
-    def meant(self, name: str) -> list[str]:
+    def matching(self, name: str) -> list[str]:
         """The files that a name may mean: by the rule for all files (`shared.models.lookup`), else by the engine's."""
-        if name not in self._meant:
-            self._meant[name] = match_names(name, self.available) or self.found(name)
-        return self._meant[name]
+        if name not in self._matching:
+            self._matching[name] = match_names(name, self.available) or self.loaded_by(name)
+        return self._matching[name]
 
 
 def _last(path: str) -> str:
@@ -164,18 +164,18 @@ def _items(prompt: str, segment: Segment, inside: Sequence[int]) -> Iterator[tup
     As in ComfyUI, a stray closing parenthesis cancels the next opening one.
     """
     begin, first, level = segment.start, 0, 0
-    for index, place in enumerate(inside):
-        if prompt[place] == "(":
+    for index, position in enumerate(inside):
+        if prompt[position] == "(":
             if level == 0:
-                if begin < place:
-                    yield begin, place, inside[first:index]
-                begin, first = place, index
+                if begin < position:
+                    yield begin, position, inside[first:index]
+                begin, first = position, index
             level += 1
         else:
             level -= 1
             if level == 0:
-                yield begin, place + 1, inside[first : index + 1]
-                begin, first = place + 1, index + 1
+                yield begin, position + 1, inside[first : index + 1]
+                begin, first = position + 1, index + 1
     if begin < segment.end:
         yield begin, segment.end, inside[first:]
 
@@ -186,15 +186,15 @@ def _weighted(
     """An item as a segment, its parentheses, and whether it is whole; a group in parentheses is still to be divided."""
     in_parentheses = len(inside) >= 2 and inside[0] == start and inside[-1] == end - 1
     if not in_parentheses or prompt[start] != "(" or prompt[end - 1] != ")":
-        return Segment(start, end, around.weight, around.written, around.depth), (), True
+        return Segment(start, end, around.weight, around.is_explicit, around.depth), (), True
     start, end, inside = start + 1, end - 1, inside[1:-1]
-    weight, written = around.weight * 1.1, around.written
+    weight, is_explicit = around.weight * 1.1, around.is_explicit
     colon = prompt.rfind(":", start, end)
     if colon > start:
         try:
-            weight, written = float(prompt[colon + 1 : end]), True
+            weight, is_explicit = float(prompt[colon + 1 : end]), True
             end = colon
-            inside = [place for place in inside if place < colon]
+            inside = [position for position in inside if position < colon]
         except ValueError:
             pass
-    return Segment(start, end, weight, written, around.depth + 1), inside, False
+    return Segment(start, end, weight, is_explicit, around.depth + 1), inside, False

@@ -12,12 +12,12 @@ from shared.metadata.prompt_syntax import (
     IDENTIFIER,
     EmbeddingFiles,
     Segment,
-    balance,
     embedding_name,
-    embedding_words,
     escape,
-    has_name,
-    segments,
+    find_embeddings,
+    find_parentheses,
+    has_embedding_name,
+    parse_segments,
     unescape,
 )
 from shared.models.lookup import names_with_stem_of, nearest_names
@@ -96,18 +96,18 @@ def read_prompt(text: str, field: str, files: EmbeddingFiles) -> tuple[str, list
 def heard(text: str, field: str, files: EmbeddingFiles) -> list[str]:
     """Warnings of what the engine makes of weights and embeddings in a text. Raises InvalidValue."""
     _check_depth(text, field)
-    parts = segments(text)
+    parts = parse_segments(text)
     warnings = [*_unbalanced(text, field), *_heavy(text, field, parts)]
     for part in parts:
-        for start, end in embedding_words(text, part):
-            if not has_name(text[start:end]):
+        for start, end in find_embeddings(text, part):
+            if not has_embedding_name(text[start:end]):
                 raise InvalidValue(
                     f"{field} has {IDENTIFIER!r} with no name behind it, which ends the job in the engine",
                     field=field,
                     hint=f"write {IDENTIFIER}name, or leave the colon out",
                 )
             name = embedding_name(text[start:end])
-            found = files.found(name)
+            found = files.loaded_by(name)
             if not found:
                 warnings.append(_missing(name, field, files))
             elif len(found) > 1:
@@ -119,7 +119,7 @@ def heard(text: str, field: str, files: EmbeddingFiles) -> list[str]:
 
 
 def _check_depth(text: str, field: str) -> None:
-    depth = balance(text).depth
+    depth = find_parentheses(text).depth
     if depth > DEEPEST:
         raise InvalidValue(
             f"{field} has {depth} parentheses in each other, more than {DEEPEST}",
@@ -137,7 +137,7 @@ def _name_embeddings(text: str, field: str, files: EmbeddingFiles) -> tuple[str,
         raise InvalidValue(
             f"{field} names {len(mentions)} embeddings, more than {MOST_EMBEDDINGS}", field=field, hint="name fewer"
         )
-    parts = segments(text) if mentions else []
+    parts = parse_segments(text) if mentions else []
     starts = [part.start for part in parts]
     ends = [*(mention.start() for mention in mentions[1:]), len(text)]
     for mention, next_one in zip(mentions, ends, strict=False):
@@ -178,7 +178,7 @@ def _find(written: str, field: str, files: EmbeddingFiles) -> tuple[str | None, 
     """
     names = [(unescape(written[:end]), end) for end in _ends(written)]
     for wanted, end in names:
-        found = files.meant(wanted)
+        found = files.matching(wanted)
         if len(found) > 1:
             raise ambiguous(wanted, found, field, "embedding")
         if found:
@@ -210,7 +210,7 @@ def _nameable(file: str, files: EmbeddingFiles) -> str | None:
     """The path of an embedding's file, or its name alone, if the engine can read that in a prompt: it ends a name at a
     space."""
     names = (file, re.split(r"[/\\]", file)[-1])
-    return next((name for name in names if not UNNAMEABLE.search(name) and file in files.found(name)), None)
+    return next((name for name in names if not UNNAMEABLE.search(name) and file in files.loaded_by(name)), None)
 
 
 def _missing(name: str, field: str, files: EmbeddingFiles) -> str:
@@ -229,17 +229,17 @@ def _missing(name: str, field: str, files: EmbeddingFiles) -> str:
 
 def _unbalanced(text: str, field: str) -> Iterator[str]:
     """Warnings of parentheses that are no pairs, where that changes what others mean or loses a weight."""
-    told = balance(text)
+    told = find_parentheses(text)
     for place in told.unclosed[:1]:
         smiley = SMILEY.search(text[max(0, place - 3) : place]) and not text[place + 1 : place + 2].isalnum()
-        if not smiley or told.places[-1] > place:
+        if not smiley or told.positions[-1] > place:
             yield (
                 f"{field} has a ( that is never closed, at {shortened(text[place:])!r}, so weights from there on are "
                 f"not read as they look; {ALONE}"
             )
     for place in told.stray[:1]:
         before = text[max(0, place - 30) : place]
-        closed = {*told.places} - {*told.unclosed}
+        closed = {*told.positions} - {*told.unclosed}
         if any(text[each] == "(" and each > place for each in closed) or LOST_WEIGHT.search(before):
             yield (
                 f"{field} has a ) that closes nothing, behind {shortened(before)!r}, so weights around it are not read "
@@ -250,7 +250,7 @@ def _unbalanced(text: str, field: str) -> Iterator[str]:
 def _heavy(text: str, field: str, parts: Sequence[Segment]) -> Iterator[str]:
     """Warnings of numbers that are hardly meant as weights. Raises InvalidValue for what is no finite number."""
     for part in parts:
-        if not part.written:
+        if not part.is_explicit:
             continue
         words = f"({shortened(text[part.start : part.end])}:{part.weight:g})"
         if not math.isfinite(part.weight):

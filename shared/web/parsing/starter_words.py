@@ -11,8 +11,8 @@ from shared.metadata.prompt_syntax import (
     IDENTIFIER,
     EmbeddingFiles,
     embedding_name,
-    embedding_words,
-    segments,
+    find_embeddings,
+    parse_segments,
     unescape,
 )
 from shared.models.defaults import is_starter
@@ -53,7 +53,7 @@ def unknown_words(prompt: str) -> list[str]:
 
 def means_nothing(prompt: str, files: EmbeddingFiles) -> bool:
     """Whether there are words in a prompt, and the starter knows none of them."""
-    if any(files.found(name) for name in _embeddings(prompt)):
+    if any(files.loaded_by(name) for name in _embeddings(prompt)):
         return False
     read = [known for text in _texts(prompt) for word, known in words(text) if known or not is_grammar(word)]
     return bool(read) and not any(read)
@@ -70,8 +70,8 @@ def vocabulary() -> str:
 
 def _texts(prompt: str) -> Iterator[str]:
     """The parts of a prompt that the engine turns into tokens, without the names of embeddings."""
-    for part in segments(prompt):
-        spans = list(embedding_words(prompt, part))
+    for part in parse_segments(prompt):
+        spans = list(find_embeddings(prompt, part))
         yield unescape(prompt[part.start : spans[0][0] if spans else part.end])
         for start, end in spans:
             word = unescape(prompt[start:end])[len(IDENTIFIER) :].split(maxsplit=1)
@@ -82,8 +82,8 @@ def _texts(prompt: str) -> Iterator[str]:
 
 def _embeddings(prompt: str) -> Iterator[str]:
     """The names of embeddings in a prompt."""
-    for part in segments(prompt):
-        for start, end in embedding_words(prompt, part):
+    for part in parse_segments(prompt):
+        for start, end in find_embeddings(prompt, part):
             yield embedding_name(prompt[start:end])
 
 
