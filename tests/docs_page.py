@@ -29,7 +29,7 @@ CONTRAST = """(() => {
 def opened(page: Page, address: str, operation: str = TXT2IMG) -> Page:
     """The page at this operation, once the menus are there."""
     page.open(f"{address}/docs{operation}")
-    page.wait(f"document.querySelector('{operation} .attempt') && document.querySelector('#menu-samplers option')")
+    page.wait(f"document.querySelector('{operation} .request-form') && document.querySelector('#menu-samplers option')")
     return page
 
 
@@ -39,14 +39,14 @@ def send(page: Page, operation: str = TXT2IMG) -> None:
 
 def answer(page: Page, operation: str = TXT2IMG) -> str:
     """What is shown when all has come."""
-    page.wait(f"document.querySelector('{operation} .answer').textContent.match(/ after |Not sent/)")
-    text: str = page.run(f"document.querySelector('{operation} .answer').innerText")
+    page.wait(f"document.querySelector('{operation} .response').textContent.match(/ after |Not sent/)")
+    text: str = page.run(f"document.querySelector('{operation} .response').innerText")
     return text
 
 
 def label(name: str, operation: str = TXT2IMG) -> str:
     """A script that is the label of this field."""
-    found = f"[...document.querySelectorAll('{operation} .attempt label')]"
+    found = f"[...document.querySelectorAll('{operation} .request-form label')]"
     return f"{found}.find((each) => each.firstChild.textContent === {json.dumps(name)})"
 
 
@@ -116,7 +116,7 @@ def press(page: Page, words: str, operation: str = TXT2IMG) -> None:
 
 
 def open_all(page: Page, operation: str) -> None:
-    folded = f"document.querySelectorAll('{operation} .attempt details')"
+    folded = f"document.querySelectorAll('{operation} .request-form details')"
     page.run(f"[...{folded}].forEach((each) => {{ each.open = true; }})")
 
 

@@ -123,7 +123,7 @@ def test_every_example_of_every_operation(page: Page, serve: Serve, engine: Fake
     for name in sorted(operations, key=lambda each: (each.startswith("delete"), each.startswith(last))):
         operation = f"#{name}"
         page.run(f"document.querySelector('{operation}').open = true")
-        page.wait(f"document.querySelector('{operation} .attempt')")
+        page.wait(f"document.querySelector('{operation} .request-form')")
         examples = page.run(
             f"[...{label('Example', operation)}?.querySelectorAll('option') || [{{}}]].map((each) => each.text)"
         )
@@ -132,15 +132,18 @@ def test_every_example_of_every_operation(page: Page, serve: Serve, engine: Fake
                 select(page, "Example", example, operation)
             if name.startswith("delete"):
                 # Nothing is filled in where something would be removed.
-                given = "run_id" if "run" in name else "job_id"
-                put(page, given, choices(page, "jobs" if given == "job_id" else "runs")[0], operation)
+                field, menu = ("run_id", "runs") if "run" in name else ("job_id", "jobs")
+                removed = choices(page, menu)[0]
+                put(page, field, removed, operation)
             send(page, operation)
             shown = answer(page, operation)
             if name.endswith("workflows_name"):
                 continue
             expected = TOLD_OTHERWISE.get(name, ("200", "202"))
             assert shown.startswith(expected), (name, example, shown)
-            drawn = drawn or page.run(f"document.querySelector('{operation} .answer figure img') !== null")
+            if name.startswith("delete"):
+                page.wait(f"!document.querySelector('#menu-{menu} option[value=\"{removed}\"]')")
+            drawn = drawn or page.run(f"document.querySelector('{operation} .response figure img') !== null")
         page.run(f"document.querySelector('{operation}').open = false")
     assert drawn
 
@@ -162,7 +165,7 @@ def test_fields_and_json_are_the_same(page: Page, serve: Serve) -> None:
     open_all(page, TXT2IMG)
     assert page.run(f"document.querySelector('{TXT2IMG} legend').textContent") == "loras[0]"
     write_json(page, "{'prompt': 'a heart'}")
-    assert "no JSON" in page.run(f"document.querySelector('{TXT2IMG}').innerText")
+    assert "not JSON" in page.run(f"document.querySelector('{TXT2IMG}').innerText")
     send(page)
     # It is sent all the same, for the service says best what is wrong.
     assert answer(page).startswith("400")
@@ -223,7 +226,7 @@ def test_a_chosen_picture_is_sent_as_a_data_url(page: Page, serve: Serve, tmp_pa
     opened(page, serve(), IMG2IMG)
     sent_bodies(page)
     page.choose(f"{IMG2IMG} input[aria-label='Picture for input_image']", file)
-    page.wait(f"document.querySelector('{IMG2IMG} img[alt=\"Chosen for input_image\"]').naturalWidth === 96")
+    page.wait(f"document.querySelector('{IMG2IMG} img[alt=\"Selected for input_image\"]').naturalWidth === 96")
     # The text of the JSON stays short.
     assert len(shown_json(page, IMG2IMG)["input_image"]) < 200
     put(page, "prompt", "a ring", IMG2IMG)
@@ -262,12 +265,14 @@ def test_every_picture_in_json_has_a_chooser(page: Page, serve: Serve, tmp_path:
             chooser = f"#{name} input[aria-label='Picture for {path}']"
             page.wait(f'document.querySelector("{chooser}")')
             page.choose(chooser, file)
-            page.wait(f"document.querySelector('#{name} img[alt=\"Chosen for {path}\"]')?.naturalWidth === 96")
+            page.wait(f"document.querySelector('#{name} img[alt=\"Selected for {path}\"]')?.naturalWidth === 96")
             value = shown_json(page, f"#{name}")
             for step in path.split("."):
                 value = value[int(step) if step.isdigit() else step]
             assert value.startswith("data:image/png;base64,")
-        marked = page.run(f"document.querySelectorAll('#{name} .attempt input[type=file][accept=\"image/*\"]').length")
+        marked = page.run(
+            f"document.querySelectorAll('#{name} .request-form input[type=file][accept=\"image/*\"]').length"
+        )
         assert marked == len(paths)
 
 
@@ -275,7 +280,7 @@ def test_a_form_has_choosers_of_its_own(page: Page, serve: Serve, tmp_path: Path
     opened(page, serve(), IMG2IMG)
     select(page, "Send as", "form", IMG2IMG)
     page.choose(f"{IMG2IMG} input[aria-label=image]", photo(tmp_path))
-    page.wait(f"document.querySelector('{IMG2IMG} img[alt=\"Chosen for image\"]').naturalWidth === 96")
+    page.wait(f"document.querySelector('{IMG2IMG} img[alt=\"Selected for image\"]').naturalWidth === 96")
     put(page, "prompt", "a ring", IMG2IMG)
     assert "-F 'image=@photo.png'" in line(page, "sh", IMG2IMG)
     send(page, IMG2IMG)
@@ -289,7 +294,7 @@ def test_what_is_too_large_is_not_sent(page: Page, serve: Serve, tmp_path: Path)
     large.write_bytes(photo(tmp_path).read_bytes() + bytes(900_000))
     sent_bodies(page)
     page.choose(f"{IMG2IMG} input[aria-label='Picture for mask']", large)
-    said = "1.2 MB is too large: the service takes bodies up to 1.0 MB"
+    said = "1.2 MB is too large: the service accepts bodies up to 1.0 MB"
     page.wait(f"document.querySelector('{IMG2IMG}').innerText.includes('{said}')")
     assert "mask" not in shown_json(page, IMG2IMG)
     # Two that are too large together.
@@ -297,7 +302,7 @@ def test_what_is_too_large_is_not_sent(page: Page, serve: Serve, tmp_path: Path)
     half.write_bytes(photo(tmp_path).read_bytes() + bytes(500_000))
     for field in ("input_image", "mask"):
         page.choose(f"{IMG2IMG} input[aria-label='Picture for {field}']", half)
-        page.wait(f"document.querySelector('{IMG2IMG} img[alt=\"Chosen for {field}\"]').naturalWidth === 96")
+        page.wait(f"document.querySelector('{IMG2IMG} img[alt=\"Selected for {field}\"]').naturalWidth === 96")
     send(page, IMG2IMG)
     assert answer(page, IMG2IMG).startswith("Not sent: 1.4 MB is too large")
     assert page.run("window.sent") == []
@@ -336,9 +341,9 @@ def test_pictures_and_answers_are_saved_under_good_names(page: Page, serve: Serv
         saved = page.downloaded(lambda path, ending=ending: path.suffix == f".{ending.lower()}")
         assert re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{12}_00001_", saved.stem), saved
         assert saved.read_bytes().startswith(MAGIC[ending])
-    page.run(f"document.querySelector('{TXT2IMG} .answer details').open = true")
-    page.wait(f"document.querySelector('{TXT2IMG} .answer details button')")
-    page.run(f"document.querySelector('{TXT2IMG} .answer details button').click()")
+    page.run(f"document.querySelector('{TXT2IMG} .response details').open = true")
+    page.wait(f"document.querySelector('{TXT2IMG} .response details button')")
+    page.run(f"document.querySelector('{TXT2IMG} .response details button').click()")
     shown = json.loads(page.downloaded(lambda path: path.suffix == ".json").read_text("utf-8"))
     assert shown["comfy_response"]["generated_images"][0]["filename"] == f"{saved.stem}.png"
 
@@ -350,7 +355,7 @@ def test_a_report_is_saved_under_its_name(page: Page, serve: Serve) -> None:
     assert answer(page, "#post_api_extras_upscale").startswith("200")
     for each in ("#post_api_report_bundle", operation):
         page.run(f"document.querySelector('{each}').open = true")
-        page.wait(f"document.querySelector('{each} .attempt')")
+        page.wait(f"document.querySelector('{each} .request-form')")
         send(page, each)
         assert answer(page, each).startswith("200")
     assert page.downloaded().name == "dream-layer-report.zip"
@@ -491,10 +496,10 @@ def test_a_long_body_goes_into_a_file(page: Page, serve: Serve, tmp_path: Path) 
 def test_with_a_key(page: Page, serve: Serve, tmp_path: Path) -> None:
     address = serve(api_key=KEY)
     page.open(f"{address}/docs")
-    page.wait("!document.querySelector('#door').hidden")
+    page.wait("!document.querySelector('#key-form').hidden")
     wrong = "This key is wrong"
     for key, said in (("no such key at all", f"{wrong}."), ("clé", f"{wrong}:"), (KEY, "The key is right")):
-        page.run("document.querySelector('#door input').focus()")
+        page.run("document.querySelector('#key-form input').focus()")
         page.send("Input.insertText", text=key)
         page.key("Enter")
         page.wait(f"document.querySelector('#key-note').textContent.startsWith({json.dumps(said)})")
@@ -535,7 +540,7 @@ def test_the_other_services_are_linked(page: Page, serve: Serve) -> None:
     links = page.run("[...document.querySelectorAll('#services a')].map((each) => each.href)")
     assert links == [f"http://localhost:{first}/docs", f"http://localhost:{second}/docs"]
     assert page.run("document.querySelector('#services [aria-current=page]').href") == links[0]
-    assert f"control {third}does not run" in page.run("document.querySelector('#services').textContent")
+    assert f"control {third}not running" in page.run("document.querySelector('#services').textContent")
     serve("control", **chosen)
     page.run("window.dispatchEvent(new Event('focus'))")
     page.wait("document.querySelectorAll('#services a').length === 3")

@@ -1,14 +1,14 @@
-// The two ways to write a body: as JSON, with a box for each field beside the text, and as a form. Both have an
-// `element`, `use(example)`, `content()` -> { body, type, size }, `box(field)`, `refresh()` and `most` bytes.
+// Editors of a body: JSON with an input for each field next to the text, and a form. Both have an `element`,
+// `use(example)`, `content()` -> { body, type, size }, `box(field)`, `refresh()`, and `most`, the limit in bytes.
 
-import { menuFor } from "./choices.js";
+import { menuFor } from "./menus.js";
 import { modelControls } from "./controls.js";
 import { fold, make, sizeText } from "./dom.js";
-import { parse, write } from "./exact.js";
+import { parse, write } from "./json.js";
 import { fileInput, tooLarge } from "./pictures.js";
 import { isFile, isPicture, plain } from "./session.js";
 
-// Characters of a text in the JSON that are shown; pictures are longer, and an editor of megabytes is slow.
+// Longer texts, such as pictures, are abbreviated in the editor, which would be slow with megabytes.
 const SHOWN = 400;
 
 const isObject = (value) => Boolean(value) && typeof value === "object" && !JSON.isRawJSON?.(value);
@@ -27,17 +27,11 @@ export class JsonBody {
       oninput: () => this.read(),
     });
     this.place = make("div", {});
-    this.element = make(
-      "div",
-      {},
-      this.place,
-      make("label", { class: "body" }, "The same as JSON", this.text),
-      this.note,
-    );
+    this.element = make("div", {}, this.place, make("label", { class: "body" }, "As JSON", this.text), this.note);
     this.describe(schema);
   }
 
-  // What fields there are; for workflows of the user's own that is known only when one is chosen.
+  // Creates the inputs; the fields of a named workflow are known only after it is selected.
   describe(schema) {
     this.boxes.clear();
     this.controls = modelControls(schema, [], {
@@ -57,28 +51,28 @@ export class JsonBody {
     return this.restored(parse(this.text.value));
   }
 
-  // The text with what was cut put back, so that the rest stays as it was typed.
-  whole() {
+  // The text with abbreviated texts restored, and otherwise as it was typed.
+  fullText() {
     let text = this.text.value;
     for (const [cut, whole] of this.long) text = text.split(write(cut)).join(write(whole));
     return text;
   }
 
-  // A value with what was cut put back.
+  // A value with abbreviated texts restored.
   restored(value) {
     if (typeof value === "string") return this.long.get(value) ?? value;
-    if (Array.isArray(value)) return value.map((each) => this.restored(each));
+    if (Array.isArray(value)) return value.map((item) => this.restored(item));
     if (!isObject(value)) return value;
-    return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, this.restored(each)]));
+    return Object.fromEntries(Object.entries(value).map(([name, field]) => [name, this.restored(field)]));
   }
 
   write(value) {
-    this.text.value = write(this.cut(value), 2);
+    this.text.value = write(this.abbreviate(value), 2);
     this.text.rows = Math.min(24, Math.max(4, this.text.value.split("\n").length + 1));
     this.read();
   }
 
-  cut(value) {
+  abbreviate(value) {
     if (typeof value === "string" && value.length > SHOWN) {
       const head = value.slice(0, value.startsWith("data:") ? 40 : SHOWN / 2);
       let cut = `${head} ... (${sizeText(value.length)} in all)`;
@@ -86,9 +80,9 @@ export class JsonBody {
       this.long.set(cut, value);
       return cut;
     }
-    if (Array.isArray(value)) return value.map((each) => this.cut(each));
+    if (Array.isArray(value)) return value.map((item) => this.abbreviate(item));
     if (isObject(value)) {
-      return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, this.cut(each)]));
+      return Object.fromEntries(Object.entries(value).map(([name, field]) => [name, this.abbreviate(field)]));
     }
     return value;
   }
@@ -124,16 +118,16 @@ export class JsonBody {
     try {
       this.controls.show(this.text.value.trim() ? this.value() : {});
     } catch (error) {
-      this.note.textContent = `This is no JSON, and is sent as it is: ${error.message}`;
+      this.note.textContent = `This is not JSON, and will be sent as it is: ${error.message}`;
     }
   }
 
   content() {
-    const body = this.whole();
+    const body = this.fullText();
     return { body, type: "application/json", size: new Blob([body]).size };
   }
 
-  objection() {
+  problem() {
     return tooLarge(this.content().size, this.most);
   }
 
@@ -174,7 +168,7 @@ export class FormBody {
             "select",
             {},
             make("option", { value: "" }, required ? "" : "default"),
-            ...words.map((each) => make("option", {}, each)),
+            ...words.map((word) => make("option", {}, word)),
           )
         : make("input", { list: menuFor(name, ""), spellcheck: "false", autocomplete: "off" });
     this.parts.set(name, box);
@@ -193,7 +187,7 @@ export class FormBody {
     }
   }
 
-  // Name and value, or file, of each part that has one.
+  // The names and values, or files, of the parts that are filled in.
   filled() {
     return [...this.parts]
       .map(([name, box]) => [name, box.files ? box.files[0] : box.value])
@@ -208,11 +202,11 @@ export class FormBody {
 
   refresh() {}
 
-  objection() {
+  problem() {
     return tooLarge(this.content().size, this.most);
   }
 
-  // Of what is within a field, the field: it is one text here.
+  // A nested field is part of the text of its field.
   box(field) {
     return this.parts.get(field.split(/[.[]/)[0]);
   }

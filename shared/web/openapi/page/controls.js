@@ -1,15 +1,15 @@
-// A box for each field of a JSON body, made from its schema. A control has an `element`, and `show(value)`.
-// `put(path, value)` is called with what was chosen; undefined takes the field away.
+// An input for each field of a JSON body, from its schema. A control has an `element` and `show(value)`, and calls
+// `put(path, value)` on changes; undefined removes the field.
 
-import { defaultOf, menuFor } from "./choices.js";
+import { defaultOf, menuFor } from "./menus.js";
 import { fold, make } from "./dom.js";
-import { fromText, isNumber } from "./exact.js";
+import { fromText, isNumber } from "./json.js";
 import { pictureChooser } from "./pictures.js";
-import { usualValue } from "./reference.js";
+import { defaultText } from "./reference.js";
 import { isPicture, plain } from "./session.js";
 
-// Shown at once; the others are unfolded.
-const USUAL = [
+// Fields that are not collapsed.
+const COMMON = [
   "prompt",
   "negative_prompt",
   "input_image",
@@ -39,7 +39,7 @@ const USUAL = [
 
 let count = 0;
 
-// All fields of a model. `form` = { put, most, model, boxes }: `boxes` finds the box of a path, for errors.
+// The controls of a model. `form` = { put, most, model, boxes }; `boxes` has the input of each path, for errors.
 export function modelControls(schema, path, form, required = plain(schema).required || []) {
   const model = plain(schema);
   const controls = Object.entries(model.properties || {}).map(([name, field]) => [
@@ -47,14 +47,14 @@ export function modelControls(schema, path, form, required = plain(schema).requi
     control([...path, name], name, field, form, model.title, required.includes(name)),
   ]);
   const few = controls.length <= 8;
-  const usual = controls.filter(([name]) => few || USUAL.includes(name) || required.includes(name));
-  const others = controls.filter((each) => !usual.includes(each));
-  const place = ([name]) => (USUAL.includes(name) ? USUAL.indexOf(name) : USUAL.length);
-  usual.sort((one, other) => place(one) - place(other));
-  const grid = (some) => make("div", { class: "fields" }, ...some.map(([, each]) => each.element));
+  const common = controls.filter(([name]) => few || COMMON.includes(name) || required.includes(name));
+  const others = controls.filter((entry) => !common.includes(entry));
+  const place = ([name]) => (COMMON.includes(name) ? COMMON.indexOf(name) : COMMON.length);
+  common.sort((one, other) => place(one) - place(other));
+  const grid = (some) => make("div", { class: "fields" }, ...some.map(([, { element }]) => element));
   return {
-    element: make("div", {}, grid(usual), others.length ? fold(`${others.length} more fields`, grid(others)) : null),
-    show: (value) => controls.forEach(([name, each]) => each.show(value?.[name], value)),
+    element: make("div", {}, grid(common), others.length ? fold(`${others.length} more fields`, grid(others)) : null),
+    show: (value) => controls.forEach(([name, { show }]) => show(value?.[name], value)),
   };
 }
 
@@ -88,9 +88,9 @@ function textControl(path, name, schema, field, form, owner, required) {
     autocomplete: "off",
     id: `box-${++count}`,
     inputmode: numeric ? "decimal" : undefined,
-    oninput: () => form.put(path, meant(box.value)),
+    oninput: () => form.put(path, parseInput(box.value)),
   });
-  const meant = (text) => {
+  const parseInput = (text) => {
     if (text === "") return undefined;
     if (schema.type === "array")
       return text
@@ -111,19 +111,19 @@ function textControl(path, name, schema, field, form, owner, required) {
             : (value.join?.(", ") ?? JSON.stringify(value));
       if (document.activeElement !== box) box.value = text;
       const usual = path.length === 1 ? defaultOf(name, siblings?.model_name) : undefined;
-      box.placeholder = usual !== undefined && usual !== null ? `default: ${usual}` : usualText(field);
+      box.placeholder = usual !== undefined && usual !== null ? `default: ${usual}` : placeholderText(field);
     },
   };
 }
 
-// The default in the words of a form; "" if there is none, or an empty text.
-const usualText = (field) =>
-  /^("")?$/.test(usualValue(field)) ? "" : `default: ${usualValue(field).replace(/"/g, "")}`;
+// The placeholder with the default; "" if there is none, or an empty text.
+const placeholderText = (field) =>
+  /^("")?$/.test(defaultText(field)) ? "" : `default: ${defaultText(field).replace(/"/g, "")}`;
 const textOf = (value) => (typeof value === "object" ? JSON.stringify(value) : String(value));
 
 function choiceControl(path, name, schema, field, form) {
   const words = schema.enum || ["true", "false"];
-  const empty = usualText(field) || "default";
+  const empty = placeholderText(field) || "default";
   const box = make(
     "select",
     { oninput: () => form.put(path, box.value === "" ? undefined : schema.enum ? box.value : box.value === "true") },
@@ -159,7 +159,7 @@ function pictureControl(path, name, field, form, required) {
   };
 }
 
-// A graph comes out of a file; it can be pasted into the JSON below as well.
+// A graph is read from a file. It can also be pasted into the JSON below.
 function graphControl(path, name, field, form) {
   const note = make("span", { class: "note", role: "alert" });
   const box = make("input", {
@@ -171,7 +171,7 @@ function graphControl(path, name, field, form) {
         form.put(path, box.files[0] ? JSON.parse(await box.files[0].text()) : undefined);
         note.textContent = "";
       } catch (error) {
-        note.textContent = `${box.files[0].name} is no JSON: ${error.message}`;
+        note.textContent = `${box.files[0].name} is not JSON: ${error.message}`;
       }
     },
   });
@@ -201,16 +201,16 @@ function listControl(path, name, items, form) {
   let length = 0;
   const rows = make("div", {});
   const add = make("button", { type: "button", onclick: () => form.put([...path, length], {}) }, `Add to ${name}`);
-  const build = (wanted) => {
-    length = wanted;
+  const build = (newLength) => {
+    length = newLength;
     inner = Array.from({ length }, (_, index) => modelControls(items, [...path, index], form, []));
     rows.replaceChildren(
-      ...inner.map((each, index) =>
+      ...inner.map(({ element }, index) =>
         make(
           "fieldset",
           {},
           make("legend", {}, `${name}[${index}]`),
-          each.element,
+          element,
           make("button", { type: "button", onclick: () => form.put([...path, index], undefined) }, "Remove"),
         ),
       ),
@@ -223,7 +223,7 @@ function listControl(path, name, items, form) {
       const values = Array.isArray(value) ? value : [];
       if (values.length !== length) build(values.length);
       if (values.length) details.open = true;
-      inner.forEach((each, index) => each.show(values[index]));
+      inner.forEach(({ show }, index) => show(values[index]));
     },
   };
 }

@@ -1,4 +1,4 @@
-// Elements of the page. Text from outside is only ever put in as text.
+// Elements of the page. Text from outside is only inserted as text.
 
 export function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -10,7 +10,7 @@ export function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-// `code` and line ends, which is all the Markdown that descriptions have.
+// Descriptions use no other Markdown than `code` and line breaks.
 export function prose(text = "") {
   const lines = text
     .split("\n")
@@ -30,8 +30,8 @@ export function table(names, rows) {
 export const fold = (title, content, attributes = {}) =>
   make("details", attributes, make("summary", { class: "soft" }, title), content);
 
-// The content is made when it is opened, for it may be large.
-export function unfold(title, content, attributes = {}) {
+// Like `fold`, with content that is created when it is opened, because it may be large.
+export function lazyFold(title, content, attributes = {}) {
   const details = make("details", attributes, make("summary", { class: "soft" }, title));
   const fill = () => {
     if (details.open && details.children.length < 2) details.append(content());
@@ -41,11 +41,11 @@ export function unfold(title, content, attributes = {}) {
   return details;
 }
 
-// Saves a file under this name.
+// Saves a file.
 export function save(blob, name) {
-  const address = URL.createObjectURL(blob);
-  make("a", { href: address, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(address), 60_000);
+  const url = URL.createObjectURL(blob);
+  make("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }
 
 export function sizeText(bytes) {

@@ -1,12 +1,12 @@
-// The page: what the service is, which others there are, and every operation to read of and to try.
+// The page: the service, the other services, and each operation with its reference and a form to try it.
 
-import { attempt } from "./attempt.js";
-import { refreshChoices } from "./choices.js";
+import { requestForm } from "./request_form.js";
+import { refreshMenus } from "./menus.js";
 import { make, prose } from "./dom.js";
 import { reference } from "./reference.js";
-import { apiKey, call, callJson, keepApiKey, session } from "./session.js";
+import { apiKey, call, callJson, setApiKey, session } from "./session.js";
 
-const door = document.getElementById("door");
+const keyForm = document.getElementById("key-form");
 const about = document.getElementById("about");
 
 function operationView(method, path, operation) {
@@ -30,7 +30,7 @@ function operationView(method, path, operation) {
         { class: "inside" },
         operation.description ? prose(operation.description) : null,
         make("h3", {}, "Try it"),
-        attempt(method, path, operation),
+        requestForm(method, path, operation),
         ...reference(operation),
       ),
     );
@@ -43,9 +43,9 @@ function show() {
   document.title = api.info.title;
   document.querySelector("h1").textContent = `${api.info.title} ${api.info.version}`;
   about.replaceChildren(
-    `${api.info.summary}. The same as `,
-    make("a", { href: "openapi.json" }, "OpenAPI"),
-    ` ${api.openapi}.`,
+    `${api.info.summary}. This page shows `,
+    make("a", { href: "openapi.json" }, "openapi.json"),
+    ` (OpenAPI ${api.openapi}).`,
   );
   const list = document.getElementById("routes");
   const operations = document.getElementById("operations");
@@ -57,7 +57,7 @@ function show() {
   for (const tag of api.tags) {
     list.append(make("h2", {}, tag.name));
     operations.append(make("h2", {}, tag.name));
-    for (const [method, path, operation] of all.filter((each) => each[2].tags[0] === tag.name)) {
+    for (const [method, path, operation] of all.filter((entry) => entry[2].tags[0] === tag.name)) {
       list.append(
         make("a", { href: `#${operation.operationId}` }, make("span", { class: `method ${method}` }, method), path),
       );
@@ -67,35 +67,35 @@ function show() {
 }
 
 async function showServices() {
-  const place = document.getElementById("services");
+  const list = document.getElementById("services");
   try {
     const { services } = await callJson("/api/services");
-    place.replaceChildren(
+    list.replaceChildren(
       ...services.map(({ name, service, port, running, docs }) => {
         const here = session.api.info.title.endsWith(`: ${service}`);
-        const words = `${name} ${port}`;
+        const label = `${name} ${port}`;
         const state = make(
           "span",
-          { class: running ? "runs" : "away" },
-          running ? (here ? "this page" : "runs") : "does not run",
+          { class: running ? "running" : "stopped" },
+          running ? (here ? "this page" : "running") : "not running",
         );
         const link =
           running && docs
             ? make(
                 "a",
                 { href: docs, "aria-current": here && docs.includes(`:${location.port}/`) ? "page" : undefined },
-                words,
+                label,
               )
-            : make("span", {}, words);
+            : make("span", {}, label);
         return make("li", {}, link, state);
       }),
     );
   } catch (error) {
-    place.replaceChildren(make("li", { class: "note" }, `The other services are not known: ${error.message}`));
+    list.replaceChildren(make("li", { class: "note" }, `The other services could not be listed: ${error.message}`));
   }
 }
 
-function openChosen() {
+function openLinked() {
   const element = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
   if (!element || !element.matches("details")) return;
   element.open = true;
@@ -104,60 +104,60 @@ function openChosen() {
 }
 
 function askForKey(message) {
-  door.hidden = false;
+  keyForm.hidden = false;
   document.getElementById("key-note").textContent = message;
 }
 
 async function load() {
-  const tried = apiKey() !== "";
+  const hasKey = apiKey() !== "";
   let response;
   try {
     response = await call("/openapi.json");
   } catch (error) {
-    about.textContent = `The service does not answer: ${error.message}`;
+    about.textContent = `The service does not respond: ${error.message}`;
     return;
   }
-  const told = await response.json();
+  const body = await response.json();
   if (!response.ok) {
-    about.textContent = told.message;
+    about.textContent = body.message;
     if (response.status === 401)
-      askForKey(tried ? "This key is wrong. It is the one in DREAM_LAYER_API_KEY of the service." : "");
-    else if (tried) askForKey([told.message, told.error?.hint].filter(Boolean).join(": "));
+      askForKey(hasKey ? "This key is wrong. Use the DREAM_LAYER_API_KEY of the service." : "");
+    else if (hasKey) askForKey([body.message, body.error?.hint].filter(Boolean).join(": "));
     return;
   }
-  session.api = told;
-  door.hidden = !tried;
-  document.getElementById("key-note").textContent = tried
-    ? "The key is right. It is kept until this tab is closed."
+  session.api = body;
+  keyForm.hidden = !hasKey;
+  document.getElementById("key-note").textContent = hasKey
+    ? "The key is right. This tab keeps it until it is closed."
     : "";
-  document.getElementById("forget").hidden = !tried;
+  document.getElementById("forget").hidden = !hasKey;
   show();
-  openChosen();
-  await Promise.allSettled([showServices(), refreshChoices()]);
+  openLinked();
+  await Promise.allSettled([showServices(), refreshMenus()]);
 }
 
-door.addEventListener("submit", (event) => {
+keyForm.addEventListener("submit", (event) => {
   event.preventDefault();
-  const key = door.elements.key.value.trim();
-  door.elements.key.value = "";
-  // Headers hold no others, and no key has others.
+  const key = keyForm.elements.key.value.trim();
+  keyForm.elements.key.value = "";
+  // Keys and headers have only these characters.
   if (/[^ -~]/.test(key)) {
-    askForKey("This key is wrong: a key has letters, digits and signs of ASCII alone.");
+    askForKey("This key is wrong: keys have only printable ASCII characters.");
     return;
   }
-  keepApiKey(key);
+  setApiKey(key);
   load();
 });
 document.getElementById("forget").addEventListener("click", () => {
-  keepApiKey("");
+  setApiKey("");
   location.reload();
 });
-document.addEventListener("key-needed", () => askForKey("The service does not take this key any more."));
+document.addEventListener("key-needed", () => askForKey("The service no longer accepts this key."));
 document.getElementById("folded").open = matchMedia("(min-width: 801px)").matches;
-window.addEventListener("hashchange", openChosen);
+window.addEventListener("hashchange", openLinked);
 window.addEventListener("focus", () => {
   if (session.api) {
-    refreshChoices();
+    refreshMenus();
     showServices();
   }
 });

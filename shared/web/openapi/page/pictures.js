@@ -1,13 +1,13 @@
-// Choosers for pictures: a file becomes a data URL in the body, and is shown small.
+// Inputs for pictures: a file becomes a data URL in a JSON body, or a file of a form. Shows a thumbnail.
 
 import { make, sizeText } from "./dom.js";
 
-// In JSON, base64 takes four bytes for three.
+// Base64 uses four bytes for three.
 const inJson = (bytes) => Math.ceil(bytes / 3) * 4;
 
 export function tooLarge(bytes, most) {
   return most && bytes > most
-    ? `${sizeText(bytes)} is too large: the service takes bodies up to ${sizeText(most)} (DREAM_LAYER_MAX_BODY_MB)`
+    ? `${sizeText(bytes)} is too large: the service accepts bodies up to ${sizeText(most)} (DREAM_LAYER_MAX_BODY_MB)`
     : "";
 }
 
@@ -21,30 +21,30 @@ function readFile(file) {
 }
 
 export function thumbnail(label) {
-  const picture = make("img", { class: "thumbnail", alt: `Chosen for ${label}`, hidden: "" });
+  const picture = make("img", { class: "thumbnail", alt: `Selected for ${label}`, hidden: "" });
   let shown = "";
   return {
     element: picture,
-    show(address) {
-      if (address === shown) return;
-      shown = address;
-      picture.hidden = !address;
-      if (address) picture.src = address;
+    show(url) {
+      if (url === shown) return;
+      shown = url;
+      picture.hidden = !url;
+      if (url) picture.src = url;
       else picture.removeAttribute("src");
     },
   };
 }
 
-// A chooser beside the text of a field. `put` gets the data URL, or "" where the picture is taken away.
+// A file input for a picture in JSON. `put` receives its data URL, or "" when the picture is removed.
 export function pictureChooser(label, most, put) {
   const shown = thumbnail(label);
-  let chosen = "";
+  let dataUrl = "";
   const note = make("span", { class: "note", role: "alert" });
   const input = make("input", {
     type: "file",
     accept: "image/*",
     "aria-label": `Picture for ${label}`,
-    onchange: choose,
+    onchange: readSelected,
   });
   const remove = make(
     "button",
@@ -57,10 +57,10 @@ export function pictureChooser(label, most, put) {
         put("");
       },
     },
-    "Take away",
+    "Remove",
   );
-  async function choose(event) {
-    // What stands in the chooser is a file's name, not the field's text.
+  async function readSelected(event) {
+    // The value of the input is the name of a file, not the text of the field.
     event.stopPropagation();
     const file = input.files[0];
     if (!file) return;
@@ -70,8 +70,8 @@ export function pictureChooser(label, most, put) {
       return;
     }
     try {
-      chosen = await readFile(file);
-      put(chosen);
+      dataUrl = await readFile(file);
+      put(dataUrl);
     } catch (error) {
       note.textContent = `${file.name} cannot be read: ${error.message}`;
     }
@@ -82,13 +82,13 @@ export function pictureChooser(label, most, put) {
       const isData = typeof text === "string" && text.startsWith("data:image/");
       shown.show(isData ? text : "");
       remove.hidden = !text;
-      // The chooser names the file only while that is what stands in the body.
-      if (text !== chosen) input.value = "";
+      // The input names the file only while the body contains it.
+      if (text !== dataUrl) input.value = "";
     },
   };
 }
 
-// A file of a form, shown small if it is a picture.
+// A file input of a form, with a thumbnail of a picture.
 export function fileInput(label, picture, most) {
   const shown = thumbnail(label);
   const note = make("span", { class: "note", role: "alert" });

@@ -1,26 +1,26 @@
-// What an operation takes and answers, as tables.
+// The reference of an operation: its parameters, bodies and replies as tables.
 
-import { make, prose, table, unfold } from "./dom.js";
+import { make, prose, table, lazyFold } from "./dom.js";
 import { plain } from "./session.js";
 
 export function typeOf(schema) {
-  const found = plain(schema);
-  if (found.const) return JSON.stringify(found.const);
-  if (found.enum) return found.enum.join(", ");
-  if (found.type === "array") return `list of ${found.items ? typeOf(found.items) : "anything"}`;
-  if (found.format === "binary") return "file";
-  if (found.contentMediaType === "image/*") return "picture";
+  const model = plain(schema);
+  if (model.const) return JSON.stringify(model.const);
+  if (model.enum) return model.enum.join(", ");
+  if (model.type === "array") return `list of ${model.items ? typeOf(model.items) : "anything"}`;
+  if (model.format === "binary") return "file";
+  if (model.contentMediaType === "image/*") return "picture";
   const words = { string: "text", integer: "whole number", boolean: "true or false" };
-  const type = found.title && found.properties ? found.title : words[found.type] || found.type || "anything";
-  if (found.minimum === undefined) return type;
-  // JavaScript would round it.
-  const highest = found.maximum > 2 ** 63 ? "2^64-1" : found.maximum;
-  return found.maximum === undefined ? `${type} from ${found.minimum}` : `${type}, ${found.minimum} to ${highest}`;
+  const type = model.title && model.properties ? model.title : words[model.type] || model.type || "anything";
+  if (model.minimum === undefined) return type;
+  // JavaScript rounds 2^64-1 to 2^64.
+  const highest = model.maximum > 2 ** 63 ? "2^64-1" : model.maximum;
+  return model.maximum === undefined ? `${type} from ${model.minimum}` : `${type}, ${model.minimum} to ${highest}`;
 }
 
-export function usualValue(field) {
-  const usual = field.default;
-  return usual === undefined || usual === null || JSON.stringify(usual) === "[]" ? "" : JSON.stringify(usual);
+export function defaultText(field) {
+  const value = field.default;
+  return value === undefined || value === null || JSON.stringify(value) === "[]" ? "" : JSON.stringify(value);
 }
 
 export function fieldsOf(schema) {
@@ -33,25 +33,25 @@ export function fieldsOf(schema) {
       {},
       make("td", {}, make("code", { class: (model.required || []).includes(name) ? "required" : "" }, name)),
       make("td", {}, typeOf(field)),
-      make("td", {}, usualValue(field)),
+      make("td", {}, defaultText(field)),
       make(
         "td",
         {},
         prose(field.description || inner.description),
-        nested ? unfold("its fields", () => fieldsOf(nested)) : null,
+        nested ? lazyFold("fields", () => fieldsOf(nested)) : null,
       ),
     );
   });
-  return table(["field", "type and range", "default", "what it does"], rows);
+  return table(["field", "type and range", "default", "description"], rows);
 }
 
 function responsesOf(responses) {
   return table(
-    ["status", "answer"],
+    ["status", "reply"],
     Object.entries(responses).map(([status, response]) => {
       const content = Object.entries(response.content || {});
       const headers = Object.keys(response.headers || {});
-      const model = content.find(([, each]) => each.schema.$ref || each.schema.anyOf);
+      const model = content.find(([, { schema }]) => schema.$ref || schema.anyOf);
       return make(
         "tr",
         {},
@@ -62,7 +62,7 @@ function responsesOf(responses) {
           prose(response.description),
           content.length ? make("p", { class: "soft" }, content.map(([type]) => type).join(", ")) : null,
           headers.length ? make("p", { class: "soft" }, "Headers: " + headers.join(", ")) : null,
-          model && status < 400 ? unfold("its fields", () => fieldsOf(model[1].schema)) : null,
+          model && status < 400 ? lazyFold("fields", () => fieldsOf(model[1].schema)) : null,
         ),
       );
     }),
@@ -85,12 +85,12 @@ export function reference(operation) {
   const formDiffers = form && form.schema.$ref !== json?.schema.$ref;
   return [
     parameters.length ? make("h3", {}, "Parameters") : null,
-    parameters.length ? table(["name", "in", "type", "what it does"], parameters) : null,
+    parameters.length ? table(["name", "in", "type", "description"], parameters) : null,
     json ? make("h3", {}, "Body: JSON") : null,
     json ? fieldsOf(json.schema) : null,
     formDiffers ? make("h3", {}, "Body: form") : null,
-    formDiffers ? unfold("its fields", () => fieldsOf(form.schema)) : null,
-    make("h3", {}, "Answers"),
+    formDiffers ? lazyFold("fields", () => fieldsOf(form.schema)) : null,
+    make("h3", {}, "Replies"),
     responsesOf(operation.responses),
   ];
 }

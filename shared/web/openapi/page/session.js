@@ -1,12 +1,12 @@
-// What this tab knows of its service: the OpenAPI document and the API key.
+// The state of this tab: the OpenAPI document and the API key of the service.
 
 const KEY = "dream-layer-api-key";
 const unsaved = new Map();
 
 export const session = { api: null };
 
-// For this tab alone. Some browsers let a page keep nothing.
-function storage(act) {
+// Storage of this tab. Some browsers do not allow a page to store anything.
+function withStorage(act) {
   try {
     return act(sessionStorage);
   } catch {
@@ -18,40 +18,41 @@ function storage(act) {
   }
 }
 
-export const remembered = (name) => storage((kept) => kept.getItem(name)) || "";
-export const remember = (name, value) => storage((kept) => (value ? kept.setItem(name, value) : kept.removeItem(name)));
+export const remembered = (name) => withStorage((storage) => storage.getItem(name)) || "";
+export const remember = (name, value) =>
+  withStorage((storage) => (value ? storage.setItem(name, value) : storage.removeItem(name)));
 
 export const apiKey = () => remembered(KEY);
-export const keepApiKey = (key) => remember(KEY, key);
+export const setApiKey = (key) => remember(KEY, key);
 
-// `address` begins with a slash. Relative to the page, so that a proxy may put the service below a path.
-export function call(address, options = {}) {
+// `url` begins with a slash. It is relative to the page, because a proxy may serve it below a path.
+export function call(url, options = {}) {
   const key = apiKey();
   const headers = { ...options.headers, ...(key ? { "X-API-Key": key } : {}) };
-  return fetch(address.slice(1) || ".", { ...options, headers });
+  return fetch(url.slice(1) || ".", { ...options, headers });
 }
 
-export async function callJson(address, options) {
-  const response = await call(address, options);
+export async function callJson(url, options) {
+  const response = await call(url, options);
   const body = await response.json();
   if (!response.ok) throw Object.assign(new Error(body.message), { status: response.status, body });
   return body;
 }
 
-// An address of this service in a reply, relative to the page: it may be open under another name than replies use.
-export function nearby(address) {
+// Makes a URL of this service in a reply relative to the page, which may use another host name.
+export function relativeUrl(url) {
   const base = session.api.servers[0].url;
-  return address.startsWith(`${base}/`) ? address.slice(base.length + 1) : address;
+  return url.startsWith(`${base}/`) ? url.slice(base.length + 1) : url;
 }
 
 export function resolve(schema) {
   return schema.$ref ? session.api.components.schemas[schema.$ref.split("/").pop()] : schema;
 }
 
-// A schema without null as an alternative, and the model behind it.
+// The model of a schema, without its alternative null.
 export function plain(schema) {
-  const found = (schema.anyOf || []).filter((each) => each.type !== "null");
-  return found.length ? resolve({ ...found[0] }) : resolve(schema);
+  const options = (schema.anyOf || []).filter(({ type }) => type !== "null");
+  return options.length ? resolve({ ...options[0] }) : resolve(schema);
 }
 
 export const isPicture = (schema) => plain(schema).contentMediaType === "image/*";

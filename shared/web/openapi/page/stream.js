@@ -1,15 +1,15 @@
-// A job as it is drawn: its events, a bar, and a button that cancels it.
+// A running job: its events, a progress bar, and a button to cancel it.
 
 import { make } from "./dom.js";
-import { parse } from "./exact.js";
-import { call, callJson, nearby } from "./session.js";
+import { parse } from "./json.js";
+import { call, callJson, relativeUrl } from "./session.js";
 
-const LAST = ["completed", "failed", "cancelled"];
-const NAMES = ["queued", "started", "progress", "preview", "image", ...LAST];
-// Times that a broken connection is taken up again.
-const TRIES = 5;
+const LAST_EVENTS = ["completed", "failed", "cancelled"];
+const EVENTS = ["queued", "started", "progress", "preview", "image", ...LAST_EVENTS];
+// Attempts to reconnect after a connection broke.
+const MAX_RETRIES = 5;
 
-// Events of a response, one after the other, each { name, id, data }.
+// The events of a response as { name, id, data }.
 export async function* eventsOf(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -25,47 +25,47 @@ export async function* eventsOf(response) {
   }
 }
 
-// All events of a stream until its last one, also where the connection breaks on the way.
+// The events of a stream until its last one. Reconnects if the connection breaks.
 export async function* jobEvents(response) {
   let job = response.headers.get("X-Job-Id");
   let last = 0;
   let tries = 0;
-  for (let current = response; current; current = await again()) {
+  for (let current = response; current; current = await reconnect()) {
     try {
       for await (const event of eventsOf(current)) {
         [job, last, tries] = [event.data.job_id || job, event.id || last, 0];
         yield event;
-        if (LAST.includes(event.name)) return;
+        if (LAST_EVENTS.includes(event.name)) return;
       }
     } catch (error) {
       if (error.name === "AbortError" || !job) throw error;
     }
   }
-  async function again() {
-    while (job && tries < TRIES) {
+  async function reconnect() {
+    while (job && tries < MAX_RETRIES) {
       tries += 1;
       await new Promise((done) => setTimeout(done, 1000 * tries));
       try {
-        const found = await call(`/api/jobs/${job}/events?after=${last}`);
-        return found.status === 200 ? found : null;
+        const resumed = await call(`/api/jobs/${job}/events?after=${last}`);
+        return resumed.status === 200 ? resumed : null;
       } catch {
-        /* not there yet */
+        /* the service is not back yet */
       }
     }
     return null;
   }
 }
 
-// The same by EventSource, which can send no key: the address is signed.
-export async function* watchedEvents(address) {
-  const source = new EventSource(nearby(address));
+// The events of a job by EventSource, which cannot send a key: the URL is signed.
+export async function* watchedEvents(url) {
+  const source = new EventSource(relativeUrl(url));
   const events = [];
   let wake = () => {};
   const put = (event) => {
     events.push(event);
     wake();
   };
-  for (const name of NAMES)
+  for (const name of EVENTS)
     source.addEventListener(name, (event) => put({ name, id: event.lastEventId, data: parse(event.data) }));
   source.addEventListener("error", () => {
     if (source.readyState === EventSource.CLOSED) put(null);
@@ -79,7 +79,7 @@ export async function* watchedEvents(address) {
       const event = events.shift();
       if (event === null) return;
       yield event;
-      if (LAST.includes(event.name)) return;
+      if (LAST_EVENTS.includes(event.name)) return;
     }
   } finally {
     source.close();
@@ -89,42 +89,42 @@ export async function* watchedEvents(address) {
 const seconds = (value) =>
   value === undefined || value === null ? "" : `, about ${value < 10 ? value.toFixed(1) : Math.round(value)} s left`;
 
-// What is shown of a job that runs. The button calls `cancel` until the job is known, and can be cancelled itself.
+// The progress of a job. The button calls `abort` until the id of the job is known, then cancels the job.
 export class Progress {
-  constructor(cancel) {
+  constructor(abort) {
     this.job = null;
     this.bar = make("progress", { max: 1, "aria-label": "Progress" });
-    this.words = make("span", {}, "sent");
+    this.status = make("span", {}, "sent");
     this.preview = make("img", { class: "preview", alt: "Preview", hidden: "" });
-    this.button = make("button", { type: "button", onclick: () => this.cancel(cancel) }, "Cancel");
+    this.button = make("button", { type: "button", onclick: () => this.cancel(abort) }, "Cancel");
     this.element = make(
       "div",
       { class: "progress" },
-      make("div", { class: "row" }, this.bar, this.words, this.button),
+      make("div", { class: "row" }, this.bar, this.status, this.button),
       this.preview,
     );
   }
 
-  async cancel(otherwise) {
+  async cancel(abort) {
     this.button.disabled = true;
-    this.words.textContent = "cancelling ...";
+    this.status.textContent = "cancelling ...";
     try {
       if (this.job) await callJson(`/api/jobs/${this.job}`, { method: "DELETE" });
-      else otherwise();
+      else abort();
     } catch (error) {
-      this.words.textContent = error.message;
+      this.status.textContent = error.message;
       this.button.disabled = false;
     }
   }
 
   show({ name, data }) {
     this.job = data.job_id || this.job;
-    if (name === "queued") this.words.textContent = `queued, ${data.position} in front${seconds(data.eta_s)}`;
-    if (name === "started") this.words.textContent = "started";
+    if (name === "queued") this.status.textContent = `queued behind ${data.position}${seconds(data.eta_s)}`;
+    if (name === "started") this.status.textContent = "started";
     if (name === "progress") {
       if (data.fraction !== undefined) this.bar.value = data.fraction;
       const steps = data.steps ? ` ${data.step} of ${data.steps}` : "";
-      this.words.textContent = `${data.stage}${steps}${seconds(data.eta_s)}`;
+      this.status.textContent = `${data.stage}${steps}${seconds(data.eta_s)}`;
     }
     if (name === "preview") {
       this.preview.src = data.image;

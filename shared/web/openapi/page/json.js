@@ -1,5 +1,4 @@
-// JSON with whole numbers of any size. JavaScript's own numbers round a seed above 2^53; where a browser cannot keep
-// the digits (no JSON.rawJSON), they are rounded as before.
+// JSON with exact integers of any size. JavaScript numbers round seeds above 2^53, as do browsers without JSON.rawJSON.
 
 const isLarge = (text) => /^-?\d+$/.test(text) && !Number.isSafeInteger(Number(text));
 
@@ -15,7 +14,7 @@ export const write = (value, indent) => JSON.stringify(value, null, indent);
 
 export const isNumber = (value) => typeof value === "number" || Boolean(JSON.isRawJSON?.(value));
 
-// What was typed as a number; as text if it is none, so that the service can say what is wrong.
+// Parses a typed number. Other text stays as it is, so that the service can report it.
 export function fromText(text) {
   return text.trim() !== "" && Number.isFinite(Number(text)) ? exact(text.trim()) : text;
 }

@@ -1,10 +1,10 @@
-// An operation to try: its parameters and body, the command line for them, and what the service answers.
+// The form to try an operation: its parameters and body, the curl command, and the response.
 
-import { answerView, errorAnswer, resultView, warningsView } from "./answer.js";
+import { responseView, errorResponseView, resultView, warningsView } from "./response.js";
 import { FormBody, JsonBody } from "./bodies.js";
-import { menuFor, newest, refreshChoices } from "./choices.js";
+import { isListed, menuFor, newest, refreshMenus } from "./menus.js";
 import { curlLine, SHELLS } from "./curl.js";
-import { fold, make, save, unfold } from "./dom.js";
+import { fold, make, save, lazyFold } from "./dom.js";
 import { call, callJson, remember, remembered } from "./session.js";
 import { eventsOf, jobEvents, Progress, watchedEvents } from "./stream.js";
 
@@ -12,8 +12,8 @@ const JSON_TYPE = "application/json";
 const STREAM = "text/event-stream";
 const SHELL = "dream-layer-shell";
 
-export function attempt(method, path, operation) {
-  return new Attempt(method, path, operation).element;
+export function requestForm(method, path, operation) {
+  return new RequestForm(method, path, operation).element;
 }
 
 const withoutPictures = (fields) =>
@@ -21,7 +21,7 @@ const withoutPictures = (fields) =>
     Object.entries(fields).filter(([, value]) => !(typeof value === "string" && value.startsWith("data:"))),
   );
 
-class Attempt {
+class RequestForm {
   constructor(method, path, operation) {
     Object.assign(this, { method, path, operation, name: operation.operationId, sending: null });
     this.types = Object.keys(operation.responses["200"]?.content || {});
@@ -59,12 +59,12 @@ class Attempt {
       { type: "button", hidden: "", onclick: () => save(new Blob([this.body.content().body]), "body.json") },
       "Save body.json",
     );
-    this.answer = make("div", { class: "answer", "aria-live": "polite" });
+    this.response = make("div", { class: "response", "aria-live": "polite" });
     this.sendButton = make("button", { class: "send", type: "button", onclick: () => this.send() }, "Send");
     this.element = make(
       "div",
       {
-        class: "attempt",
+        class: "request-form",
         oninput: changed,
         onkeydown: (event) => {
           if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.send();
@@ -75,7 +75,7 @@ class Attempt {
       this.bodyPlace,
       this.headers,
       make("div", { class: "row" }, this.sendButton, make("span", { class: "soft" }, "or Ctrl+Enter")),
-      this.answer,
+      this.response,
       make(
         "div",
         { class: "row" },
@@ -86,10 +86,10 @@ class Attempt {
       ),
       this.shell,
     );
-    document.addEventListener("choices", () => this.onChoices());
+    document.addEventListener("menus", () => this.onMenus());
     if (this.examples.length) this.use(this.examples[0]);
     else this.showBody();
-    this.onChoices();
+    this.onMenus();
   }
 
   parameterInput(parameter) {
@@ -99,7 +99,7 @@ class Attempt {
         "select",
         {},
         make("option", { value: "" }, parameter.schema.default ? `default: ${parameter.schema.default}` : ""),
-        ...words.map((each) => make("option", {}, each)),
+        ...words.map((word) => make("option", {}, word)),
       );
     const example = Object.values(parameter.examples || {})[0]?.value;
     const menu = menuFor(parameter.name, this.path);
@@ -140,7 +140,7 @@ class Attempt {
         ? make(
             "select",
             { onchange: () => this.sendAs(this.kindBox.value) },
-            ...Object.keys(this.bodies).map((each) => make("option", {}, each)),
+            ...Object.keys(this.bodies).map((kind) => make("option", {}, kind)),
           )
         : null;
     return chooser || this.kindBox
@@ -153,13 +153,13 @@ class Attempt {
       : null;
   }
 
-  // What was filled in goes along; only pictures are chosen anew, as files.
+  // Copies the fields into the form, except pictures, which are files there.
   sendAs(kind) {
     if (kind === "form" && this.body === this.bodies.JSON) {
       try {
         this.bodies.form.use({ value: withoutPictures(this.bodies.JSON.value()) });
       } catch {
-        /* no JSON: nothing to take along */
+        /* not JSON: nothing to copy */
       }
     }
     this.body = this.bodies[kind];
@@ -182,29 +182,31 @@ class Attempt {
     this.show();
   }
 
-  // What the menus tell: an id that there is in place of a made-up one, and the defaults of the model. What is to be
-  // removed, a person chooses.
-  onChoices() {
+  // Fills in the newest id of the menus, also in place of a suggested one that was removed, and the defaults of the
+  // model. The id of a DELETE is left to the user.
+  onMenus() {
     for (const [parameter, input] of this.inputs) {
-      if (parameter.in === "path" && !input.value && this.method !== "DELETE")
-        input.value = newest(parameter.name, this.path) || "";
+      if (parameter.in !== "path" || this.method === "DELETE") continue;
+      const { suggested } = input.dataset;
+      const isGone = input.value === suggested && !isListed(suggested, parameter.name, this.path);
+      if (!input.value || isGone) input.value = input.dataset.suggested = newest(parameter.name, this.path) || "";
     }
-    this.fillNames();
+    this.fillFilename();
     this.body?.refresh();
     this.describe();
     this.show();
   }
 
-  // Bodies that name a picture of ours get one that there is.
-  fillNames() {
-    const there = newest("filename", "");
-    if (this.bodies.JSON?.boxes.has("filename") && there && !this.named) {
+  // Fills in the name of the newest picture.
+  fillFilename() {
+    const filename = newest("filename", "");
+    if (this.bodies.JSON?.boxes.has("filename") && filename && !this.named) {
       this.named = true;
-      this.bodies.JSON.put(["filename"], there);
+      this.bodies.JSON.put(["filename"], filename);
     }
   }
 
-  // The fields of a workflow of the user's own are in its file.
+  // The fields of a named workflow come from its schema.
   async describe() {
     if (this.method !== "POST" || this.path !== "/api/workflows/{name}") return;
     const name = [...this.inputs].find(([parameter]) => parameter.name === "name")[1].value;
@@ -213,30 +215,30 @@ class Attempt {
     try {
       this.bodies.JSON.describe((await callJson(`/api/workflows/${encodeURIComponent(name)}`)).schema);
     } catch {
-      /* told when it is sent */
+      /* sending it shows the error */
     }
   }
 
   request() {
-    let address = this.path;
+    let url = this.path;
     const query = new URLSearchParams();
     const headers = {};
     for (const [parameter, input] of this.inputs) {
       if (!input.value) continue;
-      if (parameter.in === "path") address = address.replace(`{${parameter.name}}`, encodeURIComponent(input.value));
+      if (parameter.in === "path") url = url.replace(`{${parameter.name}}`, encodeURIComponent(input.value));
       else if (parameter.in === "query") query.set(parameter.name, input.value);
       else headers[parameter.name] = input.value;
     }
     const content = this.body?.content() || {};
     if (content.type) headers["Content-Type"] = content.type;
-    return { address: address + (query.size ? `?${query}` : ""), headers, body: content.body };
+    return { url: url + (query.size ? `?${query}` : ""), headers, body: content.body };
   }
 
   show() {
-    const { address, headers, body } = this.request();
+    const { url, headers, body } = this.request();
     const { line, file } = curlLine(this.shellBox.value, {
       method: this.method,
-      address,
+      url,
       headers,
       types: this.types,
       text: typeof body === "string" ? body : "",
@@ -259,17 +261,17 @@ class Attempt {
     }, 2000);
   }
 
-  // What keeps the request from being sent, with the box that it is about.
-  objection() {
+  // The reason why the request cannot be sent, with its input.
+  problem() {
     for (const [parameter, input] of this.inputs) {
       if (parameter.required && !input.value) return [`${parameter.name} is missing`, input];
     }
-    const said = this.body?.objection();
-    return said ? [said, null] : null;
+    const problem = this.body?.problem();
+    return problem ? [problem, null] : null;
   }
 
   mark(box) {
-    this.element.querySelectorAll("[aria-invalid]").forEach((each) => each.removeAttribute("aria-invalid"));
+    this.element.querySelectorAll("[aria-invalid]").forEach((input) => input.removeAttribute("aria-invalid"));
     if (!box) return;
     box.setAttribute("aria-invalid", "true");
     for (
@@ -282,81 +284,81 @@ class Attempt {
 
   markField(field) {
     if (!field) return;
-    const parameter = [...this.inputs].find(([each]) => each.name === field);
+    const parameter = [...this.inputs].find(([{ name }]) => name === field);
     this.mark(parameter ? parameter[1] : this.body?.box(field));
   }
 
   async send() {
     if (this.sending) return;
-    const objection = this.objection();
-    this.mark(objection?.[1]);
-    if (objection) {
-      this.answer.replaceChildren(make("p", { class: "error", role: "alert" }, `Not sent: ${objection[0]}`));
+    const problem = this.problem();
+    this.mark(problem?.[1]);
+    if (problem) {
+      this.response.replaceChildren(make("p", { class: "error", role: "alert" }, `Not sent: ${problem[0]}`));
       return;
     }
     this.sending = new AbortController();
     this.sendButton.disabled = true;
     const begun = performance.now();
     const status = make("p", { class: "status" });
-    this.answer.replaceChildren(status);
+    this.response.replaceChildren(status);
     try {
       await this.exchange(status);
     } catch (error) {
-      this.answer.append(
+      this.response.append(
         make(
           "p",
           { class: "error", role: "alert" },
-          error.name === "AbortError" ? "Cancelled." : `No answer: ${error.message}`,
+          error.name === "AbortError" ? "Cancelled." : `No response: ${error.message}`,
         ),
       );
     }
     status.append(` after ${((performance.now() - begun) / 1000).toFixed(2)} s`);
     this.sending = null;
     this.sendButton.disabled = false;
-    if (this.method !== "GET") refreshChoices();
+    if (this.method !== "GET") refreshMenus();
   }
 
   async exchange(status) {
-    const { address, headers, body } = this.request();
-    const draws = this.method === "POST" && this.types.includes(STREAM);
+    const { url, headers, body } = this.request();
+    const generates = this.method === "POST" && this.types.includes(STREAM);
     const progress = new Progress(() => this.sending?.abort());
-    if (draws) {
-      // The stream ends with the answer that JSON would be, and shows what happens until then.
+    if (generates) {
+      // The stream ends with the result that a JSON reply would contain, and shows progress until then.
       if ((headers.Accept || JSON_TYPE) === JSON_TYPE && !/respond-async/.test(headers.Prefer || ""))
         headers.Accept = STREAM;
       else if (!headers.Prefer) headers.Prefer = "cancel-on-disconnect";
-      this.answer.append(progress.element);
+      this.response.append(progress.element);
     }
-    const response = await call(address, { method: this.method, headers, body, signal: this.sending.signal });
+    const response = await call(url, { method: this.method, headers, body, signal: this.sending.signal });
     status.append(make("code", {}, `${response.status} ${response.statusText}`));
     const type = (response.headers.get("Content-Type") || "").split(";")[0];
     if (type === STREAM) await this.follow(this.method === "POST" ? jobEvents(response) : eventsOf(response), progress);
-    else if (response.status === 202 && draws) await this.followLater(response, progress);
+    else if (response.status === 202 && generates) await this.followLater(response, progress);
     else {
       progress.element.remove();
-      await this.showAnswer(response);
+      await this.showResponse(response);
     }
   }
 
-  async showAnswer(response) {
+  async showResponse(response) {
     if (!response.ok && /json/.test(response.headers.get("Content-Type") || ""))
       this.markField((await response.clone().json()).error?.field);
     if (response.status === 401) document.dispatchEvent(new Event("key-needed"));
-    this.answer.append(await answerView(response, this.name));
+    this.response.append(await responseView(response, this.name));
   }
 
   async followLater(response, progress) {
-    const told = await response.json();
-    this.answer.append(
-      warningsView(told.warnings) || "",
-      unfold("The answer at once", () => resultView(told, this.name), { open: "" }),
+    const reply = await response.json();
+    this.response.append(
+      warningsView(reply.warnings) || "",
+      lazyFold("The immediate reply", () => resultView(reply, this.name), { open: "" }),
     );
-    progress.job = told.job_id;
-    await this.follow(watchedEvents(told.events_url), progress);
+    progress.job = reply.job_id;
+    await this.follow(watchedEvents(reply.events_url), progress);
   }
 
   async follow(events, progress) {
-    if (!progress.element.isConnected) this.answer.append(progress.element);
+    if (!progress.element.isConnected) this.response.append(progress.element);
     const lines = [];
     let last = null;
     for await (const event of events) {
@@ -365,14 +367,14 @@ class Attempt {
       last = event;
     }
     progress.element.remove();
-    if (last?.name === "completed") this.answer.append(resultView(last.data, this.name));
+    if (last?.name === "completed") this.response.append(resultView(last.data, this.name));
     else if (last?.data.error) {
       this.markField(last.data.error.field);
-      this.answer.append(errorAnswer(last.data, last.name, this.name));
+      this.response.append(errorResponseView(last.data, last.name, this.name));
     } else
-      this.answer.append(
-        make("p", { class: "error" }, "The stream ended before the job did; GET /api/jobs tells how it goes on."),
+      this.response.append(
+        make("p", { class: "error" }, "The stream ended before the job. GET /api/jobs shows its state."),
       );
-    this.answer.append(unfold(`${lines.length} events`, () => make("pre", { tabindex: "0" }, lines.join("\n"))));
+    this.response.append(lazyFold(`${lines.length} events`, () => make("pre", { tabindex: "0" }, lines.join("\n"))));
   }
 }
