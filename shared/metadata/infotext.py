@@ -235,48 +235,48 @@ def _read_prompts(text: str) -> tuple[str, str]:
 
 def _pairs(text: str) -> Iterator[tuple[str, str]]:
     """Labels and values, each "label: value" up to a comma; a value in quotes or brackets may contain commas."""
-    place, label, broken = 0, "", 0
+    position, label, broken = 0, "", 0
     parts: list[str] = []
-    while place < len(text):
-        match = LABEL.match(text, place)
+    while position < len(text):
+        match = LABEL.match(text, position)
         if match is not None:
             if label:
                 yield label, ", ".join(parts)
-            label, place = match["label"], match.end()
+            label, position = match["label"], match.end()
             end = None
-            if text[place : place + 1] in ("[", "{") and broken < MOST_BROKEN:
-                end = _json_end(text, place)
+            if text[position : position + 1] in ("[", "{") and broken < MOST_BROKEN:
+                end = _json_end(text, position)
                 broken += end is None
-            value, place = _value(text, place) if end is None else (text[place:end], end)
+            value, position = _value(text, position) if end is None else (text[position:end], end)
             parts = [value]
         else:
             # A comma in a value without quotes.
-            more = UNQUOTED.match(text, place)
-            place = more.end() if more is not None else len(text)
+            more = UNQUOTED.match(text, position)
+            position = more.end() if more is not None else len(text)
             if more is not None and more[0].strip():
                 parts.append(more[0].strip())
-        place += 1
+        position += 1
     if label:
         yield label, ", ".join(parts)
 
 
-def _json_end(text: str, place: int) -> int | None:
-    """The end of the JSON value that begins at `place`; None if it is not valid."""
+def _json_end(text: str, position: int) -> int | None:
+    """The end of the JSON value that begins at `position`; None if it is not valid."""
     try:
-        return json.JSONDecoder(strict=False).raw_decode(text, place)[1]
+        return json.JSONDecoder(strict=False).raw_decode(text, position)[1]
     except (ValueError, RecursionError):
         return None
 
 
-def _value(text: str, place: int) -> tuple[str, int]:
-    """The value that begins at `place`, in quotes, in parentheses or plain, and its end."""
-    match = QUOTED.match(text, place)
+def _value(text: str, position: int) -> tuple[str, int]:
+    """The value that begins at `position`, in quotes, in parentheses or plain, and its end."""
+    match = QUOTED.match(text, position)
     if match is not None:
         try:
             return str(json.loads(match[0], strict=False)), match.end()
         except ValueError:
             return match[0][1:-1], match.end()
-    match = PARENTHESES.match(text, place) or UNQUOTED.match(text, place)
+    match = PARENTHESES.match(text, position) or UNQUOTED.match(text, position)
     return (match[0].strip(), match.end()) if match is not None else ("", len(text))
 
 

@@ -103,31 +103,31 @@ def read_file(text: str) -> str:
 
 def read_sampler_label(text: str) -> tuple[str, str | None]:
     """The engine's name of a sampler, and of the scheduler that may follow it; other text is returned as it is."""
-    known = {_simple(label): name for name, label in SAMPLER_LABELS.items()} | {
-        _simple(name): name for name in SAMPLER_LABELS
+    known = {_fold(label): name for name, label in SAMPLER_LABELS.items()} | {
+        _fold(name): name for name in SAMPLER_LABELS
     }
-    simple = _simple(text)
-    if simple in known:
-        return known[simple], None
+    folded = _fold(text)
+    if folded in known:
+        return known[folded], None
     for scheduler in SCHEDULER_LABELS:
-        ending = _simple(scheduler)
-        if simple.endswith(ending) and simple.removesuffix(ending) in known:
-            return known[simple.removesuffix(ending)], scheduler
+        ending = _fold(scheduler)
+        if folded.endswith(ending) and folded.removesuffix(ending) in known:
+            return known[folded.removesuffix(ending)], scheduler
     return text, None
 
 
 def _read_scheduler(text: str) -> str | None:
-    simple = _simple(text)
-    if simple == "automatic" or simple.startswith("usesame"):
+    folded = _fold(text)
+    if folded == "automatic" or folded.startswith("usesame"):
         return None
-    known = {_simple(label): name for name, label in SCHEDULER_LABELS.items()} | {
-        _simple(name): name for name in SCHEDULER_LABELS
+    known = {_fold(label): name for name, label in SCHEDULER_LABELS.items()} | {
+        _fold(name): name for name in SCHEDULER_LABELS
     }
-    return {"uniform": "normal"}.get(simple) or known.get(simple, text)
+    return {"uniform": "normal"}.get(folded) or known.get(folded, text)
 
 
 def _read_other_sampler(text: str) -> str | None:
-    return None if _simple(text).startswith("usesame") else text
+    return None if _fold(text).startswith("usesame") else text
 
 
 def _read_upscaler(text: str) -> str:
@@ -148,9 +148,9 @@ def _equals(wanted: str) -> Callable[[str], bool]:
 
 
 def _one_of(words: Mapping[str, str]) -> Callable[[str], str | None]:
-    """Reads a word in any spelling as its key; None for any other word."""
-    known = {_simple(word): key for key, word in words.items()} | {_simple(key): key for key in words}
-    return lambda text: known.get(_simple(text))
+    """A reader of words in any spelling as their keys; None for any other word."""
+    known = {_fold(word): key for key, word in words.items()} | {_fold(key): key for key in words}
+    return lambda text: known.get(_fold(text))
 
 
 def _word(words: Mapping[str, str]) -> Callable[[Any], str]:
@@ -158,11 +158,11 @@ def _word(words: Mapping[str, str]) -> Callable[[Any], str]:
 
 
 def _flag(word: str) -> Callable[[Any], str | None]:
-    """Writes a word for true, and nothing for false."""
+    """A writer of a word for true, and of nothing for false."""
     return lambda value: word if value else None
 
 
-def _simple(text: str) -> str:
+def _fold(text: str) -> str:
     return re.sub(r"[^a-z0-9]", "", text.lower().replace("++", "pp"))
 
 
