@@ -1,8 +1,8 @@
 """A steady load of small jobs while engine and services are killed at random: `python -m tests.chaos [SECONDS] [SEED]`.
 
-Clients behave as good clients do: each request has an Idempotency-Key, and is repeated when its connection breaks or
-when it is answered 503. At the end everything accepted must have been completed, once, with one picture, and no process
-may be left over. `chaos` is what the tests run, for a short while.
+Clients are well-behaved: each request has an Idempotency-Key, and is repeated when its connection breaks or
+when the reply is 503. At the end everything accepted must have been completed, once, with one picture, and no process
+may be left over. The tests run `chaos` for a short time.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from tests.stack import TestStack, data_url, launched, launcher_environment
 log = logging.getLogger(__name__)
 
 CLIENTS = 4
-# Seconds between two kills: often before what was killed last is back.
+# Seconds between two kills, often too few for a restart.
 PAUSE = (1, 15)
-# Seconds that everything accepted may take to be completed after the last kill.
+# Seconds after the last kill in which all accepted jobs must be completed.
 SETTLE = 240
 WAYS: tuple[dict[str, str], ...] = ({}, {"Prefer": "respond-async"}, {"Accept": "text/event-stream"})
 
 
 @dataclass
 class Count:
-    """What happened in a chaos."""
+    """The results of a run."""
 
     seconds: float = 0.0
     kills: Counter[str] = field(default_factory=Counter)
@@ -162,7 +162,7 @@ def _settle(stack: TestStack, count: Count) -> None:
     named = {url.rsplit("/", 1)[1] for job in jobs for url in job["images"]}
     count.wrong += [f"{path.name} belongs to no job" for path in files if path.name not in named]
     logs = stack.output() + "".join(path.read_text("utf-8") for path in (stack.data_dir / "logs").glob("*2img*.log"))
-    count.sent_again, count.reclaimed = logs.count("it is sent again"), logs.count("is reclaimed from")
+    count.sent_again, count.reclaimed = logs.count("; sending it again"), logs.count("reclaimed job")
     count.wrong += ["an unexpected error stands in a log"] * logs.count("Traceback")
 
 

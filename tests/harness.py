@@ -1,4 +1,4 @@
-"""One service's part in jobs, put together as `Backend` does it, but with a fake engine and without HTTP."""
+"""The jobs of one service with a fake engine, assembled as in `Backend`, without HTTP."""
 
 import time
 import uuid
@@ -18,7 +18,7 @@ from tests.fake_engine import FakeEngine
 
 
 def new_job(**fields: Any) -> NewJob:
-    """A job that saves a picture, works, and saves another; what is left out of `fields` is usual."""
+    """A job that saves a picture, samples, and saves another one; `fields` replace the defaults."""
     job_id = str(uuid.uuid4())
     saves = {"class_type": "SaveImage", "inputs": {"filename_prefix": filename_prefix(job_id, datetime(2026, 11, 22))}}
     graph = {"First": saves, "KSampler": {"class_type": "KSampler", "inputs": {"steps": 4}}, "Last": saves}
@@ -39,23 +39,23 @@ def wait_until_drawn(engine: FakeEngine, job_id: str) -> None:
 
 
 class Harness:
-    """A runner with all that it needs. Desks in one folder are services of one stack."""
+    """A runner with its store, client and files. Harnesses with the same folder are services of one stack."""
 
     def __init__(self, folder: Path, engine: FakeEngine) -> None:
         self.store = Store(f"sqlite:///{folder}/jobs.sqlite")
         self.client = EngineClient(engine.address, EngineAccess(file=folder / TOKEN_FILE))
-        self.archive = JobFiles(
+        self.files = JobFiles(
             self.store, UploadFiles(folder / "uploads"), PictureFiles(engine.output_dir, folder / "input"), Retention()
         )
-        self.runner = JobRunner(self.store, self.client, self.archive)
+        self.runner = JobRunner(self.store, self.client, self.files)
 
     def start(self) -> None:
-        """Follows jobs, and hears the engine, when this returns."""
+        """Start the runner, and wait until its websocket is connected."""
         self.runner.start()
-        wait_for(lambda: self.runner._listener.connected, "the engine is not heard")
+        wait_for(lambda: self.runner._listener.connected, "the websocket is not connected")
 
     def submit(self, **fields: Any) -> str:
-        """The id of a job that was accepted."""
+        """Submit a job, and return its id."""
         return self.runner.submit(new_job(**fields), {}, limit=100)[0].id
 
     def row(self, job_id: str) -> JobRow:
@@ -64,21 +64,21 @@ class Harness:
         return row
 
     def wait(self, job_id: str, *states: State, seconds: float = 20) -> JobRow:
-        """The job, once it is in one of these states; without any, once it has ended."""
+        """Wait until the job is in one of `states`, or finished if there are none, and return it."""
 
-        def there() -> bool:
+        def is_reached() -> bool:
             state = self.row(job_id).state
             return state in states if states else state.finished
 
-        wait_for(there, f"{self.row(job_id)}", seconds)
+        wait_for(is_reached, f"{self.row(job_id)}", seconds)
         return self.row(job_id)
 
-    def told(self, job_id: str) -> list[str]:
+    def event_names(self, job_id: str) -> list[str]:
         """The names of all events of a job."""
         return [event.name for event in self.store.events(job_id, 0)]
 
-    def fall_silent(self) -> None:
-        """All heartbeats so far are old."""
+    def expire_heartbeats(self) -> None:
+        """Make all heartbeats old."""
         with self.store._write() as connection:
             connection.execute(workers.update().values(heartbeat=0.0))
 

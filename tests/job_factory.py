@@ -1,4 +1,4 @@
-"""Jobs that are done, put into a stack without an engine."""
+"""Finished jobs, inserted without an engine."""
 
 import uuid
 from datetime import datetime
@@ -30,10 +30,10 @@ def finish(
     pictures: int = 1,
     **spec: Any,
 ) -> JobRow:
-    """A job that has ended, with its pictures."""
+    """A finished job with pictures."""
     job_id = str(uuid.uuid4())
     job = NewJob(job_id, kind, "", kind, JobSpec(parameters=request, graph=graph or draw(), **spec))
-    # A backend that runs would take over the job of an owner that is not alive.
+    # Without a heartbeat, a running backend would reclaim the job.
     backend.jobs.store.beat("me")
     row, _ = backend.jobs.store.add(job, "me", 1000)
     folder, _, prefix = filename_prefix(job_id, datetime.now()).partition("/")

@@ -1,4 +1,4 @@
-"""The wall clock is set ahead or back while jobs run and are kept: nothing is blocked, blamed or deleted for it."""
+"""The wall clock is set ahead or back: no job is blocked, suspected or deleted because of it."""
 
 import time
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from shared.jobs.store import ENGINE_STOP, Store
 from shared.jobs.tracked import JobPhase, TrackedJob
 from tests.fake_engine import FakeEngine
 from tests.harness import Harness, wait_for
-from tests.test_job_files import Cellar
+from tests.test_job_files import FilesHarness
 from tests.test_store import add
 
 YEAR = 365 * DAY
@@ -42,7 +42,7 @@ def set_times(store: Store, row: JobRow, **times: float) -> None:
         connection.execute(jobs.update().where(jobs.c.id == row.id).values(**times))
 
 
-def test_a_job_that_ended_ahead_of_now_did_not_just_stand_in_front(store: Store) -> None:
+def test_a_job_that_ended_in_the_future_was_not_ahead(store: Store) -> None:
     first, second = add(store), add(store)
     store.finish(first, "me", State.COMPLETED)
     assert store.was_any_ahead(second.number, time.time() - 60)
@@ -50,7 +50,7 @@ def test_a_job_that_ended_ahead_of_now_did_not_just_stand_in_front(store: Store)
     assert not store.was_any_ahead(second.number, time.time() - 60)
 
 
-def test_an_engine_that_was_ended_ahead_of_now_excuses_no_job(store: Store) -> None:
+def test_an_engine_stop_in_the_future_clears_no_suspect(store: Store) -> None:
     store.record_engine_stop()
     assert store.engine_stopped_since(time.time() - 60)
     with store._write() as connection:
@@ -58,7 +58,7 @@ def test_an_engine_that_was_ended_ahead_of_now_excuses_no_job(store: Store) -> N
     assert not store.engine_stopped_since(time.time() - 60)
 
 
-def test_a_job_that_ended_before_it_began_measures_nothing(store: Store) -> None:
+def test_a_job_with_a_negative_duration_is_not_measured(store: Store) -> None:
     for seconds in (4.0, -YEAR):
         row = add(store, model="a", work=2.0)
         store.finish(row, "me", State.COMPLETED, started=time.time())
@@ -71,44 +71,42 @@ def test_a_job_that_ended_before_it_began_measures_nothing(store: Store) -> None
 
 
 @pytest.mark.parametrize("ahead", [YEAR, 20 * YEAR])
-def test_what_ended_ahead_of_now_goes_with_the_jobs_after_it(tmp_path: Path, ahead: float) -> None:
-    cellar = Cellar(tmp_path, days=2.0)
-    (wrong, picture), _ = cellar.finished(), cellar.finished()
-    set_times(cellar.store, wrong, finished=time.time() + ahead)
-    assert cellar.archive.expire(time.time()) == 0
+def test_a_job_that_ended_in_the_future_expires_with_the_next_newer_one(tmp_path: Path, ahead: float) -> None:
+    job_files = FilesHarness(tmp_path, days=2.0)
+    (wrong, picture), _ = job_files.finished(), job_files.finished()
+    set_times(job_files.store, wrong, finished=time.time() + ahead)
+    assert job_files.files.expire(time.time()) == 0
     assert picture.is_file()
     # The other one is as old as it says.
-    assert cellar.archive.expire(time.time() + 1.9 * DAY) == 0
-    assert cellar.archive.expire(time.time() + 2.1 * DAY) == 2
+    assert job_files.files.expire(time.time() + 1.9 * DAY) == 0
+    assert job_files.files.expire(time.time() + 2.1 * DAY) == 2
     assert not picture.exists()
     # Where nothing tells how old it is, it stays.
-    last, picture = cellar.finished()
-    set_times(cellar.store, last, finished=time.time() + ahead)
-    assert cellar.archive.expire(time.time() + 3 * DAY) == 0
+    last, picture = job_files.finished()
+    set_times(job_files.store, last, finished=time.time() + ahead)
+    assert job_files.files.expire(time.time() + 3 * DAY) == 0
     assert picture.is_file()
-    cellar.store.close()
+    job_files.store.close()
 
 
-def test_without_a_time_only_numbers_and_sizes_count(tmp_path: Path) -> None:
-    cellar = Cellar(tmp_path, days=2.0, count=1)
-    rows = [cellar.finished()[0] for _ in range(2)]
+def test_without_a_reliable_clock_only_count_and_size_limits_apply(tmp_path: Path) -> None:
+    job_files = FilesHarness(tmp_path, days=2.0, count=1)
+    rows = [job_files.finished()[0] for _ in range(2)]
     for row in rows:
-        set_times(cellar.store, row, finished=1.0)
-    cellar.archive.add_standalone_upload("mine.png", b"png")
-    assert cellar.archive.expire(None) == 1
-    assert cellar.archive.uploads.find("mine.png") == b"png"
-    assert cellar.archive.expire(time.time()) == 1
-    cellar.store.close()
+        set_times(job_files.store, row, finished=1.0)
+    job_files.files.add_standalone_upload("mine.png", b"png")
+    assert job_files.files.expire(None) == 1
+    assert job_files.files.uploads.find("mine.png") == b"png"
+    assert job_files.files.expire(time.time()) == 1
+    job_files.store.close()
 
 
 @pytest.mark.parametrize("jump", [YEAR, -YEAR])
-def test_nothing_becomes_old_by_a_clock_that_is_set(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch, jump: float
-) -> None:
+def test_setting_the_clock_expires_nothing(harness: Harness, monkeypatch: pytest.MonkeyPatch, jump: float) -> None:
     asked: list[float | None] = []
     monkeypatch.setattr(module, "EXPIRE_INTERVAL", 0.0)
     monkeypatch.setattr(module, "HEARTBEAT_INTERVAL", 0.05)
-    monkeypatch.setattr(harness.archive, "expire", lambda now: asked.append(now) or 0)
+    monkeypatch.setattr(harness.files, "expire", lambda now: asked.append(now) or 0)
     begun, shift = time.time(), 0.0
     clock = SimpleNamespace(monotonic=time.monotonic, sleep=time.sleep, time=lambda: time.time() + shift)
     monkeypatch.setattr(module, "time", clock)
@@ -126,17 +124,15 @@ def test_nothing_becomes_old_by_a_clock_that_is_set(
     assert harness.wait(job_id).state is State.COMPLETED
 
 
-def test_no_job_is_blamed_by_times_from_before_the_clock_was_set(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_times_from_before_the_clock_was_set_suspect_no_job(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     runner = harness.runner
-    each = TrackedJob(add(harness.store, runner.worker), phase=JobPhase.SENT, sent_at=time.monotonic() - 1)
-    each.acknowledged = True
+    job = TrackedJob(add(harness.store, runner.worker), phase=JobPhase.SENT, sent_at=time.monotonic() - 1)
+    job.acknowledged = True
     runner._queue_seen_at = time.monotonic() - 0.5
     runner._check_clock(time.monotonic(), time.time() + 1.0)
-    assert runner._suspects([each]) == [each]
+    assert runner._suspects([job]) == [job]
     runner._check_clock(time.monotonic(), time.time() - YEAR)
-    assert runner._suspects([each]) == []
+    assert runner._suspects([job]) == []
     # Seen again by the clock as it is now.
     runner._queue_seen_at = time.monotonic()
-    assert runner._suspects([each]) == [each]
+    assert runner._suspects([job]) == [job]

@@ -1,4 +1,4 @@
-"""The jobs' database as a whole: of another version, broken, full, crowded, or no SQLite at all."""
+"""The jobs' database as a whole: other versions, a full disk, concurrency, and other databases than SQLite."""
 
 import sqlite3
 import threading
@@ -43,7 +43,7 @@ def open_first_version(folder: Path) -> Store:
     return Store(url(folder))
 
 
-def test_jobs_of_the_first_version_are_kept(tmp_path: Path) -> None:
+def test_jobs_of_the_first_version_are_migrated(tmp_path: Path) -> None:
     store = open_first_version(tmp_path)
     row = store.find_by_key("key")
     assert row is not None
@@ -68,7 +68,7 @@ def test_jobs_of_the_first_version_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("made", [lambda folder: Store(url(folder)), open_first_version], ids=["new", "first version"])
-def test_migrations_end_in_the_tables_that_are_described(made: Callable[[Path], Store], tmp_path: Path) -> None:
+def test_migrations_create_the_tables_of_the_module(made: Callable[[Path], Store], tmp_path: Path) -> None:
     store = made(tmp_path)
     with store._read() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
@@ -78,7 +78,7 @@ def test_migrations_end_in_the_tables_that_are_described(made: Callable[[Path], 
     assert newest == migrations.HEAD
 
 
-def test_a_database_of_a_later_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+def test_a_database_of_a_later_version_is_rejected_unchanged(tmp_path: Path) -> None:
     store = Store(url(tmp_path))
     row, _ = store.add(new(), "me", MANY)
     set_version = sa.text("UPDATE alembic_version SET version_num = :version")
@@ -94,14 +94,14 @@ def test_a_database_of_a_later_version_is_refused_and_left_as_it_is(tmp_path: Pa
     again.close()
 
 
-def test_a_place_where_no_database_can_be_is_told_as_such(tmp_path: Path) -> None:
+def test_a_database_that_cannot_be_opened_is_a_setup_error(tmp_path: Path) -> None:
     (tmp_path / "jobs.sqlite").write_bytes(b"something else" * 1000)
     for place, says in (("", "unable to open"), ("/no/such/folder", "unable to open"), ("/jobs.sqlite", "not a data")):
         with pytest.raises(StorageFailed, match=says):
             Store(f"sqlite:///{tmp_path}{place}")
 
 
-def test_a_full_disk_takes_no_job_and_harms_none(tmp_path: Path) -> None:
+def test_a_full_disk_rejects_new_jobs_and_damages_none(tmp_path: Path) -> None:
     store = Store(url(tmp_path))
     row, _ = store.add(new(), "me", MANY)
 
@@ -114,13 +114,13 @@ def test_a_full_disk_takes_no_job_and_harms_none(tmp_path: Path) -> None:
     sa.event.remove(store._engine, "begin", no_more_room)
     store.close()
     again = Store(url(tmp_path))
-    assert [each.id for each in again.page().rows] == [row.id]
+    assert [row.id for row in again.page().rows] == [row.id]
     assert again.get(row.id) == row
     assert again.add(new(parameters={"prompt": "x" * 1_000_000}), "me", MANY)[1]
     again.close()
 
 
-def test_services_that_start_at_once_do_not_trip_over_a_new_database(tmp_path: Path) -> None:
+def test_services_started_together_create_one_database(tmp_path: Path) -> None:
     # What another process does while it makes the same database.
     other = sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None, check_same_thread=False)
     other.execute("CREATE TABLE something (a)")
@@ -135,7 +135,7 @@ def test_services_that_start_at_once_do_not_trip_over_a_new_database(tmp_path: P
         other.close()
 
 
-def test_many_threads_and_two_processes_worth_of_connections_lose_nothing(tmp_path: Path) -> None:
+def test_many_threads_with_two_stores_lose_nothing(tmp_path: Path) -> None:
     stores = [Store(url(tmp_path)), Store(url(tmp_path))]
 
     def work(number: int) -> None:
@@ -157,7 +157,7 @@ def test_many_threads_and_two_processes_worth_of_connections_lose_nothing(tmp_pa
         store.close()
 
 
-def test_every_statement_is_one_that_postgresql_takes(tmp_path: Path) -> None:
+def test_every_statement_compiles_for_postgresql(tmp_path: Path) -> None:
     store, dialect = Store(url(tmp_path)), postgresql.dialect()  # type: ignore[no-untyped-call]
     statements: set[str] = set()
 

@@ -1,4 +1,4 @@
-"""When a running job will be done, by its own progress: the measure, and what clients are told of it."""
+"""Estimates of when a job will be done, from its own progress and from other jobs."""
 
 import json
 import time
@@ -54,14 +54,14 @@ def test_base_and_refiner_share_the_steps() -> None:
         {"a": {"class_type": "SamplerCustom", "inputs": {"sigmas": ["lost", 0], "latent_image": ["lost", 0]}}},
     ],
 )  # fmt: skip
-def test_odd_graphs_are_measured_too(graph: dict[str, Any]) -> None:
+def test_the_work_of_unusual_graphs(graph: dict[str, Any]) -> None:
     pace = ProgressEstimator(graph, None)
     assert pace.step("a", 1, 4, 10.0) is None
     assert pace.step("b", 2, 4, 20.0) is None
     assert pace.step("a", 2, 4, 20.0) == (pytest.approx(40.0) if graph.get("a") else None)
 
 
-def test_the_pace_is_measured_from_the_first_step_on() -> None:
+def test_progress_is_measured_from_the_first_step() -> None:
     sampler = {"class_type": "KSampler", "inputs": {"steps": 10, "latent_image": ["Size", 0]}}
     graph = {"Size": {"inputs": {"width": 64, "height": 64}}, "A": sampler, "B": sampler}
     pace = ProgressEstimator(graph, None)
@@ -74,7 +74,7 @@ def test_the_pace_is_measured_from_the_first_step_on() -> None:
     assert pace.step("B", 10, 10, 138.0) == pytest.approx(138.0)
 
 
-def test_samplers_that_do_not_run_are_no_work_that_is_left() -> None:
+def test_samplers_that_do_not_run_are_not_counted() -> None:
     def sampler(latent: str) -> dict[str, Any]:
         return {"class_type": "KSampler", "inputs": {"steps": 10, "latent_image": [latent, 0]}}
 
@@ -93,7 +93,7 @@ def test_samplers_that_do_not_run_are_no_work_that_is_left() -> None:
         assert pace.step(at, 2, 10, 101.0) == pytest.approx(101.0 + left)
 
 
-def test_what_the_engine_says_of_its_cache_reaches_the_estimate(
+def test_cached_nodes_reach_the_estimate(
     open_harness: OpenHarness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph = {**new_job().spec.graph, "Cached": {"class_type": "KSampler", "inputs": {"steps": 4000}}}
@@ -110,7 +110,22 @@ def test_what_the_engine_says_of_its_cache_reaches_the_estimate(
     assert update.events[-1][1]["ends_at"] == 103.0
 
 
-def test_own_progress_goes_before_what_others_took() -> None:
+def test_an_estimate_needs_a_measured_job() -> None:
+    assert seconds_left([], UnfinishedWork("m", 1.0, None), [], now=0.0) is None
+
+
+def test_an_estimate_is_work_times_the_median_rate_of_its_model() -> None:
+    measured = [("m", 1.0, 2.0), ("m", 2.0, 2.0), ("m", 1.0, 90.0), ("other", 1.0, 7.0)]
+    assert seconds_left([], UnfinishedWork("m", 10.0, None), measured, now=0.0) == 20.0
+    assert seconds_left([], UnfinishedWork("other", 10.0, None), measured, now=0.0) == 70.0
+    assert seconds_left([], UnfinishedWork("new", 10.0, None), measured, now=0.0) == 45.0
+    ahead = [UnfinishedWork("m", 10.0, 95.0), UnfinishedWork("m", 1.0, 5.0)]
+    # The first has 15 of its 20 seconds to go; the second should have ended long ago.
+    assert seconds_left(ahead, UnfinishedWork("m", 10.0, None), measured, now=100.0) == 35.0
+    assert seconds_left([], UnfinishedWork("m", 1.0, None), [("m", 0.0, 5.0)], now=0.0) == 0.0
+
+
+def test_own_progress_takes_precedence_over_other_jobs() -> None:
     measured = [("m", 1.0, 100.0)]
     running = UnfinishedWork("m", 1.0, 0.0, ends_at=12.0)
     assert seconds_left([], running, measured, now=10.0) == 2.0
@@ -126,7 +141,7 @@ def running_job(control: Control, ends_in: float) -> tuple[str, str]:
     store = control.backend.jobs.store
     ids = [str(uuid.uuid4()) for _ in range(3)]
     spec = JobSpec(parameters={"seed": 1})
-    rows = [store.add(NewJob(each, "txt2img", "", "txt2img", spec, "m", 1.0), "me", 9)[0] for each in ids]
+    rows = [store.add(NewJob(job_id, "txt2img", "", "txt2img", spec, "m", 1.0), "me", 9)[0] for job_id in ids]
     store.finish(rows[0], "me", State.COMPLETED, started=time.time() - SLOW)
     started = time.time() - RAN
     stands = {"stage": "KSampler", "step": STEPS, "steps": STEPS, "ends_at": time.time() + ends_in}
@@ -145,7 +160,7 @@ def test_a_job_at_its_last_step_is_nearly_done(control: Control) -> None:
     assert waits["eta_s"] < (SLOW + RAN + 30) / 2 + 31
 
 
-def test_a_stream_tells_when_the_job_will_be_done(control: Control) -> None:
+def test_a_stream_reports_the_estimated_end(control: Control) -> None:
     job, _ = running_job(control, ends_in=600.0)
     control.backend.jobs.store.cancel(job, {"message": "x", "error": {"code": "cancelled"}})
     stream = control.client.get(f"/api/jobs/{job}/events").text
@@ -154,7 +169,7 @@ def test_a_stream_tells_when_the_job_will_be_done(control: Control) -> None:
     assert 0 < reply["eta_s"] <= 600
 
 
-def test_an_attempt_that_was_lost_tells_nothing_of_the_next(control: Control) -> None:
+def test_a_lost_attempt_does_not_affect_the_next_estimate(control: Control) -> None:
     job, _ = running_job(control, ends_in=600.0)
     store = control.backend.jobs.store
     row = store.get(job)

@@ -1,4 +1,4 @@
-"""The events that streams really send, held against the OpenAPI document's schemas of them."""
+"""The events of real streams against their schemas in the OpenAPI document."""
 
 import json
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ class Service:
         self.backend = Backend(Settings(engine_url=engine.address, data_dir=folder))
         self.client: FlaskClient = txt2img_app(self.backend).test_client()
         self.backend.start()
-        wait_for(lambda: self.backend.jobs.runner._listener.connected, "the engine is not heard")
+        wait_for(lambda: self.backend.jobs.runner._listener.connected, "the websocket is not connected")
 
     def submit(self) -> JobRow:
         return self.backend.jobs.submit(new_job(spec=SPEC), {})[0]
@@ -50,7 +50,7 @@ class Service:
         assert document is not None
         answer = document["paths"]["/api/jobs/{job_id}/events"]["get"]["responses"]["200"]
         variants = answer["content"]["text/event-stream"]["schema"]["oneOf"]
-        variant = next(each for each in variants if each["properties"]["event"]["const"] == event["event"])
+        variant = next(schema for schema in variants if schema["properties"]["event"]["const"] == event["event"])
         Draft202012Validator({**variant, "components": document["components"]}).validate(event)
         data = variant["properties"]["data"]["contentSchema"]
         Draft202012Validator({**data, "components": document["components"]}).validate(json.loads(event["data"]))
@@ -67,7 +67,7 @@ def service(tmp_path: Path, engine: FakeEngine) -> Iterator[Service]:
     made.backend.stop()
 
 
-def test_the_events_of_a_completed_job_fit(service: Service, engine: FakeEngine) -> None:
+def test_the_events_of_a_completed_job_match_the_schema(service: Service, engine: FakeEngine) -> None:
     # Previews are only kept while the job runs.
     engine.seconds = 6
     events = []
@@ -80,7 +80,7 @@ def test_the_events_of_a_completed_job_fit(service: Service, engine: FakeEngine)
         service.validate(event)
 
 
-def test_the_events_of_a_cancelled_job_fit(service: Service, engine: FakeEngine) -> None:
+def test_the_events_of_a_cancelled_job_match_the_schema(service: Service, engine: FakeEngine) -> None:
     engine.seconds = 60
     job = service.submit()
     wait_for(lambda: service.backend.jobs.store.state(job.id) is State.RUNNING, "the job does not run")
@@ -91,7 +91,7 @@ def test_the_events_of_a_cancelled_job_fit(service: Service, engine: FakeEngine)
         service.validate(event)
 
 
-def test_the_last_event_of_a_failed_job_fits(service: Service, engine: FakeEngine) -> None:
+def test_the_final_event_of_a_failed_job_matches_the_schema(service: Service, engine: FakeEngine) -> None:
     engine.node_errors = {"KSampler": {"errors": [{"message": "no", "details": "steps"}], "class_type": "KSampler"}}
     events = service.events(service.submit().id)
     assert events[-1]["event"] == "failed"
@@ -99,7 +99,7 @@ def test_the_last_event_of_a_failed_job_fits(service: Service, engine: FakeEngin
         service.validate(event)
 
 
-def test_an_event_that_does_not_fit_is_found(service: Service) -> None:
+def test_a_mismatched_event_is_detected(service: Service) -> None:
     event = service.events(finish(service.backend).id)[-1]
     service.validate(event)
     data = json.loads(event["data"])
@@ -113,7 +113,7 @@ def test_every_event_that_ends_a_stream_is_described() -> None:
 
 
 @pytest.mark.parametrize("text", ["-1", "1.5", "x", "1e3", "٣", "9" * 30, " "])
-def test_a_number_to_go_on_from_that_is_none_is_refused(service: Service, text: str) -> None:
+def test_an_invalid_last_event_id_is_rejected(service: Service, text: str) -> None:
     job = finish(service.backend)
     for field, sent in (
         ("after", {"query_string": {"after": text}}),
@@ -126,12 +126,12 @@ def test_a_number_to_go_on_from_that_is_none_is_refused(service: Service, text: 
 
 @pytest.mark.parametrize("text", ["-1", "0", "x", "9" * 30])
 @pytest.mark.parametrize("name", ["limit", "before"])
-def test_pages_of_jobs_that_are_none_are_refused(service: Service, name: str, text: str) -> None:
+def test_invalid_pages_of_jobs_are_rejected(service: Service, name: str, text: str) -> None:
     refused = service.client.get("/api/jobs", query_string={name: text})
     assert (refused.status_code, refused.json["error"]["field"]) == (422, name)
 
 
-def test_a_stream_goes_on_after_the_number_that_was_seen(service: Service) -> None:
+def test_a_stream_resumes_after_the_last_event_id(service: Service) -> None:
     job = finish(service.backend)
     events = service.events(job.id)
     url = f"/api/jobs/{job.id}/events"

@@ -1,4 +1,4 @@
-"""A full disk: jobs are still cancelled, interrupted and removed, new ones refused with what is full and needed."""
+"""A full disk: jobs are still cancelled and deleted; new ones are rejected with the space that is needed."""
 
 import io
 import shutil
@@ -76,7 +76,7 @@ def add(store: Store, text: str = "", **fields: Any) -> JobRow:
     return store.add(new(spec=JobSpec({"prompt": text}), **fields), "me", MANY)[0]
 
 
-def test_jobs_are_cancelled_finished_and_removed_on_a_full_disk(small_disk: Path) -> None:
+def test_jobs_are_cancelled_finished_and_deleted_on_a_full_disk(small_disk: Path) -> None:
     store = Store(f"sqlite:///{small_disk}/jobs.sqlite")
     rows = [add(store, "x" * 20_000) for _ in range(20)]
     fill(small_disk)
@@ -94,7 +94,7 @@ def test_jobs_are_cancelled_finished_and_removed_on_a_full_disk(small_disk: Path
     store.close()
 
 
-def test_the_room_that_was_kept_is_not_for_new_jobs_and_comes_back(small_disk: Path) -> None:
+def test_the_reserve_is_not_used_for_new_jobs_and_is_restored(small_disk: Path) -> None:
     store = Store(f"sqlite:///{small_disk}/jobs.sqlite")
     rows = [add(store)]
     fill(small_disk)
@@ -161,7 +161,9 @@ def drawn(backend: Backend, size: int) -> JobRow:
     return ended
 
 
-def test_the_api_ends_and_removes_jobs_on_a_full_disk(backend: Backend, client: FlaskClient, small_disk: Path) -> None:
+def test_the_api_cancels_and_deletes_jobs_on_a_full_disk(
+    backend: Backend, client: FlaskClient, small_disk: Path
+) -> None:
     done, run = drawn(backend, 100_000), drawn(backend, 100_000)
     queued = add(backend.jobs.store)
     asked = add(backend.jobs.store)
@@ -171,7 +173,7 @@ def test_the_api_ends_and_removes_jobs_on_a_full_disk(backend: Backend, client: 
     reply = client.post("/api/txt2img/interrupt", json={"job_id": queued.id})
     assert (reply.status_code, reply.get_json()["cancelled"]) == (200, True)
     fill(small_disk)
-    refused = next(each for _ in range(300) if (each := client.post(f"/api/jobs/{done.id}/retry")).status_code != 202)
+    refused = next(reply for _ in range(300) if (reply := client.post(f"/api/jobs/{done.id}/retry")).status_code != 202)
     assert (refused.status_code, refused.get_json()["error"]["disk_full"]) == (507, True)
     assert "MB free" in refused.get_json()["message"]
     picture = {"file": (io.BytesIO(encoded(Image.effect_noise((256, 256), 90))), "a.png")}
@@ -187,7 +189,7 @@ def test_the_api_ends_and_removes_jobs_on_a_full_disk(backend: Backend, client: 
     assert not list(backend.settings.output_dir.rglob("*.png"))
 
 
-def test_pictures_make_the_room_where_none_was_kept(
+def test_removing_pictures_makes_room_without_a_reserve(
     backend: Backend, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [drawn(backend, 300_000) for _ in range(2)]
@@ -199,7 +201,7 @@ def test_pictures_make_the_room_where_none_was_kept(
     assert backend.jobs.store.page().rows == []
 
 
-def test_a_running_job_leaves_the_engine_too(small_disk: Path, engine: FakeEngine) -> None:
+def test_a_running_job_is_cancelled_in_the_engine_too(small_disk: Path, engine: FakeEngine) -> None:
     engine.seconds = 30
     harness = Harness(small_disk, engine)
     harness.start()
@@ -207,12 +209,12 @@ def test_a_running_job_leaves_the_engine_too(small_disk: Path, engine: FakeEngin
     harness.wait(job_id, State.RUNNING)
     fill(small_disk)
     assert harness.runner.cancel(job_id)
-    wait_for(lambda: job_id in engine.cancelled, "the engine is not told")
+    wait_for(lambda: job_id in engine.cancelled, "the cancellation did not reach the engine")
     assert harness.row(job_id).state is State.CANCELLED
     harness.close()
 
 
-def test_uploads_of_a_job_that_finds_no_room_are_not_left(small_disk: Path, engine: FakeEngine) -> None:
+def test_uploads_of_a_job_rejected_for_room_are_removed(small_disk: Path, engine: FakeEngine) -> None:
     harness = Harness(small_disk, engine)
     leave(small_disk, 300_000)
     with pytest.raises(StorageFailed):
@@ -223,7 +225,7 @@ def test_uploads_of_a_job_that_finds_no_room_are_not_left(small_disk: Path, engi
     harness.close()
 
 
-def test_a_database_without_a_free_page_still_ends_and_removes_jobs(tmp_path: Path) -> None:
+def test_a_database_without_a_free_page_still_finishes_and_deletes_jobs(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path}/jobs.sqlite")
     rows = [add(store, "x" * (3_000 + number)) for number in range(40)]
 
@@ -242,7 +244,7 @@ def test_a_database_without_a_free_page_still_ends_and_removes_jobs(tmp_path: Pa
     store.close()
 
 
-def test_a_full_disk_is_told_with_its_room_and_what_is_needed(small_disk: Path) -> None:
+def test_the_full_disk_error_names_free_and_needed_space(small_disk: Path) -> None:
     fill(small_disk)
     with pytest.raises(StorageFailed, match=r"^keys .* is full \(0\.0 MB free, 2\.0 MB needed\)") as raised:
         write_atomic(small_disk / "keys", bytes(2_000_000), "keys")
@@ -250,7 +252,7 @@ def test_a_full_disk_is_told_with_its_room_and_what_is_needed(small_disk: Path) 
     assert not list(small_disk.glob(".*"))
 
 
-def test_other_troubles_of_the_database_are_not_taken_for_a_full_disk(tmp_path: Path) -> None:
+def test_other_database_errors_do_not_count_as_a_full_disk(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path}/jobs.sqlite")
     row = add(store)
     with store._write() as connection:
@@ -262,7 +264,7 @@ def test_other_troubles_of_the_database_are_not_taken_for_a_full_disk(tmp_path: 
     store.close()
 
 
-def test_a_small_disk_keeps_little_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reserve_on_a_small_disk_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage: Any = lambda _: shutil._ntuple_diskusage(16_000, 1_000, 15_000)  # type: ignore[attr-defined]  # noqa: E731
     monkeypatch.setattr(module.shutil, "disk_usage", usage)
     assert Reserve(tmp_path / "jobs.sqlite").fill()

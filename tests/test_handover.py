@@ -1,4 +1,4 @@
-"""Services of one stack: each takes over what another left, nothing is drawn twice, and no trouble loses a job."""
+"""Several workers: each reclaims the jobs of another, none runs twice, and transient failures lose none."""
 
 import threading
 import time
@@ -39,16 +39,14 @@ def hold_up(monkeypatch: pytest.MonkeyPatch, thing: Any, name: str, until: threa
     return held
 
 
-def test_jobs_of_a_service_that_vanished_are_followed_to_their_end(
-    open_harness: OpenHarness, engine: FakeEngine
-) -> None:
+def test_jobs_of_a_killed_service_are_finished_by_another(open_harness: OpenHarness, engine: FakeEngine) -> None:
     vanished, successor = open_harness(), open_harness()
     engine.seconds = HELD
     ids = [vanished.submit() for _ in range(3)]
     successor.start()
     time.sleep(0.1)
     assert {successor.row(job_id).worker for job_id in ids} == {vanished.runner.worker}
-    successor.fall_silent()
+    successor.expire_heartbeats()
     engine.seconds = 0.25
     rows = [successor.wait(job_id) for job_id in ids]
     assert [(row.state, row.attempts) for row in rows] == [(State.COMPLETED, 0)] * 3
@@ -56,7 +54,7 @@ def test_jobs_of_a_service_that_vanished_are_followed_to_their_end(
     assert engine.submitted == ids
 
 
-def test_a_service_that_stops_first_gives_the_engine_what_it_is_just_sending(
+def test_a_stopping_service_finishes_sending_first(
     open_harness: OpenHarness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leaving, successor = open_harness(), open_harness()
@@ -76,25 +74,23 @@ def test_a_service_that_stops_first_gives_the_engine_what_it_is_just_sending(
         late = leaving.submit()
     assert late not in engine.submitted
     successor.start()
-    assert {successor.wait(each).state for each in (accepted.result(), late)} == {State.COMPLETED}
+    assert {successor.wait(job_id).state for job_id in (accepted.result(), late)} == {State.COMPLETED}
     assert engine.submitted == [accepted.result(), late]
 
 
-def test_a_job_that_is_sent_twice_is_never_the_same_item_of_the_engine_s_queue(
-    harness: Harness, engine: FakeEngine
-) -> None:
+def test_a_job_that_is_sent_twice_has_two_queue_numbers(harness: Harness, engine: FakeEngine) -> None:
     """ComfyUI's worker thread ends when its queue compares two items of equal number and id: graphs have no order."""
     engine.seconds = HELD
     row = harness.row(harness.submit())
     for _ in range(3):
-        assert send_to_engine(TrackedJob(row), harness.client, harness.archive.uploads, "client") is None
+        assert send_to_engine(TrackedJob(row), harness.client, harness.files.uploads, "client") is None
     queue = requests.get(f"{engine.address}/queue", timeout=5).json()
     numbers = [item[0] for item in queue["queue_running"] + queue["queue_pending"]]
     assert len(set(numbers)) == 4
     assert {int(number) for number in numbers} == {row.number}
 
 
-def test_what_the_engine_lost_too_is_sent_again_by_the_heir_and_nobody_is_suspected(
+def test_a_reclaimed_job_that_the_engine_lost_is_sent_again_without_suspects(
     open_harness: OpenHarness, engine: FakeEngine
 ) -> None:
     vanished, successor = open_harness(), open_harness()
@@ -103,7 +99,7 @@ def test_what_the_engine_lost_too_is_sent_again_by_the_heir_and_nobody_is_suspec
     wait_until_drawn(engine, ids[0])
     engine.forget_everything()
     engine.seconds = 0.05
-    vanished.fall_silent()
+    vanished.expire_heartbeats()
     successor.start()
     rows = [successor.wait(job_id) for job_id in ids]
     assert [(row.state, row.attempts) for row in rows] == [(State.COMPLETED, 0)] * 3
@@ -111,25 +107,25 @@ def test_what_the_engine_lost_too_is_sent_again_by_the_heir_and_nobody_is_suspec
 
 
 @pytest.mark.parametrize("inherited", [False, True], ids=["by-the-same", "by-an-successor"])
-def test_what_was_told_before_the_engine_died_is_told_again(
+def test_events_are_repeated_after_a_crash_of_the_engine(
     harness: Harness, open_harness: OpenHarness, engine: FakeEngine, inherited: bool
 ) -> None:
     engine.seconds = HELD
     job_id = harness.submit()
-    wait_for(lambda: "image" in harness.told(job_id), "the first picture was not told")
+    wait_for(lambda: "image" in harness.event_names(job_id), "the first picture was not reported")
     engine.forget_everything()
-    wait_for(lambda: harness.told(job_id).count("queued") == 2, "it was not sent again")
+    wait_for(lambda: harness.event_names(job_id).count("queued") == 2, "it was not sent again")
     if inherited:
         harness.runner.stop()
         open_harness().start()
     engine.seconds = 0.05
     row = harness.wait(job_id)
-    events = harness.told(job_id)
+    events = harness.event_names(job_id)
     since = events[len(events) - events[::-1].index("queued") :]
     assert (row.state, since.count("image"), len(row.images)) == (State.COMPLETED, 2, 2)
 
 
-def test_a_job_of_one_service_that_the_engine_dies_of_is_not_blamed_on_the_other(
+def test_a_crash_by_the_job_of_one_service_is_not_attributed_to_another(
     harness: Harness, open_harness: OpenHarness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = open_harness()
@@ -148,7 +144,7 @@ def test_a_job_of_one_service_that_the_engine_dies_of_is_not_blamed_on_the_other
         wait_for(lambda death=death: engine.submitted.count(innocent) == death, "it was not sent again")  # type: ignore[misc]
         wait_until_drawn(engine, deadly)
         # What runs is known to the service whose job it is.
-        wait_for(lambda: harness.row(deadly).state is State.RUNNING, "nobody heard of it")
+        wait_for(lambda: harness.row(deadly).state is State.RUNNING, "it does not run")
         engine.forget_everything()
     assert harness.wait(deadly).state is State.FAILED
     engine.seconds = 0.05
@@ -156,21 +152,21 @@ def test_a_job_of_one_service_that_the_engine_dies_of_is_not_blamed_on_the_other
     assert (row.state, row.attempts) == (State.COMPLETED, 0)
 
 
-def test_what_ended_while_nobody_orphans_checked_at_is_found_in_the_engines_history(
+def test_a_job_that_ended_without_any_service_is_found_in_the_history(
     open_harness: OpenHarness, engine: FakeEngine
 ) -> None:
     vanished = open_harness()
     job_id = vanished.submit()
     wait_for(lambda: job_id in engine.history, "it was not drawn")
-    vanished.fall_silent()
+    vanished.expire_heartbeats()
     successor = open_harness()
     successor.start()
     assert successor.wait(job_id).state is State.COMPLETED
     assert engine.submitted == [job_id]
-    assert successor.told(job_id) == ["queued", "image", "image", "completed"]
+    assert successor.event_names(job_id) == ["queued", "image", "image", "completed"]
 
 
-def test_a_service_that_stops_hands_over_at_once(
+def test_the_jobs_of_a_stopped_service_are_reclaimed_at_once(
     harness: Harness, open_harness: OpenHarness, engine: FakeEngine
 ) -> None:
     successor = open_harness()
@@ -188,13 +184,13 @@ def test_a_service_that_stops_hands_over_at_once(
     engine.seconds = 0.1
     assert [successor.wait(job_id).state for job_id in ids] == [State.COMPLETED] * 2
     assert engine.submitted == ids
-    assert successor.told(ids[0]).count("image") == 2
+    assert successor.event_names(ids[0]).count("image") == 2
 
 
-def test_what_was_adopted_is_not_adopted_by_a_third_at_once(open_harness: OpenHarness, engine: FakeEngine) -> None:
+def test_a_reclaimed_job_is_not_reclaimed_again_by_a_third(open_harness: OpenHarness, engine: FakeEngine) -> None:
     vanished, successor, third = open_harness(), open_harness(), open_harness()
     job_id = vanished.submit()
-    vanished.fall_silent()
+    vanished.expire_heartbeats()
     # The successor is busy with the engine just after it reclaimed the job.
     engine.seconds, engine.delay = HELD, 0.5
     successor.runner.start()
@@ -214,25 +210,25 @@ def test_a_job_is_not_accepted_under_a_heartbeat_that_is_not_written_yet(
         reclaimed = other.store.reclaim_orphans("other", time.time() - module.STALE_AFTER)
         written.set()
         assert reclaimed == []
-        assert {each.result() for each in submitted} == set(engine.submitted)
+        assert {future.result() for future in submitted} == set(engine.submitted)
 
 
-def test_who_ends_adopts_nothing_more(harness: Harness, open_harness: OpenHarness, engine: FakeEngine) -> None:
+def test_a_stopping_service_reclaims_nothing(harness: Harness, open_harness: OpenHarness, engine: FakeEngine) -> None:
     engine.seconds = HELD
     job_id = harness.submit()
     harness.wait(job_id, State.RUNNING)
     successor = open_harness()
-    harness.fall_silent()
+    harness.expire_heartbeats()
     successor.runner._stopping = True
     successor.runner._tick()
     assert successor.row(job_id).worker == harness.runner.worker
     successor.runner._stopping, successor.runner._orphans_checked_at = False, 0.0
-    harness.fall_silent()
+    harness.expire_heartbeats()
     successor.runner._tick()
     assert successor.row(job_id).worker == successor.runner.worker
 
 
-def test_a_job_that_was_taken_from_a_service_that_was_only_slow_is_drawn_once(
+def test_a_job_reclaimed_from_a_slow_service_runs_once(
     harness: Harness, open_harness: OpenHarness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     successor = open_harness()
@@ -247,7 +243,7 @@ def test_a_job_that_was_taken_from_a_service_that_was_only_slow_is_drawn_once(
     assert held.wait(20)
     engine.seconds = 0.05
     wait_for(lambda: job_id in engine.history, "it was not drawn")
-    harness.fall_silent()
+    harness.expire_heartbeats()
     wait_for(lambda: successor.row(job_id).worker == successor.runner.worker, "it was not reclaimed")
     # The slow one finds the end first, and it is not its to tell any more.
     waking.set()
@@ -258,7 +254,7 @@ def test_a_job_that_was_taken_from_a_service_that_was_only_slow_is_drawn_once(
     assert engine.submitted == [job_id]
 
 
-def test_the_same_idempotency_key_at_the_same_moment_makes_one_job(harness: Harness, engine: FakeEngine) -> None:
+def test_concurrent_requests_with_one_idempotency_key_make_one_job(harness: Harness, engine: FakeEngine) -> None:
     at_once = threading.Barrier(8)
 
     def submit(_: int) -> tuple[str, bool]:
@@ -274,7 +270,7 @@ def test_the_same_idempotency_key_at_the_same_moment_makes_one_job(harness: Harn
     assert len(engine.submitted) == 1
 
 
-def test_a_full_queue_takes_no_more(harness: Harness, engine: FakeEngine) -> None:
+def test_a_full_queue_rejects_jobs(harness: Harness, engine: FakeEngine) -> None:
     engine.seconds = HELD
     ids = [harness.submit() for _ in range(2)]
     with pytest.raises(QueueFull):
@@ -283,7 +279,7 @@ def test_a_full_queue_takes_no_more(harness: Harness, engine: FakeEngine) -> Non
     assert engine.submitted == ids
 
 
-def test_a_service_that_was_slow_does_not_touch_what_another_finished_meanwhile(
+def test_a_slow_service_does_not_change_a_job_that_another_finished(
     harness: Harness, open_harness: OpenHarness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     successor = open_harness()
@@ -296,7 +292,7 @@ def test_a_service_that_was_slow_does_not_touch_what_another_finished_meanwhile(
     assert held.wait(20)
     engine.seconds = 0.05
     wait_for(lambda: job_id in engine.history, "it was not drawn")
-    harness.fall_silent()
+    harness.expire_heartbeats()
     assert successor.wait(job_id).state is State.COMPLETED
     wait_for(lambda: not engine.history, "the engine's memory was not cleared")
     # It goes on in the middle of its look at the engine.
@@ -322,7 +318,7 @@ def fails_once(monkeypatch: pytest.MonkeyPatch, thing: Any, name: str, error: Ex
 
 
 @pytest.mark.parametrize("method", ["save", "finish", "still_owned", "beat"])
-def test_a_database_that_fails_for_a_moment_loses_no_news(
+def test_a_transient_database_failure_loses_no_event(
     harness: Harness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     engine.seconds = HELD
@@ -334,11 +330,11 @@ def test_a_database_that_fails_for_a_moment_loses_no_news(
     row = harness.wait(job_id)
     assert failed.is_set()
     assert row.state is State.COMPLETED
-    events = [name for name in harness.told(job_id) if name != "progress"]
+    events = [name for name in harness.event_names(job_id) if name != "progress"]
     assert events == ["queued", "started", "image", "image", "completed"]
 
 
-def test_a_database_that_fails_while_jobs_are_sent_holds_back_none_of_them(
+def test_a_database_failure_during_sending_blocks_no_job(
     harness: Harness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine.stop()
@@ -350,7 +346,7 @@ def test_a_database_that_fails_while_jobs_are_sent_holds_back_none_of_them(
     assert failed.is_set()
 
 
-def test_a_job_that_is_lost_while_the_database_fails_is_counted_and_told_all_the_same(
+def test_a_job_lost_during_a_database_failure_is_still_counted_and_reported(
     harness: Harness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine.seconds = HELD
@@ -362,11 +358,11 @@ def test_a_job_that_is_lost_while_the_database_fails_is_counted_and_told_all_the
     rows = [harness.wait(job_id) for job_id in ids]
     assert failed.is_set()
     assert [(row.state, row.attempts) for row in rows] == [(State.COMPLETED, 1), (State.COMPLETED, 0)]
-    assert harness.told(ids[0]).count("queued") == 2
+    assert harness.event_names(ids[0]).count("queued") == 2
     assert len(list(engine.output_dir.rglob("*.png"))) == 4
 
 
-def test_an_engine_that_fails_for_a_moment_fails_no_job(
+def test_a_transient_engine_failure_fails_no_job(
     harness: Harness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine.seconds = 0.3

@@ -1,4 +1,4 @@
-"""The launcher and what it keeps alive: start, death and restart of the engine, the end of everything."""
+"""The launcher and what it supervises: start, crash, restart, and stop."""
 
 import os
 import re
@@ -56,7 +56,7 @@ def test_a_request_outlives_the_engine_that_it_runs_on(stack: TestStack) -> None
     assert stack.engine_state()["restarts"] == before["restarts"] + 1
 
 
-def test_results_are_taken_out_of_the_engines_memory(stack: TestStack) -> None:
+def test_results_are_purged_from_the_engines_history(stack: TestStack) -> None:
     job_id = stack.draw(**SMALL)["job_id"]
     deadline = time.monotonic() + TIMEOUT
     while stack.ask_engine("GET", f"/history/{job_id}").json():
@@ -64,7 +64,7 @@ def test_results_are_taken_out_of_the_engines_memory(stack: TestStack) -> None:
         time.sleep(0.05)
 
 
-def test_the_launcher_says_where_everything_listens(stack: TestStack) -> None:
+def test_the_launcher_prints_all_urls(stack: TestStack) -> None:
     output = stack.output()
     for name in ("TXT2IMG", "IMG2IMG", "CONTROL", "ENGINE"):
         assert f":{stack.environ[f'{PREFIX}{name}_PORT']}" in output
@@ -95,7 +95,7 @@ def test_the_services_are_small(stack: TestStack) -> None:
 
 
 @pytest.mark.parametrize("name", ["TXT2IMG", "IMG2IMG", "CONTROL", "ENGINE"])
-def test_a_busy_port_is_named_with_the_setting_that_moves_it(tmp_path: Path, name: str) -> None:
+def test_a_busy_port_is_reported_with_its_setting(tmp_path: Path, name: str) -> None:
     environ = launcher_environment(tmp_path / "data")
     port = int(environ[f"{PREFIX}{name}_PORT"])
     with socket.socket() as taken:
@@ -120,7 +120,7 @@ def test_a_busy_port_is_named_with_the_setting_that_moves_it(tmp_path: Path, nam
         ("DATABASE_URL", "nosuchdatabase://here", "DREAM_LAYER_DATABASE_URL cannot be used"),
     ],
 )
-def test_a_step_that_fails_says_which_and_why(tmp_path: Path, setting: str, value: str, says: str) -> None:
+def test_a_failed_step_is_reported_with_its_reason(tmp_path: Path, setting: str, value: str, says: str) -> None:
     environ = {**launcher_environment(tmp_path / "data"), PREFIX + setting: value}
     if setting == "ENGINE_URL":
         del environ[f"{PREFIX}COMFYUI_DIR"]
@@ -132,7 +132,7 @@ def test_a_step_that_fails_says_which_and_why(tmp_path: Path, setting: str, valu
 
 
 @pytest.mark.parametrize("folder", ["own", "own/below"])
-def test_with_a_checkpoint_of_ones_own_no_starter_is_made(tmp_path: Path, folder: str) -> None:
+def test_with_another_checkpoint_no_starter_is_made(tmp_path: Path, folder: str) -> None:
     """The engine is told nonsense, so that this ends soon: by then the starter would be there."""
     own = tmp_path / "data" / "models" / "checkpoints" / folder / "mine.safetensors"
     own.parent.mkdir(parents=True)
@@ -143,14 +143,14 @@ def test_with_a_checkpoint_of_ones_own_no_starter_is_made(tmp_path: Path, folder
     assert [path for path in (tmp_path / "data" / "models").rglob("*") if path.is_file()] == [own]
 
 
-def test_something_else_than_an_engine_is_not_taken_for_one(tmp_path: Path, stack: TestStack) -> None:
+def test_another_server_does_not_count_as_an_engine(tmp_path: Path, stack: TestStack) -> None:
     environ = {**launcher_environment(tmp_path / "data"), f"{PREFIX}ENGINE_URL": stack.txt2img}
     ended = run_launcher(environ, "run")
     assert ended.returncode == 1
     assert "engine failed: the engine answered POST /prompt with status 404" in ended.stderr
 
 
-def test_without_a_command_it_looks_after_an_engine_elsewhere(tmp_path: Path, stack: TestStack) -> None:
+def test_without_a_command_it_watches_an_engine_elsewhere(tmp_path: Path, stack: TestStack) -> None:
     """The first of the three terminals, with an engine that somebody else started."""
     environ = {**launcher_environment(tmp_path / "data"), **stack.settings_to_share_the_engine()}
     launcher = subprocess.Popen(
@@ -189,7 +189,7 @@ def test_a_killed_launcher_leaves_no_orphans(tmp_path: Path) -> None:
     wait_until_gone(children)
 
 
-def test_status_tells_what_runs_and_up_does_not_start_it_twice(stack: TestStack) -> None:
+def test_status_reports_what_runs_and_up_does_not_start_it_twice(stack: TestStack) -> None:
     status = run_launcher(stack.environ, "status")
     assert status.returncode == 0, status.stdout + status.stderr
     assert f"runs: process {stack.process.pid}, `up`, since " in status.stdout
@@ -210,7 +210,7 @@ def test_status_tells_what_runs_and_up_does_not_start_it_twice(stack: TestStack)
     assert stack.process.poll() is None
 
 
-def test_stop_ends_it_from_another_terminal_and_its_jobs_wait(tmp_path: Path, stack: TestStack) -> None:
+def test_stop_works_from_another_terminal_and_jobs_wait(tmp_path: Path, stack: TestStack) -> None:
     environ = {**launcher_environment(tmp_path / "data"), **stack.settings_to_share_the_engine()}
     command = [sys.executable, "dream_layer.py", "up", "--no-install"]
     launcher = subprocess.Popen(command, cwd=PROJECT_DIR, env=environ, stdout=subprocess.PIPE, text=True)
@@ -243,7 +243,7 @@ def test_stop_ends_it_from_another_terminal_and_its_jobs_wait(tmp_path: Path, st
         launcher.communicate()
 
 
-def test_jobs_that_are_left_over_are_said_at_the_start(tmp_path: Path) -> None:
+def test_unfinished_jobs_are_reported_at_the_start(tmp_path: Path) -> None:
     environ = {**launcher_environment(tmp_path), f"{PREFIX}ENGINE_ARGS": "--no-such-argument"}
     store = Store(f"sqlite:///{tmp_path}/jobs.sqlite")
     store.add(new_job(), "somebody who is gone", 10)
@@ -273,7 +273,7 @@ def test_the_three_terminals_way(tmp_path: Path, stack: TestStack) -> None:
             service.wait()
 
 
-def test_a_service_on_a_busy_port_says_so(stack: TestStack) -> None:
+def test_a_service_on_a_busy_port_reports_it(stack: TestStack) -> None:
     ended = subprocess.run(
         [sys.executable, "txt2img_server.py"], cwd=PROJECT_DIR, env=stack.environ, capture_output=True, text=True
     )

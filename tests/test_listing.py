@@ -1,4 +1,4 @@
-"""Lists of jobs, runs and reports read what they show, and are of a bounded size however large the jobs are."""
+"""Lists of jobs, runs and reports: bounded in size, whatever the size of the jobs."""
 
 import argparse
 import csv
@@ -72,11 +72,11 @@ def test_a_list_reads_no_large_graph_from_the_database(
         asked.append((statement, parameters))
 
     sa.event.listen(backend.jobs.store._engine, "before_cursor_execute", note)
-    listed = [each for page in every_page(client, path, key) for each in page]
+    listed = [item for page in every_page(client, path, key) for item in page]
     sa.event.remove(backend.jobs.store._engine, "before_cursor_execute", note)
     assert len(listed) == 20
     database = sqlite3.connect(backend.settings.data_dir / "jobs.sqlite")
-    read = sum(len(str(value)) for each in asked for row in database.execute(*each) for value in row)
+    read = sum(len(str(value)) for query in asked for row in database.execute(*query) for value in row)
     database.close()
     assert read < 20 * 5_000
 
@@ -84,7 +84,7 @@ def test_a_list_reads_no_large_graph_from_the_database(
 @pytest.mark.slow
 @pytest.mark.parametrize(("path", "key"), [("/api/jobs", "jobs"), ("/api/runs", "runs")])
 @pytest.mark.parametrize("part", ["request", "graph", "images"])
-def test_pages_of_large_jobs_are_bounded_and_lead_to_all_of_them(
+def test_pages_of_large_jobs_are_bounded_and_reach_all_of_them(
     backend: Backend, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, path: str, key: str, part: str
 ) -> None:
     monkeypatch.setattr(jobs_database, "LARGEST_PAGE", 100_000)
@@ -94,11 +94,11 @@ def test_pages_of_large_jobs_are_bounded_and_lead_to_all_of_them(
     ids = [finish(backend, request, graph, pictures=300 if part == "images" else 1).id for _ in range(8)]
     pages = list(every_page(client, path, key))
     assert len(pages) > 1
-    assert [each["run_id" if key == "runs" else "job_id"] for page in pages for each in page] == ids[::-1]
-    assert not any(each.get("left_out") for page in pages for each in page)
+    assert [item["run_id" if key == "runs" else "job_id"] for page in pages for item in page] == ids[::-1]
+    assert not any(item.get("left_out") for page in pages for item in page)
 
 
-def test_what_is_too_large_for_a_list_is_named_and_told_of_the_job_alone(backend: Backend, client: FlaskClient) -> None:
+def test_left_out_names_what_is_too_large_and_the_job_itself_has_it(backend: Backend, client: FlaskClient) -> None:
     words = "a red circle " * (LARGEST_PART // 10)
     graph = large_graph(LARGEST_PART)
     row = finish(backend, {**REQUEST, "prompt": words}, graph)
@@ -115,7 +115,7 @@ def test_what_is_too_large_for_a_list_is_named_and_told_of_the_job_alone(backend
     assert len(run["loras"]) == len(LORAS)
 
 
-def test_what_a_list_shows_is_what_the_job_says(backend: Backend, client: FlaskClient) -> None:
+def test_a_list_shows_the_same_as_the_job(backend: Backend, client: FlaskClient) -> None:
     seed = 2**64 - 1
     finish(backend, {**REQUEST, "seed": seed}, draw(loras=LORAS), seeds=[seed], size=(64, 96), uploads={"a.png": None})
     graph = {**draw(), "note": {"class_type": "Note", "inputs": {"text": 'ü "{}"'}}}
@@ -128,7 +128,7 @@ def test_what_a_list_shows_is_what_the_job_says(backend: Backend, client: FlaskC
         assert client.get(f"/api/runs/{run['run_id']}").get_json()["run"] == run
 
 
-def test_the_last_page_is_known_as_the_last(backend: Backend, client: FlaskClient) -> None:
+def test_the_last_page_has_no_before(backend: Backend, client: FlaskClient) -> None:
     for _ in range(4):
         finish(backend)
     first = client.get("/api/jobs?limit=2").get_json()
@@ -136,7 +136,7 @@ def test_the_last_page_is_known_as_the_last(backend: Backend, client: FlaskClien
     assert (len(last["jobs"]), last["before"]) == (2, None)
 
 
-def test_a_report_of_many_large_runs_has_all_of_them_in_their_order(
+def test_a_report_of_many_large_runs_has_all_of_them_in_order(
     backend: Backend, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs_database, "LARGEST_PAGE", 40_000)
@@ -162,7 +162,7 @@ def test_the_launcher_lists_and_cancels_jobs_beyond_one_page(
     assert backend.jobs.store.count_unfinished() == 0
 
 
-def test_a_graph_of_texts_that_are_too_long_is_never_stored() -> None:
+def test_a_graph_with_texts_that_are_too_long_is_never_stored() -> None:
     texts = {f"text{number}": "x" * 19_000 for number in range(60)}
     graph = {**draw(), "note": {"class_type": "Note", "inputs": texts}}
     with pytest.raises(InvalidValue, match=f"{MOST_TEXT}"):

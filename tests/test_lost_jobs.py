@@ -1,4 +1,4 @@
-"""What the engine lost is sent again, and a job that it dies of is found out; what it still has is left alone."""
+"""Jobs that the engine lost are sent again, and those that crash it are found; others are left alone."""
 
 import threading
 from typing import Any
@@ -17,7 +17,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RECONCILE_CONNECTED", 0.1)
 
 
-def test_what_the_engine_forgot_is_sent_again_under_the_same_id(harness: Harness, engine: FakeEngine) -> None:
+def test_a_lost_job_is_sent_again_under_the_same_id(harness: Harness, engine: FakeEngine) -> None:
     engine.seconds = HELD
     ids = [harness.submit() for _ in range(3)]
     wait_until_drawn(engine, ids[0])
@@ -35,7 +35,7 @@ def test_what_the_engine_forgot_is_sent_again_under_the_same_id(harness: Harness
     assert queued == [{"position": 0}, {"position": 0, "attempt": 2}]
 
 
-def test_a_job_that_the_engine_dies_of_three_times_is_given_up(harness: Harness, engine: FakeEngine) -> None:
+def test_a_job_fails_after_three_crashes(harness: Harness, engine: FakeEngine) -> None:
     engine.seconds = HELD
     deadly = harness.submit()
     after = harness.submit()
@@ -57,7 +57,7 @@ def test_a_job_that_the_engine_dies_of_three_times_is_given_up(harness: Harness,
     assert engine.begun == [deadly] * 3 + [after] * 2
 
 
-def test_a_job_that_kills_the_engine_before_anybody_hears_of_it_is_given_up(
+def test_a_job_fails_that_crashes_the_engine_before_any_event(
     harness: Harness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue, deadly = harness.client.get_queue, []
@@ -78,7 +78,7 @@ def test_a_job_that_kills_the_engine_before_anybody_hears_of_it_is_given_up(
     assert harness.row(after).attempts == 0
 
 
-def test_a_job_that_is_sent_as_the_engine_dies_is_not_suspected(
+def test_a_job_sent_during_a_crash_is_no_suspect(
     harness: Harness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue, late = harness.client.get_queue, []
@@ -101,7 +101,7 @@ def test_a_job_that_is_sent_as_the_engine_dies_is_not_suspected(
     assert engine.submitted == [first, *late] * 2
 
 
-def test_a_job_that_is_sent_while_the_engine_s_queue_is_read_is_not_taken_for_lost(
+def test_a_job_sent_while_the_queue_is_read_does_not_count_as_lost(
     harness: Harness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     submit, queue = harness.client.submit, harness.client.get_queue

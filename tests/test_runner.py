@@ -1,4 +1,4 @@
-"""Jobs end well whatever the engine forgets, mumbles or denies. Against an engine that does so when it is told to."""
+"""The runner against a fake engine that loses jobs, sends no events, or answers with errors."""
 
 import base64
 import io
@@ -29,7 +29,7 @@ OBJECTIONS = {
 }
 
 
-def test_a_job_is_a_row_before_the_engine_hears_of_it_and_ends_with_its_images(
+def test_a_job_is_recorded_before_it_is_sent_and_ends_with_its_images(
     harness: Harness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     submit, found = harness.client.submit, []
@@ -49,7 +49,7 @@ def test_a_job_is_a_row_before_the_engine_hears_of_it_and_ends_with_its_images(
     assert (row.state, row.error, row.attempts) == (State.COMPLETED, None, 0)
     assert [image["filename"] for image in row.images] == engine.saved()
     assert len(row.images) == 2
-    events = harness.told(job_id)
+    events = harness.event_names(job_id)
     assert (events[:2], events[-1]) == (["queued", "started"], "completed")
     assert events.count("image") == 2
     assert "progress" in events
@@ -57,7 +57,7 @@ def test_a_job_is_a_row_before_the_engine_hears_of_it_and_ends_with_its_images(
 
 
 @pytest.mark.parametrize("fault", ["loses_end", "silent"])
-def test_what_the_socket_does_not_tell_is_found_out(harness: Harness, engine: FakeEngine, fault: str) -> None:
+def test_a_job_completes_without_events_of_the_websocket(harness: Harness, engine: FakeEngine, fault: str) -> None:
     setattr(engine, fault, True)
     engine.seconds = 0.3
     row = harness.wait(harness.submit())
@@ -67,14 +67,14 @@ def test_what_the_socket_does_not_tell_is_found_out(harness: Harness, engine: Fa
     assert len(engine.submitted) == 1
 
 
-def test_that_a_job_is_drawn_is_found_out_without_the_socket(harness: Harness, engine: FakeEngine) -> None:
+def test_a_job_is_running_without_events_of_the_websocket(harness: Harness, engine: FakeEngine) -> None:
     engine.silent, engine.seconds = True, HELD
     job_id = harness.submit()
     assert harness.wait(job_id, State.RUNNING).started is not None
-    assert "started" in harness.told(job_id)
+    assert "started" in harness.event_names(job_id)
 
 
-def test_a_socket_that_breaks_off_in_the_middle_of_a_job_costs_little(harness: Harness, engine: FakeEngine) -> None:
+def test_a_broken_websocket_delays_a_job_only_a_little(harness: Harness, engine: FakeEngine) -> None:
     engine.seconds = HELD
     job_id = harness.submit()
     wait_until_drawn(engine, job_id)
@@ -89,7 +89,7 @@ def test_a_socket_that_breaks_off_in_the_middle_of_a_job_costs_little(harness: H
     assert harness.wait(after).state is State.COMPLETED
 
 
-def test_a_graph_that_is_taken_only_in_part_is_refused(harness: Harness, engine: FakeEngine) -> None:
+def test_a_graph_that_the_engine_accepts_in_part_fails_its_job(harness: Harness, engine: FakeEngine) -> None:
     engine.node_errors, engine.seconds = OBJECTIONS, 2
     job_id = harness.submit()
     row = harness.row(job_id)
@@ -115,9 +115,7 @@ def test_a_500_fails_its_job_and_no_other(harness: Harness, engine: FakeEngine) 
     assert engine.submitted == [failed, after]
 
 
-def test_a_job_that_cannot_even_be_written_down_for_the_engine_fails_and_holds_up_no_other(
-    harness: Harness, engine: FakeEngine
-) -> None:
+def test_a_job_that_cannot_be_serialized_fails_and_blocks_no_other(harness: Harness, engine: FakeEngine) -> None:
     # Such text is refused long before; whatever slips through must not be tried for ever.
     graph = {"Last": {"class_type": "SaveImage", "inputs": {"filename_prefix": "\ud800"}}}
     failed = [harness.submit(spec={"graph": graph}) for _ in range(3)]
@@ -132,7 +130,7 @@ def test_a_job_that_cannot_even_be_written_down_for_the_engine_fails_and_holds_u
 
 
 @pytest.mark.parametrize("fault", ["500 but taken", "taken but no answer"])
-def test_a_job_that_was_taken_is_not_sent_again_whatever_the_answer_was(
+def test_an_accepted_job_is_not_sent_again_whatever_the_engine_answered(
     harness: Harness, engine: FakeEngine, fault: Any
 ) -> None:
     engine.prompt_fault, engine.seconds = fault, 0.3
@@ -141,13 +139,13 @@ def test_a_job_that_was_taken_is_not_sent_again_whatever_the_answer_was(
     assert engine.submitted == [job_id]
 
 
-def test_a_500_for_a_job_that_is_done_already_is_no_failure(harness: Harness, engine: FakeEngine) -> None:
+def test_a_500_for_a_completed_job_does_not_fail_it(harness: Harness, engine: FakeEngine) -> None:
     engine.prompt_fault, engine.silent, engine.delay = "500 but taken", True, 0.3
     assert harness.wait(harness.submit()).state is State.COMPLETED
     assert len(engine.submitted) == 1
 
 
-def test_jobs_wait_in_order_for_an_engine_that_is_away(harness: Harness, engine: FakeEngine) -> None:
+def test_jobs_wait_in_order_while_the_engine_does_not_answer(harness: Harness, engine: FakeEngine) -> None:
     engine.stop()
     ids = [harness.submit() for _ in range(4)]
     assert {harness.row(job_id).state for job_id in ids} == {State.QUEUED}
@@ -156,18 +154,16 @@ def test_jobs_wait_in_order_for_an_engine_that_is_away(harness: Harness, engine:
         row = harness.wait(job_id)
         assert (row.state, row.attempts) == (State.COMPLETED, 0)
         # It never was anywhere else than in the queue.
-        assert harness.told(job_id).count("queued") == 1
+        assert harness.event_names(job_id).count("queued") == 1
     assert engine.begun == engine.submitted == ids
 
 
-def test_a_job_is_accepted_once_it_is_a_row_whatever_becomes_of_sending_it(
-    harness: Harness, engine: FakeEngine
-) -> None:
+def test_a_recorded_job_is_accepted_even_if_sending_it_fails(harness: Harness, engine: FakeEngine) -> None:
     engine.stop()
     assert harness.wait(harness.submit(spec={"uploads": {"gone.png": "dream-layer"}})).state is State.FAILED
 
 
-def test_a_job_that_cannot_be_sent_does_not_hold_back_the_others(harness: Harness, engine: FakeEngine) -> None:
+def test_a_job_that_cannot_be_sent_does_not_block_the_others(harness: Harness, engine: FakeEngine) -> None:
     engine.stop()
     first, broken = harness.submit(), harness.submit(spec={"uploads": {"gone.png": "dream-layer"}})
     others = [harness.submit() for _ in range(2)]
@@ -179,7 +175,7 @@ def test_a_job_that_cannot_be_sent_does_not_hold_back_the_others(harness: Harnes
 
 
 def test_an_upload_reaches_the_engine_with_its_job(harness: Harness, engine: FakeEngine) -> None:
-    harness.archive.uploads.write("kept.png", b"png")
+    harness.files.uploads.write("kept.png", b"png")
     job_id = harness.submit(spec={"uploads": {"kept.png": "dream-layer"}})
     assert harness.wait(job_id).state is State.COMPLETED
     assert engine.uploaded == {"dream-layer/kept.png": b"png"}
@@ -198,7 +194,7 @@ def test_the_engine_never_has_more_jobs_than_the_window(
 
 
 @pytest.mark.parametrize("index", [0, 1, 3], ids=["running", "in-the-engine's-queue", "not-sent-yet"])
-def test_a_cancel_hits_one_job_wherever_it_stands(
+def test_a_cancellation_affects_one_job_in_any_phase(
     harness: Harness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, index: int
 ) -> None:
     monkeypatch.setattr(tracked, "WINDOW", 2)
@@ -207,13 +203,13 @@ def test_a_cancel_hits_one_job_wherever_it_stands(
     wait_until_drawn(engine, ids[0])
     assert harness.runner.cancel(ids[index])
     if index < 2:
-        wait_for(lambda: engine.cancelled, "the engine was not told")
+        wait_for(lambda: engine.cancelled, "the cancellation did not reach the engine")
     engine.seconds = 0.2
     row = harness.row(ids[index])
     assert row.state is State.CANCELLED
     assert row.error is not None
     assert row.error["error"] == {"code": "cancelled", "job_id": row.id}
-    assert harness.told(row.id)[-1] == "cancelled"
+    assert harness.event_names(row.id)[-1] == "cancelled"
     assert not harness.runner.cancel(ids[index])
     others = [harness.wait(job_id) for job_id in ids if job_id != row.id]
     assert [other.state for other in others] == [State.COMPLETED] * 3
@@ -223,7 +219,7 @@ def test_a_cancel_hits_one_job_wherever_it_stands(
     wait_for(lambda: len(engine.saved()) == 6, "pictures of the cancelled job are left")
 
 
-def test_a_service_that_ends_right_after_a_cancel_leaves_the_engine_no_work(
+def test_a_service_that_stops_after_a_cancellation_leaves_no_cancelled_job_running(
     harness: Harness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine.seconds = HELD
@@ -237,9 +233,7 @@ def test_a_service_that_ends_right_after_a_cancel_leaves_the_engine_no_work(
 
 
 @pytest.mark.slow
-def test_a_cancelled_job_is_never_completed_even_if_it_ends_at_that_moment(
-    harness: Harness, engine: FakeEngine
-) -> None:
+def test_a_cancelled_job_is_not_completed_even_if_it_ends_at_that_moment(harness: Harness, engine: FakeEngine) -> None:
     engine.seconds = 0.02
     outcomes, patience = set(), 0.03
     for _ in range(40):
@@ -254,9 +248,7 @@ def test_a_cancelled_job_is_never_completed_even_if_it_ends_at_that_moment(
     assert outcomes == {True, False}
 
 
-def test_a_job_that_is_cancelled_while_the_engine_is_away_is_not_sent_to_it(
-    harness: Harness, engine: FakeEngine
-) -> None:
+def test_a_job_cancelled_while_the_engine_does_not_answer_is_never_sent(harness: Harness, engine: FakeEngine) -> None:
     engine.stop()
     cancelled, kept = harness.submit(), harness.submit()
     assert harness.runner.cancel(cancelled)
@@ -286,9 +278,9 @@ def test_previews_become_small_jpegs(harness: Harness, engine: FakeEngine, monke
     assert (picture.format, picture.size) == ("JPEG", (256, 192))
 
 
-def test_a_job_that_wants_no_previews_gets_none(harness: Harness, engine: FakeEngine) -> None:
+def test_a_job_without_previews_gets_none(harness: Harness, engine: FakeEngine) -> None:
     engine.seconds = 6
     plain = harness.submit()
     # Previews come after the progress of their step.
-    wait_for(lambda: harness.told(plain).count("progress") >= 2, "no progress")
+    wait_for(lambda: harness.event_names(plain).count("progress") >= 2, "no progress")
     assert harness.store.last_event(plain, "preview") is None

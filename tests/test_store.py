@@ -1,4 +1,4 @@
-"""The table of jobs: order, one end for each job, reclaiming, and what two processes at once may do to it."""
+"""The store: order, final states, reclaiming, and what concurrent processes may do."""
 
 import threading
 import time
@@ -60,9 +60,7 @@ def start(store: Store, row: JobRow, worker: str = "me") -> None:
     store.save(worker, [JobUpdate(row.id, 5.0, [("started", {"attempt": 1})])])
 
 
-def test_a_job_is_there_for_every_process_and_after_a_restart(
-    store: Store, open_store: Callable[[], Store], url: str
-) -> None:
+def test_every_process_sees_a_job_also_after_a_restart(store: Store, open_store: Callable[[], Store], url: str) -> None:
     row = add(
         store,
         spec=JobSpec({"prompt": "ünï"}, seeds=(1, 2), size=(8, 8)),
@@ -114,7 +112,7 @@ def test_a_cancelled_job_is_never_completed(store: Store, open_store: Callable[[
     assert not store.cancel(str(uuid.uuid4()), ERROR)
 
 
-def test_nothing_is_told_of_a_job_after_its_end(store: Store) -> None:
+def test_no_event_is_recorded_after_a_job_is_finished(store: Store) -> None:
     row, other = add(store), add(store)
     store.cancel(row.id, ERROR)
     # Whoever runs a job may report on it before he hears that it was cancelled.
@@ -127,7 +125,7 @@ def test_nothing_is_told_of_a_job_after_its_end(store: Store) -> None:
     assert names(store, other) == ["queued", "progress", "progress"]
 
 
-def test_only_its_owner_moves_a_job(store: Store) -> None:
+def test_only_its_worker_updates_a_job(store: Store) -> None:
     row = add(store)
     start(store, row, "another")
     assert not store.finish(row, "another", State.FAILED)
@@ -138,7 +136,7 @@ def test_only_its_owner_moves_a_job(store: Store) -> None:
     assert store.still_owned([row.id], "another") == set()
 
 
-def test_a_lost_job_is_queued_again(store: Store) -> None:
+def test_a_lost_job_is_requeued(store: Store) -> None:
     add(store)
     row = add(store)
     start(store, row)
@@ -149,7 +147,7 @@ def test_a_lost_job_is_queued_again(store: Store) -> None:
     assert store.events(row.id, 0)[-1].data == {"position": 1, "attempt": 2}
 
 
-def test_orphans_are_adopted_once_and_in_order(store: Store, open_store: Callable[[], Store]) -> None:
+def test_orphans_are_reclaimed_once_and_in_order(store: Store, open_store: Callable[[], Store]) -> None:
     store.beat("dead")
     rows = [add(store, "dead") for _ in range(4)]
     start(store, rows[0], "dead")
@@ -168,20 +166,20 @@ def test_orphans_are_adopted_once_and_in_order(store: Store, open_store: Callabl
     assert store.finish(rows[0], "successor", State.COMPLETED)
 
 
-def test_whoever_is_silent_for_too_long_is_dead(store: Store) -> None:
+def test_a_worker_with_an_old_heartbeat_loses_its_jobs(store: Store) -> None:
     store.beat("slow")
     row = add(store, "slow")
     time.sleep(0.02)
     silent_since = time.time()
     store.beat("alive")
     alive = add(store, "alive")
-    assert [each.id for each in store.reclaim_orphans("alive", silent_since)] == [row.id]
+    assert [row.id for row in store.reclaim_orphans("alive", silent_since)] == [row.id]
     store.beat("slow")
     assert store.reclaim_orphans("slow", silent_since) == []
     assert store.still_owned([row.id, alive.id], "alive") == {row.id, alive.id}
 
 
-def test_a_heartbeat_ahead_of_now_is_no_sign_of_life(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_heartbeat_in_the_future_does_not_count(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time
     rows = {}
     for worker, ahead in (("killed before the clock was set back", 3600), ("alive", 1)):
@@ -194,22 +192,22 @@ def test_a_heartbeat_ahead_of_now_is_no_sign_of_life(store: Store, monkeypatch: 
     assert store.reclaim_orphans("new worker", time.time() - 8) == []
 
 
-def test_many_heirs_at_once_adopt_each_job_once(store: Store, open_store: Callable[[], Store]) -> None:
+def test_concurrent_workers_reclaim_each_job_once(store: Store, open_store: Callable[[], Store]) -> None:
     rows = [add(store, "dead") for _ in range(20)]
-    heirs = [open_store() for _ in range(4)]
-    at_once = threading.Barrier(len(heirs))
+    successors = [open_store() for _ in range(4)]
+    at_once = threading.Barrier(len(successors))
 
     def reclaim(index: int) -> list[str]:
-        heirs[index].beat(f"successor {index}")
+        successors[index].beat(f"successor {index}")
         at_once.wait()
-        return [row.id for row in heirs[index].reclaim_orphans(f"successor {index}", time.time() - 60)]
+        return [row.id for row in successors[index].reclaim_orphans(f"successor {index}", time.time() - 60)]
 
-    with ThreadPoolExecutor(len(heirs)) as pool:
-        reclaimed = list(pool.map(reclaim, range(len(heirs))))
-    assert [each for part in reclaimed for each in part] == [row.id for row in rows]
+    with ThreadPoolExecutor(len(successors)) as pool:
+        reclaimed = list(pool.map(reclaim, range(len(successors))))
+    assert [job_id for ids in reclaimed for job_id in ids] == [row.id for row in rows]
 
 
-def test_an_idempotency_key_is_taken_once(store: Store, open_store: Callable[[], Store]) -> None:
+def test_an_idempotency_key_is_used_once(store: Store, open_store: Callable[[], Store]) -> None:
     first, is_new = store.add(new(idempotency_key="k", body_hash="h"), "me", MANY)
     assert is_new
     assert open_store().add(new(idempotency_key="k"), "another", MANY) == (first, False)
@@ -220,7 +218,7 @@ def test_an_idempotency_key_is_taken_once(store: Store, open_store: Callable[[],
     assert add(store).number > first.number
 
 
-def test_a_full_queue_takes_nothing_but_knows_what_it_took(store: Store) -> None:
+def test_a_full_queue_rejects_jobs_but_answers_a_repeated_key(store: Store) -> None:
     first, _ = store.add(new(idempotency_key="k"), "me", 2)
     add(store)
     with pytest.raises(QueueFull) as full:
@@ -247,7 +245,7 @@ def test_events_are_replayed_from_any_point(store: Store) -> None:
 def test_only_the_newest_preview_is_kept_and_none_at_the_end(store: Store) -> None:
     row, other = add(store), add(store)
     for image in ("one", "two"):
-        store.save("me", [JobUpdate(each.id, None, [("preview", {"image": image})]) for each in (row, other)])
+        store.save("me", [JobUpdate(job.id, None, [("preview", {"image": image})]) for job in (row, other)])
     assert names(store, row) == ["queued", "preview"]
     assert store.events(row.id, 0)[-1].data == {"image": "two"}
     store.finish(row, "me", State.COMPLETED)
@@ -256,7 +254,7 @@ def test_only_the_newest_preview_is_kept_and_none_at_the_end(store: Store) -> No
     assert names(store, other) == ["queued", "cancelled"]
 
 
-def test_whose_jobs_are_unfinished_the_newest_first(store: Store) -> None:
+def test_unfinished_jobs_have_the_mark_of_their_caller_newest_first(store: Store) -> None:
     mine, newer = add(store, client="me"), add(store, client="me")
     other = add(store, client="another")
     add(store, service="img2img")
@@ -282,11 +280,11 @@ def test_jobs_come_in_pages_by_state_and_by_kind(store: Store) -> None:
     assert [work.started for work in store.work_ahead(rows[3].number)] == [None, 5.0]
     assert (store.count_unfinished(), store.count_unfinished(rows[3].number)) == (4, 2)
     assert [store.was_any_ahead(row.number, time.time() + 60) for row in rows] == [False, True, True, True, True]
-    assert [each.id for each in store.finished_before(None, 9)] == [rows[2].id]
+    assert [row.id for row in store.finished_before(None, 9)] == [rows[2].id]
     assert store.finished_before(rows[2].number, 9) == []
 
 
-def test_what_completed_jobs_took_is_known_the_newest_first(store: Store) -> None:
+def test_durations_of_completed_jobs_newest_first(store: Store) -> None:
     for seconds in (1.0, 2.0, 3.0):
         row = add(store, model="m", work=seconds * 10)
         store.finish(row, "me", State.COMPLETED, started=time.time() - seconds)
@@ -297,7 +295,7 @@ def test_what_completed_jobs_took_is_known_the_newest_first(store: Store) -> Non
     ]
 
 
-def test_a_job_stood_in_front_until_its_end(store: Store) -> None:
+def test_a_job_was_ahead_until_its_end(store: Store) -> None:
     first, second = add(store), add(store)
     before = time.time()
     store.finish(first, "me", State.COMPLETED)
@@ -305,7 +303,7 @@ def test_a_job_stood_in_front_until_its_end(store: Store) -> None:
     assert not store.was_any_ahead(second.number, time.time() + 1)
 
 
-def test_a_removed_job_leaves_nothing_but_uploads_that_others_need(store: Store) -> None:
+def test_a_deleted_job_leaves_only_uploads_that_others_need(store: Store) -> None:
     both, mine = {"both.png": "in"}, {"mine.png": "in"}
     row, other = add(store, spec=JobSpec(uploads=both | mine)), add(store, spec=JobSpec(uploads=both))
     discarded: list[str] = []

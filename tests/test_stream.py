@@ -1,4 +1,4 @@
-"""A job's events as a stream: replayed, kept alive, and over in time."""
+"""Event streams: resumed, with heartbeats, and with an end."""
 
 import itertools
 import json
@@ -82,7 +82,7 @@ def progress(store: Store, job: JobRow, step: int) -> None:
     store.save("me", [JobUpdate(job.id, None, [("progress", {"step": step})])])
 
 
-def test_a_stream_tells_everything_and_ends_with_the_last_event(store: Store, job: JobRow) -> None:
+def test_a_stream_has_all_events_and_ends_with_the_final_one(store: Store, job: JobRow) -> None:
     progress(store, job, 1)
     store.finish(job, "me", State.COMPLETED)
     events = [read(frame) for frame in watch(store, job)]
@@ -91,7 +91,7 @@ def test_a_stream_tells_everything_and_ends_with_the_last_event(store: Store, jo
     assert events[1][2] == {"dressed": True, "step": 1}
 
 
-def test_a_stream_is_taken_up_after_any_number(store: Store, job: JobRow) -> None:
+def test_a_stream_resumes_after_any_number(store: Store, job: JobRow) -> None:
     for step in range(3):
         progress(store, job, step)
     store.cancel(job.id, {})
@@ -101,14 +101,14 @@ def test_a_stream_is_taken_up_after_any_number(store: Store, job: JobRow) -> Non
 
 
 @pytest.mark.usefixtures("quick")
-def test_what_happens_in_another_process_is_seen_without_a_bell(store: Store, job: JobRow) -> None:
+def test_events_of_another_process_arrive_without_a_notification(store: Store, job: JobRow) -> None:
     stream = watch(store, job, over=within(10))
     assert read(next(stream))[1] == "queued"
     threading.Timer(0.1, store.finish, (job, "me", State.FAILED)).start()
     assert [read(frame)[1] for frame in stream] == ["failed"]
 
 
-def test_a_bell_wakes_a_stream_at_once(store: Store, job: JobRow, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_notification_wakes_a_stream_at_once(store: Store, job: JobRow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "POLL_INTERVAL", 30.0)
     subscription = Subscription()
     stream = watch(store, job, subscription=subscription)
@@ -125,7 +125,7 @@ def test_a_bell_wakes_a_stream_at_once(store: Store, job: JobRow, monkeypatch: p
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_silent_stream_shows_that_it_lives(store: Store, job: JobRow, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_stream_sends_heartbeats(store: Store, job: JobRow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HEARTBEAT_INTERVAL", 0.05)
     stream = watch(store, job, over=within(5))
     begun = time.monotonic()
@@ -137,7 +137,7 @@ def test_a_silent_stream_shows_that_it_lives(store: Store, job: JobRow, monkeypa
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_queued_job_is_told_when_it_moves_up(store: Store, job: JobRow, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_queued_job_reports_its_new_position(store: Store, job: JobRow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "POSITION_INTERVAL", 0.02)
     positions = itertools.chain([3, 3, 2, 2, 2, 1], itertools.repeat(1))
 
@@ -160,13 +160,13 @@ def test_a_queued_job_is_told_when_it_moves_up(store: Store, job: JobRow, monkey
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_stream_is_over_when_its_time_is(store: Store, job: JobRow) -> None:
+def test_a_stream_ends_at_its_deadline(store: Store, job: JobRow) -> None:
     assert [read(frame)[1] for frame in watch(store, job, over=within(0.2))] == ["queued"]
     assert list(watch(store, job, over=lambda: True)) == []
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_browser_that_comes_back_after_the_last_event_is_not_kept_waiting(store: Store, job: JobRow) -> None:
+def test_a_stream_resumed_after_the_final_event_ends_at_once(store: Store, job: JobRow) -> None:
     store.finish(job, "me", State.COMPLETED)
     last = store.events(job.id, 0)[-1].number
     over = within(2)
@@ -175,7 +175,7 @@ def test_a_browser_that_comes_back_after_the_last_event_is_not_kept_waiting(stor
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_stream_of_a_job_that_was_removed_ends(store: Store, job: JobRow, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stream_of_a_deleted_job_ends(store: Store, job: JobRow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HEARTBEAT_INTERVAL", 0.1)
     over = within(2)
     stream = watch(store, job, over=over)
@@ -200,5 +200,5 @@ def test_a_stream_of_a_job_that_was_removed_ends(store: Store, job: JobRow, monk
         ("", False),
     ],
 )
-def test_a_stream_is_sent_to_who_would_rather_have_nothing_else(accept: str, streams: bool) -> None:
+def test_a_stream_is_sent_if_no_other_type_is_preferred(accept: str, streams: bool) -> None:
     assert wants_stream(Request(EnvironBuilder(headers={"Accept": accept}).get_environ())) is streams

@@ -1,4 +1,4 @@
-"""Cancelled jobs that the engine does not let go of; and who is blamed when the engine is ended on purpose: nobody."""
+"""Stuck jobs are reported, and a deliberate stop of the engine makes no job a suspect."""
 
 import logging
 import time
@@ -32,14 +32,12 @@ def busy_with_a_cancelled_job(harness: Harness, engine: FakeEngine) -> str:
     job_id = harness.submit()
     wait_until_drawn(engine, job_id)
     assert harness.runner.cancel(job_id)
-    wait_for(lambda: job_id in engine.cancelled, "the engine was not told")
+    wait_for(lambda: job_id in engine.cancelled, "the cancellation did not reach the engine")
     return job_id
 
 
 @pytest.mark.slow
-def test_the_engine_is_started_again_for_a_cancelled_job_and_nobody_is_blamed(
-    harness: Harness, engine: FakeEngine
-) -> None:
+def test_the_engine_is_restarted_for_a_stuck_job_without_suspects(harness: Harness, engine: FakeEngine) -> None:
     cancelled = busy_with_a_cancelled_job(harness, engine)
     after = [harness.submit(), harness.submit()]
     wait_for(lambda: engine.submitted == [cancelled, *after], "the others wait in the engine")
@@ -65,20 +63,20 @@ def test_the_engine_is_started_again_for_a_cancelled_job_and_nobody_is_blamed(
     assert engine.begun == [cancelled, *after]
 
 
-def test_a_cancelled_job_that_was_removed_is_not_forgotten(harness: Harness, engine: FakeEngine) -> None:
+def test_a_stuck_job_is_watched_after_it_is_deleted(harness: Harness, engine: FakeEngine) -> None:
     cancelled = busy_with_a_cancelled_job(harness, engine)
     reasons: list[str] = []
     watch = StuckJobWatch(harness.client, harness.store, 0.0, lambda reason: reasons.append(reason))
     watch._timeout = 3600
     watch.check()
-    harness.archive.delete_job(harness.row(cancelled))
+    harness.files.delete_job(harness.row(cancelled))
     assert harness.store.get(cancelled) is None
     watch._timeout = 0.0
     watch.check()
     assert len(reasons) == 1
 
 
-def test_what_runs_and_was_not_cancelled_is_left_alone(harness: Harness, engine: FakeEngine) -> None:
+def test_running_jobs_are_not_stuck(harness: Harness, engine: FakeEngine) -> None:
     reasons: list[str] = []
     watch = StuckJobWatch(harness.client, harness.store, 0.0, lambda reason: reasons.append(reason))
     engine.seconds = HELD
@@ -98,7 +96,7 @@ def test_what_runs_and_was_not_cancelled_is_left_alone(harness: Harness, engine:
     assert reasons == []
 
 
-def test_a_job_of_which_the_engine_was_never_told_that_it_is_cancelled_is_only_interrupted(
+def test_a_cancellation_that_did_not_reach_the_engine_is_repeated(
     open_harness: OpenHarness, engine: FakeEngine
 ) -> None:
     """Its service died between the two."""
@@ -115,7 +113,7 @@ def test_a_job_of_which_the_engine_was_never_told_that_it_is_cancelled_is_only_i
     assert (engine.cancelled, reasons) == ([job_id], [])
 
 
-def test_of_an_engine_of_others_it_is_said_once_what_to_do(
+def test_without_restart_a_stuck_job_is_logged_once(
     harness: Harness, engine: FakeEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     cancelled = busy_with_a_cancelled_job(harness, engine)
@@ -133,9 +131,7 @@ def ready(backend: Backend) -> FlaskClient:
 
 
 @pytest.mark.parametrize("ours", [True, False])
-def test_readiness_tells_of_a_job_that_does_not_let_go(
-    tmp_path: Path, harness: Harness, engine: FakeEngine, ours: bool
-) -> None:
+def test_ready_reports_a_stuck_job(tmp_path: Path, harness: Harness, engine: FakeEngine, ours: bool) -> None:
     cancelled = busy_with_a_cancelled_job(harness, engine)
     where: dict[str, Any] = (
         {"engine_port": int(engine.address.rpartition(":")[2])} if ours else {"engine_url": engine.address}
@@ -150,13 +146,13 @@ def test_readiness_tells_of_a_job_that_does_not_let_go(
         assert answer.json is not None
         reason = answer.json["reason"]
         assert f"the engine still runs job {cancelled}, which was cancelled 20" in reason
-        assert ("the launcher restarts it" if ours else f"Restart the engine at {engine.address}") in reason
+        assert ("the launcher will restart it" if ours else f"restart the engine at {engine.address}") in reason
     finally:
         backend.stop()
 
 
 @pytest.mark.slow
-def test_who_was_drawn_when_somebody_ended_the_engine_is_not_blamed(harness: Harness, engine: FakeEngine) -> None:
+def test_a_job_running_at_a_deliberate_stop_is_no_suspect(harness: Harness, engine: FakeEngine) -> None:
     engine.seconds = HELD
     drawn = harness.submit()
     for count in range(1, 5):
@@ -176,7 +172,7 @@ def test_who_was_drawn_when_somebody_ended_the_engine_is_not_blamed(harness: Har
     assert harness.wait(drawn).attempts == 1
 
 
-def test_a_job_that_waited_behind_a_stranger_s_is_not_blamed(harness: Harness, engine: FakeEngine) -> None:
+def test_a_job_that_waited_for_another_programs_prompt_is_no_suspect(harness: Harness, engine: FakeEngine) -> None:
     engine.seconds = HELD
     stranger = new_job()
     harness.client.submit(stranger.id, dict(stranger.spec.graph), "theirs", -1.0)
@@ -188,7 +184,9 @@ def test_a_job_that_waited_behind_a_stranger_s_is_not_blamed(harness: Harness, e
     assert harness.wait(waits).attempts == 0
 
 
-def test_a_service_that_takes_over_does_not_blame_either(open_harness: OpenHarness, engine: FakeEngine) -> None:
+def test_a_worker_that_reclaims_after_a_deliberate_stop_has_no_suspect(
+    open_harness: OpenHarness, engine: FakeEngine
+) -> None:
     """Two services, of which one has the cancelled job and the other what waits behind it."""
     first, second = open_harness(), open_harness()
     first.start()
@@ -201,7 +199,7 @@ def test_a_service_that_takes_over_does_not_blame_either(open_harness: OpenHarne
     assert second.wait(waits).attempts == 0
 
 
-def test_a_note_of_the_engine_s_end_counts_from_its_time_on(harness: Harness) -> None:
+def test_an_engine_stop_counts_from_its_time(harness: Harness) -> None:
     assert not harness.store.engine_stopped_since(0.0)
     before = time.time()
     harness.store.record_engine_stop()
@@ -210,7 +208,7 @@ def test_a_note_of_the_engine_s_end_counts_from_its_time_on(harness: Harness) ->
     assert not harness.store.engine_stopped_since(time.time() + 1)
 
 
-def test_an_engine_that_does_not_answer_ends_no_watch(tmp_path: Path, harness: Harness) -> None:
+def test_the_watch_survives_an_engine_that_does_not_answer(tmp_path: Path, harness: Harness) -> None:
     watch = StuckJobWatch(EngineClient("http://127.0.0.1:9"), harness.store, 0.0, None)
     watch.start()
     time.sleep(0.2)

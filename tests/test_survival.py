@@ -1,4 +1,4 @@
-"""What jobs survive: the death of the engine, of its worker, of services, of the launcher; and what they cannot."""
+"""What jobs survive: the end of the engine, of its worker thread, of services, and of the launcher."""
 
 import shutil
 import time
@@ -23,9 +23,9 @@ LONG = {**SMALL, "steps": 60}
 def child(stack: TestStack, script: str) -> psutil.Process:
     """The launcher's child that runs this script."""
     (found,) = [
-        each
-        for each in psutil.Process(stack.process.pid).children()
-        if any(part.endswith(script) for part in each.cmdline())
+        child
+        for child in psutil.Process(stack.process.pid).children()
+        if any(part.endswith(script) for part in child.cmdline())
     ]
     return found
 
@@ -42,7 +42,7 @@ def wait_until_ready(stack: TestStack) -> None:
         time.sleep(0.1)
 
 
-def test_an_engine_whose_worker_thread_died_is_started_again_and_its_jobs_with_it(stack: TestStack) -> None:
+def test_an_engine_with_a_dead_worker_thread_is_restarted_with_its_jobs(stack: TestStack) -> None:
     job_id = stack.submit(**LONG)
     stack.wait_for_job(job_id, "running")
     before = child(stack, "main.py").pid
@@ -62,7 +62,7 @@ def test_an_engine_whose_worker_thread_died_is_started_again_and_its_jobs_with_i
     assert "engine ended with exit code 70" in stack.output()
 
 
-def test_while_the_engine_is_away_jobs_are_taken_and_wait_for_it(stack: TestStack) -> None:
+def test_jobs_are_accepted_and_wait_while_the_engine_does_not_answer(stack: TestStack) -> None:
     stack.draw(**SMALL)
     child(stack, "main.py").kill()
     ids = [stack.submit(**SMALL) for _ in range(3)]
@@ -76,7 +76,7 @@ def test_while_the_engine_is_away_jobs_are_taken_and_wait_for_it(stack: TestStac
     assert [job["timings"]["attempts"] for job in jobs] == [1, 1, 1]
 
 
-def test_the_jobs_of_a_service_that_was_killed_are_finished_and_can_be_watched_elsewhere(stack: TestStack) -> None:
+def test_the_jobs_of_a_killed_service_are_finished_and_watched_elsewhere(stack: TestStack) -> None:
     headers = {"Idempotency-Key": str(uuid.uuid4())}
     with ThreadPoolExecutor() as pool:
         broken = pool.submit(requests.post, f"{stack.txt2img}/api/txt2img", json=LONG, headers=headers, timeout=TIMEOUT)
@@ -102,7 +102,7 @@ def test_the_jobs_of_a_service_that_was_killed_are_finished_and_can_be_watched_e
     assert stack.picture(again.json()).size == (64, 64)
 
 
-def test_a_job_that_kills_the_engine_three_times_is_given_up_and_the_rest_go_on(stack: TestStack) -> None:
+def test_a_job_that_kills_the_engine_three_times_fails_and_the_others_continue(stack: TestStack) -> None:
     killer, innocent = stack.submit(**{**LONG, "steps": 400}), stack.submit(**SMALL)
     # A job of the other service, too, waits behind it.
     fields = {**SMALL, "input_image": data_url(Image.new("RGB", (64, 64), "red"))}
@@ -125,7 +125,7 @@ def test_a_job_that_kills_the_engine_three_times_is_given_up_and_the_rest_go_on(
         assert (completed["state"], completed["timings"]["attempts"]) == ("completed", 1)
 
 
-def test_twenty_queued_jobs_survive_a_power_cut_and_are_drawn_in_order_and_once(own_stack: TestStack) -> None:
+def test_twenty_queued_jobs_survive_a_power_cut_and_run_once_in_order(own_stack: TestStack) -> None:
     stack = own_stack
     ids = [stack.submit(**{**SMALL, "steps": 3, "seed": seed}) for seed in range(20)]
     everything = [psutil.Process(stack.process.pid), *psutil.Process(stack.process.pid).children(recursive=True)]
@@ -147,7 +147,7 @@ def test_twenty_queued_jobs_survive_a_power_cut_and_are_drawn_in_order_and_once(
         assert all(requests.get(job["images"][0], timeout=TIMEOUT).ok for job in jobs)
 
 
-def test_a_storm_of_kills_loses_nothing_and_doubles_nothing(own_stack: TestStack) -> None:
+def test_random_kills_lose_and_duplicate_nothing(own_stack: TestStack) -> None:
     count = chaos(own_stack, seconds=25, seed=7)
     assert count.wrong == [], count
     assert count.accepted
@@ -178,7 +178,7 @@ def test_a_full_disk_fails_that_job_and_nothing_else(stack: TestStack) -> None:
     assert stack.picture(stack.draw(**SMALL)).size == (64, 64)
 
 
-def test_a_disk_too_full_to_write_a_job_down_refuses_it(stack: TestStack) -> None:
+def test_a_disk_too_full_for_its_row_rejects_a_job(stack: TestStack) -> None:
     with no_room_for(child(stack, "txt2img_server.py"), 0):
         refused = requests.post(f"{stack.txt2img}/api/txt2img", json=SMALL, timeout=TIMEOUT)
         alive = requests.get(f"{stack.txt2img}/health", timeout=TIMEOUT)
@@ -188,7 +188,7 @@ def test_a_disk_too_full_to_write_a_job_down_refuses_it(stack: TestStack) -> Non
     assert stack.picture(stack.draw(**SMALL)).size == (64, 64)
 
 
-def test_an_output_folder_that_cannot_be_written_fails_that_job_and_says_so(own_stack: TestStack) -> None:
+def test_a_read_only_output_folder_fails_that_job_with_the_reason(own_stack: TestStack) -> None:
     stack = own_stack
     shutil.rmtree(stack.data_dir / "output")
     (stack.data_dir / "output").write_text("a file where the folder was")
