@@ -18,8 +18,9 @@ from shared.engine.client import EngineAccess, EngineClient
 from shared.jobs.picture_names import filename_prefix
 from shared.schema.request import Txt2ImgRequest
 from shared.web.body import Fields
+from shared.web.parsing.generation import parse_txt2img
 from shared.web.parsing.model_catalog import ModelCatalog
-from shared.web.parsing.requests import Context, read_txt2img
+from shared.web.parsing.parser import ParsingContext
 from starter import CHECKPOINT_NAME
 from workflows.graph import Graph
 
@@ -40,7 +41,7 @@ class Drawing:
     def graph(self, inventory: ModelCatalog, job_id: str, seed: int) -> dict[str, Any]:
         """The graph that our service would send, but for the folder of the picture."""
         fields = Fields({**self.fields, "seed": seed}, {})
-        request = read_txt2img(fields, Context(CHECKPOINT_NAME, inventory, lambda _: None)).request
+        request = parse_txt2img(fields, ParsingContext(CHECKPOINT_NAME, inventory, lambda _: None)).request
         return self.recipe(request, f"bare-{filename_prefix(job_id, datetime.now())}").to_api()
 
 

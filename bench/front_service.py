@@ -14,7 +14,7 @@ from shared.engine.client import Outcome
 from shared.schema.request import Txt2ImgRequest
 from shared.web.app import txt2img_app
 from shared.web.backend import Backend
-from shared.web.parsing.requests import read_txt2img
+from shared.web.parsing.generation import parse_txt2img
 from shared.web.routes.generate import generate
 from shared.web.service import main
 from workflows import nodes
@@ -35,7 +35,7 @@ def blank(request: Txt2ImgRequest, filename_prefix: str) -> Graph:
 def build(backend: Backend) -> Flask:
     """The service's application."""
     app = txt2img_app(backend)
-    app.add_url_rule("/api/blank", "blank", lambda: generate("blank", read_txt2img, blank), methods=["POST"])
+    app.add_url_rule("/api/blank", "blank", lambda: generate("blank", parse_txt2img, blank), methods=["POST"])
     app.register_blueprint(_span_routes(backend))
     return app
 

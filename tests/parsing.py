@@ -8,7 +8,8 @@ from PIL import Image, ImageDraw
 from shared.errors import InvalidValue
 from shared.schema.request import Img2ImgRequest, Txt2ImgRequest
 from shared.web.body import Fields
-from shared.web.parsing.requests import Context, ParsedRequest, read_img2img, read_txt2img
+from shared.web.parsing.generation import ParsedRequest, parse_img2img, parse_txt2img
+from shared.web.parsing.parser import ParsingContext
 from tests.model_library import OWN, WorkflowFolder
 from tests.stack import data_url, encoded
 
@@ -22,14 +23,14 @@ ImageDraw.Draw(HALF).rectangle((32, 0, 63, 31), fill=255)
 HALF_MASK = encoded(HALF)
 
 
-def context(shelf: WorkflowFolder | None = None, **stored: bytes) -> Context:
-    return Context(
+def context(shelf: WorkflowFolder | None = None, **stored: bytes) -> ParsingContext:
+    return ParsingContext(
         OWN, shelf or WorkflowFolder(), {name.removeprefix("n"): content for name, content in stored.items()}.get
     )
 
 
 def read(shelf: WorkflowFolder | None = None, **values: Any) -> ParsedRequest[Txt2ImgRequest]:
-    return read_txt2img(Fields({"prompt": "x", **values}, {}), context(shelf))
+    return parse_txt2img(Fields({"prompt": "x", **values}, {}), context(shelf))
 
 
 def words(**values: Any) -> Txt2ImgRequest:
@@ -37,7 +38,7 @@ def words(**values: Any) -> Txt2ImgRequest:
 
 
 def reread(files: dict[str, bytes] | None = None, **values: Any) -> ParsedRequest[Img2ImgRequest]:
-    return read_img2img(Fields({"prompt": "x", **values}, files or {"image": PICTURE}), context())
+    return parse_img2img(Fields({"prompt": "x", **values}, files or {"image": PICTURE}), context())
 
 
 def picture(files: dict[str, bytes] | None = None, **values: Any) -> Img2ImgRequest:

@@ -109,7 +109,7 @@ def test_a_custom_graph_gets_picture_and_mask_unchanged(stack: TestStack) -> Non
     small = {"width": 61, "height": 48}
     reply = stack.redraw(prompt="x", input_image=source, mask=mask, custom_workflow=graph, **small)
     assert {picture.size for picture in stack.pictures(reply)} == {(64, 48)}
-    assert "with 61x48, the edges are repeated" in " ".join(reply["warnings"])
+    assert "the edges of input_image, with 61x48, are repeated" in " ".join(reply["warnings"])
 
 
 def test_a_graph_with_a_controlnet(stack: TestStack, graph: dict[str, Any]) -> None:

@@ -7,8 +7,9 @@ import pytest
 from launcher.stack import own_checkpoint
 from shared.models.detect import Family, ModelFile
 from shared.web.body import Fields
+from shared.web.parsing.generation import parse_txt2img
 from shared.web.parsing.models import default_checkpoint, default_first
-from shared.web.parsing.requests import Context, read_txt2img
+from shared.web.parsing.parser import ParsingContext
 from starter import CHECKPOINT_NAME, INPAINTING_NAME, PASTEL_NAME
 from tests import safetensors_factory as factory
 from tests.control import Control, body
@@ -70,8 +71,9 @@ def test_one_that_does_not_draw_from_words_does_not_stand_in_for_the_starter(tmp
 
 
 def test_a_request_gets_the_checkpoint_that_the_lists_begin_with() -> None:
-    reading = read_txt2img(
-        Fields({"prompt": "x"}, {}), Context(None, WorkflowFolder(checkpoints=(PAINTER, "x.safetensors")), {}.get)
+    reading = parse_txt2img(
+        Fields({"prompt": "x"}, {}),
+        ParsingContext(None, WorkflowFolder(checkpoints=(PAINTER, "x.safetensors")), {}.get),
     )
     assert reading.request.models.checkpoint == "x.safetensors"
     shelf = WorkflowFolder(checkpoints=(PAINTER, OWN))

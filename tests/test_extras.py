@@ -21,7 +21,9 @@ from shared.schema.units import Picture
 from shared.settings import Settings
 from shared.web.app import create_app
 from shared.web.backend import Backend
-from shared.web.parsing.extras import CODEFORMER, GFPGAN, read_extras
+from shared.web.body import Fields
+from shared.web.parsing.extras import CODEFORMER, GFPGAN, parse_extras
+from shared.web.parsing.parser import Parser, ParsingContext
 from shared.web.parsing.upscale import factor_in_name
 from shared.web.routes.extras import extras_routes, extras_values
 from shared.web.routes.jobs import job_routes
@@ -46,8 +48,8 @@ SHELF = WorkflowFolder(upscale_models=("4x-UltraSharp.pth", "anime/2x_Soft.safet
 def read(
     *, shelf: WorkflowFolder = SHELF, faces: list[str] | None = None, source: Picture = SOURCE, **params: Any
 ) -> tuple[ExtrasRequest, list[str]]:
-    warnings: list[str] = []
-    return read_extras(ExtrasBody(**{**PAGE, **params}), source, shelf, faces, warnings), warnings
+    parser = Parser(Fields({}, {}), ParsingContext(None, shelf, {}.get))
+    return parse_extras(parser, ExtrasBody(**{**PAGE, **params}), source, faces), parser.warnings
 
 
 @pytest.mark.parametrize(
@@ -72,9 +74,9 @@ def test_an_upscaler_that_is_not_there_is_replaced_and_named() -> None:
     request, warnings = read(shelf=WorkflowFolder(upscale_models=()))
     assert request.layers == (EnlargedLayer(Upscale((400, 244)), 1.0),)
     assert warnings == [
-        "upscaler_model '4x-ultrasharp' does not exist, so Lanczos was used; there is no upscale model yet"
+        "upscaler_model '4x-ultrasharp' does not exist, so Lanczos was used; no upscale model is installed"
     ]
-    assert "there is 4x-UltraSharp.pth" in read(upscaler_model="4x-ultrashrap")[1][0]
+    assert "use 4x-UltraSharp.pth" in read(upscaler_model="4x-ultrashrap")[1][0]
 
 
 def test_two_upscalers_have_one_size_and_a_visibility_each() -> None:
@@ -84,7 +86,7 @@ def test_two_upscalers_have_one_size_and_a_visibility_each() -> None:
         ("anime/2x_Soft.safetensors", (300, 183), 0.25),
     ]
     assert warnings == []
-    assert "nothing is to be seen of the first" in read(upscaler_model_2="2x_soft", upscaler_visibility_2=1)[1][0]
+    assert "nothing of the first upscaler is visible" in read(upscaler_model_2="2x_soft", upscaler_visibility_2=1)[1][0]
 
 
 @pytest.mark.parametrize(
@@ -276,7 +278,7 @@ def test_a_picture_that_is_missing_or_damaged_is_named(client: FlaskClient) -> N
 
 def test_what_is_not_known_is_named(client: FlaskClient) -> None:
     reply = client.post("/api/extras/upscale", data=form(upscaler_model="Lanczos", upscaler_modl_2="x")).get_json()
-    assert reply["warnings"] == ["ignored, because not known here: upscaler_modl_2 (did you mean upscaler_model_2?)"]
+    assert reply["warnings"] == ["ignored unknown fields: upscaler_modl_2 (did you mean upscaler_model_2?)"]
 
 
 def test_a_transparent_picture_stays_so_and_needs_no_warning(client: FlaskClient) -> None:

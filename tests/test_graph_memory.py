@@ -10,7 +10,7 @@ from shared.engine.formula import evaluate
 from shared.engine.graph_memory import check_memory, check_texts
 from shared.engine.node_policy import check_limits
 from shared.engine.validate import check_graph
-from shared.web.parsing.loaded import loaded_names
+from shared.web.imported_graphs import loaded_names
 from tests.engine_nodes import reviewed
 from tests.imported_graphs import Short, api
 

@@ -24,7 +24,8 @@ from shared.metadata import infotext
 from shared.metadata.prompt_syntax import EmbeddingFiles
 from shared.models.safetensors import read_header
 from shared.web.body import MOST_FIELDS, parse_json
-from shared.web.parsing.prompts import read_prompt, take_loras
+from shared.web.parsing.loras import take_lora_tags
+from shared.web.parsing.prompts import read_prompt
 from shared.web.picture_response import download_name
 from shared.web.routes.report import cell
 from shared.web.server.request_parser import BodyLimits, RequestParser
@@ -144,7 +145,7 @@ def test_prompts_are_read_in_linear_time(beginning: str, piece: str) -> None:
         with contextlib.suppress(InvalidValue):
             read_prompt(text, "prompt", EmbeddingFiles(["a.pt", "b.pt"]))
         with contextlib.suppress(InvalidValue):
-            take_loras(text)
+            take_lora_tags(text)
 
     assert_linear(work, lambda size: beginning + piece * (size // len(piece)) + "x", 2_500)
 

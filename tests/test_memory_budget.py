@@ -10,7 +10,8 @@ from shared.images.budget import MemoryBudget
 from shared.images.decode import BYTES_TO_DECODE, decode_picture, read_picture
 from shared.images.masks import read_mask
 from shared.web.body import Fields
-from shared.web.parsing.requests import Context, read_img2img
+from shared.web.parsing.generation import parse_img2img
+from shared.web.parsing.parser import ParsingContext
 from tests.model_library import OWN, WorkflowFolder
 from tests.stack import encoded
 
@@ -75,12 +76,12 @@ def test_a_damaged_picture_gives_its_room_back() -> None:
 
 def test_a_request_with_all_its_pictures_gives_everything_back() -> None:
     budget = MemoryBudget(10 * COST, SETTING)
-    context = Context(OWN, WorkflowFolder(), {}.get, budget=budget)
+    context = ParsingContext(OWN, WorkflowFolder(), {}.get, budget=budget)
     white = encoded(Image.new("L", (SIDE, SIDE), 255))
-    reading = read_img2img(Fields({"prompt": "x"}, {"image": PICTURE, "mask": white}), context)
+    reading = parse_img2img(Fields({"prompt": "x"}, {"image": PICTURE, "mask": white}), context)
     assert reading.request.inpainting is not None
     del reading
     assert budget.taken == 0
-    tight = Context(OWN, WorkflowFolder(), {}.get, budget=MemoryBudget(COST - 1, SETTING))
+    tight = ParsingContext(OWN, WorkflowFolder(), {}.get, budget=MemoryBudget(COST - 1, SETTING))
     with pytest.raises(BodyTooLarge):
-        read_img2img(Fields({"prompt": "x"}, {"image": PICTURE}), tight)
+        parse_img2img(Fields({"prompt": "x"}, {"image": PICTURE}), tight)

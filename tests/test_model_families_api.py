@@ -13,7 +13,8 @@ from PIL import Image
 from shared.engine.catalog import EngineCatalog
 from shared.graphs import ApiGraph
 from shared.web.body import Fields
-from shared.web.parsing.requests import Context, read_img2img, read_txt2img
+from shared.web.parsing.generation import parse_img2img, parse_txt2img
+from shared.web.parsing.parser import ParsingContext
 from tests import safetensors_factory as factory
 from tests.stack import TestStack, data_url
 from workflows.img2img import img2img
@@ -35,12 +36,12 @@ FILES = {
 
 
 @pytest.fixture(scope="module")
-def context(stack: TestStack) -> Iterator[Context]:
+def context(stack: TestStack) -> Iterator[ParsingContext]:
     paths = {stack.data_dir / "models" / name: shapes for name, shapes in FILES.items()}
     try:
         for path, shapes in paths.items():
             factory.write(path, shapes)
-        yield Context(None, EngineCatalog(stack.engine_client()), lambda _: None)
+        yield ParsingContext(None, EngineCatalog(stack.engine_client()), lambda _: None)
     finally:
         for path in paths:
             path.unlink(missing_ok=True)
@@ -63,8 +64,8 @@ def nodes(graph: ApiGraph) -> dict[str, dict[str, Any]]:
     return {node["class_type"]: node["inputs"] for node in graph.values()}
 
 
-def graph_for(context: Context, **values: Any) -> ApiGraph:
-    graph = txt2img(read_txt2img(Fields({"prompt": "x", "seed": 1, **values}, {}), context).request, "x/x").to_api()
+def graph_for(context: ParsingContext, **values: Any) -> ApiGraph:
+    graph = txt2img(parse_txt2img(Fields({"prompt": "x", "seed": 1, **values}, {}), context).request, "x/x").to_api()
     assert isinstance(context.catalog, EngineCatalog)
     assert context.catalog.check(graph) == []
     return graph
@@ -82,7 +83,7 @@ def graph_for(context: Context, **values: Any) -> ApiGraph:
     ],
 )
 def test_a_family_has_its_own_nodes_and_defaults(
-    stack: TestStack, context: Context, model: str, size: int, steps: int, cfg: float, loaders: set[str]
+    stack: TestStack, context: ParsingContext, model: str, size: int, steps: int, cfg: float, loaders: set[str]
 ) -> None:
     graph = graph_for(context, model_name=model)
     inputs = nodes(graph)
@@ -95,7 +96,7 @@ def test_a_family_has_its_own_nodes_and_defaults(
     accepted(stack, graph)
 
 
-def test_the_parts_are_found_by_what_they_are(context: Context) -> None:
+def test_the_parts_are_found_by_what_they_are(context: ParsingContext) -> None:
     dual = nodes(graph_for(context, model_name="tiny-dev"))
     assert dual["DualCLIPLoader"] == {
         "clip_name1": "tiny-l.safetensors",
@@ -106,7 +107,7 @@ def test_the_parts_are_found_by_what_they_are(context: Context) -> None:
     assert dual["FluxGuidance"]["guidance"] == 3.5
 
 
-def test_sdxl_with_its_refiner(stack: TestStack, context: Context) -> None:
+def test_sdxl_with_its_refiner(stack: TestStack, context: ParsingContext) -> None:
     graph = graph_for(context, model_name="tiny-xl", refiner_enabled=True, refiner_model="tiny-refiner")
     first, second = (node["inputs"] for node in graph.values() if node["class_type"] == "KSamplerAdvanced")
     assert (first["steps"], first["start_at_step"], first["end_at_step"]) == (25, 0, 20)
@@ -115,9 +116,9 @@ def test_sdxl_with_its_refiner(stack: TestStack, context: Context) -> None:
     accepted(stack, graph)
 
 
-def test_flux_draws_from_a_picture_too(context: Context) -> None:
+def test_flux_draws_from_a_picture_too(context: ParsingContext) -> None:
     fields = Fields({"prompt": "x", "model_name": "tiny-dev", "input_image": data_url(Image.new("RGB", (64, 64)))}, {})
-    graph = img2img(read_img2img(fields, context).request, "x/x").to_api()
+    graph = img2img(parse_img2img(fields, context).request, "x/x").to_api()
     assert isinstance(context.catalog, EngineCatalog)
     # The picture was never uploaded here; all else fits.
     assert {problem.input for problem in context.catalog.check(graph)} <= {"image"}

@@ -17,9 +17,10 @@ from shared.schema.body import ExtrasBody
 from shared.schema.units import Picture
 from shared.web.body import Fields
 from shared.web.imported_graphs import check_imported_graph
-from shared.web.parsing.extras import read_extras
-from shared.web.parsing.requests import Context, read_txt2img
-from shared.web.parsing.sampling import read_sampler, read_scheduler
+from shared.web.parsing.extras import parse_extras
+from shared.web.parsing.generation import parse_txt2img
+from shared.web.parsing.parser import GraphAlpha, Parser, ParsingContext
+from shared.web.parsing.sampling import match_sampler, match_scheduler
 from tests.model_library import NODES, OWN, WorkflowFolder
 from tests.stack import data_url
 
@@ -101,7 +102,7 @@ MORE: list[tuple[str, str, Any]] = [
 
 def refused(shelf: WorkflowFolder, **values: Any) -> InvalidValue:
     with pytest.raises(InvalidValue) as wrong:
-        read_txt2img(Fields({"prompt": "x", "model_name": OWN, **values}, {}), Context(OWN, shelf, {}.get))
+        parse_txt2img(Fields({"prompt": "x", "model_name": OWN, **values}, {}), ParsingContext(OWN, shelf, {}.get))
     return wrong.value
 
 
@@ -130,22 +131,23 @@ def test_a_checkpoint_and_a_diffusion_model_of_one_name() -> None:
     )
     error = refused(shelf, model_name="both")
     assert error.details["nearest"] == ["checkpoints/both.safetensors", "diffusion_models/both.safetensors"]
-    context = Context(OWN, shelf, {}.get)
+    context = ParsingContext(OWN, shelf, {}.get)
     for kind in ("checkpoints", "diffusion_models"):
         values = {"prompt": "x", "model_name": f"{kind}/both.safetensors", "text_encoders": ["l"], "vae_name": "sd"}
-        reading = read_txt2img(Fields(values, {}), context)
+        reading = parse_txt2img(Fields(values, {}), context)
         models = reading.request.models
         assert (models.checkpoint or models.diffusion_model) == "both.safetensors"
         assert (models.checkpoint is not None) == (kind == "checkpoints")
         # What the reply tells finds the same file again.
-        assert read_txt2img(Fields(reading.parameters, {}), context).request == reading.request
+        assert parse_txt2img(Fields(reading.parameters, {}), context).request == reading.request
     # Where the choice is ours, it is of the checkpoints.
     shelf = WorkflowFolder(checkpoints=("both.safetensors",), diffusion_models=("both.safetensors",))
-    reading = read_txt2img(Fields({"prompt": "x"}, {}), Context(None, shelf, {}.get))
+    reading = parse_txt2img(Fields({"prompt": "x"}, {}), ParsingContext(None, shelf, {}.get))
     assert reading.request.models.checkpoint == "both.safetensors"
     # In a graph of one's own, the loader says which of them it is.
-    custom = read_txt2img(
-        Fields({"prompt": "x", "model_name": "both.safetensors"}, {}), Context(None, shelf, {}.get, custom=True)
+    custom = parse_txt2img(
+        Fields({"prompt": "x", "model_name": "both.safetensors"}, {}),
+        ParsingContext(None, shelf, {}.get, custom_graph=GraphAlpha()),
     )
     assert custom.parameters["model_name"] == "both.safetensors"
 
@@ -153,8 +155,9 @@ def test_a_checkpoint_and_a_diffusion_model_of_one_name() -> None:
 def test_extras_do_not_guess_either() -> None:
     source = Picture(b"", 8, 8)
     body = ExtrasBody(upscaler_model="ink")
+    parser = Parser(Fields({}, {}), ParsingContext(None, WorkflowFolder(upscale_models=TWO_FOLDERS), {}.get))
     with pytest.raises(InvalidValue) as wrong:
-        read_extras(body, source, WorkflowFolder(upscale_models=TWO_FOLDERS), None, [])
+        parse_extras(parser, body, source, None)
     assert (wrong.value.field, wrong.value.details["nearest"]) == ("upscaler_model", list(TWO_FOLDERS))
 
 
@@ -178,14 +181,14 @@ def test_models_of_the_command_line_are_named_by_the_same_rule() -> None:
 
 def test_samplers_and_schedulers_of_custom_nodes() -> None:
     stock = ["euler", "dpmpp_2m", "ipndm"]
-    assert read_sampler("PLMS", stock, ["karras"])[0] == "ipndm"
+    assert match_sampler("PLMS", stock, ["karras"])[0] == "ipndm"
     # What the engine itself has goes before what would stand in for it.
-    assert read_sampler("PLMS", [*stock, "plms"], ["karras"]) == ("plms", None, None)
-    assert read_sampler("res 2s", [*stock, "res_2s", "res-2s"], ["karras"])[0] == "res 2s"
-    assert read_sampler("res_2s", [*stock, "res_2s", "res-2s"], ["karras"])[0] == "res_2s"
-    assert read_sampler("Euler beta 57", stock, ["beta_57", "beta57"])[:2] == ("Euler beta 57", None)
-    assert read_scheduler("Beta 57", ["beta_57", "beta57"]) == "Beta 57"
-    assert read_scheduler("uniform", ["normal", "uniform"]) == "uniform"
+    assert match_sampler("PLMS", [*stock, "plms"], ["karras"]) == ("plms", None, None)
+    assert match_sampler("res 2s", [*stock, "res_2s", "res-2s"], ["karras"])[0] == "res 2s"
+    assert match_sampler("res_2s", [*stock, "res_2s", "res-2s"], ["karras"])[0] == "res_2s"
+    assert match_sampler("Euler beta 57", stock, ["beta_57", "beta57"])[:2] == ("Euler beta 57", None)
+    assert match_scheduler("Beta 57", ["beta_57", "beta57"]) == "Beta 57"
+    assert match_scheduler("uniform", ["normal", "uniform"]) == "uniform"
 
 
 @pytest.mark.parametrize(
@@ -208,7 +211,7 @@ def test_a_known_model_that_is_not_installed_can_be_added(field: str, name: str,
     error = refused(WorkflowFolder(), **{field: {"lora_name": name} if field == "lora" else name})
     assert error.status == 422
     assert ("models add" in str(error.hint)) == (known is not None)
-    assert known is None or f"python dream_layer.py models add {known} downloads it; there is " in str(error.hint)
+    assert known is None or f"python dream_layer.py models add {known} downloads it; or use " in str(error.hint)
 
 
 def test_known_models_of_parts_can_be_added() -> None:

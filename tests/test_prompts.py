@@ -18,7 +18,8 @@ from shared.metadata.prompt_syntax import (
     parse_segments,
     unescape,
 )
-from shared.web.parsing.prompts import read_prompt, take_loras
+from shared.web.parsing.loras import take_lora_tags
+from shared.web.parsing.prompts import read_prompt
 from tests.engine_prompts import EnginePrompts, Found
 
 QUICK = settings(max_examples=600, deadline=None, derandomize=True)
@@ -135,21 +136,21 @@ def test_embeddings_are_written_for_the_engine(prompt: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("prompt", "says"),
     [
-        ("x embedding:ink", "'ink' may be any of a/ink.safetensors, b/ink.pt"),
+        ("x embedding:ink", "'ink' is ambiguous: it may be a/ink.safetensors or b/ink.pt"),
         ("x embedding:c/ink", "'c/ink' does not exist"),
         ("x embedding:ruby.safetensors", "'ruby.safetensors' does not exist"),
-        ("x embedding:", "no name behind it"),
-        ("x (embedding:) y", "no name behind it"),
-        ("embedding: embedding:ruby", "no name behind it"),
-        ("(movie: Infinity)", "no finite number"),
-        ("(grandmother:nan)", "no finite number"),
-        (f"{'(' * 51}x{')' * 51}", "51 parentheses in each other"),
+        ("x embedding:", "without a name"),
+        ("x (embedding:) y", "without a name"),
+        ("embedding: embedding:ruby", "without a name"),
+        ("(movie: Infinity)", "not a finite number"),
+        ("(grandmother:nan)", "not a finite number"),
+        (f"{'(' * 51}x{')' * 51}", "nests 51 parentheses"),
         ("<lora:ink:1:1:1>", "more than two strengths"),
     ],
 )
 def test_what_would_end_the_job_or_draw_something_else_is_refused(prompt: str, says: str) -> None:
     with pytest.raises(InvalidValue, match=re.escape(says)) as wrong:
-        read_prompt(take_loras(prompt)[0], "prompt", EmbeddingFiles(FILES))
+        read_prompt(take_lora_tags(prompt)[0], "prompt", EmbeddingFiles(FILES))
     assert wrong.value.field == "prompt"
 
 
@@ -171,7 +172,7 @@ def said(prompt: str) -> list[str]:
         ("a (red:1.2 circle", "( that is never closed, at '(red:1.2 circle'"),
         ("a (red (blue:1.3) circle", "( that is never closed"),
         ("sad :( (red:1.2)", "( that is never closed"),
-        ("1) a (red:1.2) circle", ") that closes nothing, behind '1'"),
+        ("1) a (red:1.2) circle", ") that closes nothing, after '1'"),
         ("a red:1.2) circle", ") that closes nothing"),
         ("(Blade Runner:2049)", "2049 is read as a weight"),
         ("(at 5:30) a cat", "30 is read as a weight"),
@@ -189,7 +190,7 @@ def test_two_files_that_the_engine_cannot_tell_apart_are_told() -> None:
     text, warnings = read_prompt("embedding:ruby", "prompt", EmbeddingFiles(["ruby.pt", "b/ruby.pt"]))
     assert text == "embedding:ruby.pt"
     assert warnings == [
-        "prompt names the embedding 'ruby.pt', by which the engine may take any of ruby.pt, b/ruby.pt; give them "
+        "prompt names the embedding 'ruby.pt', for which the engine may load any of ruby.pt, b/ruby.pt; give them "
         "different names"
     ]
 
@@ -208,7 +209,7 @@ def test_two_files_that_the_engine_cannot_tell_apart_are_told() -> None:
     ],
 )
 def test_tags_leave_nothing_behind_and_change_nothing_else(prompt: str, left: str) -> None:
-    assert take_loras(prompt)[0] == left
+    assert take_lora_tags(prompt)[0] == left
 
 
 @pytest.mark.parametrize(
@@ -299,7 +300,7 @@ def test_a_long_prompt_is_read_in_linear_time() -> None:
         for _ in range(2):
             start = time.process_time()
             with contextlib.suppress(InvalidValue):
-                read_prompt(take_loras(text)[0], "prompt", EmbeddingFiles(FILES))
+                read_prompt(take_lora_tags(text)[0], "prompt", EmbeddingFiles(FILES))
             taken.append(time.process_time() - start)
         return min(taken)
 

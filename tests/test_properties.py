@@ -16,7 +16,8 @@ from shared.graphs import ApiGraph
 from shared.schema.body import ControlUnitBody, Img2ImgBody, LoraBody, Txt2ImgBody
 from shared.web.body import Fields
 from shared.web.graph_errors import graph_error
-from shared.web.parsing.requests import Context, read_img2img, read_txt2img
+from shared.web.parsing.generation import parse_img2img, parse_txt2img
+from shared.web.parsing.parser import ParsingContext
 from tests.stack import TestStack, data_url
 from workflows.img2img import img2img
 from workflows.txt2img import txt2img
@@ -100,11 +101,11 @@ def _in_order(unit: Mapping[str, Any]) -> bool:
 
 
 @pytest.fixture(scope="module")
-def context(stack: TestStack) -> Context:
-    return Context(None, EngineCatalog(stack.engine_client()), lambda _: None)
+def context(stack: TestStack) -> ParsingContext:
+    return ParsingContext(None, EngineCatalog(stack.engine_client()), lambda _: None)
 
 
-def answer_to(values: Mapping[str, Any], kind: str, context: Context) -> ApiGraph | DreamLayerError:
+def answer_to(values: Mapping[str, Any], kind: str, context: ParsingContext) -> ApiGraph | DreamLayerError:
     """The graph of a request, or the error that the services answer with."""
     try:
         return graph_of(values, kind, context)
@@ -112,13 +113,13 @@ def answer_to(values: Mapping[str, Any], kind: str, context: Context) -> ApiGrap
         return error
 
 
-def graph_of(values: Mapping[str, Any], kind: str, context: Context) -> ApiGraph:
+def graph_of(values: Mapping[str, Any], kind: str, context: ParsingContext) -> ApiGraph:
     """The graph of a request, checked as the services check it. Raises what they answer with."""
     fields = Fields({name: value for name, value in values.items() if value is not None}, {})
     if kind == "txt2img":
-        graph = txt2img(read_txt2img(fields, context).request, "20261122/x").to_api()
+        graph = txt2img(parse_txt2img(fields, context).request, "20261122/x").to_api()
     else:
-        graph = img2img(read_img2img(fields, context).request, "20261122/x").to_api()
+        graph = img2img(parse_img2img(fields, context).request, "20261122/x").to_api()
     assert isinstance(context.catalog, EngineCatalog)
     problems = context.catalog.check(graph)
     if problems:
@@ -127,7 +128,7 @@ def graph_of(values: Mapping[str, Any], kind: str, context: Context) -> ApiGraph
 
 
 @pytest.mark.parametrize("kind", ["txt2img", "img2img"])
-def test_a_request_within_the_ranges_is_a_graph_that_fits_the_live_engine(context: Context, kind: str) -> None:
+def test_a_request_within_the_ranges_is_a_graph_that_fits_the_live_engine(context: ParsingContext, kind: str) -> None:
     @QUIET
     @given(values_of(Txt2ImgBody if kind == "txt2img" else Img2ImgBody))
     def check(values: dict[str, Any]) -> None:
@@ -155,7 +156,7 @@ TOGETHER = {
 
 
 @pytest.mark.parametrize("kind", ["txt2img", "img2img"])
-def test_any_junk_is_a_request_or_a_4xx(context: Context, kind: str) -> None:
+def test_any_junk_is_a_request_or_a_4xx(context: ParsingContext, kind: str) -> None:
     model = Txt2ImgBody if kind == "txt2img" else Img2ImgBody
     junk = st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
@@ -174,7 +175,7 @@ def test_any_junk_is_a_request_or_a_4xx(context: Context, kind: str) -> None:
     check()
 
 
-def test_the_live_engine_itself_accepts_such_graphs(stack: TestStack, context: Context) -> None:
+def test_the_live_engine_itself_accepts_such_graphs(stack: TestStack, context: ParsingContext) -> None:
     """A few of them are queued for real, and cancelled: the engine's own validation has the last word."""
     accepted = []
 

@@ -6,7 +6,7 @@ import pytest
 
 from shared.errors import EngineUnavailable
 from shared.models.detect import ModelFile
-from shared.web.parsing.starter_words import unknown_words
+from shared.web.parsing.prompt_warnings import unknown_words
 from shared.web.routes.prompts import KINDS, UNWANTED, Kind, suggest, suggest_for_starter
 from starter import CHECKPOINT_NAME, INPAINTING_NAME, PASTEL_NAME
 from starter.tokenizer import words

@@ -14,8 +14,9 @@ from shared.models.detect import STARTER_MARK, ModelFile, TextEncoder, classify
 from shared.models.safetensors import SafetensorsHeader
 from shared.web.body import Fields
 from shared.web.imported_graphs import check_starter_words
-from shared.web.parsing.requests import Context, read_img2img, read_txt2img
-from shared.web.parsing.starter_words import means_nothing, unknown_words, vocabulary
+from shared.web.parsing.generation import parse_img2img, parse_txt2img
+from shared.web.parsing.parser import ParsingContext
+from shared.web.parsing.prompt_warnings import describe_vocabulary, knows_no_word, unknown_words
 from starter import CHECKPOINT_NAME, CHECKPOINT_NAMES
 from starter.assemble import FINGERPRINT
 from starter.tokenizer import LONGEST, is_known, tokens, words
@@ -121,9 +122,9 @@ def test_weights_are_taken_off_as_the_engine_takes_them_off(
     encoder: Any, engine_prompts: EnginePrompts, text: str
 ) -> None:
     parts = [part for part, _ in engine_prompts.segments(text)]
-    assert means_nothing(text, FILES) <= (not any(heard(encoder, part) for part in parts))
+    assert knows_no_word(text, FILES) <= (not any(heard(encoder, part) for part in parts))
     if any(heard(encoder, part) for part in parts):
-        assert not means_nothing(text, FILES)
+        assert not knows_no_word(text, FILES)
 
 
 @pytest.mark.parametrize(
@@ -176,14 +177,14 @@ def test_unknown_words(prompt: str, expected: list[str]) -> None:
     ],
 )
 def test_a_negative_prompt_that_takes_nothing_away(prompt: str, expected: bool) -> None:
-    assert means_nothing(prompt, FILES) == expected
+    assert knows_no_word(prompt, FILES) == expected
 
 
 @pytest.mark.parametrize("name", sorted(CHECKPOINT_NAMES))
 def test_every_checkpoint_of_the_kit_warns_once_in_all(name: str) -> None:
     (warning,) = warned(name, prompt="a dragon, a DRAGON, a wizard", negative_prompt="blurry, text", batch_size=3)
     assert warning.startswith(f"{name} does not know 'dragon', 'wizard' of prompt and knows no word of negative_prompt")
-    assert vocabulary() in warning
+    assert describe_vocabulary() in warning
     assert "python dream_layer.py models add sd15" in warning
 
 
@@ -215,20 +216,22 @@ def test_many_words_are_counted() -> None:
 
 
 def test_img2img_warns_too() -> None:
-    reading = read_img2img(Fields({"prompt": "a cat", "model_name": CHECKPOINT_NAME}, {"image": PICTURE}), context(KIT))
+    reading = parse_img2img(
+        Fields({"prompt": "a cat", "model_name": CHECKPOINT_NAME}, {"image": PICTURE}), context(KIT)
+    )
     assert any("does not know 'cat' of prompt" in warning for warning in reading.warnings)
 
 
 def test_the_default_model_warns_where_it_is_the_starter() -> None:
     fields = Fields({"prompt": "a cat"}, {})
     for preferred, expected in ((None, OWN), (CHECKPOINT_NAME, CHECKPOINT_NAME)):
-        reading = read_txt2img(fields, Context(preferred, KIT, {}.get))
+        reading = parse_txt2img(fields, ParsingContext(preferred, KIT, {}.get))
         assert reading.parameters["model_name"] == expected
         assert any("It knows" in warning for warning in reading.warnings) == (expected != OWN)
 
 
 def test_what_it_knows_is_true() -> None:
-    assert unknown_words(vocabulary().replace("(", " ").replace(")", " ")) == [
+    assert unknown_words(describe_vocabulary().replace("(", " ").replace(")", " ")) == [
         *("shapes", "colours", "backgrounds", "sizes", "places", "landscapes")
     ]
 

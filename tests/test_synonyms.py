@@ -26,8 +26,9 @@ from shared.settings import Settings
 from shared.web.app import txt2img_app
 from shared.web.backend import Backend
 from shared.web.body import Fields
-from shared.web.parsing.requests import read_img2img, read_txt2img
-from shared.web.parsing.validate import ignored, known_names
+from shared.web.parsing.generation import parse_img2img, parse_txt2img
+from shared.web.parsing.unused_fields import unknown_fields
+from shared.web.parsing.validate import known_names
 from shared.web.reply import LONGEST_HEADER, warnings_header
 from tests.parsing import PICTURE, URL, context, read, refused, reread, words
 from tests.test_templates import named
@@ -71,7 +72,7 @@ def test_every_name_of_the_tables_means_a_field_that_there_is() -> None:
 )
 def test_the_names_of_other_programs_are_told_with_ours(sent: str, field: str) -> None:
     (warning,) = read(**{sent: "1"}).warnings
-    assert warning == f"ignored, because not known here: {sent} (did you mean {field}?)"
+    assert warning == f"ignored unknown fields: {sent} (did you mean {field}?)"
 
 
 @pytest.mark.parametrize(
@@ -85,9 +86,9 @@ def test_the_names_of_other_programs_are_told_with_ours(sent: str, field: str) -
 )
 def test_so_are_those_of_pictures(sent: str, field: str) -> None:
     (warning,) = reread(**{sent: "1"}).warnings
-    assert warning == f"ignored, because not known here: {sent} (did you mean {field}?)"
+    assert warning == f"ignored unknown fields: {sent} (did you mean {field}?)"
     (elsewhere,) = read(**{"strength": 0.5}).warnings
-    assert elsewhere == "ignored, because not known here: strength (img2img has denoising_strength)"
+    assert elsewhere == "ignored unknown fields: strength (img2img has denoising_strength)"
 
 
 def test_the_settings_and_units_of_other_programs_are_looked_into() -> None:
@@ -96,7 +97,7 @@ def test_the_settings_and_units_of_other_programs_are_looked_into() -> None:
     assert "override_settings.CLIP_stop_at_last_layers (did you mean clip_skip?)" in settings
     unit = {"enabled": False, "module": "canny", "image": "x", "processor_res": 512, "strength": 1, "end_percent": 1}
     (units,) = read(controlnet={"units": [unit], "args": []}).warnings
-    assert units.removeprefix("ignored, because not known here: ").split(", ") == [
+    assert units.removeprefix("ignored unknown fields: ").split(", ") == [
         "controlnet.args (did you mean units?)",
         "controlnet.units[0].module (did you mean preprocessor?)",
         "controlnet.units[0].image (did you mean input_image?)",
@@ -107,21 +108,23 @@ def test_the_settings_and_units_of_other_programs_are_looked_into() -> None:
 
 
 def test_enlarging_has_names_of_its_own() -> None:
-    (warning,) = ignored({"init_image": "x", "scale": 2, "model": "x", "upscaling_resize": 2}, UpscaleBody)
-    meant = [each.rpartition("(did you mean ")[2] for each in warning.split(", ")[1:]]
+    (warning,) = unknown_fields({"init_image": "x", "scale": 2, "model": "x", "upscaling_resize": 2}, UpscaleBody)
+    meant = [
+        each.rpartition("(did you mean ")[2] for each in warning.removeprefix("ignored unknown fields: ").split(", ")
+    ]
     assert meant == ["image?)", "upscale_factor?)", "upscaler?)", "upscale_factor?)"]
-    (warning,) = ignored({"upscaler": "x", "format": "png"}, ExtrasBody)
+    (warning,) = unknown_fields({"upscaler": "x", "format": "png"}, ExtrasBody)
     assert "upscaler (did you mean upscaler_model?), format (did you mean output_format?)" in warning
 
 
 @pytest.mark.parametrize("sent", ["promt", "Prompt", "text", "positive_prompt", "inputs", "positivePrompt"])
 def test_an_unknown_field_beside_a_missing_one_is_told(sent: str) -> None:
     with pytest.raises(InvalidValue) as wrong:
-        read_txt2img(Fields({"colour": 1, sent: "a cat"}, {}), context())
+        parse_txt2img(Fields({"colour": 1, sent: "a cat"}, {}), context())
     assert (wrong.value.status, wrong.value.field, wrong.value.message) == (422, "prompt", "prompt is missing")
-    assert wrong.value.hint == f"not known here: {sent} (did you mean prompt?), colour"
+    assert wrong.value.hint == f"unknown fields: {sent} (did you mean prompt?), colour"
     with pytest.raises(InvalidValue) as nothing:
-        read_txt2img(Fields({"steps": 1}, {}), context())
+        parse_txt2img(Fields({"steps": 1}, {}), context())
     assert nothing.value.hint is None
 
 
@@ -129,25 +132,23 @@ def test_an_unknown_field_beside_a_missing_one_is_told(sent: str) -> None:
 def test_a_picture_under_another_name_is_told(sent: str) -> None:
     for fields in (Fields({"prompt": "x", sent: [URL]}, {}), Fields({"prompt": "x"}, {sent: PICTURE})):
         with pytest.raises(InvalidPicture) as wrong:
-            read_img2img(fields, context())
+            parse_img2img(fields, context())
         assert (wrong.value.status, wrong.value.field) == (422, "input_image")
-        assert str(wrong.value.hint).startswith(f"not known here: {sent} (did you mean input_image?); send input_image")
+        assert str(wrong.value.hint).startswith(f"unknown fields: {sent} (did you mean input_image?); send input_image")
 
 
 def test_so_is_it_inside_objects_and_in_workflows() -> None:
     missing = refused(loras=[{"adapter": "glow", "wieght": 1}])
-    assert (missing.field, missing.hint) == ("loras[0].lora_name", "not known here: adapter, wieght")
+    assert (missing.field, missing.hint) == ("loras[0].lora_name", "unknown fields: adapter, wieght")
     parameters = {"prompt": {"type": "string", "required": True, "targets": ["good.text"], "description": "what"}}
     workflow = read_workflow("test", named(**parameters, steps={"type": "integer"}))
     with pytest.raises(InvalidValue) as wrong:
         workflow.read({"promt": "a cat"}, 5)
-    assert wrong.value.hint == "not known here: promt (did you mean prompt?); what"
+    assert wrong.value.hint == "unknown fields: promt (did you mean prompt?); what"
     assert workflow.read({"prompt": "x", "num_inference_steps": 4, "cfg": 1}, 5)[1] == [
-        "ignored, because not known here: num_inference_steps (did you mean steps?), cfg"
+        "ignored unknown fields: num_inference_steps (did you mean steps?), cfg"
     ]
-    assert (
-        refused(prompt={"3": {"class_type": "KSampler", "inputs": {}}}).hint == "a graph belongs into custom_workflow"
-    )
+    assert refused(prompt={"3": {"class_type": "KSampler", "inputs": {}}}).hint == "send a graph as custom_workflow"
 
 
 @pytest.mark.parametrize(
@@ -260,7 +261,7 @@ def backend(tmp_path: Path) -> Iterator[Backend]:
 
 def test_every_way_to_wait_tells_the_warnings(backend: Backend) -> None:
     client = txt2img_app(backend).test_client()
-    said = ["ignored, because not known here: größe (did you mean width and height?)"]
+    said = ["ignored unknown fields: größe (did you mean width and height?)"]
     sent = {"prompt": "x"}
     spec = JobSpec(parameters=sent, warnings=said)
     key = {"Idempotency-Key": "once"}

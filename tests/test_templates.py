@@ -54,7 +54,7 @@ def test_parameters_are_described_and_read() -> None:
     # The values of a form are texts.
     values, warnings = workflow.read({"words": "x", "steps": "9", "seed": -1, "stepz": 1}, random_seed=5)
     assert values == {"words": "x", "steps": 9, "seed": 5}
-    assert warnings == ["ignored, because not known here: stepz (did you mean steps?)"]
+    assert warnings == ["ignored unknown fields: stepz (did you mean steps?)"]
     assert workflow.read({"words": "x", "seed": 3, "steps": None}, 5)[0] == {"words": "x", "steps": 4, "seed": 3}
 
 

@@ -47,7 +47,7 @@ def test_a_file_becomes_a_route(stack: TestStack, workflow_folder: Path, graph: 
     reply = post(stack, "/api/workflows/badge", {"words": "a red circle", "seed": 7, "colour": 1}).json()
     assert reply["status"] == "success", reply
     assert reply["parameters"] == {"workflow": "badge", "words": "a red circle", "steps": 3, "seed": 7}
-    assert reply["warnings"] == ["ignored, because not known here: colour"]
+    assert reply["warnings"] == ["ignored unknown fields: colour"]
     assert same(stack.picture(reply), stack.picture(stack.draw(**{**SMALL, "steps": 3})))
     assert stack.job(reply["job_id"])["kind"] == "workflow"
 

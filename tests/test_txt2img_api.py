@@ -130,7 +130,7 @@ def test_a_form_will_do(stack: TestStack) -> None:
 
 def test_unknown_fields_are_named(stack: TestStack) -> None:
     reply = stack.draw(prompt=PROMPT, steps=1, width=64, height=64, negativ_prompt="blue", hires_fix=False, lora=None)
-    assert reply["warnings"] == ["ignored, because not known here: negativ_prompt (did you mean negative_prompt?)"]
+    assert reply["warnings"] == ["ignored unknown fields: negativ_prompt (did you mean negative_prompt?)"]
 
 
 def test_fields_in_the_address_are_named(stack: TestStack) -> None:

@@ -250,4 +250,4 @@ def _describe_type(kind: str, low: float | None, high: float | None) -> str:
 
 def _unknown_names(names: list[str], known: list[str]) -> str:
     described = [describe_unknown(name, known, GENERATION_SYNONYMS) for name in names[:MAX_NAMES]] + names[MAX_NAMES:]
-    return f"ignored, because not known here: {join_names(described)}"
+    return f"ignored unknown fields: {join_names(described)}"

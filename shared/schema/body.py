@@ -315,8 +315,14 @@ class Txt2ImgBody(GenerationBody):
     """A picture from words alone."""
 
 
-class Img2ImgBody(GenerationBody):
-    """A picture from words and a picture; with a mask, only what is white in the mask is repainted."""
+class CustomTxt2ImgBody(Txt2ImgBody):
+    """A txt2img request with a custom graph, which has prompts of its own."""
+
+    prompt: Annotated[Text, Field(description="replaces the prompt of the graph")] = ""
+
+
+class _Img2ImgPictures(GenerationBody):
+    """The pictures of img2img."""
 
     input_image: Annotated[
         PictureText,
@@ -329,6 +335,11 @@ class Img2ImgBody(GenerationBody):
             "repainted, black is kept, grey blends"
         ),
     ] = None
+
+
+class Img2ImgOptions(GenerationBody):
+    """The fields of img2img without its pictures, which may also be files of a form."""
+
     denoising_strength: Annotated[
         Fraction | None,
         Field(
@@ -378,13 +389,29 @@ class Img2ImgBody(GenerationBody):
     ] = 16
 
 
-class UpscaleBody(RequestBody):
-    """A finished picture, enlarged."""
+class CustomImg2ImgOptions(Img2ImgOptions):
+    """The fields of an img2img request with a custom graph, which has prompts of its own."""
+
+    prompt: Annotated[Text, Field(description="replaces the prompt of the graph")] = ""
+
+
+# In this order of bases, the schema lists the pictures before the options.
+class Img2ImgBody(Img2ImgOptions, _Img2ImgPictures):
+    """A picture from words and a picture; with a mask, only what is white in the mask is repainted."""
+
+
+class _UpscalePicture(RequestBody):
+    """The picture of an upscale request."""
 
     image: Annotated[
         PictureText,
         Field(description="data URL, base64, the file `image` of a form, or the name of an upload"),
     ]
+
+
+class UpscaleOptions(RequestBody):
+    """The fields of an upscale request without its picture, which may also be a file of a form."""
+
     upscaler: Annotated[Name, Field(description="an upscale model, `Lanczos`, `Nearest`, ...")] = "Lanczos"
     upscale_factor: Annotated[
         Factor, Field(description="factor of width and height, whatever the upscale model's own is")
@@ -395,6 +422,10 @@ class UpscaleBody(RequestBody):
     ] = False
     face_restoration_model: Annotated[Name, Field(description="`codeformer`, `gfpgan`, or a file")] = "codeformer"
     codeformer_weight: Annotated[Fraction, Field(description="fidelity of the restored face")] = 0.5
+
+
+class UpscaleBody(UpscaleOptions, _UpscalePicture):
+    """A finished picture, enlarged."""
 
 
 class ExtrasBody(RequestBody):

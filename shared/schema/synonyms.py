@@ -214,7 +214,7 @@ def hint_unknown_names(wanted: str, sent: Iterable[str], known: Collection[str],
     unknown.sort(key=lambda name: suggest_field(name, known, others) != wanted)
     if not unknown:
         return None
-    return f"not known here: {join_names([describe_unknown(name, known, others) for name in unknown])}"
+    return f"unknown fields: {join_names([describe_unknown(name, known, others) for name in unknown])}"
 
 
 def _is_there(field: str, known: Collection[str]) -> bool:

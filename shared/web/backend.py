@@ -17,6 +17,7 @@ from shared.jobs.service import open_jobs
 from shared.keys import KeyRing
 from shared.paths import PathsFile
 from shared.settings import PREFIX, Settings
+from shared.web.parsing.parser import ParsingContext
 from shared.web.reply import base_url
 from shared.web.urls import ReplyUrls, url_signer
 from shared.web.workflow_folder import WorkflowFolder
@@ -55,6 +56,10 @@ class Backend:
     def stop(self) -> None:
         """Stop, and leave unfinished jobs to other workers."""
         self.jobs.stop()
+
+    def parsing_context(self) -> ParsingContext:
+        """Returns what requests are parsed with."""
+        return ParsingContext(self.settings.checkpoint, self.catalog, self.jobs.find_upload, self.picture_memory)
 
     def urls(self) -> ReplyUrls:
         """The URLs for the reply to the current request."""

@@ -51,6 +51,13 @@ class Fields:
     values: dict[str, Any]
     files: dict[str, bytes]
 
+    def without(self, name: str) -> "Fields":
+        """Returns the fields and files without those of this name."""
+        return Fields(
+            {field: value for field, value in self.values.items() if field != name},
+            {field: content for field, content in self.files.items() if field != name},
+        )
+
     def digest(self, salt: str) -> str:
         """A hash that is the same for the same fields and files, however the body was put together."""
         files = {name: hashlib.sha256(content).hexdigest() for name, content in self.files.items()}

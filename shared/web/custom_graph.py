@@ -14,8 +14,8 @@ from shared.schema.units import Picture
 from shared.web.backend import Backend
 from shared.web.body import parse_json
 from shared.web.imported_graphs import check_imported_graph, check_prompts, check_starter_words
-from shared.web.parsing.requests import ParsedRequest
-from shared.web.parsing.sources import AlphaUse
+from shared.web.parsing.generation import ParsedRequest
+from shared.web.parsing.parser import GraphAlpha
 from workflows.bindings import BINDABLE, Bindings, bind, find_bindings, reads_alpha
 from workflows.imported import read_graph
 from workflows.loading import input_name
@@ -40,10 +40,10 @@ def read_custom_graph(value: Any) -> tuple[ApiGraph, Bindings]:
     return graph, find_bindings(graph)
 
 
-def alpha_use(graph: ApiGraph, bindings: Bindings) -> AlphaUse:
-    """Which pictures the graph reads the transparency of."""
+def graph_alpha(graph: ApiGraph, bindings: Bindings) -> GraphAlpha:
+    """Find out how the graph uses transparency."""
     source, mask = bindings.targets.get("input_image", []), bindings.targets.get("mask", [])
-    return AlphaUse(
+    return GraphAlpha(
         source=any(reads_alpha(graph, target) for target in source),
         mask=any(reads_alpha(graph, target) for target in mask),
         shared=bool(mask) and mask == source,
@@ -55,7 +55,7 @@ def bindable_values(parsed: ParsedRequest[Any]) -> tuple[dict[str, Any], list[st
 
     Pictures are names in the engine's input folder.
     """
-    values = {name: parsed.parameters[name] for name in BINDABLE if name in parsed.said}
+    values = {name: parsed.parameters[name] for name in BINDABLE if name in parsed.explicit_fields}
     request: GenerationRequest = parsed.request
     # Without LoRA tags, and with embeddings as the engine finds them.
     prompts = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
@@ -76,7 +76,7 @@ def bindable_values(parsed: ParsedRequest[Any]) -> tuple[dict[str, Any], list[st
         "restore_faces": request.faces,
         "tiling": request.seamless,
         **{name: name in parsed.parameters for name in NEVER_BOUND},
-        "inpaint_mode": "inpaint_mode" in parsed.said,
+        "inpaint_mode": "inpaint_mode" in parsed.explicit_fields,
     }
     unbound = [name for name, used in is_used.items() if used]
     warning = f"{', '.join(unbound)}: not used with {CUSTOM_FIELD}, whose own nodes decide this"

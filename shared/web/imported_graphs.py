@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Container, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+from shared.engine.client import SavedImage
 from shared.engine.graph_memory import check_memory, check_texts
-from shared.engine.node_policy import check_files, check_limits, why_refused
-from shared.engine.validate import Problem
-from shared.errors import InvalidValue
+from shared.engine.node_policy import OWN_UPLOAD, check_files, check_limits, why_refused
+from shared.engine.validate import Problem, declared_inputs, extra_of
+from shared.errors import EngineError, InvalidValue
 from shared.graphs import ApiGraph, Target, inputs_of, is_link
 from shared.models.defaults import is_starter
 from shared.models.downloadable import download_command
 from shared.schema.units import Picture
 from shared.settings import PREFIX
 from shared.web.backend import Backend
-from shared.web.parsing.loaded import loaded_sizes
-from shared.web.parsing.prompts import embedding_files, heard
-from shared.web.parsing.starter_words import starter_warnings
-from shared.web.parsing.unsupported_syntax import misread
+from shared.web.parsing.prompt_warnings import warn_of_syntax, warn_of_unknown_words, warn_of_weights
+from shared.web.parsing.prompts import installed_embeddings
 from workflows.bindings import find_bindings, prompt_texts
 from workflows.loading import input_name
 
 MOST_WARNINGS = 50
 MOST_PROBLEMS = 20
 MOST_CHOICES = 10
+# Frames, width, height.
+LoadedSize = tuple[int, int, int]
+# The size that counts for a file that is too large for Pillow to read its size.
+HUGE: LoadedSize = (1, 20_000, 20_000)
 
 
 def check_imported_graph(
@@ -61,12 +68,12 @@ def check_prompts(
     fail the job or draw noise.
     """
     texts = {target: text for target, text in prompt_texts(graph) if target not in skip}
-    files = embedding_files(backend.catalog, *texts.values())
+    files = installed_embeddings(backend.catalog, texts.values())
     warnings = []
     for target, text in texts.items():
         name = fields.get(target) or f"{field} ({'.'.join(target)})"
         try:
-            warnings += [*heard(text, name, files), *misread(text, name)]
+            warnings += [*warn_of_weights(text, name, files), *warn_of_syntax(text, name)]
         except InvalidValue as error:
             wrong = fields.get(target, field)
             raise InvalidValue(error.message, field=wrong, hint=error.hint, node=target[0]) from error
@@ -87,7 +94,7 @@ def check_starter_words(backend: Backend, graph: ApiGraph) -> list[str]:
     fields = find_bindings(graph).fields_of(("prompt", "negative_prompt"))
     negative = [text for target, text in texts.items() if fields.get(target) == "negative_prompt"]
     positive = [text for target, text in texts.items() if fields.get(target) != "negative_prompt"]
-    return starter_warnings(files[0], positive, negative, embedding_files(backend.catalog, *texts.values()))
+    return warn_of_unknown_words(files[0], positive, negative, installed_embeddings(backend.catalog, texts.values()))
 
 
 def _check_nodes(backend: Backend, graph: ApiGraph, field: str) -> None:
@@ -146,3 +153,54 @@ def _graph_error(problems: list[Problem], field: str, fields: Mapping[Target, st
         nearest=nearest or None,
         problems=listed if len(listed) > 1 else None,
     )
+
+
+def loaded_sizes(
+    backend: Backend, graph: Mapping[str, Any], definitions: Mapping[str, Any], sent: Mapping[str, bytes]
+) -> dict[str, LoadedSize]:
+    """Return the size of each picture that the graph loads, by name; unreadable pictures are left out.
+
+    `sent` holds the pictures of this request, by their names in the graph. All names were checked: they are uploads, or
+    files at the top of the engine's input folder.
+    """
+    sizes = {
+        name: _picture_size(io.BytesIO(sent[name])) if name in sent else _stored_size(backend, name)
+        for name in loaded_names(graph, definitions)
+    }
+    return {name: size for name, size in sizes.items() if size is not None}
+
+
+def loaded_names(graph: Mapping[str, Any], definitions: Mapping[str, Any]) -> set[str]:
+    """Return the names of the pictures that a graph loads."""
+    return {
+        value
+        for node in graph.values()
+        for key, declaration in declared_inputs(definitions[node["class_type"]], node["inputs"]).items()
+        if extra_of(declaration).get("image_upload")
+        if isinstance(value := node["inputs"].get(key), str) and value
+    }
+
+
+def _stored_size(backend: Backend, name: str) -> LoadedSize | None:
+    """Return the size of an earlier upload, or of a file that the operator put into the engine's input folder."""
+    if OWN_UPLOAD.fullmatch(name):
+        sides = backend.jobs.upload_size(name.rpartition("/")[2])
+        return None if sides is None else (1, *sides)
+    if backend.settings.engine_url is None:
+        return _picture_size(backend.settings.input_dir / name)
+    try:
+        content = backend.engine.download_image(SavedImage(name, "", "input"))
+    except EngineError:
+        return None
+    return None if content is None else _picture_size(io.BytesIO(content))
+
+
+def _picture_size(file: Path | io.BytesIO) -> LoadedSize | None:
+    """Read the size from the file's header; the frames of an animation have to be counted."""
+    try:
+        with Image.open(file) as image:
+            return getattr(image, "n_frames", 1), *image.size
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return HUGE
+    except (OSError, ValueError, SyntaxError):
+        return None

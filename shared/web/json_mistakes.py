@@ -12,7 +12,7 @@ WORDS = {"True": "true", "False": "false", "None": "null", "undefined": "null", 
 WORD = re.compile(r"[^\W\d]\w{0,50}")
 # What other languages take for a number; JSON's have no such signs and no zeros in front.
 NUMBER = re.compile(r"[+-]?[\d.][\w.]*")
-SHELL = (
+SHELL_HINT = (
     "cmd and PowerShell take quotes away: save the JSON as body.json and send -d @body.json, or in cmd write "
     r'-d "{\"prompt\": \"a lighthouse\"}"'
 )
@@ -59,7 +59,7 @@ def _mistake(text: str, at: int, said: str) -> tuple[str, str | None]:
     here, before = text[at : at + 1], text[max(0, at - 100) : at].rstrip()[-1:]
     start = text.lstrip()[:1]
     if start == "'" and at <= len(text) - len(text.lstrip()):
-        return "it begins with a single quote", SHELL
+        return "it begins with a single quote", SHELL_HINT
     if here and (spoilt := _character_mistake(text, at, said)) is not None:
         return spoilt
     if (here and here in "]}" and before == ",") or "trailing comma" in said:
@@ -92,7 +92,7 @@ def _character_mistake(text: str, at: int, said: str) -> tuple[str, str | None] 
     if here in "'`":
         which = "single ones" if here == "'" else "backticks"
         python = "Python's dicts go through json.dumps, or json=... of requests; " if here == "'" else ""
-        return f"JSON has double quotes, not {which}", f'write "..." instead of {here}...{here}; {python}{SHELL}'
+        return f"JSON has double quotes, not {which}", f'write "..." instead of {here}...{here}; {python}{SHELL_HINT}'
     if text[at : at + 2] == '\\"':
         return "its quotes have backslashes", "leave the backslashes out, or send the body from a file: -d @body.json"
     is_control = unicodedata.category(here) in ("Cf", "Cc") and not here.isspace()
@@ -125,16 +125,18 @@ def _misplaced(text: str, at: int, said: str) -> tuple[str, str | None]:
     """The same, for something that stands where something else is due."""
     word = WORD.match(text, at)
     if said.startswith("Expecting property name"):
-        return ("the name has no quotes", SHELL) if word else ("a name in double quotes is due", None)
+        return ("the name has no quotes", SHELL_HINT) if word else ("a name in double quotes is due", None)
     if said.startswith("Expecting value"):
         if word and word[0] in WORDS:
             return f"{word[0]} is no word of JSON", f"write {WORDS[word[0]]}"
         if word and at == len(text) - len(text.lstrip()):
             form = (
-                "a form needs no content-type header: leave it to the client" if "=" in text[at : at + 200] else SHELL
+                "a form needs no content-type header: leave it to the client"
+                if "=" in text[at : at + 200]
+                else SHELL_HINT
             )
             return "it begins with a word", form
-        return ("the text has no quotes", SHELL) if word else ("a value is due", None)
+        return ("the text has no quotes", SHELL_HINT) if word else ("a value is due", None)
     if said.startswith("Expecting ':'"):
         return "a colon is due", None
     return "a comma is due, or a quote inside a text has no backslash", 'write \\" inside a text'

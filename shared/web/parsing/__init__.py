@@ -1,4 +1,4 @@
-"""What a client sent becomes a request with everything resolved; what was unusual about it becomes warnings.
+"""Parsing turns the fields of a request into a typed request with every value resolved, and collects warnings.
 
-`requests` is the way through; the other modules each know one part of it.
+`generation` has the recipes; each other module parses one part of a request.
 """

@@ -1,4 +1,4 @@
-"""Which files a request is drawn with, and the settings that suit them."""
+"""Chooses the model files of a request, and the settings that suit them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,17 +18,52 @@ from shared.models.detect import Family, ModelFile, ModelPart, TextEncoder
 from shared.schema.body import GenerationBody
 from shared.schema.choices import is_default_choice
 from shared.schema.request import Models
-from shared.web.parsing.compatibility import check_vae, latent_channels
-from shared.web.parsing.model_catalog import ModelCatalog, find_file, find_in, match_file
+from shared.web.parsing.model_catalog import (
+    CHECKPOINT,
+    MODEL,
+    TEXT_ENCODER,
+    VAE,
+    ModelCatalog,
+    check_vae,
+    find_file,
+    latent_channels,
+    match_file,
+)
+from shared.web.parsing.parser import Parser
 
 T = TypeVar("T")
 
+# The name that ComfyUI's CLIPLoader has for a family, and the text encoders that the family needs.
+ENCODERS: dict[Family, tuple[str, tuple[TextEncoder, ...]]] = {
+    Family.SD1: ("stable_diffusion", (TextEncoder.CLIP_L,)),
+    Family.SD2: ("stable_diffusion", (TextEncoder.CLIP_H,)),
+    Family.SDXL: ("sdxl", (TextEncoder.CLIP_L, TextEncoder.CLIP_G)),
+    Family.SD3: ("sd3", (TextEncoder.CLIP_L, TextEncoder.CLIP_G)),
+    Family.FLUX_DEV: ("flux", (TextEncoder.CLIP_L, TextEncoder.T5XXL)),
+    Family.FLUX_SCHNELL: ("flux", (TextEncoder.CLIP_L, TextEncoder.T5XXL)),
+}
+# Text encoders that a family uses if they are installed.
+OPTIONAL_ENCODERS = {Family.SD3: TextEncoder.T5XXL}
+
+
+@dataclass(frozen=True)
+class ChosenModels:
+    """The model files of a request.
+
+    `name` finds the main model again, `file` describes it, and `defaults` are the settings that suit it.
+    """
+
+    name: str
+    files: Models
+    file: ModelFile
+    defaults: ModelDefaults
+
 
 def default_checkpoint(preferred: str | None, catalog: ModelCatalog, max_age: float = FRESH_SECONDS) -> str | None:
-    """The checkpoint for a request that names none; None if there is nothing to choose from.
+    """Returns the checkpoint for a request without a model name; None if the engine has no checkpoint.
 
-    `preferred` is that of the settings: it is taken as it is, and may lack its folder and extension. A checkpoint that
-    does not draw from words alone (for inpainting, editing or video, a refiner) is chosen only where there is no other.
+    `preferred` comes from the settings: it is returned unchanged, and may lack its folder and extension. A checkpoint
+    that cannot draw from a prompt alone (inpainting, editing, video, refiner) is chosen only if there is no other.
     """
 
     def draws(name: str) -> bool:
@@ -38,7 +73,7 @@ def default_checkpoint(preferred: str | None, catalog: ModelCatalog, max_age: fl
 
 
 def is_starter_default(preferred: str | None, catalog: ModelCatalog) -> bool:
-    """Whether a request that names no checkpoint is drawn by the starter model or its kit, or there is nothing else.
+    """Whether the default checkpoint is the starter model or one of its kit.
 
     Raises EngineUnavailable.
     """
@@ -52,182 +87,150 @@ def is_starter_default(preferred: str | None, catalog: ModelCatalog) -> bool:
 def default_first(
     files: Sequence[T], preferred: str | None, catalog: ModelCatalog, name: Callable[[T], str]
 ) -> list[T]:
-    """The same checkpoints, the default one in front: menus preselect the first. `name` tells the name of a file.
+    """Moves the default checkpoint to the front of a list, because menus preselect the first entry.
 
-    A `preferred` one that does not exist does not count here.
+    `name` returns the file name of an item. A `preferred` checkpoint that does not exist is ignored.
     """
     names = [name(file) for file in files]
     wanted = None if preferred is None else match_file(preferred, names)
     first = wanted or default_checkpoint(None, catalog)
-    # Sorting keeps the order of all others.
+    # Sorting is stable: the others keep their order.
     return sorted(files, key=lambda file: name(file) != first)
 
 
-# What the loader of text encoders calls a family, and the encoders that it needs.
-ENCODERS: dict[Family, tuple[str, tuple[TextEncoder, ...]]] = {
-    Family.SD1: ("stable_diffusion", (TextEncoder.CLIP_L,)),
-    Family.SD2: ("stable_diffusion", (TextEncoder.CLIP_H,)),
-    Family.SDXL: ("sdxl", (TextEncoder.CLIP_L, TextEncoder.CLIP_G)),
-    Family.SD3: ("sd3", (TextEncoder.CLIP_L, TextEncoder.CLIP_G)),
-    Family.FLUX_DEV: ("flux", (TextEncoder.CLIP_L, TextEncoder.T5XXL)),
-    Family.FLUX_SCHNELL: ("flux", (TextEncoder.CLIP_L, TextEncoder.T5XXL)),
-}
-# Used where it is there: the prompt is read better with it.
-WELCOME = {Family.SD3: TextEncoder.T5XXL}
-# Where the file that draws may lie.
-MAIN = ("checkpoints", "diffusion_models")
+def choose_models(parser: Parser, body: GenerationBody) -> ChosenModels:
+    """Chooses the model files of a request.
 
-
-@dataclass(frozen=True)
-class Chosen:
-    """The files, what the diffusion model's file is, and the settings that suit it. `name` finds that file again.
-
-    `warnings`: what was taken where more than one file would do.
+    Raises InvalidValue for a file that does not exist, EngineUnavailable if the engine has no model.
     """
-
-    name: str
-    models: Models
-    file: ModelFile
-    defaults: ModelDefaults
-    warnings: tuple[str, ...] = ()
-
-
-def choose_models(body: GenerationBody, preferred: str | None, catalog: ModelCatalog) -> Chosen:
-    """The files for `body`; `preferred` is the checkpoint of the settings.
-
-    Raises InvalidValue for what does not exist, EngineUnavailable if there is nothing to draw with.
-    """
-    folder, name = _main_model(body, preferred, catalog)
-    file = catalog.model_file(folder, name)
-    clip_type, needed = ENCODERS.get(file.family, ("stable_diffusion", ()))
+    if parser.custom_graph is not None:
+        return _model_of_custom_graph(parser.catalog, body)
+    folder, name = _main_model(parser, body)
+    file = parser.catalog.model_file(folder, name)
     is_checkpoint = folder == "checkpoints"
-    holds = _usable_parts(file) if is_checkpoint else frozenset()
-    encoders, vae = _named_encoders(body, catalog), _named_vae(body, catalog, file)
-    warnings: list[str] = []
-    if not encoders and ModelPart.TEXT_ENCODERS not in holds:
-        fitting = _fitting_encoders(name, needed, WELCOME.get(file.family), catalog)
-        encoders = tuple(names[0] for names in fitting)
-        warnings += [_also_fitting(name, names, "text encoder", "text_encoders") for names in fitting if len(names) > 1]
-    if vae is None and ModelPart.VAE not in holds:
-        vaes = _fitting_vaes(name, file.family, catalog)
-        vae = vaes[0]
-        if len(vaes) > 1:
-            warnings.append(_also_fitting(name, vaes, "VAE", "vae_name"))
-    models = Models(
+    parts = _usable_parts(file) if is_checkpoint else frozenset()
+    encoders, vae = _named_encoders(parser.catalog, body), _named_vae(parser.catalog, body, file)
+    if not encoders and ModelPart.TEXT_ENCODERS not in parts:
+        encoders = _choose_encoders(parser, name, file.family)
+    if vae is None and ModelPart.VAE not in parts:
+        vae = _choose_vae(parser, name, file.family)
+    files = Models(
         checkpoint=name if is_checkpoint else None,
         diffusion_model=None if is_checkpoint else name,
         text_encoders=encoders,
-        clip_type=clip_type,
+        clip_type=ENCODERS[file.family][0] if file.family in ENCODERS else "stable_diffusion",
         vae=vae,
         latent_channels=latent_channels(file.family) or 4,
     )
-    return Chosen(_unmistakable(folder, name, catalog), models, file, defaults_for(file), tuple(warnings))
+    return ChosenModels(_unique_name(parser.catalog, folder, name), files, file, defaults_for(file))
 
 
-def models_of_a_graph(body: GenerationBody, catalog: ModelCatalog) -> Chosen:
-    """What is chosen for a graph of the client's own, which has loaders of its own: a name to place, if one was sent.
-
-    Raises InvalidValue for one that does not exist.
-    """
+def _model_of_custom_graph(catalog: ModelCatalog, body: GenerationBody) -> ChosenModels:
+    """Finds the model that a custom graph is to load, if the request names one. Raises InvalidValue."""
     name = ""
     if body.model_name is not None:
-        # Of which kind it is, the graph's loader says.
-        both = [file for folder in MAIN for file in catalog.names(folder)]
-        if body.model_name in both:
-            name = body.model_name
-        else:
-            name = find_in(body.model_name, catalog, MAIN, "model_name", "model")[1]
+        # The graph's loader decides on the folder, so an exact name may be that of two files.
+        exact = any(body.model_name in catalog.names(folder) for folder in MODEL.folders)
+        name = body.model_name if exact else find_file(catalog, MODEL, body.model_name, "model_name")[1]
     unknown = ModelFile(name)
-    return Chosen(name, Models(checkpoint=name), unknown, defaults_for(unknown))
+    return ChosenModels(name, Models(checkpoint=name), unknown, defaults_for(unknown))
 
 
-def _main_model(body: GenerationBody, preferred: str | None, catalog: ModelCatalog) -> tuple[str, str]:
-    """The folder and the name of the checkpoint, or diffusion model. Raises InvalidValue, EngineUnavailable."""
+def _main_model(parser: Parser, body: GenerationBody) -> tuple[str, str]:
+    """Returns the folder and the name of the checkpoint or diffusion model. Raises InvalidValue, EngineUnavailable."""
     if body.model_name:
-        return find_in(body.model_name, catalog, MAIN, "model_name", "model")
-    wanted = _choose(preferred, catalog)
+        return find_file(parser.catalog, MODEL, body.model_name, "model_name")
+    preferred = parser.default_checkpoint
+    wanted = _existing_default(preferred, parser.catalog)
     if wanted is None:
         raise EngineUnavailable(
-            "the engine has no checkpoint to draw with",
+            "the engine has no checkpoint",
             hint="put a .safetensors file into data/models/checkpoints",
         )
-    # What was chosen of the checkpoints is one, even if a diffusion model has the same name.
-    return find_in(wanted, catalog, MAIN if preferred else MAIN[:1], "model_name", "model")
+    # A default is a checkpoint, even if a diffusion model has the same name; a name in the settings may be either.
+    return find_file(parser.catalog, MODEL if preferred else CHECKPOINT, wanted, "model_name")
 
 
-def _unmistakable(folder: str, name: str, catalog: ModelCatalog) -> str:
-    """The name, with its kind in front if another kind has a file of the same name."""
-    elsewhere = any(name in catalog.names(other) for other in MAIN if other != folder)
-    return f"{folder}/{name}" if elsewhere else name
-
-
-def _also_fitting(model: str, names: Sequence[str], what: str, field: str) -> str:
-    """The warning that another of these files would fit as well as the first, which was taken."""
-    return f"{model} holds no {what}, so {names[0]} was taken; {field} may name {' or '.join(names[1:6])}"
-
-
-def _usable_parts(checkpoint: ModelFile) -> frozenset[ModelPart]:
-    """What need not be sought elsewhere. Of a checkpoint of an unknown kind nobody knows where it holds what."""
-    return frozenset(ModelPart) if checkpoint.family is Family.UNKNOWN else checkpoint.parts
-
-
-def _choose(preferred: str | None, catalog: ModelCatalog) -> str | None:
-    """The checkpoint for a request that leaves the choice to us: never a file that was deleted a moment ago."""
+def _existing_default(preferred: str | None, catalog: ModelCatalog) -> str | None:
+    """Returns the default checkpoint, from an uncached list if the cached one names a deleted file."""
     wanted = default_checkpoint(preferred, catalog)
     if wanted is None or not catalog.model_file("checkpoints", wanted).known:
         wanted = default_checkpoint(preferred, catalog, 0.0)
     return wanted
 
 
-def _named_vae(body: GenerationBody, catalog: ModelCatalog, model: ModelFile) -> str | None:
+def _unique_name(catalog: ModelCatalog, folder: str, name: str) -> str:
+    """Returns the name, with its folder in front if the other folder has a file of the same name."""
+    is_shared = any(name in catalog.names(other) for other in MODEL.folders if other != folder)
+    return f"{folder}/{name}" if is_shared else name
+
+
+def _usable_parts(checkpoint: ModelFile) -> frozenset[ModelPart]:
+    """Returns the parts that a checkpoint has. One of an unknown family counts as complete."""
+    return frozenset(ModelPart) if checkpoint.family is Family.UNKNOWN else checkpoint.parts
+
+
+def _named_vae(catalog: ModelCatalog, body: GenerationBody, model: ModelFile) -> str | None:
     if body.vae_name is None or is_default_choice(body.vae_name):
         return None
-    return check_vae(find_file(body.vae_name, catalog, "vae", "vae_name", "VAE"), catalog, model)
+    _, name = find_file(catalog, VAE, body.vae_name, "vae_name")
+    check_vae(catalog, name, model)
+    return name
 
 
-def _named_encoders(body: GenerationBody, catalog: ModelCatalog) -> tuple[str, ...]:
+def _named_encoders(catalog: ModelCatalog, body: GenerationBody) -> tuple[str, ...]:
     return tuple(
-        find_file(name, catalog, "text_encoders", "text_encoders", "text encoder")
+        find_file(catalog, TEXT_ENCODER, name, "text_encoders")[1]
         for name in body.text_encoders or ()
         if not is_default_choice(name)
     )
 
 
-def _fitting_encoders(
-    model: str, needed: tuple[TextEncoder, ...], welcome: TextEncoder | None, catalog: ModelCatalog
-) -> list[list[str]]:
-    """The files for each text encoder that the model needs, by what the files are."""
-    found = _encoders(catalog, FRESH_SECONDS)
-    if not found.keys() >= {*needed}:
-        # A file may have been added a moment ago.
-        found = _encoders(catalog, 0.0)
-    missing = " and ".join(kind.value for kind in needed if kind not in found)
+def _choose_encoders(parser: Parser, model: str, family: Family) -> tuple[str, ...]:
+    """Chooses a file for each text encoder that the family needs, by what the files contain. Raises InvalidValue."""
+    _, needed = ENCODERS.get(family, ("", ()))
+    by_type = _encoders_by_type(parser.catalog, FRESH_SECONDS)
+    if not by_type.keys() >= {*needed}:
+        by_type = _encoders_by_type(parser.catalog, 0.0)
+    missing = " and ".join(encoder.value for encoder in needed if encoder not in by_type)
     if missing or not needed:
-        lack = f"there is no file for {missing}" if missing else "it is not known which it needs"
+        reason = f"there is no file for {missing}" if missing else "it is unknown which it needs"
         raise InvalidValue(
-            f"{model} holds no text encoder, and {lack}",
+            f"{model} has no text encoder, and {reason}",
             field="text_encoders",
-            hint="put them into data/models/text_encoders, or name others in text_encoders",
+            hint="put the text encoders into data/models/text_encoders, or name others in text_encoders",
         )
-    return [found[kind] for kind in (*needed, welcome) if kind in found]
+    optional = [OPTIONAL_ENCODERS[family]] if family in OPTIONAL_ENCODERS else []
+    return tuple(
+        _take_first(parser, model, by_type[encoder], "text encoder", "text_encoders")
+        for encoder in (*needed, *optional)
+        if encoder in by_type
+    )
 
 
-def _encoders(catalog: ModelCatalog, max_age: float) -> dict[TextEncoder, list[str]]:
-    found: dict[TextEncoder, list[str]] = {}
+def _encoders_by_type(catalog: ModelCatalog, max_age: float) -> dict[TextEncoder, list[str]]:
+    by_type: dict[TextEncoder, list[str]] = {}
     for name in catalog.names("text_encoders", max_age):
-        found.setdefault(catalog.model_file("text_encoders", name).text_encoder, []).append(name)
-    return found
+        by_type.setdefault(catalog.model_file("text_encoders", name).text_encoder, []).append(name)
+    return by_type
 
 
-def _fitting_vaes(model: str, family: Family, catalog: ModelCatalog) -> list[str]:
+def _choose_vae(parser: Parser, model: str, family: Family) -> str:
     channels = latent_channels(family) or 4
     for max_age in (FRESH_SECONDS, 0.0):
-        names = without_starter_vae(catalog.names("vae", max_age))
-        found = [name for name in names if catalog.model_file("vae", name).latent_channels == channels]
-        if found:
-            return found
+        names = without_starter_vae(parser.catalog.names("vae", max_age))
+        fitting = [name for name in names if parser.catalog.model_file("vae", name).latent_channels == channels]
+        if fitting:
+            return _take_first(parser, model, fitting, "VAE", "vae_name")
     raise InvalidValue(
-        f"{model} holds no VAE, and there is none for latents of {channels} channels",
+        f"{model} has no VAE, and there is none for latents of {channels} channels",
         field="vae_name",
-        hint="put one into data/models/vae, or name one in vae_name",
+        hint="put a VAE into data/models/vae, or name one in vae_name",
     )
+
+
+def _take_first(parser: Parser, model: str, names: Sequence[str], label: str, field: str) -> str:
+    """Returns the first of the files that fit, and warns if there are others."""
+    if len(names) > 1:
+        parser.warn(f"{model} has no {label}, so {names[0]} is used; {field} may name {' or '.join(names[1:6])}")
+    return names[0]

@@ -1,4 +1,4 @@
-"""The pictures of a request: where their bytes come from, and under which names they can be sent again."""
+"""Reads the pictures of a request: files of a form, data URLs, base64, or the names of earlier uploads."""
 
 import hashlib
 import re
@@ -16,85 +16,92 @@ UPLOAD_NAME = re.compile(r"[0-9a-f]{64}")
 
 
 def upload_name(content: bytes) -> str:
-    """The name under which an upload is kept, just as it was sent."""
+    """Returns the name under which an upload is stored: the SHA-256 of its bytes."""
     return hashlib.sha256(content).hexdigest()
 
 
-class SentPictures:
-    """Reads the pictures of one request; `kept` holds those read so far by the names under which they are kept,
-    `warnings` what of them could not be used, and how they were understood."""
+class PictureReader:
+    """Reads the pictures of one request.
+
+    `raw_uploads` holds the bytes of the pictures read so far, by upload name; `upload_names` holds those names by
+    field. `warnings` says what of the files could not be used, and how they were understood.
+    """
 
     def __init__(
-        self, fields: Fields, stored: Callable[[str], bytes | None], budget: MemoryBudget | None = None
+        self,
+        fields: Fields,
+        find_upload: Callable[[str], bytes | None],
+        budget: MemoryBudget | None = None,
+        warnings: list[str] | None = None,
     ) -> None:
-        self.kept: dict[str, bytes] = {}
-        self.warnings: list[str] = []
+        self.raw_uploads: dict[str, bytes] = {}
+        self.upload_names: dict[str, str] = {}
+        self.warnings: list[str] = [] if warnings is None else warnings
         self._fields = fields
-        self._stored = stored
+        self._find_upload = find_upload
         self._budget = budget
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def field_names(self) -> tuple[str, ...]:
         """The names of all fields and files of the request."""
         return (*self._fields.values, *self._fields.files)
 
-    def picture(self, *names: str) -> tuple[Image.Image, str] | None:
-        """The picture in the first of these fields that is there, and its name. Raises InvalidPicture."""
-        return self._read(
-            names, lambda content, field: read_picture(content, field, self.warnings, budget=self._budget)
-        )
+    def read_with_alpha(self, field: str, *other_names: str) -> Image.Image | None:
+        """Returns the picture in a field, RGBA if any pixel is not opaque, else RGB; None if it is missing.
 
-    def with_alpha(self, *names: str) -> tuple[Image.Image, str] | None:
-        """Like `picture`, with its transparency: RGBA if any pixel is not opaque, else RGB."""
-        return self._read(names, lambda content, field: read_with_alpha(content, field, self.warnings, self._budget))
-
-    def mask(self, name: str, *, invert: bool, source: Image.Image | None = None) -> tuple[Image.Image, str] | None:
-        """The mask in that field, for the picture `source`, and its name. Raises InvalidPicture."""
-        return self._read(
-            (name,),
-            lambda content, field: read_mask(
-                content, field, self.warnings, invert=invert, source=source, budget=self._budget
-            ),
-        )
-
-    def decode(self, value: str, field: str, *, backdrop: str) -> tuple[Image.Image, str]:
-        """The picture that a nested field holds, with `backdrop` where it is transparent, and its name.
-
-        Raises InvalidPicture.
+        The first of `field` and `other_names` that was sent counts. Raises InvalidPicture.
         """
-        content = self._content(value, field)
-        return read_picture(content, field, self.warnings, backdrop=backdrop, budget=self._budget), self._keep(content)
-
-    def _read(
-        self, names: tuple[str, ...], read: Callable[[bytes, str], Image.Image]
-    ) -> tuple[Image.Image, str] | None:
-        for name in names:
-            value = self._fields.files.get(name) or self._fields.values.get(name)
-            if value is None and name in self._fields.files:
-                raise InvalidPicture(f"{name} is an empty file", field=name, hint="is its path right?")
-            if value is None or value == "":
-                continue
-            if not isinstance(value, str | bytes):
-                raise InvalidPicture(
-                    f"{name} must be text, not {json_kind(value)}",
-                    field=name,
-                    hint="send a data URL, base64, or a file of a form",
-                )
-            content = value if isinstance(value, bytes) else self._content(value, name)
-            return read(content, name), self._keep(content)
+        for name in (field, *other_names):
+            content = self._content(name)
+            if content is not None:
+                image = read_with_alpha(content, name, self.warnings, self._budget)
+                self._record(field, content)
+                return image
         return None
 
-    def _content(self, value: str, field: str) -> bytes:
+    def read_mask(self, field: str, *, invert: bool, source: Image.Image | None = None) -> Image.Image | None:
+        """Returns the mask in a field, for the picture `source`; None if it is missing. Raises InvalidPicture."""
+        content = self._content(field)
+        if content is None:
+            return None
+        mask = read_mask(content, field, self.warnings, invert=invert, source=source, budget=self._budget)
+        self._record(field, content)
+        return mask
+
+    def decode(self, value: str, field: str, *, backdrop: str) -> Image.Image:
+        """Decodes the text of a nested field; `backdrop` replaces transparency. Raises InvalidPicture."""
+        content = self._decode_text(value, field)
+        image = read_picture(content, field, self.warnings, backdrop=backdrop, budget=self._budget)
+        self._record(field, content)
+        return image
+
+    def _content(self, name: str) -> bytes | None:
+        value = self._fields.files.get(name) or self._fields.values.get(name)
+        if value is None and name in self._fields.files:
+            raise InvalidPicture(f"{name} is an empty file", field=name, hint="check the path of the file")
+        if value is None or value == "":
+            return None
+        if not isinstance(value, str | bytes):
+            raise InvalidPicture(
+                f"{name} must be text, not {json_kind(value)}",
+                field=name,
+                hint="send a data URL, base64, or a file of a form",
+            )
+        return value if isinstance(value, bytes) else self._decode_text(value, name)
+
+    def _decode_text(self, value: str, field: str) -> bytes:
         if not UPLOAD_NAME.fullmatch(value):
             return decode_base64(value, field)
-        content = self._stored(value)
+        content = self._find_upload(value)
         if content is None:
             raise InvalidPicture(
-                f"{field} names an upload that is not there (any more)", field=field, hint="send the picture itself"
+                f"{field} names an upload that does not exist or was deleted",
+                field=field,
+                hint="send the picture itself",
             )
         return content
 
-    def _keep(self, content: bytes) -> str:
+    def _record(self, field: str, content: bytes) -> None:
         name = upload_name(content)
-        self.kept[name] = content
-        return name
+        self.raw_uploads[name] = content
+        self.upload_names[field] = name

@@ -1,4 +1,4 @@
-"""Plain values against the models of `shared.schema.body`; objections in words, with field, value and range."""
+"""Validates plain values with the models of `shared.schema.body`; errors name the field, the value and the range."""
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
@@ -13,7 +13,6 @@ from shared.schema.body import (
     ExtrasBody,
     Img2ImgBody,
     LoraBody,
-    RequestBody,
     Txt2ImgBody,
     UpscaleBody,
 )
@@ -23,37 +22,30 @@ from shared.schema.synonyms import (
     CONTROLNET_SYNONYMS,
     GENERATION_SYNONYMS,
     LORA_SYNONYMS,
-    MAX_NAMES,
     TXT2IMG_SYNONYMS,
     UPSCALE_SYNONYMS,
     Synonyms,
-    describe_unknown,
     hint_unknown_names,
-    join_names,
 )
 from shared.web.body import parse_json
-from shared.web.parsing.hints import graph_hint, shape_hint, text_hint
-from shared.web.parsing.loras import written_loras
+from shared.web.json_mistakes import SHELL_HINT
+from shared.web.parsing.loras import normalise_loras
 
 B = TypeVar("B", bound=BaseModel)
 
-TEXTS = ("prompt", "negative_prompt")
-# How many wrong fields of one body are told.
-MOST_PROBLEMS = 20
-# What a form can only hold as text.
-STRUCTURED = ("controlnet", "custom_workflow", "text_encoders")
-# Names that may be left to us: a menu's own words for that are as if nothing was sent.
-LEFT_TO_US = (
+# Fields whose empty text is a value.
+TEXT_FIELDS = ("prompt", "negative_prompt")
+# Fields that a form sends as JSON text.
+JSON_FIELDS = ("controlnet", "custom_workflow", "text_encoders")
+# Fields whose value may be a menu's word for "default", which is the same as no value.
+DEFAULTED_FIELDS = (
     *("model_name", "text_encoders", "sampler_name", "scheduler"),
     *("hires_fix_sampler_name", "hires_fix_scheduler"),
 )
-# What asks for nothing, in JSON or in a form.
-NOTHING = (False, "false", "none", "automatic")
-# Sent by the web page, and of no meaning for the result: the order of units is theirs, a unit has one picture, and the
-# engine looks after its memory itself.
-OF_NO_MEANING = {"unit_index", "input_mode", "low_vram"}
-# What other programs call the fields of each.
-OTHER_NAMES: Mapping[type[BaseModel], Synonyms] = {
+# The most errors of one body that are listed.
+MAX_PROBLEMS = 20
+# The names that other programs have for the fields of each model.
+SYNONYMS: Mapping[type[BaseModel], Synonyms] = {
     Txt2ImgBody: TXT2IMG_SYNONYMS,
     Img2ImgBody: GENERATION_SYNONYMS,
     UpscaleBody: UPSCALE_SYNONYMS,
@@ -62,78 +54,69 @@ OTHER_NAMES: Mapping[type[BaseModel], Synonyms] = {
     ControlNetBody: CONTROLNET_SYNONYMS,
     ControlUnitBody: CONTROL_UNIT_SYNONYMS,
 }
-# Objects inside a body, by the field that holds them, or a list of them.
+# The models of nested objects, by the field that holds them or a list of them.
 NESTED: Mapping[str, type[BaseModel]] = {
     "lora": LoraBody,
     "loras": LoraBody,
     "controlnet": ControlNetBody,
     "units": ControlUnitBody,
 }
-# Where other programs keep settings that are fields here.
-SETTINGS = "override_settings"
+LORA_EXAMPLE = '{"lora_name": "ink", "strength_model": 0.8}'
+UNIT_EXAMPLE = '{"model": "...", "input_image": "..."}'
+GRAPH_HINT = "send a graph as custom_workflow"
+EXPORT_HINT = f"{GRAPH_HINT}, in the API format: in ComfyUI, Workflow > Export (API)"
+# Hints by the field and the type of its value.
+TYPE_HINTS: Mapping[tuple[str, type], str] = {
+    ("prompt", list): "send one text; batch_size draws several pictures of it",
+    ("prompt", dict): "send the text itself",
+    ("controlnet", list): f'send {{"units": [{UNIT_EXAMPLE}]}}',
+    ("controlnet", str): f'send {{"units": [{UNIT_EXAMPLE}]}}; in a form, as JSON text',
+    ("loras", dict): f"send a list, such as [{LORA_EXAMPLE}]",
+    ("loras", list): f"send {LORA_EXAMPLE}, or the name with its strength as text: ink:0.8",
+    ("lora", list): f"send {LORA_EXAMPLE}; send several as loras",
+}
 
 
-def validate(model: type[B], values: Mapping[str, Any]) -> B:
-    """The body in `values`. Raises InvalidValue that names the first wrong field, and lists the first in `problems`."""
+def validate(model: type[B], values: Mapping[str, Any], documented: type[BaseModel] | None = None) -> B:
+    """Returns the values as a model. Raises InvalidValue for the first wrong field, with more of them in `problems`.
+
+    `documented` is the model whose names hints suggest, if `model` lacks fields that are read apart.
+    """
     try:
         return model(**values)
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        problems = [_problem(model, item) for item in found[:MOST_PROBLEMS]]
+        errors = error.errors(include_url=False)
+        problems = [_describe_error(model, item) for item in errors[:MAX_PROBLEMS]]
         field = problems[0]["field"]
         raise InvalidValue(
             problems[0]["message"],
             field=field,
-            hint=_hint(model, found[0], field),
+            hint=_hint(documented or model, errors[0], field),
             problems=problems if len(problems) > 1 else None,
         ) from error
 
 
-def _hint(model: type[BaseModel], item: Any, field: str) -> str | None:
-    if item["type"] == "missing":
-        *place, wanted = item["loc"]
-        holder = next((NESTED[each] for each in reversed(place) if each in NESTED), model)
-        sent = item["input"] if isinstance(item["input"], Mapping) else {}
-        if wanted == "prompt" and (graph := graph_hint(sent)) is not None:
-            return graph
-        if not sent and wanted == "prompt":
-            return 'send {"prompt": "a lighthouse"}, or a form with prompt=...'
-        return hint_unknown_names(str(wanted), sent, known_names(holder), OTHER_NAMES.get(holder, {}))
-    if (shaped := shape_hint(field, item["input"])) is not None:
-        return shaped
-    return None if _is_required(model, field) else "leave it out, or send null, for the default"
-
-
 def missing_picture(field: str, sent: Collection[str], model: type[BaseModel], hint: str) -> InvalidPicture:
-    """The error for a picture that is not among the names that were `sent`; `hint` says how to send it."""
-    instead = hint_unknown_names(field, sent, {*known_names(model), "image"}, OTHER_NAMES[model])
-    return InvalidPicture(f"{field} is missing", field=field, hint=hint if instead is None else f"{instead}; {hint}")
+    """The error for a missing picture; `sent` are the names of the request, and `hint` says how to send it."""
+    unknown = hint_unknown_names(field, sent, {*known_names(model), "image"}, SYNONYMS[model])
+    return InvalidPicture(f"{field} is missing", field=field, hint=hint if unknown is None else f"{unknown}; {hint}")
 
 
-def _is_required(model: type[BaseModel], field: str) -> bool:
-    declared = model.model_fields.get(field)
-    return declared is not None and declared.is_required()
+def clean_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Removes values that stand for no value, and parses those that a form sends as JSON text.
 
-
-def tidy(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values as they are meant: null and an empty text where no text belongs are left out, at any depth, and so is
-    a name that leaves the choice to us; what a form holds as JSON is read.
-
-    Raises InvalidValue for JSON that is none.
+    Removed are null at any depth, empty text except in prompts, and menus' words for "default". Raises InvalidValue
+    for invalid JSON.
     """
     return {
-        name: _tidy(_structured(name, value))
+        name: _without_nulls(_parse_structure(name, value))
         for name, value in values.items()
-        if value is not None and (value != "" or name in TEXTS) and not _is_left_to_us(name, value)
+        if value is not None and (value != "" or name in TEXT_FIELDS) and not _is_default(name, value)
     }
 
 
-def _is_left_to_us(name: str, value: Any) -> bool:
-    return name in LEFT_TO_US and isinstance(value, str) and is_default_choice(value)
-
-
 def known_names(model: type[BaseModel]) -> set[str]:
-    """The names that a field may be sent under."""
+    """Returns all names of the model's fields, with their aliases."""
     names = set(model.model_fields)
     for field in model.model_fields.values():
         if isinstance(field.validation_alias, AliasChoices):
@@ -141,131 +124,139 @@ def known_names(model: type[BaseModel]) -> set[str]:
     return names
 
 
-def ignored(values: Mapping[str, Any], model: type[RequestBody], elsewhere: Collection[str] = ()) -> list[str]:
-    """One warning that names every field that was not used, at any depth, and what may have been meant."""
-    img2img = known_names(Img2ImgBody) if model is Txt2ImgBody else ()
-    said = _unknown(values, model, "", elsewhere, img2img)
-    said += _unknown(values.get(SETTINGS), model, f"{SETTINGS}.", all_unknown=True)
-    said += _unknown(values.get("controlnet"), ControlNetBody, "controlnet.")
-    units = (values.get("controlnet") or {}).get("units") if isinstance(values.get("controlnet"), Mapping) else None
-    for index, unit in enumerate(units if isinstance(units, list) else []):
-        said += _unknown(unit, ControlUnitBody, f"controlnet.units[{index}].", OF_NO_MEANING)
-    said += _unknown(values.get("lora"), LoraBody, "lora.")
-    for index, lora in enumerate(values["loras"] if isinstance(values.get("loras"), list) else []):
-        said += _unknown(lora, LoraBody, f"loras[{index}].")
-    unknown = [f"ignored, because not known here: {join_names(said)}"] if said else []
-    return unknown + _said_twice(values, model)
+def synonyms_of(model: type[BaseModel]) -> Synonyms:
+    """Returns the names that other programs have for the model's fields."""
+    return SYNONYMS.get(model, {})
 
 
-def _said_twice(values: Mapping[str, Any], model: type[RequestBody]) -> list[str]:
-    """A warning for each further name of a field that asks for something, and for something else than the first."""
-    warnings = []
-    for field in model.model_fields.values():
-        # A switch is on if either says so.
-        alias = None if field.annotation is bool else field.validation_alias
-        names = alias.choices if isinstance(alias, AliasChoices) else ()
-        first, *others = [str(name) for name in names if name in values] or [""]
-        warnings += [
-            f"{other} has no effect: {first} says {values[first]!r}"
-            for other in others
-            if values[other] not in NOTHING and values[other] != values[first]
-        ]
-    return warnings
+def _is_default(name: str, value: Any) -> bool:
+    return name in DEFAULTED_FIELDS and isinstance(value, str) and is_default_choice(value)
 
 
-def _unknown(
-    values: Any,
-    model: type[BaseModel],
-    prefix: str,
-    elsewhere: Collection[str] = (),
-    img2img: Collection[str] = (),
-    *,
-    all_unknown: bool = False,
-) -> list[str]:
-    """What is told of each name that `model` does not know; of `all_unknown` ones even of those that it does."""
-    if not isinstance(values, Mapping):
-        return []
-    known, others = known_names(model), OTHER_NAMES.get(model, {})
-    names = [name for name in values if all_unknown or (name not in known and name not in elsewhere)]
-    # Of many only the first are shown, and looked up.
-    shown = [describe_unknown(name, known, others, prefix, img2img) for name in names[:MAX_NAMES]]
-    return shown + names[MAX_NAMES:]
-
-
-def _structured(name: str, value: Any) -> Any:
+def _parse_structure(name: str, value: Any) -> Any:
     if name in ("lora", "loras"):
-        return written_loras(name, value)
-    if name not in STRUCTURED or not isinstance(value, str):
+        return normalise_loras(name, value)
+    if name not in JSON_FIELDS or not isinstance(value, str):
         return value
     if name == "text_encoders" and not value.lstrip().startswith("["):
         return [part.strip() for part in value.split(",") if part.strip()]
     try:
         return parse_json(value)
     except ValueError as error:
-        raise InvalidValue(
-            f"{name} is text that {error}",
-            field=name,
-            hint=text_hint(name, value, error),
-        ) from error
+        raise InvalidValue(f"{name} is text that {error}", field=name, hint=_json_hint(name, value, error)) from error
 
 
-def _tidy(value: Any) -> Any:
+def _without_nulls(value: Any) -> Any:
+    # In a graph's node, null is a value.
     if isinstance(value, Mapping) and "class_type" not in value:
-        return {name: _tidy(each) for name, each in value.items() if each is not None}
+        return {name: _without_nulls(item) for name, item in value.items() if item is not None}
     if isinstance(value, list):
-        return [_tidy(each) for each in value]
+        return [_without_nulls(item) for item in value]
     return value
 
 
-def _problem(model: type[BaseModel], item: Any) -> dict[str, str]:
-    """A pydantic error as the field and a sentence with the range and the value."""
-    place = list(item["loc"])
-    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
-    if item["type"] == "missing":
+def _hint(model: type[BaseModel], error: Any, field: str) -> str | None:
+    if error["type"] == "missing":
+        return _missing_hint(model, error)
+    hint = _type_hint(field, error["input"])
+    if hint is not None:
+        return hint
+    declared = model.model_fields.get(field)
+    is_required = declared is not None and declared.is_required()
+    return None if is_required else "leave it out, or send null, for the default"
+
+
+def _missing_hint(model: type[BaseModel], error: Any) -> str | None:
+    *parents, wanted = error["loc"]
+    holder = next((NESTED[name] for name in reversed(parents) if name in NESTED), model)
+    sent = error["input"] if isinstance(error["input"], Mapping) else {}
+    if wanted == "prompt":
+        if not sent:
+            return 'send {"prompt": "a lighthouse"}, or a form with prompt=...'
+        if isinstance(sent.get("nodes"), list) and "links" in sent:
+            return EXPORT_HINT
+        if _is_graph(sent) or any(_is_graph(value) for value in sent.values()):
+            return GRAPH_HINT
+    return hint_unknown_names(str(wanted), sent, known_names(holder), synonyms_of(holder))
+
+
+def _type_hint(field: str, value: Any) -> str | None:
+    """Returns a hint for a field (or a list's item) whose value has an unexpected type; None if there is none."""
+    name = field.partition("[")[0]
+    if name == "prompt" and _is_graph(value):
+        return GRAPH_HINT
+    if name == "prompt" and isinstance(value, str):
+        return f"shorten it: it has {len(value):,} characters"
+    return TYPE_HINTS.get((name, type(value)))
+
+
+def _json_hint(field: str, value: str, error: ValueError) -> str:
+    """Returns a hint for the text of a JSON field that is not valid JSON."""
+    hint: str | None = getattr(error, "hint", None)
+    # Text that was never meant as JSON has lost no quotes in a shell.
+    if hint is None or (SHELL_HINT in hint and not value.lstrip().startswith(("{", "[", "'"))):
+        return TYPE_HINTS.get((field, str)) or "in a form, send this field as JSON text"
+    return hint
+
+
+def _is_graph(value: Any) -> bool:
+    """Whether a value is a ComfyUI graph, in the API format or in that of saved workflows."""
+    if not isinstance(value, Mapping):
+        return False
+    if isinstance(value.get("nodes"), list) and "links" in value:
+        return True
+    return any(isinstance(node, Mapping) and "class_type" in node for node in value.values())
+
+
+def _describe_error(model: type[BaseModel], error: Any) -> dict[str, str]:
+    """Converts a pydantic error to the field, and a sentence with the range and the value."""
+    location = list(error["loc"])
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+    if error["type"] == "missing":
         return {"field": field, "message": f"{field} is missing"}
-    shown = repr(item["input"])
-    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-    return {"field": field, "message": f"{field} must be {_right_value(model, place)}, not {shown}"}
+    value = repr(error["input"])
+    value = value if len(value) <= 60 else f"{value[:57]}..."
+    return {"field": field, "message": f"{field} must be {_describe_expected(model, location)}, not {value}"}
 
 
-def _right_value(model: type[BaseModel], place: Sequence[str | int]) -> str:
-    """What the schema asks of a field, in words: "a whole number from 16 to 4096"."""
-    if place == ["seed"]:
+def _describe_expected(model: type[BaseModel], location: Sequence[str | int]) -> str:
+    """Returns the schema of a field in words: "a whole number from 16 to 4096"."""
+    if location == ["seed"]:
         return "a whole number from 0 to 2^64-1, or -1 for a random one"
-    schema = _schema(model)
-    declared = _declared(schema, schema)
-    for part in place:
-        inner = declared.get("items") if isinstance(part, int) else declared.get("properties", {}).get(part)
+    whole = _json_schema(model)
+    schema = _resolve(whole, whole)
+    for part in location:
+        inner = schema.get("items") if isinstance(part, int) else schema.get("properties", {}).get(part)
         if inner is None:
             return "something else"
-        declared = _declared(inner, schema)
-    if "enum" in declared:
-        return f"one of {', '.join(declared['enum'])}"
-    match declared.get("type"):
+        schema = _resolve(inner, whole)
+    if "enum" in schema:
+        return f"one of {', '.join(schema['enum'])}"
+    match schema.get("type"):
         case "boolean":
             return "true or false"
         case "string":
-            return f"text of at most {declared['maxLength']} characters" if "maxLength" in declared else "text"
+            return f"text of at most {schema['maxLength']} characters" if "maxLength" in schema else "text"
         case "array":
-            return f"a list of at most {declared['maxItems']}" if "maxItems" in declared else "a list"
+            return f"a list of at most {schema['maxItems']}" if "maxItems" in schema else "a list"
         case "object":
-            fields = ", ".join(declared.get("properties", ()))
+            fields = ", ".join(schema.get("properties", ()))
             text = "the name of a file, or " if "lora_name" in fields else ""
             return f"{text}an object with {fields}" if fields else "an object"
-    kind = "a whole number" if declared["type"] == "integer" else "a number"
-    return f"{kind} from {declared['minimum']:g} to {declared['maximum']:g}"
+    number = "a whole number" if schema["type"] == "integer" else "a number"
+    return f"{number} from {schema['minimum']:g} to {schema['maximum']:g}"
 
 
 @cache
-def _schema(model: type[BaseModel]) -> Mapping[str, Any]:
-    """The JSON schema of a body. Making it takes 10 ms, for each wrong field of a request."""
+def _json_schema(model: type[BaseModel]) -> Mapping[str, Any]:
+    """Returns the JSON schema of a model; cached, because it takes 10 ms and each wrong field needs it."""
     return model.model_json_schema(by_alias=False)
 
 
-def _declared(schema: Mapping[str, Any], whole: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A part of a JSON schema without references, and without null as an alternative."""
+def _resolve(schema: Mapping[str, Any], whole: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Resolves references in a part of a JSON schema, and ignores null as an alternative."""
     if "anyOf" in schema:
-        schema = next(each for each in schema["anyOf"] if each.get("type") != "null")
+        schema = next(option for option in schema["anyOf"] if option.get("type") != "null")
     if "$ref" in schema:
         schema = whole["$defs"][schema["$ref"].rsplit("/", 1)[1]]
     return schema

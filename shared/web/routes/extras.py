@@ -31,9 +31,9 @@ from shared.web.openapi.components import (
     PictureFile,
 )
 from shared.web.openapi.operation import BodySpec, Example, describe
-from shared.web.parsing.extras import read_extras
-from shared.web.parsing.pictures import SentPictures
-from shared.web.parsing.validate import ignored, missing_picture, tidy, validate
+from shared.web.parsing.extras import parse_extras
+from shared.web.parsing.parser import Parser
+from shared.web.parsing.validate import missing_picture
 from shared.web.reply import result_body
 from shared.web.submission import Submission, submission
 from shared.web.urls import ReplyUrls
@@ -80,36 +80,30 @@ def upscale_with_extras() -> Response:
 
 def submit_extras(backend: Backend, job: Submission) -> None:
     """Submit the job for a request of the extras tab."""
-    values = tidy(extras_values(job.fields.values))
-    body = validate(ExtrasBody, values)
-    others = {name: content for name, content in job.fields.files.items() if name != "image"}
-    warnings = ignored({**values, **others}, ExtrasBody)
-    sent = SentPictures(job.fields, backend.jobs.find_upload, backend.picture_memory)
-    picture = sent.with_alpha("image")
-    if picture is None:
-        raise missing_picture("image", sent.names, ExtrasBody, "send a form with a file named image")
-    image, name = picture
-    warnings += sent.warnings
-    request = read_extras(
+    parser = Parser(job.fields, backend.parsing_context())
+    body = parser.read_body(ExtrasBody, ExtrasBody, values=extras_values(job.fields.values), known={"image"})
+    image = parser.pictures.read_with_alpha("image")
+    if image is None:
+        hint = "send a form with a file named image"
+        raise missing_picture("image", parser.pictures.field_names, ExtrasBody, hint)
+    restores_faces = body.gfpgan_visibility or body.codeformer_visibility
+    request = parse_extras(
+        parser,
         body,
         as_upscale_source(image),
-        backend.catalog,
-        _face_models(backend.catalog) if body.gfpgan_visibility or body.codeformer_visibility else None,
-        warnings,
+        _face_models(backend.catalog) if restores_faces else None,
         transparent=image.mode == "RGBA",
-        budget=backend.picture_memory,
     )
     if FORMATS_BY_EXTENSION[body.output_format] == "jpeg":
-        warnings += [
-            f"{warning}; png and webp keep transparency" for warning in transparency_warnings(image, "image", BACKDROP)
-        ]
+        for warning in transparency_warnings(image, "image", BACKDROP):
+            parser.warn(f"{warning}; png and webp keep transparency")
     graph = checked(backend, extras(request, job.prefix))
     size = request.ground.size
-    parameters = {**body.model_dump(mode="json"), "image": name}
+    parameters = {**body.model_dump(mode="json"), "image": parser.pictures.upload_names["image"]}
     job.submit(
-        JobSpec(parameters=parameters, graph=graph, warnings=warnings, size=size),
+        JobSpec(parameters=parameters, graph=graph, warnings=parser.warnings, size=size),
         engine_uploads={request.source.name: request.source.png},
-        stored_uploads=sent.kept,
+        stored_uploads=parser.pictures.raw_uploads,
         model=" ".join([KIND, *(layer.how.model or layer.how.method for layer in request.layers)])[:255],
         work=float(size[0] * size[1]),
     )

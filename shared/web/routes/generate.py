@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Any, TypeVar
 
 from flask import Blueprint, Response
@@ -13,7 +14,7 @@ from shared.schema.body import Img2ImgBody, Txt2ImgBody
 from shared.schema.request import GenerationRequest
 from shared.web.backend import Backend, current_backend
 from shared.web.body import Fields
-from shared.web.custom_graph import CUSTOM_FIELD, alpha_use, bind_values, bindable_values, read_custom_graph
+from shared.web.custom_graph import CUSTOM_FIELD, bind_values, bindable_values, graph_alpha, read_custom_graph
 from shared.web.graph_errors import checked
 from shared.web.openapi.components import (
     ACCEPTED,
@@ -25,8 +26,8 @@ from shared.web.openapi.components import (
     PictureFile,
 )
 from shared.web.openapi.operation import BodySpec, Example, describe
-from shared.web.parsing.requests import Context, ParsedRequest, read_img2img, read_txt2img
-from shared.web.parsing.sources import AlphaUse
+from shared.web.parsing.generation import ParsedRequest, parse_img2img, parse_txt2img
+from shared.web.parsing.parser import ParsingContext
 from shared.web.submission import Submission, submission
 from workflows.graph import Graph
 from workflows.img2img import img2img
@@ -34,7 +35,7 @@ from workflows.outputs import OUTPUT_FIELD, find_output
 from workflows.txt2img import txt2img
 
 R = TypeVar("R", bound=GenerationRequest)
-Parse = Callable[[Fields, Context], ParsedRequest[R]]
+Parse = Callable[[Fields, ParsingContext], ParsedRequest[R]]
 Build = Callable[[R, str], Graph]
 
 # Examples leave size and steps to the defaults of the model, and use words that the starter model knows.
@@ -69,7 +70,7 @@ img2img_routes = Blueprint("img2img", __name__)
 )
 def generate_from_text() -> Response:
     """Generate pictures from a prompt."""
-    return generate("txt2img", read_txt2img, txt2img)
+    return generate("txt2img", parse_txt2img, txt2img)
 
 
 class Img2ImgForm(Img2ImgBody):
@@ -97,7 +98,7 @@ class Img2ImgForm(Img2ImgBody):
 )
 def generate_from_picture() -> Response:
     """Generate pictures from a picture and a prompt, or repaint a part of it."""
-    return generate("img2img", read_img2img, img2img)
+    return generate("img2img", parse_img2img, img2img)
 
 
 def generate(kind: str, parse: Parse[R], build: Build[R]) -> Response:
@@ -109,7 +110,7 @@ def generate(kind: str, parse: Parse[R], build: Build[R]) -> Response:
     with submission(backend, kind) as job:
         custom = job.fields.values.get(CUSTOM_FIELD, job.fields.files.get(CUSTOM_FIELD))
         if job.row is None and custom in (None, ""):
-            parsed = parse(job.fields, _context(backend))
+            parsed = parse(job.fields, backend.parsing_context())
             request = parsed.request
             graph = checked(backend, build(request, job.prefix))
             job.submit(
@@ -117,13 +118,13 @@ def generate(kind: str, parse: Parse[R], build: Build[R]) -> Response:
                     parameters=parsed.parameters,
                     graph=graph,
                     warnings=parsed.warnings,
-                    label_parameters=parsed.spelled_out,
+                    label_parameters=parsed.hires_fix_parameters,
                     seeds=request.seeds,
                     size=request.final_size,
                     previews=parsed.preview,
                 ),
                 engine_uploads={picture.name: picture.png for picture in request.pictures},
-                stored_uploads=parsed.kept,
+                stored_uploads=parsed.raw_uploads,
                 model=parsed.parameters["model_name"],
                 work=request.work,
             )
@@ -132,23 +133,12 @@ def generate(kind: str, parse: Parse[R], build: Build[R]) -> Response:
         return job.answer()
 
 
-def _context(backend: Backend, alpha: AlphaUse | None = None) -> Context:
-    stored = backend.jobs.find_upload
-    return Context(
-        backend.settings.checkpoint, backend.catalog, stored, alpha is not None, backend.picture_memory, alpha
-    )
-
-
 def _submit_custom_graph(backend: Backend, job: Submission, value: Any, parse: Parse[R]) -> None:
     """Submit a job for a custom graph, with the other fields of the request set on it."""
     graph, bindings = read_custom_graph(value)
-    # The schema requires a prompt; a custom graph may have its own.
-    values = {"prompt": "", **{name: value for name, value in job.fields.values.items() if name != CUSTOM_FIELD}}
-    files = {name: content for name, content in job.fields.files.items() if name != CUSTOM_FIELD}
-    parsed = parse(Fields(values, files), _context(backend, alpha_use(graph, bindings)))
+    context = replace(backend.parsing_context(), custom_graph=graph_alpha(graph, bindings))
+    parsed = parse(job.fields.without(CUSTOM_FIELD), context)
     values, warnings = bindable_values(parsed)
-    if "prompt" not in job.fields.values:
-        values.pop("prompt", None)
     pictures = parsed.request.pictures
     bound, more_warnings = bind_values(backend, graph, bindings, values, job.prefix, pictures)
     output = job.fields.values.get(OUTPUT_FIELD)
@@ -162,6 +152,6 @@ def _submit_custom_graph(backend: Backend, job: Submission, value: Any, parse: P
             output_node=None if output in (None, "") else find_output(bound, output),
         ),
         engine_uploads={picture.name: picture.png for picture in pictures},
-        stored_uploads=parsed.kept,
+        stored_uploads=parsed.raw_uploads,
         model=CUSTOM_FIELD,
     )

@@ -122,9 +122,7 @@ def add_key() -> Response:
 
 def read_paths(values: Mapping[str, Any]) -> tuple[ChosenPaths, list[str]]:
     """Read the settings in a request, with warnings about fields that have no effect. Raises InvalidValue."""
-    warnings = [
-        f"ignored, because not known here: {describe_unknown(name, NAMES, {})}" for name in values if name not in NAMES
-    ]
+    warnings = [f"ignored unknown fields: {describe_unknown(name, NAMES, {})}" for name in values if name not in NAMES]
     folders = {ours: _read_folder(theirs, values.get(theirs)) for theirs, ours in FOLDERS.items()}
     chosen_format = _read_text("filenameFormat", values.get("filenameFormat"), LONGEST_NAME_FORMAT)
     if chosen_format is not None:

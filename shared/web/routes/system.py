@@ -24,8 +24,8 @@ from shared.schema.replies import HealthReply, IndexReply, OptionsReply, ReadyRe
 from shared.settings import Settings
 from shared.web.backend import Backend, current_backend, current_settings
 from shared.web.openapi.operation import Example, ReplySpec, describe
-from shared.web.parsing.model_catalog import match_file
-from shared.web.parsing.models import MAIN, default_checkpoint, default_first
+from shared.web.parsing.model_catalog import MODEL, match_file
+from shared.web.parsing.models import default_checkpoint, default_first
 from shared.web.parsing.upscale import LATENT_UPSCALERS, PLAIN_UPSCALERS
 from shared.web.reply import base_url
 from shared.web.server.ports import url_host
@@ -92,7 +92,7 @@ def _why_not_ready(backend: Backend, unfinished: int) -> str | None:
     """The reason why no picture can be generated now; None if there is none."""
     try:
         backend.engine.get_system_stats(READY_TIMEOUT)
-        names = {folder: backend.catalog.names(folder, 0.0) for folder in MAIN}
+        names = {folder: backend.catalog.names(folder, 0.0) for folder in MODEL.folders}
         stuck = _stuck_job(backend)
     except EngineDenied as error:
         return f"{error.message}: {error.hint}"

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from shared.images.fit import as_upscale_source
 from shared.jobs.job import JobSpec
-from shared.schema.body import UpscaleBody
+from shared.schema.body import UpscaleBody, UpscaleOptions
 from shared.schema.request import UpscaleRequest
 from shared.web.backend import Backend, current_backend
 from shared.web.graph_errors import checked
@@ -22,10 +22,10 @@ from shared.web.openapi.components import (
     PictureFile,
 )
 from shared.web.openapi.operation import BodySpec, Example, describe
-from shared.web.parsing.pictures import SentPictures
-from shared.web.parsing.unused_fields import idle, unchosen_parts_off, unswitched
-from shared.web.parsing.upscale import LARGEST_UPSCALE, choose_faces, choose_upscaler, scaled
-from shared.web.parsing.validate import ignored, missing_picture, tidy, validate
+from shared.web.parsing.parser import Parser
+from shared.web.parsing.unused_fields import inactive_fields
+from shared.web.parsing.upscale import MAX_UPSCALED_SIDE, choose_faces, choose_upscaler, scale
+from shared.web.parsing.validate import missing_picture
 from shared.web.submission import Submission, submission
 from workflows.upscale import upscale
 
@@ -62,35 +62,31 @@ def upscale_picture() -> Response:
 
 def submit_upscale(backend: Backend, job: Submission) -> None:
     """Submit the job for an upscaling request."""
-    values = tidy(job.fields.values)
-    # The picture may be a file, and is read below.
-    body, without_choice = unchosen_parts_off(validate(UpscaleBody, values | {"image": ""}))
-    warnings = [*without_choice, *ignored({**values, **job.fields.files}, UpscaleBody), *unswitched(body)]
-    sent = SentPictures(job.fields, backend.jobs.find_upload, backend.picture_memory)
-    picture = sent.with_alpha("image")
-    if picture is None:
-        raise missing_picture(
-            "image", sent.names, UpscaleBody, "send a data URL, base64, or a form with a file named image"
-        )
-    image, name = picture
-    size = scaled(image.size, body.upscale_factor, "upscale_factor", LARGEST_UPSCALE)
+    parser = Parser(job.fields, backend.parsing_context())
+    body = parser.read_body(UpscaleOptions, UpscaleBody)
+    image = parser.pictures.read_with_alpha("image")
+    if image is None:
+        hint = "send a data URL, base64, or a form with a file named image"
+        raise missing_picture("image", parser.pictures.field_names, UpscaleBody, hint)
+    size = scale(image.size, body.upscale_factor, "upscale_factor", MAX_UPSCALED_SIDE)
     request = UpscaleRequest(
         source=as_upscale_source(image),
-        upscale=choose_upscaler(body.upscaler, size, "upscaler", backend.catalog),
-        faces=choose_faces(body, warnings),
+        upscale=choose_upscaler(parser.catalog, body.upscaler, size, "upscaler"),
+        faces=choose_faces(parser, body),
         transparent=image.mode == "RGBA",
     )
     graph = checked(backend, upscale(request, job.prefix))
-    parameters = body.model_dump(mode="json", exclude_defaults=True, exclude=idle(body))
+    parameters = body.model_dump(mode="json", exclude_defaults=True, exclude=inactive_fields(body))
+    parameters |= {"image": parser.pictures.upload_names["image"], "upscaler": body.upscaler}
     job.submit(
         JobSpec(
-            parameters={**parameters, "image": name, "upscaler": body.upscaler},
+            parameters=parameters,
             graph=graph,
-            warnings=[*warnings, *sent.warnings],
+            warnings=parser.warnings,
             size=size,
         ),
         engine_uploads={request.source.name: request.source.png},
-        stored_uploads=sent.kept,
+        stored_uploads=parser.pictures.raw_uploads,
         model=f"{KIND} {body.upscaler}",
         work=float(size[0] * size[1]),
     )

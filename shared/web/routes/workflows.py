@@ -23,7 +23,7 @@ from shared.web.backend import Backend, current_backend
 from shared.web.imported_graphs import check_imported_graph, check_prompts, check_starter_words
 from shared.web.openapi.components import ACCEPTED, GENERATION_ERRORS, GENERATION_HEADERS, RESULT
 from shared.web.openapi.operation import BodySpec, Example, ParameterSpec, ReplySpec, describe
-from shared.web.parsing.pictures import SentPictures
+from shared.web.parsing.pictures import PictureReader
 from shared.web.submission import Submission, submission
 from shared.web.workflow_folder import NAME
 from workflows.bindings import MASK_LOADER, SIDES, reads_alpha, set_inputs
@@ -127,7 +127,7 @@ def _submit_workflow(backend: Backend, workflow: NamedWorkflow, job: Submission)
         if type(requested) is int and not parameters[side].targets and align(requested) != requested:
             warnings.append(f"{side} {requested} was raised to {align(requested)}, a multiple of 8")
             values[side] = align(requested)
-    reader = SentPictures(fields, backend.jobs.find_upload, backend.picture_memory)
+    reader = PictureReader(fields, backend.jobs.find_upload, backend.picture_memory)
     images = {
         key: image
         for key, parameter in parameters.items()
@@ -156,7 +156,7 @@ def _submit_workflow(backend: Backend, workflow: NamedWorkflow, job: Submission)
             previews="preview" in common and _read_preview(fields.values.get("preview", False)),
         ),
         engine_uploads={picture.name: picture.png for picture in pictures.values()},
-        stored_uploads=reader.kept,
+        stored_uploads=reader.raw_uploads,
         # Estimates use the earlier jobs of this workflow.
         model=f"{KIND} {workflow.name}",
     )
@@ -181,18 +181,16 @@ def _read_preview(value: Any) -> bool:
         raise InvalidValue(f"preview must be true or false, not {value!r}", field="preview") from error
 
 
-def _read_image(workflow: NamedWorkflow, name: str, sent: SentPictures, *, accept_image: bool) -> Image.Image | None:
+def _read_image(workflow: NamedWorkflow, name: str, sent: PictureReader, *, accept_image: bool) -> Image.Image | None:
     """Read the picture of a parameter. With `accept_image`, the field `image` is another name of `input_image`."""
     parameter = workflow.header.parameters[name]
     names = (name, "image") if accept_image and name == "input_image" else (name,)
-    picture = sent.mask(name, invert=False) if parameter.type == "mask" else sent.with_alpha(*names)
-    if picture is None:
-        if parameter.required:
-            usage = f"send a data URL, base64, or a file of a form named {name}"
-            hint = workflow.hint(name, sent.names)
-            raise InvalidPicture(f"{name} is missing", field=name, hint=usage if hint is None else f"{hint}; {usage}")
-        return None
-    return picture[0]
+    image = sent.read_mask(name, invert=False) if parameter.type == "mask" else sent.read_with_alpha(*names)
+    if image is None and parameter.required:
+        usage = f"send a data URL, base64, or a file of a form named {name}"
+        hint = workflow.hint(name, sent.field_names)
+        raise InvalidPicture(f"{name} is missing", field=name, hint=usage if hint is None else f"{hint}; {usage}")
+    return image
 
 
 def prepare_pictures(

@@ -20,7 +20,7 @@ from shared.schema.body import (
 )
 from shared.schema.choices import find_choice, is_default_choice, is_no_choice, is_placeholder
 from shared.schema.request import Upscale
-from shared.web.parsing.unused_fields import unchosen_parts_off
+from shared.web.parsing.unused_fields import disable_parts_without_model
 from tests.control import Control, body
 from tests.model_library import OWN, REFINER, WorkflowFolder
 from tests.parsing import URL, read, refused, reread
@@ -180,7 +180,7 @@ def test_the_pages_upscaler_of_hires_fix_stands_in_a_list_that_lacks_it() -> Non
     assert reading.request.hires is not None
     assert reading.request.hires.upscale == Upscale((1280, 1280))
     assert reading.warnings == [
-        "hires_fix_upscaler '4x-ultrasharp' does not exist, so Lanczos was used; there is no upscale model yet"
+        "hires_fix_upscaler '4x-ultrasharp' does not exist, so Lanczos was used; no upscale model is installed"
     ]
     # Sent again, they print_status what was done, and make the same pictures.
     again = read(bare, **reading.parameters)
@@ -248,7 +248,7 @@ def test_a_choice_that_is_left_to_us() -> None:
         reading = read(sampler_name=sent, scheduler=sent, model_name=sent, vae_name=sent, hires_fix_sampler_name=sent)
         assert (reading.request.sampling.sampler, reading.request.models.checkpoint) == ("euler", OWN)
         assert reading.warnings == []
-        assert reading.said <= {"prompt", "vae_name"}
+        assert reading.explicit_fields <= {"prompt", "vae_name"}
 
 
 @pytest.mark.parametrize(
@@ -284,9 +284,9 @@ def test_a_text_that_a_form_shows_until_somebody_types(text: str, meant: bool) -
 
 
 def test_a_part_is_off_only_if_it_was_on() -> None:
-    made, warnings = unchosen_parts_off(Txt2ImgBody(prompt="x", refiner_model="none"))
+    made, warnings = disable_parts_without_model(Txt2ImgBody(prompt="x", refiner_model="none"))
     assert (made, warnings) == (Txt2ImgBody(prompt="x", refiner_model="none"), [])
-    _, warnings = unchosen_parts_off(UpscaleBody(image="", restore_faces=True, face_restoration_model="None"))
+    _, warnings = disable_parts_without_model(UpscaleBody(image="", restore_faces=True, face_restoration_model="None"))
     assert warnings == ["restore_faces has no effect: face_restoration_model is 'None', so it is off"]
 
 

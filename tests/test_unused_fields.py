@@ -8,7 +8,8 @@ import pytest
 from shared.errors import InvalidValue
 from shared.schema.body import Txt2ImgBody
 from shared.web.body import Fields
-from shared.web.parsing.requests import Context, read_txt2img
+from shared.web.parsing.generation import parse_txt2img
+from shared.web.parsing.parser import GraphAlpha, ParsingContext
 from shared.web.parsing.unused_fields import PARTS
 from tests.model_library import OWN, REFINER, SCHNELL, WorkflowFolder
 from tests.parsing import URL, context, read, refused, reread
@@ -98,9 +99,9 @@ def test_a_scheduler_that_is_overruled_is_named(values: dict[str, Any], fields: 
 
 def test_the_overruled_scheduler_is_told_by_whom() -> None:
     (warning,) = read(sampler_name="DPM++ 2M Karras", scheduler="exponential").warnings
-    assert warning == "scheduler exponential has no effect: sampler_name says karras"
+    assert warning == "scheduler exponential has no effect: sampler_name sets karras"
     (warning,) = read(scheduler="simple", karras_sigmas=True).warnings
-    assert warning == "scheduler simple has no effect: karras_sigmas says karras"
+    assert warning == "scheduler simple has no effect: karras_sigmas sets karras"
 
 
 def test_a_refiner_that_gets_no_step_is_named() -> None:
@@ -142,13 +143,13 @@ def test_brackets_are_words_for_the_engine_whatever_stands_in_them(brackets: str
 
 def test_a_lora_in_the_negative_prompt_is_named() -> None:
     (warning,) = read(negative_prompt="blur <lora:glow:1>").warnings
-    assert warning == "negative_prompt has <lora:glow:1>, which has no effect there: a LoRA belongs into prompt"
+    assert warning == "negative_prompt has <lora:glow:1>, which has no effect there; LoRAs belong in prompt"
 
 
 def test_a_negative_prompt_that_no_pass_looks_at_is_named() -> None:
     blur = {"negative_prompt": "blur", "model_name": OWN}
     (warning,) = read(**blur, cfg_scale=1).warnings
-    assert warning == "negative_prompt has no effect: with cfg_scale 1 the prompt alone counts"
+    assert warning == "negative_prompt has no effect: with cfg_scale 1 only the prompt counts"
     assert without_effect(**blur, cfg_scale=1.5) == set()
     assert without_effect(negative_prompt=" ", cfg_scale=1) == set()
     assert without_effect(**blur, cfg_scale=1, hires_fix=True, hires_fix_cfg_scale=4) == set()
@@ -219,7 +220,8 @@ def test_a_type_that_a_network_for_several_does_not_have_is_named() -> None:
 @pytest.mark.parametrize("preprocessor", [None, "none", "canny"])
 @pytest.mark.parametrize("model", ["canny", "union"])
 @pytest.mark.parametrize(
-    ("sent", "hint"), [("cany", "did you mean canny?"), ("dept", "did you mean depth?"), ("x", "there is canny, depth")]
+    ("sent", "hint"),
+    [("cany", "did you mean canny?"), ("dept", "did you mean depth?"), ("x", "use one of canny, depth")],
 )
 def test_a_type_that_there_is_not_is_refused(sent: str, hint: str, model: str, preprocessor: str | None) -> None:
     unit = {"model": model, "input_image": URL, "preprocessor": preprocessor, "control_type": sent}
@@ -230,23 +232,23 @@ def test_a_type_that_there_is_not_is_refused(sent: str, hint: str, model: str, p
 
 def test_what_a_graph_of_ones_own_makes_of_it_is_not_guessed() -> None:
     fields = Fields({"prompt": "x", "negative_prompt": "blur", "cfg_scale": 1, "tile_size": 256}, {})
-    assert read_txt2img(fields, replace(context(), custom=True)).warnings == []
-    assert len(read_txt2img(fields, context()).warnings) == 2
+    assert parse_txt2img(fields, replace(context(), custom_graph=GraphAlpha())).warnings == []
+    assert len(parse_txt2img(fields, context()).warnings) == 2
 
 
 def test_a_graph_of_ones_own_is_drawn_with_its_own_model_and_numbers() -> None:
     nothing = WorkflowFolder(checkpoints=(), diffusion_models=("flux-alone.safetensors",))
-    own = Context(None, nothing, lambda _: None, custom=True)
-    reading = read_txt2img(Fields({"prompt": "x", "cfg_scale": 7}, {}), own)
+    own = ParsingContext(None, nothing, lambda _: None, custom_graph=GraphAlpha())
+    reading = parse_txt2img(Fields({"prompt": "x", "cfg_scale": 7}, {}), own)
     assert (reading.parameters["cfg_scale"], reading.warnings) == (7, [])
-    reading = read_txt2img(Fields({"prompt": "x", "cfg_scale": 7, "model_name": "flux-alone"}, {}), own)
+    reading = parse_txt2img(Fields({"prompt": "x", "cfg_scale": 7, "model_name": "flux-alone"}, {}), own)
     assert (reading.parameters["model_name"], reading.parameters["cfg_scale"]) == ("flux-alone.safetensors", 7)
     with pytest.raises(InvalidValue, match="the model 'none such' does not exist"):
-        read_txt2img(Fields({"prompt": "x", "model_name": "none such"}, {}), own)
+        parse_txt2img(Fields({"prompt": "x", "model_name": "none such"}, {}), own)
 
 
 def test_the_hint_for_what_is_needed_does_not_say_to_leave_it_out() -> None:
-    assert refused(prompt="x" * 20001).hint == "it has 20,001 characters"
+    assert refused(prompt="x" * 20001).hint == "shorten it: it has 20,001 characters"
     assert "leave it out" in str(refused(steps=0).hint)
 
 
@@ -255,7 +257,7 @@ def test_a_denoising_strength_that_would_hold_the_engine_is_refused() -> None:
         reread(denoising_strength=1e-5, steps=2)
     assert (wrong.value.field, wrong.value.hint) == (
         "denoising_strength",
-        "send 0, which changes nothing, or 0.0002 or more",
+        "use 0, which changes nothing, or 0.0002 or more",
     )
     for enough in (0, 0.0002, 1):
         assert reread(denoising_strength=enough, steps=2).request.sampling.denoise == enough
@@ -270,7 +272,7 @@ def test_a_denoising_strength_that_would_hold_the_engine_is_refused() -> None:
 
 def test_a_scheduler_that_cannot_make_so_few_steps_is_refused() -> None:
     few = refused(scheduler="kl_optimal", steps=1)
-    assert (few.field, few.hint) == ("steps", "send steps 2, or another scheduler")
+    assert (few.field, few.hint) == ("steps", "set steps to 2, or use another scheduler")
     assert without_effect(scheduler="kl_optimal", steps=2) == set()
     again = {"scheduler": "kl_optimal", "hires_fix": True, "hires_fix_hires_steps": 1}
     assert refused(**again, hires_fix_denoising_strength=0.6).field == "hires_fix_hires_steps"

@@ -35,8 +35,8 @@ def unit(model: str) -> dict[str, Any]:
 def test_what_was_made_for_another_family_is_refused(values: dict[str, Any], field: str) -> None:
     wrong = refused(**values)
     assert wrong.field == field
-    assert wrong.message.endswith(f"for-xl.safetensors is for SDXL, and {OWN} is of SD 1")
-    assert wrong.hint == "there is for-sd1.safetensors, unclear.safetensors"
+    assert wrong.message.endswith(f"for-xl.safetensors is for SDXL, but the model {OWN} is SD 1")
+    assert wrong.hint == "use for-sd1.safetensors or unclear.safetensors"
 
 
 def test_what_fits_or_is_not_known_is_taken() -> None:
@@ -52,7 +52,9 @@ def test_what_is_off_may_be_for_anything() -> None:
 
 
 def test_a_refiner_takes_the_same_latents() -> None:
-    with pytest.raises(InvalidValue, match=r"flux-all\.safetensors is for Flux dev, and dreamshaper") as wrong:
+    with pytest.raises(
+        InvalidValue, match=r"flux-all\.safetensors is for Flux dev, but the model dreamshaper"
+    ) as wrong:
         read(refiner_enabled=True, refiner_model=FLUX)
     assert wrong.value.field == "refiner_model"
     assert read(model_name=FLUX, refiner_enabled=True, refiner_model=SCHNELL).request.refiner is not None
@@ -60,9 +62,9 @@ def test_a_refiner_takes_the_same_latents() -> None:
 
 
 def test_a_vae_for_other_latents_is_refused() -> None:
-    with pytest.raises(InvalidValue, match=r"ae\.safetensors is for .* of 16 channels, .* have 4") as wrong:
+    with pytest.raises(InvalidValue, match=r"ae\.safetensors decodes .* of 16 channels, .* have 4") as wrong:
         read(vae_name="ae")
-    assert (wrong.value.field, wrong.value.hint) == ("vae_name", "there is sd.safetensors; or leave it out")
+    assert (wrong.value.field, wrong.value.hint) == ("vae_name", "use sd.safetensors, or leave vae_name out")
     assert read(vae_name="sd").request.models.vae == "sd.safetensors"
     assert read(model_name=FLUX, vae_name="ae").request.models.vae == "ae.safetensors"
 
@@ -73,9 +75,9 @@ def test_what_a_checkpoint_does_not_hold_is_taken_from_files_that_fit() -> None:
     assert models.clip_type == "stable_diffusion"
     whole = read(model_name=OWN).request.models
     assert (whole.text_encoders, whole.vae) == ((), None)
-    with pytest.raises(InvalidValue, match="holds no VAE, and there is none for latents of 4 channels"):
+    with pytest.raises(InvalidValue, match="has no VAE, and there is none for latents of 4 channels"):
         read(WorkflowFolder(vae=("ae.safetensors",)), model_name=PLAIN)
-    with pytest.raises(InvalidValue, match="holds no text encoder, and there is no file for clip_l"):
+    with pytest.raises(InvalidValue, match="has no text encoder, and there is no file for clip_l"):
         read(WorkflowFolder(text_encoders=()), model_name=PLAIN)
 
 
@@ -84,10 +86,10 @@ def test_the_vae_of_the_built_in_model_is_for_no_other_and_of_several_it_is_told
     reading = read(kit, model_name=PLAIN)
     assert reading.request.models.vae == "sd.safetensors"
     assert reading.warnings == [
-        f"{PLAIN} holds no VAE, so sd.safetensors was taken; vae_name may name sd-finer.safetensors"
+        f"{PLAIN} has no VAE, so sd.safetensors is used; vae_name may name sd-finer.safetensors"
     ]
     assert read(model_name=PLAIN).warnings == []
-    with pytest.raises(InvalidValue, match="holds no VAE, and there is none for latents of 4 channels"):
+    with pytest.raises(InvalidValue, match="has no VAE, and there is none for latents of 4 channels"):
         read(WorkflowFolder(vae=(VAE_NAME,)), model_name=PLAIN)
 
 
@@ -96,5 +98,5 @@ def test_of_several_text_encoders_of_a_kind_the_first_is_taken_and_the_others_ar
     reading = read(two, model_name=PLAIN)
     assert reading.request.models.text_encoders == ("l.safetensors",)
     assert reading.warnings == [
-        f"{PLAIN} holds no text encoder, so l.safetensors was taken; text_encoders may name l-other.safetensors"
+        f"{PLAIN} has no text encoder, so l.safetensors is used; text_encoders may name l-other.safetensors"
     ]

@@ -11,9 +11,10 @@ from shared.models.detect import ModelFile
 from shared.schema.body import Txt2ImgBody
 from shared.schema.request import Lora, Upscale
 from shared.web.body import Fields
+from shared.web.parsing.generation import parse_img2img, parse_txt2img
+from shared.web.parsing.parser import ParsingContext
 from shared.web.parsing.pictures import upload_name
-from shared.web.parsing.requests import Context, read_img2img, read_txt2img
-from shared.web.parsing.validate import MOST_PROBLEMS, validate
+from shared.web.parsing.validate import MAX_PROBLEMS, validate
 from starter import CHECKPOINT_NAME
 from tests.model_library import FLUX, OWN, REFINER, SCHNELL, WorkflowFolder
 from tests.parsing import HALF_MASK, IMAGE, PICTURE, URL, WHITE, context, picture, read, refused, reread, words
@@ -78,7 +79,7 @@ def test_the_parameters_of_a_reply_are_the_request_again() -> None:
         "controlnet": {"units": [{"model": "canny", "input_image": URL, "preprocessor": "canny"}]},
     }
     first = read(**asked)
-    again = read_txt2img(Fields(first.parameters, {}), context(**{f"n{k}": v for k, v in first.kept.items()}))
+    again = parse_txt2img(Fields(first.parameters, {}), context(**{f"n{k}": v for k, v in first.raw_uploads.items()}))
     assert again.request == first.request
     assert again.parameters == first.parameters
     assert json.loads(json.dumps(first.parameters)) == first.parameters
@@ -99,12 +100,12 @@ def test_what_the_web_page_sends_is_understood() -> None:
     cleared = {name: None for name in asked if name not in ("prompt", "denoising_strength")}
     assert read(prompt="a cat", **cleared).warnings == []
     square = data_url(IMAGE.resize((64, 64)), "application/octet-stream")
-    assert read_img2img(Fields({**asked, "input_image": square}, {}), context()).warnings == []
+    assert parse_img2img(Fields({**asked, "input_image": square}, {}), context()).warnings == []
 
 
 def test_the_parameters_of_a_picture_are_the_request_again() -> None:
     first = reread({"image": PICTURE, "mask": HALF_MASK}, seed=1, mask_blur=4, outpaint_left=24, width=100, height=77)
-    again = read_img2img(Fields(first.parameters, {}), context(**{f"n{k}": v for k, v in first.kept.items()}))
+    again = parse_img2img(Fields(first.parameters, {}), context(**{f"n{k}": v for k, v in first.raw_uploads.items()}))
     assert again.request == first.request
     assert first.parameters["input_image"] == upload_name(PICTURE)
 
@@ -115,7 +116,7 @@ def test_the_checkpoint_of_a_request_that_names_none() -> None:
     assert choose_checkpoint(None, [CHECKPOINT_NAME]) == CHECKPOINT_NAME
     assert choose_checkpoint(None, []) is None
     with pytest.raises(EngineUnavailable, match="no checkpoint"):
-        read_txt2img(Fields({"prompt": "x"}, {}), Context(None, WorkflowFolder(checkpoints=()), {}.get))
+        parse_txt2img(Fields({"prompt": "x"}, {}), ParsingContext(None, WorkflowFolder(checkpoints=()), {}.get))
 
 
 def test_a_checkpoint_that_was_deleted_a_moment_ago_is_not_chosen() -> None:
@@ -128,14 +129,19 @@ def test_a_checkpoint_that_was_deleted_a_moment_ago_is_not_chosen() -> None:
         def model_file(self, folder: str, name: str) -> ModelFile:
             return ModelFile(name) if name == "a-deleted.safetensors" else super().model_file(folder, name)
 
-    reading = read_txt2img(Fields({"prompt": "x"}, {}), Context(None, Late(checkpoints=(OWN,)), {}.get))
+    reading = parse_txt2img(Fields({"prompt": "x"}, {}), ParsingContext(None, Late(checkpoints=(OWN,)), {}.get))
     assert reading.request.models.checkpoint == OWN
 
 
 def test_what_the_client_decided_is_told_from_what_was_left_to_us() -> None:
-    assert read().said == {"prompt"}
-    assert read(sampler_name="dpm-2m-karras", random_seed=True).said == {"prompt", "sampler_name", "scheduler", "seed"}
-    assert read(sampler_name="dpmpp_2m", karras_sigmas=True).said == {"prompt", "sampler_name", "scheduler"}
+    assert read().explicit_fields == {"prompt"}
+    assert read(sampler_name="dpm-2m-karras", random_seed=True).explicit_fields == {
+        "prompt",
+        "sampler_name",
+        "scheduler",
+        "seed",
+    }
+    assert read(sampler_name="dpmpp_2m", karras_sigmas=True).explicit_fields == {"prompt", "sampler_name", "scheduler"}
 
 
 @pytest.mark.parametrize("name", [REFINER, "refiner", "REFINER.safetensors", "sdxl\\refiner.safetensors"])
@@ -150,7 +156,9 @@ def test_a_file_that_is_not_there_is_answered_with_the_nearest() -> None:
     assert refused(lora={"lora_name": "glew"}).details["nearest"] == ["glow.safetensors"]
     wrong = refused(hires_fix=True, hires_fix_upscaler="2x")
     assert (wrong.field, wrong.hint is not None) == ("hires_fix_upscaler", True)
-    assert {"4x-UltraSharp.pth", "Latent (bicubic)", "Lanczos"} <= set(str(wrong.hint)[9:].split(", "))
+    assert {"4x-UltraSharp.pth", "Latent (bicubic)", "Lanczos"} <= set(
+        str(wrong.hint).removeprefix("use ").split(" or ")
+    )
     assert refused(upscaler="2x").field == "upscaler"
     assert refused(refiner_enabled=True, refiner_model="x").field == "refiner_model"
     assert refused(refiner_enabled=True).field == "refiner_model"
@@ -195,8 +203,7 @@ def test_embeddings_are_named_as_the_engine_finds_them() -> None:
     assert reading.request.prompt == "a cat, embedding:ruby.safetensors, b"
     assert reading.request.negative_prompt == "(embedding:EasyNegative.pt:1.2), embedding:ugly"
     assert reading.warnings == [
-        "negative_prompt names the embedding 'ugly', which does not exist, so it does nothing; "
-        "there is ruby.safetensors"
+        "negative_prompt names the embedding 'ugly', which does not exist and has no effect; use ruby.safetensors"
     ]
 
 
@@ -214,7 +221,7 @@ def test_sampler_and_scheduler() -> None:
     assert refused(hires_fix=True, hires_fix_sampler_name="Restart").field == "hires_fix_sampler_name"
     assert refused(scheduler="karas").details["nearest"][0] == "karras"
     assert "ipndm" in read(sampler_name="plms").warnings[0]
-    assert "even" in read(sampler_name="dpm_adaptive").warnings[0]
+    assert "equal steps" in read(sampler_name="dpm_adaptive").warnings[0]
     assert refused(sampler_name="dpm_adaptive", refiner_enabled=True, refiner_model="refiner").field == "sampler_name"
 
 
@@ -237,7 +244,7 @@ def test_a_model_in_parts_finds_its_parts_by_what_they_are() -> None:
     models = words(model_name="flux-alone").models
     assert (models.checkpoint, models.diffusion_model) == (None, "flux-alone.safetensors")
     assert (models.text_encoders, models.clip_type) == (("l.safetensors", "t5.safetensors"), "flux")
-    assert (models.vae, models.latent_channels) == ("ae.safetensors", True)
+    assert (models.vae, models.latent_channels) == ("ae.safetensors", 16)
     assert words(model_name="flux-alone", text_encoders=["t5"], vae_name="ae").models.text_encoders == (
         "t5.safetensors",
     )
@@ -314,12 +321,12 @@ def test_preprocessors_of_custom_nodes_work_where_they_are_and_else_what_there_i
     def unit(**fields: Any) -> dict[str, Any]:
         return {"units": [{"enabled": False}, {"model": "canny", "input_image": URL, **fields}]}
 
-    for wanted, says in (("openpose", "needs the node OpenposePreprocessor"), ("nonsense", "is not known")):
+    for wanted, says in (("openpose", "needs the node OpenposePreprocessor"), ("nonsense", "is unknown")):
         wrong = refused(controlnet=unit(preprocessor=wanted))
         assert wrong.field == "controlnet.units[1].preprocessor"
         assert says in wrong.message
         assert wrong.hint is not None
-        assert wrong.hint.startswith("there is none, canny; ")
+        assert wrong.hint.startswith("use one of none, canny; ")
     shelf = WorkflowFolder()
     shelf.nodes = ("OpenposePreprocessor",)
     # As large as the picture, if nothing else is said: its short side counts.
@@ -339,10 +346,10 @@ def test_what_is_not_known_is_named_at_any_depth() -> None:
         loras=[{"lora_name": "glow"}, {"lora_name": "glow", "rank": 1}],
     ).warnings
     assert warnings == [
-        "ignored, because not known here: hires_fixx (did you mean hires_fix?), Prompt (did you mean prompt?), "
+        "ignored unknown fields: hires_fixx (did you mean hires_fix?), Prompt (did you mean prompt?), "
         "controlnet.mode, controlnet.units[0].wieght (did you mean weight?), lora.trigger, loras[1].rank"
     ]
-    assert reread({"image": PICTURE, "photo": b""}).warnings == ["ignored, because not known here: photo"]
+    assert reread({"image": PICTURE, "photo": b""}).warnings == ["ignored unknown fields: photo"]
 
 
 def test_what_changes_nothing_is_told() -> None:
@@ -355,14 +362,12 @@ def test_what_changes_nothing_is_told() -> None:
     assert reread(both, mask_blur=4, invert_mask=True, grow_mask_by=9).warnings == []
     assert "grow_mask_by" in reread(both, inpaint_mode="refine", grow_mask_by=9).warnings[0]
     masked = reread(both, only_masked=True, resize_mode="fill", only_masked_padding=8, width=64, height=64)
-    assert masked.warnings == ["resize_mode has no effect: only_masked stretches the mask's surroundings"]
+    assert masked.warnings == ["resize_mode has no effect: only_masked stretches the region around the mask"]
 
 
 def test_a_picture_for_txt2img_is_not_ignored_in_silence() -> None:
-    reading = read_txt2img(Fields({"prompt": "x"}, {"image": PICTURE, "mask": WHITE}), context())
-    assert reading.warnings == [
-        "ignored, because not known here: image (img2img has input_image), mask (img2img has mask)"
-    ]
+    reading = parse_txt2img(Fields({"prompt": "x"}, {"image": PICTURE, "mask": WHITE}), context())
+    assert reading.warnings == ["ignored unknown fields: image (img2img has input_image), mask (img2img has mask)"]
     assert "no effect" in read(denoising_strength=0.75).warnings[0]
 
 
@@ -389,7 +394,7 @@ def test_a_picture_for_txt2img_is_not_ignored_in_silence() -> None:
 def test_a_wrong_value_is_told_with_its_range(values: dict[str, Any], field: str, says: str) -> None:
     given = {name: value for name, value in {"prompt": "x", **values}.items() if value is not None}
     with pytest.raises(InvalidValue) as wrong:
-        read_txt2img(Fields(given, {}), context())
+        parse_txt2img(Fields(given, {}), context())
     assert wrong.value.field == field
     assert says in wrong.value.message
 
@@ -402,4 +407,4 @@ def test_all_wrong_fields_are_told_at_once() -> None:
 def test_of_many_wrong_values_the_first_are_told(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidValue) as caught:
         validate(Txt2ImgBody, {"prompt": "x", **wrong})
-    assert len(caught.value.details["problems"]) == MOST_PROBLEMS
+    assert len(caught.value.details["problems"]) == MAX_PROBLEMS

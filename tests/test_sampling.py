@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared.web.parsing.sampling import read_sampler, read_scheduler
+from shared.web.parsing.sampling import match_sampler, match_scheduler
 from tests.model_library import WorkflowFolder
 
 SAMPLERS = WorkflowFolder().choices("KSampler", "sampler_name")
@@ -11,14 +11,14 @@ SCHEDULERS = WorkflowFolder().choices("KSampler", "scheduler")
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_engines_own_names_are_themselves_in_any_spelling(name: str) -> None:
-    assert read_sampler(name, SAMPLERS, SCHEDULERS) == (name, None, None)
-    assert read_sampler(name.upper().replace("_", " "), SAMPLERS, SCHEDULERS)[0] == name
+    assert match_sampler(name, SAMPLERS, SCHEDULERS) == (name, None, None)
+    assert match_sampler(name.upper().replace("_", " "), SAMPLERS, SCHEDULERS)[0] == name
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_scheduler_may_follow_a_sampler(name: str) -> None:
     for scheduler in SCHEDULERS:
-        assert read_sampler(f"{name} {scheduler}", SAMPLERS, SCHEDULERS)[:2] == (name, scheduler)
+        assert match_sampler(f"{name} {scheduler}", SAMPLERS, SCHEDULERS)[:2] == (name, scheduler)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_every_scheduler_may_follow_a_sampler(name: str) -> None:
     ],
 )
 def test_names_that_people_know(name: str, sampler: str, scheduler: str | None) -> None:
-    assert read_sampler(name, SAMPLERS, SCHEDULERS)[:2] == (sampler, scheduler)
+    assert match_sampler(name, SAMPLERS, SCHEDULERS)[:2] == (sampler, scheduler)
 
 
 @pytest.mark.parametrize(
@@ -80,4 +80,4 @@ def test_names_that_people_know(name: str, sampler: str, scheduler: str | None) 
     ],
 )
 def test_schedulers_that_people_know(name: str, scheduler: str | None) -> None:
-    assert read_scheduler(name, SCHEDULERS) == scheduler
+    assert match_scheduler(name, SCHEDULERS) == scheduler

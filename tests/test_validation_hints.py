@@ -7,7 +7,7 @@ import pytest
 from shared.errors import InvalidPicture, InvalidValue
 from shared.models.downloadable import download_command
 from shared.web.body import Fields
-from shared.web.parsing.requests import read_txt2img
+from shared.web.parsing.generation import parse_txt2img
 from tests.parsing import URL, context, read, refused, reread
 
 GRAPH = {"3": {"class_type": "KSampler", "inputs": {}}}
@@ -15,7 +15,7 @@ GRAPH = {"3": {"class_type": "KSampler", "inputs": {}}}
 
 def refused_body(body: dict[str, Any]) -> InvalidValue:
     with pytest.raises(InvalidValue) as wrong:
-        read_txt2img(Fields(body, {}), context())
+        parse_txt2img(Fields(body, {}), context())
     return wrong.value
 
 
@@ -23,9 +23,9 @@ def refused_body(body: dict[str, Any]) -> InvalidValue:
     ("body", "hint"),
     [
         # ComfyUI's POST /prompt, its graph alone, under another name, and the file that its page saves.
-        ({"prompt": GRAPH, "client_id": "x"}, "a graph belongs into custom_workflow"),
-        (GRAPH, "a graph belongs into custom_workflow"),
-        ({"workflow": GRAPH}, "a graph belongs into custom_workflow"),
+        ({"prompt": GRAPH, "client_id": "x"}, "send a graph as custom_workflow"),
+        (GRAPH, "send a graph as custom_workflow"),
+        ({"workflow": GRAPH}, "send a graph as custom_workflow"),
         ({"nodes": [], "links": [], "last_node_id": 1}, "Export (API)"),
         ({"prompt": {"text": "x"}}, "send the text itself"),
         ({"prompt": ["a", "b"]}, "batch_size"),
@@ -45,7 +45,7 @@ def test_what_stands_in_place_of_a_prompt(body: dict[str, Any], hint: str) -> No
         ("controlnet", [{"model": "canny"}], '{"units": [{"model"'),
         ("controlnet", "canny", '{"units": [{"model"'),
         ("loras", {"glow": {"weight": 1}}, 'send a list, such as [{"lora_name"'),
-        ("lora", ["glow", "ink"], "several go into loras"),
+        ("lora", ["glow", "ink"], "send several as loras"),
         ("loras", [["glow", 0.5]], "ink:0.8"),
     ],
 )

@@ -12,9 +12,9 @@ from shared.models.detect import Family, ModelFile, ModelPart
 from shared.schema.request import Img2ImgRequest, Models, Size
 from shared.web.backend import Backend
 from shared.web.body import Fields
-from shared.web.parsing.large_sizes import DENOISE, first_pass_size
-from shared.web.parsing.models import Chosen
-from shared.web.parsing.requests import ParsedRequest, read_img2img
+from shared.web.parsing.canvas import REFINE_DENOISE, first_pass_size
+from shared.web.parsing.generation import ParsedRequest, parse_img2img
+from shared.web.parsing.models import ChosenModels
 from tests.control import Control
 from tests.job_factory import finish
 from tests.model_library import FLUX, OWN, WorkflowFolder
@@ -25,7 +25,7 @@ STARTER = ModelFile("starter", Family.SD1, size=(128, 128))
 
 
 def first(size: Size, file: ModelFile) -> Size | None:
-    return first_pass_size(size, Chosen(file.name, Models(checkpoint=file.name), file, defaults_for(file)))
+    return first_pass_size(size, ChosenModels(file.name, Models(checkpoint=file.name), file, defaults_for(file)))
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_the_second_pass_enlarges_and_refines() -> None:
     assert request.hires.upscale is not None
     assert request.hires.upscale.model is None
     again = request.hires.sampling
-    assert (again.steps, again.denoise) == (int(20 * DENOISE), DENOISE)
+    assert (again.steps, again.denoise) == (int(20 * REFINE_DENOISE), REFINE_DENOISE)
     assert (again.sampler, again.scheduler, again.cfg) == ("dpmpp_2m", "karras", 5)
 
 
@@ -112,7 +112,7 @@ def test_direct_draws_in_one_pass_and_says_what_may_come_of_it() -> None:
     assert reading.request.size == (1024, 1024)
     (warning,) = reading.warnings
     assert "in one pass" in warning
-    assert reading.spelled_out == {}
+    assert reading.hires_fix_parameters == {}
 
 
 def test_hires_fix_is_the_clients_own_second_pass() -> None:
@@ -139,13 +139,13 @@ def test_the_parameters_sent_again_make_the_same_request(large_sizes: str) -> No
 
 def test_what_is_spelled_out_makes_the_same_request() -> None:
     reading = read(width=1024, height=700, steps=20, seed=3)
-    assert read(**reading.parameters | reading.spelled_out).request == reading.request
+    assert read(**reading.parameters | reading.hires_fix_parameters).request == reading.request
 
 
 def test_other_programs_are_told_both_passes(control: Control) -> None:
     backend: Backend = control.backend
     reading = read(width=1024, height=1024, steps=20, seed=3)
-    row = finish(backend, reading.parameters, label_parameters=reading.spelled_out)
+    row = finish(backend, reading.parameters, label_parameters=reading.hires_fix_parameters)
     text = infotext(row, row.images[0]["filename"])
     assert text is not None
     assert "Size: 512x512" in text
@@ -165,7 +165,7 @@ def test_img2img_has_its_composition_already() -> None:
     assert reading.request.hires is None
     assert reading.warnings == []
     (warning,) = reread(denoising_strength=0.9, large_sizes="direct").warnings
-    assert warning.startswith("large_sizes has no effect: what is there already guides the picture")
+    assert warning.startswith("large_sizes has no effect: the source guides the picture")
 
 
 @pytest.mark.parametrize("values", [{}, {"width": 1024, "height": 700}])
@@ -176,14 +176,14 @@ def test_img2img_from_pure_noise_takes_two_passes(values: dict[str, int]) -> Non
     assert request.size == request.source.size == size
     assert request.final_size == (1024, 700)
     assert request.hires is not None
-    assert (request.hires.sampling.steps, request.hires.sampling.denoise) == (int(20 * DENOISE), DENOISE)
+    assert (request.hires.sampling.steps, request.hires.sampling.denoise) == (int(20 * REFINE_DENOISE), REFINE_DENOISE)
     (warning,) = reading.warnings
     assert warning.startswith("1024x700 is beyond the 512x512 of this model: drawn at")
     # The same again from what the reply repeats, and for programs that know two passes by another name.
     assert (reading.parameters["width"], reading.parameters["height"]) == (1024, 700)
     sent = {"image": encoded(Image.new("RGB", (1024, 700), "red"))}
-    for parameters in (reading.parameters, reading.parameters | reading.spelled_out):
-        again = read_img2img(Fields(parameters | {"input_image": None}, sent), context()).request
+    for parameters in (reading.parameters, reading.parameters | reading.hires_fix_parameters):
+        again = parse_img2img(Fields(parameters | {"input_image": None}, sent), context()).request
         assert (again.size, again.hires) == (request.size, request.hires)
 
 
@@ -239,5 +239,5 @@ def test_the_starter_samples_much_less_in_two_passes(side: int, share: float) ->
     )
     assert (two.size, one.size) == ((128, 128), (side, side))
     assert two.hires is not None
-    assert (two.hires.sampling.steps, two.hires.sampling.denoise) == (2, DENOISE)
+    assert (two.hires.sampling.steps, two.hires.sampling.denoise) == (2, REFINE_DENOISE)
     assert two.work < share * one.work

@@ -10,9 +10,9 @@ from PIL import Image, ImageColor, ImageDraw
 from shared.errors import InvalidPicture, InvalidValue
 from shared.schema.request import Img2ImgRequest
 from shared.web.body import Fields
+from shared.web.parsing.generation import ParsedRequest, parse_img2img
+from shared.web.parsing.parser import GraphAlpha, ParsingContext
 from shared.web.parsing.pictures import upload_name
-from shared.web.parsing.requests import Context, ParsedRequest, read_img2img
-from shared.web.parsing.sources import AlphaUse
 from tests.model_library import OWN, PAINTER, WorkflowFolder
 from tests.parsing import HALF_MASK, PICTURE, WHITE, context, picture, read, reread
 from tests.stack import encoded, open_rgb
@@ -41,7 +41,7 @@ def test_the_mode_of_inpainting_follows_from_the_checkpoint() -> None:
     assert mode() == "fill"
     assert mode(model_name=PAINTER) == "model"
     assert mode(model_name=PAINTER, inpaint_mode="refine") == "refine"
-    assert "is none" in reread(both, inpaint_mode="model").warnings[0]
+    assert "which dreamshaper.safetensors is not" in reread(both, inpaint_mode="model").warnings[0]
 
 
 def test_picture_and_mask_have_the_size_of_the_request() -> None:
@@ -91,8 +91,8 @@ def test_what_is_drawn_covers_all_that_shows(mode: str, values: dict[str, Any]) 
 
 def test_a_graph_of_ones_own_gets_the_mask_with_its_greys() -> None:
     soft = encoded(Image.new("L", (64, 32), 90))
-    own = Context(OWN, WorkflowFolder(), {}.get, custom=True)
-    request = read_img2img(Fields({"prompt": "x"}, {"image": PICTURE, "mask": soft}), own).request
+    own = ParsingContext(OWN, WorkflowFolder(), {}.get, custom_graph=GraphAlpha())
+    request = parse_img2img(Fields({"prompt": "x"}, {"image": PICTURE, "mask": soft}), own).request
     assert request.inpainting is not None
     assert open_rgb(request.inpainting.mask.png).getpixel((9, 9)) == (90, 90, 90)
 
@@ -100,7 +100,7 @@ def test_a_graph_of_ones_own_gets_the_mask_with_its_greys() -> None:
 def test_a_faint_mask_says_how_much_will_show() -> None:
     reading = reread({"image": PICTURE, "mask": encoded(Image.new("L", (64, 32), 102))})
     (warning,) = reading.warnings
-    assert warning.startswith("mask is nowhere brighter than 102 of 255, so the result shows by 40% at most")
+    assert warning.startswith("mask is nowhere brighter than 102 of 255, so at most 40% of the result is visible")
 
 
 def test_a_mask_of_which_nothing_is_left_is_refused() -> None:
@@ -108,7 +108,7 @@ def test_a_mask_of_which_nothing_is_left_is_refused() -> None:
     left.paste(255, (0, 0, 6, 64))
     files = {"image": encoded(wide), "mask": encoded(left)}
     square = {"width": 64, "height": 64}
-    with pytest.raises(InvalidPicture, match="nothing of mask is left in the 64x64 pixels") as cut_off:
+    with pytest.raises(InvalidPicture, match="mask is empty in the 64x64 pixels") as cut_off:
         reread(files, **square, resize_mode="crop_and_resize")
     assert cut_off.value.field == "mask"
     for mode in ("just_resize", "fill"):
@@ -132,7 +132,7 @@ def test_only_masked_draws_the_surroundings_and_pastes_them_back() -> None:
     assert enlarged.final_size == (600, 450)
     with pytest.raises(InvalidValue, match="needs a mask"):
         picture(only_masked=True)
-    with pytest.raises(InvalidValue, match="both at once"):
+    with pytest.raises(InvalidValue, match="cannot be combined"):
         picture(files, only_masked=True, outpaint_top=8)
 
 
@@ -161,17 +161,17 @@ def test_a_file_goes_before_a_field_and_either_name_will_do() -> None:
     with pytest.raises(InvalidPicture, match="input_image is missing"):
         picture({"picture": PICTURE})
     with pytest.raises(InvalidPicture, match="must be text"):
-        read_img2img(Fields({"prompt": "x", "input_image": 5}, {}), context())
+        parse_img2img(Fields({"prompt": "x", "input_image": 5}, {}), context())
 
 
 def test_an_upload_can_be_named_and_nothing_else_can() -> None:
     name = upload_name(PICTURE)
-    reading = read_img2img(Fields({"prompt": "x", "input_image": name}, {}), context(**{f"n{name}": PICTURE}))
-    assert reading.kept == {name: PICTURE}
-    with pytest.raises(InvalidPicture, match="not there"):
-        read_img2img(Fields({"prompt": "x", "input_image": "0" * 64}, {}), context())
+    reading = parse_img2img(Fields({"prompt": "x", "input_image": name}, {}), context(**{f"n{name}": PICTURE}))
+    assert reading.raw_uploads == {name: PICTURE}
+    with pytest.raises(InvalidPicture, match="does not exist or was deleted"):
+        parse_img2img(Fields({"prompt": "x", "input_image": "0" * 64}, {}), context())
     with pytest.raises(InvalidPicture):
-        read_img2img(Fields({"prompt": "x", "input_image": "../" + name}, {}), context(**{f"n{name}": PICTURE}))
+        parse_img2img(Fields({"prompt": "x", "input_image": "../" + name}, {}), context(**{f"n{name}": PICTURE}))
 
 
 def erased(colour: tuple[int, int, int] = (200, 16, 32)) -> bytes:
@@ -213,11 +213,13 @@ def test_a_transparent_control_map_has_a_black_ground(unit: dict[str, Any], expe
     assert open_rgb(control.picture.png).getpixel((60, 9)) == ImageColor.getrgb(expected)
 
 
-SHARED = AlphaUse(source=True, mask=True, shared=True)
+SHARED = GraphAlpha(source=True, mask=True, shared=True)
 
 
-def own(files: dict[str, bytes], use: AlphaUse) -> ParsedRequest[Img2ImgRequest]:
-    return read_img2img(Fields({"prompt": "x"}, files), Context(OWN, WorkflowFolder(), {}.get, custom=True, alpha=use))
+def own(files: dict[str, bytes], use: GraphAlpha) -> ParsedRequest[Img2ImgRequest]:
+    return parse_img2img(
+        Fields({"prompt": "x"}, files), ParsingContext(OWN, WorkflowFolder(), {}.get, custom_graph=use)
+    )
 
 
 def alpha_at(content: bytes, *places: tuple[int, int]) -> list[int]:
@@ -238,16 +240,16 @@ def test_a_mask_becomes_the_transparency_that_the_graph_uses() -> None:
     assert reading.request.inpainting is not None
     assert reading.request.inpainting.mask.name == reading.request.source.name
     # A picture that the graph loads for its transparency alone.
-    apart = own({"image": PICTURE, "mask": HALF_MASK}, AlphaUse(mask=True)).request
+    apart = own({"image": PICTURE, "mask": HALF_MASK}, GraphAlpha(mask=True)).request
     assert apart.inpainting is not None
     assert alpha_at(apart.inpainting.mask.png, (60, 9), (9, 9)) == [0, 255]
     assert open_rgb(apart.source.png).size == (64, 32)
 
 
 def test_a_graph_that_finds_no_transparency_says_so() -> None:
-    for use in (SHARED, AlphaUse(source=True)):
+    for use in (SHARED, GraphAlpha(source=True)):
         (warning,) = own({"image": PICTURE}, use).warnings
-        assert "takes its mask from the transparency of input_image, which has none" in warning
-    assert own({"image": PICTURE, "mask": HALF_MASK}, AlphaUse(source=True)).warnings == []
-    warnings = own({"image": erased()}, AlphaUse()).warnings
+        assert "reads its mask from the transparency of input_image, which has none" in warning
+    assert own({"image": PICTURE, "mask": HALF_MASK}, GraphAlpha(source=True)).warnings == []
+    warnings = own({"image": erased()}, GraphAlpha()).warnings
     assert any("there it was taken as white" in warning for warning in warnings)
