@@ -140,7 +140,7 @@ def check_memory(
             or counter.count(name, known.items[name], known.numbers)
         )
         if problem is not None:
-            return [Problem(name, node.kind, *problem)]
+            return [Problem(name, node.class_type, *problem)]
         total += _returned_bytes(known, name, node)
     return []
 
@@ -159,7 +159,7 @@ def _check_ranges(
     known: Measurements, constants: Mapping[str, Numbers], node: MeasuredNode
 ) -> tuple[str, str, str] | None:
     """Checks linked numbers that follow from sizes against the range that the input declares."""
-    for key, declaration in declared_inputs(known.definitions[node.kind], node.inputs).items():
+    for key, declaration in declared_inputs(known.definitions[node.class_type], node.inputs).items():
         value = node.inputs.get(key)
         if not is_link(value) or number(value, constants) is not None:
             continue

@@ -220,11 +220,11 @@ class MeasuredNode:
 
     def __init__(self, known: Measurements, name: str) -> None:
         self._known = known
-        self.kind: str = known.graph[name]["class_type"]
+        self.class_type: str = known.graph[name]["class_type"]
         self.inputs: Mapping[str, Any] = known.graph[name]["inputs"]
-        self.outputs = [str(output) for output in known.definitions[self.kind]["output"]]
+        self.outputs = [str(output) for output in known.definitions[self.class_type]["output"]]
         self.unknown: str | None = None
-        self._takes_lists = bool(known.definitions[self.kind].get("is_input_list"))
+        self._takes_lists = bool(known.definitions[self.class_type].get("is_input_list"))
         self._links = [link for _, link in links_of(known.graph, name)]
         self._pictures = [
             self._whole_list(known.sizes[link[0]], link)
@@ -257,35 +257,38 @@ class MeasuredNode:
 
     def numbers(self) -> Numbers:
         """The outputs that are numbers and known, or the largest that they can be."""
-        if self.kind == "ResolutionSelector":
+        if self.class_type == "ResolutionSelector":
             area, multiple = self._number("megapixels"), self._number("multiple")
             return UNKNOWN if area is None or multiple is None else (WIDEST * math.sqrt(area * 2**20) + multiple,)
         size = self._pictures[0] if self._pictures else None
-        return returned_numbers(self.kind, self.inputs, self._known.numbers, None if size is None else size[:3])
+        return returned_numbers(self.class_type, self.inputs, self._known.numbers, None if size is None else size[:3])
 
     def sound(self) -> Sound:
         """The sound that the node returns."""
-        if self.kind == "EmptyAudio":
+        if self.class_type == "EmptyAudio":
             return Sound(self.measure("duration") or 0.0, self.measure("sample_rate") or RATE)
         if not self._sounds:
             # Decoded from a latent, or loaded from a file.
-            samples = sum(size.pixels for size in self._pictures) if "VAE" in self.kind else UNKNOWN_SECONDS * RATE
+            samples = (
+                sum(size.pixels for size in self._pictures) if "VAE" in self.class_type else UNKNOWN_SECONDS * RATE
+            )
             return Sound(samples / RATE, RATE)
         # All are resampled to the highest rate before they are joined.
         seconds = [sound.seconds for sound in self._sounds]
         return Sound(
-            sum(seconds) if self.kind == "AudioConcat" else max(seconds), max(sound.rate for sound in self._sounds)
+            sum(seconds) if self.class_type == "AudioConcat" else max(seconds),
+            max(sound.rate for sound in self._sounds),
         )
 
     def size(self) -> Size:
         """The size of the pictures, masks and latents that the node returns at once."""
-        if self.kind == "ImageGrid":
+        if self.class_type == "ImageGrid":
             return self._grid()
         size = self._scaled(self._joined(self._first()))
-        if self.kind == "ImagePadForOutpaint":
+        if self.class_type == "ImagePadForOutpaint":
             left, top, right, bottom = (self.measure(key) or 0.0 for key in ("left", "top", "right", "bottom"))
             size = size._replace(width=size.width + left + right, height=size.height + top + bottom)
-        density = DENSITIES.get(self.kind, size.density)
+        density = DENSITIES.get(self.class_type, size.density)
         return size._replace(batch=self._batch(size.batch), density=density)
 
     def items(self, size: Size | None) -> tuple[float, Size | None]:
@@ -295,10 +298,10 @@ class MeasuredNode:
         """
         of_links = [self._known.items[link[0]] for link in self._links]
         runs = 1.0 if self._takes_lists else max([1.0, *of_links])
-        if not any(self._known.definitions[self.kind].get("output_is_list") or ()):
+        if not any(self._known.definitions[self.class_type].get("output_is_list") or ()):
             return runs, size
         batch = 1.0 if size is None else size.batch
-        match self.kind:
+        match self.class_type:
             case "RebatchImages" | "RebatchLatents":
                 whole = sum(size.batch for size in self._pictures)
                 runs = math.ceil(whole / max(self.measure("batch_size") or 1.0, 1.0))
@@ -337,7 +340,7 @@ class MeasuredNode:
         if value is None:
             # The operator is responsible for a custom node that a setting allows.
             source = self.inputs[key]
-            if self.kind in REVIEWED and is_link(source) and self._class_of(source) in REVIEWED:
+            if self.class_type in REVIEWED and is_link(source) and self._class_of(source) in REVIEWED:
                 self.unknown = key
             return None
         return float(max(min(value, 10**12), 0))
@@ -370,9 +373,9 @@ class MeasuredNode:
 
     def _joined(self, size: Size) -> Size:
         """The size after inputs are joined into a batch, side by side, or one above the other."""
-        key = {"ImageStitch": "direction", "LatentConcat": "dim"}.get(self.kind)
+        key = {"ImageStitch": "direction", "LatentConcat": "dim"}.get(self.class_type)
         direction = str(self.inputs.get(key, "")).strip("-") if key else ""
-        if self.kind in JOINING or direction == "t":
+        if self.class_type in JOINING or direction == "t":
             return size._replace(batch=sum(part.batch for part in self._pictures))
         spacing = self.measure("spacing_width") or 0.0
         if direction in ("right", "left", "x"):
@@ -395,10 +398,10 @@ class MeasuredNode:
             # A side that is 0 or missing keeps the aspect ratio.
             width = width or size.width * (height or 0) / size.height
             height = height or size.height * width / size.width
-            if self.kind in CROPPING:
+            if self.class_type in CROPPING:
                 width, height = min(width, size.width), min(height, size.height)
             size = size._replace(width=max(width, 1.0), height=max(height, 1.0))
-        for factor in (self._first_of(FACTORS), ENLARGING.get(self.kind)):
+        for factor in (self._first_of(FACTORS), ENLARGING.get(self.class_type)):
             size = size.scaled(factor or 1.0)
         if longer := self._first_of(LONGER):
             size = size.scaled(longer / max(size.width, size.height))
@@ -406,20 +409,20 @@ class MeasuredNode:
             size = size.scaled(shorter / min(size.width, size.height))
         if area := self._first_of(AREAS):
             size = size.scaled(math.sqrt(area * 2**20 / (size.width * size.height)))
-        if side := self.measure(SQUARE.get(self.kind, "")):
+        if side := self.measure(SQUARE.get(self.class_type, "")):
             size = size._replace(width=side, height=side)
         multiple = self.measure("resize_type.multiple") or 0.0
         return size._replace(width=max(size.width, multiple, 1.0), height=max(size.height, multiple, 1.0))
 
     def _batch(self, batch: float) -> float:
         frames = self._first_of(FRAMES)
-        if self.kind in TAKING:
+        if self.class_type in TAKING:
             return min(batch, frames or batch)
-        if self.kind in REPEATING:
-            return batch * (self.measure(REPEATING[self.kind]) or 1.0)
-        if self.kind == "ImageMergeTileList":
+        if self.class_type in REPEATING:
+            return batch * (self.measure(REPEATING[self.class_type]) or 1.0)
+        if self.class_type == "ImageMergeTileList":
             return 1.0
-        several = None if self.kind.startswith("Rebatch") else self.measure("batch_size")
+        several = None if self.class_type.startswith("Rebatch") else self.measure("batch_size")
         layers = 1.0 + (self.measure("layers") or 0.0)
         return max(batch, (several or 1.0) * (frames or 1.0) * layers)
 
