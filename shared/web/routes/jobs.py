@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Annotated, Any
 
 from flask import Blueprint, Response, jsonify, request
@@ -106,7 +107,10 @@ def get_job(job_id: str) -> Response:
             "Last-Event-ID", "header", "the id of the last event that was received", {"type": "integer", "minimum": 0}
         ),
         ParameterSpec(
-            "after", "query", "the same, for clients that cannot set headers", {"type": "integer", "minimum": 0}
+            "after",
+            "query",
+            "like `Last-Event-ID`, for clients that cannot set headers",
+            {"type": "integer", "minimum": 0},
         ),
     ),
     errors=(NotFound, InvalidValue, Busy, StorageFailed),
@@ -126,7 +130,7 @@ def watch_job(job_id: str) -> Response:
 @job_routes.post("/api/jobs/<job_id>/retry")
 @describe(
     "Jobs",
-    ACCEPTED,
+    replace(ACCEPTED, description="the new job was accepted"),
     examples=(Example("Run again", path=SAMPLE, status=202),),
     parameters=(JOB_ID,),
     errors=(NotFound, NotFinished, InvalidValue, QueueFull, StorageFailed),

@@ -58,7 +58,7 @@ picture_page_routes = Blueprint("picture-page", __name__)
 _describe_image = describe(
     "Pictures",
     ReplySpec("the picture", types=dict.fromkeys(FORMATS, BINARY)),
-    examples=(Example("A picture of a reply", path={"name": SAMPLE}),),
+    examples=(Example("A generated picture", path={"name": SAMPLE}),),
     parameters=(
         ParameterSpec(
             "name", "path", "the `filename` of a picture in a reply; its extension may be .webp or .jpg instead"
@@ -170,7 +170,7 @@ class PictureName(RequestBody):
 @describe(
     "Web page",
     ReplySpec("the folder is open", ShownReply),
-    examples=(Example("A picture of a reply", {"filename": SAMPLE}, status=409),),
+    examples=(Example("A generated picture", {"filename": SAMPLE}, status=409),),
     body=BodySpec(PictureName),
     errors=(*BODY_ERRORS, NotFound, NotPossible),
 )
@@ -191,7 +191,7 @@ def show_in_folder() -> Response:
 _describe_sending = describe(
     "Web page",
     ReplySpec("the picture exists", SentReply),
-    examples=(Example("A picture of a reply", {"filename": SAMPLE}),),
+    examples=(Example("A generated picture", {"filename": SAMPLE}),),
     body=BodySpec(PictureName),
     errors=(*BODY_ERRORS, NotFound),
 )
@@ -228,7 +228,7 @@ class Img2TxtBody(RequestBody):
     errors=(NotSupported,),
 )
 def describe_picture() -> Response:
-    """Describe a picture. Always fails: there is no model for this."""
+    """Describe a picture; always fails, because there is no model for it."""
     raise NotSupported(
         "img2txt is not available: there is no model that describes pictures",
         hint="use POST /api/png-info to read the prompt of a generated picture",

@@ -23,7 +23,7 @@ from shared.web.openapi.components import BODY_ERRORS, PICTURE_WITH_PARAMETERS, 
 from shared.web.openapi.operation import BodySpec, Example, ReplySpec, describe
 from shared.web.parsing.pictures import UPLOAD_NAME
 
-HINT = "send the original file: editors, chats and web pages often strip such texts from copies"
+NO_PARAMETERS_HINT = "send the original file: editors, chats and web pages often strip such texts from copies"
 
 
 png_info_routes = Blueprint("png-info", __name__)
@@ -61,7 +61,7 @@ def read_png_info() -> Response:
     graph = _json_object(texts.get("prompt"))
     generation = _read_parameters(texts, graph)
     if generation is None and not graph and not texts.get(THEIRS):
-        raise InvalidPicture("the picture has no generation parameters", field="image", hint=HINT)
+        raise InvalidPicture("the picture has no generation parameters", field="image", hint=NO_PARAMETERS_HINT)
     warnings = []
     if infotext is not None and len(infotext) > LONGEST_INFOTEXT:
         warnings.append(f"the text {THEIRS} was not read: it has more than {LONGEST_INFOTEXT:,} characters")

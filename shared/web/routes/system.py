@@ -45,8 +45,8 @@ system_routes = Blueprint("system", __name__)
 @service_routes.get("/")
 @describe(
     "System",
-    ReplySpec("name, version and documentation", IndexReply),
-    ReplySpec("for `Accept: text/html`", status=302, headers=("Location",)),
+    ReplySpec("the name and version, and the URLs of the documentation", IndexReply),
+    ReplySpec("the redirect, for `Accept: text/html`", status=302, headers=("Location",)),
     examples=(Example("The service"),),
     is_open=True,
 )
@@ -128,7 +128,7 @@ def _stuck_job(backend: Backend) -> str | None:
     errors=(EngineUnavailable,),
 )
 def get_options() -> Response:
-    """List the choices that requests have now."""
+    """List the models, samplers and all other choices for requests."""
     backend = current_backend()
     choices = engine_options(backend.catalog, PREPROCESSORS)
     return jsonify(
