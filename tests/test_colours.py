@@ -153,7 +153,7 @@ def test_the_colours_of_an_avif_without_a_profile() -> None:
         assert np.abs(np.subtract(pixel, expected(COLOUR, primaries, None))).max() <= 4
     warnings: list[str] = []
     read_picture(avif(9, 16), "input_image", warnings)
-    assert warnings == ["input_image is HDR (PQ), which is not read here: save it as sRGB for its right colours"]
+    assert warnings == ["input_image is HDR (PQ), which is not supported: save it as sRGB for exact colours"]
 
 
 @pytest.mark.parametrize(
@@ -161,14 +161,14 @@ def test_the_colours_of_an_avif_without_a_profile() -> None:
     [
         (with_chunks(PLAIN, cicp(9, 16)), "is HDR (PQ)"),
         (with_chunks(PLAIN, cicp(9, 18)), "is HDR (HLG)"),
-        (with_chunks(PLAIN, cicp(77, 13)), "is in colours of a kind that is not read here (77/13)"),
-        (with_chunks(PLAIN, gamma(0.0001)), "has a colour profile that cannot be used"),
-        (with_chunks(PLAIN, gamma(0.45455), points((0.3, 0.3) * 3)), "has a colour profile that cannot be used"),
+        (with_chunks(PLAIN, cicp(77, 13)), "has an unsupported colour space (77/13)"),
+        (with_chunks(PLAIN, gamma(0.0001)), "has an unusable colour profile"),
+        (with_chunks(PLAIN, gamma(0.45455), points((0.3, 0.3) * 3)), "has an unusable colour profile"),
         (with_chunks(PLAIN, gamma(0.45455), points((0.64, 0, 0.3, 0.6, 0.15, 0.06))), "has a colour profile that"),
         (encoded(Image.new("CMYK", (8, 8), (255, 0, 0, 0)), "JPEG"), "is CMYK without a colour profile"),
         (encoded(Image.new("CMYK", (8, 8), (255, 0, 0, 0)), "TIFF"), "is CMYK without a colour profile"),
-        (encoded(Image.new("RGB", (8, 8), COLOUR), icc_profile=b"broken"), "has a colour profile that cannot be used"),
-        (FOR_INK, "has a colour profile for other pictures (CMYK)"),
+        (encoded(Image.new("RGB", (8, 8), COLOUR), icc_profile=b"broken"), "has an unusable colour profile"),
+        (FOR_INK, "has a colour profile of the wrong kind (CMYK)"),
     ],
 )  # fmt: skip
 def test_colours_that_cannot_be_told_are_said(data: bytes, says: str) -> None:

@@ -186,10 +186,10 @@ def test_of_several_pictures_the_first_is_used_and_told(output: str, says: str) 
     data = encoded(one, output, save_all=True, append_images=[other, one], lossless=True)
     warnings: list[str] = []
     assert read_picture(data, "input_image", warnings).getpixel((3, 3)) == RED
-    assert warnings == [f"input_image is {says}: the first picture of it is used"]
+    assert warnings == [f"input_image is {says}: only its first picture is used"]
     problems: list[str] = []
     read_mask(data, "mask", problems)
-    assert f"mask is {says}: the first picture of it is used" in problems
+    assert f"mask is {says}: only its first picture is used" in problems
     alone: list[str] = []
     read_picture(encoded(one, output), "input_image", alone)
     assert alone == []
@@ -215,7 +215,7 @@ def test_what_is_lost_of_transparency_is_told() -> None:
     warnings: list[str] = []
     assert read_picture(encoded(image), "image", warnings).getpixel((2, 2)) == (255, 255, 255)
     assert read_picture(encoded(image), "image", backdrop="black").getpixel((2, 2)) == (0, 0, 0)
-    assert warnings == ["image is transparent (25.0% of it): there it was taken as white"]
+    assert warnings == ["image is transparent (25.0% of it): those parts are taken as white"]
     opaque: list[str] = []
     read_picture(encoded(solid("RGBA", (*RED, 255))), "image", opaque)
     assert opaque == []
@@ -257,8 +257,8 @@ NOISE = Image.effect_noise((64, 64), 90).convert("RGB")
         (encoded(Image.new("F", (4, 4), -0.1), "TIFF"), "floating-point"),
         (encoded(Image.new("F", (4, 4), float("nan")), "TIFF"), "floating-point"),
         (encoded(Image.new("F", (4, 4), float("inf")), "TIFF"), "floating-point"),
-        (encoded(Image.new("I", (4, 4), 200), "TIFF"), "whole numbers of 32 bits"),
-        (encoded(Image.new("I", (4, 4), -1), "TIFF"), "whole numbers of 32 bits"),
+        (encoded(Image.new("I", (4, 4), 200), "TIFF"), "32-bit or signed integers"),
+        (encoded(Image.new("I", (4, 4), -1), "TIFF"), "32-bit or signed integers"),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_the_reason(data: bytes, says: str) -> None:
@@ -362,5 +362,5 @@ def test_an_erased_picture_is_a_mask_by_its_hole_and_says_so() -> None:
 
 
 def test_a_transparent_mask_that_may_mean_either_is_refused() -> None:
-    with pytest.raises(InvalidPicture, match="may mean either"):
+    with pytest.raises(InvalidPicture, match="mask is ambiguous"):
         read_mask(erased(Image.new("RGB", (64, 64), RED)), "mask")

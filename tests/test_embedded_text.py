@@ -160,7 +160,7 @@ def test_a_text_too_long_for_exif_is_left_out() -> None:
     assert comment_exif("x" * 40_000) is None
     made = convert_png(png(), "jpeg", "x" * 40_000)
     assert read_exif(made.content) == {}
-    assert made.warnings == ("the recipe is too long for jpeg, and left out",)
+    assert made.warnings == ("the metadata is too long for jpeg and was left out",)
 
 
 @pytest.mark.parametrize(

@@ -44,10 +44,10 @@ def test_encoding_is_admitted_by_bytes_before_it_begins(output: OutputFormat, mo
     cost = 100 * 100 * BYTES_TO_ENCODE[output]
     budget = MemoryBudget(cost, SETTING, patience=0.01)
     seen: list[int] = []
-    monkeypatch.setattr("shared.images.encode._encode", lambda *_: seen.append(budget.taken))
+    monkeypatch.setattr("shared.images.encode._encode", lambda *_: seen.append(budget.used))
     convert_png(SMALL, output, budget=budget)
-    assert (seen, budget.taken) == ([cost], 0)
-    with budget.admit(1, "another"), pytest.raises(Busy) as busy:
+    assert (seen, budget.used) == ([cost], 0)
+    with budget.reserve(1, "another"), pytest.raises(Busy) as busy:
         convert_png(SMALL, output, budget=budget)
     assert busy.value.retry_after
     with pytest.raises(NotAcceptable) as refused:
@@ -59,7 +59,7 @@ def test_encoding_is_admitted_by_bytes_before_it_begins(output: OutputFormat, mo
 def test_a_conversion_waits_for_its_turn() -> None:
     budget = MemoryBudget(100 * 100 * BYTES_TO_ENCODE["webp"], SETTING, patience=60)
     made: list[bytes] = []
-    with budget.admit(budget.limit, "another"):
+    with budget.reserve(budget.limit, "another"):
         waiting = threading.Thread(target=lambda: made.append(convert_png(SMALL, "webp", budget=budget).content))
         waiting.start()
         waiting.join(0.2)
@@ -82,11 +82,11 @@ def test_limits_follow_the_budget() -> None:
     assert format_limits("png") is None
     small = format_limits("webp", MemoryBudget(28_000_000, SETTING))
     assert small is not None
-    assert (small.pixels, small.more, small.side) == (1_000_000, SETTING, MAX_SIDES["webp"])
-    assert "at most 1 megapixels" in str(small.objection((2000, 1000)))
+    assert (small.pixels, small.setting, small.side) == (1_000_000, SETTING, MAX_SIDES["webp"])
+    assert "limited to 1 megapixels" in str(small.explain_excess((2000, 1000)))
     large = format_limits("webp", MemoryBudget(10**10, SETTING))
     assert large is not None
-    assert (large.pixels, large.more) == (MAX_PIXELS, None)
+    assert (large.pixels, large.setting) == (MAX_PIXELS, None)
 
 
 def test_what_extras_could_not_write_is_refused_before_it_is_drawn() -> None:
@@ -187,7 +187,7 @@ def test_without_room_the_answer_says_where_the_picture_is(made: Made) -> None:
     client, backend, about = made
     backend.picture_memory = MemoryBudget(1_000_000, SETTING, patience=0.01)
     cost = 100 * 100 * BYTES_TO_ENCODE["webp"]
-    with backend.picture_memory.admit(1_000_000 - cost + 1, "another"):
+    with backend.picture_memory.reserve(1_000_000 - cost + 1, "another"):
         busy = ask(client, "image/webp")
         by_name = client.get(busy.get_json()["error"]["images"][0].replace(".png", ".webp"))
     assert (busy.status_code, by_name.status_code) == (503, 503)
@@ -204,7 +204,7 @@ def test_jpeg_says_on_which_ground_what_is_transparent_lies(made: Made) -> None:
     answer = ask(client, "image/jpeg")
     (warning,) = json.loads(answer.headers["X-Warnings"])
     assert warning == (
-        "the picture is transparent (25.0% of it): there it was taken as white, for jpeg has no transparency"
+        "the picture is transparent (25.0% of it): those parts are taken as white, because jpeg has no transparency"
     )
     assert min(Image.open(io.BytesIO(answer.data)).getpixel((2, 5))) >= 250  # type: ignore[type-var,arg-type]
     webp = ask(client, "image/webp")

@@ -297,7 +297,7 @@ def test_a_transparent_picture_stays_so_and_needs_no_warning(client: FlaskClient
         "/api/extras/upscale", data={"image": (io.BytesIO(encoded(erased)), "a.png"), "params": params}
     )
     (warning,) = as_jpeg.get_json()["warnings"]
-    assert warning.startswith("image is transparent (33.3% of it): there it was taken as white; png and webp keep")
+    assert warning.startswith("image is transparent (33.3% of it): those parts are taken as white; png and webp keep")
 
 
 def small() -> Image.Image:

@@ -24,13 +24,13 @@ COST = SIDE * SIDE * BYTES_TO_DECODE["PNG"]
 def test_a_picture_counts_as_long_as_it_is_there() -> None:
     budget = MemoryBudget(COST, SETTING)
     picture = read_picture(PICTURE, "input_image", budget=budget)
-    assert budget.taken == SIDE * SIDE * 4
+    assert budget.used == SIDE * SIDE * 4
     del picture
-    assert budget.taken == 0
+    assert budget.used == 0
     mask = read_mask(encoded(Image.new("L", (SIDE, SIDE), 255)), "mask", budget=budget)
-    assert budget.taken == SIDE * SIDE
+    assert budget.used == SIDE * SIDE
     del mask
-    assert budget.taken == 0
+    assert budget.used == 0
 
 
 def test_what_can_never_fit_is_too_large_before_any_of_it_is_decoded() -> None:
@@ -38,7 +38,7 @@ def test_what_can_never_fit_is_too_large_before_any_of_it_is_decoded() -> None:
     cut = PICTURE[: len(PICTURE) // 2]
     with pytest.raises(BodyTooLarge) as refused:
         decode_picture(cut, "mask", budget=budget)
-    assert (refused.value.field, budget.taken) == ("mask", 0)
+    assert (refused.value.field, budget.used) == ("mask", 0)
     assert SETTING in str(refused.value.hint)
 
 
@@ -71,7 +71,7 @@ def test_a_damaged_picture_gives_its_room_back() -> None:
     for _ in range(3):
         with pytest.raises(InvalidPicture):
             read_picture(noise[:3000], "input_image", budget=budget)
-    assert budget.taken == 0
+    assert budget.used == 0
 
 
 def test_a_request_with_all_its_pictures_gives_everything_back() -> None:
@@ -81,7 +81,7 @@ def test_a_request_with_all_its_pictures_gives_everything_back() -> None:
     reading = parse_img2img(Fields({"prompt": "x"}, {"image": PICTURE, "mask": white}), context)
     assert reading.request.inpainting is not None
     del reading
-    assert budget.taken == 0
+    assert budget.used == 0
     tight = ParsingContext(OWN, WorkflowFolder(), {}.get, budget=MemoryBudget(COST - 1, SETTING))
     with pytest.raises(BodyTooLarge):
         parse_img2img(Fields({"prompt": "x"}, {"image": PICTURE}), tight)

@@ -52,7 +52,7 @@ def test_a_model_of_another_type_than_was_said_is_kept_and_that_is_told(control:
     lora = write_safetensors(tmp_path / "lora", {"x.lora_up.weight": ("F16", (8, 8))}).read_bytes()
     assert body(send(control, "a.safetensors", lora, "loras"))["warnings"] == []
     (warning,) = body(send(control, "a.safetensors", lora, "checkpoints"))["warnings"]
-    assert warning == "model_type is checkpoints, but by its contents a.safetensors belongs to loras"
+    assert warning == "model_type is checkpoints, but the contents of a.safetensors are loras"
 
 
 def test_a_model_is_never_overwritten(control: Control, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_a_model_is_never_overwritten(control: Control, tmp_path: Path) -> None:
     ("name", "content", "kind", "status", "says"),
     [
         ("a.ckpt", b"x", "loras", 422, "MODEL_SUFFIXES"),
-        ("a.safetensors", b"no model", "loras", 422, "not a whole safetensors file"),
+        ("a.safetensors", b"no model", "loras", 422, "not a complete safetensors file"),
         ("a.safetensors", b"x", "../loras", 422, "model_type"),
         (".safetensors", b"x", "loras", 422, "cannot be the name"),
         ("con.safetensors", b"x", "loras", 422, "cannot be the name"),

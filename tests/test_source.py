@@ -184,7 +184,7 @@ def erased(colour: tuple[int, int, int] = (200, 16, 32)) -> bytes:
 def test_an_erased_source_is_white_there_and_says_how_to_repaint_it() -> None:
     reading = reread({"image": erased()})
     (warning,) = reading.warnings
-    assert "input_image is transparent (50.0% of it): there it was taken as white" in warning
+    assert "input_image is transparent (50.0% of it): those parts are taken as white" in warning
     assert "and the result is opaque" in warning
     assert "send the same picture as mask too" in warning
     assert open_rgb(reading.request.source.png).getpixel((60, 9)) == (255, 255, 255)
@@ -206,7 +206,7 @@ def test_the_erased_source_as_its_own_mask_repaints_the_hole(invert: bool) -> No
 def test_a_transparent_control_map_has_a_black_ground(unit: dict[str, Any], expected: str) -> None:
     url = f"data:image/png;base64,{base64.b64encode(erased()).decode()}"
     reading = read(controlnet={"units": [{"model": "canny", **unit, "input_image": url}]}, width=64, height=32)
-    assert f"controlnet.units[0].input_image is transparent (50.0% of it): there it was taken as {expected}" in (
+    assert f"controlnet.units[0].input_image is transparent (50.0% of it): those parts are taken as {expected}" in (
         reading.warnings
     )
     (control,) = reading.request.controls
@@ -252,4 +252,4 @@ def test_a_graph_that_finds_no_transparency_says_so() -> None:
         assert "reads its mask from the transparency of input_image, which has none" in warning
     assert own({"image": PICTURE, "mask": HALF_MASK}, GraphAlpha(source=True)).warnings == []
     warnings = own({"image": erased()}, GraphAlpha()).warnings
-    assert any("there it was taken as white" in warning for warning in warnings)
+    assert any("those parts are taken as white" in warning for warning in warnings)

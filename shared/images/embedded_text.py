@@ -1,8 +1,8 @@
 """Reads and writes text in picture files: PNG text chunks, and EXIF of JPEG, WebP and AVIF. Pure.
 
-A PNG is a signature and a row of chunks (length, type, content, CRC). Text stands in tEXt (Latin-1), zTXt (the same,
-compressed) or iTXt (UTF-8) chunks, each with a key; the keys `parameters` and `prompt` are what the Stable Diffusion
-world and ComfyUI agreed on.
+A PNG is a signature and a sequence of chunks (length, type, content, CRC). Text is in tEXt (Latin-1), zTXt (compressed
+Latin-1) or iTXt (UTF-8) chunks, each with a key. Stable Diffusion programs use the key `parameters`, ComfyUI `prompt`
+and `workflow`. In EXIF, the former is the UserComment.
 """
 
 import io
@@ -17,23 +17,30 @@ from PIL import Image
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TEXT_TYPES = (b"tEXt", b"zTXt", b"iTXt")
 LONGEST_KEY = 79
-# Bytes of one text, and of all that is decompressed of a file, also of texts that turn out to be damaged: a small file
-# must neither fill the memory nor take long.
+# Bytes of one text, and of all texts of a file together, damaged ones included: a small compressed file must neither
+# fill the memory nor take long.
 MAX_TEXT = 16_000_000
 MAX_TEXTS = 32_000_000
-# Compressed bytes that are taken at once, and how many bytes zlib makes of one at most.
+# Compressed bytes that are decompressed at a time, and the largest ratio of zlib.
 PIECE, LARGEST_RATIO = 4096, 1032
-# Text chunks that are looked at; real files have fewer than ten.
+# Text chunks that are read; real files have fewer than ten.
 MOST_CHUNKS = 1000
+EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
+# ComfyUI's nodes for WebP store their JSON in these tags, as "prompt:{...}" and "workflow:{...}".
+MAKE, MODEL = 0x010F, 0x0110
+UNICODE, ASCII = b"UNICODE\0", b"ASCII\0\0\0"
+EXIF_FORMATS = ("JPEG", "WEBP", "AVIF")
+# Bytes of a JPEG segment, with room for the rest of the EXIF block.
+MAX_EXIF = 65_000
 
 
 class BrokenPng(ValueError):
-    """The bytes are no PNG, or end before its pixels begin."""
+    """The bytes are not a PNG, or the file is cut short."""
 
 
 class _Chunk(NamedTuple):
     kind: bytes
-    # Where the chunk begins, and where its content does; content and chunk end before these.
+    # Offsets: start of the chunk, start and end of its content, end of the chunk.
     begin: int
     content: int
     content_end: int
@@ -41,10 +48,9 @@ class _Chunk(NamedTuple):
 
 
 def read_texts(png: bytes) -> dict[str, str]:
-    """The texts by their keys; of several with one key, the first. What is damaged, or beyond the limits above, is
-    passed over.
+    """Read the texts of a PNG by key; the first one of several with the same key.
 
-    Raises BrokenPng if it is no PNG at all.
+    Skips damaged texts and those beyond the limits above. Raises BrokenPng if the bytes are not a PNG.
     """
     texts: dict[str, str] = {}
     room = MAX_TEXTS
@@ -60,7 +66,7 @@ def read_texts(png: bytes) -> dict[str, str]:
 
 
 def read_size(head: bytes) -> tuple[int, int] | None:
-    """Width and height in pixels, from the first 24 bytes of a PNG; None for other bytes."""
+    """Read width and height in pixels from the first 24 bytes of a PNG; None for other bytes."""
     if len(head) < 24 or not head.startswith(SIGNATURE + b"\0\0\0\rIHDR"):
         return None
     width, height = struct.unpack_from(">II", head, 16)
@@ -68,7 +74,7 @@ def read_size(head: bytes) -> tuple[int, int] | None:
 
 
 def has_text(head: bytes, key: str) -> bool:
-    """Whether a PNG, of which only the beginning need be there, has a text of that key as its first chunks."""
+    """Whether the start of a PNG contains a text with this key. `head` need not be the whole file."""
     start = len(SIGNATURE)
     while len(head) >= start + 8 and head.startswith(SIGNATURE):
         length, kind = struct.unpack_from(">I4s", head, start)
@@ -79,9 +85,9 @@ def has_text(head: bytes, key: str) -> bool:
 
 
 def with_texts(png: bytes, texts: Mapping[str, str]) -> bytes:
-    """The same picture with these texts, in place of those that it had under the same keys; nothing is encoded anew.
+    """Add texts to a PNG, or replace those with the same keys, without decoding its pixels. Raises BrokenPng.
 
-    They stand right behind the header, so that `has_text` finds them in the first bytes. Raises BrokenPng.
+    The texts follow the header, so that `has_text` finds them in the first bytes.
     """
     chunks = list(_chunks(png))
     if chunks[0].kind != b"IHDR" or chunks[-1].kind != b"IEND":
@@ -104,7 +110,7 @@ def with_texts(png: bytes, texts: Mapping[str, str]) -> bytes:
 
 
 def _chunks(png: bytes) -> Iterator[_Chunk]:
-    """The whole chunks, up to the end or to the first damage."""
+    """Yield the complete chunks, up to the end or the first damage."""
     if not png.startswith(SIGNATURE + b"\0\0\0\rIHDR") or len(png) < len(SIGNATURE) + 25:
         raise BrokenPng("this is no PNG")
     begin = len(SIGNATURE)
@@ -120,15 +126,15 @@ def _chunks(png: bytes) -> Iterator[_Chunk]:
 
 
 def _key(key: str) -> bytes:
-    """A key as it stands at the beginning of a chunk."""
+    """Encode a key as the start of a chunk's content."""
     name = key.encode("latin-1")
     if not 1 <= len(name) <= LONGEST_KEY or b"\0" in name:
-        raise ValueError(f"{key!r} cannot be the key of a text")
+        raise ValueError(f"{key!r} is not a valid key of a PNG text")
     return name + b"\0"
 
 
 def _encode_text(key: str, text: str) -> bytes:
-    # NUL ends a text in some readers, and no text needs it.
+    # Some readers end a text at NUL.
     text = text.replace("\0", "")
     try:
         kind, content = b"tEXt", _key(key) + text.encode("latin-1")
@@ -144,8 +150,11 @@ def _split_key(content: bytes) -> tuple[str, bytes]:
 
 
 def _decode_text(kind: bytes, rest: bytes, limit: int) -> tuple[str | None, int]:
-    """The text of a chunk behind its key, None if it is damaged or has more than `limit` bytes; and how many bytes it
-    took, which a damaged text does too."""
+    """Decode the content of a chunk after its key.
+
+    Returns the text, or None if it is damaged or longer than `limit` bytes; and the number of decompressed bytes, which
+    count for a damaged text, too.
+    """
     if limit <= 0:
         return None, 0  # zlib takes 0 for no limit at all
     encoding, compressed, content = "latin-1", kind == b"zTXt", rest
@@ -164,14 +173,14 @@ def _decode_text(kind: bytes, rest: bytes, limit: int) -> tuple[str | None, int]
 
 
 def _inflate(content: bytes, limit: int) -> tuple[bytes, int, bool]:
-    """What was compressed, how many bytes that took, and whether it is all of it and no more than `limit`."""
+    """Decompress; return the bytes, their number, and whether the data is complete and within `limit`."""
     stream = zlib.decompressobj()
     pieces, used = [], 0
     for start in range(0, len(content), PIECE):
         try:
             pieces.append(stream.decompress(content[start : start + PIECE], limit + 1 - used))
         except zlib.error:
-            # How much there was before the damage is not told, so the most that it can have been is counted.
+            # zlib does not report how much it decompressed before the damage, so the maximum is counted.
             return b"", min(limit, used + PIECE * LARGEST_RATIO), False
         used += len(pieces[-1])
         if stream.eof or used > limit:
@@ -179,32 +188,23 @@ def _inflate(content: bytes, limit: int) -> tuple[bytes, int, bool]:
     return b"".join(pieces), min(limit, used), stream.eof and used <= limit
 
 
-EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
-# Where ComfyUI's nodes for WebP keep their JSON, as "prompt:{...}" and "workflow:{...}".
-MAKE, MODEL = 0x010F, 0x0110
-UNICODE, ASCII = b"UNICODE\0", b"ASCII\0\0\0"
-EXIF_FORMATS = ("JPEG", "WEBP", "AVIF")
-# Of a JPEG's segment, with room for what stands around the comment.
-LONGEST = 65_000
-
-
 def comment_exif(text: str) -> bytes | None:
-    """An EXIF block with `text` as its comment; None if it is too long for one."""
+    """Return an EXIF block with `text` as its UserComment; None if it is too long for a JPEG segment."""
     exif = Image.Exif()
     exif[EXIF_IFD] = {USER_COMMENT: UNICODE + text.encode("utf-16-be", "replace")}
     block = exif.tobytes()
-    return block if len(block) <= LONGEST else None
+    return block if len(block) <= MAX_EXIF else None
 
 
 def read_exif(data: bytes) -> dict[str, str]:
-    """The texts of a JPEG, WebP or AVIF by the keys that a PNG has them under; empty for anything else."""
+    """Read the texts of a JPEG, WebP or AVIF by the keys that a PNG uses for them; empty for anything else."""
     try:
         with Image.open(io.BytesIO(data), formats=EXIF_FORMATS) as image:
             exif = image.getexif()
             comment = exif.get_ifd(EXIF_IFD).get(USER_COMMENT)
             named = [exif.get(tag) for tag in (MODEL, MAKE)]
-    # Damaged files are reported through many types (OSError, SyntaxError, ValueError, struct.error, ...); whichever it
-    # is, there is nothing to be read.
+    # Pillow reports damaged files with many exception types (OSError, SyntaxError, ValueError, struct.error, ...). All
+    # of them mean that there is no text to read.
     except Exception:  # noqa: BLE001
         return {}
     texts = {}
@@ -222,7 +222,7 @@ def read_exif(data: bytes) -> dict[str, str]:
 def _decode_comment(comment: bytes) -> str:
     code, text = comment[:8], comment[8:]
     if code == UNICODE:
-        # Big-endian by custom; some write the other. In mostly Latin text the high bytes are the zeros.
+        # Usually big-endian, but some programs write little-endian. In mostly Latin text, the high bytes are zero.
         little = text[1::2].count(0) > text[::2].count(0)
         return text.decode("utf-16-le" if little else "utf-16-be", "replace").strip("\0\ufeff")
     if code in (ASCII, b"\0" * 8):

@@ -1,4 +1,4 @@
-"""The engine's PNGs in the formats that clients ask for, within what a format and the memory bear."""
+"""Encodes the engine's PNGs in the format that a client wants, within the limits of format and memory."""
 
 import io
 from contextlib import nullcontext
@@ -14,13 +14,13 @@ from shared.images.decode import flatten, transparency_warnings
 from shared.images.embedded_text import comment_exif, read_size
 
 OutputFormat = Literal["png", "webp", "jpeg"]
-# What a picture's name may end in: all are saved as PNG, and converted when they are asked for.
+# Extensions in addresses of pictures. All pictures are saved as PNG, and converted for each request.
 FORMATS_BY_EXTENSION: dict[str, OutputFormat] = {"png": "png", "webp": "webp", "jpg": "jpeg", "jpeg": "jpeg"}
-# The largest side that the encoders of libwebp and libjpeg take, in pixels.
+# Longest side, in pixels, that the encoders of libwebp and libjpeg accept.
 MAX_SIDES: dict[OutputFormat, int] = {"webp": 16_383, "jpeg": 65_500}
-# The most pixels that are converted; Pillow itself takes more for an attack.
+# Pillow takes larger pictures for an attack.
 MAX_PIXELS = 80_000_000
-# Bytes for each pixel while a picture is converted, at most: measured on noise of 9 megapixels, rounded up.
+# Peak bytes for each pixel during encoding: measured on noise of 9 megapixels, rounded up.
 BYTES_TO_ENCODE: dict[OutputFormat, int] = {"webp": 28, "jpeg": 10}
 HEAD = 32
 BACKDROP, QUALITY = "white", 92
@@ -28,39 +28,34 @@ BACKDROP, QUALITY = "white", 92
 
 @dataclass(frozen=True)
 class FormatLimits:
-    """The largest picture of a format: pixels a `side`, and `pixels` in all. `more` says who can have more of them."""
+    """The largest `side` and number of `pixels` of a format. `setting` names the setting that raises `pixels`."""
 
     name: str
     side: int
     pixels: int
-    more: str | None = None
+    setting: str | None = None
 
-    def objection(self, size: tuple[int, int]) -> str | None:
-        """Why a picture of this size (width, height) is too large; None if it is not."""
+    def explain_excess(self, size: tuple[int, int]) -> str | None:
+        """Say why a picture of this size (width, height) is too large; None if it is not."""
         width, height = size
         if max(size) > self.side:
-            return (
-                f"{self.name} is for pictures of at most {self.side} pixels a side, and this one has {width}x{height}"
-            )
+            return f"{self.name} allows at most {self.side} pixels a side, and this picture has {width}x{height}"
         if width * height > self.pixels:
             megapixels = self.pixels / 1_000_000
-            return (
-                f"as {self.name}, pictures of at most {megapixels:g} megapixels are sent, and this one has "
-                f"{width}x{height} pixels"
-            )
+            return f"{self.name} is limited to {megapixels:g} megapixels, and this picture has {width}x{height} pixels"
         return None
 
 
 @dataclass(frozen=True)
 class EncodedPicture:
-    """The bytes of a file, and what was lost on the way."""
+    """The bytes of a file, and warnings about what was lost."""
 
     content: bytes
     warnings: tuple[str, ...] = ()
 
 
 def format_limits(output: OutputFormat, budget: MemoryBudget | None = None) -> FormatLimits | None:
-    """The largest picture that can be written in that format within `budget`; None if any can."""
+    """Return the limits of a format within `budget`; None if there are none."""
     if output == "png":
         return None
     side = MAX_SIDES[output]
@@ -70,37 +65,38 @@ def format_limits(output: OutputFormat, budget: MemoryBudget | None = None) -> F
 
 
 def check_size(size: tuple[int, int], output: OutputFormat, budget: MemoryBudget | None = None) -> None:
-    """Raises NotAcceptable, with the limit, if a picture of that size cannot be written in that format."""
-    bounds = format_limits(output, budget)
-    reason = None if bounds is None else bounds.objection(size)
-    if bounds is not None and reason is not None:
-        more = "" if bounds.more is None else f"; whoever runs this service can raise {bounds.more}"
-        raise NotAcceptable(reason, hint=f"ask for it as PNG{more}", format=output)
+    """Raise NotAcceptable, with the limit, if a picture of that size cannot be written in that format."""
+    limits = format_limits(output, budget)
+    reason = None if limits is None else limits.explain_excess(size)
+    if limits is not None and reason is not None:
+        more = "" if limits.setting is None else f"; the operator of this service can raise {limits.setting}"
+        raise NotAcceptable(reason, hint=f"request it as PNG{more}", format=output)
 
 
 def convert_png(
     png: bytes | Path, output: OutputFormat, comment: str | None = None, *, budget: MemoryBudget | None = None
 ) -> EncodedPicture:
-    """A PNG (its bytes, or its file) as WebP that looks the same and is as transparent, or as JPEG; with `comment`.
+    """Convert a PNG (bytes or a file) to WebP, with its transparency, or to JPEG, and add `comment`.
 
-    JPEG has no transparency, and shows white there. A picture that is to be PNG is not touched. Raises NotAcceptable
-    where the format cannot hold the picture, Busy where `budget` has no room for long, and FileNotFoundError.
+    JPEG has no transparency: those parts become white. PNG output is the input, unchanged. Raises NotAcceptable if the
+    format cannot hold the picture, Busy if `budget` has no room for long, and FileNotFoundError.
     """
     if output == "png":
         return EncodedPicture(png if isinstance(png, bytes) else png.read_bytes())
     try:
         size = _size(png)
         check_size(size, output, budget)
-        room = nullcontext() if budget is None else budget.admit(size[0] * size[1] * BYTES_TO_ENCODE[output], "it")
+        memory = size[0] * size[1] * BYTES_TO_ENCODE[output]
+        room = nullcontext() if budget is None else budget.reserve(memory, "the picture")
         with room, Image.open(png if isinstance(png, Path) else io.BytesIO(png), formats=("PNG",)) as image:
             return _encode(image, output, comment)
     except FileNotFoundError:
         raise
-    # A damaged file, what an encoder does not take, or memory that was not there; Pillow's words may hold a path.
+    # A damaged file, a picture that the encoder refuses, or too little memory. Pillow's message may contain a path.
     except (OSError, ValueError, SyntaxError, MemoryError) as error:
         raise NotAcceptable(
             f"the picture cannot be written as {output}: its file is damaged, or the encoder refused it",
-            hint="ask for it as PNG",
+            hint="request it as PNG",
             format=output,
         ) from error
 
@@ -108,16 +104,16 @@ def convert_png(
 def _encode(image: Image.Image, output: OutputFormat, comment: str | None) -> EncodedPicture:
     buffer = io.BytesIO()
     exif = None if comment is None else comment_exif(comment)
-    lost = [f"the recipe is too long for {output}, and left out"] if comment is not None and exif is None else []
+    lost = [f"the metadata is too long for {output} and was left out"] if comment is not None and exif is None else []
     if output == "webp" and image.mode in ("RGB", "RGBA"):
-        seen = image
+        visible = image
     else:
         lost += [
-            f"{note}, for {output} has no transparency"
+            f"{note}, because {output} has no transparency"
             for note in transparency_warnings(image, "the picture", BACKDROP)
         ]
-        seen = flatten(image, BACKDROP)
-    seen.save(buffer, output, quality=QUALITY, exif=exif or b"")
+        visible = flatten(image, BACKDROP)
+    visible.save(buffer, output, quality=QUALITY, exif=exif or b"")
     return EncodedPicture(buffer.getvalue(), tuple(lost))
 
 
@@ -129,5 +125,5 @@ def _size(png: bytes | Path) -> tuple[int, int]:
         head = png[:HEAD]
     size = read_size(head)
     if size is None:
-        raise ValueError("it is no PNG")
+        raise ValueError("not a PNG")
     return size

@@ -1,7 +1,7 @@
-"""Pictures and masks brought to the size and shape that a graph needs. Pure.
+"""Brings pictures and masks to the size and shape that a graph needs. Pure.
 
-All take and give 8-bit RGB pictures and 8-bit grey masks; sizes are (width, height) in pixels. `as_picture`,
-`as_mask` and `as_latent_mask` make of them what the engine reads.
+All functions take and return 8-bit RGB pictures and 8-bit grey masks; sizes are (width, height) in pixels. The
+functions `as_...` encode them for the engine.
 """
 
 import io
@@ -15,17 +15,17 @@ from shared.schema.units import LATENT_CELL, MAX_SIDE, MIN_SIDE, Picture, aligne
 Size = tuple[int, int]
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom, in pixels."""
-# Pixels over which colours go on beneath full transparency: more than filters reach when a picture is enlarged.
+# Pixels over which colours are spread below full transparency: more than the filters of upscalers reach.
 SPREAD = 5
-# Pixels a side of the parts in which that is done.
+# Pixels a side of the tiles in which that is done.
 TILE = 128
 
 
 def choose_size(source: Size, width: int | None, height: int | None, usual_pixels: int) -> Size:
-    """Width and height in pixels of the result for a source of the given size.
+    """Return width and height in pixels of the result for a source of the given size.
 
-    Both asked for: those. One: the other follows the source's proportions. None: the source's own size, but no more
-    than about `usual_pixels`, which the model is made for. Sides stay within 16 to 4096.
+    If both are requested, those. If one is, the other follows the source's proportions. If none is, the source's own
+    size, but at most about `usual_pixels`, which the model is made for. Sides are limited to 16 to 4096.
     """
     source_width, source_height = source
     if width is not None and height is not None:
@@ -42,7 +42,7 @@ def choose_size(source: Size, width: int | None, height: int | None, usual_pixel
 
 
 def fit(image: Image.Image, size: Size, mode: ResizeMode) -> Image.Image:
-    """A picture at exactly `size`: stretched, cut to the proportions from its middle, or filled up with its edges."""
+    """Resize to exactly `size`: by stretching, by cropping to the centre, or by repeating the edges."""
     if image.size == size:
         return image
     if mode == "just_resize":
@@ -55,32 +55,32 @@ def fit(image: Image.Image, size: Size, mode: ResizeMode) -> Image.Image:
 
 
 def extend(image: Image.Image, pixels: Box) -> Image.Image:
-    """More room at the left, top, right and bottom: a picture's edges repeated, a mask black."""
+    """Add pixels at the left, top, right and bottom: repeated edges of a picture, black of a mask."""
     left, top, right, bottom = pixels
     width, height = image.size
-    room = Image.new(image.mode, (left + width + right, top + height + bottom))
-    room.paste(image, (left, top))
+    extended = Image.new(image.mode, (left + width + right, top + height + bottom))
+    extended.paste(image, (left, top))
     if image.mode == "L":
-        return room
+        return extended
     if left:
-        room.paste(image.crop((0, 0, 1, height)).resize((left, height)), (0, top))
+        extended.paste(image.crop((0, 0, 1, height)).resize((left, height)), (0, top))
     if right:
-        room.paste(image.crop((width - 1, 0, width, height)).resize((right, height)), (left + width, top))
+        extended.paste(image.crop((width - 1, 0, width, height)).resize((right, height)), (left + width, top))
     if top:
-        room.paste(room.crop((0, top, room.width, top + 1)).resize((room.width, top)), (0, 0))
+        extended.paste(extended.crop((0, top, extended.width, top + 1)).resize((extended.width, top)), (0, 0))
     if bottom:
-        row = room.crop((0, top + height - 1, room.width, top + height))
-        room.paste(row.resize((room.width, bottom)), (0, top + height))
-    return room
+        row = extended.crop((0, top + height - 1, extended.width, top + height))
+        extended.paste(row.resize((extended.width, bottom)), (0, top + height))
+    return extended
 
 
 def blur(mask: Image.Image, pixels: int) -> Image.Image:
-    """A mask whose edges fade over about `pixels` to each side; farther off it is exactly what it was."""
+    """Blur the edges of a mask over about `pixels` to each side; farther away it stays exactly the same."""
     return mask.filter(ImageFilter.GaussianBlur(pixels / 2)) if pixels else mask
 
 
 def outpaint_mask(size: Size, pixels: Box, feathering: int) -> Image.Image:
-    """The mask for a picture of `size` that grows by `pixels`: white where it grew, fading over `feathering` inside."""
+    """Return the mask for a picture of `size` extended by `pixels`: white outside, fading over `feathering` inside."""
     left, top, right, bottom = pixels
     width, height = size
     mask = Image.new("L", (left + width + right, top + height + bottom), 255)
@@ -96,8 +96,10 @@ def outpaint_mask(size: Size, pixels: Box, feathering: int) -> Image.Image:
 
 
 def mask_region(mask: Image.Image, padding: int, proportions: Size) -> Box:
-    """The part of a picture that holds all of its mask and `padding` around it, of the given proportions if the
-    picture is large enough for that."""
+    """Return the box that contains the whole mask with `padding` around it.
+
+    The box has the given proportions if the picture is large enough.
+    """
     box = mask.getbbox() or (0, 0, *mask.size)
     sides = []
     target = proportions[0] / proportions[1]
@@ -115,21 +117,23 @@ def mask_region(mask: Image.Image, padding: int, proportions: Size) -> Box:
 
 
 def as_picture(image: Image.Image, *, align: bool = True) -> Picture:
-    """A picture as the engine reads it exactly; its edges repeated up to multiples of 8 pixels, unless not `align`."""
+    """Encode a picture for the engine. `align` extends the sides to multiples of 8 by repeating the edges."""
     return _as_png(extend(image, _to_alignment(image.size)) if align else image, image.size)
 
 
 def as_upscale_source(image: Image.Image) -> Picture:
-    """A picture (RGB or RGBA) to be enlarged as a picture: nothing of it goes through an autoencoder, so its sides may
-    be any, and its transparency stays."""
+    """Encode a picture (RGB or RGBA) for an upscaler, with its transparency.
+
+    It does not pass through an autoencoder, so its sides need not be multiples of 8.
+    """
     return as_picture(spread_colours(image) if image.mode == "RGBA" else image, align=False)
 
 
 def spread_colours(image: Image.Image) -> Image.Image:
-    """An RGBA picture whose fully transparent pixels have the colours of the visible pixels around them.
+    """Give fully transparent pixels of an RGBA picture the colours of the visible pixels around them.
 
-    Upscale mixes neighbours, and what programs leave under full transparency (mostly black) would show at the edges.
-    Visible pixels stay as they are; farther than SPREAD pixels from all of them, their mean colour stands.
+    Upscalers mix neighbours, so the colours below full transparency (mostly black) would show at the edges. Visible
+    pixels stay the same. Pixels farther than SPREAD from all visible ones get the mean visible colour.
     """
     alpha = image.getchannel("A")
     visible = alpha.point(_touched)
@@ -138,7 +142,7 @@ def spread_colours(image: Image.Image) -> Image.Image:
     mean = tuple(round(level) for level in ImageStat.Stat(image, visible).mean[:3])
     width, height = image.size
     result = Image.new("RGB", image.size, mean)
-    # By tiles, for most of them hold no edge.
+    # In tiles, because most of them contain no edge.
     for top, left in itertools.product(range(0, height, TILE), range(0, width, TILE)):
         right, bottom = min(width, left + TILE), min(height, top + TILE)
         around = (max(0, left - SPREAD), max(0, top - SPREAD), min(width, right + SPREAD), min(height, bottom + SPREAD))
@@ -151,7 +155,7 @@ def spread_colours(image: Image.Image) -> Image.Image:
 
 
 def _spread(image: Image.Image) -> Image.Image:
-    """A picture whose alpha is 0 or 255, grown by SPREAD pixels: each new one is the mean of its neighbours."""
+    """Grow the opaque part of a picture with an alpha of 0 or 255 by SPREAD pixels, each the mean of its neighbours."""
     if image.getchannel("A").getextrema() in ((0, 0), (255, 255)):
         return image
     for _ in range(SPREAD):
@@ -163,23 +167,23 @@ def _spread(image: Image.Image) -> Image.Image:
 
 
 def as_mask(mask: Image.Image, *, align: bool = True) -> Picture:
-    """A mask as the engine reads it exactly: an RGB PNG, black up to multiples of 8 pixels, unless not `align`."""
+    """Encode a mask for the engine as an RGB PNG. `align` extends the sides to multiples of 8 with black."""
     padded = extend(mask, _to_alignment(mask.size)) if align else mask
     return _as_png(padded.convert("RGB"), mask.size)
 
 
 def as_cutout(image: Image.Image, mask: Image.Image, *, align: bool = True) -> Picture:
-    """A picture that is transparent where its mask is white: LoadImage's MASK is then the mask, with its greys."""
+    """Encode a picture that is transparent where its mask is white: LoadImage then returns the mask, with its greys."""
     cut = image.convert("RGBA")
     cut.putalpha(ImageOps.invert(mask))
     return as_picture(cut, align=align)
 
 
 def as_latent_mask(blend: Image.Image) -> Picture:
-    """The mask of what must be drawn anew for `blend` (8-bit grey) to have a result to show wherever it is above 0.
+    """Encode the mask of the latent cells to repaint, so that `blend` (8-bit grey) has a result wherever it is above 0.
 
-    All black or white: white are the latent cells (8 x 8 pixels) that hold a pixel above 0. The engine rounds masks
-    where it greys a hole, and reads them at the middle of each cell; a mask of whole cells loses nothing to either.
+    The mask is black and white: a cell (8 x 8 pixels) is white if any of its pixels is above 0. The engine rounds masks
+    before it fills the masked area with grey, and samples them at the centre of each cell; whole cells survive both.
     """
     padded = extend(blend, _to_alignment(blend.size)).point(_touched)
     cells = padded.reduce(LATENT_CELL).point(_touched)
@@ -191,12 +195,12 @@ def _touched(level: int) -> int:
 
 
 def _resampling(image: Image.Image) -> Image.Resampling:
-    # Lanczos overshoots at hard edges, which a picture can bear and a mask cannot.
+    # Lanczos overshoots at hard edges. That is harmless in pictures, but not in masks.
     return Image.Resampling.BILINEAR if image.mode == "L" else Image.Resampling.LANCZOS
 
 
 def _fade(at: int, length: int, before: bool, after: bool, feathering: int) -> int:
-    """How white the mask is at one place of a row, counted from the sides that grow."""
+    """Return the level (0 to 255) of the mask at one position of a row, by its distance from the extended sides."""
     distance = min(at if before else length, length - 1 - at if after else length)
     return 0 if distance >= feathering else round(255 * (1 - (distance + 1) / (feathering + 1)))
 
@@ -208,6 +212,6 @@ def _to_alignment(size: Size) -> Box:
 
 def _as_png(image: Image.Image, visible: Size) -> Picture:
     buffer = io.BytesIO()
-    # Level 1: the engine reads it once on the same machine, so speed counts and size does not.
+    # Level 1: the engine reads the file once, so speed counts more than size.
     image.save(buffer, "PNG", compress_level=1)
     return Picture(buffer.getvalue(), *visible)

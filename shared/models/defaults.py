@@ -1,4 +1,4 @@
-"""What a request means when it leaves something out: the checkpoint, and settings that suit that checkpoint. Pure."""
+"""Defaults of a request: which checkpoint it uses if it names none, and the settings that suit a checkpoint. Pure."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 from shared.models.detect import Family, ModelFile, ModelPart
 from starter import CHECKPOINT_NAME as STARTER
-from starter import CHECKPOINT_NAMES as SMALL
-from starter import VAE_NAME as SEPIA
+from starter import CHECKPOINT_NAMES as STARTER_KIT
+from starter import VAE_NAME as STARTER_VAE
 
 MEGAPIXEL = 1024 * 1024
-# Names of checkpoints that do not draw from words alone, for files whose header cannot be read.
+# Names of checkpoints that are not for text-to-image, for files whose header cannot be read.
 OTHER_PURPOSE = re.compile(
     r"inpaint|refiner|ip2p|pix2pix|cosxl[_-]?edit|x4[_-]?upscal|zero123|svd(?!q)|sv3d|img2vid|[it]2v(?![a-z])"
     r"|stable[_ -]?video|ltx[_-]?video|cogvideo|hunyuan[_-]?(?:video|3d)|mochi[_-]?(?:1|preview)"
@@ -21,7 +21,7 @@ OTHER_PURPOSE = re.compile(
 
 @dataclass(frozen=True)
 class ModelDefaults:
-    """Settings that suit a model. `guidance` is what models distilled with guidance take in place of cfg."""
+    """Settings that suit a model. Models that were distilled with guidance use `guidance` instead of cfg."""
 
     width: int = 512
     height: int = 512
@@ -32,7 +32,7 @@ class ModelDefaults:
     scheduler: str = "normal"
 
 
-# As their makers recommend: the size that each was trained with, and the steps after which little changes.
+# As their makers recommend: the size of the training pictures, and the steps after which little changes.
 FAMILY_DEFAULTS: Mapping[Family, ModelDefaults] = {
     Family.SD1: ModelDefaults(),
     Family.SD2: ModelDefaults(width=768, height=768),
@@ -43,59 +43,61 @@ FAMILY_DEFAULTS: Mapping[Family, ModelDefaults] = {
     Family.FLUX_SCHNELL: ModelDefaults(width=1024, height=1024, steps=4, cfg_scale=1.0, scheduler="simple"),
     Family.UNKNOWN: ModelDefaults(),
 }
-# Of Stable Diffusion 2, those that predict the noise: 2.0 base, 2.1 base and the one for inpainting.
+# Stable Diffusion 2 models that predict the noise: 2.0 base, 2.1 base and the inpainting model.
 SD2_BASE = ModelDefaults()
 
 
 def choose_checkpoint(
     preferred: str | None, available: Sequence[str], is_text_to_image: Callable[[str], bool] = lambda _name: True
 ) -> str | None:
-    """The checkpoint for a request that names none: the preferred one (a setting), else the first of the user's own,
-    else the starter; None when there is nothing to choose from.
+    """Return the checkpoint for a request that names none; None if there is none.
 
-    Those that do not draw well from a prompt alone (`is_text_to_image`) come last.
+    That is the preferred one (a setting), else the first of the user's own, else the starter. Checkpoints that are not
+    for text-to-image come last.
     """
     if preferred is not None:
         return preferred
-    own = sorted(name for name in available if name not in SMALL)
+    own = sorted(name for name in available if name not in STARTER_KIT)
     candidates = [*own, *(name for name in available if name == STARTER)]
     return next((name for name in candidates if is_text_to_image(name)), candidates[0] if candidates else None)
 
 
 def is_text_to_image(file: ModelFile) -> bool:
-    """Whether a checkpoint draws well from a prompt alone: not one for inpainting, editing, video or sound, no refiner,
-    and no file that holds other parts than a diffusion model."""
+    """Whether a checkpoint makes good pictures from a prompt only.
+
+    Refiners, models for inpainting, editing, video or sound, and files without a diffusion model do not.
+    """
     if not file.known:
         return OTHER_PURPOSE.search(file.name) is None
-    holds_one = not file.parts or ModelPart.DIFFUSION_MODEL in file.parts
-    return holds_one and file.text_to_image and not file.inpainting and file.family is not Family.SDXL_REFINER
+    has_diffusion_model = not file.parts or ModelPart.DIFFUSION_MODEL in file.parts
+    return has_diffusion_model and file.text_to_image and not file.inpainting and file.family is not Family.SDXL_REFINER
 
 
 def is_starter(file: ModelFile) -> bool:
-    """Whether it is the starter model or another checkpoint of its kit, under its own name or any other."""
-    return file.starter or re.split(r"[/\\]", file.name)[-1] in SMALL
+    """Whether a file is the starter model or another checkpoint of its kit, even if it was renamed."""
+    return file.starter or re.split(r"[/\\]", file.name)[-1] in STARTER_KIT
 
 
 def without_starter_vae(available: Sequence[str]) -> list[str]:
-    """Those that may decode what any model draws: all but the starter's, whose latents are its own."""
-    return [name for name in available if name != SEPIA]
+    """Return the VAEs without the starter's, which decodes only the starter's own latents."""
+    return [name for name in available if name != STARTER_VAE]
 
 
 def defaults_for(file: ModelFile) -> ModelDefaults:
-    """Settings that suit `file`: its maker's, where its header has any, else those of its family."""
-    is_base = file.family is Family.SD2 and file.prediction == "epsilon"
-    usual = SD2_BASE if is_base else FAMILY_DEFAULTS[file.family]
-    width, height = file.size or (usual.width, usual.height)
+    """Return settings that suit a model: those in its header, else those of its family."""
+    predicts_noise = file.family is Family.SD2 and file.prediction == "epsilon"
+    base = SD2_BASE if predicts_noise else FAMILY_DEFAULTS[file.family]
+    width, height = file.size or (base.width, base.height)
     return replace(
-        usual,
+        base,
         width=width,
         height=height,
-        steps=file.steps or usual.steps,
-        cfg_scale=usual.cfg_scale if file.cfg_scale is None else file.cfg_scale,
+        steps=file.steps or base.steps,
+        cfg_scale=base.cfg_scale if file.cfg_scale is None else file.cfg_scale,
     )
 
 
 def recommended_pixels(file: ModelFile) -> int:
-    """Pixels of the largest picture that `file` should draw unless a size was asked for."""
+    """Return the pixels of the largest picture that a model should draw if the request has no size."""
     width, height = file.size or (0, 0)
     return file.pixels or max(MEGAPIXEL, width * height)

@@ -1,7 +1,6 @@
-"""What a model file is and which folder it belongs in, told from its header and never from its name. Pure.
+"""Detects what a model file is, and which folder it belongs in, from its header and never from its name. Pure.
 
-What is looked at (keys, shapes, and the values of one bias) is what the engine's own detection looks at, and a test
-compares the two.
+The rules look at keys, shapes and the values of one bias, like the engine's own detection. A test compares the two.
 """
 
 import difflib
@@ -19,7 +18,7 @@ Tensors = Mapping[str, Tensor]
 
 
 class Family(str, Enum):
-    """Kinds of diffusion models: what fits together, and what settings suit it."""
+    """Families of diffusion models. Models of one family fit together and share default settings."""
 
     SD1 = "sd1"
     SD2 = "sd2"
@@ -32,7 +31,7 @@ class Family(str, Enum):
 
     @property
     def label(self) -> str:
-        """As people call it."""
+        """The family's name for people."""
         return LABELS.get(self, "an unknown family")
 
 
@@ -48,7 +47,7 @@ LABELS: Mapping[Family, str] = {
 
 
 class ModelPart(str, Enum):
-    """What a picture takes; a checkpoint may hold all three."""
+    """The models that are needed for a picture; a checkpoint may contain all three."""
 
     DIFFUSION_MODEL = "diffusion_model"
     TEXT_ENCODERS = "text_encoders"
@@ -67,14 +66,13 @@ class TextEncoder(str, Enum):
 
 @dataclass(frozen=True)
 class ModelFile:
-    """What a file is, as far as its header tells; all else is left at "unknown", None or False.
+    """What a file is, as far as its header says. Other facts are unknown, None or False.
 
-    `known` says whether there was a header to read. `inpainting`: the model takes the mask and the masked picture
-    beside the noise. `from_words` is False of what does not draw a picture from words alone: models that edit or
-    enlarge a picture, or make video, sound or shapes. `prediction` is "epsilon" or "v". `union`: a ControlNet for maps
-    of several kinds. `latent_channels` are those of the VAE. `size` (width, height), `pixels` (the most that it should
-    draw unasked), `steps` and `cfg_scale` are its maker's recommendations. `starter`: it belongs to the starter
-    model's kit.
+    `known`: the header was readable. `inpainting`: the model reads the mask and the masked picture besides the noise.
+    `text_to_image` is False for models that edit or upscale pictures, or make video, sound or shapes. `prediction` is
+    "epsilon" or "v". `union`: a ControlNet for several kinds of control maps. `latent_channels` are those of the VAE.
+    `size` (width, height), `pixels` (the most for a request without a size), `steps` and `cfg_scale` are the maker's
+    recommendations. `starter`: the file belongs to the starter's kit.
     """
 
     name: str
@@ -95,35 +93,35 @@ class ModelFile:
 
 
 T5_WORDS = 32128
-# Where the diffusion model is in a checkpoint; in a file of its own, nothing stands before its keys.
+# Prefix of the diffusion model's keys in a checkpoint. In a file of its own, the keys have no prefix.
 INSIDE = "model.diffusion_model."
 CONTROL = "control_model."
 TEXT_PREFIXES = ("cond_stage_model.", "conditioner.", "text_encoders.")
 VAE_PREFIXES = ("first_stage_model.", "vae.")
-# Of UNets: width of the prompt, width of the first layer, width of size and other conditions.
+# UNets by width of the prompt and of the first layer; each with the allowed widths of further conditions such as size.
 UNETS: Mapping[tuple[int, int], tuple[Family, frozenset[int | None]]] = {
     (768, 320): (Family.SD1, frozenset({None})),
     (1024, 320): (Family.SD2, frozenset({None, 1536, 2048})),
     (2048, 320): (Family.SDXL, frozenset({2816})),
     (1280, 384): (Family.SDXL_REFINER, frozenset({2560})),
 }
-# A UNet's layers in the original code and in diffusers: the first, the one for conditions, those with attention.
+# Names of a UNet's layers in the original code and in diffusers: the first, the one for conditions, the attention.
 UNET_NAMES = (
     ("input_blocks.0.0.weight", "label_emb.0.0.weight", "input_blocks."),
     ("conv_in.weight", "add_embedding.linear_1.weight", "down_blocks."),
 )
-# Parts of the names that the factors of a low-rank change have, by whoever trained it.
+# Parts of tensor names in LoRAs of different trainers.
 LORA_MARKS = (".lora_up.", ".lora_down.", ".lora_A.", ".lora_B.", ".lora.up.", "_lora.up.", ".hada_w1_a", ".lokr_w1")
-# The factor of such a change that reads the prompt.
+# The factor of a LoRA that reads the prompt.
 LORA_OF_PROMPT = re.compile(
     r"attn2[._](?:processor[._])?to_[kv](?:[._]lora)?\.(?:lora_down|lora_A(?:\.\w+)?|lora\.down|down|hada_w1_b)(?:\.weight)?$"
 )
 FLUX_MARKS = ("double_blocks", "single_blocks", "single_transformer_blocks")
 LATENT_UNET, INPAINTING_UNET = 4, 9
 LATENT_FLUX, INPAINTING_FLUX = 64, 384
-# What a diffusion model's keys may stand behind, and keys of those that do not draw a picture from words alone: by the
-# engine's own detection Stable Audio, ACE-Step (two), Mochi, MiniMax, Cosmos, CogVideoX, Wan, SeedVR2 (three),
-# Hunyuan 3D (two), TripoSplat, Stable Cascade's second stage.
+# Prefixes of a diffusion model's keys, and keys of models that are not for text-to-image. The engine's own detection
+# names them: Stable Audio, ACE-Step (two), Mochi, MiniMax, Cosmos, CogVideoX, Wan, SeedVR2 (three), Hunyuan 3D (two),
+# TripoSplat, Stable Cascade's second stage.
 MODEL_PREFIXES = ("", INSIDE, "model.model.", "net.")
 OTHER_MODELS = (
     *("transformer.rotary_pos_emb.inv_freq", "genre_embedder.weight", "t5_yproj.weight", "video_patch_proj.weight"),
@@ -133,21 +131,21 @@ OTHER_MODELS = (
     *("blocks.31.mlp.all.proj_in_gate.weight", "latent_in.weight", "cam_out_layer.weight"),
     *("blocks.0.attn1.k_norm.weight", "clip_mapper.weight"),
 )
-# LTX Video has the first of these alone, PixArt both.
+# LTX Video has only the first of these keys, PixArt both.
 LTX, PIXART = "adaln_single.emb.timestep_embedder.linear_1.bias", "pos_embed.proj.bias"
-# Layers that cut a picture, or a video, into patches; a convolution in three dimensions cuts a video.
+# Layers that cut a picture or a video into patches. Those for videos are convolutions in three dimensions.
 PATCHING = ("patch_embedding.weight", "img_in.proj.weight", "x_embedder.proj.weight")
 FLUX_TEXT_WIDTH = 4096
 SD3_CHANNELS = 16
-# Above it lies the deviation of one bias in those models of Stable Diffusion 2 that predict v: the engine's own rule.
+# Stable Diffusion 2 models whose probed bias deviates by more than this predict v: the engine's own rule.
 V_DEVIATION = 0.09
 SMALLEST_SIDE, LARGEST_SIDE = 16, 4096
-# What `starter.assemble` writes into the header of each of its files.
+# Metadata key that `starter.assemble` writes into each of its files.
 STARTER_MARK = "dream_layer_recipe"
 
 
 def classify(name: str, header: SafetensorsHeader | None) -> ModelFile:
-    """What the file called `name` is. `header` is None if it could not be read."""
+    """Detect what the file `name` is. `header` is None if it could not be read."""
     if header is None:
         return ModelFile(name)
     tensors, metadata = header.tensors, header.metadata
@@ -159,7 +157,7 @@ def classify(name: str, header: SafetensorsHeader | None) -> ModelFile:
         family=family,
         parts=_parts(tensors, encoder, channels),
         inpainting=inpainting,
-        text_to_image=not inpainting and _draws_from_words(tensors),
+        text_to_image=not inpainting and _is_text_to_image(tensors),
         prediction=_prediction(header, family, inpainting),
         text_encoder=encoder,
         latent_channels=channels,
@@ -174,14 +172,14 @@ def classify(name: str, header: SafetensorsHeader | None) -> ModelFile:
 
 
 def _family(tensors: Tensors) -> tuple[Family, bool]:
-    """The family of a model, or that which it was made to change; and whether it was made for inpainting."""
+    """Return the family of a model, or the one that a LoRA or ControlNet is for, and whether it is for inpainting."""
     if is_lora(tensors):
         return _lora_family(tensors), False
     return _control_family(tensors) if is_control(tensors) else _diffusion_family(tensors)
 
 
 def _diffusion_family(tensors: Tensors) -> tuple[Family, bool]:
-    """The family of a diffusion model, and whether it was made for inpainting."""
+    """Return the family of a diffusion model, and whether it is for inpainting."""
     prefix = INSIDE if _any(tensors, INSIDE) else ""
     if f"{prefix}joint_blocks.0.context_block.attn.qkv.weight" in tensors:
         fits = _side(tensors, f"{prefix}x_embedder.proj.weight", 1) == SD3_CHANNELS
@@ -192,7 +190,7 @@ def _diffusion_family(tensors: Tensors) -> tuple[Family, bool]:
 
 
 def _flux(tensors: Tensors, prefix: str) -> tuple[Family, bool]:
-    """Several younger models are built like Flux; only Flux reads T5 and a vector of CLIP."""
+    """Detect Flux. Several newer models have the same blocks, but only Flux reads T5 and a CLIP vector."""
     reads_clip = f"{prefix}vector_in.in_layer.weight" in tensors
     if not reads_clip or _side(tensors, f"{prefix}txt_in.weight", 1) != FLUX_TEXT_WIDTH:
         return Family.UNKNOWN, False
@@ -202,10 +200,10 @@ def _flux(tensors: Tensors, prefix: str) -> tuple[Family, bool]:
 
 
 def _unet(tensors: Tensors, prefix: str) -> tuple[Family, bool]:
-    """Stable Diffusion 1, 2 and XL differ in the width of the prompts that their attention reads."""
+    """Detect Stable Diffusion 1, 2 and XL by the width of the prompts that their attention reads."""
     for first, conditions, blocks in UNET_NAMES:
         start = prefix + blocks
-        # Models of moving pictures have the same layers, and further ones between frames.
+        # Video models have the same layers, and further ones between frames.
         if prefix + first not in tensors or _has_time(tensors):
             continue
         attention = (name for name in tensors if name.startswith(start) and name.endswith(".attn2.to_k.weight"))
@@ -216,11 +214,11 @@ def _unet(tensors: Tensors, prefix: str) -> tuple[Family, bool]:
     return Family.UNKNOWN, False
 
 
-def _draws_from_words(tensors: Tensors) -> bool:
-    """Whether a model makes a picture of noise and words alone; True of what is not known."""
+def _is_text_to_image(tensors: Tensors) -> bool:
+    """Whether a model makes a picture from noise and a prompt only; True for unknown models."""
     if is_lora(tensors) or is_control(tensors):
         return True
-    prefix = next((each for each in MODEL_PREFIXES[1:] if _any(tensors, each)), "")
+    prefix = next((start for start in MODEL_PREFIXES[1:] if _any(tensors, start)), "")
     for first, _, _ in UNET_NAMES:
         inputs = _side(tensors, prefix + first, 1)
         if inputs is not None:
@@ -240,10 +238,10 @@ def _has_time(tensors: Tensors) -> bool:
 
 
 def _prediction(header: SafetensorsHeader, family: Family, inpainting: bool) -> str | None:
-    """What the model says of a noisy latent: the noise in it ("epsilon"), or how to turn it ("v")."""
-    told = header.metadata.get("modelspec.prediction_type")
-    if told or "v_pred" in header.tensors:
-        return told or "v"
+    """Return what the model predicts from a noisy latent: its noise ("epsilon") or its velocity ("v")."""
+    declared = header.metadata.get("modelspec.prediction_type")
+    if declared or "v_pred" in header.tensors:
+        return declared or "v"
     if family is not Family.SD2:
         return None
     if inpainting:
@@ -254,12 +252,12 @@ def _prediction(header: SafetensorsHeader, family: Family, inpainting: bool) -> 
 
 
 def is_lora(tensors: Tensors) -> bool:
-    """Whether it is a low-rank change of a model."""
+    """Whether these are the tensors of a LoRA or a similar low-rank change."""
     return any(mark in name for name in tensors for mark in LORA_MARKS)
 
 
 def _lora_family(tensors: Tensors) -> Family:
-    """The family that a LoRA changes: of UNets by the width of the prompts that the changed layers read."""
+    """Return the family that a LoRA is for: of UNets by the width of the prompts that the changed layers read."""
     for name, tensor in tensors.items():
         if LORA_OF_PROMPT.search(name) and len(tensor.shape) >= 2:
             return {width: family for (width, _), (family, _) in UNETS.items()}.get(tensor.shape[1], Family.UNKNOWN)
@@ -269,12 +267,12 @@ def _lora_family(tensors: Tensors) -> Family:
 
 
 def is_control(tensors: Tensors) -> bool:
-    """Whether it is a ControlNet."""
+    """Whether these are the tensors of a ControlNet."""
     return any(_any(tensors, start) for start in (CONTROL, "zero_convs.", "controlnet_"))
 
 
 def _control_family(tensors: Tensors) -> tuple[Family, bool]:
-    """The family that a ControlNet was made for."""
+    """Return the family that a ControlNet is for, and False: none is for inpainting."""
     if _any(tensors, "controlnet_x_embedder.") or _any(tensors, "double_blocks.0.img_attn."):
         is_qwen = "transformer_blocks.0.img_mlp.net.0.proj.weight" in tensors
         return (Family.UNKNOWN if is_qwen else Family.FLUX_DEV), False
@@ -284,24 +282,24 @@ def _control_family(tensors: Tensors) -> tuple[Family, bool]:
 
 
 def _text_encoder(tensors: Tensors) -> TextEncoder:
-    """Which text encoder a file of its own is, by its depth."""
+    """Detect a text encoder in a file of its own, by its depth."""
     for layer, kind in ((30, TextEncoder.CLIP_G), (22, TextEncoder.CLIP_H), (0, TextEncoder.CLIP_L)):
         clip = f"text_model.encoder.layers.{layer}.mlp.fc1.weight"
         if clip in tensors or f"transformer.resblocks.{layer}.ln_1.weight" in tensors:
             return kind
     is_xxl = _side(tensors, "encoder.block.23.layer.1.DenseReluDense.wi_1.weight", 0) == 10240
-    # One for many languages has a longer list of words, and models of its own.
+    # The multilingual T5 has a larger vocabulary, and other models use it.
     if is_xxl and _side(tensors, "shared.weight", 0) in (None, T5_WORDS):
         return TextEncoder.T5XXL
     return TextEncoder.UNKNOWN
 
 
 def _latent_channels(tensors: Tensors) -> int | None:
-    """Channels of the latents that a VAE decodes, alone or in a checkpoint: 4, or 16 of newer families."""
+    """Return the latent channels of a VAE, alone or in a checkpoint: 4, or 16 of newer families; None without one."""
     for prefix in ("", *VAE_PREFIXES):
         for first in ("decoder.conv_in.weight", "taesd_decoder.1.weight"):
             tensor = tensors.get(prefix + first)
-            # Those of moving pictures have a dimension more.
+            # VAEs for videos have one dimension more.
             if tensor is not None and len(tensor.shape) == 4:
                 return tensor.shape[1]
     return None
@@ -330,7 +328,7 @@ def _side(tensors: Tensors, name: str, dimension: int) -> int | None:
 
 
 def _size(metadata: Mapping[str, str]) -> tuple[int, int] | None:
-    """Width and height that the model was made for."""
+    """Read the width and height that the model was made for."""
     match = re.fullmatch(r"\s*(\d{1,5})\s*[xX]\s*(\d{1,5})\s*", metadata.get("modelspec.resolution", ""))
     if match is None:
         return None
@@ -345,7 +343,7 @@ def _whole(text: str | None, lowest: int, highest: int) -> int | None:
 
 
 def _number(text: str | None, lowest: float, highest: float) -> float | None:
-    """The number that `text` is; None if it is none, or out of range: anybody can write anything into a header."""
+    """Parse a number of the metadata; None if it is invalid or out of range."""
     try:
         number = float(text or "")
     except ValueError:
@@ -353,7 +351,7 @@ def _number(text: str | None, lowest: float, highest: float) -> float | None:
     return number if math.isfinite(number) and lowest <= number <= highest else None
 
 
-# The engine's folders for models that a request can name, or that one of those needs.
+# Kinds of models, by the names of the engine's folders for them.
 MODEL_KINDS = (
     "checkpoints",
     "diffusion_models",
@@ -367,8 +365,8 @@ MODEL_KINDS = (
     "clip_vision",
     "vae_approx",
 )
-# What else they are called: one model of a kind, the folders of other programs and of older engines, kinds of training.
-_OTHERS = {
+# Synonyms: folders of other programs and of older engines, and training methods.
+_SYNONYMS = {
     "checkpoints": "ckpt ckpts Stable-diffusion full_model",
     "diffusion_models": "unet unets transformer transformers dit",
     "text_encoders": "clip clips t5 t5xxl encoder encoders",
@@ -382,28 +380,28 @@ _OTHERS = {
 }
 KIND_SYNONYMS = {
     **{kind.removesuffix("s"): kind for kind in MODEL_KINDS if kind.endswith("s")},
-    **{name: kind for kind, names in _OTHERS.items() for name in names.split()},
+    **{name: kind for kind, names in _SYNONYMS.items() for name in names.split()},
 }
-# The first layers of the usual upscalers: ESRGAN in two spellings, its small kin, SwinIR and its kin.
+# First layers of common upscalers: ESRGAN in two naming schemes, its compact variants, SwinIR and its variants.
 UPSCALER_MARKS = ("model.1.sub.0.", "RRDB_trunk.0.", "body.0.rdb1.", "body.1.num_batches", "layers.0.residual_group.")
 
 
 def find_kind(text: str) -> str | None:
-    """The kind that `text` is, in any spelling or by another name; None if it is none."""
+    """Return the kind of models that `text` names, in any spelling or by a synonym; None if it names none."""
     return find_choice(text, MODEL_KINDS, KIND_SYNONYMS)
 
 
 def suggest_kind(text: object) -> str:
-    """The start of a hint, "did you mean loras? ", for what is almost the name of a kind; else empty."""
+    """Return the start of a hint, such as "did you mean loras? "; empty if no kind has a similar name."""
     names = {name.lower(): kind for name, kind in {**KIND_SYNONYMS, **{kind: kind for kind in MODEL_KINDS}}.items()}
     near = difflib.get_close_matches(str(text)[:100].lower(), names, n=1, cutoff=0.7)
     return f"did you mean {names[near[0]]}? " if near else ""
 
 
 def detect_kind(header: SafetensorsHeader) -> str | None:
-    """The folder for a file with this header; None if it cannot be told."""
+    """Return the kind of a file with this header, which is also the name of its folder; None if it is unknown."""
     tensors = header.tensors
-    # What changes a model has names like the model's own, so it is looked for first.
+    # LoRAs and ControlNets come first, because their tensor names resemble those of the model that they change.
     if is_lora(tensors):
         return "loras"
     if is_control(tensors):
@@ -423,13 +421,13 @@ def detect_kind(header: SafetensorsHeader) -> str | None:
 
 
 def _is_embedding(tensors: Mapping[str, Tensor]) -> bool:
-    """Vectors in place of words: for one text encoder, or one table for each of SDXL's two."""
+    """Whether these are vectors that replace words: for one text encoder, or one tensor for each of SDXL's two."""
     return "emb_params" in tensors or (bool(tensors) and tensors.keys() <= {"clip_l", "clip_g", "t5xxl"})
 
 
 def _is_upscaler(tensors: Mapping[str, Tensor]) -> bool:
     if any(mark in name for name in tensors for mark in UPSCALER_MARKS):
         return True
-    # A row of convolutions that begins with a picture: three channels in.
+    # A sequence of convolutions whose input is a picture: mostly three channels.
     first = tensors.get("body.0.weight") or tensors.get("conv_first.weight")
     return first is not None and len(first.shape) == 4 and first.shape[1] in (1, 3, 12, 48)

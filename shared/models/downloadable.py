@@ -1,7 +1,7 @@
-"""Well-known open models that can be added by a short name.
+"""Well-known open models that `python dream_layer.py models add NAME` downloads.
 
-Sizes and hashes are those that their publishers' pages state. None stands where we are not sure of one; the hub's own
-word on its file is checked in every case.
+To add a model, add an entry to DOWNLOADABLE_MODELS. Sizes and hashes are those on their publishers' pages; None if we
+are not sure. The hash that the hub reports for its file is checked in every case.
 """
 
 import re
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from shared.models.detect import MODEL_KINDS
 from shared.models.lookup import without_extension
 
-# The address of a model file, without what a shell would read as more than text.
+# The address of a model file, without characters that have a meaning in a shell.
 FILE_ADDRESS = re.compile(r"https?://[\w.:/~%+-]{1,300}\.safetensors(?:\?[\w.=&%+-]{0,100})?", re.ASCII)
 
 
 @dataclass(frozen=True)
 class DownloadableModel:
-    """A file on the hub. `size` in bytes; `title` and `licence` are for people."""
+    """A file on the hub. `size` is in bytes; `title` and `licence` are for people."""
 
     title: str
     kind: str
@@ -96,23 +96,23 @@ DOWNLOADABLE_MODELS: Mapping[str, DownloadableModel] = {
 def find_downloadable(
     text: str, known: Mapping[str, DownloadableModel] = DOWNLOADABLE_MODELS
 ) -> DownloadableModel | None:
-    """The model of that name; "SD 1.5", "sd-1.5" and "sd15" are one name."""
+    """Return the model with this name, where "SD 1.5", "sd-1.5" and "sd15" are the same; None without one."""
     return next((model for name, model in known.items() if _plain(name) == _plain(text)), None)
 
 
 def download_command(text: str, kinds: Container[str] = MODEL_KINDS) -> str | None:
-    """The command that adds the model that `text` names, if it is one of these `kinds` in the list; else None.
+    """Return the command that adds the model that `text` names, if it is one of these `kinds`; else None.
 
-    It may be named by its short name, its title, its file with or without extension, its repository on the hub, or the
-    address of any file.
+    `text` may be its short name, its title, its file with or without extension, its repository on the hub, or the
+    address of any model file.
     """
     if FILE_ADDRESS.fullmatch(text):
         return f'python dream_layer.py models add "{text}"'
-    asked = {_plain(without_extension(each)) for each in (text, text.rstrip("/").rpartition("/")[2])} - {""}
+    wanted = {_plain(without_extension(name)) for name in (text, text.rstrip("/").rpartition("/")[2])} - {""}
     for name, model in DOWNLOADABLE_MODELS.items():
         repository = model.repository.rpartition("/")[2]
         names = (name, model.title, without_extension(model.file), model.repository, repository)
-        if model.kind in kinds and asked & set(map(_plain, names)):
+        if model.kind in kinds and wanted & set(map(_plain, names)):
             return f"python dream_layer.py models add {name}"
     return None
 

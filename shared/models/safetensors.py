@@ -1,7 +1,7 @@
-"""The header of a safetensors file: names, types and shapes of its tensors, and what its maker wrote about it.
+"""Reads the header of a safetensors file: names, types and shapes of its tensors, and its metadata.
 
-Read with the standard library alone, for services load no torch. The weights themselves are not touched, but for the
-values of one small tensor that tell what no shape does.
+Uses only the standard library, because services do not load torch. Of the weights it reads only one small tensor, whose
+values decide what shapes cannot.
 """
 
 import stat
@@ -13,12 +13,12 @@ from typing import Any, BinaryIO
 
 from shared.json_limits import load_json
 
-# Headers of real models have less than 5 MB. A service stays small, whatever lies in a folder.
+# Bytes. Headers of real models have less than 5 MB; the limit keeps a service small whatever files a folder contains.
 LARGEST = 16 * 1024 * 1024
-# Commas and brackets in it: of each tensor about eight. The largest of real models have 20,000 tensors.
+# Values in the JSON: about eight for each tensor. The largest real models have 20,000 tensors.
 MOST_JSON_VALUES = 500_000
 PREFIX = struct.Struct("<Q")
-# How the name of the tensor ends whose values are read: a bias of UNets, as the original code and as diffusers name it.
+# The tensor whose values are read, by the end of its name: a bias of UNets, as the original code and diffusers name it.
 PROBED_TENSORS = (
     "output_blocks.11.1.transformer_blocks.0.norm1.bias",
     "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias",
@@ -30,7 +30,7 @@ FORMATS = {"F32": (4, "<f", b""), "F16": (2, "<e", b""), "BF16": (2, "<f", b"\0\
 
 @dataclass(frozen=True)
 class Tensor:
-    """What the header says of one tensor."""
+    """The type and shape of a tensor."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -46,9 +46,9 @@ class SafetensorsHeader:
 
 
 def read_header(path: Path) -> SafetensorsHeader | None:
-    """The header of `path`; None for whatever is not a whole safetensors file, or cannot be read."""
+    """Read the header of a file; None if it is unreadable or not a complete safetensors file."""
     try:
-        # A pipe of that name would never answer.
+        # Reading a named pipe would block forever.
         if not stat.S_ISREG(path.stat().st_mode):
             return None
         with path.open("rb") as file:
@@ -58,30 +58,32 @@ def read_header(path: Path) -> SafetensorsHeader | None:
             header = load_json(file.read(length), most=MOST_JSON_VALUES)
             start = PREFIX.size + length
             return _parse(header, file, start, file.seek(0, 2) - start)
-    # Whatever the bytes are: too few, no JSON, not of this form, or nested without end.
+    # The bytes may be anything: too few, not JSON, of another form, or nested too deeply.
     except (OSError, struct.error, ValueError, ArithmeticError, TypeError, LookupError, AttributeError, RecursionError):
         return None
 
 
 def _parse(header: dict[str, Any], file: BinaryIO, start: int, size: int) -> SafetensorsHeader | None:
-    """`header` as JSON has it, of weights that begin at `start` and have `size` bytes; None if the file ends before its
-    weights, as when it is still being copied."""
+    """Parse the JSON of a header. The weights begin at `start` and have `size` bytes.
+
+    Returns None if the file is shorter than its weights, for example because it is still being copied.
+    """
     metadata = header.pop("__metadata__", None) or {}
     if max((int(entry["data_offsets"][1]) for entry in header.values()), default=0) > size:
         return None
-    telling = next((name for name in header if name.endswith(PROBED_TENSORS)), None)
+    probed = next((name for name in header if name.endswith(PROBED_TENSORS)), None)
     return SafetensorsHeader(
         {
             name: Tensor(str(entry["dtype"]), tuple(int(side) for side in entry["shape"]))
             for name, entry in header.items()
         },
         {name: value for name, value in metadata.items() if isinstance(value, str)},
-        () if telling is None else _values(header[telling], file, start),
+        () if probed is None else _values(header[probed], file, start),
     )
 
 
 def _values(entry: dict[str, Any], file: BinaryIO, start: int) -> tuple[float, ...]:
-    """The first values of a tensor; none if they are of another type."""
+    """Read the first values of a tensor; empty for unsupported types."""
     if entry["dtype"] not in FORMATS:
         return ()
     width, code, lower = FORMATS[entry["dtype"]]

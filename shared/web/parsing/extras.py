@@ -53,7 +53,7 @@ def _choose_size(parser: Parser, body: ExtrasBody, source: Size, upscaler: str |
     output_limits = format_limits(FORMATS_BY_EXTENSION[body.output_format], parser.budget)
     largest = MAX_UPSCALED_SIDE if output_limits is None else min(output_limits.side, MAX_UPSCALED_SIDE)
     size = scale(source, factor, "upscale_factor", largest)
-    reason = None if output_limits is None else output_limits.objection(size)
+    reason = None if output_limits is None else output_limits.explain_excess(size)
     if reason is not None:
         raise InvalidValue(
             reason, field="output_format", hint="use png, or a smaller upscale_factor", value=body.output_format

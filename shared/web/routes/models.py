@@ -215,7 +215,7 @@ class ModelUploads:
         name = parse_file_name(file.filename or "", self._settings.model_suffixes)
         if name in self._listed(kind):
             raise AlreadyThere(
-                f"the engine already has a {name}", field="file", hint="rename your file, or remove the existing one"
+                f"the engine already has {name}", field="file", hint="rename your file, or remove the existing one"
             )
         file.stream.flush()
         os.fsync(file.stream.fileno())
