@@ -164,7 +164,7 @@ def test_the_colours_of_an_avif_without_a_profile() -> None:
         (with_chunks(PLAIN, cicp(77, 13)), "has an unsupported colour space (77/13)"),
         (with_chunks(PLAIN, gamma(0.0001)), "has an unusable colour profile"),
         (with_chunks(PLAIN, gamma(0.45455), points((0.3, 0.3) * 3)), "has an unusable colour profile"),
-        (with_chunks(PLAIN, gamma(0.45455), points((0.64, 0, 0.3, 0.6, 0.15, 0.06))), "has a colour profile that"),
+        (with_chunks(PLAIN, gamma(0.45455), points((0.64, 0, 0.3, 0.6, 0.15, 0.06))), "has an unusable colour profile"),
         (encoded(Image.new("CMYK", (8, 8), (255, 0, 0, 0)), "JPEG"), "is CMYK without a colour profile"),
         (encoded(Image.new("CMYK", (8, 8), (255, 0, 0, 0)), "TIFF"), "is CMYK without a colour profile"),
         (encoded(Image.new("RGB", (8, 8), COLOUR), icc_profile=b"broken"), "has an unusable colour profile"),
@@ -228,7 +228,7 @@ def brand(name: bytes) -> bytes:
         (b"\xef\xbb\xbf<?xml version='1.0'?>\n<svg xmlns='http://www.w3.org/2000/svg'/>", "is SVG"),
         (b"<!DOCTYPE html><html></html>", "is a web page"),
         (b'{"detail": "not found"}', "is JSON"),
-        (PLAIN[:20], "is a PNG with a damaged beginning"),
+        (PLAIN[:20], "is a PNG with a damaged header"),
         (b"hello", "is not a picture"),
     ],
 )

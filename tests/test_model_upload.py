@@ -72,8 +72,8 @@ def test_a_model_is_never_overwritten(control: Control, tmp_path: Path) -> None:
         ("a.ckpt", b"x", "loras", 422, "MODEL_SUFFIXES"),
         ("a.safetensors", b"no model", "loras", 422, "not a complete safetensors file"),
         ("a.safetensors", b"x", "../loras", 422, "model_type"),
-        (".safetensors", b"x", "loras", 422, "cannot be the name"),
-        ("con.safetensors", b"x", "loras", 422, "cannot be the name"),
+        (".safetensors", b"x", "loras", 422, "not a valid name"),
+        ("con.safetensors", b"x", "loras", 422, "not a valid name"),
     ],
 )
 def test_what_is_no_model_is_refused(

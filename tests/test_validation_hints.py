@@ -77,7 +77,10 @@ ADDRESSES = (
     [
         *((address, "addresses and file names are not fetched; send the picture itself") for address in ADDRESSES),
         ("@cat.png", "curl sends files with -F image=@"),
-        *((text, "what JavaScript makes of no text") for text in ("undefined", "[object Object]", "[object File]")),
+        *(
+            (text, "what JavaScript makes of a missing value")
+            for text in ("undefined", "[object Object]", "[object File]")
+        ),
         ("<img src='x'>", "send a data URL"),
     ],
 )

@@ -149,7 +149,7 @@ def _explain_text(text: str) -> str:
     if text.startswith("@"):
         return "a file name is not the file's content (curl sends files with -F image=@...); "
     if re.match(r"[a-z][a-z0-9+.-]+:|(?:www\.|/|~/|\.{0,2}[\\/])|[\w./\\:~ -]+\.\w{3,4}$", text, re.IGNORECASE):
-        return "addresses and file names are not opened; send the picture itself; "
+        return "addresses and file names are not fetched; send the picture itself; "
     if fold(text) in NONE_WORDS or text.startswith("[object"):
         return f"{text[:30]!r} is what JavaScript makes of a missing value; "
     return ""
