@@ -101,9 +101,21 @@ def set_inputs(graph: ApiGraph, settings: Mapping[Target, Any]) -> ApiGraph:
     return copy
 
 
-def reads_alpha(graph: ApiGraph, target: Target) -> bool:
-    """Whether the graph uses the transparency of the picture that `target` loads."""
-    return _reads_alpha(graph, target, used_outputs(graph))
+def reads_alpha(graph: ApiGraph, target: Target, used: Container[tuple[str, int]] | None = None) -> bool:
+    """Whether the graph uses the transparency of the picture that `target` loads.
+
+    LoadImageMask reads the channel that the graph names; a linked channel may be alpha. Any other node that loads a
+    picture has its transparency at its second output, as LoadImage has. `used` are the used outputs of the graph, for
+    callers that ask about many nodes.
+    """
+    name, key = target
+    if key != "image":
+        return False
+    if graph[name]["class_type"] == MASK_LOADER:
+        return graph[name]["inputs"].get("channel") not in COLOUR_CHANNELS
+    if graph[name]["class_type"] not in PICTURE_LOADERS and not isinstance(graph[name]["inputs"].get(key), str):
+        return False
+    return (name, 1) in (used_outputs(graph) if used is None else used)
 
 
 def prompt_texts(graph: ApiGraph) -> Iterator[tuple[Target, str]]:
@@ -116,20 +128,6 @@ def prompt_texts(graph: ApiGraph) -> Iterator[tuple[Target, str]]:
             text = graph[target[0]]["inputs"].get(target[1])
             if isinstance(text, str) and text:
                 yield target, text
-
-
-def _reads_alpha(graph: ApiGraph, target: Target, used: Container[tuple[str, int]]) -> bool:
-    """LoadImageMask reads the channel that the graph names; a linked channel may be alpha.
-
-    Any other node that loads a picture has its transparency at its second output, as LoadImage has.
-    """
-    name, key = target
-    if key != "image":
-        return False
-    if graph[name]["class_type"] == MASK_LOADER:
-        return graph[name]["inputs"].get("channel") not in COLOUR_CHANNELS
-    loads = graph[name]["class_type"] in PICTURE_LOADERS or isinstance(graph[name]["inputs"].get(key), str)
-    return loads and (name, 1) in used
 
 
 def _held_by(graph: ApiGraph, target: Target) -> Target | None:
@@ -339,7 +337,7 @@ class _Finder:
 
     def _bind_mask_to_alpha(self, upstream: set[str]) -> None:
         """Binds the mask to the picture whose transparency the graph uses, which may be that of input_image too."""
-        readers = [node for node in self.graph if _reads_alpha(self.graph, (node, "image"), self._used)]
+        readers = [node for node in self.graph if reads_alpha(self.graph, (node, "image"), self._used)]
         near = [node for node in readers if node in upstream]
         target = (near[0], "image") if len(near) == 1 else (readers[0], "image") if len(readers) == 1 else None
         if target is not None and not is_link(self._input(target)):
