@@ -83,6 +83,21 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def empty_venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment as `python -m venv` makes it, with pip alone."""
+    folder = tmp_path_factory.mktemp("empty") / ".venv"
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    return folder
+
+
+@pytest.fixture
+def project_with_venv(project: Project, empty_venv: Path) -> Project:
+    """A project with a `.venv` that pip works in, but that has none of the packages."""
+    shutil.copytree(empty_venv, project.venv, symlinks=True)
+    return project
+
+
 def test_the_first_run_makes_it_and_the_second_does_nothing(project: Project) -> None:
     first = project.find(install=True)
     assert first.stdout.endswith(f"USE {project.python}"), first.stderr
@@ -99,7 +114,8 @@ def test_the_first_run_makes_it_and_the_second_does_nothing(project: Project) ->
     assert project.find(install=False).stdout == f"USE {project.python}"
 
 
-def test_changed_requirements_are_brought_up_to_date(project: Project) -> None:
+def test_changed_requirements_are_brought_up_to_date(project_with_venv: Project) -> None:
+    project = project_with_venv
     project.find(install=True)
     project.require("2.0")
     updated = project.find(install=True)
@@ -108,7 +124,8 @@ def test_changed_requirements_are_brought_up_to_date(project: Project) -> None:
     assert project.version() == "2.0"
 
 
-def test_a_half_done_environment_is_made_anew(project: Project) -> None:
+def test_a_half_done_environment_is_made_anew(project_with_venv: Project) -> None:
+    project = project_with_venv
     project.find(install=True)
     (project.venv / "dream-layer-installing").touch()
     (project.venv / "left-over").touch()
@@ -118,8 +135,8 @@ def test_a_half_done_environment_is_made_anew(project: Project) -> None:
     assert project.version() == "1.0"
 
 
-def test_an_environment_of_the_users_own_making_is_completed_and_not_thrown_away(project: Project) -> None:
-    subprocess.run([sys.executable, "-m", "venv", str(project.venv)], check=True)
+def test_an_environment_of_the_users_own_making_is_completed_and_not_thrown_away(project_with_venv: Project) -> None:
+    project = project_with_venv
     (project.venv / "theirs").touch()
     assert project.find(install=True).stdout.endswith(f"USE {project.python}")
     assert (project.venv / "theirs").exists()
@@ -143,10 +160,11 @@ def test_without_permission_to_install_what_is_missing_is_named(project: Project
 def test_of_many_packages_that_are_missing_the_first_are_named(project: Project) -> None:
     (project.folder / "requirements.in").write_text("".join(f"tinything{number}\n" for number in range(6)))
     refused = project.find(install=False)
-    assert "missing: tinything0, tinything1, tinything2, tinything3 and 2 more -> python" in refused.stderr
+    assert "missing: tinything0, tinything1, tinything2, tinything3 and 2 more -> `python dream_layer.py up`" in refused.stderr
 
 
-def test_a_failed_install_says_so_and_is_done_again(project: Project) -> None:
+def test_a_failed_install_says_so_and_is_done_again(project_with_venv: Project) -> None:
+    project = project_with_venv
     (project.folder / "requirements.txt").write_text("tinything==9.9\n")
     failed = project.find(install=True)
     assert failed.returncode == 1
@@ -164,7 +182,8 @@ def hash_of(project: Project, version: str) -> str:
     return hashlib.sha256(wheel.read_bytes()).hexdigest()
 
 
-def test_a_package_is_taken_by_its_hash_alone(project: Project) -> None:
+def test_a_package_is_taken_by_its_hash_alone(project_with_venv: Project) -> None:
+    project = project_with_venv
     lock = project.folder / "requirements.txt"
     lock.write_text(f"tinything==1.0 \\\n    --hash=sha256:{'0' * 64}\n")
     refused = project.find(install=True)
@@ -175,7 +194,8 @@ def test_a_package_is_taken_by_its_hash_alone(project: Project) -> None:
     assert project.version() == "1.0"
 
 
-def test_torch_comes_after_the_lock_and_without_a_hash(project: Project) -> None:
+def test_torch_comes_after_the_lock_and_without_a_hash(project_with_venv: Project) -> None:
+    project = project_with_venv
     make_wheel(project.folder / "wheels", "torchlike", "2.0")
     lock, plain = project.folder / "requirements.lock.txt", project.folder / "requirements.txt"
     lock.write_text(f"tinything==1.0 \\\n    --hash=sha256:{hash_of(project, '1.0')}\n")
@@ -192,7 +212,8 @@ def test_torch_comes_after_the_lock_and_without_a_hash(project: Project) -> None
     assert "installing packages" in project.find(install=True).stdout
 
 
-def test_an_environment_from_the_lock_alone_is_for_tests_without_torch(project: Project) -> None:
+def test_an_environment_from_the_lock_alone_is_for_tests_without_torch(project_with_venv: Project) -> None:
+    project = project_with_venv
     make_wheel(project.folder / "wheels", "torchlike", "2.0")
     (project.folder / "requirements.in").write_text("tinything\ntorchlike\n")
     lock, plain = project.folder / "requirements.lock.txt", project.folder / "requirements.txt"
@@ -230,7 +251,8 @@ def test_a_python_without_ensurepip_is_told_what_to_install(project: Project) ->
     assert project.find(install=True).stdout.endswith(f"USE {project.python}")
 
 
-def test_the_launcher_goes_on_in_the_environment_that_it_made(project: Project) -> None:
+def test_the_launcher_goes_on_in_the_environment_that_it_made(project_with_venv: Project) -> None:
+    project = project_with_venv
     shutil.copy(PROJECT_DIR / "dream_layer.py", project.folder)
     (project.folder / "launcher" / "stack.py").write_text(
         "import sys, tinything\n"
