@@ -160,7 +160,8 @@ def test_without_permission_to_install_what_is_missing_is_named(project: Project
 def test_of_many_packages_that_are_missing_the_first_are_named(project: Project) -> None:
     (project.folder / "requirements.in").write_text("".join(f"tinything{number}\n" for number in range(6)))
     refused = project.find(install=False)
-    assert "missing: tinything0, tinything1, tinything2, tinything3 and 2 more -> `python dream_layer.py up`" in refused.stderr
+    missing = "missing: tinything0, tinything1, tinything2, tinything3 and 2 more -> `python dream_layer.py up`"
+    assert missing in refused.stderr
 
 
 def test_a_failed_install_says_so_and_is_done_again(project_with_venv: Project) -> None:
