@@ -37,7 +37,7 @@ def harness(tmp_path: Path, engine: FakeEngine) -> Iterator[Harness]:
 
 
 def set_times(store: Store, row: JobRow, **times: float) -> None:
-    """As a clock wrote them that was wrong."""
+    """Set times as a wrong clock would have."""
     with store._write() as connection:
         connection.execute(jobs.update().where(jobs.c.id == row.id).values(**times))
 
@@ -77,11 +77,11 @@ def test_a_job_that_ended_in_the_future_expires_with_the_next_newer_one(tmp_path
     set_times(job_files.store, wrong, finished=time.time() + ahead)
     assert job_files.files.expire(time.time()) == 0
     assert picture.is_file()
-    # The other one is as old as it says.
+    # The age of the other one is correct.
     assert job_files.files.expire(time.time() + 1.9 * DAY) == 0
     assert job_files.files.expire(time.time() + 2.1 * DAY) == 2
     assert not picture.exists()
-    # Where nothing tells how old it is, it stays.
+    # A job of unknown age is kept.
     last, picture = job_files.finished()
     set_times(job_files.store, last, finished=time.time() + ahead)
     assert job_files.files.expire(time.time() + 3 * DAY) == 0
@@ -111,14 +111,14 @@ def test_setting_the_clock_expires_nothing(harness: Harness, monkeypatch: pytest
     clock = SimpleNamespace(monotonic=time.monotonic, sleep=time.sleep, time=lambda: time.time() + shift)
     monkeypatch.setattr(module, "time", clock)
     harness.start()
-    wait_for(lambda: len(asked) > 2, "nothing is looked through")
-    # A clock that is wrong when the machine starts is soon set.
+    wait_for(lambda: len(asked) > 2, "nothing expires")
+    # A clock that is wrong at boot is corrected soon.
     assert set(asked) == {None}
     monkeypatch.setattr(module, "SETTLED_AFTER", 0.0)
     shift = jump
     asked.clear()
-    wait_for(lambda: len([now for now in asked if now is not None]) > 2, "nothing is looked through")
-    # At the most as late as it really is; earlier only keeps more.
+    wait_for(lambda: len([now for now in asked if now is not None]) > 2, "nothing expires")
+    # Never later than the real time; an earlier one only keeps more.
     assert max(now for now in asked if now is not None) < begun + 600
     job_id = harness.submit()
     assert harness.wait(job_id).state is State.COMPLETED
@@ -133,6 +133,6 @@ def test_times_from_before_the_clock_was_set_suspect_no_job(harness: Harness, mo
     assert runner._suspects([job]) == [job]
     runner._check_clock(time.monotonic(), time.time() - YEAR)
     assert runner._suspects([job]) == []
-    # Seen again by the clock as it is now.
+    # Seen again after the clock was set.
     runner._queue_seen_at = time.monotonic()
     assert runner._suspects([job]) == [job]

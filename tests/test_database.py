@@ -36,7 +36,7 @@ def url(folder: Path) -> str:
 
 
 def open_first_version(folder: Path) -> Store:
-    """A database that the first version made: a completed job, and one that its worker left."""
+    """A database of the first version with a completed job and an orphan."""
     made = sqlite3.connect(folder / "jobs.sqlite")
     made.executescript((Path(__file__).parent / "data" / "jobs_1.sql").read_text(encoding="utf-8"))
     made.close()
@@ -121,7 +121,7 @@ def test_a_full_disk_rejects_new_jobs_and_damages_none(tmp_path: Path) -> None:
 
 
 def test_services_started_together_create_one_database(tmp_path: Path) -> None:
-    # What another process does while it makes the same database.
+    # Another process creates the same database at this moment.
     other = sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None, check_same_thread=False)
     other.execute("CREATE TABLE something (a)")
     other.execute("BEGIN IMMEDIATE")

@@ -18,7 +18,7 @@ from tests.fake_engine import FakeEngine
 from tests.harness import OpenHarness, new_job, wait_for
 
 GOLDEN = Path(__file__).parent / "golden"
-# 538 s after its start it is at its last step; jobs before it took ten times as long for as much.
+# The job is at its last step 538 s after its start; earlier jobs took ten times as long for the same work.
 STEPS, RAN, SLOW = 20, 538.0, 5866.0
 
 
@@ -31,7 +31,7 @@ def test_the_work_of_a_sampler_is_its_pixels_times_its_steps() -> None:
     small, large = 512 * 512 * 12.0, 1024 * 1024 * 6.0
     of_two = {"KSampler": small, "KSampler_2": large, "KSampler_3": small, "KSampler_4": large}
     assert sampler_work(golden("hires_batch"), None) == of_two
-    # The size of a picture that was sent does not stand in the graph.
+    # The graph does not contain the size of an uploaded picture.
     assert set(sampler_work(golden("img2img"), 100.0).values()) == {
         100.0 * golden("img2img")["KSampler"]["inputs"]["steps"]
     }
@@ -65,7 +65,7 @@ def test_progress_is_measured_from_the_first_step() -> None:
     sampler = {"class_type": "KSampler", "inputs": {"steps": 10, "latent_image": ["Size", 0]}}
     graph = {"Size": {"inputs": {"width": 64, "height": 64}}, "A": sampler, "B": sampler}
     pace = ProgressEstimator(graph, None)
-    # Loading took 100 s, and is no measure of what is to come.
+    # Loading took 100 s, which does not count.
     assert pace.step("A", 1, 10, 100.0) is None
     assert pace.step("A", 2, 10, 102.0) == pytest.approx(102.0 + 2 * 18)
     assert pace.step("Decode", 1, 2, 103.0) is None
@@ -87,7 +87,7 @@ def test_samplers_that_do_not_run_are_not_counted() -> None:
     }
     for cached, left in ((("Size", "A"), 8 + 10), (("Size", "A", "B"), 8), (("B",), 8)):
         pace = ProgressEstimator(graph, None, cached)
-        # The first that runs, of those that do.
+        # The first sampler that runs.
         at = "C" if "B" in cached else "B"
         assert pace.step(at, 1, 10, 100.0) is None
         assert pace.step(at, 2, 10, 101.0) == pytest.approx(101.0 + left)
@@ -131,13 +131,13 @@ def test_own_progress_takes_precedence_over_other_jobs() -> None:
     assert seconds_left([], running, measured, now=10.0) == 2.0
     assert seconds_left([], running, measured, now=20.0) == 0.0
     assert seconds_left([], running, [], now=10.0) == 2.0
-    # Where nothing else was measured, it tells of those behind it too.
+    # Without other measurements, it also applies to the jobs behind it.
     assert seconds_left([running], UnfinishedWork("m", 2.0, None), [], now=10.0) == 2.0 + 24.0
     assert seconds_left([running], UnfinishedWork("m", 1.0, None), [("m", 1.0, 12.0)], now=10.0) == 2.0 + 12.0
 
 
 def running_job(control: Control, ends_in: float) -> tuple[str, str]:
-    """The ids of a job at its last step and of one behind it; an earlier one took far longer."""
+    """The ids of a job at its last step and of the one behind it; an earlier job took far longer."""
     store = control.backend.jobs.store
     ids = [str(uuid.uuid4()) for _ in range(3)]
     spec = JobSpec(parameters={"seed": 1})
@@ -156,7 +156,7 @@ def test_a_job_at_its_last_step_is_nearly_done(control: Control) -> None:
     assert 0 <= reply["eta_s"] <= 30
     waits = body(control.client.get(f"/api/jobs/{behind}"))
     assert waits["position"] == 1
-    # The slow one and this one: the median of both, after what is left of this one.
+    # The median of the slow job and this one, after the rest of this one.
     assert waits["eta_s"] < (SLOW + RAN + 30) / 2 + 31
 
 
@@ -202,7 +202,7 @@ def test_the_engines_steps_are_measured(engine: FakeEngine, open_harness: OpenHa
     harness.store.finish(earlier, "another", State.COMPLETED, started=time.time() - SLOW)
     harness.start()
     job = harness.submit()
-    wait_for(lambda: harness.store.ends_at(job) is not None, "the pace is not measured")
+    wait_for(lambda: harness.store.ends_at(job) is not None, "the progress is not measured")
     row = harness.row(job)
     own = UnfinishedWork(row.model, row.work, row.started, harness.store.ends_at(job))
     left = seconds_left([], own, harness.store.measured(9), time.time())

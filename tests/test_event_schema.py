@@ -23,7 +23,7 @@ SPEC = {"parameters": REQUEST, "warnings": ["steps was rounded"], "seeds": [42, 
 
 
 class Service:
-    """The txt2img service, with a fake engine that it hears."""
+    """The txt2img service, connected to a fake engine."""
 
     def __init__(self, folder: Path, engine: FakeEngine) -> None:
         self.backend = Backend(Settings(engine_url=engine.address, data_dir=folder))
@@ -35,17 +35,17 @@ class Service:
         return self.backend.jobs.submit(new_job(spec=SPEC), {})[0]
 
     def watch(self, job_id: str) -> Iterator[dict[str, Any]]:
-        """The events of a job from its first to its last one, as the wire's fields, as they come."""
+        """The events of a job as they arrive, as the fields of text/event-stream."""
         for frame in self.client.get(f"/api/jobs/{job_id}/events").iter_encoded():
             if frame.startswith((b"id: ", b"event: ")):
                 yield dict(line.split(": ", 1) for line in frame.decode().strip().split("\n"))
 
     def events(self, job_id: str) -> list[dict[str, Any]]:
-        """The same, once the job has ended."""
+        """All events of a job, once it is finished."""
         return list(self.watch(job_id))
 
     def validate(self, event: dict[str, Any]) -> None:
-        """Raises ValidationError for an event, or data of one, that the document does not describe."""
+        """Raises ValidationError for an event, or a field of one, that the document does not describe."""
         document = self.client.get("/openapi.json").json
         assert document is not None
         answer = document["paths"]["/api/jobs/{job_id}/events"]["get"]["responses"]["200"]
@@ -54,7 +54,7 @@ class Service:
         Draft202012Validator({**variant, "components": document["components"]}).validate(event)
         data = variant["properties"]["data"]["contentSchema"]
         Draft202012Validator({**data, "components": document["components"]}).validate(json.loads(event["data"]))
-        # Whatever a stream tells has a field in the model, so nothing is sent that is not described.
+        # Every field of the stream is a field of the model, so that all are described.
         model = EVENTS[event["event"]]
         known = {field.alias or name for name, field in model.model_fields.items()}
         assert set(json.loads(event["data"])) <= known, event
@@ -68,7 +68,7 @@ def service(tmp_path: Path, engine: FakeEngine) -> Iterator[Service]:
 
 
 def test_the_events_of_a_completed_job_match_the_schema(service: Service, engine: FakeEngine) -> None:
-    # Previews are only kept while the job runs.
+    # Previews are deleted when the job ends.
     engine.seconds = 6
     events = []
     for event in service.watch(service.submit().id):

@@ -56,7 +56,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(disk: Path) -> None:
-    """As other programs do: to the last byte."""
+    """Fill the disk to the last byte, as another program may."""
     with (disk / "others").open("ab", buffering=0) as file:
         for size in (65536, 4096, 1):
             try:
@@ -68,7 +68,7 @@ def fill(disk: Path) -> None:
 
 
 def leave(disk: Path, size: int) -> None:
-    """Fills all but so many bytes."""
+    """Fill the disk, except for `size` bytes."""
     (disk / "others").write_bytes(bytes(shutil.disk_usage(disk).free - size))
 
 
@@ -85,7 +85,7 @@ def test_jobs_are_cancelled_finished_and_deleted_on_a_full_disk(small_disk: Path
     for row in rows[:10]:
         assert store.cancel(row.id, ERROR)
         assert store.delete(row.id, lambda _: None)
-        # Whoever runs beside takes all the room that there is.
+        # Another program takes all space that becomes free.
         fill(small_disk)
     assert store.finish(rows[10], "me", State.COMPLETED)
     store.beat("me")
@@ -99,7 +99,7 @@ def test_the_reserve_is_not_used_for_new_jobs_and_is_restored(small_disk: Path) 
     rows = [add(store)]
     fill(small_disk)
     says = "could not be saved: the disk of the data folder is full"
-    # Some fit into what the database has already.
+    # Some fit into the free pages of the database.
     with pytest.raises(StorageFailed, match=says):
         rows.extend(add(store) for _ in range(1000))
     reserve = small_disk / "jobs.sqlite-reserve"
@@ -128,7 +128,7 @@ def test_a_database_is_opened_on_a_full_disk(small_disk: Path) -> None:
     assert again.cancel(row.id, ERROR)
     assert again.delete(row.id, lambda _: None)
     again.close()
-    # SQLite's own patience is for other writers.
+    # SQLite's lock timeout does not apply to a full disk.
     assert time.monotonic() - begun < 20
 
 
@@ -147,7 +147,7 @@ def client(backend: Backend) -> FlaskClient:
 
 
 def drawn(backend: Backend, size: int) -> JobRow:
-    """A completed job with a picture of that many bytes."""
+    """A completed job with a picture of `size` bytes."""
     job = new()
     prefix = filename_prefix(job.id, datetime.now())
     job = replace(job, spec=JobSpec(graph=with_prefix(draw(), prefix)))
@@ -184,7 +184,7 @@ def test_the_api_cancels_and_deletes_jobs_on_a_full_disk(
     assert client.delete(f"/api/runs/{run.id}").status_code == 200
     while jobs := client.get("/api/jobs").get_json()["jobs"]:
         for job in jobs:
-            # The first time cancels what is not finished.
+            # The first request cancels an unfinished job.
             assert client.delete(f"/api/jobs/{job['job_id']}").status_code == 200
     assert not list(backend.settings.output_dir.rglob("*.png"))
 
@@ -193,7 +193,7 @@ def test_removing_pictures_makes_room_without_a_reserve(
     backend: Backend, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [drawn(backend, 300_000) for _ in range(2)]
-    # As in a folder of an older version that was full when this one came.
+    # As after an upgrade from a version without a reserve, on a full disk.
     monkeypatch.setattr(Reserve, "release", lambda _: None)
     fill(small_disk)
     for row in rows:

@@ -20,23 +20,23 @@ from tests.harness import Harness, OpenHarness, new_job, wait_for, wait_until_dr
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Services look for orphans, and at the engine's queue, more often than they need to."""
+    """Services reclaim orphans and reconcile more often than usual."""
     monkeypatch.setattr(module, "HEARTBEAT_INTERVAL", 0.2)
     monkeypatch.setattr(module, "RECONCILE_CONNECTED", 0.3)
 
 
-def hold_up(monkeypatch: pytest.MonkeyPatch, thing: Any, name: str, until: threading.Event) -> threading.Event:
-    """Calls of that method do not get through until then; the event that is returned says that one is held."""
+def block_calls(monkeypatch: pytest.MonkeyPatch, thing: Any, name: str, until: threading.Event) -> threading.Event:
+    """Block calls of a method until `until` is set; the returned event is set once a call is blocked."""
     method: Callable[..., Any] = getattr(thing, name)
-    held = threading.Event()
+    blocked = threading.Event()
 
     def late(*args: Any) -> Any:
-        held.set()
+        blocked.set()
         until.wait(30)
         return method(*args)
 
     monkeypatch.setattr(thing, name, late)
-    return held
+    return blocked
 
 
 def test_jobs_of_a_killed_service_are_finished_by_another(open_harness: OpenHarness, engine: FakeEngine) -> None:
@@ -59,7 +59,7 @@ def test_a_stopping_service_finishes_sending_first(
 ) -> None:
     leaving, successor = open_harness(), open_harness()
     arrived = threading.Event()
-    hold_up(monkeypatch, leaving.client, "submit", arrived)
+    block_calls(monkeypatch, leaving.client, "submit", arrived)
     leaving.start()
     with ThreadPoolExecutor(2) as pool:
         accepted = pool.submit(leaving.submit)
@@ -70,7 +70,7 @@ def test_a_stopping_service_finishes_sending_first(
         arrived.set()
         stopped.result(10)
         assert engine.submitted == [accepted.result(10)]
-        # Accepted after that, a job is for others to send.
+        # A job that is accepted later is sent by another worker.
         late = leaving.submit()
     assert late not in engine.submitted
     successor.start()
@@ -79,7 +79,7 @@ def test_a_stopping_service_finishes_sending_first(
 
 
 def test_a_job_that_is_sent_twice_has_two_queue_numbers(harness: Harness, engine: FakeEngine) -> None:
-    """ComfyUI's worker thread ends when its queue compares two items of equal number and id: graphs have no order."""
+    """ComfyUI's worker thread ends if its queue compares two items with the same number and id: graphs have no order."""
     engine.seconds = HELD
     row = harness.row(harness.submit())
     for _ in range(3):
@@ -134,7 +134,7 @@ def test_a_crash_by_the_job_of_one_service_is_not_attributed_to_another(
     deadly, queue = harness.submit(), other.client.get_queue
 
     def second() -> Any:
-        """The engine's queue, once the first service has sent its job again, or given it up."""
+        """The engine's queue, once the first service has sent its job again or failed it."""
         wait_for(lambda: engine.running is not None or harness.row(deadly).state.finished, "it was not sent again")
         return queue()
 
@@ -143,7 +143,7 @@ def test_a_crash_by_the_job_of_one_service_is_not_attributed_to_another(
     for death in range(1, 4):
         wait_for(lambda death=death: engine.submitted.count(innocent) == death, "it was not sent again")  # type: ignore[misc]
         wait_until_drawn(engine, deadly)
-        # What runs is known to the service whose job it is.
+        # The service of the running job knows its state.
         wait_for(lambda: harness.row(deadly).state is State.RUNNING, "it does not run")
         engine.forget_everything()
     assert harness.wait(deadly).state is State.FAILED
@@ -157,7 +157,7 @@ def test_a_job_that_ended_without_any_service_is_found_in_the_history(
 ) -> None:
     vanished = open_harness()
     job_id = vanished.submit()
-    wait_for(lambda: job_id in engine.history, "it was not drawn")
+    wait_for(lambda: job_id in engine.history, "it did not run")
     vanished.expire_heartbeats()
     successor = open_harness()
     successor.start()
@@ -175,7 +175,7 @@ def test_the_jobs_of_a_stopped_service_are_reclaimed_at_once(
     ids = [harness.submit() for _ in range(2)]
     harness.wait(ids[0], State.RUNNING)
     harness.runner.stop()
-    # At once: long before it would count as dead.
+    # At once, long before its heartbeat is stale.
     wait_for(
         lambda: successor.row(ids[1]).worker == successor.runner.worker,
         "it was not taken over",
@@ -191,7 +191,7 @@ def test_a_reclaimed_job_is_not_reclaimed_again_by_a_third(open_harness: OpenHar
     vanished, successor, third = open_harness(), open_harness(), open_harness()
     job_id = vanished.submit()
     vanished.expire_heartbeats()
-    # The successor is busy with the engine just after it reclaimed the job.
+    # The successor waits for the engine just after it reclaimed the job.
     engine.seconds, engine.delay = HELD, 0.5
     successor.runner.start()
     wait_for(lambda: successor.row(job_id).worker == successor.runner.worker, "it was not reclaimed")
@@ -203,7 +203,7 @@ def test_a_job_is_not_accepted_under_a_heartbeat_that_is_not_written_yet(
 ) -> None:
     first, other = open_harness(), open_harness()
     written = threading.Event()
-    hold_up(monkeypatch, first.store, "beat", written)
+    block_calls(monkeypatch, first.store, "beat", written)
     with ThreadPoolExecutor(2) as pool:
         submitted = [pool.submit(first.submit) for _ in range(2)]
         time.sleep(0.3)
@@ -237,17 +237,17 @@ def test_a_job_reclaimed_from_a_slow_service_runs_once(
     job_id = harness.submit()
     harness.wait(job_id, State.RUNNING)
     waking, looking = threading.Event(), threading.Event()
-    # As with an engine that does not answer for a while, or a process that does not get to run.
-    held = hold_up(monkeypatch, harness.client, "get_queue", waking)
-    hold_up(monkeypatch, successor.client, "get_queue", looking)
-    assert held.wait(20)
+    # As if the engine did not answer for a while, or the process was suspended.
+    blocked = block_calls(monkeypatch, harness.client, "get_queue", waking)
+    block_calls(monkeypatch, successor.client, "get_queue", looking)
+    assert blocked.wait(20)
     engine.seconds = 0.05
-    wait_for(lambda: job_id in engine.history, "it was not drawn")
+    wait_for(lambda: job_id in engine.history, "it did not run")
     harness.expire_heartbeats()
     wait_for(lambda: successor.row(job_id).worker == successor.runner.worker, "it was not reclaimed")
-    # The slow one finds the end first, and it is not its to tell any more.
+    # The slow service finds the end first, but no longer owns the job.
     waking.set()
-    wait_for(lambda: not harness.runner._active_jobs, "it is still followed by the slow one")
+    wait_for(lambda: not harness.runner._active_jobs, "the slow service still tracks it")
     time.sleep(0.5)
     looking.set()
     assert successor.wait(job_id).state is State.COMPLETED
@@ -288,22 +288,22 @@ def test_a_slow_service_does_not_change_a_job_that_another_finished(
     job_id = harness.submit()
     harness.wait(job_id, State.RUNNING)
     waking = threading.Event()
-    held = hold_up(monkeypatch, harness.client, "get_queue", waking)
-    assert held.wait(20)
+    blocked = block_calls(monkeypatch, harness.client, "get_queue", waking)
+    assert blocked.wait(20)
     engine.seconds = 0.05
-    wait_for(lambda: job_id in engine.history, "it was not drawn")
+    wait_for(lambda: job_id in engine.history, "it did not run")
     harness.expire_heartbeats()
     assert successor.wait(job_id).state is State.COMPLETED
     wait_for(lambda: not engine.history, "the engine's memory was not cleared")
-    # It goes on in the middle of its look at the engine.
+    # It continues in the middle of a reconciliation.
     waking.set()
-    wait_for(lambda: not harness.runner._active_jobs, "it is still followed by the slow one")
+    wait_for(lambda: not harness.runner._active_jobs, "the slow service still tracks it")
     assert engine.submitted == [job_id]
     assert len(list(engine.output_dir.rglob("*.png"))) == 2
 
 
 def fails_once(monkeypatch: pytest.MonkeyPatch, thing: Any, name: str, error: Exception) -> threading.Event:
-    """The next call of that method raises; the event says that it has."""
+    """Make the next call of a method raise; the returned event is set once it has."""
     method: Callable[..., Any] = getattr(thing, name)
     failed = threading.Event()
 

@@ -88,7 +88,7 @@ def test_pages_of_large_jobs_are_bounded_and_reach_all_of_them(
     backend: Backend, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, path: str, key: str, part: str
 ) -> None:
     monkeypatch.setattr(jobs_database, "LARGEST_PAGE", 100_000)
-    # Each below the limit of a part, so that all of it is shown.
+    # Each is below LARGEST_PART, so that nothing is left out.
     request = {**REQUEST, "prompt": "x" * 30_000} if part == "request" else REQUEST
     graph = large_graph(30_000) if part == "graph" else None
     ids = [finish(backend, request, graph, pictures=300 if part == "images" else 1).id for _ in range(8)]

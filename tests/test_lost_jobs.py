@@ -13,7 +13,7 @@ from tests.harness import Harness, wait_for, wait_until_drawn
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The engine's queue is looked at often: how soon it is, is not what these tests are about."""
+    """Reconcile more often than usual; these tests do not depend on the interval."""
     monkeypatch.setattr(module, "RECONCILE_CONNECTED", 0.1)
 
 
@@ -28,7 +28,7 @@ def test_a_lost_job_is_sent_again_under_the_same_id(harness: Harness, engine: Fa
     assert [row.attempts for row in rows] == [1, 0, 0]
     assert engine.submitted == ids * 2
     assert engine.begun == [ids[0], *ids]
-    # What the first attempt saved is not left beside what the second one saved.
+    # The pictures of the first attempt are removed.
     assert sorted(image["filename"] for row in rows for image in row.images) == engine.saved()
     assert len(engine.saved()) == 6
     queued = [event.data for event in harness.store.events(ids[0], 0) if event.name == "queued"]
@@ -67,7 +67,7 @@ def test_a_job_fails_that_crashes_the_engine_before_any_event(
             engine.forget_everything()
         return queue()
 
-    # What ended before it came stood never in front of it.
+    # A job that ended before this one was submitted was never ahead of it.
     assert harness.wait(harness.submit()).state is State.COMPLETED
     engine.silent, engine.seconds = True, HELD
     monkeypatch.setattr(harness.client, "get_queue", after_a_death)
@@ -84,7 +84,7 @@ def test_a_job_sent_during_a_crash_is_no_suspect(
     queue, late = harness.client.get_queue, []
 
     def while_it_is_asked() -> Any:
-        """Another job comes, and the engine dies, between the question and its answer."""
+        """Another job is submitted, and the engine crashes, between the query and its answer."""
         if not late:
             late.append(harness.submit())
             engine.forget_everything()
@@ -95,9 +95,9 @@ def test_a_job_sent_during_a_crash_is_no_suspect(
     first = harness.submit()
     wait_until_drawn(engine, first)
     monkeypatch.setattr(harness.client, "get_queue", while_it_is_asked)
-    wait_for(lambda: late, "the engine was not asked")
+    wait_for(lambda: late, "the engine was not queried")
     assert [harness.wait(job_id).attempts for job_id in [first, *late]] == [1, 0]
-    # Both were in the engine when it died, and were sent again.
+    # Both were in the engine when it crashed, and were sent again.
     assert engine.submitted == [first, *late] * 2
 
 
@@ -113,7 +113,7 @@ def test_a_job_sent_while_the_queue_is_read_does_not_count_as_lost(
         submit(*args)
 
     def while_it_is_read() -> Any:
-        """The other job is taken between the engine's answer and the look at it."""
+        """The engine accepts the other job after its answer, and before that is processed."""
         jobs = queue()
         let_go.set()
         late.join()

@@ -116,7 +116,7 @@ def test_a_500_fails_its_job_and_no_other(harness: Harness, engine: FakeEngine) 
 
 
 def test_a_job_that_cannot_be_serialized_fails_and_blocks_no_other(harness: Harness, engine: FakeEngine) -> None:
-    # Such text is refused long before; whatever slips through must not be tried for ever.
+    # The API rejects such text; a job with it must not be retried for ever.
     graph = {"Last": {"class_type": "SaveImage", "inputs": {"filename_prefix": "\ud800"}}}
     failed = [harness.submit(spec={"graph": graph}) for _ in range(3)]
     after = harness.submit()
@@ -153,7 +153,7 @@ def test_jobs_wait_in_order_while_the_engine_does_not_answer(harness: Harness, e
     for job_id in ids:
         row = harness.wait(job_id)
         assert (row.state, row.attempts) == (State.COMPLETED, 0)
-        # It never was anywhere else than in the queue.
+        # The job never left the queue.
         assert harness.event_names(job_id).count("queued") == 1
     assert engine.begun == engine.submitted == ids
 
@@ -167,7 +167,7 @@ def test_a_job_that_cannot_be_sent_does_not_block_the_others(harness: Harness, e
     engine.stop()
     first, broken = harness.submit(), harness.submit(spec={"uploads": {"gone.png": "dream-layer"}})
     others = [harness.submit() for _ in range(2)]
-    # Meanwhile it is tried.
+    # The runner tries it meanwhile.
     time.sleep(0.6)
     engine.start()
     assert harness.wait(broken).state is State.FAILED
@@ -213,10 +213,10 @@ def test_a_cancellation_affects_one_job_in_any_phase(
     assert not harness.runner.cancel(ids[index])
     others = [harness.wait(job_id) for job_id in ids if job_id != row.id]
     assert [other.state for other in others] == [State.COMPLETED] * 3
-    # What the engine never had, it is not asked to let go.
+    # The engine never had this job, so it is not asked to cancel it.
     assert set(engine.cancelled) == ({row.id} if index < 2 else set())
     assert (row.id in engine.submitted) == (index < 2)
-    wait_for(lambda: len(engine.saved()) == 6, "pictures of the cancelled job are left")
+    wait_for(lambda: len(engine.saved()) == 6, "pictures of the cancelled job remain")
 
 
 def test_a_service_that_stops_after_a_cancellation_leaves_no_cancelled_job_running(
@@ -225,7 +225,7 @@ def test_a_service_that_stops_after_a_cancellation_leaves_no_cancelled_job_runni
     engine.seconds = HELD
     job_id = harness.submit()
     wait_until_drawn(engine, job_id)
-    # As if the end came before the thread got to ask the engine.
+    # As if the job ended before the thread could reconcile.
     monkeypatch.setattr(harness.runner, "_reconcile", lambda: None)
     assert harness.runner.cancel(job_id)
     harness.runner.stop()
@@ -242,9 +242,9 @@ def test_a_cancelled_job_is_not_completed_even_if_it_ends_at_that_moment(harness
         cancelled = harness.runner.cancel(job_id)
         assert harness.row(job_id).state is (State.CANCELLED if cancelled else State.COMPLETED)
         outcomes.add(cancelled)
-        # Closes in on the moment at which jobs end, wherever that is on this machine, and stays about it.
+        # Approaches the moment at which jobs end on this machine, and stays near it.
         patience *= 1.2 if cancelled else 1 / 1.2
-    wait_for(lambda: engine.running is None and not harness.runner._active_jobs, "something is left")
+    wait_for(lambda: engine.running is None and not harness.runner._active_jobs, "a job is still active")
     assert outcomes == {True, False}
 
 
@@ -281,6 +281,6 @@ def test_previews_become_small_jpegs(harness: Harness, engine: FakeEngine, monke
 def test_a_job_without_previews_gets_none(harness: Harness, engine: FakeEngine) -> None:
     engine.seconds = 6
     plain = harness.submit()
-    # Previews come after the progress of their step.
+    # A preview follows the progress of its step.
     wait_for(lambda: harness.event_names(plain).count("progress") >= 2, "no progress")
     assert harness.store.last_event(plain, "preview") is None

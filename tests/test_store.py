@@ -26,7 +26,7 @@ def url(tmp_path: Path) -> str:
 
 @pytest.fixture
 def open_store(url: str) -> Iterator[Callable[[], Store]]:
-    """Each store stands for a process of its own."""
+    """Opens stores, each as if in its own process."""
     stores = []
 
     def open_store() -> Store:
@@ -115,7 +115,7 @@ def test_a_cancelled_job_is_never_completed(store: Store, open_store: Callable[[
 def test_no_event_is_recorded_after_a_job_is_finished(store: Store) -> None:
     row, other = add(store), add(store)
     store.cancel(row.id, ERROR)
-    # Whoever runs a job may report on it before he hears that it was cancelled.
+    # A worker may report on a job before it learns of its cancellation.
     late = JobUpdate(row.id, 5.0, [("progress", {"step": 1}), ("preview", {"image": "data:"})])
     store.save("me", [late, JobUpdate(other.id, None, [("progress", {"step": 2})])])
     assert names(store, row) == ["queued", "cancelled"]

@@ -46,8 +46,8 @@ def within(seconds: float) -> Callable[[], bool]:
     return lambda: time.monotonic() > deadline
 
 
-def dressed(event: Event) -> dict[str, Any]:
-    return {"dressed": True, **event.data}
+def with_mark(event: Event) -> dict[str, Any]:
+    return {"marked": True, **event.data}
 
 
 def watch(
@@ -64,7 +64,7 @@ def watch(
         job.id,
         after,
         (subscription or Subscription()).wait,
-        event_data=dressed,
+        event_data=with_mark,
         queue_position=waiting,
         is_over=over,
     )
@@ -88,7 +88,7 @@ def test_a_stream_has_all_events_and_ends_with_the_final_one(store: Store, job: 
     events = [read(frame) for frame in watch(store, job)]
     assert [name for _, name, _ in events] == ["queued", "progress", "completed"]
     assert [number for number, _, _ in events] == [event.number for event in store.events(job.id, 0)]
-    assert events[1][2] == {"dressed": True, "step": 1}
+    assert events[1][2] == {"marked": True, "step": 1}
 
 
 def test_a_stream_resumes_after_any_number(store: Store, job: JobRow) -> None:
@@ -145,13 +145,13 @@ def test_a_queued_job_reports_its_new_position(store: Store, job: JobRow, monkey
         return {"position": next(positions), "eta_s": 1.5}
 
     stream = watch(store, job, over=within(5), waiting=waiting)
-    assert read(next(stream))[2] == {"dressed": True, "position": 0}
+    assert read(next(stream))[2] == {"marked": True, "position": 0}
     moved = [read(next(stream)) for _ in range(3)]
     assert [data["position"] for _, _, data in moved] == [3, 2, 1]
-    assert {(number, name, data["dressed"], data["eta_s"]) for number, name, data in moved} == {
+    assert {(number, name, data["marked"], data["eta_s"]) for number, name, data in moved} == {
         (None, "queued", True, 1.5)
     }
-    # What runs has no position any more.
+    # A running job has no position.
     progress(store, job, 1)
     assert read(next(stream))[1] == "progress"
     monkeypatch.setattr(module, "HEARTBEAT_INTERVAL", 0.1)

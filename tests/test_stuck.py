@@ -27,7 +27,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def busy_with_a_cancelled_job(harness: Harness, engine: FakeEngine) -> str:
-    """Its id; the engine works on it for ever."""
+    """The id of a cancelled job that the engine runs for ever."""
     engine.seconds, engine.deaf = HELD, True
     job_id = harness.submit()
     wait_until_drawn(engine, job_id)
@@ -41,8 +41,8 @@ def test_the_engine_is_restarted_for_a_stuck_job_without_suspects(harness: Harne
     cancelled = busy_with_a_cancelled_job(harness, engine)
     after = [harness.submit(), harness.submit()]
     wait_for(lambda: engine.submitted == [cancelled, *after], "the others wait in the engine")
-    # Its queue is looked at once more with all of them in it.
-    wait_for(lambda: engine.cancelled.count(cancelled) > 5, "the queue is not looked at")
+    # One more check while all of them are in the queue.
+    wait_for(lambda: engine.cancelled.count(cancelled) > 5, "the queue is not checked")
     reasons: list[str] = []
 
     def restart(reason: str) -> None:
@@ -84,7 +84,7 @@ def test_running_jobs_are_not_stuck(harness: Harness, engine: FakeEngine) -> Non
     wait_until_drawn(engine, running)
     watch.check()
     harness.runner.cancel(running)
-    # It looks for an interruption between two steps.
+    # The engine checks for an interruption between two steps.
     engine.seconds = 0.05
     wait_for(lambda: engine.running is None, "it was not interrupted")
     engine.seconds = HELD
@@ -99,7 +99,7 @@ def test_running_jobs_are_not_stuck(harness: Harness, engine: FakeEngine) -> Non
 def test_a_cancellation_that_did_not_reach_the_engine_is_repeated(
     open_harness: OpenHarness, engine: FakeEngine
 ) -> None:
-    """Its service died between the two."""
+    """Its service crashed between the database and the engine."""
     engine.seconds = HELD
     harness = open_harness()
     job_id = harness.submit()
@@ -121,9 +121,9 @@ def test_without_restart_a_stuck_job_is_logged_once(
     with caplog.at_level(logging.WARNING, "shared.jobs.stuck"):
         for _ in range(3):
             watch.check()
-    [said] = [record.getMessage() for record in caplog.records if record.name == "shared.jobs.stuck"]
-    assert cancelled in said
-    assert f"Restart the engine at {engine.address}" in said
+    [message] = [record.getMessage() for record in caplog.records if record.name == "shared.jobs.stuck"]
+    assert cancelled in message
+    assert f"Restart the engine at {engine.address}" in message
 
 
 def ready(backend: Backend) -> FlaskClient:
@@ -159,13 +159,13 @@ def test_a_job_running_at_a_deliberate_stop_is_no_suspect(harness: Harness, engi
         wait_for(lambda count=count: engine.submitted == [drawn] * count, "it was not sent again")  # type: ignore[misc]
         harness.wait(drawn, State.RUNNING)
         wait_until_drawn(engine, drawn)
-        # As the launcher does it: the end first, then the note, long before there is a new engine.
+        # As the launcher does: it stops the engine, and records that, long before the next start.
         harness.store.record_engine_stop()
         engine.forget_everything()
     wait_for(lambda: engine.submitted == [drawn] * 5, "it was not sent again")
     wait_until_drawn(engine, drawn)
     harness.wait(drawn, State.RUNNING)
-    # And a death after that is one.
+    # A later crash counts.
     time.sleep(0.3)
     engine.forget_everything()
     engine.seconds = 0.05
@@ -178,7 +178,7 @@ def test_a_job_that_waited_for_another_programs_prompt_is_no_suspect(harness: Ha
     harness.client.submit(stranger.id, dict(stranger.spec.graph), "theirs", -1.0)
     wait_until_drawn(engine, stranger.id)
     waits = harness.submit()
-    wait_for(lambda: harness.runner._others_ran, "the queue was not looked at")
+    wait_for(lambda: harness.runner._others_ran, "the queue was not checked")
     engine.seconds = 0.05
     engine.forget_everything()
     assert harness.wait(waits).attempts == 0
@@ -187,13 +187,13 @@ def test_a_job_that_waited_for_another_programs_prompt_is_no_suspect(harness: Ha
 def test_a_worker_that_reclaims_after_a_deliberate_stop_has_no_suspect(
     open_harness: OpenHarness, engine: FakeEngine
 ) -> None:
-    """Two services, of which one has the cancelled job and the other what waits behind it."""
+    """Two services: one with the cancelled job, the other with a job that waits for it."""
     first, second = open_harness(), open_harness()
     first.start()
     second.start()
     busy_with_a_cancelled_job(first, engine)
     waits = second.submit()
-    wait_for(lambda: second.runner._others_ran, "the queue was not looked at")
+    wait_for(lambda: second.runner._others_ran, "the queue was not checked")
     engine.seconds, engine.deaf = 0.05, False
     engine.forget_everything()
     assert second.wait(waits).attempts == 0

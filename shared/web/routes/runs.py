@@ -56,8 +56,8 @@ def run_body(row: JobRow, urls: ReplyUrls, measured: tuple[int, int] | None = No
     The size of an imported graph is that or unknown, and its seed the one that all its pictures share. If a list has
     left out large parts of the job, `left_out` names their keys.
     """
-    request, graph = row.spec.parameters, row.spec.graph
-    values = {key: request.get(name) for key, (name, _) in FIELDS.items()}
+    parameters, graph = row.spec.parameters, row.spec.graph
+    values = {key: parameters.get(name) for key, (name, _) in FIELDS.items()}
     if any(value is None for value in values.values()):
         in_graph = _graph_values(graph)
         values = {key: in_graph.get(FIELDS[key][0]) if value is None else value for key, value in values.items()}
@@ -70,10 +70,10 @@ def run_body(row: JobRow, urls: ReplyUrls, measured: tuple[int, int] | None = No
         "run_id": row.id,
         "timestamp": datetime.fromtimestamp(row.created, timezone.utc).isoformat(timespec="milliseconds"),
         **{key: _typed(key, value) for key, value in values.items()},
-        "vae": request.get("vae_name") or "",
+        "vae": parameters.get("vae_name") or "",
         "loras": _loras(graph),
-        "controlnets": _controlnets(request, graph),
-        "batch_count": request.get("batch_count") or 1,
+        "controlnets": _controlnets(parameters, graph),
+        "batch_count": parameters.get("batch_count") or 1,
         "workflow": {"prompt": graph},
         "version": __version__,
         "generated_images": [image["filename"] for image in row.images],
@@ -113,9 +113,9 @@ def _loras(graph: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _controlnets(request: Mapping[str, Any], graph: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _controlnets(parameters: Mapping[str, Any], graph: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The ControlNet units of the request, else the nodes of the graph that apply one."""
-    units: Sequence[Mapping[str, Any]] = (request.get("controlnet") or {}).get("units", ())
+    units: Sequence[Mapping[str, Any]] = (parameters.get("controlnet") or {}).get("units", ())
     if units:
         return [
             {
