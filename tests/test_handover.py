@@ -79,7 +79,7 @@ def test_a_stopping_service_finishes_sending_first(
 
 
 def test_a_job_that_is_sent_twice_has_two_queue_numbers(harness: Harness, engine: FakeEngine) -> None:
-    """ComfyUI's worker thread ends if its queue compares two items with the same number and id: graphs have no order."""
+    """ComfyUI's worker thread ends if its queue compares two items with the same number and id."""
     engine.seconds = HELD
     row = harness.row(harness.submit())
     for _ in range(3):
