@@ -145,8 +145,8 @@ def _command_rows(parser: argparse.ArgumentParser, prefix: str) -> list[tuple[st
             own = [argument for argument in command._actions if not isinstance(argument, argparse._HelpAction)]
             values = [argument for argument in own if not argument.option_strings]
             usage = [f"[{value.metavar}]" if value.nargs == "?" else str(value.metavar) for value in values]
-            helped = [helps[name], *(f"`{value.metavar}`: {value.help}" for value in values)]
-            rows.append((f"`{' '.join([prefix + name, *usage])}`", ". ".join(map(_sentence, helped))))
+            described = "".join(f". {value.metavar}: {value.help}" for value in values)
+            rows.append((f"`{' '.join([prefix + name, *usage])}`", _sentence(helps[name]) + described))
             options = [argument for argument in own if argument.option_strings]
             rows += [(f"`{prefix}{name} {_option(option)}`", _sentence(option.help or "")) for option in options]
     return rows

@@ -220,7 +220,7 @@ class Busy(DreamLayerError):
 
 
 class StorageFailed(DreamLayerError):
-    """A file or the database cannot be read or written. `details` has `disk_full` if that is the reason."""
+    """A file or the database cannot be read or written. `disk_full` in its details is set if that is the reason."""
 
     status = 507
     code = "storage_failed"
@@ -251,7 +251,7 @@ class EngineDenied(EngineUnavailable):
 
 
 class EngineRejected(EngineError):
-    """ComfyUI refused the graph. `details["problems"]` lists its reasons, without paths and tracebacks."""
+    """ComfyUI refused the graph. `problems` in its details lists the reasons, without paths and tracebacks."""
 
     status = 502
     code = "engine_rejected"

@@ -36,17 +36,21 @@ class ErrorReply(JsonReply):
 class Image(JsonReply):
     """A picture that was drawn."""
 
-    url: Annotated[str, Field(description="its absolute address")]
+    url: Annotated[str, Field(description="absolute URL")]
     filename: str
     subfolder: str
     type: str
-    batch_index: Annotated[int, Field(description="which picture of the job it is, from 0; of custom graphs, `index`")]
-    node: Annotated[str | None, Field(description="of custom graphs: the node that saved it")] = None
-    title: Annotated[str | None, Field(description="of custom graphs: the title of that node, if it has one")] = None
-    index: Annotated[int | None, Field(description="of custom graphs: which of that node's pictures, from 0")] = None
-    seed: Annotated[int | None, Field(description="absent where it is not known")] = None
-    width: Annotated[int | None, Field(description="pixels, as the file says; absent where it is not known")] = None
-    height: Annotated[int | None, Field(description="likewise")] = None
+    batch_index: Annotated[
+        int, Field(description="index of the picture in the job, from 0; for custom graphs, `index`")
+    ]
+    node: Annotated[str | None, Field(description="custom graphs: id of the node that saved it")] = None
+    title: Annotated[str | None, Field(description="custom graphs: title of that node, if it has one")] = None
+    index: Annotated[int | None, Field(description="custom graphs: index among the pictures of that node, from 0")] = (
+        None
+    )
+    seed: Annotated[int | None, Field(description="absent if unknown")] = None
+    width: Annotated[int | None, Field(description="pixels, from the file; absent if unknown")] = None
+    height: Annotated[int | None, Field(description="pixels, from the file; absent if unknown")] = None
 
 
 class ComfyResponse(JsonReply):
