@@ -22,7 +22,7 @@ from shared.web.body import MOST_FIELDS, StrictRequest
 from shared.web.proxies import ProxyMiddleware
 from shared.web.reply import base_url, error_reply
 from shared.web.route_hints import LONGEST_PATH, hint_for_method, hint_for_path
-from shared.web.route_table import ALWAYS, SERVICES
+from shared.web.route_table import BASE, SERVICES
 from shared.web.routes.models import UPLOADS, ModelUploads
 from shared.web.security import ACCESS_CONTROL, HEAD_ERROR, SECURITY_HEADERS, AccessControl
 
@@ -95,7 +95,7 @@ def create_app(service: str, settings: Settings, routes: Sequence[Blueprint], ba
     app.register_error_handler(DreamLayerError, _known_error)
     app.register_error_handler(HTTPException, lambda error: _http_error(error, service, settings))
     app.register_error_handler(Exception, _unexpected_error)
-    for blueprint in (*routes, *ALWAYS):
+    for blueprint in (*routes, *BASE):
         app.register_blueprint(blueprint)
     # flask_cors adds its headers after the error handlers, so errors have them too.
     CORS(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from functools import cache
 
 from shared.settings import Settings
 from shared.web.openapi.operation import Route
@@ -146,11 +147,11 @@ def _spelling_note(path: str) -> str:
     return "without a slash at the end" if path.endswith("/") else "in lower case" if path != path.lower() else ""
 
 
-def _all_routes() -> list[Route]:
+@cache
+def _all_routes() -> Collection[Route]:
     """The routes of all services, without duplicates."""
-    return list(
-        {(route.method, route.path): route for routes in routes_by_service().values() for route in routes}.values()
-    )
+    routes = (route for routes in routes_by_service().values() for route in routes)
+    return {(route.method, route.path): route for route in routes}.values()
 
 
 def _known_paths() -> list[str]:

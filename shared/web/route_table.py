@@ -20,7 +20,7 @@ from shared.web.routes.prompts import prompt_routes
 from shared.web.routes.report import report_routes
 from shared.web.routes.runs import run_routes
 from shared.web.routes.settings import settings_routes
-from shared.web.routes.system import service_routes, system_routes
+from shared.web.routes.system import base_routes, system_routes
 from shared.web.routes.upscale import upscale_routes
 from shared.web.routes.workflows import workflow_routes
 
@@ -40,7 +40,7 @@ SERVICES: Mapping[str, tuple[Blueprint, ...]] = {
     "control": (*CONTROL, *COMMON),
 }
 # Routes that need no backend: every application has them, also in tests.
-ALWAYS = (service_routes, docs_routes)
+BASE = (base_routes, docs_routes)
 
 
 @cache
@@ -51,6 +51,6 @@ def routes_by_service() -> Mapping[str, list[Route]]:
 
 def _routes_of(service: str) -> list[Route]:
     app = Flask(service, static_folder=None)
-    for blueprint in (*SERVICES[service], *ALWAYS):
+    for blueprint in (*SERVICES[service], *BASE):
         app.register_blueprint(blueprint)
     return list_routes(app)

@@ -38,11 +38,11 @@ SERVICE_TIMEOUT = 2.0
 LARGEST_HEALTH_REPLY = 10_000
 
 # Routes that need no backend.
-service_routes = Blueprint("service", __name__)
+base_routes = Blueprint("base", __name__)
 system_routes = Blueprint("system", __name__)
 
 
-@service_routes.get("/")
+@base_routes.get("/")
 @describe(
     "System",
     ReplySpec("the name and version, and the URLs of the documentation", IndexReply),
@@ -60,7 +60,7 @@ def index() -> ResponseReturnValue:
     return jsonify({"status": "ok", **about, "openapi": f"{base}/openapi.json"})
 
 
-@service_routes.get("/health")
+@base_routes.get("/health")
 @describe(
     "System",
     ReplySpec("the service is alive", HealthReply),
@@ -167,7 +167,7 @@ def _defaults(backend: Backend) -> dict[str, Any]:
     return {"model_name": chosen, **asdict(defaults_for(backend.catalog.model_file("checkpoints", chosen)))}
 
 
-@service_routes.get("/api/services")
+@base_routes.get("/api/services")
 @describe(
     "System",
     ReplySpec("the services, also on the ports of the web page", ServicesReply),

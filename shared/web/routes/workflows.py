@@ -114,45 +114,46 @@ def _find_workflow(backend: Backend, name: str) -> NamedWorkflow:
 
 
 def _submit_workflow(backend: Backend, workflow: NamedWorkflow, job: Submission) -> None:
+    """Submit a job that runs the workflow with the parameters in the request."""
     fields, parameters = job.fields, workflow.header.parameters
     sent = {**dict.fromkeys(fields.files), **fields.values}
     # Fields of every request, unless they are parameters of the workflow.
     common = {name for name in ("preview", "image", OUTPUT_FIELD) if name not in parameters}
     if "input_image" not in parameters:
         common.discard("image")
-    sent_parameters = {key: value for key, value in sent.items() if key not in common}
+    sent_parameters = {name: value for name, value in sent.items() if name not in common}
     values, warnings = workflow.read(sent_parameters, secrets.randbelow(2**32))
     for side in SIDES:
-        requested = values.get(side)
-        if type(requested) is int and not parameters[side].targets and align(requested) != requested:
-            warnings.append(f"{side} {requested} was raised to {align(requested)}, a multiple of 8")
-            values[side] = align(requested)
+        length = values.get(side)
+        if type(length) is int and not parameters[side].targets and align(length) != length:
+            warnings.append(f"{side} {length} was raised to {align(length)}, a multiple of 8")
+            values[side] = align(length)
     reader = PictureReader(fields, backend.jobs.find_upload, backend.picture_memory)
     images = {
-        key: image
-        for key, parameter in parameters.items()
+        name: image
+        for name, parameter in parameters.items()
         if parameter.type in PICTURE_TYPES
-        and (image := _read_image(workflow, key, reader, accept_image="image" in common)) is not None
+        and (image := _read_image(workflow, name, reader, accept_image="image" in common)) is not None
     }
-    settings = {target: value for key, value in values.items() for target in workflow.targets[key]}
-    pictures = prepare_pictures(workflow, set_inputs(workflow.graph, settings), images, reader.warnings)
-    settings |= {target: input_name(picture) for target, picture in pictures.items()}
-    sent_by = {target: key for key in [*values, *images] for target in workflow.targets[key]}
-    warnings += _prefixes_not_used(workflow, sent_parameters)
+    inputs = {target: value for name, value in values.items() for target in workflow.targets[name]}
+    pictures = prepare_pictures(workflow, set_inputs(workflow.graph, inputs), images, reader.warnings)
+    inputs |= {target: input_name(picture) for target, picture in pictures.items()}
+    field_of_input = {target: name for name in [*values, *images] for target in workflow.targets[name]}
+    warnings += _warn_of_prefixes(workflow, sent_parameters)
     graph, ignored = check_imported_graph(
-        backend, set_inputs(workflow.graph, settings), WORKFLOW_FIELD, sent_by, pictures.values()
+        backend, set_inputs(workflow.graph, inputs), WORKFLOW_FIELD, field_of_input, pictures.values()
     )
-    requested = sent.get(OUTPUT_FIELD) if OUTPUT_FIELD in common else None
+    output = sent.get(OUTPUT_FIELD) if OUTPUT_FIELD in common else None
     job.submit(
         JobSpec(
             parameters={"workflow": workflow.name, **values},
             graph=with_prefix(graph, job.prefix),
             warnings=[
                 *(*warnings, *reader.warnings, *ignored),
-                *check_prompts(backend, graph, WORKFLOW_FIELD, sent_by),
+                *check_prompts(backend, graph, WORKFLOW_FIELD, field_of_input),
                 *check_starter_words(backend, graph),
             ],
-            output_node=None if requested in (None, "") else find_output(graph, requested),
+            output_node=None if output in (None, "") else find_output(graph, output),
             previews="preview" in common and _read_preview(fields.values.get("preview", False)),
         ),
         engine_uploads={picture.name: picture.png for picture in pictures.values()},
@@ -162,15 +163,15 @@ def _submit_workflow(backend: Backend, workflow: NamedWorkflow, job: Submission)
     )
 
 
-def _prefixes_not_used(workflow: NamedWorkflow, sent: Mapping[str, Any]) -> list[str]:
+def _warn_of_prefixes(workflow: NamedWorkflow, sent: Mapping[str, Any]) -> list[str]:
     """Warn of parameters that would set the names of files: their names have to identify the job."""
     return [
-        f"{key}: not used as {node}.{PREFIX_INPUT}, because file names identify their job; set the file name format "
+        f"{name}: not used as {node}.{PREFIX_INPUT}, because file names identify their job; set the file name format "
         "of the web page to name downloads"
-        for key, targets in workflow.targets.items()
-        if sent.get(key) is not None
-        for node, name in targets
-        if name == PREFIX_INPUT
+        for name, targets in workflow.targets.items()
+        if sent.get(name) is not None
+        for node, node_input in targets
+        if node_input == PREFIX_INPUT
     ]
 
 
@@ -200,13 +201,13 @@ def prepare_pictures(
     prepared: dict[tuple[str, str], Picture] = {}
     parameters = workflow.header.parameters
     # Pictures first, so that a mask can be added to its picture.
-    for key in sorted(images, key=lambda key: parameters[key].type == "mask"):
-        image = images[key]
+    for name in sorted(images, key=lambda name: parameters[name].type == "mask"):
+        image = images[name]
         # A picture that the workflow binds itself keeps its size: only its graph knows whether it may be padded.
-        align = not parameters[key].targets
+        align = not parameters[name].targets
         masks = [other for other in images if parameters[other].type == "mask"]
-        for target in workflow.targets[key]:
-            if parameters[key].type == "mask":
+        for target in workflow.targets[name]:
+            if parameters[name].type == "mask":
                 if target in prepared:
                     continue
                 in_alpha = reads_alpha(graph, target)
@@ -224,10 +225,10 @@ def prepare_pictures(
             elif reads_alpha(graph, target):
                 if not is_transparent(image):
                     warnings.append(
-                        f"{key} has no transparency, which {target[0]} reads as a mask: nothing is repainted"
+                        f"{name} has no transparency, which {target[0]} reads as a mask: nothing is repainted"
                     )
                 prepared[target] = as_picture(image, align=align)
             else:
-                warnings += [text for text in transparency_warnings(image, key, "white") if text not in warnings]
+                warnings += [text for text in transparency_warnings(image, name, "white") if text not in warnings]
                 prepared[target] = as_picture(flatten(image, "white"), align=align)
     return prepared
