@@ -1,1 +1,1 @@
-"""Measurements that anyone can repeat. Ratios taken in one run count; absolute times are the machine's."""
+"""Benchmarks. Compare the ratios within one run; absolute times depend on the machine."""

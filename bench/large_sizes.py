@@ -1,10 +1,10 @@
-"""What two passes are worth at a large size: `python -m bench.large_sizes [--side 512] [--count 24] [--first 0]`.
+"""Measures two passes against one at large sizes: `python -m bench.large_sizes [--side 512] [--count 24]`.
 
-Each prompt is drawn twice with the same seed, once in two passes and once in one (`large_sizes` direct), the two in
-turn first. The prompts are held-out ones of `starter.evaluate`, and so is the judgement: a picture is right if the
-ground's colour, the shape and its colour are. What counts are those shares, and the ratio of the two times, pair by
-pair: of the whole request, and of the engine's processor time, which also tells on a machine that does other things.
-`--first` skips as many prompts, so that a long measurement can be made in parts; `--only` draws in one way.
+Each prompt is generated twice with the same seed, in two passes and in one (`large_sizes` direct), in alternating
+order. The prompts are the held-out ones of `starter.evaluate`, which also checks the pictures: one is correct if the
+colour of the background, the shape and its colour are. Compare the shares of correct pictures, and the ratios of the
+times pair by pair: of the whole request, and of the engine's processor time, which is reliable on a busy machine too.
+`--first` skips prompts, so that a long measurement can be split; `--only` measures one way.
 """
 
 import argparse
@@ -18,20 +18,20 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.front_stack import Stack, running_stack
+from bench.stack import BenchStack, running_stack
 from starter.evaluate import EvaluationRow, contact_sheet, make_prompt, request_picture, score
 from starter.shape_detection import Picture, detect_shapes
 
 log = logging.getLogger(__name__)
 
 WAYS = ("two_passes", "direct")
-# Of the picture with which the engine loads the model; no other has it, for the engine would not draw that again.
+# The seed of a first picture that loads the model; any other would be in the engine's cache afterwards.
 WARM_UP = 1_000_000
 
 
 @dataclass
 class Way:
-    """The pictures of one way: marks of each (ground, colours, all), the seconds that each took, and the engine's."""
+    """The pictures of one way, each with its scores (background, colours, all), its seconds and the engine's."""
 
     marks: list[tuple[bool, bool, bool]] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
@@ -39,8 +39,8 @@ class Way:
     pictures: list[Picture] = field(default_factory=list)
 
 
-def measure(stack: Stack, side: int, numbers: range, names: Sequence[str]) -> dict[str, Way]:
-    """Draws the prompts of these numbers in these ways, at `side` pixels squared."""
+def measure(stack: BenchStack, side: int, numbers: range, names: Sequence[str]) -> dict[str, Way]:
+    """Generate the prompts with these numbers in these ways, at `side` x `side` pixels."""
     rng = np.random.default_rng(side)
     asked = [make_prompt(rng, 1) for _ in range(numbers.stop)]
     ways = {name: Way() for name in names}
@@ -49,9 +49,9 @@ def measure(stack: Stack, side: int, numbers: range, names: Sequence[str]) -> di
     for number in numbers:
         prompt, background, things = asked[number]
         for name in names if number % 2 else reversed(names):
-            way, before = ways[name], stack.engine_processor()
+            way, before = ways[name], stack.engine_processor_seconds()
             picture, seconds = request_picture(stack.service_url, prompt, row, number, large_sizes=name)
-            way.processor.append(stack.engine_processor() - before)
+            way.processor.append(stack.engine_processor_seconds() - before)
             way.seconds.append(seconds)
             way.pictures.append(picture)
             way.marks.append(score(detect_shapes(picture), background, things))
@@ -60,18 +60,18 @@ def measure(stack: Stack, side: int, numbers: range, names: Sequence[str]) -> di
 
 
 def report(ways: dict[str, Way]) -> Iterator[str]:
-    """The lines of the table."""
+    """Yield the lines of the table."""
     yield f"{'':12}{'asked':>6}{'ground':>8}{'colours':>9}{'all':>5}{'median s':>10}{'processor s':>13}"
     for name, way in ways.items():
         ground, colours, right = (sum(marks) for marks in zip(*way.marks, strict=True))
         times = f"{statistics.median(way.seconds):10.2f}{statistics.median(way.processor):13.2f}"
         yield f"{name:12}{len(way.marks):6}{ground:8}{colours:9}{right:5}{times}"
     if len(ways) == len(WAYS):
-        for what in ("seconds", "processor"):
-            pairs = zip(*(getattr(ways[name], what) for name in WAYS), strict=True)
+        for measure_name in ("seconds", "processor"):
+            pairs = zip(*(getattr(ways[name], measure_name) for name in WAYS), strict=True)
             ratios = sorted(two / one for two, one in pairs)
             middle = statistics.median(ratios)
-            yield f"two_passes / direct, {what}: median {middle:.2f}, {ratios[0]:.2f} to {ratios[-1]:.2f}"
+            yield f"two_passes / direct, {measure_name}: median {middle:.2f}, {ratios[0]:.2f} to {ratios[-1]:.2f}"
 
 
 def main() -> None:
@@ -80,8 +80,8 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=512, help="pixels")
     parser.add_argument("--count", type=int, default=24, help="prompts")
     parser.add_argument("--first", type=int, default=0, help="number of the first prompt")
-    parser.add_argument("--only", choices=WAYS, help="draw in this way alone")
-    parser.add_argument("--pictures", type=Path, help="keep a sheet of each way in this folder")
+    parser.add_argument("--only", choices=WAYS, help="measure only this way")
+    parser.add_argument("--pictures", type=Path, help="save a contact sheet of each way in this folder")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with running_stack() as stack:

@@ -1,8 +1,8 @@
-"""How long everything takes to start, and how much memory the services hold: `python -m bench.start [ROUNDS]`.
+"""Measures the start time of everything and the memory of the services: `python -m bench.startup [ROUNDS]`.
 
-Each round starts, in turn, the bare engine (ComfyUI with our arguments), the whole stack (`up`, set up before), and
-each service alone, and takes the time until it answers. What counts is the ratio up / engine: on a machine that is set
-up, `up` should cost no more than the engine's own start. Run it in the project's environment, and nothing beside it.
+Each round starts the bare engine (ComfyUI with our arguments), the whole stack (`up`, already set up), and each service
+alone, and measures the time until it answers. Compare the ratio up / engine: on a machine that is set up, `up` should
+take no longer than the engine itself. Run it in the project's environment, with nothing else running.
 """
 
 import argparse
@@ -16,13 +16,13 @@ from collections.abc import Callable
 import psutil
 import requests
 
-from bench.processes import own_place
+from bench.stack import temporary_settings
 from shared.engine.process import engine_command
 from shared.settings import PROJECT_DIR
 
 
 def seconds_until(answers: Callable[[], bool], begun: float) -> float:
-    """Seconds since `begun` when `answers` first says yes."""
+    """Return the seconds from `begun` until `answers` returns true."""
     while not answers():
         if time.perf_counter() - begun > 300:
             raise TimeoutError("no answer in 300 s")
@@ -31,15 +31,15 @@ def seconds_until(answers: Callable[[], bool], begun: float) -> float:
 
 
 def get(url: str) -> bool:
-    """Whether the address answers."""
+    """Whether the URL responds successfully."""
     try:
         return requests.get(url, timeout=2).ok
     except requests.RequestException:
         return False
 
 
-def started(command: list[str], environ: dict[str, str], answers: Callable[[], bool]) -> tuple[float, float]:
-    """Starts a command, and returns the seconds until it answers and its resident memory then, in MB; stops it."""
+def measure_start(command: list[str], environ: dict[str, str], answers: Callable[[], bool]) -> tuple[float, float]:
+    """Start a command, and stop it once it answers; returns the seconds until then and its memory in MB."""
     begun = time.perf_counter()
     process = subprocess.Popen(
         command, cwd=PROJECT_DIR, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -56,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rounds", type=int, nargs="?", default=5)
     rounds = parser.parse_args().rounds
-    with own_place() as (settings, comfyui_dir):
+    with temporary_settings() as (settings, comfyui_dir):
         environ = dict(os.environ)
         python = sys.executable
         bare = engine_command(settings, comfyui_dir, settings.data_dir, cpu=True)
@@ -70,15 +70,15 @@ def main() -> None:
             )
         )
         whole = [python, "dream_layer.py", "up", "--no-install"]
-        started(whole, environ, lambda: get(models_url))  # sets up: the starter model, compiled modules
+        measure_start(whole, environ, lambda: get(models_url))  # creates the starter model and compiled modules
         rows: dict[str, list[tuple[float, float]]] = {"engine": [], "up": [], "txt2img": [], "img2img": []}
         for _ in range(rounds):
-            rows["engine"].append(started([python, *bare], environ, lambda: get(engine_url)))
+            rows["engine"].append(measure_start([python, *bare], environ, lambda: get(engine_url)))
             rows["up"].append(
-                started(whole, environ, lambda: get(models_url) and get(txt2img_url) and get(img2img_url))
+                measure_start(whole, environ, lambda: get(models_url) and get(txt2img_url) and get(img2img_url))
             )
-            rows["txt2img"].append(started([python, "txt2img_server.py"], environ, lambda: get(txt2img_url)))
-            rows["img2img"].append(started([python, "img2img_server.py"], environ, lambda: get(img2img_url)))
+            rows["txt2img"].append(measure_start([python, "txt2img_server.py"], environ, lambda: get(txt2img_url)))
+            rows["img2img"].append(measure_start([python, "img2img_server.py"], environ, lambda: get(img2img_url)))
     lines = [f"{'':10}{'median s':>10}{'min':>8}{'max':>8}{'MB':>8}"]
     for name, taken in rows.items():
         times = [seconds for seconds, _ in taken]

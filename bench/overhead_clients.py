@@ -1,6 +1,6 @@
-"""Two ways to a picture, for `bench.front`: straight from ComfyUI, and through our service.
+"""The two clients of `bench.overhead`: directly of ComfyUI, and of our service.
 
-Both use the requests library, with connections that are kept alive and no proxies; both end with the picture's bytes.
+Both use the requests library with keep-alive connections and without proxies, and both end with the picture's bytes.
 """
 
 import json
@@ -24,51 +24,51 @@ from shared.web.parsing.parser import ParsingContext
 from starter import CHECKPOINT_NAME
 from workflows.graph import Graph
 
-# Seconds; more than any job waits.
+# Seconds; longer than any job takes.
 TIMEOUT = 300
 PNG = b"\x89PNG"
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """What is drawn: its name in the table, our route, the fields of a request, and the recipe of the same graph."""
+class BenchJob:
+    """A kind of job: its name in the table, our route, the request's fields, and the function that builds its graph."""
 
     name: str
     route: str
     fields: Mapping[str, Any]
-    recipe: Callable[[Txt2ImgRequest, str], Graph]
+    build_graph: Callable[[Txt2ImgRequest, str], Graph]
 
     def graph(self, inventory: ModelCatalog, job_id: str, seed: int) -> dict[str, Any]:
-        """The graph that our service would send, but for the folder of the picture."""
+        """Build the graph that our service would send, except for the picture's folder."""
         fields = Fields({**self.fields, "seed": seed}, {})
         request = parse_txt2img(fields, ParsingContext(CHECKPOINT_NAME, inventory, lambda _: None)).request
-        return self.recipe(request, f"bare-{filename_prefix(job_id, datetime.now())}").to_api()
+        return self.build_graph(request, f"bare-{filename_prefix(job_id, datetime.now())}").to_api()
 
 
 class Client(Protocol):
-    """One client, for one thread, connected when it exists."""
+    """A client for one thread, connected from the start."""
 
-    def prepare(self, drawing: Drawing, seed: int) -> Callable[[], bytes]:
-        """A job, ready to be asked for: what is returned does all that takes part in the measurement."""
+    def prepare(self, job: BenchJob, seed: int) -> Callable[[], bytes]:
+        """Prepare a job; the returned function does everything that is measured."""
 
-    def queue(self, drawing: Drawing, seed: int) -> str:
-        """Sends a job, and does not wait; its id."""
+    def queue(self, job: BenchJob, seed: int) -> str:
+        """Send a job without waiting; returns its id."""
 
     def wait(self, job_id: str) -> None:
-        """Waits for a job's end."""
+        """Wait until the job ends."""
 
     def cancel(self, job_ids: Sequence[str]) -> None:
-        """Cancels jobs, the last ones that were queued."""
+        """Cancel the most recently queued jobs."""
 
     def spans(self) -> list[tuple[float, float]]:
-        """When the engine began and ended each job since this was asked last, in seconds by its own clock."""
+        """Return when the engine started and finished each job since the last call, in seconds by its clock."""
 
     def close(self) -> None:
-        """Hangs up."""
+        """Disconnect."""
 
 
-class Bare:
-    """A client of ComfyUI, as its own examples are: it hears of the job's end, looks it up, gets the picture."""
+class BareClient:
+    """A client of ComfyUI like its own examples: waits for the end of the job, then gets history and picture."""
 
     def __init__(self, engine_url: str, access: EngineAccess) -> None:
         self._url = engine_url
@@ -80,45 +80,50 @@ class Bare:
             timeout=TIMEOUT,
             header=access.headers(),
             http_no_proxy=["*"],
-            # Otherwise it looks at each byte, for a millisecond of each job: a bare client is to be a quick one.
+            # Validation would take a millisecond per job; the bare client should be fast.
             skip_utf8_validation=True,
         )
 
-    def prepare(self, drawing: Drawing, seed: int) -> Callable[[], bytes]:
-        """POST /prompt, a wait for the message that the job is done, GET /history/<id>, GET /view."""
+    def prepare(self, job: BenchJob, seed: int) -> Callable[[], bytes]:
+        """POST /prompt, wait for the event of the end, GET /history/<id>, GET /view."""
         job_id = str(uuid.uuid4())
-        graph = drawing.graph(self._catalog, job_id, seed)
+        graph = job.graph(self._catalog, job_id, seed)
         return lambda: self._draw(job_id, graph)
 
-    def queue(self, drawing: Drawing, seed: int) -> str:
-        """Sends a job, and does not wait; its id."""
+    def queue(self, job: BenchJob, seed: int) -> str:
+        """Send a job without waiting; returns its id."""
         job_id = str(uuid.uuid4())
-        self._send(job_id, drawing.graph(self._catalog, job_id, seed))
+        self._send(job_id, job.graph(self._catalog, job_id, seed))
         return job_id
 
     def wait(self, job_id: str) -> None:
-        """Waits for a job's end."""
+        """Wait until the job ends."""
         while True:
             message = self._socket.recv()
             if not isinstance(message, str):
                 continue
-            told = json.loads(message)
-            if told["type"] == "executing" and told["data"]["node"] is None and told["data"]["prompt_id"] == job_id:
+            event = json.loads(message)
+            data = event["data"]
+            if event["type"] == "executing" and data["node"] is None and data["prompt_id"] == job_id:
                 return
 
     def cancel(self, job_ids: Sequence[str]) -> None:
-        """Out of the queue; the first one may have begun."""
+        """Remove jobs from the queue; the first one may be running."""
         self._session.post(f"{self._url}/queue", json={"delete": list(job_ids)}, timeout=TIMEOUT).raise_for_status()
 
     def spans(self) -> list[tuple[float, float]]:
-        """From the engine's history, which is cleared."""
+        """Read the spans from the engine's history, and clear it."""
         entries = self._session.get(f"{self._url}/history", timeout=TIMEOUT).json().values()
         self._session.post(f"{self._url}/history", json={"clear": True}, timeout=TIMEOUT)
         stamps = [{name: body["timestamp"] / 1000 for name, body in entry["status"]["messages"]} for entry in entries]
-        return [(each["execution_start"], each["execution_success"]) for each in stamps if "execution_success" in each]
+        return [
+            (events["execution_start"], events["execution_success"])
+            for events in stamps
+            if "execution_success" in events
+        ]
 
     def close(self) -> None:
-        """Hangs up."""
+        """Disconnect."""
         self._socket.close()
         self._session.close()
 
@@ -134,51 +139,51 @@ class Bare:
         return _picture(self._session.get(f"{self._url}/view", params=image, timeout=TIMEOUT))
 
 
-class Ours:
-    """A client of our service: one request, which is answered with the picture."""
+class ServiceClient:
+    """A client of our service: one request whose response is the picture."""
 
     def __init__(self, service_url: str) -> None:
         self._url = service_url
         self._session = _session(f"{service_url}/health")
 
-    def prepare(self, drawing: Drawing, seed: int) -> Callable[[], bytes]:
+    def prepare(self, job: BenchJob, seed: int) -> Callable[[], bytes]:
         """POST, with `Accept: image/png`."""
-        fields, headers = {**drawing.fields, "seed": seed}, {"Accept": "image/png"}
+        fields, headers = {**job.fields, "seed": seed}, {"Accept": "image/png"}
         return lambda: _picture(
-            self._session.post(f"{self._url}{drawing.route}", json=fields, headers=headers, timeout=TIMEOUT)
+            self._session.post(f"{self._url}{job.route}", json=fields, headers=headers, timeout=TIMEOUT)
         )
 
-    def queue(self, drawing: Drawing, seed: int) -> str:
-        """Sends a job, and does not wait; its id."""
-        fields, headers = {**drawing.fields, "seed": seed}, {"Prefer": "respond-async"}
-        reply = self._session.post(f"{self._url}{drawing.route}", json=fields, headers=headers, timeout=TIMEOUT)
+    def queue(self, job: BenchJob, seed: int) -> str:
+        """Send a job without waiting; returns its id."""
+        fields, headers = {**job.fields, "seed": seed}, {"Prefer": "respond-async"}
+        reply = self._session.post(f"{self._url}{job.route}", json=fields, headers=headers, timeout=TIMEOUT)
         reply.raise_for_status()
         return str(reply.json()["job_id"])
 
     def wait(self, job_id: str) -> None:
-        """Waits for a job's end, on its stream of events, which ends then."""
+        """Wait until the job's event stream ends."""
         self._session.get(f"{self._url}/api/jobs/{job_id}/events", timeout=TIMEOUT).raise_for_status()
 
     def cancel(self, job_ids: Sequence[str]) -> None:
-        """One by one, from the last one on, so that none begins for lack of others."""
+        """Cancel one by one from the last, so that none of them starts."""
         for job_id in reversed(job_ids):
             self._session.delete(f"{self._url}/api/jobs/{job_id}", timeout=TIMEOUT).raise_for_status()
 
     def spans(self) -> list[tuple[float, float]]:
-        """From what our service has read of that history."""
-        told = self._session.get(f"{self._url}/bench/spans", timeout=TIMEOUT).json()
-        return [(began, ended) for began, ended in told]
+        """Read the spans from `bench.overhead_service`."""
+        spans = self._session.get(f"{self._url}/bench/spans", timeout=TIMEOUT).json()
+        return [(started, finished) for started, finished in spans]
 
     def close(self) -> None:
-        """Hangs up."""
+        """Disconnect."""
         self._session.close()
 
 
 def _session(url: str, headers: Mapping[str, str] | None = None) -> requests.Session:
-    """A session, connected by a first request, which sends these headers with each."""
+    """Create a session with these headers, connected by a first request."""
     session = requests.Session()
     session.headers.update(headers or {})
-    # Proxies are for the internet; looking for them takes time, too.
+    # Looking for proxies would take time.
     session.trust_env = False
     session.get(url, timeout=TIMEOUT).raise_for_status()
     return session

@@ -1,9 +1,9 @@
-"""What a crowd of strangers costs those who call: `python -m bench.crowd [ROUNDS]`.
+"""Measures a server under a flood of connections: `python -m bench.connection_flood [ROUNDS]`. It needs no engine.
 
-A server of its own, in a process of its own, is asked for GET /health over new connections: alone, beside 1,050 sockets
-that bring nothing, and beside 560 half-sent bodies as well, each large enough to lie in a file (170 MB together, below
-TMPDIR). All of them come from this machine, so the server closes those that do least to make room. It needs no engine.
-What counts is that every question is answered, and that the server lives; times are the machine's.
+A server in its own process receives GET /health over new connections: alone, next to 1,050 idle sockets, and next to
+560 incomplete bodies as well, each large enough to be in a file (170 MB together, in TMPDIR). All connections come from
+this machine, so the server closes the least active ones to make room. Every request must be answered, and the server
+must survive; the times depend on the machine.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from shared.web.server.connections import raise_descriptor_limit
 from shared.web.server.run import make_server
 
 IDLE, BODIES = 1050, 560
-# Bytes that a body announces, and those of it that come.
+# Bytes that a body announces, and that are sent of it.
 BODY, SENT = 2_000_000, 300_000
-# Seconds: for the server to start, for a client of the crowd to be let in, and for an answer.
+# Seconds: for the server's start, for a connection to be accepted, and for a response.
 START, PATIENCE, ANSWER = 60, 10, 10
 
 
-def serve(tell: Connection) -> None:
-    """Runs a server on a free port, and tells which."""
+def serve(sender: Connection) -> None:
+    """Run a server on a free port, and send the port."""
     server = make_server(create_app("crowd", Settings(), []), Settings(), 0)
-    tell.send(server.ports[0])
+    sender.send(server.ports[0])
     server.run()
 
 
 def connected(stack: ExitStack, port: int, sent: bytes) -> socket.socket | None:
-    """A client that has sent these bytes, or as many as were taken; None if it was not let in."""
+    """Connect a client and send these bytes, or as many as the server reads; None if it was not accepted."""
     client = stack.enter_context(socket.socket())
     client.settimeout(PATIENCE)
     try:
@@ -54,8 +54,8 @@ def connected(stack: ExitStack, port: int, sent: bytes) -> socket.socket | None:
     return client
 
 
-def is_open(client: socket.socket | None) -> bool:
-    """Whether the server has neither closed the connection nor answered."""
+def is_connected(client: socket.socket | None) -> bool:
+    """Whether the server has neither closed the connection nor responded."""
     if client is None:
         return False
     try:
@@ -67,8 +67,8 @@ def is_open(client: socket.socket | None) -> bool:
     return False
 
 
-def ask(port: int, rounds: int) -> list[float | None]:
-    """Seconds until /health answers, over a new connection each time; None where it does not."""
+def measure_health(port: int, rounds: int) -> list[float | None]:
+    """Return the seconds until /health responds over a new connection; None if it does not."""
     taken: list[float | None] = []
     with requests.Session() as session:
         session.trust_env = False
@@ -83,28 +83,27 @@ def ask(port: int, rounds: int) -> list[float | None]:
 
 
 def row(name: str, taken: Sequence[float | None], crowd: Sequence[socket.socket | None]) -> str:
-    """A line of the table."""
-    times = [1000 * each for each in taken if each is not None] or [float("nan")]
-    held = sum(map(is_open, crowd))
-    return (
-        f"{name:24}{statistics.median(times):10.1f}{max(times):10.1f}{taken.count(None):12}{held:8} of {len(crowd):,}\n"
-    )
+    """Format a line of the table."""
+    times = [1000 * seconds for seconds in taken if seconds is not None] or [float("nan")]
+    connected_count = sum(map(is_connected, crowd))
+    columns = f"{statistics.median(times):10.1f}{max(times):10.1f}{taken.count(None):12}{connected_count:8}"
+    return f"{name:24}{columns} of {len(crowd):,}\n"
 
 
 def main() -> int:
-    """Command line. The exit code is 1 if a question was not answered, or the server ended."""
+    """Command line. The exit code is 1 if a request was not answered, or the server ended."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rounds", type=int, nargs="?", default=50)
     rounds = parser.parse_args().rounds
     raise_descriptor_limit(IDLE + BODIES + 128)
     context = multiprocessing.get_context("spawn")
-    told, tell = context.Pipe(duplex=False)
-    server = context.Process(target=serve, args=(tell,), name="server", daemon=True)
+    receiver, sender = context.Pipe(duplex=False)
+    server = context.Process(target=serve, args=(sender,), name="server", daemon=True)
     server.start()
-    if not told.poll(START):
+    if not receiver.poll(START):
         raise TimeoutError(f"the server did not start in {START} s")
-    port = told.recv()
-    ask(port, 5)
+    port = receiver.recv()
+    measure_health(port, 5)
     crowd: list[socket.socket | None] = []
     everything: list[float | None] = []
     sys.stdout.write(f"{'':24}{'median ms':>10}{'max':>10}{'unanswered':>12}{'kept':>8}\n")
@@ -117,15 +116,15 @@ def main() -> int:
             (f"and {BODIES} half-sent bodies", BODIES, half),
         ):
             crowd += [connected(stack, port, sent) for _ in range(count)]
-            taken = ask(port, rounds)
+            taken = measure_health(port, rounds)
             everything += taken
             sys.stdout.write(row(name, taken, crowd))
             sys.stdout.flush()
-        lived = server.is_alive()
-    sys.stdout.write(f"the server lived: {'yes' if lived else f'no, exit code {server.exitcode}'}\n")
+        survived = server.is_alive()
+    sys.stdout.write(f"the server survived: {'yes' if survived else f'no, exit code {server.exitcode}'}\n")
     server.terminate()
     server.join(START)
-    return 0 if lived and None not in everything else 1
+    return 0 if survived and None not in everything else 1
 
 
 if __name__ == "__main__":

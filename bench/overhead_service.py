@@ -1,9 +1,9 @@
-"""The txt2img service as it is, and two routes more, for `bench.front`, which starts it.
+"""The txt2img service with two additional routes; `bench.overhead` starts it.
 
-POST /api/blank draws a picture of one colour, with no model. It differs from POST /api/txt2img in its recipe alone: the
-engine has next to nothing to do, and what we add shows. GET /bench/spans tells when the engine began and ended each job
-since it was asked last, by the engine's own clock. Of that our service sees everything in the engine's history, which
-it clears soon after, and keeps only the beginning.
+POST /api/blank generates a picture of one colour, without a model. Only its graph differs from POST /api/txt2img: the
+engine has almost nothing to do, so our overhead is visible. GET /bench/spans returns when the engine started and
+finished each job since the last call, by the engine's clock. The service reads this from the engine's history, but
+normally keeps only the start, and clears the history soon after.
 """
 
 import sys
@@ -24,7 +24,7 @@ COLOURS = 2**24
 
 
 def blank(request: Txt2ImgRequest, filename_prefix: str) -> Graph:
-    """A picture in the colour of the seed: other seeds are other pictures, which ComfyUI's cache does not hold."""
+    """Build the graph of a picture in the seed's colour, so that each seed misses ComfyUI's cache."""
     graph = Graph()
     width, height = request.size
     node = graph.add("EmptyImage", width=width, height=height, batch_size=1, color=request.seeds[0] % COLOURS)
@@ -46,7 +46,7 @@ def _span_routes(backend: Backend) -> Blueprint:
     ask = backend.engine.get_outcome
 
     def get_outcome(job_id: str) -> Outcome | None:
-        """Asks as always, and takes notes."""
+        """Get the outcome, and record the span."""
         found = ask(job_id)
         if found is not None and found.started is not None and found.finished is not None:
             spans.append((found.started, found.finished))

@@ -1,7 +1,12 @@
-"""What `bench.front` measures: the engine as the launcher starts it, and the service of the bench."""
+"""The processes that the benchmarks measure: the engine as the launcher starts it, and the benchmark's service.
+
+They use free ports and a temporary data folder (`temporary_settings`).
+"""
 
 import os
+import socket
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,17 +15,21 @@ from pathlib import Path
 import psutil
 import requests
 
-from bench.processes import own_place
 from shared.engine.client import EngineAccess, EngineClient, engine_access
-from shared.engine.process import make_supervisor, use_cpu
+from shared.engine.process import find_engine, make_supervisor, use_cpu
 from shared.process.supervisor import Child, Supervisor
 from shared.settings import PREFIX, PROJECT_DIR, Settings, load_settings
 from starter import CHECKPOINT_NAME
 from starter.assemble import STARTER, assemble, current_fingerprint, is_up_to_date
 
+PORTS = (
+    *("TXT2IMG_PORT", "IMG2IMG_PORT", "CONTROL_PORT", "ENGINE_PORT"),
+    *("EXTRAS_PORT", "RUNS_PORT", "REPORT_PORT", "IMG2TXT_PORT"),
+)
 
-class Stack:
-    """Both processes. They hold a lifeline: however the bench ends, they end too."""
+
+class BenchStack:
+    """The engine and the service as child processes, which end with this one, however that happens."""
 
     def __init__(self, settings: Settings, comfyui_dir: Path) -> None:
         self.engine_url = settings.engine_address
@@ -32,19 +41,19 @@ class Stack:
         self._service = self._new_service()
 
     def start(self) -> None:
-        """Starts both, and returns when both answer."""
+        """Start both, and wait until both answer."""
         self._engine.start()
         self._service.start()
         self._service.wait_ready()
         self._engine.wait_ready()
 
     def stop(self) -> None:
-        """Stops both."""
+        """Stop both."""
         self._service.stop()
         self._engine.stop()
 
-    def renew_service(self) -> None:
-        """A fresh service in place of the old one."""
+    def restart_service(self) -> None:
+        """Replace the service by a new process."""
         self._service.stop()
         self._service = self._new_service()
         self._service.start()
@@ -52,35 +61,33 @@ class Stack:
 
     @property
     def access(self) -> EngineAccess:
-        """What the engine asks for."""
+        """The access headers and token of the engine."""
         return self._client.access
 
     def wait_idle(self) -> None:
-        """Waits until the engine has no job."""
+        """Wait until the engine has no jobs."""
         while any(self._client.get_queue()):
             time.sleep(0.05)
 
     def check(self) -> None:
-        """Raises RuntimeError if a process died meanwhile and was started again: that spoils what was measured."""
+        """Raise RuntimeError if a process crashed and was restarted, which invalidates the measurement."""
         for supervisor in (self._service, self._engine):
             if supervisor.restarts:
-                told = supervisor.child.log_path.read_text(encoding="utf-8", errors="replace")
-                died = told[max(0, told.rfind("Traceback")) :][:3000]
-                raise RuntimeError(
-                    f"{supervisor.child.name} died while it was measured, and was started again:\n{died}"
-                )
+                log = supervisor.child.log_path.read_text(encoding="utf-8", errors="replace")
+                traceback = log[max(0, log.rfind("Traceback")) :][:3000]
+                raise RuntimeError(f"{supervisor.child.name} crashed during the measurement:\n{traceback}")
 
     def memory(self) -> float:
         """Resident memory of the service, in MB."""
         return float(self._process().memory_info().rss / 1e6)
 
-    def processor(self) -> float:
-        """Seconds of processor time that the service has used."""
+    def processor_seconds(self) -> float:
+        """Processor time of the service, in seconds."""
         times = self._process().cpu_times()
         return float(times.user + times.system)
 
-    def engine_processor(self) -> float:
-        """Seconds of processor time that the engine has used, which a busy machine hardly changes."""
+    def engine_processor_seconds(self) -> float:
+        """Processor time of the engine, in seconds; other programs hardly affect it."""
         times = psutil.Process(self._engine.child.pid).cpu_times()
         return float(times.user + times.system)
 
@@ -90,7 +97,7 @@ class Stack:
     def _new_service(self) -> Supervisor:
         child = Child(
             "service",
-            [PROJECT_DIR / "bench" / "front_service.py"],
+            [PROJECT_DIR / "bench" / "overhead_service.py"],
             python=sys.executable,
             folder=PROJECT_DIR,
             log_path=self._log_dir / "service.log",
@@ -106,19 +113,49 @@ class Stack:
 
 
 @contextmanager
-def running_stack() -> Iterator[Stack]:
-    """A stack in a place of its own, with the starter model that is there, or a new one."""
+def running_stack() -> Iterator[BenchStack]:
+    """Start a stack in a temporary data folder, with the existing starter model or a new one."""
     models_dir = load_settings().models_dir.resolve()
-    with own_place() as (settings, comfyui_dir):
+    with temporary_settings() as (settings, comfyui_dir):
         if is_up_to_date(models_dir / STARTER.folder / STARTER.name, current_fingerprint()):
             settings.models_dir.symlink_to(models_dir, target_is_directory=True)
         else:
             assemble(settings.models_dir, (STARTER,))
-        # Other checkpoints are none of ours.
+        # The data folder may have other checkpoints.
         os.environ[f"{PREFIX}CHECKPOINT"] = CHECKPOINT_NAME
-        stack = Stack(load_settings(), comfyui_dir)
+        stack = BenchStack(load_settings(), comfyui_dir)
         try:
             stack.start()
             yield stack
         finally:
             stack.stop()
+
+
+@contextmanager
+def temporary_settings() -> Iterator[tuple[Settings, Path]]:
+    """Yield settings with free ports and a new data folder, also set in the environment, and the ComfyUI folder.
+
+    The data folder is created in TMPDIR, whose disk determines the speed of disk writes.
+    """
+    comfyui_dir = find_engine(load_settings())
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory(prefix="dream-layer-bench-") as folder:
+        os.environ.update({f"{PREFIX}{name}": str(port) for name, port in zip(PORTS, _free_ports(), strict=True)})
+        os.environ[f"{PREFIX}DATA_DIR"] = folder
+        os.environ[f"{PREFIX}COMFYUI_DIR"] = str(comfyui_dir)
+        try:
+            yield load_settings(), comfyui_dir
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
+def _free_ports() -> list[int]:
+    """Return a free port for each name in PORTS."""
+    sockets = [socket.socket() for _ in PORTS]
+    for sock in sockets:
+        sock.bind(("127.0.0.1", 0))
+    ports = [int(sock.getsockname()[1]) for sock in sockets]
+    for sock in sockets:
+        sock.close()
+    return ports
