@@ -2,16 +2,16 @@
 
 from typing import Any
 
-Short = dict[str, tuple[str, dict[str, Any]]]
+ShortGraph = dict[str, tuple[str, dict[str, Any]]]
 
 
-def api(nodes: Short) -> dict[str, Any]:
+def to_api(nodes: ShortGraph) -> dict[str, Any]:
     return {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in nodes.items()}
 
 
-def plain(**more: tuple[str, dict[str, Any]]) -> dict[str, Any]:
+def default_graph(**more: tuple[str, dict[str, Any]]) -> dict[str, Any]:
     """The default graph of ComfyUI, with nodes added or replaced."""
-    nodes: Short = {
+    nodes: ShortGraph = {
         "ckpt": ("CheckpointLoaderSimple", {"ckpt_name": "old.safetensors"}),
         "good": ("CLIPTextEncode", {"text": "old", "clip": ["ckpt", 1]}),
         "bad": ("CLIPTextEncode", {"text": "old bad", "clip": ["ckpt", 1]}),
@@ -20,7 +20,7 @@ def plain(**more: tuple[str, dict[str, Any]]) -> dict[str, Any]:
         "decode": ("VAEDecode", {"samples": ["sampler", 0], "vae": ["ckpt", 2]}),
         "save": ("SaveImage", {"images": ["decode", 0], "filename_prefix": "theirs"}),
     }
-    return api({**nodes, **more})
+    return to_api({**nodes, **more})
 
 
 def sampling(latent: str, **more: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 
 from shared.jobs.picture_names import locate, node_prefixes, with_prefix
 from shared.settings import PROJECT_DIR
-from tests.imported_graphs import Short, api, plain, sampling
+from tests.imported_graphs import ShortGraph, default_graph, sampling, to_api
 from workflows.bindings import bind, find_bindings, reads_alpha
 from workflows.imported import read_graph
 
@@ -20,7 +20,7 @@ def bound(graph: dict[str, Any], **values: Any) -> tuple[dict[str, dict[str, Any
 
 def test_every_field_sets_its_input() -> None:
     inputs, warnings = bound(
-        plain(),
+        default_graph(),
         prompt="new",
         negative_prompt="new bad",
         seed=7,
@@ -43,11 +43,11 @@ def test_every_field_sets_its_input() -> None:
 
 
 def test_fields_that_were_not_sent_change_nothing() -> None:
-    assert bound(plain(), prompt="new")[0]["sampler"] == sampling("empty")
+    assert bound(default_graph(), prompt="new")[0]["sampler"] == sampling("empty")
 
 
 def test_a_size_is_raised_to_a_multiple_of_8() -> None:
-    inputs, warnings = bound(plain(), width=60)
+    inputs, warnings = bound(default_graph(), width=60)
     assert inputs["empty"]["width"] == 64
     assert warnings == ["width 60 was raised to 64, a multiple of 8"]
 
@@ -61,13 +61,13 @@ def test_a_size_is_raised_to_a_multiple_of_8() -> None:
     ],
 )
 def test_a_field_without_an_input_is_a_warning(values: dict[str, Any], says: str) -> None:
-    inputs, warnings = bound(plain(), **values)
+    inputs, warnings = bound(default_graph(), **values)
     assert warnings == [says]
-    assert inputs == {name: node["inputs"] for name, node in plain().items()}
+    assert inputs == {name: node["inputs"] for name, node in default_graph().items()}
 
 
 def test_without_a_sampler_nothing_is_set() -> None:
-    graph = api({"a": ("EmptyImage", {"width": 8}), "b": ("SaveImage", {"images": ["a", 0]})})
+    graph = to_api({"a": ("EmptyImage", {"width": 8}), "b": ("SaveImage", {"images": ["a", 0]})})
     inputs, warnings = bound(graph, prompt="new", width=16)
     assert inputs["a"] == {"width": 8}
     assert [warning.split(":")[0] for warning in warnings] == ["prompt was not set", "width was not set"]
@@ -76,7 +76,7 @@ def test_without_a_sampler_nothing_is_set() -> None:
 
 
 def test_a_text_that_serves_both_prompts_takes_the_positive_one() -> None:
-    graph = plain(sampler=("KSampler", sampling("empty", negative=["good", 0])))
+    graph = default_graph(sampler=("KSampler", sampling("empty", negative=["good", 0])))
     for values in ({"negative_prompt": "bad"}, {"negative_prompt": "bad", "prompt": "new"}):
         inputs, warnings = bound(graph, **values)
         assert inputs["good"]["text"] == values.get("prompt", "old")
@@ -84,7 +84,7 @@ def test_a_text_that_serves_both_prompts_takes_the_positive_one() -> None:
 
 
 def test_a_zeroed_negative_takes_no_text() -> None:
-    graph = plain(
+    graph = default_graph(
         zero=("ConditioningZeroOut", {"conditioning": ["bad", 0]}),
         sampler=("KSampler", sampling("empty", negative=["zero", 0])),
     )
@@ -95,7 +95,7 @@ def test_a_zeroed_negative_takes_no_text() -> None:
 
 def test_prompts_are_found_behind_nodes_that_pass_conditionings_on() -> None:
     pair = {"positive": ["good", 0], "negative": ["bad", 0], "image": ["picture", 0]}
-    graph = plain(
+    graph = default_graph(
         picture=("LoadImage", {"image": "edges.png"}),
         control=("ControlNetApplyAdvanced", pair),
         guidance=("FluxGuidance", {"conditioning": ["control", 0], "guidance": 3.5}),
@@ -109,13 +109,13 @@ def test_prompts_are_found_behind_nodes_that_pass_conditionings_on() -> None:
 
 
 def test_an_encoder_with_several_texts_gets_the_prompt_in_each() -> None:
-    graph = plain(good=("CLIPTextEncodeSDXL", {"text_g": "a", "text_l": "b", "width": 8, "clip": ["ckpt", 1]}))
+    graph = default_graph(good=("CLIPTextEncodeSDXL", {"text_g": "a", "text_l": "b", "width": 8, "clip": ["ckpt", 1]}))
     inputs, _ = bound(graph, prompt="new")
     assert (inputs["good"]["text_g"], inputs["good"]["text_l"]) == ("new", "new")
 
 
 def test_the_first_of_combined_texts_is_the_prompt() -> None:
-    graph = plain(
+    graph = default_graph(
         style=("CLIPTextEncode", {"text": "oil", "clip": ["ckpt", 1]}),
         both=("ConditioningCombine", {"conditioning_1": ["good", 0], "conditioning_2": ["style", 0]}),
         sampler=("KSampler", sampling("empty", positive=["both", 0])),
@@ -126,16 +126,16 @@ def test_the_first_of_combined_texts_is_the_prompt() -> None:
 
 
 def test_texts_that_are_combined_again_and_again_are_read_once() -> None:
-    more: Short = {"c0": ("ConditioningCombine", {"conditioning_1": ["good", 0], "conditioning_2": ["good", 0]})}
+    more: ShortGraph = {"c0": ("ConditioningCombine", {"conditioning_1": ["good", 0], "conditioning_2": ["good", 0]})}
     for i in range(1, 60):
         link = [f"c{i - 1}", 0]
         more[f"c{i}"] = ("ConditioningCombine", {"conditioning_1": link, "conditioning_2": link})
-    graph = plain(**more, sampler=("KSampler", sampling("empty", positive=["c59", 0])))
+    graph = default_graph(**more, sampler=("KSampler", sampling("empty", positive=["c59", 0])))
     assert bound(graph, prompt="new")[0]["good"]["text"] == "new"
 
 
 def test_a_value_is_set_in_the_constant_that_holds_it() -> None:
-    graph = plain(
+    graph = default_graph(
         words=("PrimitiveStringMultiline", {"value": "old"}),
         number=("PrimitiveInt", {"value": 3}),
         good=("CLIPTextEncode", {"text": ["words", 0], "clip": ["ckpt", 1]}),
@@ -148,7 +148,7 @@ def test_a_value_is_set_in_the_constant_that_holds_it() -> None:
 
 
 def test_a_computed_value_is_not_replaced() -> None:
-    graph = plain(
+    graph = default_graph(
         words=("StringConcatenate", {"string_a": "a", "string_b": "b", "delimiter": ""}),
         good=("CLIPTextEncode", {"text": ["words", 0], "clip": ["ckpt", 1]}),
     )
@@ -156,7 +156,7 @@ def test_a_computed_value_is_not_replaced() -> None:
 
 
 def test_a_second_pass_keeps_its_own_numbers_but_shares_prompt_and_seed() -> None:
-    graph = plain(
+    graph = default_graph(
         larger=("LatentUpscale", {"samples": ["sampler", 0], "width": 16, "height": 16}),
         second=("KSampler", sampling("larger", steps=10, denoise=0.5, seed=2)),
         decode=("VAEDecode", {"samples": ["second", 0], "vae": ["ckpt", 2]}),
@@ -175,7 +175,7 @@ def test_a_refiner_gets_the_steps_and_keeps_its_part_of_them() -> None:
     base = sampling("empty", noise_seed=1, start_at_step=0, end_at_step=16)
     refiner = sampling("sampler", noise_seed=1, start_at_step=16, end_at_step=10000, model=["other", 0])
     del base["seed"], refiner["seed"]
-    graph = plain(
+    graph = default_graph(
         other=("CheckpointLoaderSimple", {"ckpt_name": "refiner.safetensors"}),
         sampler=("KSamplerAdvanced", base),
         refine=("KSamplerAdvanced", refiner),
@@ -192,7 +192,7 @@ def test_a_refiner_gets_the_steps_and_keeps_its_part_of_them() -> None:
 def test_a_range_of_steps_that_is_not_of_numbers_adds_no_warning(start: Any, end: Any) -> None:
     advanced = sampling("empty", noise_seed=1, start_at_step=start, end_at_step=end)
     del advanced["seed"]
-    graph = plain(other=("PrimitiveInt", {"value": 3}), sampler=("KSamplerAdvanced", advanced))
+    graph = default_graph(other=("PrimitiveInt", {"value": 3}), sampler=("KSamplerAdvanced", advanced))
     assert bound(graph, steps=30)[1] == []
 
 
@@ -200,7 +200,7 @@ def test_a_dual_guider_keeps_the_text_of_the_negative() -> None:
     """As in the template of OmniGen2, whose second conditioning has the negative's text and the reference pictures."""
     guided = {"model": ["ckpt", 0], "cond1": ["good", 0], "cond2": ["bad", 0], "negative": ["bad", 0]}
     parts = {"noise": ["noise", 0], "guider": ["guider", 0], "sampler": ["which", 0], "sigmas": ["sigmas", 0]}
-    graph = plain(
+    graph = default_graph(
         noise=("RandomNoise", {"noise_seed": 1}),
         guider=("DualCFGGuider", {**guided, "cfg_conds": 5.0, "cfg_cond2_negative": 2.0}),
         which=("KSamplerSelect", {"sampler_name": "euler"}),
@@ -215,7 +215,7 @@ def test_a_dual_guider_keeps_the_text_of_the_negative() -> None:
     ("kind", "further"), [("StringSubstring", {"start": 0, "end": 5}), ("StringReplace", {"find": "a", "replace": "b"})]
 )
 def test_a_node_that_changes_its_text_is_not_a_constant(kind: str, further: dict[str, Any]) -> None:
-    graph = plain(
+    graph = default_graph(
         words=(kind, {"string": "a", **further}), good=("CLIPTextEncode", {"text": ["words", 0], "clip": ["ckpt", 1]})
     )
     assert bound(graph, prompt="new")[1] == ["prompt was not set: good.text is computed by words"]
@@ -239,7 +239,7 @@ def test_settings_are_found_in_the_nodes_of_a_custom_sampler() -> None:
         "sigmas": ["sigmas", 0],
         "latent_image": ["empty", 0],
     }
-    graph = plain(
+    graph = default_graph(
         unet=("UNETLoader", {"unet_name": "old.safetensors", "weight_dtype": "default"}),
         shift=("ModelSamplingFlux", {"model": ["unet", 0], "width": 8, "height": 8}),
         noise=("RandomNoise", {"noise_seed": 1}),
@@ -266,7 +266,7 @@ def test_settings_are_found_in_the_nodes_of_a_custom_sampler() -> None:
 
 def picture_graph(**more: tuple[str, dict[str, Any]]) -> dict[str, Any]:
     encode = {"pixels": ["source", 0], "vae": ["ckpt", 2], "mask": ["hole", 0], "grow_mask_by": 6}
-    return plain(
+    return default_graph(
         **{
             "style": ("LoadImage", {"image": "style.png"}),
             "source": ("LoadImage", {"image": "old.png"}),
@@ -300,7 +300,7 @@ def test_no_picture_is_replaced_if_several_could_be() -> None:
 
 
 def test_each_saving_node_has_its_own_prefix() -> None:
-    graph = read_graph(plain(also=("SaveImage", {"images": ["decode", 0]})))
+    graph = read_graph(default_graph(also=("SaveImage", {"images": ["decode", 0]})))
     prefix = "20261122/20261122-143210-3f2a9c1e0b7d"
     saved = with_prefix(graph, prefix)
     assert saved["save"]["inputs"]["filename_prefix"] == f"{prefix}-001"
@@ -320,7 +320,9 @@ def test_our_own_graphs_have_an_input_for_every_field() -> None:
 def alpha_graph(**more: tuple[str, dict[str, Any]]) -> dict[str, Any]:
     """A graph that repaints the transparent part of its picture, as in ComfyUI's own example."""
     encode = {"pixels": ["source", 0], "vae": ["ckpt", 2], "mask": ["source", 1], "grow_mask_by": 6}
-    return plain(**{"source": ("LoadImage", {"image": "old.png"}), "empty": ("VAEEncodeForInpaint", encode), **more})
+    return default_graph(
+        **{"source": ("LoadImage", {"image": "old.png"}), "empty": ("VAEEncodeForInpaint", encode), **more}
+    )
 
 
 def test_without_a_mask_loader_the_mask_is_the_transparency_of_the_picture() -> None:
@@ -371,10 +373,10 @@ def test_a_mask_loader_of_the_same_file_gets_the_picture_unless_a_mask_is_sent()
 def test_the_second_output_of_every_loader_is_the_transparency() -> None:
     encode = {"pixels": ["source", 0], "vae": ["ckpt", 2], "mask": ["source", 1], "grow_mask_by": 6}
     for kind in ("LoadImage", "LoadImageOutput", "LoadImageFromElsewhere"):
-        graph = read_graph(plain(source=(kind, {"image": "old.png"}), empty=("VAEEncodeForInpaint", encode)))
+        graph = read_graph(default_graph(source=(kind, {"image": "old.png"}), empty=("VAEEncodeForInpaint", encode)))
         assert reads_alpha(graph, ("source", "image"))
     inputs, _ = bound(
-        plain(source=("LoadImageOutput", {"image": "old.png"}), empty=("VAEEncodeForInpaint", encode)),
+        default_graph(source=("LoadImageOutput", {"image": "old.png"}), empty=("VAEEncodeForInpaint", encode)),
         input_image="a.png",
         mask="a.png",
     )

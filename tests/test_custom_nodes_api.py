@@ -13,7 +13,7 @@ import requests
 from PIL import Image, ImageDraw
 
 from shared.settings import PREFIX
-from tests.imported_graphs import api
+from tests.imported_graphs import to_api
 from tests.stack import PLANTED, TIMEOUT, TestStack, data_url, launched, launcher_environment
 
 NODES = [Path(__file__).parent / "data" / name for name in ("known_nodes.py", "probing_nodes.py")]
@@ -87,7 +87,7 @@ def test_a_missing_face_model_is_a_422(rich_stack: TestStack) -> None:
 
 def graph_of(node: str, **inputs: Any) -> dict[str, Any]:
     """A node of the test, and the picture that it returns."""
-    return api({"node": (node, inputs), "save": ("SaveImage", {"images": ["node", 0], "filename_prefix": "x"})})
+    return to_api({"node": (node, inputs), "save": ("SaveImage", {"images": ["node", 0], "filename_prefix": "x"})})
 
 
 def test_a_node_that_reads_the_environment_finds_no_secret(rich_stack: TestStack) -> None:

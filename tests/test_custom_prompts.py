@@ -12,7 +12,7 @@ from shared.settings import Settings
 from shared.web.app import txt2img_app
 from shared.web.backend import Backend
 from tests.fake_engine import CHECKPOINTS, HELD, FakeEngine
-from tests.imported_graphs import plain
+from tests.imported_graphs import default_graph
 from workflows.bindings import prompt_texts
 
 CKPT = ("CheckpointLoaderSimple", {"ckpt_name": CHECKPOINTS[0]})
@@ -28,11 +28,11 @@ def client(tmp_path: Path, engine: FakeEngine) -> Iterator[FlaskClient]:
 
 
 def graph(text: str, **more: Any) -> dict[str, Any]:
-    return plain(ckpt=CKPT, good=("CLIPTextEncode", {"text": text, "clip": ["ckpt", 1]}), **more)
+    return default_graph(ckpt=CKPT, good=("CLIPTextEncode", {"text": text, "clip": ["ckpt", 1]}), **more)
 
 
 def test_texts_are_found_in_encoders_and_in_constants() -> None:
-    nodes = plain(
+    nodes = default_graph(
         held=("PrimitiveString", {"value": "held"}),
         good=("CLIPTextEncode", {"text": ["held", 0], "clip": ["ckpt", 1]}),
         flux=("CLIPTextEncodeFlux", {"clip_l": "one", "t5xxl": "two", "guidance": 3.5, "clip": ["ckpt", 1]}),

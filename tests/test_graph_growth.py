@@ -10,7 +10,7 @@ from shared.engine.graph_sizes import MeasuredNode
 from shared.engine.node_policy import check_limits, why_refused
 from shared.engine.validate import Problem, declared_inputs
 from tests.engine_nodes import reviewed
-from tests.imported_graphs import Short, api
+from tests.imported_graphs import ShortGraph, to_api
 
 NODES = reviewed()
 LET_IN = {name: node for name, node in NODES.items() if why_refused(name, node, ()) is None}
@@ -23,8 +23,8 @@ EVERYTHING = "COMFY_MATCHTYPE_V3"
 LENGTH = 40
 
 
-def objections(nodes: Short) -> list[Problem]:
-    graph = api(nodes)
+def objections(nodes: ShortGraph) -> list[Problem]:
+    graph = to_api(nodes)
     for check in (check_limits, check_texts, check_memory):
         if found := check(graph, WITH_GIVERS):
             return found
@@ -63,11 +63,11 @@ def literal(declaration: list[Any]) -> Any:
     return {"BOOLEAN": True, "STRING": "a", "COLOR": "#ffffff"}.get(first, "a")
 
 
-def doubling(name: str, kind: str, start: str) -> Short:
+def doubling(name: str, kind: str, start: str) -> ShortGraph:
     """A chain of nodes of a class, each with all its inputs of a type linked to the one before."""
     output = [str(each) for each in NODES[name]["output"]].index(kind)
     declared = inputs_of(name)
-    nodes: Short = {"n0": (start, {})}
+    nodes: ShortGraph = {"n0": (start, {})}
     for i in range(1, LENGTH + 1):
         last = [f"n{i - 1}", 0 if i == 1 else output]
         inputs: dict[str, Any] = {}
@@ -121,8 +121,8 @@ def test_a_chain_of_nodes_that_join_two_of_a_type_is_refused(name: str, kind: st
         assert [each.kind for each in found] in (["too_large"], ["too_long"])
 
 
-def chain(start: tuple[str, dict[str, Any]], link: Any, count: int = LENGTH) -> Short:
-    nodes: Short = {"n0": start}
+def chain(start: tuple[str, dict[str, Any]], link: Any, count: int = LENGTH) -> ShortGraph:
+    nodes: ShortGraph = {"n0": start}
     for i in range(1, count + 1):
         nodes[f"n{i}"] = link(f"n{i - 1}")
     return nodes
@@ -190,7 +190,7 @@ WAN = {"positive": ["cond", 0], "negative": ["cond", 0], "vae": ["vae", 0], "bat
          "cfg": 1.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0, "latent_image": ["latent", 0]})},
     ],
 )  # fmt: skip
-def test_a_node_that_makes_too_much_is_refused(nodes: Short) -> None:
+def test_a_node_that_makes_too_much_is_refused(nodes: ShortGraph) -> None:
     [problem] = objections(nodes)
     assert (problem.kind, problem.node) == ("too_large", "n")
 
@@ -216,7 +216,7 @@ def test_a_node_that_makes_too_much_is_refused(nodes: Short) -> None:
          "conditioning_2": ["n0", 0]}), 4),
     ],
 )  # fmt: skip
-def test_usual_graphs_are_allowed(nodes: Short) -> None:
+def test_usual_graphs_are_allowed(nodes: ShortGraph) -> None:
     assert objections(nodes) == []
 
 

@@ -12,7 +12,7 @@ from shared.engine.node_policy import check_limits
 from shared.engine.validate import check_graph
 from shared.web.imported_graphs import loaded_names
 from tests.engine_nodes import reviewed
-from tests.imported_graphs import Short, api
+from tests.imported_graphs import ShortGraph, to_api
 
 NODES = reviewed()
 
@@ -29,16 +29,16 @@ def scaled(source: str, factor: Any) -> tuple[str, dict[str, Any]]:
     return "ImageScaleBy", {"image": [source, 0], "upscale_method": "area", "scale_by": factor}
 
 
-def refused(nodes: Short, size: tuple[int, int, int] = (1, 2048, 2048)) -> list[str]:
+def refused(nodes: ShortGraph, size: tuple[int, int, int] = (1, 2048, 2048)) -> list[str]:
     """The nodes that are refused if each loaded file has this many pictures of this size."""
-    graph = api(nodes)
+    graph = to_api(nodes)
     # The snapshot has no lists of choices, so the value of each combo is a problem.
     assert not [each for each in check_graph(graph, NODES) if each.kind != "not_in_list"]
     loaded = dict.fromkeys(loaded_names(graph, NODES), size)
     return [each.node for each in check_texts(graph, NODES) or check_memory(graph, NODES, loaded)]
 
 
-def chain(first: tuple[str, dict[str, Any]], count: int, link: Any) -> Short:
+def chain(first: tuple[str, dict[str, Any]], count: int, link: Any) -> ShortGraph:
     return {"n0": first} | {f"n{i}": link(f"n{i - 1}") for i in range(1, count + 1)}
 
 
@@ -52,7 +52,7 @@ VAE = {"vae": ("VAELoader", {"vae_name": "x"})}
 PAD = {"left": 16384, "right": 0, "top": 16384, "bottom": 0, "feathering": 0}
 FORMULA = {"f": ("ComfyMathExpression", {"expression": "a * 2", "values.a": 8192})}
 
-TOO_LARGE: list[tuple[Short, str]] = [
+TOO_LARGE: list[tuple[ShortGraph, str]] = [
     ({"e": empty(16384, 16384)}, "e"),
     ({"e": empty(64, 64, 4096 * 64)} | {"n": ("PrimitiveInt", {"value": 5})}, "e"),
     ({"n": ("PrimitiveInt", {"value": 2**60}), "e": empty(["n", 0], 8)}, "e"),
@@ -80,8 +80,8 @@ TOO_LARGE: list[tuple[Short, str]] = [
 
 
 @pytest.mark.parametrize(("nodes", "guilty"), TOO_LARGE)
-def test_pictures_that_do_not_fit_are_refused_at_the_first_node_beyond_the_limit(nodes: Short, guilty: str) -> None:
-    graph = api(nodes)
+def test_pictures_that_do_not_fit_are_refused_at_the_first_such_node(nodes: ShortGraph, guilty: str) -> None:
+    graph = to_api(nodes)
     [problem] = check_memory(graph, NODES)
     assert (problem.node, problem.kind) == (guilty, "too_large")
     assert "4.0 GiB are allowed" in problem.message
@@ -111,7 +111,7 @@ def test_a_long_chain_of_large_pictures_adds_up() -> None:
     assert refused(chain(empty(4096, 4096), 30, inverted)) == ["n20"]
 
 
-LOAD: Short = {"i": ("LoadImage", {"image": "x.png"})}
+LOAD: ShortGraph = {"i": ("LoadImage", {"image": "x.png"})}
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ LOAD: Short = {"i": ("LoadImage", {"image": "x.png"})}
         {**LOAD, "b": ("RebatchImages", {"images": ["i", 0], "batch_size": 4096})},
     ],
 )  # fmt: skip
-def test_usual_graphs_fit(nodes: Short) -> None:
+def test_usual_graphs_fit(nodes: ShortGraph) -> None:
     assert refused(nodes) == []
 
 
@@ -148,12 +148,12 @@ def test_the_graphs_of_this_program_itself_fit() -> None:
 
 
 def test_a_size_that_is_computed_in_another_way_is_refused() -> None:
-    nodes: Short = {"s": ("StringLength", {"string": "a" * 20_000}), "e": empty(["s", 0], 8)}
-    [problem] = check_memory(api(nodes), NODES)
+    nodes: ShortGraph = {"s": ("StringLength", {"string": "a" * 20_000}), "e": empty(["s", 0], 8)}
+    [problem] = check_memory(to_api(nodes), NODES)
     assert (problem.node, problem.input, problem.kind) == ("e", "width", "bad_link")
     # What others let in is theirs to answer for.
     own = {**NODES, "Sizes": {"input": {}, "output": ["INT"]}}
-    assert check_memory(api({"s": ("Sizes", {}), "e": empty(["s", 0], 8)}), own) == []
+    assert check_memory(to_api({"s": ("Sizes", {}), "e": empty(["s", 0], 8)}), own) == []
 
 
 def joined(a: Any, b: Any, between: str = "") -> tuple[str, dict[str, Any]]:
@@ -175,7 +175,7 @@ def test_texts_that_grow_are_refused_at_the_node_where_they_are_too_long() -> No
 
 
 def test_texts_of_templates_are_counted_as_they_are() -> None:
-    nodes: Short = {"t0": ("PrimitiveString", {"value": "{a}, {b}, {c}, {d}" + " words" * 200})}
+    nodes: ShortGraph = {"t0": ("PrimitiveString", {"value": "{a}, {b}, {c}, {d}" + " words" * 200})}
     for i, letter in enumerate("abcd"):
         nodes[f"t{i + 1}"] = replaced([f"t{i}", 0], f"{{{letter}}}", "some more words" * 20)
     assert refused(nodes) == []

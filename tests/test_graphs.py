@@ -25,7 +25,7 @@ from shared.graphs import (
     used_outputs,
     walk,
 )
-from tests.imported_graphs import plain
+from tests.imported_graphs import default_graph
 
 
 def linked(**feeds: str) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def test_a_walk_visits_the_nearest_first_and_each_node_once() -> None:
 
 
 def test_outputs_and_ends() -> None:
-    graph = plain()
+    graph = default_graph()
     assert used_outputs(graph) >= {("ckpt", 0), ("ckpt", 1), ("ckpt", 2), ("decode", 0)}
     assert ("save", 0) not in used_outputs(graph)
     assert end_nodes(graph) == ["save"]

@@ -16,7 +16,7 @@ from shared.web.backend import Backend
 from shared.web.imported_graphs import HUGE, loaded_sizes
 from tests.engine_nodes import reviewed
 from tests.fake_engine import FakeEngine
-from tests.imported_graphs import api
+from tests.imported_graphs import to_api
 from tests.stack import encoded
 
 NODES = reviewed()
@@ -25,7 +25,7 @@ SENT, EARLIER = (f"dream_layer/{letter * 64}.png" for letter in "ab")
 
 def graph(name: str, scale: float = 1.0) -> dict[str, Any]:
     """A graph that loads a picture, enlarges it, and inverts its colours."""
-    return api(
+    return to_api(
         {
             "load": ("LoadImage", {"image": name}),
             "scale": ("ImageScaleBy", {"image": ["load", 0], "upscale_method": "area", "scale_by": scale}),

@@ -18,7 +18,7 @@ from shared.errors import InvalidValue
 from shared.settings import PREFIX
 from shared.web.imported_graphs import check_imported_graph
 from tests.engine_nodes import SNAPSHOT, reviewed, without_files
-from tests.imported_graphs import Short, api
+from tests.imported_graphs import ShortGraph, to_api
 from tests.stack import PLANTED, TestStack
 
 NODES = reviewed()
@@ -73,11 +73,11 @@ def test_only_harmless_nodes_are_allowed(name: str, definition: dict[str, Any], 
 @pytest.mark.parametrize("value", ["x.png [output]", "dream_layer/../x.png", "../x.png", "/etc/passwd", "b.png", 5])
 def test_pictures_are_loaded_from_the_input_folder_only(value: Any) -> None:
     definitions = {"LoadImage": {"input": {"required": {"image": [["a.png"], {"image_upload": True}]}}}}
-    assert [each.kind for each in check_files(api({"a": ("LoadImage", {"image": value})}), definitions)] == [
+    assert [each.kind for each in check_files(to_api({"a": ("LoadImage", {"image": value})}), definitions)] == [
         "not_in_list"
     ]
     for known in ("a.png", f"dream_layer/{'0' * 64}.png"):
-        assert check_files(api({"a": ("LoadImage", {"image": known})}), definitions) == []
+        assert check_files(to_api({"a": ("LoadImage", {"image": known})}), definitions) == []
 
 
 def test_a_class_that_has_not_been_reviewed_is_refused() -> None:
@@ -98,8 +98,8 @@ def test_usual_nodes_are_allowed(name: str) -> None:
     assert why_refused(name, NODES[name], ()) is None
 
 
-def problems(nodes: Short) -> list[tuple[str | None, str]]:
-    return [(each.input, each.kind) for each in check_graph(api(nodes), NODES)]
+def problems(nodes: ShortGraph) -> list[tuple[str | None, str]]:
+    return [(each.input, each.kind) for each in check_graph(to_api(nodes), NODES)]
 
 
 EMPTY = ("EmptyImage", {"width": 8, "height": 8, "batch_size": 1, "color": 0})
@@ -136,7 +136,7 @@ def test_inputs_of_a_growing_list_are_checked_like_all_others() -> None:
 @pytest.mark.parametrize("source", ["string", "switch", "list", "preview"])
 def test_a_file_name_is_never_computed_by_the_graph(source: str) -> None:
     """The engine compares values with its lists of files, but not links."""
-    graph: Short = {
+    graph: ShortGraph = {
         "string": ("PrimitiveString", {"value": "/etc/passwd"}),
         "switch": ("ComfySwitchNode", {"switch": True, "on_true": ["string", 0], "on_false": ["string", 0]}),
         "list": ("CreateList", {"inputs.input0": ["string", 0]}),
@@ -175,8 +175,8 @@ def test_the_running_engine_has_no_variable_that_is_not_meant_for_it(stack: Test
     assert not [value for value in environ.values() if value in PLANTED.values()]
 
 
-def limited(nodes: Short) -> list[tuple[str, str | None, str]]:
-    graph = api(nodes)
+def limited(nodes: ShortGraph) -> list[tuple[str, str | None, str]]:
+    graph = to_api(nodes)
     assert not [each for each in check_graph(graph, NODES) if each.kind != "not_in_list"]
     return [(each.node, each.input, each.kind) for each in check_limits(graph, NODES)]
 
@@ -184,7 +184,7 @@ def limited(nodes: Short) -> list[tuple[str, str | None, str]]:
 GROWN = {"e": EMPTY, "mask": ("ImageToMask", {"image": ["e", 0], "channel": "red"})}
 
 
-def grown(expand: Any, **more: tuple[str, dict[str, Any]]) -> Short:
+def grown(expand: Any, **more: tuple[str, dict[str, Any]]) -> ShortGraph:
     return {**GROWN, **more, "g": ("GrowMask", {"mask": ["mask", 0], "expand": expand, "tapered_corners": True})}
 
 
@@ -211,20 +211,20 @@ def test_a_limited_number_must_not_be_computed() -> None:
 def test_each_limit_is_enforced_with_node_input_and_range() -> None:
     for (name, key), limit in LIMITS.items():
         for value in (limit.low, limit.high):
-            assert check_limits(api({"n": (name, {key: value})}), NODES) == []
+            assert check_limits(to_api({"n": (name, {key: value})}), NODES) == []
         for value in (limit.low - 1, limit.high + 1):
-            [problem] = check_limits(api({"n": (name, {key: value})}), NODES)
+            [problem] = check_limits(to_api({"n": (name, {key: value})}), NODES)
             assert (problem.node, problem.class_type, problem.input) == ("n", name, key)
             assert f"{key} must be from {limit.low:g} to {limit.high:g}" in problem.message
     for (name, key), longest in TEXT_LIMITS.items():
-        assert check_limits(api({"n": (name, {key: "1" * longest})}), NODES) == []
-        [problem] = check_limits(api({"n": (name, {key: "1" * (longest + 1)})}), NODES)
+        assert check_limits(to_api({"n": (name, {key: "1" * longest})}), NODES) == []
+        [problem] = check_limits(to_api({"n": (name, {key: "1" * (longest + 1)})}), NODES)
         assert (problem.input, problem.kind) == (key, "too_long")
 
 
 def test_a_text_with_a_limit_must_not_be_computed() -> None:
     joined = ("StringConcatenate", {"string_a": "1", "string_b": "0", "delimiter": ","})
-    graph: Short = {"t": joined, "s": ("ManualSigmas", {"sigmas": ["t", 0]})}
+    graph: ShortGraph = {"t": joined, "s": ("ManualSigmas", {"sigmas": ["t", 0]})}
     assert limited(graph) == [("s", "sigmas", "bad_link")]
     assert limited({**graph, "t": ("PrimitiveString", {"value": "1, 0.5, 0"})}) == []
 
@@ -285,12 +285,12 @@ def backend() -> Any:
 
 
 def test_a_graph_beyond_a_limit_is_an_invalid_value_that_names_node_input_and_limit() -> None:
-    graph = api({"f": ("ComfyMathExpression", {"expression": "a ** 99", "values.a": 5})})
+    graph = to_api({"f": ("ComfyMathExpression", {"expression": "a ** 99", "values.a": 5})})
     with pytest.raises(InvalidValue, match=r"expression is not allowed.*up to 8 is allowed.*node f") as refused:
         check_imported_graph(backend(), graph, "custom_workflow", {})
     assert (refused.value.status, refused.value.field) == (422, "custom_workflow")
     check_imported_graph(
-        backend(), api({"f": ("ComfyMathExpression", {"expression": "9 ** 2", "values.a": 5})}), "x", {}
+        backend(), to_api({"f": ("ComfyMathExpression", {"expression": "9 ** 2", "values.a": 5})}), "x", {}
     )
 
 
@@ -301,9 +301,9 @@ def test_a_formula_is_written_and_works_on_numbers() -> None:
     ]
     switch = ("ComfySwitchNode", {"switch": True, "on_true": ["t", 0], "on_false": ["t", 0]})
     product = {"expression": "a * 2000000000", "values.a": ["s", 0]}
-    through_a_switch: Short = {"t": text, "s": switch, "f": ("ComfyMathExpression", product)}
+    through_a_switch: ShortGraph = {"t": text, "s": switch, "f": ("ComfyMathExpression", product)}
     assert problems(through_a_switch) == [("values.a", "bad_link")]
-    assert [(each.node, each.input, each.kind) for each in check_limits(api(through_a_switch), NODES)] == [
+    assert [(each.node, each.input, each.kind) for each in check_limits(to_api(through_a_switch), NODES)] == [
         ("f", "values.a", "bad_link")
     ]
     size = ("GetImageSize", {"image": ["e", 0]})
@@ -317,7 +317,7 @@ GIVES = {**NODES, "Gives": {"input": {}, "output": ["MODEL", "CONDITIONING", "LA
 
 def linked(key: str, link: list[Any], **nodes: tuple[str, dict[str, Any]]) -> list[tuple[str, str | None, str]]:
     """The problems of a KSampler whose input is linked to another node."""
-    graph = api({"x": ("Gives", {}), "k": ("KSampler", {**SAMPLING, key: link}), **nodes})
+    graph = to_api({"x": ("Gives", {}), "k": ("KSampler", {**SAMPLING, key: link}), **nodes})
     return [(each.node, each.input, each.kind) for each in check_limits(graph, GIVES)]
 
 
@@ -346,7 +346,7 @@ def computed(text: str, **values: Any) -> tuple[str, dict[str, Any]]:
                     "b": ("StringContains", {"string": "a", "substring": "a", "case_sensitive": True})}),
     ],
 )  # fmt: skip
-def test_a_linked_number_out_of_range_is_refused(link: list[Any], nodes: Short) -> None:
+def test_a_linked_number_out_of_range_is_refused(link: list[Any], nodes: ShortGraph) -> None:
     assert linked("steps", link, **nodes)[:1] == [("k", "steps", "out_of_range")]
 
 
@@ -364,14 +364,14 @@ def test_a_linked_number_out_of_range_is_refused(link: list[Any], nodes: Short) 
         ("steps", ["n", 0], {"n": ("ComfySwitchNode", {"switch": False, "on_true": 99_999, "on_false": 5})}),
     ],
 )
-def test_a_linked_number_in_range_is_allowed(key: str, link: list[Any], nodes: Short) -> None:
+def test_a_linked_number_in_range_is_allowed(key: str, link: list[Any], nodes: ShortGraph) -> None:
     assert linked(key, link, **nodes) == []
 
 
 def test_the_steps_of_a_sampler_must_be_known() -> None:
     tiny = computed("a / 10000", a=0.5)
     assert linked("denoise", ["n", 0], n=tiny) == [("k", "denoise", "out_of_range")]
-    width: Short = {"e": EMPTY, "s": ("GetImageSize", {"image": ["e", 0]})}
+    width: ShortGraph = {"e": EMPTY, "s": ("GetImageSize", {"image": ["e", 0]})}
     assert linked("steps", ["s", 0], **width) == [("k", "steps", "bad_link")]
     assert linked("denoise", ["n", 0], **width, n=computed("1 / a", a=["s", 0])) == [("k", "denoise", "bad_link")]
     # The operator is responsible for nodes that a setting allows.
@@ -388,7 +388,7 @@ def test_every_declared_range_applies_to_links() -> None:
             if kind not in ("INT", "FLOAT") or high is None or high > 2**62 or (name, key) in LIMITS:
                 continue
             source = ("PrimitiveInt" if kind == "INT" else "PrimitiveFloat", {"value": high + 1})
-            found = check_limits(api({"n": source, "x": (name, {key: ["n", 0]})}), NODES)
+            found = check_limits(to_api({"n": source, "x": (name, {key: ["n", 0]})}), NODES)
             assert [(each.node, each.input, each.kind) for each in found] == [("x", key, "out_of_range")]
             tried += 1
     assert tried > 500
@@ -410,7 +410,7 @@ def test_a_file_name_never_comes_from_a_switch(name: str) -> None:
         ("CreateList", {"inputs.input0": ["text", 0]}),
         ("ComfySwitchNode", {"switch": True, "on_true": ["other", 0], "on_false": ["other", 0]}),
     ):
-        nodes: Short = {
+        nodes: ShortGraph = {
             "text": ("PrimitiveString", {"value": "x.png [output]"}),
             "other": ("CreateList", {"inputs.input0": ["text", 0]}),
             "switch": source,
@@ -421,11 +421,11 @@ def test_a_file_name_never_comes_from_a_switch(name: str) -> None:
 
 def test_the_mask_of_a_painter_is_a_listed_file_or_an_upload() -> None:
     def found(mask: Any) -> list[str]:
-        nodes: Short = {
+        nodes: ShortGraph = {
             "t": ("PrimitiveString", {"value": "x.png [output]"}),
             "p": ("Painter", {"mask": mask, "width": 64, "height": 64, "bg_color": "#000000"}),
         }
-        return [each.kind for each in check_files(api(nodes), NODES)]
+        return [each.kind for each in check_files(to_api(nodes), NODES)]
 
     assert found("") == found(f"dream_layer/{'a' * 64}.png") == []
     for mask in (["t", 0], "x.png [output]", "../x.png", "somebody.png"):
@@ -439,7 +439,7 @@ def test_a_passed_on_text_may_only_feed_texts() -> None:
         for key, (kind, *_) in {**node["input"].get("required", {}), **node["input"].get("optional", {})}.items():
             if str(kind).startswith("COMFY_") or kind == "*" or "STRING" in str(kind).split(","):
                 continue
-            found = check_graph(api({"s": switch, "n": (name, {key: ["s", 0]})}), NODES)
+            found = check_graph(to_api({"s": switch, "n": (name, {key: ["s", 0]})}), NODES)
             assert (key, "bad_link") in [(each.input, each.kind) for each in found], (name, key)
             tried += 1
     assert tried > 1500
@@ -466,7 +466,7 @@ def test_a_long_chain_of_switches_is_visited_once(monkeypatch: pytest.MonkeyPatc
         return usual(*args)
 
     monkeypatch.setattr(module, "declared_inputs", counted)
-    nodes: Short = {"n0": ("ComfySwitchNode", {"switch": True, "on_true": "a", "on_false": "b"})}
+    nodes: ShortGraph = {"n0": ("ComfySwitchNode", {"switch": True, "on_true": "a", "on_false": "b"})}
     for i in range(1, 300):
         nodes[f"n{i}"] = ("ComfySwitchNode", {"switch": True, "on_true": [f"n{i - 1}", 0], "on_false": "b"})
         nodes[f"i{i}"] = ("ImageInvert", {"image": [f"n{i}", 0]})

@@ -22,14 +22,14 @@ from shared.web.reply import job_body, main_picture, picture_facts, result_body
 from shared.web.routes.runs import measure, run_body
 from shared.web.urls import ReplyUrls
 from tests.fake_engine import CHECKPOINTS, FakeEngine, tiny_png
-from tests.imported_graphs import Short, api, plain, sampling
+from tests.imported_graphs import ShortGraph, default_graph, sampling, to_api
 from tests.job_factory import finish
 from workflows.outputs import find_output, last_output, seed_of
 
 CKPT = ("CheckpointLoaderSimple", {"ckpt_name": CHECKPOINTS[0]})
 BATCH = ("EmptyLatentImage", {"width": 64, "height": 64, "batch_size": 2})
 # The later stage comes first, so that the order of the nodes does not decide.
-STAGES: Short = {
+STAGES: ShortGraph = {
     "late": ("SaveImage", {"images": ["larger", 0], "filename_prefix": "late"}),
     "larger": (
         "ImageScale",
@@ -40,7 +40,7 @@ STAGES: Short = {
 
 
 def stages() -> dict[str, Any]:
-    graph = {**api(STAGES), **plain(ckpt=CKPT)}
+    graph = {**to_api(STAGES), **default_graph(ckpt=CKPT)}
     graph["late"]["_meta"] = {"title": "The large one"}
     return graph
 
@@ -132,14 +132,14 @@ def test_without_a_custom_graph_output_node_is_unused(client: FlaskClient) -> No
 
 
 def test_the_seed_of_a_batch_belongs_to_its_first_picture(backend: Backend) -> None:
-    row = drawn(backend, plain(empty=BATCH), ["_00001_.png", "_00002_.png"], request={"seed": 1})
+    row = drawn(backend, default_graph(empty=BATCH), ["_00001_.png", "_00002_.png"], request={"seed": 1})
     first, second = result_body(row, ReplyUrls(""), backend.jobs)["comfy_response"]["generated_images"]
     assert (first["seed"], first["index"], first["width"]) == (1, 0, 40)
     assert ("seed" not in second, second["index"], second["width"]) == (True, 1, 41)
 
 
 def test_a_seed_that_could_not_be_set_is_not_reported(backend: Backend) -> None:
-    row = drawn(backend, plain(), ["_00001_.png"], request={"seed": 77})
+    row = drawn(backend, default_graph(), ["_00001_.png"], request={"seed": 77})
     body = result_body(row, ReplyUrls(""), backend.jobs)
     assert "seed" not in body
     assert "seed" not in job_body(row, ReplyUrls(""))
@@ -147,7 +147,7 @@ def test_a_seed_that_could_not_be_set_is_not_reported(backend: Backend) -> None:
 
 
 def test_missing_files_have_no_size(backend: Backend) -> None:
-    row = drawn(backend, plain(), ["_00001_.png"], request={"width": 512, "height": 512})
+    row = drawn(backend, default_graph(), ["_00001_.png"], request={"width": 512, "height": 512})
     name = row.images[0]["filename"]
     assert run_body(row, ReplyUrls(""), measure(row, backend.jobs))["width"] == 40
     (backend.settings.output_dir / "20261122" / name).unlink()
@@ -161,15 +161,15 @@ def test_a_run_has_the_seed_that_its_pictures_share(backend: Backend) -> None:
         "decode2": ("VAEDecode", {"samples": ["other", 0], "vae": ["ckpt", 2]}),
         "save2": ("SaveImage", {"images": ["decode2", 0], "filename_prefix": "b"}),
     }
-    row = drawn(backend, plain(**second), ["-001_00001_.png", "-002_00001_.png"])
+    row = drawn(backend, default_graph(**second), ["-001_00001_.png", "-002_00001_.png"])
     assert run_body(row, ReplyUrls(""))["seed"] == 0
     facts = [picture_facts(row, image["filename"], backend.jobs) for image in row.images]
     assert [(each["node"], each["seed"]) for each in facts] == [("save", 1), ("save2", 2)]
-    assert run_body(drawn(backend, plain(), ["_00001_.png"]), ReplyUrls(""))["seed"] == 1
+    assert run_body(drawn(backend, default_graph(), ["_00001_.png"]), ReplyUrls(""))["seed"] == 1
 
 
 def test_later_pictures_of_a_workflow_do_not_get_the_parameters_of_the_first(backend: Backend) -> None:
-    row = finish(backend, {"workflow": "mine", "seed": 1}, plain(empty=BATCH), kind="workflow", pictures=2)
+    row = finish(backend, {"workflow": "mine", "seed": 1}, default_graph(empty=BATCH), kind="workflow", pictures=2)
     first, second = (read_texts(with_parameters(tiny_png(), row, image["filename"])) for image in row.images)
     assert "dream_layer" in first
     assert not {"dream_layer", "parameters"} & set(second)
@@ -179,10 +179,28 @@ def test_later_pictures_of_a_workflow_do_not_get_the_parameters_of_the_first(bac
     ("nodes", "seed"),
     [
         ({}, 1),
-        ({"sampler": ("KSampler", sampling("empty", seed=["held", 0])), "held": ("PrimitiveInt", {"value": 9})}, 9),
+        (
+            {
+                "sampler": ("KSampler", sampling("empty", seed=["held", 0])),
+                "held": ("PrimitiveInt", {"value": 9}),
+            },
+            9,
+        ),
         ({"sampler": ("KSampler", sampling("empty", seed=["sum", 0])), "sum": ("Add", {"a": 1, "b": 2})}, None),
-        ({"sampler": ("KSampler", sampling("one", seed=2)), "one": ("KSampler", sampling("empty", seed=1))}, None),
-        ({"sampler": ("KSampler", sampling("one", seed=1)), "one": ("KSampler", sampling("empty", seed=1))}, 1),
+        (
+            {
+                "sampler": ("KSampler", sampling("one", seed=2)),
+                "one": ("KSampler", sampling("empty", seed=1)),
+            },
+            None,
+        ),
+        (
+            {
+                "sampler": ("KSampler", sampling("one", seed=1)),
+                "one": ("KSampler", sampling("empty", seed=1)),
+            },
+            1,
+        ),
         (
             {
                 "sampler": ("KSamplerAdvanced", sampling("one", noise_seed=0, seed=0, add_noise="disable")),
@@ -196,14 +214,14 @@ def test_later_pictures_of_a_workflow_do_not_get_the_parameters_of_the_first(bac
         ({"save": ("SaveImage", {"images": ["load", 0]}), "load": ("LoadImage", {"image": "a.png"})}, None),
     ],
 )
-def test_a_seed_is_known_if_all_noise_has_the_same(nodes: Short, seed: int | None) -> None:
-    assert seed_of(plain(**nodes), "save") == seed
+def test_a_seed_is_known_if_all_noise_has_the_same(nodes: ShortGraph, seed: int | None) -> None:
+    assert seed_of(default_graph(**nodes), "save") == seed
 
 
 def test_the_last_stage_depends_on_the_most_nodes_and_is_the_later_of_equals() -> None:
     graph = stages()
     assert last_output(graph, ["late", "save"]) == "late"
-    twins = plain(again=("SaveImage", {"images": ["decode", 0], "filename_prefix": "b"}))
+    twins = default_graph(again=("SaveImage", {"images": ["decode", 0], "filename_prefix": "b"}))
     assert last_output(twins, ["save", "again"]) == "again"
     assert last_output(twins, ["save"]) == "save"
     assert last_output(twins, []) is None
@@ -216,7 +234,7 @@ def test_an_id_comes_before_a_title_and_an_ambiguous_title_is_refused() -> None:
     graph["save"]["_meta"] = {"title": "The large one"}
     with pytest.raises(InvalidValue, match="several nodes"):
         find_output(graph, "The large one")
-    numbered = {("9" if name == "save" else name): node for name, node in plain().items()}
+    numbered = {("9" if name == "save" else name): node for name, node in default_graph().items()}
     assert find_output(numbered, 9) == "9"
 
 
@@ -240,21 +258,24 @@ def test_a_node_that_saved_no_picture_has_none(backend: Backend) -> None:
         {"other": ("KSampler", sampling("empty", seed=2))},
     ],
 )
-def test_the_seed_of_a_graph_with_several_pictures_is_left_out_with_a_warning(nodes: Short) -> None:
-    recipe = read_parameters(plain(**nodes))
+def test_the_seed_of_a_graph_with_several_pictures_is_left_out_with_a_warning(nodes: ShortGraph) -> None:
+    recipe = read_parameters(default_graph(**nodes))
     assert recipe is not None
     assert "seed" not in recipe.parameters
     assert any(warning.startswith("seed is left out") for warning in recipe.warnings)
 
 
 def test_a_second_pass_does_not_hide_the_seed_of_a_single_picture() -> None:
-    second = {"sampler": ("KSampler", sampling("one", seed=2)), "one": ("KSampler", sampling("empty", seed=1))}
+    second = {
+        "sampler": ("KSampler", sampling("one", seed=2)),
+        "one": ("KSampler", sampling("empty", seed=1)),
+    }
     once = {
         "two": ("RepeatLatentBatch", {"samples": ["empty", 0], "amount": 1}),
         "sampler": ("KSampler", sampling("two")),
     }
     for nodes in ({}, second, once):
-        recipe = read_parameters(plain(**nodes))
+        recipe = read_parameters(default_graph(**nodes))
         assert recipe is not None
         assert recipe.parameters["seed"] == 1
         assert not any("seed" in warning for warning in recipe.warnings)

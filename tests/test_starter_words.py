@@ -23,7 +23,7 @@ from starter.tokenizer import LONGEST, is_known, tokens, words
 from starter.vocabulary import PIECES, ROWS, TOKEN_IDS, VOCABULARY
 from tests.control import Control
 from tests.engine_prompts import EnginePrompts
-from tests.imported_graphs import api, plain
+from tests.imported_graphs import default_graph, to_api
 from tests.model_library import OWN, WorkflowFolder
 from tests.parsing import PICTURE, context, read
 from workflows.imported import read_graph
@@ -41,7 +41,7 @@ LETTERS = st.sampled_from(
 
 
 def starter_graph(prompt: str, negative_prompt: str) -> dict[str, Any]:
-    return plain(
+    return default_graph(
         ckpt=(LOADER, {"ckpt_name": CHECKPOINT_NAME}),
         good=("CLIPTextEncode", {"text": prompt, "clip": ["ckpt", 1]}),
         bad=("CLIPTextEncode", {"text": negative_prompt, "clip": ["ckpt", 1]}),
@@ -192,16 +192,16 @@ def test_every_checkpoint_of_the_kit_warns_once_in_all(name: str) -> None:
     ("graph", "expected"),
     [
         (
-            plain(ckpt=(LOADER, {"ckpt_name": CHECKPOINT_NAME})),
+            default_graph(ckpt=(LOADER, {"ckpt_name": CHECKPOINT_NAME})),
             ["'old' of prompt and knows no word of negative_prompt"],
         ),
         (starter_graph("a red circle", "blurry"), ["knows no word of negative_prompt"]),
         (starter_graph("a red lighthouse", "blue, blurry"), ["does not know 'lighthouse' of prompt."]),
         (starter_graph("a red circle", "blue, blurry"), []),
-        (plain(ckpt=(LOADER, {"ckpt_name": OWN})), []),
-        ({**starter_graph("a cat", ""), **api({"other": (LOADER, {"ckpt_name": OWN})})}, []),
-        ({**starter_graph("a cat", ""), **api({"clip": ("CLIPLoader", {"clip_name": "l.safetensors"})})}, []),
-        (api({"save": ("SaveImage", {"images": "x"})}), []),
+        (default_graph(ckpt=(LOADER, {"ckpt_name": OWN})), []),
+        ({**starter_graph("a cat", ""), **to_api({"other": (LOADER, {"ckpt_name": OWN})})}, []),
+        ({**starter_graph("a cat", ""), **to_api({"clip": ("CLIPLoader", {"clip_name": "l.safetensors"})})}, []),
+        (to_api({"save": ("SaveImage", {"images": "x"})}), []),
     ],
 )
 def test_graphs_of_ones_own_warn_too(control: Control, graph: dict[str, Any], expected: list[str]) -> None:

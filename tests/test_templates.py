@@ -8,19 +8,19 @@ from PIL import Image
 
 from shared.errors import InvalidValue
 from shared.web.routes.workflows import prepare_pictures as placed
-from tests.imported_graphs import plain
+from tests.imported_graphs import default_graph
 from workflows.templates import read_workflow
 
 
 def named(**parameters: Any) -> dict[str, Any]:
-    return {"dream_layer": {"title": "Test", "parameters": parameters}, "prompt": plain()}
+    return {"dream_layer": {"title": "Test", "parameters": parameters}, "prompt": default_graph()}
 
 
 @pytest.mark.parametrize(
     ("content", "says"),
     [
         ({"dream_layer": {}}, "must be a graph"),
-        ({"dream_layer": {"parameter": {}}, "prompt": plain()}, "dream_layer.parameter: Extra inputs"),
+        ({"dream_layer": {"parameter": {}}, "prompt": default_graph()}, "dream_layer.parameter: Extra inputs"),
         (named(words={"type": "text"}), "dream_layer.parameters.words.type"),
         (named(words={"type": "string", "minimum": 2}), "a string has no minimum"),
         (named(words={"type": "string"}), "words has no targets"),
@@ -98,7 +98,7 @@ def test_a_wrong_value_is_refused_with_its_parameter(values: dict[str, Any], fie
 
 
 def test_without_a_header_the_parameters_are_the_bound_fields() -> None:
-    workflow = read_workflow("test", plain())
+    workflow = read_workflow("test", default_graph())
     properties = workflow.schema()["properties"]
     assert set(properties) == {
         *("prompt", "negative_prompt", "seed", "steps", "cfg_scale", "sampler_name", "scheduler"),

@@ -7,7 +7,7 @@ import pytest
 from shared.engine.validate import check_graph
 from shared.errors import EngineRejected, InvalidValue
 from shared.web.graph_errors import graph_error
-from tests.imported_graphs import api
+from tests.imported_graphs import to_api
 
 SCHEMAS: dict[str, Any] = {
     "Loader": {"input": {"required": {"name": [["a.safetensors", "b.safetensors"], {}]}}, "output": ["MODEL", "VAE"]},
@@ -119,7 +119,7 @@ def test_inputs_of_dynamic_types_pass_the_check() -> None:
         "B": {"input": {}, "output": ["INT"]},
     }
     inputs = {"images.image0": ["A2", 0], "images.image1": ["A2", 0], "x": ["B", 0]}
-    graph = api({"A": ("A", inputs), "A2": ("A", {"x": ["B", 0]}), "B": ("B", {})})
+    graph = to_api({"A": ("A", inputs), "A2": ("A", {"x": ["B", 0]}), "B": ("B", {})})
     assert check_graph(graph, schemas) == []
 
 
