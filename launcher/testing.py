@@ -17,6 +17,8 @@ from shared.settings import load_settings
 FOR_BOTH_PARTS = re.compile(r"-[xvqsl]+|-r\w+|--(exitfirst|verbose|quiet|showlocals|(durations|tb|maxfail|color)=.*)")
 STOP_AT_FAILURE = re.compile(r"-[vqsl]*x[xvqsl]*|--exitfirst|--maxfail=.*")
 TEST_FAILURES = 1
+# Workers of the part with the engine: an engine takes 1.3 GB of memory.
+MAX_ENGINES = 2
 
 
 def run_tests(pytest_arguments: Sequence[str], *, fast: bool) -> int:
@@ -38,7 +40,7 @@ def run_tests(pytest_arguments: Sequence[str], *, fast: bool) -> int:
 
 def _run_parts(pytest_arguments: Sequence[str]) -> int:
     """Runs the tests without an engine on all cores, then the others; reports both parts at the end."""
-    parts = {"without the engine": ["-m", "not live", *_on_all_cores()], "with the engine": ["-m", "live"]}
+    parts = {"without the engine": ["-m", "not live", *_on_all_cores()], "with the engine": ["-m", "live", *_with_engines()]}
     codes: list[int] = []
     reports: list[str] = []
     for name, options in parts.items():
@@ -56,6 +58,11 @@ def _run_parts(pytest_arguments: Sequence[str]) -> int:
 
 def _on_all_cores() -> list[str]:
     return ["-n", str(os.cpu_count() or 1), "--dist", "worksteal"]
+
+
+def _with_engines() -> list[str]:
+    """Each worker starts an engine; the tests of a file stay together, because they share what they start."""
+    return ["-n", str(min(MAX_ENGINES, os.cpu_count() or 1)), "--dist", "loadfile"]
 
 
 def _run_pytest(arguments: Sequence[str]) -> int:

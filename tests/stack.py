@@ -200,6 +200,9 @@ def launcher_environment(data_dir: Path) -> dict[str, str]:
     # No window is to open on the desktop of who tests.
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         kept.pop(name, None)
+    # Engines that run at the same time share the cores; threads that wait for each other would take turns on them.
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        kept.setdefault("OMP_NUM_THREADS", "1")
     txt2img, img2img, control, engine_port, extras, runs, report, img2txt = free_ports(8)
     return {
         **kept,

@@ -58,7 +58,8 @@ def test_the_whole_suite_has_two_parts(runs: Runs, capsys: pytest.CaptureFixture
     assert start(*arguments) == 0
     without, with_engine = runs.commands
     assert without[:4] == ["-m", "not live", "-n", CORES]
-    assert with_engine[:2] == ["-m", "live"]
+    assert with_engine[:4] == ["-m", "live", "-n", str(min(2, os.cpu_count() or 1))]
+    assert with_engine[4:6] == ["--dist", "loadfile"]
     for command in (without, with_engine):
         assert command[len(command) - len(arguments) :] == arguments
     shown = capsys.readouterr().out
