@@ -40,7 +40,10 @@ def run_tests(pytest_arguments: Sequence[str], *, fast: bool) -> int:
 
 def _run_parts(pytest_arguments: Sequence[str]) -> int:
     """Runs the tests without an engine on all cores, then the others; reports both parts at the end."""
-    parts = {"without the engine": ["-m", "not live", *_on_all_cores()], "with the engine": ["-m", "live", *_with_engines()]}
+    parts = {
+        "without the engine": ["-m", "not live", *_on_all_cores()],
+        "with the engine": ["-m", "live", *_with_engines()],
+    }
     codes: list[int] = []
     reports: list[str] = []
     for name, options in parts.items():

@@ -108,15 +108,15 @@ def test_no_fault_of_one_connection_closes_the_listener(
     server: Served, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     listener = server.server._listeners[0]
-    take, failed = listener._take, []
+    add, failed = listener._add, []
 
     def faulty(*pair: Any) -> None:
         if not failed:
             failed.append(pair[0].close())
             raise error
-        take(*pair)
+        add(*pair)
 
-    monkeypatch.setattr(listener, "_take", faulty)
+    monkeypatch.setattr(listener, "_add", faulty)
     with pytest.raises(requests.ConnectionError):
         server.get("/health")
     assert server.get("/health").ok
