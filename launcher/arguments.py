@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from launcher.terminal import shorten, strip_controls
+from launcher.terminal import cut_middle, strip_controls
 
 # The logs in data/logs, by file name; `setup` is the output of pip.
 LOGS = ("launcher", "engine", "txt2img", "img2img", "setup")
@@ -31,7 +31,7 @@ class CommandLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Write the error and how to get help, and exit with code 2."""
-        sys.stderr.write(f"{self.prog}: {shorten(strip_controls(message))}\n  -> python {self.prog} --help\n")
+        sys.stderr.write(f"{self.prog}: {cut_middle(strip_controls(message))}\n  -> python {self.prog} --help\n")
         raise SystemExit(2)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:

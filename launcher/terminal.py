@@ -87,7 +87,7 @@ def os_error_text(error: OSError) -> str:
     return error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"
 
 
-def shorten(text: str) -> str:
+def cut_middle(text: str) -> str:
     """Cut the middle of a very long `text`: file names and URLs can have any length."""
     half = LONGEST_LINE // 2
     return text if len(text) <= LONGEST_LINE else f"{text[:half]} ... {text[-half:]}"
@@ -110,7 +110,7 @@ def print_error(step: str, message: str, hint: str | None) -> None:
     failed = paint(f"{strip_controls(step)} failed:", BOLD, RED, stream=sys.stderr)
     # The message may end with lines of a log.
     message, hint = (
-        "\n".join(shorten(strip_controls(line)) for line in text.split("\n")) for text in (message, hint or "")
+        "\n".join(cut_middle(strip_controls(line)) for line in text.split("\n")) for text in (message, hint or "")
     )
     sys.stderr.write(f"{erase_prefix(sys.stderr)}\n  {failed} {message}\n" + (f"  -> {hint}\n" if hint else ""))
     sys.stderr.flush()

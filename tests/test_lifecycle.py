@@ -139,7 +139,7 @@ def test_with_another_checkpoint_no_starter_is_made(tmp_path: Path, folder: str)
     own.touch()
     environ = {**launcher_environment(tmp_path / "data"), f"{PREFIX}ENGINE_ARGS": "--no-such-argument"}
     ended = run_launcher(environ, "up", "--no-install")
-    assert "not needed, there is mine.safetensors" in ended.stdout
+    assert "not needed, using mine.safetensors" in ended.stdout
     assert [path for path in (tmp_path / "data" / "models").rglob("*") if path.is_file()] == [own]
 
 
@@ -192,7 +192,7 @@ def test_a_killed_launcher_leaves_no_orphans(tmp_path: Path) -> None:
 def test_status_reports_what_runs_and_up_does_not_start_it_twice(stack: TestStack) -> None:
     status = run_launcher(stack.environ, "status")
     assert status.returncode == 0, status.stdout + status.stderr
-    assert f"runs: process {stack.process.pid}, `up`, since " in status.stdout
+    assert f"is running: process {stack.process.pid}, `up`, since " in status.stdout
     for address in (stack.txt2img, stack.img2img, stack.control):
         assert re.search(rf"{address} +answers", status.stdout)
     assert re.search(
@@ -230,7 +230,7 @@ def test_stop_works_from_another_terminal_and_jobs_wait(tmp_path: Path, stack: T
         assert launcher.wait(20) == 0
         wait_until_gone(children)
         shown = launcher.stdout.read()
-        assert shown.index("stopping     ...") < shown.index("stopped      all of it")
+        assert shown.index("stopping     ...") < shown.index("stopped      everything")
         assert run_launcher(environ, "status").returncode == 3
         assert "nothing was running" in run_launcher(environ, "stop").stdout
         assert "2 jobs unfinished" in run_launcher(environ, "jobs", "list").stdout
@@ -250,7 +250,7 @@ def test_unfinished_jobs_are_reported_at_the_start(tmp_path: Path) -> None:
     store.close()
     ended = run_launcher(environ, "run", "--no-starter")
     assert "1 unfinished job from before" in ended.stdout
-    assert "`jobs cancel all` drops them" in ended.stdout
+    assert "`jobs cancel all` cancels them" in ended.stdout
 
 
 def test_the_three_terminals_way(tmp_path: Path, stack: TestStack) -> None:

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from launcher.models.commands import downloadable_table
-from launcher.models.sources import Download, parse_source
+from launcher.models.sources import Download, resolve_source
 from shared.keys import KeyRing
 from shared.models.detect import MODEL_KINDS
 from shared.models.downloadable import DOWNLOADABLE_MODELS, find_downloadable
 
 
 def download(text: str, keys: KeyRing) -> Download:
-    found = parse_source(text, keys)
+    found = resolve_source(text, keys)
     assert isinstance(found, Download)
     return found
 

@@ -19,7 +19,7 @@ from launcher.models import library
 from launcher.models.commands import run_models
 from launcher.models.download import remove_unfinished
 from launcher.models.library import check_name, install_file, list_models
-from launcher.models.sources import Download, parse_source
+from launcher.models.sources import Download, resolve_source
 from launcher.terminal import size_text
 from shared.errors import SetupError
 from shared.keys import KeyRing
@@ -429,7 +429,7 @@ def test_a_damaged_file_of_keys_is_said_where_a_key_is_needed(models: Path, caps
     models.parent.mkdir(parents=True)
     (models.parent / "api-keys.json").write_text('{"civitai": "x",}')
     assert "api-keys.json cannot be read" in refused(capsys, "add", "https://civitai.com/x.safetensors")
-    assert isinstance(parse_source("https://example.org/x.safetensors", KeyRing(models.parent)), Download)
+    assert isinstance(resolve_source("https://example.org/x.safetensors", KeyRing(models.parent)), Download)
 
 
 @pytest.mark.parametrize(

@@ -29,10 +29,10 @@ from launcher.models.library import (
     find_models,
     install_file,
     list_models,
-    parse_kind,
+    resolve_kind,
     target_path,
 )
-from launcher.models.sources import STEP, Download, parse_source
+from launcher.models.sources import STEP, Download, resolve_source
 from launcher.terminal import columns, os_error_text, print_error, print_status, size_text, strip_controls
 from shared.errors import DreamLayerError, SetupError
 from shared.files import restrict_umask
@@ -91,8 +91,8 @@ def _add(models_dir: Path, keys: KeyRing, options: argparse.Namespace) -> None:
     sha256 = options.sha256.lower() if options.sha256 else None
     if sha256 is not None and not HEXADECIMAL_256.fullmatch(sha256):
         raise SetupError(STEP, "--sha256 must be 64 hexadecimal digits")
-    options.kind = parse_kind(options.kind)
-    source = parse_source(options.source, keys)
+    options.kind = resolve_kind(options.kind)
+    source = resolve_source(options.source, keys)
     if isinstance(source, Download):
         _add_download(models_dir, source, sha256, options)
     else:

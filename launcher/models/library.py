@@ -73,7 +73,7 @@ def check_name(name: str, *, pickle: bool) -> str:
     return name
 
 
-def parse_kind(text: str | None) -> str | None:
+def resolve_kind(text: str | None) -> str | None:
     """Return the kind with that name, in any spelling or as the path of its folder; None for None.
 
     Raises SetupError if there is no such kind.

@@ -40,7 +40,7 @@ class Download:
         return urlsplit(self.url).hostname or ""
 
 
-def parse_source(text: str, keys: KeyRing) -> Path | Download:
+def resolve_source(text: str, keys: KeyRing) -> Path | Download:
     """Return the file or download that `text` names; an existing file comes first. Raises SetupError.
 
     `keys` are the user's API keys by host.

@@ -16,7 +16,7 @@ from starter.widening import HINT_WIDTHS, WIDTHS
 STRIDES = (1, 1, 2, 1, 2, 1, 2, 1)
 
 
-class ControlNet(UNetEncoder):
+class NarrowControlNet(UNetEncoder):
     """Edges (n, 3, 8h, 8w) in 0..1 and noisy latents (n, 4, h, w) to the additions of `NarrowUNet.forward`."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class ControlNet(UNetEncoder):
                 nn.init.zeros_(weight)
 
     @classmethod
-    def for_model(cls, model: NarrowUNet) -> ControlNet:
+    def for_model(cls, model: NarrowUNet) -> NarrowControlNet:
         """Create an untrained ControlNet for a trained model."""
         control = cls()
         own = control.state_dict()

@@ -25,7 +25,7 @@ from torch.nn import functional
 from starter.builders import MODEL_WEIGHTS
 from starter.quantisation import load_quantised
 from starter.scenes import SHAPES
-from starter.training.controlnet import ControlNet
+from starter.training.controlnet import NarrowControlNet
 from starter.training.dataset import ShardDataset
 from starter.training.diffusion import noise_loss, signal_schedule, token_bias
 from starter.training.loop import LossFunction, TrainingPlan, prepare, train
@@ -107,7 +107,7 @@ def train_inpainting(rank: int, shards: ShardDataset) -> Training:
 def train_canny(shards: ShardDataset) -> Training:
     """A ControlNet for the frozen model."""
     base = base_model().requires_grad_(False)
-    model = ControlNet.for_model(base).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = NarrowControlNet.for_model(base).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     signal, bias = signal_schedule(), token_bias()
 
     def loss(rng: np.random.Generator) -> Tensor:

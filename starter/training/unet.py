@@ -34,7 +34,7 @@ from starter.vocabulary import ROW_COUNT
 from starter.widening import HEADS, TIME_WIDTH, WIDTHS
 
 
-class Conditioning(NamedTuple):
+class UNetConditioning(NamedTuple):
     """The conditioning of every layer.
 
     Time embedding (n, TIME_WIDTH), context (n, tokens, 384), and a bias of the attention logits (tokens,), which
@@ -139,7 +139,7 @@ class Transformer(nn.Module):
         self.transformer_blocks = nn.ModuleList([TransformerBlock(width)])
         nn.init.zeros_(self.proj_out.weight)
 
-    def forward(self, x: Tensor, conditioning: Conditioning) -> Tensor:
+    def forward(self, x: Tensor, conditioning: UNetConditioning) -> Tensor:
         """(n, width, h, w) to the same."""
         y = self.proj_in(self.norm(x)).flatten(2).transpose(1, 2)
         y = (
@@ -167,7 +167,7 @@ class ResidualBlock(nn.Module):
         self.skip_connection = nn.Conv2d(inputs, outputs, 1) if joined else nn.Identity()
         self.more = outputs - inputs
 
-    def forward(self, x: Tensor, conditioning: Conditioning) -> Tensor:
+    def forward(self, x: Tensor, conditioning: UNetConditioning) -> Tensor:
         """(n, inputs, h, w) to (n, outputs, h, w)."""
         y = self.out_layers(self.in_layers(x) + self.emb_layers(conditioning.time)[..., None, None])
         kept = self.skip_connection(x)
@@ -182,7 +182,7 @@ class Downsample(nn.Module):
         super().__init__()
         self.op = nn.Conv2d(width, width, 3, stride=2, padding=1)
 
-    def forward(self, x: Tensor, _: Conditioning) -> Tensor:
+    def forward(self, x: Tensor, _: UNetConditioning) -> Tensor:
         """(n, width, h, w) to (n, width, h/2, w/2)."""
         result: Tensor = self.op(x)
         return result
@@ -195,7 +195,7 @@ class Upsample(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
 
-    def forward(self, x: Tensor, _: Conditioning) -> Tensor:
+    def forward(self, x: Tensor, _: UNetConditioning) -> Tensor:
         """(n, inputs, h, w) to (n, outputs, 2h, 2w)."""
         result: Tensor = self.conv(functional.interpolate(x, scale_factor=2.0))
         return result
@@ -204,7 +204,7 @@ class Upsample(nn.Module):
 class InputConvolution(nn.Conv2d):
     """The first convolution, which ignores the conditioning."""
 
-    def forward(self, x: Tensor, _: Conditioning) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, _: UNetConditioning) -> Tensor:  # type: ignore[override]
         """(n, 4, h, w) to (n, width, h, w)."""
         return super().forward(x)
 
@@ -230,7 +230,7 @@ class UNetEncoder(nn.Module):
         self.input_blocks = nn.ModuleList(nn.ModuleList(block) for block in blocks)
         self.middle_block = nn.ModuleList([ResidualBlock(c, c), Transformer(c), ResidualBlock(c, c)])
 
-    def encode_latents(self, x: Tensor, conditioning: Conditioning, guide: Tensor | None = None) -> list[Tensor]:
+    def encode_latents(self, x: Tensor, conditioning: UNetConditioning, guide: Tensor | None = None) -> list[Tensor]:
         """Return the skip connection of each input block, and the middle. `guide` is added after the first block."""
         kept: list[Tensor] = []
         for block in self.input_blocks:
@@ -243,9 +243,9 @@ class UNetEncoder(nn.Module):
             x = layer(x, conditioning)
         return [*kept, x]
 
-    def conditioning(self, t: Tensor, context: Tensor, bias: Tensor) -> Conditioning:
+    def conditioning(self, t: Tensor, context: Tensor, bias: Tensor) -> UNetConditioning:
         """Return the conditioning for the steps t (n,), the context and its bias."""
-        return Conditioning(self.time_embed(timestep_embedding(t)), context, bias)
+        return UNetConditioning(self.time_embed(timestep_embedding(t)), context, bias)
 
 
 class NarrowUNet(UNetEncoder):

@@ -1,4 +1,4 @@
-"""The starter draws what it is told, over the API; the answer is read off the pixels."""
+"""Pictures of the starter model through the API, checked with `starter.shape_detection`."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The evaluation asks for what training never showed, and calls right only what is right."""
+"""`starter.evaluate`: prompts are held-out combinations, and only correct pictures are scored as correct."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""How applications are served: without waitress too, and with threads to spare for those who do not wait."""
+"""Running a service: with and without waitress, and with threads for short requests."""
 
 import subprocess
 import sys
