@@ -92,7 +92,7 @@ def _pass_adaptive(
     )
 
 
-def _steps(
+def _steps(  # noqa: PLR0913, PLR0917 - the inputs of one KSamplerAdvanced node
     graph: Graph,
     model: Model,
     prompts: Prompts,

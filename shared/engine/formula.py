@@ -52,7 +52,7 @@ def _bits(node: ast.expr) -> float:
     return bits
 
 
-def _bits_of(node: ast.expr) -> float:
+def _bits_of(node: ast.expr) -> float:  # noqa: PLR0911 - one for each kind of expression
     match node:
         case ast.Constant(value=bool() | int() | float() as value):
             return float(max(int(value).bit_length() if isinstance(value, int) else VARIABLE_BITS, 1))
@@ -146,7 +146,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _value(node: ast.expr, names: Mapping[str, float]) -> Any:
+def _value(node: ast.expr, names: Mapping[str, float]) -> Any:  # noqa: PLR0911 - one for each kind of expression
     match node:
         case ast.Constant(value=value):
             return value

@@ -24,7 +24,7 @@ DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 RESERVED_BYTES = 512 * 1024 * 1024
 
 
-def parse_kind(kind: object) -> str:
+def parse_model_type(kind: object) -> str:
     """Parse the kind of a model, which is also the name of its folder. Raises InvalidValue if missing or unknown."""
     parsed = find_kind(kind) if isinstance(kind, str) else None
     if parsed is None:

@@ -54,7 +54,7 @@ def _undecoded(error: UnicodeDecodeError) -> InvalidJson:
     return InvalidJson(f"byte {error.start} (0x{byte:02x}) is no {error.encoding.upper()}", hint)
 
 
-def _mistake(text: str, at: int, said: str) -> tuple[str, str | None]:
+def _mistake(text: str, at: int, said: str) -> tuple[str, str | None]:  # noqa: PLR0911 - one for each mistake
     """What is wrong at that position, where the parser said so, and a hint."""
     here, before = text[at : at + 1], text[max(0, at - 100) : at].rstrip()[-1:]
     start = text.lstrip()[:1]

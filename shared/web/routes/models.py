@@ -31,7 +31,7 @@ from shared.models.storage import (
     check_space,
     move_into_place,
     parse_file_name,
-    parse_kind,
+    parse_model_type,
     temporary_path,
 )
 from shared.schema.body import RequestBody
@@ -211,7 +211,7 @@ class ModelUploads:
                 path.unlink(missing_ok=True)
 
     def _store(self, path: Path, file: FileStorage, model_type: str | None) -> Response:
-        kind = parse_kind(model_type)
+        kind = parse_model_type(model_type)
         name = parse_file_name(file.filename or "", self._settings.model_suffixes)
         if name in self._listed(kind):
             raise AlreadyThere(

@@ -47,7 +47,7 @@ class ListeningSocket(TcpWSGIServer):  # type: ignore[misc]
 
     channel_class = Channel
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - four of them are waitress's own
         self,
         application: Any,
         sock: socket.socket,
