@@ -183,7 +183,7 @@ def test_a_broken_file_is_listed_with_its_error(stack: TestStack, workflow_folde
         return next((each for each in reply["workflows"] if each["name"] == name), None)
 
     assert "not valid JSON" in listed("broken")["error"]["message"]
-    assert "small letters" in listed("Bad Name")["error"]["message"]
+    assert "lower-case letters" in listed("Bad Name")["error"]["message"]
     assert post(stack, "/api/workflows/broken", {"prompt": "x"}).status_code == 422
     # A corrected file is read at once, and a deleted one is gone.
     broken.write_text(json.dumps(graph), encoding="utf-8")
