@@ -36,7 +36,7 @@ class Control:
 
 
 class Managed(EngineManager):
-    """A manager of an engine that is ours, and only said to be started again."""
+    """A manager of an engine that is ours. It only counts restarts."""
 
     is_ours = True
     restarts = 0
@@ -46,9 +46,9 @@ class Managed(EngineManager):
 
 
 def body(response: Any) -> dict[str, Any]:
-    told = response.json
-    assert isinstance(told, dict)
-    return told
+    values = response.json
+    assert isinstance(values, dict)
+    return values
 
 
 def picture(control: Control) -> Path:

@@ -1,4 +1,4 @@
-"""What a person does on the page /docs, for tests in a browser."""
+"""Actions on the /docs page, for tests in a browser."""
 
 import json
 import os
@@ -13,21 +13,21 @@ from tests.browser import Page
 TXT2IMG, IMG2IMG = "#post_api_txt2img", "#post_api_img2img"
 # How far apart text and its ground are at the least, as WCAG 2 counts it.
 CONTRAST = """(() => {
-    const light = (colour) => { const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map((each) => {
-        const part = each / 255; return part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4; });
+    const light = (colour) => { const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map((node) => {
+        const part = node / 255; return part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4; });
         return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
-    const ground = (element) => { for (let each = element; each; each = each.parentElement) {
-        const colour = getComputedStyle(each).backgroundColor;
+    const ground = (element) => { for (let node = element; node; node = node.parentElement) {
+        const colour = getComputedStyle(node).backgroundColor;
         if (!colour.endsWith(", 0)")) return colour; } return "rgb(255, 255, 255)"; };
     const texts = [...document.querySelectorAll("h1, h2, p, a, code, th, label span, button, .method, .soft")]
-        .filter((each) => each.checkVisibility());
-    return Math.min(...texts.map((each) => { const pair = [light(getComputedStyle(each).color), light(ground(each))];
+        .filter((node) => node.checkVisibility());
+    return Math.min(...texts.map((node) => { const pair = [light(getComputedStyle(node).color), light(ground(node))];
         return (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05); }));
 })()"""
 
 
 def opened(page: Page, address: str, operation: str = TXT2IMG) -> Page:
-    """The page at this operation, once the menus are there."""
+    """Open the page at an operation, and wait for its menus."""
     page.open(f"{address}/docs{operation}")
     page.wait(f"document.querySelector('{operation} .request-form') && document.querySelector('#menu-samplers option')")
     return page
@@ -38,28 +38,28 @@ def send(page: Page, operation: str = TXT2IMG) -> None:
 
 
 def answer(page: Page, operation: str = TXT2IMG) -> str:
-    """What is shown when all has come."""
+    """Wait for the response. Returns its text."""
     page.wait(f"document.querySelector('{operation} .response').textContent.match(/ after |Not sent/)")
     text: str = page.run(f"document.querySelector('{operation} .response').innerText")
     return text
 
 
 def label(name: str, operation: str = TXT2IMG) -> str:
-    """A script that is the label of this field."""
+    """A script that evaluates to the label of a field."""
     found = f"[...document.querySelectorAll('{operation} .request-form label')]"
-    return f"{found}.find((each) => each.firstChild.textContent === {json.dumps(name)})"
+    return f"{found}.find((node) => node.firstChild.textContent === {json.dumps(name)})"
 
 
 def box(name: str, operation: str = TXT2IMG) -> str:
-    """A script that is the box of this field."""
+    """A script that evaluates to the input of a field."""
     return f"{label(name, operation)}.querySelector('input, select')"
 
 
 def put(page: Page, name: str, text: str, operation: str = TXT2IMG) -> None:
-    """Types a text in place of what stands in the box."""
+    """Replace the text of an input by typing."""
     page.run(f"""(() => {{
-        for (let each = {box(name, operation)}; each; each = each.parentElement)
-            if (each.matches("details")) each.open = true;
+        for (let node = {box(name, operation)}; node; node = node.parentElement)
+            if (node.matches("details")) node.open = true;
     }})()""")
     page.run(f"{box(name, operation)}.focus()")
     page.run(f"{box(name, operation)}.select()")
@@ -67,21 +67,21 @@ def put(page: Page, name: str, text: str, operation: str = TXT2IMG) -> None:
 
 
 def select(page: Page, name: str, choice: str, operation: str = TXT2IMG) -> None:
-    """Chooses in a menu."""
+    """Select an option of a menu."""
     page.run(f"""(() => {{
         const box = {box(name, operation)};
-        box.value = [...box.options].find((each) => each.textContent === {json.dumps(choice)}).value;
+        box.value = [...box.options].find((node) => node.textContent === {json.dumps(choice)}).value;
         for (const name of ["input", "change"]) box.dispatchEvent(new Event(name, {{ bubbles: true }}));
     }})()""")
 
 
 def choices(page: Page, menu: str) -> list[str]:
-    found: list[str] = page.run(f"[...document.querySelectorAll('#menu-{menu} option')].map((each) => each.value)")
+    found: list[str] = page.run(f"[...document.querySelectorAll('#menu-{menu} option')].map((node) => node.value)")
     return found
 
 
 def shown_json(page: Page, operation: str = TXT2IMG) -> Any:
-    """The body, as its text tells it: of long texts, the beginning."""
+    """The body in the JSON editor, where long texts are abbreviated."""
     return json.loads(page.run(f"document.querySelector('{operation} textarea').value"))
 
 
@@ -98,7 +98,7 @@ def photo(folder: Path, name: str = "photo.png", size: int = 96) -> Path:
 
 
 def sent_bodies(page: Page) -> None:
-    """From now on, the page keeps the bodies that it sends in `window.sent`."""
+    """Make the page record the bodies that it sends in `window.sent`."""
     page.run("""(() => {
         const send = window.fetch;
         window.sent = [];
@@ -110,18 +110,18 @@ def sent_bodies(page: Page) -> None:
 
 
 def press(page: Page, words: str, operation: str = TXT2IMG) -> None:
-    """The button, or link, with these words."""
+    """Click the button or link with this label."""
     found = f"[...document.querySelectorAll('{operation} button, {operation} a')]"
-    page.run(f"{found}.find((each) => each.textContent === {json.dumps(words)}).click()")
+    page.run(f"{found}.find((node) => node.textContent === {json.dumps(words)}).click()")
 
 
 def open_all(page: Page, operation: str) -> None:
     folded = f"document.querySelectorAll('{operation} .request-form details')"
-    page.run(f"[...{folded}].forEach((each) => {{ each.open = true; }})")
+    page.run(f"[...{folded}].forEach((node) => {{ node.open = true; }})")
 
 
 def line(page: Page, shell: str = "sh", operation: str = TXT2IMG) -> str:
-    """The command line that is shown for a shell."""
+    """The command line of a shell."""
     menu = f"document.querySelector('{operation} select[aria-label=Shell]')"
     page.run(f"{menu}.value = '{shell}'; {menu}.dispatchEvent(new Event('change'))")
     text: str = page.run(f"document.querySelector('{operation} .command').textContent")
@@ -129,7 +129,7 @@ def line(page: Page, shell: str = "sh", operation: str = TXT2IMG) -> str:
 
 
 def execute(command: str, folder: Path, **environ: str) -> str:
-    """What a command line prints in a shell."""
+    """Run a command line in a shell. Returns its output."""
     given = {"PATH": os.environ["PATH"]} | environ
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True, cwd=folder, env=given)
     return done.stdout

@@ -1,4 +1,4 @@
-"""What the web page asks of the control service: lists, prompts, pictures, keys."""
+"""The control service for the web page: lists, prompts, pictures and keys."""
 
 import json
 import random
@@ -20,7 +20,7 @@ from tests.payloads import ORIGIN
 @pytest.mark.parametrize(
     ("route", "folder"), [("models", "checkpoints"), ("lora-models", "loras"), ("upscaler-models", "upscale_models")]
 )
-def test_lists_have_the_pages_form(control: Control, route: str, folder: str) -> None:
+def test_lists_have_the_format_of_the_web_page(control: Control, route: str, folder: str) -> None:
     control.files[folder] = ["sub/one.safetensors"]
     answer = control.client.get(f"/api/{route}", headers={"Origin": ORIGIN})
     expected = {"id": "sub/one.safetensors", "name": "one", "filename": "sub/one.safetensors"}
@@ -34,7 +34,7 @@ def test_controlnets_are_plain_names(control: Control) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_suggestions_vary_and_can_be_had_again(kind: Any) -> None:
+def test_suggestions_vary_and_are_reproducible(kind: Any) -> None:
     several = [suggest(kind, random.Random(seed)) for seed in range(200)]
     assert len(set(several)) > 150
     assert suggest(kind, random.Random(7)) == several[7]
@@ -61,7 +61,7 @@ def test_a_seed_repeats_a_suggestion_and_without_one_they_differ(control: Contro
     assert len({fetch("") for _ in range(5)}) > 1
 
 
-def test_img2txt_is_answered_that_there_is_none(control: Control) -> None:
+def test_img2txt_is_not_supported(control: Control) -> None:
     sent = {"input_image": "data:image/png;base64,AAAA", "prompt": "what is this?", "model": "blip", "seed": 42}
     answer = control.client.post("/api/img2txt", json=sent, headers={"Origin": ORIGIN})
     assert (answer.status_code, body(answer)["status"]) == (501, "error")
@@ -70,7 +70,7 @@ def test_img2txt_is_answered_that_there_is_none(control: Control) -> None:
     assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
 
 
-def test_a_picture_is_sent_on_and_served_at_both_addresses(control: Control) -> None:
+def test_a_picture_is_sent_to_a_tab_and_served_at_both_paths(control: Control) -> None:
     picture(control)
     for tab in ("img2img", "extras"):
         answer = control.client.post(f"/api/send-to-{tab}", json={"filename": PICTURE})
@@ -88,13 +88,13 @@ def test_a_picture_is_sent_on_and_served_at_both_addresses(control: Control) -> 
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "other.png", 7, None])
-def test_only_pictures_of_ours_are_shown(control: Control, name: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_generated_pictures_are_shown(control: Control, name: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.web.routes.pictures.subprocess.Popen", None)
     for route in ("show-in-folder", "send-to-img2img", "send-to-extras"):
         assert control.client.post(f"/api/{route}", json={"filename": name}).status_code in (404, 422)
 
 
-def test_without_a_desktop_it_is_said(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_desktop_the_error_has_the_path(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
     path = picture(control)
     monkeypatch.setattr("shared.web.routes.pictures.file_manager_command", lambda *_: None)
     answer = control.client.post("/api/show-in-folder", json={"filename": PICTURE})
@@ -113,7 +113,7 @@ def test_each_system_has_its_file_manager(tmp_path: Path) -> None:
     assert file_manager_command(path, "linux", {"PATH": str(tmp_path), "DISPLAY": ":0"}) == [str(opener), str(tmp_path)]
 
 
-def test_a_key_is_kept_for_its_owner_alone_and_never_shown(control: Control, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_key_is_stored_for_its_owner_only_and_never_shown(control: Control, caplog: pytest.LogCaptureFixture) -> None:
     sent = {"alias": "SERVICE", "api-key": "very secret words"}
     answers = [control.client.post("/api/add-api-key", json=sent) for _ in range(2)]
     answers.append(control.client.post("/api/add-api-key", json={**sent, "alias": "a/b"}))
@@ -129,7 +129,7 @@ def test_a_key_is_kept_for_its_owner_alone_and_never_shown(control: Control, cap
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_a_damaged_file_of_keys_is_not_written_over(tmp_path: Path) -> None:
+def test_a_damaged_file_of_keys_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "api-keys.json").write_text("very secret {")
     with pytest.raises(StorageFailed) as failed:
         KeyRing(tmp_path).add("a", "b")

@@ -1,4 +1,4 @@
-"""The page /docs in a real browser, before services whose engine is a small one that a test can hold."""
+"""The /docs page in a real browser, with services whose engine is a fake one."""
 
 import base64
 import json
@@ -58,7 +58,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 @pytest.fixture
 def page(browser: Page) -> Iterator[Page]:
-    """The tab, which no script may have failed in when the test is over."""
+    """The tab. A test fails if a script of the page raised an error."""
     for file in browser.downloads.iterdir():
         file.unlink()
     browser.mistakes.clear()
@@ -69,7 +69,7 @@ def page(browser: Page) -> Iterator[Page]:
 
 @pytest.fixture
 def serve(tmp_path: Path, engine: FakeEngine) -> Iterator[Serve]:
-    """Serves a service as it is served for users, on the port that the settings name; gives its address."""
+    """Starts a service on the real server, on its port of the settings. Returns its URL."""
     with ExitStack() as stack:
 
         def start(service: str = "txt2img", prefix: str = "", **chosen: Any) -> str:
@@ -98,10 +98,10 @@ def _nothing(_environ: Any, start_response: Any) -> list[bytes]:
     return []
 
 
-# Everything, pressed.
+# Every operation.
 
-# Of these an engine that is not ours, a machine without a desktop, or a form without its file makes an error.
-TOLD_OTHERWISE: Mapping[str, str] = {
+# These fail because of an engine that is not ours, a machine without a desktop, or a form without its file.
+EXPECTED_ERRORS: Mapping[str, str] = {
     "post_api_upload_model": "422",
     "post_api_show_in_folder": "409",
     "post_api_img2txt": "501",
@@ -112,26 +112,26 @@ TOLD_OTHERWISE: Mapping[str, str] = {
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_example_of_every_operation(page: Page, serve: Serve, engine: FakeEngine, service: str) -> None:
-    """What the page fills in by itself, sent, is answered as the document tells; what it drew is shown and saved."""
+    """Each example of the page, sent as it is, gets a documented reply, and pictures are shown."""
     page.open(f"{serve(service)}/docs")
     page.wait("document.querySelector('#menu-samplers option')")
-    operations = page.run("[...document.querySelectorAll('details.operation')].map((each) => each.id)")
+    operations = page.run("[...document.querySelectorAll('details.operation')].map((node) => node.id)")
     assert len(operations) > 20
-    # Those that are about pictures and jobs come after one that draws.
+    # Operations on pictures and jobs come after one that generates a picture.
     last = ("get_api_images", "get_images", "get_api_jobs_", "post_api_jobs", "post_api_show", "post_api_send")
     drawn = False
-    for name in sorted(operations, key=lambda each: (each.startswith("delete"), each.startswith(last))):
+    for name in sorted(operations, key=lambda name: (name.startswith("delete"), name.startswith(last))):
         operation = f"#{name}"
         page.run(f"document.querySelector('{operation}').open = true")
         page.wait(f"document.querySelector('{operation} .request-form')")
         examples = page.run(
-            f"[...{label('Example', operation)}?.querySelectorAll('option') || [{{}}]].map((each) => each.text)"
+            f"[...{label('Example', operation)}?.querySelectorAll('option') || [{{}}]].map((node) => node.text)"
         )
         for example in examples:
             if len(examples) > 1:
                 select(page, "Example", example, operation)
             if name.startswith("delete"):
-                # Nothing is filled in where something would be removed.
+                # The page fills in no id to delete.
                 field, menu = ("run_id", "runs") if "run" in name else ("job_id", "jobs")
                 removed = choices(page, menu)[0]
                 put(page, field, removed, operation)
@@ -139,7 +139,7 @@ def test_every_example_of_every_operation(page: Page, serve: Serve, engine: Fake
             shown = answer(page, operation)
             if name.endswith("workflows_name"):
                 continue
-            expected = TOLD_OTHERWISE.get(name, ("200", "202"))
+            expected = EXPECTED_ERRORS.get(name, ("200", "202"))
             assert shown.startswith(expected), (name, example, shown)
             if name.startswith("delete"):
                 page.wait(f"!document.querySelector('#menu-{menu} option[value=\"{removed}\"]')")
@@ -151,7 +151,7 @@ def test_every_example_of_every_operation(page: Page, serve: Serve, engine: Fake
 # Fields.
 
 
-def test_fields_and_json_are_the_same(page: Page, serve: Serve) -> None:
+def test_inputs_and_json_stay_in_sync(page: Page, serve: Serve) -> None:
     opened(page, serve())
     put(page, "prompt", 'a "green" star, 50 % & more')
     put(page, "steps", "4")
@@ -171,7 +171,7 @@ def test_fields_and_json_are_the_same(page: Page, serve: Serve) -> None:
     assert answer(page).startswith("400")
 
 
-def test_whole_numbers_stay_as_they_are(page: Page, serve: Serve) -> None:
+def test_integers_stay_exact(page: Page, serve: Serve) -> None:
     seed = 2**64 - 1
     opened(page, serve())
     write_json(page, json.dumps({"prompt": "a heart", "seed": seed}))
@@ -184,7 +184,7 @@ def test_whole_numbers_stay_as_they_are(page: Page, serve: Serve) -> None:
     assert f"seed {seed - 1}" in answer(page)
 
 
-def test_menus_are_what_there_is(page: Page, serve: Serve) -> None:
+def test_menus_list_the_current_choices(page: Page, serve: Serve) -> None:
     address = serve()
     opened(page, address)
     assert choices(page, "models") == ["model.safetensors"]
@@ -205,9 +205,9 @@ def test_menus_are_what_there_is(page: Page, serve: Serve) -> None:
     assert choices(page, "pictures") == [shown["comfy_response"]["generated_images"][0]["filename"]]
 
 
-def test_a_workflow_of_ones_own_has_its_fields(page: Page, serve: Serve, tmp_path: Path) -> None:
+def test_a_named_workflow_shows_its_parameters(page: Page, serve: Serve, tmp_path: Path) -> None:
     graph = json.loads((Path(__file__).parent / "golden" / "txt2img.json").read_text("utf-8"))
-    text = next(node for node, each in graph.items() if each["class_type"] == "CLIPTextEncode")
+    text = next(name for name, node in graph.items() if node["class_type"] == "CLIPTextEncode")
     parameters = {"words": {"type": "string", "targets": [f"{text}.text"]}}
     file = {"dream_layer": {"title": "A shape", "parameters": parameters}, "prompt": graph}
     (tmp_path / "workflows").mkdir()
@@ -221,7 +221,7 @@ def test_a_workflow_of_ones_own_has_its_fields(page: Page, serve: Serve, tmp_pat
 # Pictures.
 
 
-def test_a_chosen_picture_is_sent_as_a_data_url(page: Page, serve: Serve, tmp_path: Path) -> None:
+def test_a_selected_picture_is_sent_as_a_data_url(page: Page, serve: Serve, tmp_path: Path) -> None:
     file = photo(tmp_path)
     opened(page, serve(), IMG2IMG)
     sent_bodies(page)
@@ -254,7 +254,7 @@ PICTURES = {
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_every_picture_in_json_has_a_chooser(page: Page, serve: Serve, tmp_path: Path, service: str) -> None:
+def test_every_picture_in_json_has_a_file_input(page: Page, serve: Serve, tmp_path: Path, service: str) -> None:
     address, file = serve(service), photo(tmp_path)
     for name, paths in PICTURES[service].items():
         opened(page, address, f"#{name}")
@@ -276,7 +276,7 @@ def test_every_picture_in_json_has_a_chooser(page: Page, serve: Serve, tmp_path:
         assert marked == len(paths)
 
 
-def test_a_form_has_choosers_of_its_own(page: Page, serve: Serve, tmp_path: Path) -> None:
+def test_a_form_has_its_own_file_inputs(page: Page, serve: Serve, tmp_path: Path) -> None:
     opened(page, serve(), IMG2IMG)
     select(page, "Send as", "form", IMG2IMG)
     page.choose(f"{IMG2IMG} input[aria-label=image]", photo(tmp_path))
@@ -287,15 +287,15 @@ def test_a_form_has_choosers_of_its_own(page: Page, serve: Serve, tmp_path: Path
     assert answer(page, IMG2IMG).startswith("200")
 
 
-def test_what_is_too_large_is_not_sent(page: Page, serve: Serve, tmp_path: Path) -> None:
+def test_a_body_that_is_too_large_is_not_sent(page: Page, serve: Serve, tmp_path: Path) -> None:
     opened(page, serve(max_body_mb=1), IMG2IMG)
     large = tmp_path / "large.png"
     # Under the limit as a file, over it in base64.
     large.write_bytes(photo(tmp_path).read_bytes() + bytes(900_000))
     sent_bodies(page)
     page.choose(f"{IMG2IMG} input[aria-label='Picture for mask']", large)
-    said = "1.2 MB is too large: the service accepts bodies up to 1.0 MB"
-    page.wait(f"document.querySelector('{IMG2IMG}').innerText.includes('{said}')")
+    message = "1.2 MB is too large: the service accepts bodies up to 1.0 MB"
+    page.wait(f"document.querySelector('{IMG2IMG}').innerText.includes('{message}')")
     assert "mask" not in shown_json(page, IMG2IMG)
     # Two that are too large together.
     half = tmp_path / "half.png"
@@ -308,7 +308,7 @@ def test_what_is_too_large_is_not_sent(page: Page, serve: Serve, tmp_path: Path)
     assert page.run("window.sent") == []
 
 
-def test_an_example_takes_the_place_of_a_chosen_picture(page: Page, serve: Serve, tmp_path: Path) -> None:
+def test_an_example_replaces_a_selected_picture(page: Page, serve: Serve, tmp_path: Path) -> None:
     opened(page, serve(), IMG2IMG)
     chooser = f"{IMG2IMG} input[aria-label='Picture for input_image']"
     page.choose(chooser, photo(tmp_path))
@@ -319,7 +319,7 @@ def test_an_example_takes_the_place_of_a_chosen_picture(page: Page, serve: Serve
     assert page.run(f'document.querySelector("{chooser}").files.length') == 0
 
 
-def test_what_was_filled_in_goes_along_into_the_form(page: Page, serve: Serve) -> None:
+def test_the_form_takes_over_the_fields_of_the_json(page: Page, serve: Serve) -> None:
     opened(page, serve())
     put(page, "prompt", "a ring")
     put(page, "steps", "3")
@@ -332,7 +332,7 @@ def test_what_was_filled_in_goes_along_into_the_form(page: Page, serve: Serve) -
 # Answers.
 
 
-def test_pictures_and_answers_are_saved_under_good_names(page: Page, serve: Serve) -> None:
+def test_pictures_and_replies_are_saved_under_good_names(page: Page, serve: Serve) -> None:
     opened(page, serve())
     send(page)
     answer(page)
@@ -353,11 +353,11 @@ def test_a_report_is_saved_under_its_name(page: Page, serve: Serve) -> None:
     opened(page, serve("control"), "#post_api_extras_upscale")
     send(page, "#post_api_extras_upscale")
     assert answer(page, "#post_api_extras_upscale").startswith("200")
-    for each in ("#post_api_report_bundle", operation):
-        page.run(f"document.querySelector('{each}').open = true")
-        page.wait(f"document.querySelector('{each} .request-form')")
-        send(page, each)
-        assert answer(page, each).startswith("200")
+    for report_operation in ("#post_api_report_bundle", operation):
+        page.run(f"document.querySelector('{report_operation}').open = true")
+        page.wait(f"document.querySelector('{report_operation} .request-form')")
+        send(page, report_operation)
+        assert answer(page, report_operation).startswith("200")
     assert page.downloaded().name == "dream-layer-report.zip"
 
 
@@ -390,7 +390,7 @@ def test_progress_moves(page: Page, serve: Serve, engine: FakeEngine) -> None:
     assert answer(page).startswith("200")
 
 
-def test_errors_mark_their_field_and_warnings_are_seen(page: Page, serve: Serve) -> None:
+def test_errors_mark_their_field_and_warnings_are_shown(page: Page, serve: Serve) -> None:
     opened(page, serve())
     put(page, "steps", "0")
     send(page)
@@ -413,7 +413,7 @@ def test_errors_mark_their_field_and_warnings_are_seen(page: Page, serve: Serve)
     assert "promt" in page.run(f"document.querySelector('{TXT2IMG} .warnings').innerText")
 
 
-def test_a_form_marks_its_fields_too(page: Page, serve: Serve) -> None:
+def test_errors_mark_fields_of_forms(page: Page, serve: Serve) -> None:
     opened(page, serve())
     select(page, "Send as", "form")
     put(page, "controlnet", '{"units": [{"model": "x", "weight": 99}]}')
@@ -422,7 +422,9 @@ def test_a_form_marks_its_fields_too(page: Page, serve: Serve) -> None:
     assert page.run(f"{box('controlnet')}.getAttribute('aria-invalid')") == "true"
 
 
-def test_without_an_engine_the_menus_say_so(page: Page, serve: Serve, engine: FakeEngine) -> None:
+def test_without_an_engine_a_note_says_that_menus_may_be_out_of_date(
+    page: Page, serve: Serve, engine: FakeEngine
+) -> None:
     engine.stop()
     page.open(f"{serve()}/docs{TXT2IMG}")
     page.wait("document.querySelector('#menus-note').textContent.startsWith('The menus may be out of date')")
@@ -434,7 +436,7 @@ def test_without_an_engine_the_menus_say_so(page: Page, serve: Serve, engine: Fa
 # The command line.
 
 
-def test_the_command_line_does_what_the_form_does(page: Page, serve: Serve, tmp_path: Path) -> None:
+def test_the_command_line_sends_the_same_request(page: Page, serve: Serve, tmp_path: Path) -> None:
     opened(page, serve())
     prompt = 'it\'s a "heart" \\ 100 % & <b> \u00e9'
     write_json(page, json.dumps({"prompt": prompt, "seed": 2**63 + 1}))
@@ -452,7 +454,7 @@ def test_the_command_line_does_what_the_form_does(page: Page, serve: Serve, tmp_
     assert json.loads(execute(line(page), tmp_path))["parameters"]["prompt"] == "@it's ; a <form>"
 
 
-def test_the_command_lines_for_windows_keep_the_json_whole(page: Page, serve: Serve) -> None:
+def test_the_command_lines_for_windows_keep_the_json_intact(page: Page, serve: Serve) -> None:
     opened(page, serve())
     body = {"prompt": 'it\'s a "heart" \\ 100 % & | <b> ^ ! \u00e9 \U0001f600', "seed": 2**63 + 1}
     write_json(page, json.dumps(body))
@@ -469,7 +471,7 @@ def test_the_command_lines_for_windows_keep_the_json_whole(page: Page, serve: Se
     assert argument[1].isascii()
 
 
-def test_the_command_line_for_windows_keeps_a_form_whole(page: Page, serve: Serve) -> None:
+def test_the_command_line_for_windows_keeps_a_form_intact(page: Page, serve: Serve) -> None:
     opened(page, serve())
     select(page, "Send as", "form")
     for prompt in ("a \"heart\" & a 'ring' | <b> ^", "a heart & a ring", "C:\\a heart\\"):
@@ -498,11 +500,11 @@ def test_with_a_key(page: Page, serve: Serve, tmp_path: Path) -> None:
     page.open(f"{address}/docs")
     page.wait("!document.querySelector('#key-form').hidden")
     wrong = "This key is wrong"
-    for key, said in (("no such key at all", f"{wrong}."), ("clé", f"{wrong}:"), (KEY, "The key is right")):
+    for key, message in (("no such key at all", f"{wrong}."), ("clé", f"{wrong}:"), (KEY, "The key is right")):
         page.run("document.querySelector('#key-form input').focus()")
         page.send("Input.insertText", text=key)
         page.key("Enter")
-        page.wait(f"document.querySelector('#key-note').textContent.startsWith({json.dumps(said)})")
+        page.wait(f"document.querySelector('#key-note').textContent.startsWith({json.dumps(message)})")
     assert page.run("[localStorage.length, document.cookie, sessionStorage.length]") == [0, "", 1]
     # Remembered in this tab.
     opened(page, address)
@@ -537,7 +539,7 @@ def test_the_other_services_are_linked(page: Page, serve: Serve) -> None:
     serve("img2img", **chosen)
     opened(page, address)
     page.wait("document.querySelector('#services li')")
-    links = page.run("[...document.querySelectorAll('#services a')].map((each) => each.href)")
+    links = page.run("[...document.querySelectorAll('#services a')].map((node) => node.href)")
     assert links == [f"http://localhost:{first}/docs", f"http://localhost:{second}/docs"]
     assert page.run("document.querySelector('#services [aria-current=page]').href") == links[0]
     assert f"control {third}not running" in page.run("document.querySelector('#services').textContent")
@@ -563,12 +565,12 @@ def test_below_a_path(page: Page, serve: Serve) -> None:
 # People.
 
 
-def test_by_keyboard_and_with_names_for_everything(page: Page, serve: Serve) -> None:
+def test_keyboard_use_and_accessible_names(page: Page, serve: Serve) -> None:
     opened(page, serve())
     open_all(page, TXT2IMG)
-    nameless = page.run("""[...document.querySelectorAll("input, select, textarea, button")].filter((each) =>
-        !each.closest("label")?.textContent.trim() && !each.getAttribute("aria-label") && !each.textContent.trim())
-        .map((each) => each.outerHTML)""")
+    nameless = page.run("""[...document.querySelectorAll("input, select, textarea, button")].filter((node) =>
+        !node.closest("label")?.textContent.trim() && !node.getAttribute("aria-label") && !node.textContent.trim())
+        .map((node) => node.outerHTML)""")
     assert nameless == []
     page.run(f"{box('prompt')}.focus()")
     page.key("Enter", modifiers=2)
@@ -585,8 +587,8 @@ def test_on_a_narrow_screen(page: Page, serve: Serve, dark: bool) -> None:
     page.dark(dark)
     try:
         opened(page, address)
-        page.run("[...document.querySelectorAll('details.operation')].forEach((each) => { each.open = true; })")
-        page.wait("[...document.querySelectorAll('details.operation')].every((each) => each.children.length > 1)")
+        page.run("[...document.querySelectorAll('details.operation')].forEach((node) => { node.open = true; })")
+        page.wait("[...document.querySelectorAll('details.operation')].every((node) => node.children.length > 1)")
         send(page)
         answer(page)
         assert page.run("document.documentElement.scrollWidth") <= 360

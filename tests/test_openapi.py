@@ -1,4 +1,4 @@
-"""The OpenAPI document of each service: valid, complete, and made from what validates; the page beside it."""
+"""The OpenAPI document of each service is valid, complete and made from the models that validate; so is its page."""
 
 import importlib
 import json
@@ -43,7 +43,7 @@ MakeBackend = Callable[..., Backend]
 
 @pytest.fixture
 def backend(tmp_path: Path) -> Iterator[MakeBackend]:
-    """Makes what a service works with, without an engine: nothing listens on port 9 of this machine."""
+    """Creates backends without an engine: nothing listens on port 9 of this machine."""
     made: list[Backend] = []
 
     def make(**settings: Any) -> Backend:
@@ -51,8 +51,8 @@ def backend(tmp_path: Path) -> Iterator[MakeBackend]:
         return made[-1]
 
     yield make
-    for each in made:
-        each.stop()
+    for backend in made:
+        backend.stop()
 
 
 def document(app: Flask, **headers: str) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def document(app: Flask, **headers: str) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("key", [None, "correct horse battery"])
 @pytest.mark.parametrize("service", SERVICES)
-def test_it_is_openapi(backend: MakeBackend, service: str, key: str | None) -> None:
+def test_the_document_is_valid_openapi(backend: MakeBackend, service: str, key: str | None) -> None:
     spec = document(SERVICES[service](backend(api_key=key)), **({"X-API-Key": key} if key else {}))
     validate(spec)
     assert spec["openapi"].startswith("3.1.")
@@ -98,7 +98,7 @@ def test_a_view_without_an_operation_is_found() -> None:
     assert list_routes(app) == [Route("GET", "/bare", None)]
 
 
-def test_every_route_that_the_docs_name_is_there() -> None:
+def test_every_route_in_the_docs_exists() -> None:
     text = "\n".join(
         path.read_text(encoding="utf-8")
         for path in sorted((PROJECT_DIR / "docs").glob("*.md"))
@@ -111,7 +111,7 @@ def test_every_route_that_the_docs_name_is_there() -> None:
     assert {(method, re.sub(r"<\w+>", "<>", path)) for method, path in named} - there == set()
 
 
-def test_it_is_made_from_the_models_that_validate(backend: MakeBackend) -> None:
+def test_schemas_come_from_the_models_that_validate(backend: MakeBackend) -> None:
     spec = document(txt2img_app(backend()))
     schemas = spec["components"]["schemas"]
     for model in (Txt2ImgBody, Img2ImgBody):
@@ -123,7 +123,7 @@ def test_it_is_made_from_the_models_that_validate(backend: MakeBackend) -> None:
     assert schemas[form]["required"] == ["prompt"]
 
 
-def test_drawing_tells_every_answer(backend: MakeBackend) -> None:
+def test_generation_lists_every_reply(backend: MakeBackend) -> None:
     spec = document(txt2img_app(backend()))["paths"]["/api/txt2img"]["post"]["responses"]
     assert {"200", "202", "406", "409", "413", "415", "422", "429", "503", "504", "507"} <= spec.keys()
     assert spec["200"]["content"].keys() == {JSON, "image/png", "image/webp", "image/jpeg", "text/event-stream"}
@@ -155,18 +155,18 @@ def test_every_operation_is_complete(route: Route) -> None:
         assert set(reply.headers) <= HEADERS.keys()
 
 
-def test_addresses_follow_the_setting(backend: MakeBackend) -> None:
+def test_urls_follow_the_setting(backend: MakeBackend) -> None:
     app = txt2img_app(backend(public_url="https://studio.example/dream/"))
     assert document(app)["servers"] == [{"url": "https://studio.example/dream"}]
 
 
-def test_what_is_not_described_is_left_out(backend: MakeBackend) -> None:
+def test_a_route_without_an_operation_is_left_out(backend: MakeBackend) -> None:
     app = txt2img_app(backend())
     app.add_url_rule("/more", view_func=str)
     assert "/more" not in openapi_document("txt2img", list_routes(app), "http://x", keyed=False)["paths"]
 
 
-def test_with_a_key_the_page_asks_for_it_and_the_document_needs_it(backend: MakeBackend) -> None:
+def test_with_a_key_the_page_is_open_and_the_document_is_not(backend: MakeBackend) -> None:
     client = txt2img_app(backend(api_key="correct horse battery")).test_client()
     assert client.get("/openapi.json").status_code == 401
     page = client.get("/docs")
@@ -178,8 +178,8 @@ def test_with_a_key_the_page_asks_for_it_and_the_document_needs_it(backend: Make
     assert spec["paths"]["/api/jobs"]["get"]["security"] == [{"key": []}, {"bearer": []}]
 
 
-@pytest.mark.parametrize("file", PAGE_FILES, ids=lambda each: each.name)
-def test_the_page_needs_nothing_from_elsewhere(file: Path) -> None:
+@pytest.mark.parametrize("file", PAGE_FILES, ids=lambda path: path.name)
+def test_the_page_loads_nothing_from_other_hosts(file: Path) -> None:
     page = file.read_text(encoding="utf-8")
     assert "http://" not in page
     assert "https://" not in page
@@ -207,32 +207,32 @@ def test_the_files_of_the_page_need_no_key(backend: MakeBackend, service: str, k
 @pytest.mark.parametrize(
     "name", ["more.js", "operation.py", "..%2foperation.py", "..%5coperation.py", "%00.js", ".js", "page"]
 )
-def test_nothing_else_is_a_file_of_the_page(backend: MakeBackend, name: str) -> None:
+def test_other_files_are_not_served(backend: MakeBackend, name: str) -> None:
     client = txt2img_app(backend(api_key="correct horse battery")).test_client()
     assert client.get(f"/docs/{name}").status_code == 404
 
 
 @pytest.mark.parametrize("path", ["/docs/../api/jobs", "/docs//api/jobs", "/docsx", "/docs/%2e%2e/api/jobs"])
-def test_no_path_beside_the_page_is_open(backend: MakeBackend, path: str) -> None:
+def test_paths_near_the_page_need_the_key(backend: MakeBackend, path: str) -> None:
     client = txt2img_app(backend(api_key="correct horse battery")).test_client()
     answer = client.get(path)
     assert answer.status_code in (401, 404)
     assert b'jobs":' not in answer.get_data()
 
 
-def test_limits_of_bodies_are_told(backend: MakeBackend) -> None:
+def test_the_document_has_the_limits_of_bodies(backend: MakeBackend) -> None:
     spec = document(SERVICES["control"](backend(max_body_mb=3, max_model_mb=70)))["paths"]
     assert spec["/api/png-info"]["post"]["requestBody"]["x-max-bytes"] == 3 * 1024 * 1024
     assert spec["/api/upload-model"]["post"]["requestBody"]["x-max-bytes"] == 70 * 1024 * 1024
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_every_picture_is_marked_as_one(backend: MakeBackend, service: str) -> None:
-    """By that a page knows where a file chooser belongs: at texts that may be a data URL, and at files of forms."""
+def test_every_picture_has_its_media_type(backend: MakeBackend, service: str) -> None:
+    """The page shows a file input for texts that may be a data URL, and for files of forms."""
     marked = []
     for name, schema in document(SERVICES[service](backend()))["components"]["schemas"].items():
         for field, spec in schema.get("properties", {}).items():
-            kind = next((each for each in spec.get("anyOf", [spec]) if each.get("type") != "null"), {})
+            kind = next((option for option in spec.get("anyOf", [spec]) if option.get("type") != "null"), {})
             picture = kind.get("contentMediaType") == "image/*"
             if picture:
                 marked.append(f"{name}.{field}")
@@ -245,7 +245,7 @@ def test_every_picture_is_marked_as_one(backend: MakeBackend, service: str) -> N
     assert len(marked) >= wanted[service], marked
 
 
-def test_the_document_is_json_throughout(backend: MakeBackend) -> None:
+def test_the_document_is_json(backend: MakeBackend) -> None:
     spec = document(txt2img_app(backend()))
     assert json.loads(json.dumps(spec)) == spec
 

@@ -1,4 +1,4 @@
-"""Every example of the OpenAPI document, sent to the services that are told to answer it."""
+"""Every example of the OpenAPI document, sent to a service that has its route."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.stack import TIMEOUT, TestStack, read_stream
 from tests.test_openapi import ROUTES
 
 SMALL = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1}
-# Of each operation the first example is sent as it stands; what others draw is made small, for time is short.
+# The first example of an operation is sent as it is; others generate smaller pictures to save time.
 SHRUNK = {"width": 64, "height": 64, "steps": 2}
 CASES = [
     pytest.param(route, example, id=f"{route.method} {route.path}: {example.summary}")
@@ -27,7 +27,7 @@ PICTURE = "20261122-143210-3f2a9c1e0b7d_00001_.png"
 
 @pytest.fixture
 def job(stack: TestStack) -> dict[str, Any]:
-    """A finished job; stands where an example has made up an id or a name."""
+    """A finished job, for the ids and names in examples."""
     return stack.draw(**SMALL)
 
 
@@ -53,7 +53,7 @@ def address(route: Route, example: Example, found: dict[str, str]) -> str:
 
 
 def body(operation: Operation, example: Example, picture: str, tmp_path: Path) -> dict[str, Any]:
-    """What an example sends. Files that it names are made, and its made-up picture is one that there is."""
+    """The body of an example, with real files, and the name of a real picture."""
     values = {name: picture if value == PICTURE else value for name, value in (example.body or {}).items()}
     if "prompt" in values and operation.errors and example is not operation.examples[0]:
         values |= SHRUNK
@@ -67,7 +67,7 @@ def body(operation: Operation, example: Example, picture: str, tmp_path: Path) -
 
 
 def check(operation: Operation, response: requests.Response) -> None:
-    """The answer is one that the description tells: its status, type, headers and shape."""
+    """The response matches the operation in status, type, headers and schema."""
     if response.status_code >= 400:
         code = ErrorReply.model_validate_json(response.content).error.code
         assert (code, response.status_code) in [(error.code, error.status) for error in operation.errors]
@@ -121,7 +121,7 @@ def test_the_example_works(
 
 
 def clean_up(stack: TestStack, route: Route, file: Path | None) -> None:
-    """Nothing of an example stays for other tests to stumble over."""
+    """Remove what an example has created, for the tests that follow."""
     if file is not None:
         file.unlink()
     (stack.data_dir / "models" / "loras" / "example.safetensors").unlink(missing_ok=True)
@@ -132,13 +132,13 @@ def clean_up(stack: TestStack, route: Route, file: Path | None) -> None:
         stack.wait_for_engine(lambda state: state["state"] == "ready" and not state["restart_pending"])
 
 
-def test_an_error_has_the_shape_that_is_told(stack: TestStack) -> None:
+def test_an_error_matches_its_schema(stack: TestStack) -> None:
     response = requests.post(f"{stack.txt2img}/api/txt2img", json={**SMALL, "steps": 0}, timeout=TIMEOUT)
     assert response.status_code == 422
     assert ErrorReply.model_validate_json(response.content).error.field == "steps"
 
 
-def test_jobs_in_every_state_have_the_shape_that_is_told(stack: TestStack) -> None:
+def test_jobs_in_every_state_match_their_schemas(stack: TestStack) -> None:
     operations = {key: operation for key, route in ROUTES.items() if (operation := route.operation) is not None}
     long = stack.submit(**{**SMALL, "steps": 400})
     waits = stack.submit(**SMALL)
@@ -151,13 +151,13 @@ def test_jobs_in_every_state_have_the_shape_that_is_told(stack: TestStack) -> No
     stack.wait_for_job(waits)
 
 
-def test_the_document_and_the_page_are_on_each_service(stack: TestStack) -> None:
+def test_each_service_has_the_document_and_the_page(stack: TestStack) -> None:
     for url in (stack.txt2img, stack.img2img, stack.control):
         spec = requests.get(f"{url}/openapi.json", timeout=TIMEOUT).json()
         assert spec["servers"] == [{"url": url}]
         assert "<!doctype html>" in requests.get(f"{url}/docs", timeout=TIMEOUT).text
         services = requests.get(f"{url}/api/services", timeout=TIMEOUT).json()["services"]
-        assert {each["service"] for each in services if each["running"]} == {"txt2img", "img2img", "control"}
-        for each in services:
-            assert each["running"]
-            assert requests.get(each["docs"], timeout=TIMEOUT).ok
+        assert {service["service"] for service in services if service["running"]} == {"txt2img", "img2img", "control"}
+        for service in services:
+            assert service["running"]
+            assert requests.get(service["docs"], timeout=TIMEOUT).ok

@@ -1,4 +1,4 @@
-"""Reports: what is in the zip, what a spreadsheet makes of it, and how many are kept."""
+"""Reports: the contents of the zip file, formulas in spreadsheets, and how many reports are kept."""
 
 import csv
 import io
@@ -64,12 +64,12 @@ def rows_of(content: bytes) -> list[dict[str, str]]:
     "text",
     ["=1+1", "+1", "-cmd", "@SUM(A1)", "\t=1", "\r=1", "  =HYPERLINK(1)", "|calc", "%x", "\uff1d1+1", "\0=1"],
 )
-def test_no_text_is_a_formula(text: str) -> None:
+def test_texts_never_become_formulas(text: str) -> None:
     assert cell(text).startswith("'")
 
 
 @pytest.mark.parametrize(("value", "shown"), [(-1, "-1"), (-0.5, "-0.5"), ("a = b", "a = b"), ("", ""), ("'x", "'x")])
-def test_other_cells_stay_as_they_are(value: Any, shown: str) -> None:
+def test_other_cells_are_unchanged(value: Any, shown: str) -> None:
     assert cell(value) == shown
 
 
@@ -87,7 +87,7 @@ def test_the_table_has_a_row_for_each_run(backend: Backend) -> None:
     assert (second["prompt"], second["seed"], second["cfg_scale"]) == ("ein Löwe 圓", "42", "6.5")
 
 
-def test_the_readme_counts_and_names_what_is_missing(backend: Backend) -> None:
+def test_the_readme_lists_missing_pictures(backend: Backend) -> None:
     run = run_body(finish(backend, pictures=2), ReplyUrls(""))
     text = readme([run], run["generated_images"][:1], datetime(2026, 11, 22, 14, 30)).decode()
     assert "Created on 2026-11-22 at 14:30: 1 runs with 1 pictures." in text
@@ -102,7 +102,7 @@ def test_ids_of_the_wrong_shape_are_refused(value: Any) -> None:
     assert wrong.value.field == "run_ids"
 
 
-def test_the_zip_has_the_chosen_runs_and_their_pictures(backend: Backend, client: FlaskClient) -> None:
+def test_the_zip_has_the_selected_runs_and_their_pictures(backend: Backend, client: FlaskClient) -> None:
     rows = [finish(backend, pictures=2) for _ in range(3)]
     chosen = [rows[2].id, rows[0].id, rows[2].id]
     made = client.post(POST, json={"run_ids": chosen}).get_json()
@@ -136,7 +136,7 @@ def test_an_unknown_run_is_named(backend: Backend, client: FlaskClient) -> None:
     assert client.get(f"{GET}?bundle=../jobs.sqlite").status_code == 404
 
 
-def test_a_picture_that_is_gone_is_named_and_the_rest_is_there(backend: Backend, client: FlaskClient) -> None:
+def test_a_missing_picture_is_listed_and_the_others_are_included(backend: Backend, client: FlaskClient) -> None:
     row = finish(backend, pictures=2)
     lost, kept = (image["filename"] for image in row.images)
     (backend.settings.output_dir / row.images[0]["subfolder"] / lost).unlink()
@@ -155,7 +155,7 @@ def test_a_report_that_would_be_too_large_is_refused(
     assert not backend.settings.reports_dir.exists()
 
 
-def test_only_the_newest_reports_stay(tmp_path: Path) -> None:
+def test_only_the_newest_reports_are_kept(tmp_path: Path) -> None:
     bundles = ReportFolder(tmp_path)
     (tmp_path / "report-0000000000000000001.part").write_bytes(b"half")
     (tmp_path / "notes.txt").write_bytes(b"not ours")
@@ -169,7 +169,7 @@ def test_only_the_newest_reports_stay(tmp_path: Path) -> None:
     assert bundles.find("notes.txt") is None
 
 
-def test_a_report_is_the_newest_also_after_the_clock_was_set_back(tmp_path: Path) -> None:
+def test_a_report_is_the_newest_even_after_the_clock_was_set_back(tmp_path: Path) -> None:
     for number in (1, 2):
         (tmp_path / f"report-{9 * 10**18 + number}.zip").write_bytes(b"of the future")
     bundles = ReportFolder(tmp_path)
@@ -186,7 +186,7 @@ def test_a_report_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_report_of_what_was_drawn(stack: TestStack) -> None:
+def test_a_report_of_generated_pictures(stack: TestStack) -> None:
     reply = stack.draw(prompt="=a red circle", width=64, height=64, steps=1)
     made = requests.post(f"{stack.report}{POST}", json={"run_ids": [reply["run_id"]]}, timeout=TIMEOUT)
     assert made.status_code == 200, made.text

@@ -1,4 +1,4 @@
-"""Wrong paths, ports and methods: the answer says where it is, and how to call it."""
+"""Hints for wrong paths, ports, methods and query parameters."""
 
 from collections.abc import Iterator
 
@@ -85,23 +85,21 @@ def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_wrong_path_is_answered_with_the_right_one(
-    clients: Clients, service: str, path: str, hint: str, method: str
-) -> None:
+def test_a_wrong_path_gets_the_right_one(clients: Clients, service: str, path: str, hint: str, method: str) -> None:
     refused = clients[service].open(path, method=method)
     assert (refused.status_code, refused.json["error"]["code"]) == (404, "not_found")
     assert hint in refused.json["error"]["hint"], refused.json
     assert len(refused.text) < 600
 
 
-def test_of_every_route_it_is_known_who_has_it(clients: Clients) -> None:
+def test_every_route_knows_its_services(clients: Clients) -> None:
     routes = {name: {route.path for route in list_routes(client.application)} for name, client in clients.items()}
     for path in set().union(*routes.values()):
         having = {name for name in routes if path in routes[name]}
         assert having == set(services_of(path)), path
 
 
-def test_every_direction_leads_to_a_route() -> None:
+def test_every_foreign_path_leads_to_a_route() -> None:
     for theirs, here in FOREIGN_PATHS.items():
         assert tuple(here.split(" ")) in ROUTES, theirs
         assert here in hint_for_path(theirs, "txt2img", Settings())
@@ -119,9 +117,7 @@ def test_every_direction_leads_to_a_route() -> None:
         ("POST", "/health", "GET, HEAD, OPTIONS", "use GET"),
     ],
 )
-def test_a_wrong_method_is_answered_with_the_right_call(
-    clients: Clients, method: str, path: str, allowed: str, hint: str
-) -> None:
+def test_a_wrong_method_gets_the_right_call(clients: Clients, method: str, path: str, allowed: str, hint: str) -> None:
     refused = clients["txt2img"].open(path, method=method)
     assert refused.status_code == 405
     assert refused.headers["Allow"] == allowed
@@ -129,7 +125,7 @@ def test_a_wrong_method_is_answered_with_the_right_call(
     assert hint in refused.json["error"]["hint"], refused.json
 
 
-def test_the_call_that_a_wrong_method_is_answered_with_works(clients: Clients) -> None:
+def test_the_call_in_the_hint_works(clients: Clients) -> None:
     reply = clients["txt2img"].get("/api/txt2img").json
     assert reply is not None
     body = reply["error"]["hint"].partition("-d '")[2].removesuffix("'")
@@ -151,27 +147,25 @@ def test_the_call_that_a_wrong_method_is_answered_with_works(clients: Clients) -
         ("control", "/api/fetch-prompt", "Type", "did you mean type?"),
     ],
 )
-def test_an_argument_that_a_list_does_not_have_is_refused(
-    clients: Clients, service: str, path: str, name: str, hint: str
-) -> None:
+def test_unknown_query_parameters_are_refused(clients: Clients, service: str, path: str, name: str, hint: str) -> None:
     refused = clients[service].get(path, query_string={name: "completed"})
     assert refused.status_code == 422
     assert (refused.json["error"]["field"], refused.json["error"]["hint"]) == (name, hint)
 
 
-def test_what_pages_add_against_caches_is_passed_over(clients: Clients) -> None:
+def test_cache_busting_parameters_are_ignored(clients: Clients) -> None:
     for name in ("_", "t", "v", "nocache", "signature"):
         assert clients["txt2img"].get("/api/jobs", query_string={name: "1"}).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/api/engine/free", "/api/jobs/an-id/retry"])
-def test_an_order_without_fields_takes_none(clients: Clients, path: str) -> None:
+def test_an_operation_without_fields_refuses_fields(clients: Clients, path: str) -> None:
     refused = clients["control"].post(path, json={"seed": 5})
     assert (refused.status_code, refused.json["error"]["hint"]) == (422, "it takes none")
 
 
 @pytest.mark.parametrize("sent", ["file", "name", "imageName"])
-def test_the_name_of_a_picture_under_another_name_is_told(clients: Clients, sent: str) -> None:
+def test_synonyms_of_filename_get_a_hint(clients: Clients, sent: str) -> None:
     refused = clients["control"].post("/api/send-to-img2img", json={sent: "x.png"})
     assert refused.status_code == 422
     assert f"{sent} (did you mean filename?)" in refused.json["error"]["hint"]
