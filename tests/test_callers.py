@@ -1,4 +1,4 @@
-"""Whose jobs are whose: Interrupt ends the caller's own, and never guesses between two callers."""
+"""Callers: Interrupt cancels only the caller's own jobs, and none if the caller is unclear."""
 
 import uuid
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ FORM = "multipart/form-data; boundary=b"
 
 
 def seen(settings: Settings, headers: dict[str, str], peer: str = PROXY) -> Request:
-    """A request as the application sees it."""
+    """A request as the application receives it."""
     headers = {"User-Agent": "a browser", **headers}
     environ = EnvironBuilder(headers=headers, environ_overrides={"REMOTE_ADDR": peer}).get_environ()
     ProxyMiddleware(lambda *_: [], settings)(environ, None)
@@ -33,20 +33,20 @@ def seen(settings: Settings, headers: dict[str, str], peer: str = PROXY) -> Requ
 
 
 class Service:
-    """The txt2img service without an engine, whose jobs wait for ever."""
+    """The txt2img service without an engine, so that jobs wait."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.backend = Backend(Settings(engine_url="http://127.0.0.1:9", data_dir=folder, **settings))
         self.client: FlaskClient = txt2img_app(self.backend).test_client()
 
     def job_of(self, headers: dict[str, str], service: str = "txt2img", peer: str = PROXY) -> str:
-        """The id of a job that such a request made."""
+        """Submit a job with such a request, and return its id."""
         mark = caller_of(seen(self.backend.settings, headers, peer)).mark
         job = NewJob(str(uuid.uuid4()), service, mark, service, JobSpec())
         return self.backend.jobs.store.add(job, "me", 100)[0].id
 
     def interrupt(self, headers: dict[str, str], peer: str = PROXY, **sent: Any) -> Any:
-        """What an Interrupt is answered."""
+        """The reply to an Interrupt."""
         sent, headers = sent or {"json": {}}, {"User-Agent": "a browser", **headers}
         return self.client.post(
             "/api/txt2img/interrupt", headers=headers, environ_overrides={"REMOTE_ADDR": peer}, **sent
@@ -68,7 +68,7 @@ UNTRUSTED = pytest.mark.parametrize("service", [{}], indirect=True)
 
 
 @TRUSTED
-def test_two_people_behind_a_trusted_proxy_are_two_callers(service: Service) -> None:
+def test_two_clients_behind_a_trusted_proxy_are_two_callers(service: Service) -> None:
     anns, bobs = service.job_of({**PAGE, **ANN}), service.job_of({**PAGE, **BOB})
     reply = service.interrupt({**PAGE, **ANN}).json
     assert (reply["cancelled"], reply["job_id"]) == (True, anns)
@@ -79,7 +79,7 @@ def test_two_people_behind_a_trusted_proxy_are_two_callers(service: Service) -> 
 
 
 @UNTRUSTED
-def test_behind_an_unknown_proxy_it_is_not_guessed_whose_job_it_is(service: Service) -> None:
+def test_behind_an_unknown_proxy_the_caller_is_unclear(service: Service) -> None:
     anns = service.job_of({**PAGE, **ANN})
     refused = service.interrupt({**PAGE, **BOB})
     assert refused.status_code == 409
@@ -91,7 +91,7 @@ def test_behind_an_unknown_proxy_it_is_not_guessed_whose_job_it_is(service: Serv
 
 
 @UNTRUSTED
-def test_two_browsers_at_one_address_are_not_guessed_between(service: Service) -> None:
+def test_two_browsers_at_one_address_are_two_callers(service: Service) -> None:
     job = service.job_of({**PAGE, "User-Agent": "one"})
     assert service.interrupt({**PAGE, "User-Agent": "other"}).status_code == 409
     assert service.interrupt({**PAGE, "User-Agent": "one"}).json["job_id"] == job
@@ -112,14 +112,14 @@ def test_another_page_or_key_is_another_caller(service: Service, other: dict[str
 
 
 @UNTRUSTED
-def test_of_ones_own_jobs_the_newest_is_cancelled(service: Service) -> None:
+def test_interrupt_cancels_the_callers_newest_job(service: Service) -> None:
     older, newer = service.job_of(PAGE), service.job_of(PAGE)
     service.job_of(PAGE, "img2img")
     assert [service.interrupt(PAGE).json.get("job_id") for _ in range(3)] == [newer, older, None]
 
 
 @UNTRUSTED
-def test_a_job_drawn_again_is_of_who_asked_for_it(service: Service) -> None:
+def test_a_retried_job_belongs_to_who_retried_it(service: Service) -> None:
     finished = finish(service.backend)
     again = service.client.post(
         f"/api/jobs/{finished.id}/retry",
@@ -172,14 +172,14 @@ def test_a_job_drawn_again_is_of_who_asked_for_it(service: Service) -> None:
         ({"query_string": "job_id=x"}, 404),
     ],
 )
-def test_an_order_that_cannot_be_read_cancels_nothing(service: Service, sent: dict[str, Any], status: int) -> None:
+def test_an_invalid_body_cancels_nothing(service: Service, sent: dict[str, Any], status: int) -> None:
     job = service.job_of(PAGE)
     refused = service.interrupt(PAGE, **sent)
     assert (refused.status_code, service.state(job)) == (status, State.QUEUED), refused.text
 
 
 @UNTRUSTED
-def test_a_misspelt_field_of_an_order_is_told(service: Service) -> None:
+def test_a_misspelt_field_is_reported(service: Service) -> None:
     assert service.interrupt(PAGE, json={"jobId": "x"}).json["error"]["hint"] == "did you mean job_id?"
 
 
@@ -193,13 +193,13 @@ def test_a_misspelt_field_of_an_order_is_told(service: Service) -> None:
         ("192.0.2.1", {}, False),
     ],
 )
-def test_who_is_on_this_machine(peer: str, headers: dict[str, str], local: bool) -> None:
+def test_local_callers(peer: str, headers: dict[str, str], local: bool) -> None:
     assert is_local(seen(Settings(), headers, peer)) is local
     if headers is ANN:
         assert is_local(seen(Settings(trusted_proxies="127.0.0.1"), headers, peer)) is False
 
 
-def test_a_mark_fits_its_column_and_tells_no_address() -> None:
+def test_a_mark_fits_its_column_and_contains_no_address() -> None:
     caller = caller_of(seen(Settings(), {**PAGE, **ANN, "X-API-Key": "a secret"}))
     assert len(caller.mark) <= 64
     assert not {PROXY, "192.0.2.1", "a secret"} & set(caller.mark.split(":"))

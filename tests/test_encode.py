@@ -1,4 +1,4 @@
-"""Finished pictures in other formats: what a format and the memory cannot hold is said, and no job is lost by it."""
+"""Finished pictures in other formats: the limits of formats and memory are reported, and no job is lost."""
 
 import io
 import json
@@ -40,7 +40,7 @@ def test_the_largest_side_of_a_format_is_the_encoders_own(output: OutputFormat, 
 
 
 @pytest.mark.parametrize("output", BYTES_TO_ENCODE)
-def test_encoding_is_admitted_by_bytes_before_it_begins(output: OutputFormat, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encoding_reserves_memory_first(output: OutputFormat, monkeypatch: pytest.MonkeyPatch) -> None:
     cost = 100 * 100 * BYTES_TO_ENCODE[output]
     budget = MemoryBudget(cost, SETTING, patience=0.01)
     seen: list[int] = []
@@ -56,7 +56,7 @@ def test_encoding_is_admitted_by_bytes_before_it_begins(output: OutputFormat, mo
     assert len(seen) == 1
 
 
-def test_a_conversion_waits_for_its_turn() -> None:
+def test_a_conversion_waits_for_memory() -> None:
     budget = MemoryBudget(100 * 100 * BYTES_TO_ENCODE["webp"], SETTING, patience=60)
     made: list[bytes] = []
     with budget.reserve(budget.limit, "another"):
@@ -68,7 +68,7 @@ def test_a_conversion_waits_for_its_turn() -> None:
     assert len(made) == 1
 
 
-def test_a_file_that_is_no_whole_png_is_refused(tmp_path: Path) -> None:
+def test_an_incomplete_png_is_rejected(tmp_path: Path) -> None:
     noise = encoded(Image.effect_noise((64, 64), 90))
     for number, broken in enumerate((b"", b"png", noise[:40], noise[:1500])):
         path = tmp_path / f"{number}.png"
@@ -89,7 +89,7 @@ def test_limits_follow_the_budget() -> None:
     assert (large.pixels, large.setting) == (MAX_PIXELS, None)
 
 
-def test_what_extras_could_not_write_is_refused_before_it_is_drawn() -> None:
+def test_extras_reject_a_size_that_the_format_cannot_hold() -> None:
     for output in ("webp", "jpg"):
         with pytest.raises(InvalidValue) as refused:
             read(source=Picture(b"x", 4000, 4000), output_format=output, upscale_factor=2.5)
@@ -99,7 +99,7 @@ def test_what_extras_could_not_write_is_refused_before_it_is_drawn() -> None:
 
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[FlaskClient, Backend, dict[str, Any]]]:
-    """POST /api/upscale without an engine: each job is done at once, and its picture is `made["picture"]`."""
+    """POST /api/upscale without an engine: jobs complete at once with the picture `made["picture"]`."""
     backend = Backend(Settings(data_dir=tmp_path))
     about: dict[str, Any] = {"picture": SMALL, "jobs": []}
 
@@ -139,7 +139,7 @@ Made = tuple[FlaskClient, Backend, dict[str, Any]]
         ("image/avif,image/webp,image/apng,image/*,*/*;q=0.8", "WEBP"),
     ],
 )
-def test_accept_brings_each_format(made: Made, accept: str, kind: str) -> None:
+def test_the_accept_header_chooses_the_format(made: Made, accept: str, kind: str) -> None:
     answer = ask(made[0], accept)
     assert answer.status_code == 200, answer.text
     assert answer.mimetype == f"image/{kind.lower()}"
@@ -149,7 +149,7 @@ def test_accept_brings_each_format(made: Made, accept: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize(("output", "side"), SIZES)
-def test_a_finished_picture_that_the_format_cannot_hold_is_not_lost(made: Made, output: str, side: int) -> None:
+def test_a_finished_picture_that_the_format_cannot_hold_is_still_available(made: Made, output: str, side: int) -> None:
     client, _, about = made
     about["picture"] = encoded(Image.new("RGB", (side + 1, 1), "red"))
     refused = ask(client, f"image/{output}")
@@ -165,7 +165,7 @@ def test_a_finished_picture_that_the_format_cannot_hold_is_not_lost(made: Made, 
     assert f"at most {side} pixels a side" in named.get_json()["message"]
 
 
-def test_who_takes_png_too_gets_it_with_a_warning(made: Made) -> None:
+def test_a_client_that_accepts_png_gets_it_with_a_warning(made: Made) -> None:
     client, _, about = made
     about["picture"] = encoded(Image.new("RGB", (16_384, 1), "red"))
     answer = ask(client, "image/webp, image/png;q=0.5")
@@ -175,7 +175,7 @@ def test_who_takes_png_too_gets_it_with_a_warning(made: Made) -> None:
     assert warning.endswith("sent as PNG")
 
 
-def test_a_size_that_is_known_before_is_refused_before_anything_is_drawn(made: Made) -> None:
+def test_a_known_size_is_rejected_before_the_job(made: Made) -> None:
     client, _, about = made
     refused = ask(client, "image/webp", (2048, 1), upscale_factor="8")
     assert (refused.status_code, about["jobs"]) == (406, [])
@@ -183,7 +183,7 @@ def test_a_size_that_is_known_before_is_refused_before_anything_is_drawn(made: M
     assert ask(client, "image/webp, image/*;q=0.1", (2048, 1), upscale_factor="8").status_code == 200
 
 
-def test_without_room_the_answer_says_where_the_picture_is(made: Made) -> None:
+def test_busy_reports_the_url_of_the_picture(made: Made) -> None:
     client, backend, about = made
     backend.picture_memory = MemoryBudget(1_000_000, SETTING, patience=0.01)
     cost = 100 * 100 * BYTES_TO_ENCODE["webp"]
@@ -196,7 +196,7 @@ def test_without_room_the_answer_says_where_the_picture_is(made: Made) -> None:
     assert ask(client, "image/webp").status_code == 200
 
 
-def test_jpeg_says_on_which_ground_what_is_transparent_lies(made: Made) -> None:
+def test_jpeg_warns_about_the_background_of_transparency(made: Made) -> None:
     client, _, about = made
     image = Image.new("RGBA", (40, 10), (200, 16, 32, 255))
     image.paste((0, 0, 0, 0), (0, 0, 10, 10))
@@ -212,7 +212,7 @@ def test_jpeg_says_on_which_ground_what_is_transparent_lies(made: Made) -> None:
     assert Image.open(io.BytesIO(webp.data)).convert("RGBA").getpixel((2, 5))[3] == 0  # type: ignore[index]
 
 
-def test_names_end_in_any_case(made: Made) -> None:
+def test_extensions_are_case_insensitive(made: Made) -> None:
     client, _, _ = made
     address = ask(client, "application/json").get_json()["comfy_response"]["generated_images"][0]["url"]
     for ending, kind in (("PNG", "PNG"), ("JPG", "JPEG"), ("WebP", "WEBP")):
@@ -222,7 +222,7 @@ def test_names_end_in_any_case(made: Made) -> None:
 
 
 @pytest.mark.parametrize("accept", ["image/png", "image/webp"])
-def test_a_picture_that_is_removed_in_the_meantime_is_gone(
+def test_a_picture_deleted_meanwhile_is_gone(
     made: Made, accept: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     client, backend, about = made

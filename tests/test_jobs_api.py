@@ -1,4 +1,4 @@
-"""Jobs over HTTP on the real engine: lists, streams, cancellation, repetition."""
+"""Jobs over HTTP on the real engine: lists, streams, cancellation, retries."""
 
 import base64
 import io
@@ -24,7 +24,7 @@ ASYNC = {"Prefer": "respond-async"}
 
 
 def session_from(address: str) -> requests.Session:
-    """A client with that loopback address: to the service, another machine."""
+    """A client with another loopback address, as if on another machine."""
     session = requests.Session()
     adapter = requests.adapters.HTTPAdapter()
     adapter.init_poolmanager(1, 4, source_address=(address, 0))
@@ -37,7 +37,7 @@ def saved(stack: TestStack, job_id: str) -> list[Path]:
     return sorted((stack.data_dir / "output").rglob(f"*-{job_id.replace('-', '')[:12]}_*.png"))
 
 
-def test_who_does_not_want_to_wait_is_told_where_to_look(stack: TestStack) -> None:
+def test_respond_async_answers_202_with_the_jobs_urls(stack: TestStack) -> None:
     accepted = requests.post(f"{stack.txt2img}/api/txt2img", json=SMALL, headers=ASYNC, timeout=TIMEOUT)
     assert accepted.status_code == 202
     reply = accepted.json()
@@ -49,7 +49,7 @@ def test_who_does_not_want_to_wait_is_told_where_to_look(stack: TestStack) -> No
     assert requests.get(reply["url"], timeout=TIMEOUT).json()["images"] == job["images"]
 
 
-def test_a_job_tells_its_position_its_progress_and_when_it_will_be_done(stack: TestStack) -> None:
+def test_a_job_reports_its_position_progress_and_eta(stack: TestStack) -> None:
     stack.draw(**SMALL)
     first, second = stack.submit(**LONG), stack.submit(**SMALL)
     waiting = stack.job(second)
@@ -89,20 +89,20 @@ def test_jobs_are_listed_by_state_and_kind_and_in_pages(stack: TestStack) -> Non
         ("before=x", "before must be a whole number"),
     ],
 )
-def test_a_wrong_question_about_jobs_is_a_422(stack: TestStack, query: str, says: str) -> None:
+def test_an_invalid_query_of_jobs_is_a_422(stack: TestStack, query: str, says: str) -> None:
     response = requests.get(f"{stack.txt2img}/api/jobs?{query}", timeout=TIMEOUT)
     assert response.status_code == 422
     assert says in response.text
 
 
 @pytest.mark.parametrize(("method", "tail"), [("GET", ""), ("GET", "/events"), ("DELETE", ""), ("POST", "/retry")])
-def test_a_job_that_is_not_there_is_a_404(stack: TestStack, method: str, tail: str) -> None:
+def test_an_unknown_job_is_a_404(stack: TestStack, method: str, tail: str) -> None:
     response = requests.request(method, f"{stack.txt2img}/api/jobs/{uuid.uuid4()}{tail}", timeout=TIMEOUT)
     assert response.status_code == 404
     assert response.json()["error"]["code"] == "not_found"
 
 
-def test_a_stream_tells_everything_from_the_queue_to_the_picture(stack: TestStack) -> None:
+def test_a_stream_has_all_events_from_the_queue_to_the_picture(stack: TestStack) -> None:
     fields = {**SMALL, "steps": 30, "batch_size": 2}
     with requests.post(
         f"{stack.txt2img}/api/txt2img", json=fields, headers=STREAM, stream=True, timeout=TIMEOUT
@@ -120,14 +120,14 @@ def test_a_stream_tells_everything_from_the_queue_to_the_picture(stack: TestStac
     assert all(data["fraction"] == round(data["step"] / 30, 4) for data in steps)
     assert all(event.data["job_id"] == response.headers["X-Job-Id"] for event in events)
     last = events[-1].data
-    # ComfyUI draws them in any order; in the result they stand in theirs.
+    # ComfyUI may save them in any order; the result has them in order.
     assert sorted(event.data["url"] for event in events if event.name == "image") == [
         image["url"] for image in last["comfy_response"]["generated_images"]
     ]
     assert len(stack.pictures(last)) == 2
 
 
-def test_a_stream_shows_previews_when_asked(stack: TestStack) -> None:
+def test_a_stream_has_previews_on_request(stack: TestStack) -> None:
     fields = {**LONG, "steps": 60, "preview": True}
     with requests.post(
         f"{stack.txt2img}/api/txt2img", json=fields, headers=STREAM, stream=True, timeout=TIMEOUT
@@ -142,7 +142,7 @@ def test_a_stream_shows_previews_when_asked(stack: TestStack) -> None:
         assert len(content) < 40_000
 
 
-def test_a_stream_is_taken_up_again_at_any_service_where_it_was_left(stack: TestStack) -> None:
+def test_a_stream_resumes_at_another_service(stack: TestStack) -> None:
     job_id = stack.submit(**{**LONG, "steps": 40})
     with requests.get(f"{stack.txt2img}/api/jobs/{job_id}/events", stream=True, timeout=TIMEOUT) as response:
         stream = read_stream(response)
@@ -160,7 +160,7 @@ def test_a_stream_is_taken_up_again_at_any_service_where_it_was_left(stack: Test
     assert replayed == [event.number for event in [*left, *rest]]
 
 
-def test_exactly_the_asked_job_is_cancelled_while_it_runs_and_its_request_ends_at_once(stack: TestStack) -> None:
+def test_only_the_given_job_is_cancelled_and_its_request_ends_at_once(stack: TestStack) -> None:
     before = stack.submit(**LONG)
     with ThreadPoolExecutor() as pool:
         running = pool.submit(requests.post, f"{stack.txt2img}/api/txt2img", json=LONG, timeout=TIMEOUT)
@@ -171,7 +171,7 @@ def test_exactly_the_asked_job_is_cancelled_while_it_runs_and_its_request_ends_a
         mine = unfinished(stack)[0]["job_id"]
         after = stack.submit(**SMALL)
         stack.wait_for_job(before, "running")
-        # First the queued one; then the one that runs; both from a service that does not run them.
+        # The queued one, then the running one, both from a service that does not own them.
         assert requests.delete(f"{stack.img2img}/api/jobs/{mine}", timeout=TIMEOUT).json()["done"] == "cancelled"
         answer = running.result(timeout=5)
     assert answer.status_code == 409
@@ -184,14 +184,14 @@ def test_exactly_the_asked_job_is_cancelled_while_it_runs_and_its_request_ends_a
 
 
 def unfinished(stack: TestStack) -> list[dict[str, Any]]:
-    """Jobs that are not finished, the newest first."""
+    """Unfinished jobs, newest first."""
     jobs: list[dict[str, Any]] = requests.get(
         f"{stack.txt2img}/api/jobs", params={"state": "queued,running"}, timeout=TIMEOUT
     ).json()["jobs"]
     return jobs
 
 
-def test_the_pages_interrupt_stops_its_own_newest_job_and_nobody_elses(stack: TestStack) -> None:
+def test_the_pages_interrupt_cancels_only_its_own_newest_job(stack: TestStack) -> None:
     mine, theirs = session_from("127.0.0.2"), session_from("127.0.0.3")
     url = f"{stack.txt2img}/api/txt2img"
     older = mine.post(url, json=LONG, headers=ASYNC, timeout=TIMEOUT).json()["job_id"]
@@ -209,13 +209,13 @@ def test_the_pages_interrupt_stops_its_own_newest_job_and_nobody_elses(stack: Te
     assert answer.json()["error"]["job_id"] == interrupted["job_id"]
     assert mine.post(f"{stack.img2img}/api/img2img/interrupt", json={}, timeout=TIMEOUT).json()["cancelled"] is False
     assert stack.job(older)["state"] in ("queued", "running")
-    # Without a body, as curl sends it; the older job is the newest now.
+    # Without a body, as from curl; the older job is now the newest.
     assert mine.post(f"{url}/interrupt", timeout=TIMEOUT).json()["job_id"] == older
     assert mine.post(f"{url}/interrupt", json={}, timeout=TIMEOUT).json()["cancelled"] is False
     assert stack.wait_for_job(other)["state"] == "completed"
 
 
-def test_who_knows_its_id_may_interrupt_any_job(stack: TestStack) -> None:
+def test_any_job_can_be_interrupted_by_its_id(stack: TestStack) -> None:
     job_id = stack.submit(**LONG)
     url = f"{stack.txt2img}/api/txt2img/interrupt"
     reply = session_from("127.0.0.9").post(url, json={"job_id": job_id}, timeout=TIMEOUT).json()
@@ -223,7 +223,7 @@ def test_who_knows_its_id_may_interrupt_any_job(stack: TestStack) -> None:
     assert stack.job(job_id)["state"] == "cancelled"
 
 
-def test_a_stream_of_a_cancelled_job_ends_with_that(stack: TestStack) -> None:
+def test_the_stream_of_a_cancelled_job_ends_with_that_event(stack: TestStack) -> None:
     job_id = stack.submit(**LONG)
     with requests.get(f"{stack.txt2img}/api/jobs/{job_id}/events", stream=True, timeout=TIMEOUT) as response:
         threading.Timer(0.5, requests.delete, [f"{stack.txt2img}/api/jobs/{job_id}"], {"timeout": TIMEOUT}).start()
@@ -242,14 +242,14 @@ def test_a_repeated_request_with_the_same_key_is_the_same_job(stack: TestStack) 
     answers.append(requests.post(url, json=SMALL, headers=headers, timeout=TIMEOUT).json())
     assert [answer == answers[0] for answer in answers] == [True] * 4
     assert len(saved(stack, answers[0]["job_id"])) == 1
-    # Whatever the way of waiting, and from another service that takes the same requests.
+    # With any way of waiting, and from another service with the same route.
     assert stack.job(answers[0]["job_id"])["result"]["seed"] == answers[0]["seed"]
     other = requests.post(url, json={**SMALL, "steps": 2}, headers=headers, timeout=TIMEOUT)
     assert other.status_code == 422
     assert other.json()["error"]["field"] == "Idempotency-Key"
 
 
-def test_a_finished_job_can_be_repeated(stack: TestStack) -> None:
+def test_a_finished_job_can_be_retried(stack: TestStack) -> None:
     first = stack.draw(**SMALL)
     again = requests.post(f"{stack.img2img}/api/jobs/{first['job_id']}/retry", timeout=TIMEOUT)
     assert again.status_code == 202
@@ -259,14 +259,14 @@ def test_a_finished_job_can_be_repeated(stack: TestStack) -> None:
     assert second["images"] != [image["url"] for image in first["comfy_response"]["generated_images"]]
 
 
-def test_a_job_that_is_not_finished_cannot_be_repeated(stack: TestStack) -> None:
+def test_an_unfinished_job_cannot_be_retried(stack: TestStack) -> None:
     job_id = stack.submit(**LONG)
     response = requests.post(f"{stack.txt2img}/api/jobs/{job_id}/retry", timeout=TIMEOUT)
     assert (response.status_code, response.json()["error"]["code"]) == (409, "not_finished")
     requests.delete(f"{stack.txt2img}/api/jobs/{job_id}", timeout=TIMEOUT)
 
 
-def test_a_removed_job_takes_its_files_with_it(stack: TestStack) -> None:
+def test_a_deleted_job_removes_its_pictures_and_uploads(stack: TestStack) -> None:
     source = Image.new("RGB", (64, 64), "orange")
     kept, gone = stack.draw(**SMALL), stack.redraw(prompt="a red circle", input_image=source, steps=2)
     uploads = set((stack.data_dir / "uploads").iterdir())
@@ -274,7 +274,7 @@ def test_a_removed_job_takes_its_files_with_it(stack: TestStack) -> None:
     removed = requests.delete(f"{stack.txt2img}/api/jobs/{gone['job_id']}", timeout=TIMEOUT)
     assert removed.json()["done"] == "removed"
     assert saved(stack, gone["job_id"]) == []
-    # The picture as it was sent, and as the engine reads it.
+    # The picture as it was uploaded, and as the engine reads it.
     assert len(uploads - set((stack.data_dir / "uploads").iterdir())) == 2
     url = gone["comfy_response"]["generated_images"][0]["url"]
     assert requests.get(url, timeout=TIMEOUT).status_code == 404
@@ -284,7 +284,7 @@ def test_a_removed_job_takes_its_files_with_it(stack: TestStack) -> None:
 
 @pytest.mark.parametrize(("prefer", "state"), [("", "completed"), ("Prefer: cancel-on-disconnect\r\n", "cancelled")])
 @pytest.mark.parametrize("accept", ["*/*", "text/event-stream"])
-def test_a_client_that_hangs_up_leaves_its_job_unless_it_said_otherwise(
+def test_a_client_that_disconnects_leaves_its_job_unless_it_asked_to_cancel(
     stack: TestStack, prefer: str, state: str, accept: str
 ) -> None:
     body = b'{"prompt": "a red circle", "width": 64, "height": 64, "steps": 40}'
@@ -309,7 +309,7 @@ def test_pictures_are_served_by_every_process(stack: TestStack) -> None:
         assert open_rgb(picture.content).size == (64, 64)
 
 
-def test_it_says_when_it_is_ready(stack: TestStack) -> None:
+def test_ready_reports_the_engine(stack: TestStack) -> None:
     for url in (stack.txt2img, stack.img2img, stack.control):
         response = requests.get(f"{url}/ready", timeout=TIMEOUT)
         assert response.status_code == 200

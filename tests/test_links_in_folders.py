@@ -1,4 +1,4 @@
-"""Links that lead out of our folders are not followed; folders that a user put elsewhere by a link work as before."""
+"""Symbolic links out of our folders are not followed; folders that are links themselves work."""
 
 import io
 import json
@@ -42,7 +42,7 @@ GRAPH = with_prefix(draw(), f"{DAY}/{NAME.removesuffix('_00001_.png')}")
 @pytest.fixture
 def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
     backend = Backend(Settings(data_dir=tmp_path / "data"))
-    # As ComfyUI does, which follows links.
+    # ComfyUI follows links.
     follow: Any = lambda image: (backend.settings.output_dir / image.subfolder / image.filename).read_bytes()  # noqa: E731
     monkeypatch.setattr(backend.engine, "download_image", follow)
     yield backend
@@ -60,7 +60,7 @@ def client(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> FlaskClient:
 
 @pytest.fixture(params=["file", "folder", "folder of another day", "circle"])
 def outside(backend: Backend, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """A picture of somebody else, to which a link in the output folder leads, by its file or by its folder."""
+    """A file outside the output folder, to which a link in it leads: of the file or of its folder."""
     private, output = tmp_path / "private", backend.settings.output_dir
     private.mkdir()
     picture = private / NAME
@@ -90,7 +90,7 @@ def test_a_picture_behind_a_link_is_not_served(client: FlaskClient, outside: Pat
         assert client.post(f"/api/{route}", json={"filename": NAME}).status_code == 404
 
 
-def test_a_picture_behind_a_link_is_not_measured_listed_or_written_to(backend: Backend, outside: Path) -> None:
+def test_a_picture_behind_a_link_is_not_measured_counted_or_changed(backend: Backend, outside: Path) -> None:
     before = outside.read_bytes()
     pictures, row = backend.jobs.files.pictures, finish(backend)
     assert (pictures.find(NAME), pictures.dimensions(NAME)) == (None, None)
@@ -132,7 +132,7 @@ def test_an_output_folder_that_is_a_link_works(
     assert not list((disk / DAY).iterdir())
 
 
-def test_an_upload_behind_a_link_is_not_read_and_is_written_over(tmp_path: Path) -> None:
+def test_an_upload_behind_a_link_is_not_read_and_is_overwritten(tmp_path: Path) -> None:
     private, name = tmp_path / "private", f"{'0' * 64}.png"
     private.write_bytes(b"something")
     uploads = UploadFiles(tmp_path / "uploads")
@@ -141,7 +141,7 @@ def test_an_upload_behind_a_link_is_not_read_and_is_written_over(tmp_path: Path)
     assert uploads.find(name) is None
     with pytest.raises(StorageFailed, match="replaced by a link"):
         uploads.read(name)
-    # As long as what is behind the link.
+    # As long as the target of the link.
     uploads.write(name, b"a picture")
     assert (uploads.read(name), private.read_bytes()) == (b"a picture", b"something")
     uploads.remove(name)
@@ -165,7 +165,7 @@ def test_the_engines_copy_of_an_upload_is_not_deleted_behind_a_link(backend: Bac
     assert (tmp_path / "private" / "a.png").is_file()
 
 
-def test_a_report_behind_a_link_is_not_handed_out(tmp_path: Path) -> None:
+def test_a_report_behind_a_link_is_not_served(tmp_path: Path) -> None:
     name = f"report-{1:019}.zip"
     (tmp_path / "private").write_bytes(b"PK")
     (tmp_path / "reports").mkdir()
@@ -187,7 +187,7 @@ def test_models_folders_that_are_links_stay_the_users_own(control: Control, tmp_
     assert next(disk.rglob("a.safetensors")).read_bytes() == content
 
 
-def test_a_link_inside_of_a_folder_is_no_way_out_of_it(tmp_path: Path) -> None:
+def test_a_link_inside_a_folder_does_not_lead_out_of_it(tmp_path: Path) -> None:
     (tmp_path / "folder" / "real").mkdir(parents=True)
     (tmp_path / "folder" / "link").symlink_to("real", target_is_directory=True)
     (tmp_path / "folder" / "out").symlink_to(tmp_path, target_is_directory=True)

@@ -1,4 +1,4 @@
-"""Signed addresses: what <img> and EventSource fetch without a key, and nothing else."""
+"""Signed URLs, which <img> and EventSource fetch without an API key."""
 
 import time
 from collections.abc import Iterator
@@ -22,13 +22,13 @@ WITH_KEY = {"X-API-Key": KEY}
 
 @dataclass
 class Keyed:
-    """All services with an API key, beside one another, and a job that is done."""
+    """All services with an API key, and a completed job."""
 
     clients: dict[str, FlaskClient]
     row: JobRow
 
-    def addresses(self) -> dict[str, str]:
-        """The addresses of the picture and the stream, as a reply tells them to who has the key."""
+    def urls(self) -> dict[str, str]:
+        """The URLs of the picture and the stream, from a reply to a request with the key."""
         reply = self.clients["txt2img"].get(f"/api/jobs/{self.row.id}", headers=WITH_KEY).json
         assert reply is not None
         return {"picture": reply["images"][0], "stream": reply["events_url"]}
@@ -45,12 +45,12 @@ def keyed(tmp_path: Path) -> Iterator[Keyed]:
 
 
 def signed_long_ago(path: str) -> str:
-    """An address of that path whose time was over an hour ago."""
+    """A URL of the path that expired an hour ago."""
     return ReplyUrls("", UrlSigner(KEY, 600, lambda: time.time() - 4200))._signed(path)
 
 
-def test_every_service_takes_the_signed_addresses_of_each(keyed: Keyed) -> None:
-    for kind, address in keyed.addresses().items():
+def test_every_service_accepts_the_signed_urls_of_the_others(keyed: Keyed) -> None:
+    for kind, address in keyed.urls().items():
         for name, client in keyed.clients.items():
             fetched = client.get(address)
             assert fetched.status_code == 200, (kind, name, fetched.text)
@@ -58,21 +58,21 @@ def test_every_service_takes_the_signed_addresses_of_each(keyed: Keyed) -> None:
             assert fetched.mimetype == {"picture": "image/png", "stream": "text/event-stream"}[kind]
 
 
-def test_a_stream_that_was_fetched_by_signature_tells_signed_pictures(keyed: Keyed) -> None:
+def test_a_stream_fetched_by_signature_has_signed_picture_urls(keyed: Keyed) -> None:
     client = keyed.clients["img2img"]
-    stream = client.get(keyed.addresses()["stream"]).text
+    stream = client.get(keyed.urls()["stream"]).text
     address = stream.partition('"url": "')[2].partition('"')[0]
     assert client.get(address).status_code == 200
 
 
-def test_arguments_that_a_browser_adds_do_no_harm(keyed: Keyed) -> None:
-    links = keyed.addresses()
+def test_additional_arguments_keep_a_signature_valid(keyed: Keyed) -> None:
+    links = keyed.urls()
     client = keyed.clients["control"]
     assert client.get(f"{links['picture']}&download=1").status_code == 200
     assert client.get(f"{links['stream']}&after=0").status_code == 200
 
 
-def test_every_address_in_a_result_is_signed(keyed: Keyed) -> None:
+def test_every_url_in_a_result_is_signed(keyed: Keyed) -> None:
     client = keyed.clients["txt2img"]
     listed = client.get("/api/jobs", headers=WITH_KEY).json
     whole = client.get(f"/api/jobs/{keyed.row.id}", headers=WITH_KEY).json
@@ -88,8 +88,8 @@ def test_every_address_in_a_result_is_signed(keyed: Keyed) -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_nothing_else_is_let_in(keyed: Keyed, service: str) -> None:
-    client, links = keyed.clients[service], keyed.addresses()
+def test_other_signatures_and_paths_are_rejected(keyed: Keyed, service: str) -> None:
+    client, links = keyed.clients[service], keyed.urls()
     picture, stream = (urlsplit(address) for address in links.values())
     late = str(int(parse_qs(picture.query)["expires"][0]) + 1)
     wrong = {
@@ -116,23 +116,23 @@ def test_nothing_else_is_let_in(keyed: Keyed, service: str) -> None:
     assert client.get(links["picture"]).status_code == 200
 
 
-def test_an_address_ends_and_says_so(keyed: Keyed) -> None:
-    path = urlsplit(keyed.addresses()["picture"]).path
+def test_an_expired_url_is_rejected_with_the_reason(keyed: Keyed) -> None:
+    path = urlsplit(keyed.urls()["picture"]).path
     client = keyed.clients["txt2img"]
     refused = client.get(signed_long_ago(path))
     assert (refused.status_code, refused.json["message"]) == (401, "this signed URL has expired")
-    # Who has the key does not need the signature.
+    # With the API key, no signature is needed.
     assert client.get(signed_long_ago(path), headers=WITH_KEY).status_code == 200
 
 
-def test_an_address_of_another_key_is_none(keyed: Keyed) -> None:
-    path = urlsplit(keyed.addresses()["picture"]).path
+def test_a_signature_by_another_key_is_invalid(keyed: Keyed) -> None:
+    path = urlsplit(keyed.urls()["picture"]).path
     other = ReplyUrls("", UrlSigner("another horse battery", 600))._signed(path)
     assert keyed.clients["txt2img"].get(other).status_code == 401
 
 
-def test_a_signature_opens_no_door_to_strange_pages(keyed: Keyed) -> None:
-    address = urlsplit(keyed.addresses()["picture"])
+def test_a_signature_does_not_allow_other_origins(keyed: Keyed) -> None:
+    address = urlsplit(keyed.urls()["picture"])
     client, url = keyed.clients["txt2img"], f"{address.path}?{address.query}"
     assert client.get(url, headers={"Origin": "https://evil.example"}).status_code == 403
     assert client.get(url, headers={"Host": "evil.example"}).status_code == 403
@@ -150,13 +150,13 @@ def test_a_report_is_signed_with_its_name() -> None:
     )
 
 
-def test_an_address_stays_the_same_for_a_while_and_lasts() -> None:
+def test_a_signed_url_repeats_for_a_tenth_of_its_lifetime() -> None:
     now = [1_000_000.0]
     signer = UrlSigner(KEY, 3600, lambda: now[0])
     first = signer.sign("/a", {})
     now[0] += 5
     assert signer.sign("/a", {}) == first
-    # Rounding takes a tenth of its time at most.
+    # Rounding takes at most a tenth of the lifetime.
     now[0] = 1_000_000.0 + 3600 * 0.9 - 1
     assert signer.signature_error("/a", first) is None
     assert signer.sign("/a", {}) != first
