@@ -1,4 +1,4 @@
-"""What browsers are told beside the reply itself: where the page is, and what pages of others must not do."""
+"""Responses for browsers: redirects to the page, and security headers."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Whatever is typed ends in an exit code and, if it failed, in one clear line: no traceback."""
+"""Any command line ends with an exit code and, if it failed, one clear line without a traceback."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""Downloads against a real server on this machine, and what goes wrong with them."""
+"""Downloads from a local server, with interruptions and errors."""
 
 import errno
 import hashlib

@@ -1,4 +1,4 @@
-"""Which launcher runs: known by a lock that ends with its process, whatever files a dead one left."""
+"""The instance lock: held until its process ends, whatever files a killed launcher leaves."""
 
 import json
 import os

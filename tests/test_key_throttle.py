@@ -1,4 +1,4 @@
-"""Wrong API keys: a few are mistakes, more must wait, and nobody waits for another's."""
+"""Wrong API keys: a few are accepted as mistakes, more must wait, and each source counts separately."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

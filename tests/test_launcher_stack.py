@@ -1,4 +1,4 @@
-"""What the launcher says of the engine at the end of a start, and of a start that is ended."""
+"""The launcher's messages about the engine, and a start that is interrupted."""
 
 import signal
 import socket

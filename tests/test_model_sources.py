@@ -1,4 +1,4 @@
-"""Where models come from, and which keys go there."""
+"""The argument of `models add`: files, URLs and names, and which host receives which key."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`dream_layer.py models`, as it is typed: files in, files out, and what the terminal shows."""
+"""`dream_layer.py models`: adding and removing files, and the output."""
 
 import errno
 import hashlib

@@ -1,4 +1,4 @@
-"""pip's lines as they were recorded, and what is read from them; and the bar that is drawn of it."""
+"""Parsing recorded output of pip, and the progress bar."""
 
 import re
 import sys

@@ -1,4 +1,4 @@
-"""The control service's further ports: all are served alike, and one that is taken stops nothing."""
+"""Ports: checks before a start, free page ports, and a taken port that stops nothing else."""
 
 import socket
 import subprocess

@@ -1,4 +1,4 @@
-"""Behind a reverse proxy: whose word counts, and that every address in a reply is one that the browser can use."""
+"""Behind a reverse proxy: trusted headers count, and all URLs in a reply work for the browser."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

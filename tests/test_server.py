@@ -1,4 +1,4 @@
-"""The server under clients that bring nothing, take nothing, or send what no client should."""
+"""The web server under slow, idle, broken and hostile clients."""
 
 import email
 import errno

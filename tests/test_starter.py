@@ -1,4 +1,4 @@
-"""The starter model and its kit: the layout of their files, that those are whole or made anew, and what they know."""
+"""The starter model: the layout of its files, their assembly, and the vocabulary."""
 
 import json
 import struct

@@ -1,4 +1,4 @@
-"""Each part of the starter's kit does its work in the engine: what it changes is read off the pixels."""
+"""Each part of the starter's kit has its effect in the engine, detected in the pictures."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""While the starter is what draws, proposed prompts are in words that it knows."""
+"""With the starter model, suggested prompts consist of words that it knows."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Words that the starter does not know: found as the engine's own tokenizer finds them, and said in a warning."""
+"""Unknown words of a prompt are found as by the engine's tokenizer, and reported in a warning."""
 
 import random
 from pathlib import Path

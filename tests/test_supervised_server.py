@@ -1,4 +1,4 @@
-"""A supervisor tells a crowded service from one that hangs, and a server that ends in the launcher is started again."""
+"""Liveness checks tell a busy service from one that hangs; a server that ends in the launcher is restarted."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""What a terminal is sent: colours and moving lines where it has them, strip_controls lines elsewhere."""
+"""Terminal output: colours and progress lines on a terminal, plain lines elsewhere."""
 
 import io
 import sys

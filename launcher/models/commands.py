@@ -179,9 +179,7 @@ def _remove(models_dir: Path, options: argparse.Namespace) -> None:
         print_status("removed", f"{_files(len(remove_unfinished(models_dir / DOWNLOADS)))} of unfinished downloads")
     if options.name is None:
         if not options.unfinished:
-            raise SetupError(
-                STEP, "name the model to remove", hint="`python dream_layer.py models list` shows the models"
-            )
+            raise SetupError(STEP, "name the model to remove", hint=LIST_HINT)
         return
     model = _find_one(list_models(models_dir), options.name)
     if not options.yes:
