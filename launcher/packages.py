@@ -21,11 +21,11 @@ from typing import Literal, TextIO
 from launcher.terminal import (
     UPDATE_INTERVAL,
     activity,
-    bar,
     can_overwrite,
     clear_progress_line,
     columns,
     print_status,
+    progress_bar,
     show_progress_line,
     size_text,
     strip_controls,
@@ -264,12 +264,12 @@ class _ProgressDisplay:
         if speed > 0 and output.downloaded >= ESTIMATE_FROM * output.total:
             words.append(f"{time_text((output.total - output.downloaded) / speed)} left")
         words.append(strip_controls(re.split(r"-\d", output.current)[0]) or "resolving packages")
-        return f"{bar(output.downloaded / output.total, columns())}  {', '.join(words)}"
+        return f"{progress_bar(output.downloaded / output.total, columns())}  {', '.join(words)}"
 
     def _install_text(self) -> str:
         # pip prints nothing while it installs, so the new packages in the environment are counted.
         done, count = len(set(_installed(self._python)) - self._before), len(self._output.packages)
-        return f"{bar(done / max(1, count), columns())}  installing {min(done, count)} of {_count(count)}"
+        return f"{progress_bar(done / max(1, count), columns())}  installing {min(done, count)} of {_count(count)}"
 
 
 class _PipProcess:

@@ -32,7 +32,7 @@ def time_text(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
-def bar(fraction: float, columns: int = BARS[0][0]) -> str:
+def progress_bar(fraction: float, columns: int = BARS[0][0]) -> str:
     """Return a progress bar with its percentage for a fraction 0 to 1; a line of few `columns` has no bar."""
     part = min(1.0, max(0.0, fraction))
     length = next((length for least, length in BARS if columns >= least), 0)
@@ -48,9 +48,9 @@ SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 # Seconds between two updates of the progress line.
 UPDATE_INTERVAL = 0.2
 SPINNER = "|/-\\"
-WIDTH = 12
+TOPIC_WIDTH = 12
 # Characters of an error line that are shown; its middle is cut, because the cause is often at the end.
-LONGEST_LINE = 600
+MAX_LINE = 600
 
 
 def prepare_output() -> None:
@@ -89,8 +89,8 @@ def os_error_text(error: OSError) -> str:
 
 def cut_middle(text: str) -> str:
     """Cut the middle of a very long `text`: file names and URLs can have any length."""
-    half = LONGEST_LINE // 2
-    return text if len(text) <= LONGEST_LINE else f"{text[:half]} ... {text[-half:]}"
+    half = MAX_LINE // 2
+    return text if len(text) <= MAX_LINE else f"{text[:half]} ... {text[-half:]}"
 
 
 def erase_prefix(stream: TextIO) -> str:
@@ -100,7 +100,7 @@ def erase_prefix(stream: TextIO) -> str:
 
 def print_status(topic: str, text: str) -> None:
     """Write a line: a topic, and what happened."""
-    sys.stdout.write(f"{erase_prefix(sys.stdout)}  {topic:<{WIDTH}} {text}\n")
+    sys.stdout.write(f"{erase_prefix(sys.stdout)}  {topic:<{TOPIC_WIDTH}} {text}\n")
     sys.stdout.flush()
 
 
@@ -142,7 +142,7 @@ def activity(topic: str, text: str) -> Iterator[None]:
         turn = 0
         while not ended.wait(UPDATE_INTERVAL):
             show_progress_line(
-                f"  {topic:<{WIDTH}} {SPINNER[turn % len(SPINNER)]} {text} ({time.monotonic() - started:.0f} s)"
+                f"  {topic:<{TOPIC_WIDTH}} {SPINNER[turn % len(SPINNER)]} {text} ({time.monotonic() - started:.0f} s)"
             )
             turn += 1
 

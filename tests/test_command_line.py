@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from launcher import cli
 from launcher.arguments import LOGS
 from launcher.models import download
-from launcher.terminal import LONGEST_LINE
+from launcher.terminal import MAX_LINE
 from shared.jobs.store import Store
 from shared.models.detect import MODEL_KINDS
 from shared.settings import PREFIX
@@ -119,7 +119,7 @@ def failed_clearly(*arguments: str) -> str:
     assert code in (1, 2), (arguments, errors)
     lines = errors.strip().splitlines()
     assert 1 <= len(lines) <= 2, errors
-    assert all(line.isprintable() and len(line) < LONGEST_LINE + 100 for line in lines), errors
+    assert all(line.isprintable() and len(line) < MAX_LINE + 100 for line in lines), errors
     return errors
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from launcher import packages, terminal
 from launcher.packages import CUDA_MEGABYTES, MEGABYTES, PipOutput, expected_sizes
-from launcher.terminal import bar, time_text
+from launcher.terminal import progress_bar, time_text
 from shared.settings import PROJECT_DIR
 from tests.screen import on_screen
 
@@ -128,12 +128,12 @@ def test_the_time_left_is_told_when_it_can_be_known(tmp_path: Path, monkeypatch:
 
 
 def test_bars_and_times() -> None:
-    assert bar(0) == f"[{'.' * 24}]   0 %"
-    assert bar(0.5) == f"[{'#' * 12}{'.' * 12}]  50 %"
-    assert bar(7) == f"[{'#' * 24}] 100 %"
+    assert progress_bar(0) == f"[{'.' * 24}]   0 %"
+    assert progress_bar(0.5) == f"[{'#' * 12}{'.' * 12}]  50 %"
+    assert progress_bar(7) == f"[{'#' * 24}] 100 %"
     # What stands beside it goes before its length.
-    assert bar(0.5, 80) == f"[{'#' * 5}{'.' * 5}]  50 %"
-    assert bar(0.5, 40) == " 50 %"
+    assert progress_bar(0.5, 80) == f"[{'#' * 5}{'.' * 5}]  50 %"
+    assert progress_bar(0.5, 40) == " 50 %"
     assert [time_text(seconds) for seconds in (0, 61, 3723)] == ["0:00", "1:01", "1:02:03"]
 
 
