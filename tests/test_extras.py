@@ -172,7 +172,7 @@ def test_the_parameters_are_in_params_or_beside_it() -> None:
         with pytest.raises(InvalidValue) as wrong:
             extras_values({"params": params})
         assert wrong.value.field == "params"
-    with pytest.raises(RequestError, match="'upscale_factor' is there twice"):
+    with pytest.raises(RequestError, match="'upscale_factor' was sent twice"):
         extras_values({"params": '{"upscale_factor": 2, "upscale_factor": 3}'})
 
 

@@ -23,7 +23,7 @@ from shared.json_limits import MAX_VALUES, JsonTooLarge, has_more_values, load_j
 from shared.metadata import infotext
 from shared.metadata.prompt_syntax import EmbeddingFiles
 from shared.models.safetensors import read_header
-from shared.web.body import MOST_FIELDS, parse_json
+from shared.web.body import MAX_FIELDS, parse_json
 from shared.web.parsing.loras import take_lora_tags
 from shared.web.parsing.prompts import read_prompt
 from shared.web.picture_response import download_name
@@ -311,7 +311,7 @@ def test_counting_takes_no_more_memory_than_the_text(piece: str) -> None:
 
 
 def test_an_object_of_too_many_names_is_refused_at_any_depth() -> None:
-    names = {f"name{number}": 1 for number in range(MOST_FIELDS + 1)}
+    names = {f"name{number}": 1 for number in range(MAX_FIELDS + 1)}
     for body in (names, {"prompt": "x", "lora": names}, {"controlnet": {"units": [names]}}):
         with pytest.raises(RequestError, match="1,001 names") as caught:
             parse_json(json.dumps(body))

@@ -29,43 +29,43 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
         # curl -d '{"prompt": "a red circle"}' in cmd, and in PowerShell 5.
         ("'{prompt:", "begins with a single quote (line 1, column 1, at '{prompt:)", r'-d "{\"prompt\"'),
         ('\'{"prompt": "x"}\'', "begins with a single quote", "-d @body.json"),
-        ("{prompt: a", "the name has no quotes (line 1, column 2, at {prompt: a)", "-d @body.json"),
-        ('{"prompt": a red circle}', "the text has no quotes (line 1, column 12", "PowerShell"),
-        ("{'prompt': 'x'}", "not single ones (line 1, column 2", 'write "..."'),
-        ("{\"prompt\": 'x'}", "not single ones (line 1, column 12", 'write "..."'),
-        ("{\u201cprompt\u201d: \u201cx\u201d}", "\u201c is a quote for print (line 1, column 2", "straight"),
-        ('{"prompt": \u00abx\u00bb}', "\u00ab is a quote for print (line 1, column 12", "straight"),
-        ('{"prompt": "x",}', "a comma too many (line 1, column 16", "before }"),
-        ('{"loras": [1,\n ]}', "a comma too many (line 2, column 2", "]"),
-        ('{"a": True}', "True is no word of JSON", "write true"),
-        ('{"a": None}', "None is no word of JSON", "write null"),
-        ('{"a": nan}', "nan is no word of JSON", "write null"),
-        ('{"a": undefined}', "undefined is no word", "write null"),
-        ('{"prompt": "x"', "it ends too early (line 1, column 15", "cut off"),
-        ('{"prompt": "x', "no quote at its end (line 1, column 12", "end it"),
+        ("{prompt: a", "a name has no quotes (line 1, column 2, at {prompt: a)", "-d @body.json"),
+        ('{"prompt": a red circle}', "a string has no quotes (line 1, column 12", "PowerShell"),
+        ("{'prompt': 'x'}", "not single quotes (line 1, column 2", 'write "..."'),
+        ("{\"prompt\": 'x'}", "not single quotes (line 1, column 12", 'write "..."'),
+        ("{\u201cprompt\u201d: \u201cx\u201d}", "\u201c is a typographic quote (line 1, column 2", "straight"),
+        ('{"prompt": \u00abx\u00bb}', "\u00ab is a typographic quote (line 1, column 12", "straight"),
+        ('{"prompt": "x",}', "a trailing comma (line 1, column 16", "before }"),
+        ('{"loras": [1,\n ]}', "a trailing comma (line 2, column 2", "]"),
+        ('{"a": True}', "True is not a JSON word", "write true"),
+        ('{"a": None}', "None is not a JSON word", "write null"),
+        ('{"a": nan}', "nan is not a JSON word", "write null"),
+        ('{"a": undefined}', "undefined is not a JSON word", "write null"),
+        ('{"prompt": "x"', "it ends too early (line 1, column 15", "missing bracket or quote"),
+        ('{"prompt": "x', "no closing quote (line 1, column 12", "end it"),
         ('{"prompt": ', "it ends too early", "bracket"),
-        ('{"prompt": "a\nb"}', 'line break or tab as it is (line 1, column 14, at {"prompt": "a\\x0ab"})', r"\n"),
-        (r'{"model": "C:\models"}', "a backslash that stands for nothing", r"\\"),
-        ('{"prompt": "a" "steps": 2}', "a comma is due", r"\""),
-        ('{"prompt" "x"}', "a colon is due", None),
-        ('{"prompt": "x"}{"prompt": "y"}', "it goes on after its end (line 1, column 16", "one JSON object"),
-        ('{"prompt": "x" // mine\n}', "JSON has no comments", "leave"),
-        ("{\n  # mine\n}", "JSON has no comments (line 2, column 3", "leave"),
+        ('{"prompt": "a\nb"}', 'a raw line break or tab (line 1, column 14, at {"prompt": "a\\x0ab"})', r"\n"),
+        (r'{"model": "C:\models"}', "an invalid escape", r"\\"),
+        ('{"prompt": "a" "steps": 2}', "a comma is expected", r"\""),
+        ('{"prompt" "x"}', "a colon is expected", None),
+        ('{"prompt": "x"}{"prompt": "y"}', "it continues after its end (line 1, column 16", "one JSON object"),
+        ('{"prompt": "x" // mine\n}', "JSON has no comments", "remove"),
+        ("{\n  # mine\n}", "JSON has no comments (line 2, column 3", "remove"),
         # As other languages write quotes and numbers.
         ('{"prompt": `x`}', "not backticks (line 1, column 12", 'write "..."'),
-        (r"{\"prompt\": \"x\"}", "its quotes have backslashes (line 1, column 2", "leave the backslashes out"),
-        ("{'prompt': 'x', 'tiling': False}", "not single ones", "json.dumps"),
-        ('{"steps": 0x10}', "0x10 is no number of JSON (line 1, column 12", "decimal digits"),
-        ('{"steps": 007}', "007 is no number", "decimal digits"),
-        ('{"steps": +5}', "+5 is no number", "without zeros or + in front"),
-        ('{"cfg_scale": .5}', ".5 is no number", "0.5"),
-        ('{"cfg_scale": 7.}', "7. is no number", "0.5"),
-        ('{"width": 1_024}', "1_024 is no number", "decimal digits"),
-        ('{"cfg_scale": 7,5}', "a number has a comma (line 1, column 17", "7.5"),
+        (r"{\"prompt\": \"x\"}", "its quotes have backslashes (line 1, column 2", "remove the backslashes"),
+        ("{'prompt': 'x', 'tiling': False}", "not single quotes", "json.dumps"),
+        ('{"steps": 0x10}', "0x10 is not a JSON number (line 1, column 12", "decimal digits"),
+        ('{"steps": 007}', "007 is not a JSON number", "decimal digits"),
+        ('{"steps": +5}', "+5 is not a JSON number", "without leading zeros or +"),
+        ('{"cfg_scale": .5}', ".5 is not a JSON number", "0.5"),
+        ('{"cfg_scale": 7.}', "7. is not a JSON number", "0.5"),
+        ('{"width": 1_024}', "1_024 is not a JSON number", "decimal digits"),
+        ('{"cfg_scale": 7,5}', "a number has a decimal comma (line 1, column 17", "7.5"),
         # What nobody sees, in texts that were copied.
-        ('{\xa0"prompt": "x"}', "a character that cannot be seen (U+00A0) (line 1, column 2", "delete it"),
-        ('\u200b{"prompt": "x"}', "a character that cannot be seen (U+200B)", "delete it"),
-        ('{"prompt": "a\x00b"}', "the control character U+0000", r"\u0000"),
+        ('{\xa0"prompt": "x"}', "an invisible character (U+00A0) (line 1, column 2", "delete it"),
+        ('\u200b{"prompt": "x"}', "an invisible character (U+200B)", "delete it"),
+        ('{"prompt": "a\x00b"}', "the raw control character U+0000", r"\u0000"),
         (
             '{"a": "' + "y" * 1000 + '", b' + "x" * 1000,
             'column 1011, at ...yyyyyyyyyyyyyyyyy", bxxxxxxxxxxxxxxxxxxx...)',
@@ -91,10 +91,10 @@ def test_a_mistake_is_told_with_its_place(
         (b"", "it is empty"),
         (b" \n", "it is empty"),
         (b"prompt=a+red+circle&steps=2", "begins with a word"),
-        (b'{"prompt": "caf\xe9"}', "byte 15 (0xe9) is no UTF-8"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(100), "looks like a file"),
-        (b"<html>", "a value is due"),
-        (b"9" * 5000, "a number that is too long"),
+        (b'{"prompt": "caf\xe9"}', "byte 15 (0xe9) is not UTF-8"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "looks like a binary file"),
+        (b"<html>", "a value is expected"),
+        (b"9" * 5000, "a number with too many digits"),
     ],
 )
 def test_what_is_something_else_is_told_so(client: FlaskClient, sent: bytes, says: str) -> None:
@@ -125,7 +125,7 @@ def test_json_in_a_form_is_told_so_too(client: FlaskClient) -> None:
     refused = client.post("/api/txt2img", data={"prompt": "x", "loras": "[{name: a}]"})
     assert refused.status_code == 422
     assert refused.json is not None
-    assert "loras is text that is not valid JSON: the name has no quotes (line 1, column 3" in refused.json["message"]
+    assert "loras is text that is not valid JSON: a name has no quotes (line 1, column 3" in refused.json["message"]
 
 
 @pytest.mark.parametrize("content_type", ["application/json", FORM, "text/plain"])
@@ -168,20 +168,20 @@ PARTS = b'--x\r\nContent-Disposition: form-data; name="prompt"\r\n\r\na cat\r\n-
     [
         # fetch() with a content type of one's own.
         (PARTS, "multipart/form-data", "the form has no boundary", "leave the header content-type"),
-        (PARTS, FORM, f"its content type says {FORM}", "leave the header content-type"),
-        (PARTS, "application/json", "its content type says application/json", "leave the header content-type"),
-        (PARTS, None, "its content type says none", "leave the header content-type"),
+        (PARTS, FORM, f"its content type is {FORM}", "leave the header content-type"),
+        (PARTS, "application/json", "its content type is application/json", "leave the header content-type"),
+        (PARTS, None, "its content type is none", "leave the header content-type"),
         (
             GOOD.encode(),
             "multipart/form-data; boundary=y",
             "do not begin with its boundary",
             "JSON is application/json",
         ),
-        (b"prompt=a+cat", "application/json", "it begins with a word", "a form needs no content-type header"),
+        (b"prompt=a+cat", "application/json", "it begins with a word", "to send a form, leave the content-type header"),
         (b"a red circle", FORM, "it begins with 'a red circle'", "prompt=..."),
-        (b"@body.json", FORM, "it begins with '@body.json'", "the name of a file is not its content"),
-        (b"prompt=caf%E9", FORM, "prompt has bytes that are no UTF-8", "send UTF-8"),
-        (b"steps=2&prompt=caf\xe9", FORM, "prompt has bytes that are no UTF-8", "send UTF-8"),
+        (b"@body.json", FORM, "it begins with '@body.json'", "send the content of the file"),
+        (b"prompt=caf%E9", FORM, "prompt has bytes that are not UTF-8", "send UTF-8"),
+        (b"steps=2&prompt=caf\xe9", FORM, "prompt has bytes that are not UTF-8", "send UTF-8"),
         (b"", FORM, "the body is empty", "an example"),
         (b"", None, "the body is empty", "an example"),
     ],
@@ -199,7 +199,7 @@ def test_a_body_of_another_kind_than_its_header_says(
 def test_fields_in_the_address_alone_are_told_where_they_belong(client: FlaskClient) -> None:
     refused = client.post("/api/txt2img?prompt=a+cat")
     assert refused.json is not None
-    assert "not into the address" in refused.json["error"]["hint"]
+    assert "not into the URL" in refused.json["error"]["hint"]
     nothing = client.post("/api/txt2img", json={})
     assert nothing.json is not None
     assert 'send {"prompt"' in nothing.json["error"]["hint"]

@@ -141,9 +141,9 @@ def test_the_call_in_the_hint_works(clients: Clients) -> None:
         ("txt2img", "/api/jobs", "page", "did you mean before?"),
         ("txt2img", "/api/jobs", "per_page", "did you mean limit?"),
         ("txt2img", "/api/jobs", "type", "did you mean kind?"),
-        ("txt2img", "/api/jobs", "model", "there is state, kind, limit, before"),
+        ("txt2img", "/api/jobs", "model", "use state, kind, limit, before"),
         ("control", "/api/runs", "offset", "did you mean before?"),
-        ("control", "/api/fetch-prompt", "kind", "there is type, seed"),
+        ("control", "/api/fetch-prompt", "kind", "use type, seed"),
         ("control", "/api/fetch-prompt", "Type", "did you mean type?"),
     ],
 )
@@ -161,7 +161,7 @@ def test_cache_busting_parameters_are_ignored(clients: Clients) -> None:
 @pytest.mark.parametrize("path", ["/api/engine/free", "/api/jobs/an-id/retry"])
 def test_an_operation_without_fields_refuses_fields(clients: Clients, path: str) -> None:
     refused = clients["control"].post(path, json={"seed": 5})
-    assert (refused.status_code, refused.json["error"]["hint"]) == (422, "it takes none")
+    assert (refused.status_code, refused.json["error"]["hint"]) == (422, "send no fields")
 
 
 @pytest.mark.parametrize("sent", ["file", "name", "imageName"])

@@ -1,7 +1,7 @@
-"""What a client may send: every field of the API with its type, range, default and meaning, once.
+"""The fields that a client may send, each with its type, range, default and description.
 
-The names are those that the web page sends. `None` as a default means that it follows from something else, as the
-description says. The tables of docs/api.md and the OpenAPI document are made from these models.
+The names are those of the web page. A default of None depends on other fields or on the model, as the description says.
+The tables of docs/api.md and the OpenAPI document are generated from these models.
 """
 
 from collections.abc import Mapping
@@ -26,11 +26,11 @@ from shared.schema.units import (
 )
 
 LargeSizes = Annotated[Literal["two_passes", "direct"], AnySpelling()]
-# How forms write that a switch is off; what pydantic takes for false, and no value at all.
+# Texts of a form for a switch that is off: those that pydantic reads as false, and those for no value.
 OFF = ("false", "0", "0.0", "off", "no", "n", "f", "none", "null", "undefined", "")
-# Beside each choice, how the web page and AUTOMATIC1111 (also by number) write it.
+# Other spellings of each choice: those of the web page and of AUTOMATIC1111, which also has numbers.
 InpaintMode = Annotated[Literal["fill", "refine", "model"], AnySpelling({"original": "refine"})]
-# As the ControlNet extension of AUTOMATIC1111 called them once, which are "Crop and Resize" and "Resize and Fill" now.
+# Former names of "Crop and Resize" and "Resize and Fill" in the ControlNet extension of AUTOMATIC1111.
 INNER_FIT = ("inner fit (scale to fit)", "scale to fit (inner fit)")
 OUTER_FIT = ("outer fit (shrink to fit)", "envelope (outer fit)")
 ResizeMode = Annotated[
@@ -62,23 +62,23 @@ def _is_off(value: Any) -> bool:
 
 
 class RequestBody(BaseModel):
-    """Unknown fields are left out here, and named in the reply's warnings."""
+    """Base of all request bodies. Unknown fields are ignored here, and listed in the warnings of the reply."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=(), populate_by_name=True)
 
     @model_validator(mode="before")
     @classmethod
-    def _on_if_either_says_so(cls, values: Any) -> Any:
-        """Of a switch that was sent under several names, one that switches it on counts: the web page sends both."""
+    def _merge_switches(cls, values: Any) -> Any:
+        """Switches a part on if any of the switch's names does: the web page sends two names of one switch."""
         if not isinstance(values, Mapping):
             return values
-        passed_over: set[str] = set()
+        ignored: set[str] = set()
         for field in cls.model_fields.values():
             if field.annotation is bool and isinstance(field.validation_alias, AliasChoices):
                 sent = [str(name) for name in field.validation_alias.choices if name in values]
                 on = [name for name in sent if not _is_off(values[name])]
-                passed_over |= set(sent) - set((on or sent)[:1])
-        return {name: value for name, value in values.items() if name not in passed_over}
+                ignored |= set(sent) - set((on or sent)[:1])
+        return {name: value for name, value in values.items() if name not in ignored}
 
 
 class LoraBody(RequestBody):
@@ -429,7 +429,7 @@ class UpscaleBody(UpscaleOptions, _UpscalePicture):
 
 
 class ExtrasBody(RequestBody):
-    """What the web page's extras ask for, beside the picture: upscalers and face restorers, laid over each other."""
+    """The fields of the web page's extras: upscalers and face restorers, blended over each other."""
 
     upscaler_model: Annotated[Name, Field(description="an upscale model, `Lanczos`, `Nearest`, ..., or `none`")] = (
         "Lanczos"

@@ -8,11 +8,11 @@ from shared.schema.body import RequestBody
 from shared.schema.replies import JsonReply, ResultReply, WorkflowGraph
 
 Bytes = Annotated[int, Field(ge=0, description="bytes")]
-Folder = Annotated[str | None, Field(description="whole path of a folder; null or empty is the default")]
+Folder = Annotated[str | None, Field(description="absolute path of a folder; null or empty for the default")]
 
 
 class PathsBody(RequestBody):
-    """Folders and habits, in a request and in a reply."""
+    """The folders and options of the settings tab, in requests and replies."""
 
     outputDirectory: Folder = None
     modelsDirectory: Folder = None
@@ -20,10 +20,10 @@ class PathsBody(RequestBody):
     upscalerModelsPath: Folder = None
     vaeModelsPath: Folder = None
     loraEmbeddingsPath: Folder = None
-    filenameFormat: Annotated[
-        str | None, Field(description="the name for downloads, such as `[date]-[seed]-[model]`")
-    ] = None
-    saveMetadata: Annotated[bool, Field(description="whether pictures hold what they were made with")] = True
+    filenameFormat: Annotated[str | None, Field(description="name of downloads, such as `[date]-[seed]-[model]`")] = (
+        None
+    )
+    saveMetadata: Annotated[bool, Field(description="whether pictures contain their parameters")] = True
 
 
 class ModelEntry(JsonReply):
@@ -31,25 +31,25 @@ class ModelEntry(JsonReply):
 
     id: str
     name: str
-    filename: Annotated[str, Field(description="the name for requests")]
+    filename: Annotated[str, Field(description="name to send in requests")]
 
 
 class ModelsReply(JsonReply):
-    """The models of a kind."""
+    """The models of one kind."""
 
     status: Literal["success"]
     models: list[ModelEntry]
 
 
 class ControlNetsReply(JsonReply):
-    """The ControlNets, by their names for requests."""
+    """The names of the ControlNets."""
 
     status: Literal["success"]
     models: list[str]
 
 
 class PromptReply(JsonReply):
-    """An idea for a prompt."""
+    """A suggested prompt."""
 
     status: Literal["success"]
     type: Literal["positive", "negative"]
@@ -57,70 +57,70 @@ class PromptReply(JsonReply):
 
 
 class ModelUploadReply(JsonReply):
-    """A model that was taken."""
+    """A model that was uploaded."""
 
     status: Literal["success"]
     message: str
-    filename: Annotated[str, Field(description="its name for requests")]
+    filename: Annotated[str, Field(description="name to send in requests")]
     original_filename: str
     display_name: str
     model_type: str
-    filepath: Annotated[str, Field(description="below the models folder")]
+    filepath: Annotated[str, Field(description="path below the models folder")]
     size: Bytes
-    listed: Annotated[bool, Field(description="whether the engine has it already")]
+    listed: Annotated[bool, Field(description="whether the engine lists it already")]
     warnings: list[str]
 
 
 class DoneReply(JsonReply):
-    """It is done."""
+    """The request was carried out."""
 
     status: Literal["success"]
     message: str
 
 
 class ShownReply(DoneReply):
-    """The file manager is open."""
+    """The file manager was opened."""
 
     filename: str
 
 
 class SentReply(ShownReply):
-    """A picture that is there to go on with."""
+    """A picture that was passed on to another tab."""
 
     url: str
 
 
 class PathsReply(JsonReply):
-    """What was chosen."""
+    """The folders and options."""
 
     status: Literal["success"]
     paths: PathsBody
-    restart_pending: Annotated[bool, Field(description="whether the engine has yet to be started again for it")]
+    restart_pending: Annotated[bool, Field(description="whether a restart of the engine is pending")]
 
 
 class PathsKeptReply(DoneReply):
-    """What was chosen is kept."""
+    """The folders and options were saved."""
 
-    restart: Annotated[bool, Field(description="whether the engine is started again for it, once it is idle")]
+    restart: Annotated[bool, Field(description="whether the engine will restart when it is idle")]
     paths: PathsBody
     warnings: list[str]
 
 
 class KeyReply(DoneReply):
-    """A key is kept."""
+    """A key was saved."""
 
     alias: str
 
 
 class Memory(JsonReply):
-    """Of the machine, or of a device; null where the engine does not tell."""
+    """The memory of the machine or of a device; null if the engine does not report it."""
 
     total: Bytes | None
     free: Bytes | None
 
 
 class Device(JsonReply):
-    """What the engine computes on."""
+    """A device that the engine computes on."""
 
     name: str | None
     type: str | None
@@ -135,15 +135,17 @@ class Waiting(JsonReply):
 
 
 class LastRestart(JsonReply):
-    """A restart of the engine that was no crash."""
+    """The last deliberate restart of the engine."""
 
     at: Annotated[float, Field(description="seconds since 1970")]
     reason: str
 
 
 class Engine(JsonReply):
-    """The engine. What only itself knows is left out while it does not answer, and what only its supervisor knows is
-    for one that was not started here."""
+    """The state of the engine.
+
+    Its own data is missing while it does not answer; data of the supervisor is missing if it was not started here.
+    """
 
     state: Annotated[
         Literal["stopped", "starting", "ready", "restarting", "external"],
@@ -155,13 +157,13 @@ class Engine(JsonReply):
     restart_pending: bool | None = None
     last_restart: Annotated[
         LastRestart | None,
-        Field(description="the last one that was asked for, or that ended what could not be cancelled"),
+        Field(description="the last restart on request, or to stop a job that could not be cancelled"),
     ] = None
     address: str
     answers: bool
     unfinished_jobs: int
     message: Annotated[str | None, Field(description="why it does not answer")] = None
-    version: Annotated[str | None, Field(description="ComfyUI's")] = None
+    version: Annotated[str | None, Field(description="version of ComfyUI")] = None
     python: str | None = None
     torch: str | None = None
     memory: Memory | None = None
@@ -170,22 +172,22 @@ class Engine(JsonReply):
 
 
 class EngineReply(JsonReply):
-    """The engine, and how it does."""
+    """The state of the engine."""
 
     status: Literal["success"]
     engine: Engine
 
 
 class RestartReply(DoneReply):
-    """The engine will be started again."""
+    """The engine will restart."""
 
     when_idle: bool
 
 
 class OutputImage(JsonReply):
-    """Where the page looks for the enlarged picture."""
+    """The picture for the extras tab."""
 
-    output_image: Annotated[str | None, Field(description="its absolute address, in the format that was chosen")]
+    output_image: Annotated[str | None, Field(description="absolute URL, in the requested format")]
 
 
 class ExtrasReply(ResultReply):
@@ -210,10 +212,10 @@ class RunControlNet(JsonReply):
 
 
 class Run(JsonReply):
-    """A completed job; each of these is always there."""
+    """A completed job. All fields are always present."""
 
     run_id: str
-    timestamp: Annotated[str, Field(description="when it was asked for, in ISO 8601")]
+    timestamp: Annotated[str, Field(description="time of the request, in ISO 8601")]
     model: str
     prompt: str
     negative_prompt: str
@@ -232,11 +234,11 @@ class Run(JsonReply):
     version: str
     generated_images: Annotated[list[str], Field(description="names of its pictures")]
     generation_type: Literal["txt2img", "img2img"]
-    kind: Annotated[str, Field(description="the kind of the job")]
-    image_urls: Annotated[list[str], Field(description="addresses of its pictures")]
+    kind: Annotated[str, Field(description="kind of the job")]
+    image_urls: Annotated[list[str], Field(description="URLs of its pictures")]
     left_out: Annotated[
         list[str],
-        Field(description="fields that are empty for being too large; `GET /api/runs/<id>` has them"),
+        Field(description="fields that are empty because they are too large; see `GET /api/runs/<id>`"),
     ]
 
 
@@ -245,7 +247,7 @@ class RunsReply(JsonReply):
 
     status: Literal["success"]
     runs: list[Run]
-    before: Annotated[int | None, Field(description="leads to the next page; null on the last")]
+    before: Annotated[int | None, Field(description="argument for the next page; null on the last")]
 
 
 class RunReply(JsonReply):
@@ -256,7 +258,7 @@ class RunReply(JsonReply):
 
 
 class RunRemovedReply(JsonReply):
-    """A run is gone."""
+    """A run was deleted."""
 
     status: Literal["success"]
     message: str
@@ -264,11 +266,11 @@ class RunRemovedReply(JsonReply):
 
 
 class ReportReply(JsonReply):
-    """A report is ready."""
+    """A report was created."""
 
     status: Literal["success"]
     message: str
     runs: int
-    missing: Annotated[list[str], Field(description="names of pictures that are not there any more")]
-    size: Annotated[int, Field(description="bytes of the zip file")]
-    download_url: Annotated[str, Field(description="its address")]
+    missing: Annotated[list[str], Field(description="names of pictures that no longer exist")]
+    size: Annotated[int, Field(description="size of the zip file in bytes")]
+    download_url: Annotated[str, Field(description="URL of the zip file")]

@@ -1,4 +1,4 @@
-"""What the API answers, as the OpenAPI document tells it. Routes write plain JSON; a test holds it against these."""
+"""Models of the replies and events, for the OpenAPI document. Routes write plain JSON; tests compare it with these."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -10,31 +10,31 @@ Choices = list[str]
 
 
 class JsonReply(BaseModel):
-    """A JSON object that the API answers with."""
+    """Base of all JSON replies."""
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
 
 class ErrorDetail(JsonReply):
-    """What a program wants to know of an error; some errors tell more, such as `nearest`, `problems` or `job_id`."""
+    """The details of an error; some errors add more, such as `nearest`, `problems` or `job_id`."""
 
     model_config = ConfigDict(extra="allow")
 
-    code: Annotated[str, Field(description="stable, for programs")]
-    field: Annotated[str | None, Field(description="the field that is wrong")] = None
-    hint: Annotated[str | None, Field(description="what would be right")] = None
+    code: Annotated[str, Field(description="stable code for programs")]
+    field: Annotated[str | None, Field(description="the wrong field")] = None
+    hint: Annotated[str | None, Field(description="what to do")] = None
 
 
 class ErrorReply(JsonReply):
-    """The one shape of all errors."""
+    """An error."""
 
     status: Literal["error"]
-    message: Annotated[str, Field(description="what is wrong, for people")]
+    message: Annotated[str, Field(description="what is wrong")]
     error: ErrorDetail
 
 
 class Image(JsonReply):
-    """A picture that was drawn."""
+    """A picture of a job."""
 
     url: Annotated[str, Field(description="absolute URL")]
     filename: str
@@ -54,14 +54,14 @@ class Image(JsonReply):
 
 
 class ComfyResponse(JsonReply):
-    """The pictures, under the names that ComfyUI uses."""
+    """The pictures, with the field names of ComfyUI."""
 
     prompt_id: str
     generated_images: list[Image]
 
 
 class Timings(JsonReply):
-    """How long a job waited and ran so far; `attempts` is one more than how often the engine died of it."""
+    """The time that a job waited and ran so far; `attempts` is 1, plus 1 for each crash of the engine during it."""
 
     waited_s: Seconds
     ran_s: Seconds
@@ -69,7 +69,7 @@ class Timings(JsonReply):
 
 
 class WorkflowGraph(JsonReply):
-    """The graph exactly as it was queued, for ComfyUI or for `custom_workflow`."""
+    """The graph as it was queued, for ComfyUI or for `custom_workflow`."""
 
     prompt: dict[str, Any]
 
@@ -80,35 +80,35 @@ class ResultReply(JsonReply):
     status: Literal["success"]
     message: str
     job_id: str
-    run_id: Annotated[str, Field(description="the same")]
-    seed: Annotated[int | None, Field(description="the first picture's")] = None
-    parameters: Annotated[dict[str, Any], Field(description="what was asked, with what was chosen for it")]
+    run_id: Annotated[str, Field(description="the same as `job_id`")]
+    seed: Annotated[int | None, Field(description="seed of the first picture")] = None
+    parameters: Annotated[dict[str, Any], Field(description="the request with all defaults resolved")]
     comfy_response: ComfyResponse
     timings: Timings
-    warnings: Annotated[list[str], Field(description="what was ignored, rounded or unusual")]
+    warnings: Annotated[list[str], Field(description="values that were ignored, changed or are unusual")]
     workflow: WorkflowGraph
 
 
 class AcceptedReply(JsonReply):
-    """A job that nobody waits for."""
+    """A job that was queued."""
 
     status: Literal["accepted"]
     job_id: str
-    url: Annotated[str, Field(description="where it can be looked at")]
-    events_url: Annotated[str, Field(description="where it can be watched")]
-    position: Annotated[int | None, Field(description="unfinished jobs in front of it")]
-    eta_s: Annotated[float | None, Field(description="seconds until it is done; null if nothing was measured yet")]
-    warnings: Annotated[list[str], Field(description="what was ignored, rounded or unusual")]
+    url: Annotated[str, Field(description="URL of the job")]
+    events_url: Annotated[str, Field(description="URL of its events")]
+    position: Annotated[int | None, Field(description="unfinished jobs ahead of it")]
+    eta_s: Annotated[float | None, Field(description="seconds until it is done; null while nothing was measured")]
+    warnings: Annotated[list[str], Field(description="values that were ignored, changed or are unusual")]
 
 
 class JobError(ErrorDetail):
-    """Why a job failed or was cancelled."""
+    """The reason why a job failed or was cancelled."""
 
     message: str
 
 
 class Job(JsonReply):
-    """A job as a list tells it. Times are seconds since 1970; what is not known yet is left out."""
+    """A job in a list. Times are seconds since 1970; unknown values are missing."""
 
     job_id: str
     url: str
@@ -121,34 +121,32 @@ class Job(JsonReply):
     timings: Timings
     seed: int | None = None
     parameters: dict[str, Any]
-    images: Annotated[list[str], Field(description="addresses of its pictures")]
+    images: Annotated[list[str], Field(description="URLs of its pictures")]
     error: JobError | None = None
-    left_out: Annotated[list[str] | None, Field(description="fields that are too large for a list; `url` has them")] = (
-        None
-    )
+    left_out: Annotated[list[str] | None, Field(description="fields that are too large for a list; see `url`")] = None
 
 
 class JobReply(Job):
-    """A job with all that is known of it."""
+    """A job with all details."""
 
     status: Literal["success"]
-    warnings: Annotated[list[str], Field(description="what was ignored, rounded or unusual")]
-    position: Annotated[int | None, Field(description="unfinished jobs in front of it")] = None
+    warnings: Annotated[list[str], Field(description="values that were ignored, changed or are unusual")]
+    position: Annotated[int | None, Field(description="unfinished jobs ahead of it")] = None
     eta_s: Annotated[float | None, Field(description="seconds until it is done")] = None
-    progress: Annotated[dict[str, Any] | None, Field(description="its last event `progress`")] = None
-    result: Annotated[ResultReply | None, Field(description="once it is completed")] = None
+    progress: Annotated[dict[str, Any] | None, Field(description="its last `progress` event")] = None
+    result: Annotated[ResultReply | None, Field(description="present once it is completed")] = None
 
 
 class JobsReply(JsonReply):
-    """A page of jobs, the newest first."""
+    """A page of jobs, newest first."""
 
     status: Literal["success"]
     jobs: list[Job]
-    before: Annotated[int | None, Field(description="leads to the next page; null on the last")]
+    before: Annotated[int | None, Field(description="argument for the next page; null on the last")]
 
 
 class DeletedReply(JsonReply):
-    """What became of a job."""
+    """The result of deleting a job."""
 
     status: Literal["success"]
     message: str
@@ -157,7 +155,7 @@ class DeletedReply(JsonReply):
 
 
 class InterruptReply(JsonReply):
-    """Whether a job was cancelled."""
+    """The result of an interrupt."""
 
     status: Literal["success"]
     message: str
@@ -166,29 +164,29 @@ class InterruptReply(JsonReply):
 
 
 class UploadReply(JsonReply):
-    """A picture that later requests may name."""
+    """An upload that later requests can name."""
 
     status: Literal["success"]
     message: str
-    filename: Annotated[str, Field(description="the name for `input_image`")]
+    filename: Annotated[str, Field(description="name to send as `input_image`")]
     width: int
     height: int
 
 
 class PngInfoReply(JsonReply):
-    """What a picture was made with."""
+    """The metadata of a picture."""
 
     status: Literal["success"]
     message: str
-    kind: Annotated[str | None, Field(description="the route that `parameters` belong to, such as `txt2img`")]
-    parameters: Annotated[dict[str, Any], Field(description="sent to that route, they make the picture again")]
-    infotext: Annotated[str | None, Field(description="the text as the Stable Diffusion world writes it")]
-    workflow: Annotated[dict[str, Any] | None, Field(description="the ComfyUI graph")]
+    kind: Annotated[str | None, Field(description="route of `parameters`, such as `txt2img`")]
+    parameters: Annotated[dict[str, Any], Field(description="request that makes the picture again")]
+    infotext: Annotated[str | None, Field(description="parameters in the text format of AUTOMATIC1111")]
+    workflow: Annotated[dict[str, Any] | None, Field(description="ComfyUI graph")]
     warnings: list[str]
 
 
 class HealthReply(JsonReply):
-    """The service lives."""
+    """The service is alive."""
 
     status: Literal["ok"]
     service: str
@@ -196,20 +194,20 @@ class HealthReply(JsonReply):
 
 
 class IndexReply(HealthReply):
-    """What answers here, and where it is described."""
+    """The service, and where it is documented."""
 
-    docs: Annotated[str, Field(description="the address of the page to try it on")]
-    openapi: Annotated[str, Field(description="the address of the OpenAPI document")]
+    docs: Annotated[str, Field(description="URL of the /docs page")]
+    openapi: Annotated[str, Field(description="URL of the OpenAPI document")]
 
 
 class ServiceEntry(JsonReply):
-    """A service of ours, on one of its ports."""
+    """A service on one of its ports."""
 
     name: str
-    service: Annotated[str, Field(description="which service answers there")]
+    service: Annotated[str, Field(description="the service on this port")]
     port: int
     running: bool
-    docs: Annotated[str | None, Field(description="the address of its page; null where only a proxy knows it")]
+    docs: Annotated[str | None, Field(description="URL of its /docs page; null if only a proxy knows it")]
 
 
 class ServicesReply(JsonReply):
@@ -220,16 +218,16 @@ class ServicesReply(JsonReply):
 
 
 class ReadyReply(JsonReply):
-    """Whether a picture can be made now."""
+    """Whether pictures can be generated now."""
 
     status: Literal["ok", "error"]
     ready: bool
-    reason: Annotated[str | None, Field(description="what is in the way")]
-    jobs: Annotated[int, Field(description="unfinished ones")]
+    reason: Annotated[str | None, Field(description="why not")]
+    jobs: Annotated[int, Field(description="number of unfinished jobs")]
 
 
 class Defaults(JsonReply):
-    """What suits a model."""
+    """The defaults of a model."""
 
     width: int
     height: int
@@ -241,7 +239,7 @@ class Defaults(JsonReply):
 
 
 class ModelOption(JsonReply):
-    """A checkpoint or diffusion model, with what it is."""
+    """A checkpoint or diffusion model."""
 
     name: str
     family: str
@@ -264,7 +262,7 @@ class TextEncoderOption(JsonReply):
 
 
 class ControlNetOption(JsonReply):
-    """A ControlNet; a union takes maps of several kinds."""
+    """A ControlNet; a union accepts several types of control maps."""
 
     name: str
     family: str
@@ -272,20 +270,20 @@ class ControlNetOption(JsonReply):
 
 
 class FaceOptions(JsonReply):
-    """Whether faces can be restored, and with what."""
+    """Face restoration: whether it is available, and its models."""
 
     available: bool
     models: Choices
 
 
 class TilingOptions(JsonReply):
-    """Whether seamless pictures can be drawn."""
+    """Whether seamless tiling is available."""
 
     available: bool
 
 
 class ChosenDefaults(JsonReply):
-    """What a request gets that names nothing but a prompt; of a `model_name` null, nothing more is known."""
+    """The values of a request with a prompt alone; if `model_name` is null, the others are missing."""
 
     model_name: str | None
     width: int | None = None
@@ -298,7 +296,7 @@ class ChosenDefaults(JsonReply):
 
 
 class Limits(JsonReply):
-    """Bounds from the settings."""
+    """The limits in the settings."""
 
     max_body_mb: int
     queue_limit: int
@@ -306,7 +304,7 @@ class Limits(JsonReply):
 
 
 class OptionsReply(JsonReply):
-    """All there is to choose from, now."""
+    """All choices that are available now."""
 
     status: Literal["success"]
     samplers: Choices
@@ -325,37 +323,37 @@ class OptionsReply(JsonReply):
     seamless_tiling: TilingOptions
     defaults: ChosenDefaults
     limits: Limits
-    parameters: Annotated[dict[str, Any], Field(description="JSON Schemas of the fields, by kind")]
+    parameters: Annotated[dict[str, Any], Field(description="JSON Schemas of the fields, by route")]
 
 
 class BrokenWorkflow(JsonReply):
-    """What is wrong with a file."""
+    """The error in a file."""
 
     message: str
     hint: str | None
 
 
 class WorkflowEntry(JsonReply):
-    """A file that is a route, or what is wrong with it."""
+    """A named workflow, or the error in its file."""
 
     name: str
     title: str | None = None
     description: str | None = None
-    parameters: Annotated[
-        dict[str, Any] | None, Field(alias="schema", description="the JSON Schema of its parameters")
-    ] = None
+    parameters: Annotated[dict[str, Any] | None, Field(alias="schema", description="JSON Schema of its parameters")] = (
+        None
+    )
     error: BrokenWorkflow | None = None
 
 
 class WorkflowsReply(JsonReply):
-    """The workflows that are routes."""
+    """The named workflows."""
 
     status: Literal["success"]
     workflows: list[WorkflowEntry]
 
 
 class WorkflowReply(WorkflowEntry):
-    """A workflow with its graph."""
+    """A named workflow with its graph."""
 
     status: Literal["success"]
     graph: dict[str, Any]

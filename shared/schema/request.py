@@ -1,7 +1,7 @@
-"""A request with everything resolved, as immutable values: nothing left to guess, nothing that the engine cannot see.
+"""Parsed requests as immutable values, with every default and every file name resolved.
 
-The web layer makes them from what a client sent (see `shared.web.parsing`); `workflows` turns them into graphs. A part
-that is None or empty was not asked for, and adds nothing to the graph.
+`shared.web.parsing` makes them from the fields of a request, and `workflows` builds graphs from them. A part that is
+None or empty is off, and adds nothing to the graph.
 """
 
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Models:
-    """The files that a picture is drawn with.
+    """The model files of a request.
 
-    `checkpoint` holds all parts; or `diffusion_model` is one part alone, with `text_encoders` and `vae` beside it.
+    Either `checkpoint` holds all parts, or `diffusion_model` holds one, and `text_encoders` and `vae` the others.
     `clip_type` is the type in ComfyUI's CLIPLoader ("flux", "sd3", ...). Latents of SD 3 and Flux have 16 channels.
     """
 
@@ -30,7 +30,7 @@ class Models:
 
 @dataclass(frozen=True)
 class Lora:
-    """A LoRA's file, and how strongly it changes the model and the text encoder."""
+    """The file of a LoRA, and its strengths for the model and the text encoder."""
 
     name: str
     strength_model: float
@@ -39,7 +39,7 @@ class Lora:
 
 @dataclass(frozen=True)
 class Sampling:
-    """One pass of a sampler, in the engine's names. `denoise` is the part of the noise that is drawn anew, 0 to 1."""
+    """One pass of a sampler, in ComfyUI's names. `denoise` is the fraction of noise that it starts from, 0 to 1."""
 
     steps: int
     cfg: float
@@ -50,7 +50,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What makes a control map of a picture: `node` is the class of the engine, with its own inputs."""
+    """How a control map is made of a picture: `node` is a class of the engine, with its `inputs`."""
 
     node: str
     inputs: tuple[tuple[str, float], ...] = ()
@@ -59,7 +59,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class ControlUnit:
-    """A picture that guides the drawing from `start` to `end` (parts of the sampling, 0 to 1)."""
+    """A ControlNet with its picture, active from `start` to `end` (fractions of the steps, 0 to 1)."""
 
     model: str
     picture: Picture
@@ -73,7 +73,7 @@ class ControlUnit:
 
 @dataclass(frozen=True)
 class Upscale:
-    """From one size to another: by an upscale model, then by `method` (a name of ImageScale) to exactly `size`."""
+    """An enlargement to exactly `size`: with an upscale model if there is one, then with `method` (of ImageScale)."""
 
     size: Size
     model: str | None = None
@@ -82,7 +82,7 @@ class Upscale:
 
 @dataclass(frozen=True)
 class Hires:
-    """A second pass over the enlarged picture: enlarged as latent by `latent_method`, or as picture by `upscale`."""
+    """A second pass over the enlarged picture: enlarged as a latent by `latent_method`, or as pixels by `upscale`."""
 
     size: Size
     sampling: Sampling
@@ -92,19 +92,19 @@ class Hires:
 
 @dataclass(frozen=True)
 class Refiner:
-    """A second checkpoint that takes over after the part `switch_at` of the steps."""
+    """A second checkpoint that takes over after the fraction `switch_at` of the steps."""
 
     checkpoint: str
     switch_at: float
 
     def begins_at(self, steps: int) -> int:
-        """The step, from 0, with which it takes over; `steps` if it never does."""
+        """Return the step, from 0, at which it takes over; `steps` if it never does."""
         return round(steps * self.switch_at)
 
 
 @dataclass(frozen=True)
 class FaceRestoration:
-    """A face model's file, and how true to the drawn face it stays (0 to 1)."""
+    """The file of a face model, and its fidelity to the generated face (0 to 1)."""
 
     model: str
     fidelity: float
@@ -112,7 +112,7 @@ class FaceRestoration:
 
 @dataclass(frozen=True)
 class Tiles:
-    """Pixels of the tiles in which large pictures are decoded, and by which they overlap."""
+    """The side of the tiles in which large pictures are decoded, and their overlap, in pixels."""
 
     size: int
     overlap: int
@@ -122,8 +122,8 @@ class Tiles:
 class GenerationRequest:
     """What txt2img and img2img have in common.
 
-    `size` is that of the first pass, in pixels, as the client asked: the graph works with multiples of 8 and cuts the
-    rest off. Each of `seeds` makes one picture.
+    `size` is the size of the first pass in pixels: the graph rounds it up to multiples of 8, and crops the result. Each
+    of `seeds` makes one picture.
     """
 
     prompt: str
@@ -150,35 +150,35 @@ class GenerationRequest:
 
     @property
     def latent_size(self) -> Size:
-        """The size in pixels that the first pass works with."""
+        """The size in pixels of the first pass's latent."""
         return aligned(self.size)
 
     @property
     def drawn_size(self) -> Size:
-        """The size in pixels of what is drawn, before the finished picture is enlarged."""
+        """The size in pixels of the last pass, before the finished picture is enlarged."""
         return self.size if self.hires is None else self.hires.size
 
     @property
     def passes(self) -> tuple[Sampling, ...]:
-        """How each pass samples."""
+        """The sampling of each pass."""
         return (self.sampling, *([self.hires.sampling] if self.hires else []))
 
     @property
     def padded_size(self) -> Size:
-        """The size in pixels of what is drawn together with what fills the last cells of the first pass's latent."""
+        """The size in pixels of the last pass, with the padding of the first pass's latent."""
         return self.latent_size if self.hires is None else enlarged(self.size, self.hires.size)
 
     @property
     def latent_sizes(self) -> tuple[Size, ...]:
-        """The size in pixels that each pass works with."""
+        """The size in pixels of each pass's latent."""
         return (self.latent_size, *([aligned(self.padded_size)] if self.hires else []))
 
     @property
     def work(self) -> int:
-        """How much there is to sample: pixels times steps, of all passes and pictures."""
+        """The amount of sampling: pixels times steps, of all passes and pictures."""
         sizes = [self.size, *([self.hires.size] if self.hires else [])]
-        each = zip(sizes, self.passes, strict=True)
-        return len(self.seeds) * sum(width * height * sampling.steps for (width, height), sampling in each)
+        passes = zip(sizes, self.passes, strict=True)
+        return len(self.seeds) * sum(width * height * sampling.steps for (width, height), sampling in passes)
 
     @property
     def final_size(self) -> Size:
@@ -188,12 +188,12 @@ class GenerationRequest:
 
 @dataclass(frozen=True)
 class Txt2ImgRequest(GenerationRequest):
-    """A picture from words alone."""
+    """A txt2img request."""
 
 
 @dataclass(frozen=True)
 class Paste:
-    """Where what was drawn belongs: `size` pixels of `picture`, from `x` and `y` on."""
+    """Where a drawn region is pasted: into the `size` pixels of `picture` at `x` and `y`."""
 
     picture: Picture
     x: int
@@ -203,11 +203,11 @@ class Paste:
 
 @dataclass(frozen=True)
 class Inpainting:
-    """What is repainted, and how it is laid over the source.
+    """What is repainted, and how the result is composited over the source.
 
-    `blend` tells how much of the result shows, from black (nothing) to white; it has the source's size, or with `paste`
-    the size of the pasted part. `mask` has the source's size: white is drawn anew, which is so wherever `blend` is not
-    black. In graphs of the client's own it is the mask that was sent, with its greys.
+    `blend` is the opacity of the result, from black (invisible) to white; it has the size of the source, or with
+    `paste` that of the pasted region. `mask` has the size of the source, and is white wherever `blend` is not black. In
+    custom graphs it is the mask as it was sent, with its greys.
     """
 
     mode: InpaintMode
@@ -219,24 +219,24 @@ class Inpainting:
 
 @dataclass(frozen=True, kw_only=True)
 class Img2ImgRequest(GenerationRequest):
-    """A picture from words and a picture."""
+    """An img2img request."""
 
     source: Picture
     inpainting: Inpainting | None = None
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
-        """The source, and what inpainting adds, and what guides the drawing; each once."""
-        found = [self.source, *super().pictures]
+        """The pictures of source, ControlNets and inpainting, each once."""
+        pictures = [self.source, *super().pictures]
         if self.inpainting is not None:
-            found += [self.inpainting.mask, self.inpainting.blend]
+            pictures += [self.inpainting.mask, self.inpainting.blend]
             if self.inpainting.paste is not None:
-                found.append(self.inpainting.paste.picture)
-        return tuple({picture.name: picture for picture in found}.values())
+                pictures.append(self.inpainting.paste.picture)
+        return tuple({picture.name: picture for picture in pictures}.values())
 
     @property
     def final_size(self) -> Size:
-        """The size in pixels of the finished pictures: of the whole source, where only a part of it was drawn."""
+        """The size in pixels of the finished pictures: that of the whole source if only a region of it is drawn."""
         if self.upscale is None and self.inpainting is not None and self.inpainting.paste is not None:
             return self.inpainting.paste.picture.size
         return super().final_size
@@ -244,7 +244,7 @@ class Img2ImgRequest(GenerationRequest):
 
 @dataclass(frozen=True)
 class UpscaleRequest:
-    """A finished picture, enlarged; if it is `transparent` somewhere, so is the result."""
+    """An upscale request; if the source is `transparent`, so is the result."""
 
     source: Picture
     upscale: Upscale
@@ -254,7 +254,7 @@ class UpscaleRequest:
 
 @dataclass(frozen=True)
 class EnlargedLayer:
-    """One way to enlarge a picture, and how much of it shows (over 0, up to 1)."""
+    """An enlarged picture, and its opacity (over 0, up to 1)."""
 
     how: Upscale
     visibility: float
@@ -262,7 +262,7 @@ class EnlargedLayer:
 
 @dataclass(frozen=True)
 class FacesLayer:
-    """Restored faces, and how much of them shows (over 0, up to 1)."""
+    """Restored faces, and their opacity (over 0, up to 1)."""
 
     how: FaceRestoration
     visibility: float
@@ -270,9 +270,9 @@ class FacesLayer:
 
 @dataclass(frozen=True)
 class ExtrasRequest:
-    """A finished picture, enlarged to the size of `ground` in several ways, each laid over those before it.
+    """An extras request: the picture enlarged as `ground`, with `layers` and then `faces` blended over it.
 
-    If it is `transparent` somewhere, so is the result.
+    If the source is `transparent`, so is the result.
     """
 
     source: Picture

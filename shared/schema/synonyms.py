@@ -1,11 +1,11 @@
-"""Which field an unknown name means: what other programs call ours, and the nearest of our own. Pure.
+"""Maps unknown field names to ours: synonyms used by other programs, then the closest match. Pure.
 
-The names are those of AUTOMATIC1111 and Forge (POST /sdapi/v1/txt2img and their ControlNet units), ComfyUI (inputs of
+The synonyms come from AUTOMATIC1111 and Forge (POST /sdapi/v1/txt2img and their ControlNet units), ComfyUI (inputs of
 its nodes), OpenAI (POST /v1/images/generations), diffusers (arguments of its pipelines), SwarmUI (parameters of
-GenerateText2Image), and of the hosted services that follow one of them. Case, blanks, `-` and `_` do not count.
+GenerateText2Image), and the hosted services that follow one of them. Case, blanks, `-` and `_` do not matter.
 
-A name only makes a suggestion. It is never read as the field, for its range and meaning may be another (`strength`,
-`n_iter`); only the names of a LoRA's parts, which are unmistakable, are (see `shared.web.parsing.loras`).
+A synonym is only suggested, never read as the field, because its range and meaning may differ (`strength`, `n_iter`).
+Only the fields of a LoRA, which are unambiguous, are read by their synonyms (see `shared.web.parsing.loras`).
 """
 
 import difflib
@@ -13,17 +13,17 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from shared.schema.choices import fold
 
-# How alike a misspelt name is to the one that was meant (0 to 1), and how many of its letters are compared or repeated.
-LIKENESS = 0.75
-LONGEST_NAME = 100
-# The most names that one text repeats.
+# The least similarity of a misspelt name (0 to 1), and the most of its characters that are compared or quoted.
+MIN_SIMILARITY = 0.75
+MAX_NAME_LENGTH = 100
+# The most names that one text lists.
 MAX_NAMES = 20
 
 Synonyms = Mapping[str, Sequence[str]]
-"""What names, in `fold` spelling, may mean: fields in the order in which they are tried, or what stands for them."""
+"""Folded names, with the fields that they may mean, in the order in which they are tried."""
 
 
-def _by_name(*tables: Mapping[str, str]) -> Synonyms:
+def _invert(*tables: Mapping[str, str]) -> Synonyms:
     names: dict[str, list[str]] = {}
     for table in tables:
         for field, others in table.items():
@@ -32,7 +32,7 @@ def _by_name(*tables: Mapping[str, str]) -> Synonyms:
     return names
 
 
-# By the field that is meant, or what stands in its place; several fields are joined by " and ".
+# Synonyms by field, or by the header that has its function; several fields are joined by " and ".
 _GENERATION: Mapping[str, str] = {
     "prompt": "positive positive_prompt prompt_positive text text_prompt prompt_text txt caption description inputs "
     "input query prompts positive_text instruction text_prompts text_g text_l clip_l",
@@ -122,7 +122,7 @@ _GENERATION: Mapping[str, str] = {
     "the header Prefer: respond-async": "async async_process async_mode webhook webhook_url callback_url sync_mode",
     "the header Idempotency-Key": "idempotency_key request_id",
 }
-# Of a finished picture that is enlarged, which is called `image` there; before those above.
+# Synonyms of the routes that enlarge a picture, where the picture is `image`; they precede those above.
 _UPSCALE: Mapping[str, str] = {
     "image": f"{_GENERATION['input_image']} input_image picture images file input",
     "upscaler": "model model_name",
@@ -132,9 +132,9 @@ _UPSCALE: Mapping[str, str] = {
     "upscale_factor": "scale factor resize upscale",
     "output_format": "format image_format response_format file_format output_type",
 }
-# Of a picture where one is taken, before those above: `images` are pictures there, not how many.
+# Synonyms of routes that take a picture; they precede those above: `images` means pictures there, not their number.
 _PICTURE: Mapping[str, str] = {"input_image": "images picture file"}
-# In the order in which they are read where several were sent: a file's name is surer than one for people.
+# Synonyms by field, in the order in which they are read if several were sent: file names before display names.
 LORA_SPELLINGS: Mapping[str, str] = {
     "lora_name": "filename file file_name path lora_path lora_file lora lora_model name model model_name",
     "strength_model": "weight strength scale multiplier model_strength model_weight weight_model lora_scale "
@@ -143,15 +143,15 @@ LORA_SPELLINGS: Mapping[str, str] = {
     "text_encoder_strength te_weight",
     "enabled": "on enable active is_enabled is_active",
 }
-# The fields of a unit stand for the units where one was sent without its list.
-CONTROLNET_SYNONYMS = _by_name(
+# The fields of a unit are synonyms of `units`, for units that are sent without their list.
+CONTROLNET_SYNONYMS = _invert(
     {
         "units": "args unit list controlnets items controlnet_units model input_image image preprocessor module weight "
         "control_type control_mode resize_mode guidance_start guidance_end strength",
         "enabled": "on enable active is_enabled is_active",
     }
 )
-CONTROL_UNIT_SYNONYMS = _by_name(
+CONTROL_UNIT_SYNONYMS = _invert(
     {
         "enabled": "on enable active is_enabled is_active",
         "model": "control_net_name controlnet_model model_name name controlnet_name controlnet control_net model_id",
@@ -168,54 +168,54 @@ CONTROL_UNIT_SYNONYMS = _by_name(
         "resize_mode": "image_resize_mode",
     }
 )
-GENERATION_SYNONYMS = _by_name(_PICTURE, _GENERATION)
-TXT2IMG_SYNONYMS = _by_name(_GENERATION)
-UPSCALE_SYNONYMS = _by_name(_UPSCALE, _GENERATION)
-LORA_SYNONYMS = _by_name(LORA_SPELLINGS)
+GENERATION_SYNONYMS = _invert(_PICTURE, _GENERATION)
+TXT2IMG_SYNONYMS = _invert(_GENERATION)
+UPSCALE_SYNONYMS = _invert(_UPSCALE, _GENERATION)
+LORA_SYNONYMS = _invert(LORA_SPELLINGS)
 
 
-def suggest_field(name: str, known: Iterable[str], others: Synonyms) -> str | None:
-    """What is meant by a name that is none of the `known` ones: one of these, several, or a header; else None.
+def suggest_field(name: str, known: Iterable[str], synonyms: Synonyms) -> str | None:
+    """Return the `known` field (or fields, or header) that an unknown name means; None if there is none.
 
-    `others` are the names of other programs, as above. Spelling comes first, then these, then likeness.
+    It tries other spellings first, then `synonyms`, then similar names.
     """
-    known, asked = list(known), fold(name[:LONGEST_NAME])
-    spelled = {fold(each): each for each in known}
-    if asked in spelled:
-        return spelled[asked]
-    for field in others.get(asked, ()):
-        if _is_there(field, known):
+    known, folded = list(known), fold(name[:MAX_NAME_LENGTH])
+    by_spelling = {fold(field): field for field in known}
+    if folded in by_spelling:
+        return by_spelling[folded]
+    for field in synonyms.get(folded, ()):
+        if _is_available(field, known):
             return field
-    near = difflib.get_close_matches(asked, spelled, n=1, cutoff=LIKENESS)
-    return spelled[near[0]] if near else None
+    closest = difflib.get_close_matches(folded, by_spelling, n=1, cutoff=MIN_SIMILARITY)
+    return by_spelling[closest[0]] if closest else None
 
 
 def describe_unknown(
-    name: str, known: Iterable[str], others: Synonyms, prefix: str = "", img2img: Collection[str] = ()
+    name: str, known: Iterable[str], synonyms: Synonyms, prefix: str = "", img2img: Collection[str] = ()
 ) -> str:
-    """An unknown name, where it stands, and what may have been meant; `img2img` are fields that only that route has."""
-    shown = f"{prefix}{name if len(name) <= LONGEST_NAME else name[:LONGEST_NAME] + '...'}"
-    meant = suggest_field(name, known, others)
-    if meant is not None:
-        return f"{shown} (did you mean {meant}?)"
-    there = suggest_field(name, img2img, {**others, "image": ["input_image"]})
-    return shown if there is None else f"{shown} (img2img has {there})"
+    """Return an unknown name with its path and a suggestion; `img2img` are fields that only that route has."""
+    quoted = f"{prefix}{name if len(name) <= MAX_NAME_LENGTH else name[:MAX_NAME_LENGTH] + '...'}"
+    suggestion = suggest_field(name, known, synonyms)
+    if suggestion is not None:
+        return f"{quoted} (did you mean {suggestion}?)"
+    elsewhere = suggest_field(name, img2img, {**synonyms, "image": ["input_image"]})
+    return quoted if elsewhere is None else f"{quoted} (img2img has {elsewhere})"
 
 
 def join_names(names: Sequence[str]) -> str:
-    """Names in a row, not more than anybody reads."""
+    """Join names to a list of at most MAX_NAMES."""
     return ", ".join(names[:MAX_NAMES]) + (f" and {len(names) - MAX_NAMES} more" if names[MAX_NAMES:] else "")
 
 
-def hint_unknown_names(wanted: str, sent: Iterable[str], known: Collection[str], others: Synonyms) -> str | None:
-    """What to say of the unknown ones of the `sent` names where `wanted` is missing, those that mean it first; None if
-    all are known."""
+def hint_unknown_names(wanted: str, sent: Iterable[str], known: Collection[str], synonyms: Synonyms) -> str | None:
+    """Return a hint that lists the unknown ones of the `sent` names, those that mean `wanted` first; None if none is
+    unknown."""
     unknown = [name for name in sent if name not in known][: 10 * MAX_NAMES]
-    unknown.sort(key=lambda name: suggest_field(name, known, others) != wanted)
+    unknown.sort(key=lambda name: suggest_field(name, known, synonyms) != wanted)
     if not unknown:
         return None
-    return f"unknown fields: {join_names([describe_unknown(name, known, others) for name in unknown])}"
+    return f"unknown fields: {join_names([describe_unknown(name, known, synonyms) for name in unknown])}"
 
 
-def _is_there(field: str, known: Collection[str]) -> bool:
+def _is_available(field: str, known: Collection[str]) -> bool:
     return field.startswith("the header ") or all(part in known for part in field.split(" and "))

@@ -1,7 +1,7 @@
-"""Ranges and types that all parts of a request share, and pictures as the engine reads them exactly.
+"""Types and ranges of fields, sizes in pixels, and the pictures that are sent to the engine.
 
-Ranges come from the ComfyUI nodes that take the values (KSampler, EmptyLatentImage, VAEEncodeForInpaint, ...), narrowed
-where the node's own range would only serve to exhaust the machine.
+The ranges are those of ComfyUI's nodes (KSampler, EmptyLatentImage, VAEEncodeForInpaint, ...), or smaller where the
+node's own range would exhaust the machine.
 """
 
 import hashlib
@@ -15,15 +15,14 @@ MAX_SEED = 2**64 - 1
 MIN_SIDE = 16
 MAX_SIDE = 4096
 LATENT_CELL = 8
-# The most steps that a sampler of ComfyUI's is divided into.
+# The most steps of a ComfyUI sampler.
 MOST_STEPS = 10_000
-# Above so many pixels a picture is decoded and encoded tile by tile: at once it takes more than 10 GB.
+# Larger pictures are decoded and encoded in tiles: in one piece they take more than 10 GB.
 MAX_UNTILED_PIXELS = 2048 * 2048
 
 
 def is_text(value: str) -> bool:
-    """Whether it can be written down. JSON can spell half of a character (a lone surrogate, as "\\ud800"), and nothing
-    can hold it."""
+    """Whether the text can be encoded. JSON can contain half a character (a lone surrogate, as "\\ud800")."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -32,29 +31,30 @@ def is_text(value: str) -> bool:
 
 
 def align(side: int) -> int:
-    """The next multiple of 8 pixels, which is what one latent cell covers."""
+    """Round up to a multiple of 8 pixels, the side of one latent cell."""
     return -(-side // LATENT_CELL) * LATENT_CELL
 
 
 def aligned(size: tuple[int, int]) -> tuple[int, int]:
-    """Both sides brought up to the next multiple of 8 pixels."""
+    """Round both sides up to multiples of 8 pixels."""
     return align(size[0]), align(size[1])
 
 
 def enlarged(size: tuple[int, int], to: tuple[int, int]) -> tuple[int, int]:
-    """The size that all of a latent's picture gets when the part of `size` that counts becomes as large as `to`: what
-    fills its last cells grows along."""
+    """Return the size of a latent's whole picture, in pixels, if its visible part is enlarged from `size` to `to`.
+
+    The padding of the last latent cells is enlarged too.
+    """
     width, height = aligned(size)
     return round(width * to[0] / size[0]), round(height * to[1] / size[1])
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A normalised picture or mask: an 8-bit RGB PNG, upright; RGBA where its transparency counts.
+    """A picture or mask for the engine: an upright 8-bit RGB PNG, or RGBA if its transparency is used.
 
-    `width` and `height` are those of the visible part, at the top left. Where the engine needs multiples of 8 pixels,
-    at most 7 more to the right and below repeat the edge (a mask is black there). A mask is grey, white where the
-    picture is to be repainted.
+    `width` and `height` are those of the visible part, at the top left. To get multiples of 8 pixels, up to 7 pixels to
+    the right and below repeat the edge (black in a mask). A mask is grey, and white where the picture is repainted.
     """
 
     png: bytes
@@ -63,7 +63,7 @@ class Picture:
 
     @cached_property
     def name(self) -> str:
-        """The file name for the engine's input folder: the content's SHA-256, so equal pictures are stored once."""
+        """The file name in the engine's input folder: the SHA-256 of the content, so equal pictures are stored once."""
         return f"{hashlib.sha256(self.png).hexdigest()}.png"
 
     @property
@@ -73,19 +73,19 @@ class Picture:
 
 
 def _refuse_bool(value: Any) -> Any:
-    # Python takes True for 1; somebody who sends `"steps": true` has mixed something up.
+    # In Python, True equals 1; `"steps": true` is a mistake of the client.
     if isinstance(value, bool):
         raise ValueError("must be a number, not true or false")
     return value
 
 
-# Last in an annotation, so that it sees the value first.
+# The last part of an annotation runs first.
 NotBool = BeforeValidator(_refuse_bool)
 Side = Annotated[int, Field(ge=MIN_SIDE, le=MAX_SIDE), NotBool]
 LONGEST_TEXT = 20_000
 Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
 Name = Annotated[str, Field(max_length=500)]
-# A data URL, base64, or the name of an upload. Its JSON Schema says so, and user interfaces offer a file chooser.
+# A data URL, base64, or the name of an upload. User interfaces read the media type in the schema, and offer files.
 PictureText = Annotated[str, Field(json_schema_extra={"contentMediaType": "image/*"})]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), NotBool]
 Strength = Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False), NotBool]

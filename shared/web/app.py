@@ -18,7 +18,7 @@ from shared.errors import BodyTooLarge, DreamLayerError, NotFound, RequestError
 from shared.json_limits import dump_json
 from shared.settings import Settings
 from shared.web.backend import BACKEND, MANAGER, SETTINGS, Backend
-from shared.web.body import MOST_FIELDS, StrictRequest
+from shared.web.body import MAX_FIELDS, StrictRequest
 from shared.web.proxies import ProxyMiddleware
 from shared.web.reply import base_url, error_reply
 from shared.web.route_hints import LONGEST_PATH, hint_for_method, hint_for_path
@@ -70,7 +70,7 @@ def create_app(service: str, settings: Settings, routes: Sequence[Blueprint], ba
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_mb * 1024 * 1024
     # By default, Flask refuses text fields of forms over 500 kB. A picture in base64 is larger.
     app.config["MAX_FORM_MEMORY_SIZE"] = app.config["MAX_CONTENT_LENGTH"]
-    app.config["MAX_FORM_PARTS"] = MOST_FIELDS
+    app.config["MAX_FORM_PARTS"] = MAX_FIELDS
 
     # Few clients follow a redirect, and fewer with POST. A 404 names the right path instead.
     app.url_map.merge_slashes = False

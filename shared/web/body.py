@@ -1,4 +1,4 @@
-"""The body of a request, JSON or form, as plain fields; and the numbers in its address."""
+"""Reads the body of a request (JSON or a form) as fields, and checks the arguments of its URL."""
 
 import difflib
 import hashlib
@@ -18,27 +18,27 @@ from shared.json_limits import JsonTooLarge, load_json
 from shared.schema.synonyms import suggest_field
 from shared.web.json_mistakes import begins_as_json, explain
 
-DEEPEST = 50
-DEEP = f"has more than {DEEPEST} levels"
-# Names in one object, and fields in one form. The largest object that is taken is a graph, with a node for each.
-MOST_FIELDS = 1000
-EXAMPLE = "it should be a JSON object or a form; /docs has an example for each route"
-OBJECT = 'send one object, such as {"prompt": "a lighthouse"}'
-NO_HEADER = "leave the header content-type to the client, which puts the boundary of the parts into it"
+MAX_DEPTH = 50
+TOO_DEEP = f"has more than {MAX_DEPTH} levels"
+# The most names in one object, and fields in one form. The largest object is a graph, with a name for every node.
+MAX_FIELDS = 1000
+BODY_HINT = "send a JSON object or a form; /docs has an example for each route"
+OBJECT_HINT = 'send one object, such as {"prompt": "a lighthouse"}'
+HEADER_HINT = "leave the header content-type to the client, which adds the boundary to it"
 MULTIPART, URL_ENCODED = "multipart/form-data", "application/x-www-form-urlencoded"
-# What clients say of JSON without being told its type.
-OFTEN_FORGOTTEN = ("", URL_ENCODED, "text/json")
+# Content types that clients send with JSON by default.
+DEFAULT_TYPES = ("", URL_ENCODED, "text/json")
 
 
-# What stands for bytes that could not be read as text.
-LOST = "\ufffd"
+# The character that replaces bytes that are not UTF-8.
+REPLACEMENT = "\ufffd"
 
 
 class StrictRequest(Request):
-    """A request whose form is read whole or is an error: by default, what cannot be read is left out in silence."""
+    """A request that refuses an unreadable form. By default, werkzeug silently drops the unreadable parts."""
 
     def make_form_data_parser(self) -> FormDataParser:
-        """As werkzeug makes it, but not silent."""
+        """Make werkzeug's parser, set to raise errors."""
         parser = super().make_form_data_parser()
         parser.silent = False
         return parser
@@ -46,28 +46,28 @@ class StrictRequest(Request):
 
 @dataclass(frozen=True)
 class Fields:
-    """What a client sent: values by name (null ones left out, for null means default), and uploaded files by name."""
+    """The fields of a request: values by name, without nulls (null means default), and uploaded files by name."""
 
     values: dict[str, Any]
     files: dict[str, bytes]
 
     def without(self, name: str) -> "Fields":
-        """Returns the fields and files without those of this name."""
+        """Return the fields and files without those of this name."""
         return Fields(
             {field: value for field, value in self.values.items() if field != name},
             {field: content for field, content in self.files.items() if field != name},
         )
 
     def digest(self, salt: str) -> str:
-        """A hash that is the same for the same fields and files, however the body was put together."""
+        """Return a hash that depends only on the fields and files, not on the format of the body."""
         files = {name: hashlib.sha256(content).hexdigest() for name, content in self.files.items()}
-        told = json.dumps([salt, self.values, files], sort_keys=True)
-        return hashlib.sha256(told.encode()).hexdigest()
+        text = json.dumps([salt, self.values, files], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def picture(self, *names: str) -> bytes | None:
-        """The encoded picture under the first of `names` that is there, uploaded or as base64; else None.
+        """Return the bytes of the picture in the first of `names` that was sent, as a file or base64; else None.
 
-        Raises InvalidPicture that names the field.
+        Raises InvalidPicture.
         """
         for name in names:
             if name in self.files:
@@ -86,7 +86,7 @@ class Fields:
 
 
 def read_fields(request: Request) -> Fields:
-    """Reads JSON, multipart and URL-encoded bodies; raises RequestError or UnsupportedBody for others."""
+    """Read JSON, multipart and URL-encoded bodies. Raises RequestError or UnsupportedBody for others."""
     if request.mimetype == MULTIPART:
         _check_form(request)
         files = {name: file.read() for name, file in request.files.items() if file.filename or file.content_length}
@@ -94,31 +94,30 @@ def read_fields(request: Request) -> Fields:
     body = request.get_data()
     if body.startswith(b"--") and b"form-data" in body[:1000]:
         raise RequestError(
-            f"the body is a form in parts, and its content type says {_type_of(request)}", hint=NO_HEADER
+            f"the body is a multipart form, but its content type is {_content_type(request)}", hint=HEADER_HINT
         )
-    # `curl -d '{...}'` without a header says that its JSON is a form, and other clients say nothing.
-    forgotten = request.mimetype in OFTEN_FORGOTTEN and begins_as_json(body)
-    if request.is_json or request.mimetype == "text/plain" or forgotten:
+    # `curl -d '{...}'` without a header sends JSON with the type of a form; other clients send no type.
+    is_untyped_json = request.mimetype in DEFAULT_TYPES and begins_as_json(body)
+    if request.is_json or request.mimetype == "text/plain" or is_untyped_json:
         return Fields(values=_read_json(request), files={})
     if not body:
-        in_address = "fields belong into the body, not into the address; " if request.args else ""
-        raise RequestError("the body is empty", hint=f"{in_address}{EXAMPLE}")
+        url_hint = "put the fields into the body, not into the URL; " if request.args else ""
+        raise RequestError("the body is empty", hint=f"{url_hint}{BODY_HINT}")
     if request.mimetype == URL_ENCODED:
         _check_form(request)
         return Fields(values=dict(request.form.items()), files={})
     raise UnsupportedBody(
-        f"a body of the type {_type_of(request)} is not understood",
+        f"the content type {_content_type(request)} is not supported",
         hint="send application/json or multipart/form-data; with curl: -H 'content-type: application/json'",
     )
 
 
-def _type_of(request: Request) -> str:
+def _content_type(request: Request) -> str:
     return request.mimetype[:100] or "none"
 
 
 def _check_form(request: Request) -> None:
-    """Raises RequestError for a form that is broken, that has more fields than any request has, or that has a part
-    that cannot be told or read."""
+    """Raise RequestError for a form that is broken, not UTF-8, or has too many, duplicate or nameless fields."""
     if request.mimetype == URL_ENCODED:
         _check_url_encoded(request.get_data())
     try:
@@ -127,35 +126,36 @@ def _check_form(request: Request) -> None:
         length, largest = request.content_length, request.max_content_length
         if length is not None and largest is not None and length > largest:
             raise
-        # So werkzeug says that there are more parts than it takes.
-        refuse_many(MOST_FIELDS + 1, "the form has at least", "fields")
+        # The length is within the limit, so werkzeug means the number of parts.
+        refuse_many(MAX_FIELDS + 1, "the form has at least", "fields")
         raise
     except ValueError as error:
-        boundary = "boundary" in request.mimetype_params
-        what = "the form cannot be read: its parts do not begin with its boundary, or it was cut off"
+        has_boundary = "boundary" in request.mimetype_params
+        message = "the form cannot be read: its parts do not begin with its boundary, or it was cut off"
         raise RequestError(
-            what if boundary else "the form has no boundary",
-            hint=f"{NO_HEADER}; JSON is application/json" if boundary else NO_HEADER,
+            message if has_boundary else "the form has no boundary",
+            hint=f"{HEADER_HINT}; JSON is application/json" if has_boundary else HEADER_HINT,
         ) from error
-    if not names and request.mimetype == "application/x-www-form-urlencoded" and request.get_data():
-        raise RequestError("the form has no field", hint="write name=value, or send no body")
+    if not names and request.mimetype == URL_ENCODED and request.get_data():
+        raise RequestError("the form has no field", hint="send name=value, or no body")
     if None in names:
-        raise RequestError("a part of the form has no name", hint='name it: content-disposition: form-data; name="..."')
-    refuse_twice(names)
+        raise RequestError(
+            "a part of the form has no name", hint='send its name: content-disposition: form-data; name="..."'
+        )
+    refuse_duplicates(names)
     for name, text in request.form.items():
-        if LOST in name or LOST in text:
+        if REPLACEMENT in name or REPLACEMENT in text:
             raise RequestError(
-                f"{name[:100]} has bytes that are no UTF-8", field=name[:100], hint="send text as UTF-8, or as JSON"
+                f"{name[:100]} has bytes that are not UTF-8", field=name[:100], hint="send text as UTF-8, or as JSON"
             )
 
 
 def _check_url_encoded(body: bytes) -> None:
-    # Of none of them is a field made.
     refuse_many(1 + body.count(b"&"), "the form has", "fields")
     if b"=" not in body:
         begins = body[:40].decode("utf-8", "replace")
-        # As curl sends it with --data-raw, and other programs always.
-        file = "; the name of a file is not its content" if begins.startswith("@") else ""
+        # Only curl -d replaces @name by the content of the file.
+        file = "; send the content of the file, not its name" if begins.startswith("@") else ""
         raise RequestError(
             f"the body is neither JSON nor a form: it begins with {begins!r}",
             hint=f'send {{"prompt": "..."}} or prompt=...{file}',
@@ -164,86 +164,91 @@ def _check_url_encoded(body: bytes) -> None:
         try:
             unquote_to_bytes(pair).decode()
         except UnicodeDecodeError as error:
-            # werkzeug would leave the bytes as they are written: %E9.
+            # werkzeug would keep the escape: %E9.
             name = pair.partition(b"=")[0].decode("utf-8", "replace")[:100]
-            raise RequestError(f"{name} has bytes that are no UTF-8", field=name, hint="send UTF-8, or JSON") from error
+            raise RequestError(
+                f"{name} has bytes that are not UTF-8", field=name, hint="send UTF-8, or JSON"
+            ) from error
 
 
 def read_optional_fields(request: Request, *known: str) -> Fields:
-    """The fields of a body that may be left out as a whole, as `read_fields` reads them.
+    """Read the fields of a body that may be missing, and of the URL's arguments.
 
-    Raises InvalidValue for a field that is not `known`: ignored, it would make a narrow order a sweeping one.
+    Raises InvalidValue for a field that is not `known`: to ignore it could make the request affect more than intended.
     """
     fields = read_fields(request) if request.get_data() else Fields({}, {})
-    # Here alone, fields in the address count as well: without them, too, the order would be another.
+    # Only here the URL's arguments count too: to ignore them would have the same effect.
     fields = Fields({**request.args, **fields.values}, fields.files)
     for name in (*fields.values, *fields.files):
         if name not in known:
             near = difflib.get_close_matches(name[:100].lower(), known, n=1, cutoff=0.5)
-            there = f"it may have {', '.join(known)}, or no body" if known else "it takes none"
-            meant = f"did you mean {near[0]}?" if near else there
-            raise InvalidValue(f"{name[:100]} is not a field here", field=name[:100], hint=meant)
-    # Also a file without a name, which is left out elsewhere: an empty choice in a page's form.
+            accepted = f"send {', '.join(known)}, or no body" if known else "send no fields"
+            hint = f"did you mean {near[0]}?" if near else accepted
+            raise InvalidValue(f"{name[:100]} is not a field of this route", field=name[:100], hint=hint)
+    # Includes a file without a name, the empty choice in a page's form, which is ignored elsewhere.
     for name in request.files:
         raise InvalidValue(f"{name[:100]} must be text, not a file", field=name[:100])
     return fields
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value in a client's JSON. Raises ValueError, whose text ends a sentence that begins with its name, if it is
-    none, has more levels than any request needs, so that whoever walks through it may recurse, or more values
-    (JsonTooLarge); RequestError for an object with a name that is there twice, or with too many."""
+    """Parse a client's JSON.
+
+    Raises ValueError if it is invalid, too deep for recursive functions, or too large (JsonTooLarge): the message
+    continues a sentence that begins with the name of the text. Raises RequestError for an object with too many or
+    duplicate names.
+    """
     try:
         value = load_json(_without_mark(text), object_pairs_hook=_object)
     except RecursionError as error:
-        raise ValueError(DEEP) from error
+        raise ValueError(TOO_DEEP) from error
     except JsonTooLarge:
         raise
     except ValueError as error:
         raise explain(error) from error
     if _is_deep(value):
-        raise ValueError(DEEP)
+        raise ValueError(TOO_DEEP)
     return value
 
 
 def _without_mark(text: str | bytes) -> str | bytes:
-    """The text without the byte order mark that Windows puts at its start; of bytes, json sees to that."""
+    """Remove the byte order mark that Windows puts in front of text; `json` removes it from bytes."""
     return text.removeprefix("\ufeff") if isinstance(text, str) else text
 
 
-def _is_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(DEEPEST):
+def _is_deep(root: Any) -> bool:
+    level = [root]
+    for _ in range(MAX_DEPTH):
         level = [
             inner
-            for each in level
-            if isinstance(each, dict | list)
-            for inner in (each.values() if isinstance(each, dict) else each)
+            for value in level
+            if isinstance(value, dict | list)
+            for inner in (value.values() if isinstance(value, dict) else value)
         ]
     return bool(level)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     refuse_many(len(pairs), "an object has", "names")
-    refuse_twice(name for name, _ in pairs)
+    refuse_duplicates(name for name, _ in pairs)
     return dict(pairs)
 
 
 def refuse_many(count: int, what_has: str, fields: str) -> None:
-    """Raises RequestError for more fields than any request has: each may cost a comparison with all that are known."""
-    if count > MOST_FIELDS:
+    """Raise RequestError for too many fields: each unknown one is compared with all known ones."""
+    if count > MAX_FIELDS:
         raise RequestError(
-            f"{what_has} {count:,} {fields}, and at most {MOST_FIELDS:,} are taken",
-            hint="no route has more than 100 fields, and no graph more than 1,000 nodes",
+            f"{what_has} {count:,} {fields}, more than {MAX_FIELDS:,}",
+            hint="send fewer: no route has more than 100 fields, and no graph more than 1,000 nodes",
         )
 
 
-def refuse_twice(names: Iterable[str]) -> None:
-    """Raises RequestError for a name that is there twice, for one of its values would be lost."""
+def refuse_duplicates(names: Iterable[str]) -> None:
+    """Raise RequestError for a duplicate name, because one of its values would be lost."""
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise RequestError(f"{name[:100]!r} is there twice", field=name[:100], hint="send it once")
+            raise RequestError(f"{name[:100]!r} was sent twice", field=name[:100], hint="send it once")
         seen.add(name)
 
 
@@ -253,29 +258,29 @@ def _read_json(request: Request) -> dict[str, Any]:
     except JsonTooLarge as error:
         raise BodyTooLarge(f"the body {error}", hint="send less at once") from error
     except ValueError as error:
-        raise RequestError(f"the body {error}", hint=getattr(error, "hint", None) or EXAMPLE) from error
+        raise RequestError(f"the body {error}", hint=getattr(error, "hint", None) or BODY_HINT) from error
     if not isinstance(body, dict):
-        raise _no_object(body)
+        raise _not_an_object(body)
     return {name: value for name, value in body.items() if value is not None}
 
 
-def _no_object(body: Any) -> RequestError:
-    """The error for JSON that is something else: what it is, and what to send."""
+def _not_an_object(body: Any) -> RequestError:
+    """Return the error for JSON that is not an object."""
     if isinstance(body, str) and begins_as_json(body.encode("utf-8", "replace")):
-        hint = "it was encoded twice: send the object itself (JSON.stringify, json.dumps or ConvertTo-Json once)"
+        hint = "send the object itself, it was encoded twice (JSON.stringify, json.dumps or ConvertTo-Json once)"
         return RequestError("the body must be a JSON object, not a text with JSON in it", hint=hint)
-    return RequestError(f"the body must be a JSON object, not {json_kind(body)}", hint=OBJECT)
+    return RequestError(f"the body must be a JSON object, not {json_kind(body)}", hint=OBJECT_HINT)
 
 
 def json_kind(value: Any) -> str:
-    """What a value of JSON is, in its own words."""
+    """Return the type of a JSON value in words."""
     kinds = {list: "a list", dict: "an object", str: "a text", bool: "true or false", type(None): "null"}
     return kinds.get(type(value), "a number")
 
 
-# Arguments that have no meaning: against caches, and the signature of an address, which was looked at before.
-PASSED_OVER = frozenset(("_", "t", "ts", "time", "timestamp", "v", "cb", "nocache", "expires", "signature"))
-OTHER_NAMES = {
+# Arguments that are ignored: those against caches, and the signature of a URL, which was verified before.
+IGNORED_ARGUMENTS = frozenset(("_", "t", "ts", "time", "timestamp", "v", "cb", "nocache", "expires", "signature"))
+ARGUMENT_SYNONYMS = {
     **dict.fromkeys(("status", "states", "filter"), ("state",)),
     **dict.fromkeys(("type", "route", "service"), ("kind", "type")),
     **dict.fromkeys(("n", "count", "size", "pagesize", "perpage", "max", "take", "first"), ("limit",)),
@@ -284,24 +289,26 @@ OTHER_NAMES = {
 
 
 def check_arguments(*known: str) -> None:
-    """Raises InvalidValue for an argument in the request's address that is not `known`: left out in silence, it would
-    make a longer list look like the one that was asked for."""
+    """Raise InvalidValue for an argument of the URL that is not `known`.
+
+    To ignore it would return a longer list than the one that was asked for.
+    """
     for name in request.args:
-        if name in known or name.lower() in PASSED_OVER:
+        if name in known or name.lower() in IGNORED_ARGUMENTS:
             continue
-        near = suggest_field(name, known, OTHER_NAMES)
-        hint = f"did you mean {near}?" if near else f"there is {', '.join(known)}"
-        raise InvalidValue(f"{name[:100]} is not an argument here", field=name[:100], hint=hint)
+        near = suggest_field(name, known, ARGUMENT_SYNONYMS)
+        hint = f"did you mean {near}?" if near else f"use {', '.join(known)}"
+        raise InvalidValue(f"{name[:100]} is not an argument of this route", field=name[:100], hint=hint)
 
 
 def number_argument(name: str, largest: int) -> int | None:
-    """The whole number, from 1 on, in that argument of the request's address; None without. Raises InvalidValue."""
+    """Return an argument of the URL as a whole number from 1; None if it is missing. Raises InvalidValue."""
     text = request.args.get(name)
     return None if text is None else whole_number(name, text, 1, largest)
 
 
 def whole_number(name: str, text: str, least: int, largest: int) -> int:
-    """The whole number that `text` is, which came under that name. Raises InvalidValue."""
+    """Parse a whole number from `least` to `largest`; `name` is its field. Raises InvalidValue."""
     if not (text.isascii() and text.isdecimal() and len(text) < 20 and least <= int(text) <= largest):
         raise InvalidValue(f"{name} must be a whole number from {least} to {largest}, not {text[:100]!r}", field=name)
     return int(text)

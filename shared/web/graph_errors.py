@@ -1,4 +1,4 @@
-"""What is wrong with a graph, said in terms of the request that it came from."""
+"""Translates graph errors into errors of the request's fields."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from workflows.graph import Graph
 
 
 def checked(backend: Backend, graph: Graph) -> ApiGraph:
-    """A graph of ours as the engine takes it. Raises what `graph_error` makes of the engine's problems with it."""
+    """Convert a graph to the API format and check it against the engine. Raises the error of `graph_error`."""
     nodes = graph.to_api()
     problems = backend.catalog.check(nodes)
     if problems:
@@ -20,45 +20,45 @@ def checked(backend: Backend, graph: Graph) -> ApiGraph:
 
 
 def graph_error(problems: Sequence[Problem]) -> DreamLayerError:
-    """The error for the problems (at least one) that a graph of ours has with the live engine.
+    """Return the error for the problems (one or more) that the engine's node definitions show in our own graph.
 
-    A value of the client's is an InvalidValue with its field, the wrong value and the nearest ones; anything else means
-    that this engine is not one that we understand.
+    For a value that the client sent, it is InvalidValue with the field, the value and the closest ones. Anything else
+    means that this engine is incompatible.
     """
     for problem in problems:
-        if problem.kind == "unknown_node" and (missing := _missing(problem)) is not None:
+        if problem.kind == "unknown_node" and (missing := _missing_node(problem)) is not None:
             return missing
         field = FIELD_OF_INPUT.get((problem.class_type, problem.input or ""))
         if field is not None and problem.kind in ("not_in_list", "out_of_range", "wrong_type"):
-            return _invalid(problem, field)
+            return _invalid_value(problem, field)
     return EngineRejected(
-        f"this engine does not fit: {problems[0].message}",
-        hint="this version is made for ComfyUI 0.30, which `up` installs unless a setting names another engine",
+        f"this engine is incompatible: {problems[0].message}",
+        hint="use ComfyUI 0.30, which `up` installs unless a setting names another engine",
         problems=[{"node": problem.node, "message": problem.message} for problem in problems],
     )
 
 
-def _missing(problem: Problem) -> InvalidValue | None:
-    """The error for a node that a field asks for and that only custom nodes bring; None for any other node."""
+def _missing_node(problem: Problem) -> InvalidValue | None:
+    """Return the error for a missing custom node that a field needs; None for any other node."""
     field, source = FIELD_OF_NODE.get(problem.class_type, ("", ""))
     if not field:
         return None
     return InvalidValue(
         f"{field} needs the node {problem.class_type}, which this engine does not have",
         field=field,
-        hint=f"put {source} into data/custom_nodes and start again, or leave {field} out",
+        hint=f"put {source} into data/custom_nodes and restart, or leave {field} out",
         node=problem.class_type,
     )
 
 
-def _invalid(problem: Problem, field: str) -> InvalidValue:
+def _invalid_value(problem: Problem, field: str) -> InvalidValue:
     if problem.kind != "not_in_list":
         return InvalidValue(problem.message.replace(str(problem.input), field, 1), field=field, value=problem.value)
     nearest: list[Any] = problem.nearest or list(problem.options[:10])
     return InvalidValue(
         f"{field} {problem.value!r} does not exist",
         field=field,
-        hint=f"there is {', '.join(map(str, nearest))}" if nearest else "there is none of this kind yet",
+        hint=f"use {' or '.join(map(str, nearest))}" if nearest else "install one: the engine has none yet",
         value=problem.value,
         nearest=nearest,
     )

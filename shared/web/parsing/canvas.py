@@ -47,13 +47,13 @@ class Canvas:
 
 
 def choose_canvas(parser: Parser, body: GenerationBody, models: ChosenModels) -> Canvas:
-    """Returns the canvas of txt2img, in the size that was asked for or in the model's own; warns of large sizes."""
+    """Return the canvas of txt2img, by default in the native size of the model; warn of large sizes."""
     size = (body.width or models.defaults.width, body.height or models.defaults.height)
     return limit_canvas(parser, body, models, Canvas(size, asked=size))
 
 
 def limit_canvas(parser: Parser, body: GenerationBody, models: ChosenModels, canvas: Canvas) -> Canvas:
-    """Reduces a canvas that starts from noise to what the model draws in one pass, and warns of large sizes."""
+    """Reduce a canvas that starts from noise to what the model draws in one pass, and warn of large sizes."""
     first = None
     if parser.custom_graph is None and canvas.denoise == 1:
         first = first_pass_size(canvas.size, models)
@@ -66,7 +66,7 @@ def limit_canvas(parser: Parser, body: GenerationBody, models: ChosenModels, can
 
 
 def first_pass_size(size: Size, models: ChosenModels) -> Size | None:
-    """Returns the size in pixels of a first pass for a picture of `size`; None if the model draws it in one pass.
+    """Return the size in pixels of a first pass for a picture of `size`; None if the model draws it in one pass.
 
     The first pass has the proportions of `size` and the model's training area; its short side is at least half of the
     trained one. Also None for a model of an unknown family, whose training size is unknown.
@@ -86,14 +86,14 @@ def first_pass_size(size: Size, models: ChosenModels) -> Size | None:
 
 
 def second_pass(first: Size, size: Size, sampling: Sampling) -> Hires:
-    """Returns the pass that enlarges and refines a picture of size `first` to `size`."""
+    """Return the pass that enlarges and refines a picture of size `first` to `size`."""
     steps = max(1, int(sampling.steps * REFINE_DENOISE))
     second = replace(sampling, steps=steps, denoise=REFINE_DENOISE)
     return Hires(size, second, upscale=Upscale(aligned(enlarged(first, size)), method=REFINE_UPSCALER.lower()))
 
 
 def hires_fix_parameters(first: Size, hires: Hires) -> dict[str, Any]:
-    """Returns both passes as parameters of hires fix, for programs that do not know large_sizes."""
+    """Return both passes as parameters of hires fix, for programs that do not know large_sizes."""
     return {
         "width": first[0],
         "height": first[1],
@@ -108,7 +108,7 @@ def hires_fix_parameters(first: Size, hires: Hires) -> dict[str, Any]:
 
 
 def large_mask_warning(repainted: Size, models: ChosenModels) -> str:
-    """Returns the warning that a mask repaints more than the model draws in one pass."""
+    """Return the warning that a mask repaints more than the model draws in one pass."""
     native = f"{models.defaults.width}x{models.defaults.height}"
     return (
         f"mask repaints as much as {repainted[0]}x{repainted[1]} pixels from noise alone, beyond the {native} of this "

@@ -36,7 +36,7 @@ MIN_RESOLUTION = 64
 def parse_controls(
     parser: Parser, body: ControlNetBody | None, size: Size, source: Image.Image | None, model: ModelFile
 ) -> tuple[ControlUnit, ...]:
-    """Returns the units that are on. A unit without a picture uses the `source` of img2img.
+    """Return the units that are on. A unit without a picture uses the `source` of img2img.
 
     Raises InvalidValue and InvalidPicture.
     """
@@ -59,7 +59,7 @@ def is_on(unit: ControlUnitBody) -> bool:
 
 
 def unit_field(index: int) -> str:
-    """Returns the path of a unit in the request."""
+    """Return the path of a unit in the request."""
     return f"controlnet.units[{index}]"
 
 
@@ -103,7 +103,7 @@ def _parse_unit(
 
 
 def _check_control_type(unit: ControlUnitBody, field: str) -> None:
-    """Raises InvalidValue for an unknown control type, for which a union ControlNet would choose by itself."""
+    """Raise InvalidValue for an unknown control type, for which a union ControlNet would choose by itself."""
     control_type = unit.control_type
     if control_type is None or is_default_choice(control_type) or is_control_type(control_type):
         return
@@ -118,7 +118,7 @@ def _check_control_type(unit: ControlUnitBody, field: str) -> None:
 
 
 def _unused_values(unit: ControlUnitBody, field: str, parsed: ControlUnit) -> list[str]:
-    """Returns warnings of a unit's values that have no effect."""
+    """Return warnings of a unit's values that have no effect."""
     warnings = []
     if parsed.start == parsed.end:
         warnings.append(f"{field} has no effect: it begins and ends at {parsed.start:g}")
@@ -175,14 +175,14 @@ def _unavailable_preprocessor(catalog: ModelCatalog, unit: ControlUnitBody, fiel
 
 
 def _backdrop(unit: ControlUnitBody) -> str:
-    """Returns the colour that replaces transparency in a unit's picture: black in control maps, white in pictures."""
+    """Return the colour that replaces transparency in a unit's picture: black in control maps, white in pictures."""
     control_type = (unit.control_type or "").lower()
     is_map = _wanted_preprocessor(unit) == "none" and not control_type.startswith(PICTURE_TYPES)
     return "black" if is_map else "white"
 
 
 def _wanted_preprocessor(unit: ControlUnitBody) -> str:
-    """Returns the preprocessor; without one, the control type if there is a preprocessor of that name."""
+    """Return the preprocessor; without one, the control type if there is a preprocessor of that name."""
     if unit.preprocessor is not None:
         return "none" if is_no_choice(unit.preprocessor) else preprocessor_name(unit.preprocessor)
     control_type = preprocessor_name(unit.control_type or "none")
@@ -190,7 +190,7 @@ def _wanted_preprocessor(unit: ControlUnitBody) -> str:
 
 
 def _union_type(unit: ControlUnitBody, file: ModelFile) -> str | None:
-    """Returns the type that a union ControlNet is set to; None for a ControlNet of a single type."""
+    """Return the type that a union ControlNet is set to; None for a ControlNet of a single type."""
     if not file.union:
         return None
     types = (UNION_TYPES.get(preprocessor_name(name)) for name in (unit.control_type, unit.preprocessor) if name)

@@ -10,7 +10,7 @@ from shared.schema.request import EnlargedLayer, ExtrasRequest, FaceRestoration,
 from shared.schema.units import Picture
 from shared.web.parsing.model_catalog import UPSCALE_MODEL, match_file, search_file
 from shared.web.parsing.parser import Parser
-from shared.web.parsing.upscale import MAX_UPSCALED_SIDE, factor_in_name, match_method, scale, substitute_warning
+from shared.web.parsing.upscale import MAX_UPSCALED_SIDE, factor_in_name, match_method, scale_size, substitute_warning
 
 DEFAULT_FACTOR = 2.0
 # Names that the web page has for upscale models, folded, with the names of their files.
@@ -21,7 +21,7 @@ GFPGAN, CODEFORMER = "GFPGANv1.4.pth", "codeformer.pth"
 def parse_extras(
     parser: Parser, body: ExtrasBody, source: Picture, face_models: Sequence[str] | None, *, transparent: bool = False
 ) -> ExtrasRequest:
-    """Returns what is done with `source`. Raises InvalidValue.
+    """Return what is done with `source`. Raises InvalidValue.
 
     Upscalers that the page names but that are not installed are replaced by Lanczos. `face_models` are those of the
     engine; None if it cannot restore faces.
@@ -52,7 +52,7 @@ def _choose_size(parser: Parser, body: ExtrasBody, source: Size, upscaler: str |
         factor = factor_in_name(upscaler or "") or DEFAULT_FACTOR
     output_limits = format_limits(FORMATS_BY_EXTENSION[body.output_format], parser.budget)
     largest = MAX_UPSCALED_SIDE if output_limits is None else min(output_limits.side, MAX_UPSCALED_SIDE)
-    size = scale(source, factor, "upscale_factor", largest)
+    size = scale_size(source, factor, "upscale_factor", largest)
     reason = None if output_limits is None else output_limits.explain_excess(size)
     if reason is not None:
         raise InvalidValue(

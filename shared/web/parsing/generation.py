@@ -21,7 +21,7 @@ from shared.web.parsing.models import ChosenModels, choose_models
 from shared.web.parsing.parser import PICTURE_FIELDS, Parser, ParsingContext
 from shared.web.parsing.prompts import parse_prompts
 from shared.web.parsing.sampling import choose_refiner, choose_sampling, choose_seeds
-from shared.web.parsing.source import parse_source
+from shared.web.parsing.source import parse_img2img_source
 from shared.web.parsing.unused_fields import inactive_fields, ineffective_fields
 from shared.web.parsing.upscale import choose_faces, choose_hires, choose_upscale, hires_substitute
 
@@ -56,7 +56,7 @@ class ParsedRequest(Generic[R]):
 
 
 def parse_txt2img(fields: Fields, context: ParsingContext) -> ParsedRequest[Txt2ImgRequest]:
-    """Parses a txt2img request. Raises InvalidValue, InvalidPicture, EngineUnavailable."""
+    """Parse a txt2img request. Raises InvalidValue, InvalidPicture, EngineUnavailable."""
     parser = Parser(fields, context)
     body = _read_txt2img_body(parser)
     models = choose_models(parser, body)
@@ -66,11 +66,11 @@ def parse_txt2img(fields: Fields, context: ParsingContext) -> ParsedRequest[Txt2
 
 
 def parse_img2img(fields: Fields, context: ParsingContext) -> ParsedRequest[Img2ImgRequest]:
-    """Parses an img2img request. Raises InvalidValue, InvalidPicture, EngineUnavailable."""
+    """Parse an img2img request. Raises InvalidValue, InvalidPicture, EngineUnavailable."""
     parser = Parser(fields, context)
     body = _read_img2img_body(parser)
     models = choose_models(parser, body)
-    source = parse_source(parser, body, models)
+    source = parse_img2img_source(parser, body, models)
     request = Img2ImgRequest(
         **vars(_parse_generation(parser, body, models, source.canvas)),
         source=source.picture,
@@ -99,7 +99,7 @@ def _read_img2img_body(parser: Parser) -> Img2ImgOptions:
 
 
 def _parse_generation(parser: Parser, body: GenerationBody, models: ChosenModels, canvas: Canvas) -> GenerationRequest:
-    """Parses what txt2img and img2img have in common."""
+    """Parse what txt2img and img2img have in common."""
     prompts = parse_prompts(parser, body, models)
     sampling, guidance = choose_sampling(parser, body, models, canvas.denoise)
     controls = parse_controls(parser, body.controlnet, canvas.size, canvas.image, models.file)
@@ -146,7 +146,7 @@ def _parsed(parser: Parser, body: GenerationBody, models: ChosenModels, canvas: 
 def _parameters(
     parser: Parser, body: GenerationBody, models: ChosenModels, canvas: Canvas, request: GenerationRequest
 ) -> dict[str, Any]:
-    """Returns the request in the fields of the API: values that were chosen, and those sent that are not defaults.
+    """Return the request in the fields of the API: values that were chosen, and those sent that are not defaults.
 
     Fields of parts that are off are left out.
     """
@@ -176,7 +176,7 @@ def _parameters(
 
 
 def _unit_parameters(parser: Parser, body: GenerationBody) -> list[dict[str, Any]]:
-    """Returns the units that are on, with names of uploads in place of their pictures."""
+    """Return the units that are on, with names of uploads in place of their pictures."""
     units = []
     for index, unit in enumerate(body.controlnet.units if body.controlnet is not None else ()):
         if is_on(unit):
@@ -197,7 +197,7 @@ def _source_parameters(parser: Parser, canvas: Canvas, request: Img2ImgRequest) 
 
 
 def _explicit_fields(body: GenerationBody, parameters: Mapping[str, Any]) -> frozenset[str]:
-    """Returns the parameters that the client decided, by their own name or by a field that replaces them."""
+    """Return the parameters that the client decided, by their own name or by a field that replaces them."""
     sent = set(body.model_fields_set)
     if body.random_seed:
         sent.add("seed")

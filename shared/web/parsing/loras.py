@@ -27,7 +27,7 @@ MAX_STRENGTH = 10.0
 
 
 def normalise_loras(field: str, value: Any) -> Any:
-    """Converts the value of `lora` or `loras` (`field`) to objects with the fields of LoraBody.
+    """Convert the value of `lora` or `loras` (`field`) to objects with the fields of LoraBody.
 
     Text is a file name with an optional strength (`ink:0.8`), or JSON. Other shapes are returned unchanged, so that
     validation refuses them. Raises InvalidValue for invalid JSON.
@@ -41,7 +41,7 @@ def normalise_loras(field: str, value: Any) -> Any:
 
 
 def take_lora_tags(prompt: str) -> tuple[str, list[LoraBody]]:
-    """Returns the prompt without its LoRA tags, and their LoRAs.
+    """Return the prompt without its LoRA tags, and their LoRAs.
 
     The forms are `<lora:name>`, `<lora:name:strength>` and `<lora:name:clip:model>`; the order of two strengths is
     AUTOMATIC1111's. Raises InvalidValue for a strength that is not a number from -10 to 10.
@@ -66,7 +66,7 @@ def take_lora_tags(prompt: str) -> tuple[str, list[LoraBody]]:
 
 
 def warn_of_negative_loras(negative_prompt: str) -> list[str]:
-    """Returns a warning for each LoRA tag in a negative prompt, where it has no effect."""
+    """Return a warning for each LoRA tag in a negative prompt, where it has no effect."""
     tags = dict.fromkeys(match[0] for match in TAG.finditer(negative_prompt))
     return [f"negative_prompt has {tag}, which has no effect there; LoRAs belong in prompt" for tag in tags]
 
@@ -74,7 +74,7 @@ def warn_of_negative_loras(negative_prompt: str) -> list[str]:
 def choose_loras(
     catalog: ModelCatalog, body: GenerationBody, tagged: Sequence[LoraBody], model: ModelFile
 ) -> tuple[Lora, ...]:
-    """Returns the LoRAs of `lora`, of `loras` and of the prompt's tags, in this order. Raises InvalidValue."""
+    """Return the LoRAs of `lora`, of `loras` and of the prompt's tags, in this order. Raises InvalidValue."""
     by_field = [("lora.lora_name", body.lora)] if body.lora is not None else []
     by_field += [(f"loras[{index}].lora_name", lora) for index, lora in enumerate(body.loras)]
     by_field += [("prompt", lora) for lora in tagged]
@@ -99,7 +99,7 @@ def _split_text(field: str, text: str) -> Any:
 
 
 def _normalise(value: Any) -> Any:
-    """Converts one LoRA to an object with the field names of LoraBody."""
+    """Convert one LoRA to an object with the field names of LoraBody."""
     if isinstance(value, str):
         return _read_text(value.strip())
     if not isinstance(value, Mapping):
@@ -115,7 +115,7 @@ def _normalise(value: Any) -> Any:
 
 
 def _read_text(text: str) -> dict[str, Any]:
-    """Reads `name`, `name:strength`, `name:clip:model`, or one of these as a tag."""
+    """Read `name`, `name:strength`, `name:clip:model`, or one of these as a tag."""
     tag = WHOLE_TAG.fullmatch(text)
     name, strengths = text if tag is None else tag["inside"], list[float]()
     while len(strengths) < 2:
@@ -133,7 +133,7 @@ def _read_text(text: str) -> dict[str, Any]:
 
 
 def _remove_tags(prompt: str) -> str:
-    """Removes the tags, the weights that enclosed nothing but a tag, and the commas that become superfluous."""
+    """Remove the tags, the weights that enclosed nothing but a tag, and the commas that become superfluous."""
     pieces = TAG.split(prompt)
     # Splitting leaves the two groups of each tag between the pieces.
     text = pieces[0]

@@ -14,13 +14,13 @@ class ModelCatalog(Protocol):
     """The engine's files and choices, at most some seconds old (see `shared.engine.catalog`)."""
 
     def names(self, folder: str, max_age: float = FRESH_SECONDS) -> list[str]:
-        """Returns the files in a folder, such as "loras"; the list is at most `max_age` seconds old."""
+        """Return the files in a folder, such as "loras"; the list is at most `max_age` seconds old."""
 
     def model_file(self, folder: str, name: str) -> ModelFile:
-        """Returns the family and type of a file."""
+        """Return the family and type of a file."""
 
     def choices(self, class_type: str, name: str) -> list[str]:
-        """Returns the values that an input of a node accepts."""
+        """Return the values that an input of a node accepts."""
 
     def has_node(self, class_type: str) -> bool:
         """Whether the engine has a node of that class."""
@@ -49,7 +49,7 @@ SAME_LATENTS: Mapping[Family, Family] = {**SAME_LAYERS, Family.SD2: Family.SD1, 
 def find_file(
     catalog: ModelCatalog, kind: FileKind, wanted: str, field: str, other_choices: Sequence[str] = ()
 ) -> tuple[str, str]:
-    """Returns the folder and the name of the file that `wanted` means (see `shared.models.lookup`).
+    """Return the folder and the name of the file that `wanted` means (see `shared.models.lookup`).
 
     Raises InvalidValue that names `field`, and lists the candidates, or the closest names and `other_choices`.
     """
@@ -101,7 +101,7 @@ def ambiguous_name(wanted: str, candidates: Sequence[str], field: str, label: st
 
 
 def match_file(wanted: str, available: Sequence[str]) -> str | None:
-    """Returns the only one of `available` that `wanted` means; None if no name or several names match."""
+    """Return the only one of `available` that `wanted` means; None if no name or several names match."""
     matches = match_names(wanted, available)
     return matches[0] if len(matches) == 1 else None
 
@@ -137,7 +137,7 @@ def find_fitting_file(
 
 
 def check_vae(catalog: ModelCatalog, name: str, model: ModelFile) -> None:
-    """Raises InvalidValue if the latents of a VAE have another number of channels than those of the model."""
+    """Raise InvalidValue if the latents of a VAE have another number of channels than those of the model."""
     channels, needed = catalog.model_file("vae", name).latent_channels, latent_channels(model.family)
     if channels is None or needed is None or channels == needed:
         return
@@ -151,7 +151,7 @@ def check_vae(catalog: ModelCatalog, name: str, model: ModelFile) -> None:
 
 
 def latent_channels(family: Family) -> int | None:
-    """Returns the number of channels of a family's latents; None for an unknown family."""
+    """Return the number of channels of a family's latents; None for an unknown family."""
     if family is Family.UNKNOWN:
         return None
     return 16 if family in (Family.SD3, Family.FLUX_DEV, Family.FLUX_SCHNELL) else 4

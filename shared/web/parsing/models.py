@@ -60,7 +60,7 @@ class ChosenModels:
 
 
 def default_checkpoint(preferred: str | None, catalog: ModelCatalog, max_age: float = FRESH_SECONDS) -> str | None:
-    """Returns the checkpoint for a request without a model name; None if the engine has no checkpoint.
+    """Return the checkpoint for a request without a model name; None if the engine has no checkpoint.
 
     `preferred` comes from the settings: it is returned unchanged, and may lack its folder and extension. A checkpoint
     that cannot draw from a prompt alone (inpainting, editing, video, refiner) is chosen only if there is no other.
@@ -87,7 +87,7 @@ def is_starter_default(preferred: str | None, catalog: ModelCatalog) -> bool:
 def default_first(
     files: Sequence[T], preferred: str | None, catalog: ModelCatalog, name: Callable[[T], str]
 ) -> list[T]:
-    """Moves the default checkpoint to the front of a list, because menus preselect the first entry.
+    """Move the default checkpoint to the front of a list, because menus preselect the first entry.
 
     `name` returns the file name of an item. A `preferred` checkpoint that does not exist is ignored.
     """
@@ -99,7 +99,7 @@ def default_first(
 
 
 def choose_models(parser: Parser, body: GenerationBody) -> ChosenModels:
-    """Chooses the model files of a request.
+    """Choose the model files of a request.
 
     Raises InvalidValue for a file that does not exist, EngineUnavailable if the engine has no model.
     """
@@ -126,7 +126,7 @@ def choose_models(parser: Parser, body: GenerationBody) -> ChosenModels:
 
 
 def _model_of_custom_graph(catalog: ModelCatalog, body: GenerationBody) -> ChosenModels:
-    """Finds the model that a custom graph is to load, if the request names one. Raises InvalidValue."""
+    """Find the model that a custom graph is to load, if the request names one. Raises InvalidValue."""
     name = ""
     if body.model_name is not None:
         # The graph's loader decides on the folder, so an exact name may be that of two files.
@@ -137,7 +137,7 @@ def _model_of_custom_graph(catalog: ModelCatalog, body: GenerationBody) -> Chose
 
 
 def _main_model(parser: Parser, body: GenerationBody) -> tuple[str, str]:
-    """Returns the folder and the name of the checkpoint or diffusion model. Raises InvalidValue, EngineUnavailable."""
+    """Return the folder and the name of the checkpoint or diffusion model. Raises InvalidValue, EngineUnavailable."""
     if body.model_name:
         return find_file(parser.catalog, MODEL, body.model_name, "model_name")
     preferred = parser.default_checkpoint
@@ -152,7 +152,7 @@ def _main_model(parser: Parser, body: GenerationBody) -> tuple[str, str]:
 
 
 def _existing_default(preferred: str | None, catalog: ModelCatalog) -> str | None:
-    """Returns the default checkpoint, from an uncached list if the cached one names a deleted file."""
+    """Return the default checkpoint, from an uncached list if the cached one names a deleted file."""
     wanted = default_checkpoint(preferred, catalog)
     if wanted is None or not catalog.model_file("checkpoints", wanted).known:
         wanted = default_checkpoint(preferred, catalog, 0.0)
@@ -160,13 +160,13 @@ def _existing_default(preferred: str | None, catalog: ModelCatalog) -> str | Non
 
 
 def _unique_name(catalog: ModelCatalog, folder: str, name: str) -> str:
-    """Returns the name, with its folder in front if the other folder has a file of the same name."""
+    """Return the name, with its folder in front if the other folder has a file of the same name."""
     is_shared = any(name in catalog.names(other) for other in MODEL.folders if other != folder)
     return f"{folder}/{name}" if is_shared else name
 
 
 def _usable_parts(checkpoint: ModelFile) -> frozenset[ModelPart]:
-    """Returns the parts that a checkpoint has. One of an unknown family counts as complete."""
+    """Return the parts that a checkpoint has. One of an unknown family counts as complete."""
     return frozenset(ModelPart) if checkpoint.family is Family.UNKNOWN else checkpoint.parts
 
 
@@ -187,7 +187,7 @@ def _named_encoders(catalog: ModelCatalog, body: GenerationBody) -> tuple[str, .
 
 
 def _choose_encoders(parser: Parser, model: str, family: Family) -> tuple[str, ...]:
-    """Chooses a file for each text encoder that the family needs, by what the files contain. Raises InvalidValue."""
+    """Choose a file for each text encoder that the family needs, by what the files contain. Raises InvalidValue."""
     _, needed = ENCODERS.get(family, ("", ()))
     by_type = _encoders_by_type(parser.catalog, FRESH_SECONDS)
     if not by_type.keys() >= {*needed}:
@@ -230,7 +230,7 @@ def _choose_vae(parser: Parser, model: str, family: Family) -> str:
 
 
 def _take_first(parser: Parser, model: str, names: Sequence[str], label: str, field: str) -> str:
-    """Returns the first of the files that fit, and warns if there are others."""
+    """Return the first of the files that fit, and warn if there are others."""
     if len(names) > 1:
         parser.warn(f"{model} has no {label}, so {names[0]} is used; {field} may name {' or '.join(names[1:6])}")
     return names[0]

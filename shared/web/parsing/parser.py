@@ -48,7 +48,7 @@ class ParsingContext:
 
 
 class Parser:
-    """Parses one request: its fields, the engine's catalog, its pictures, and the warnings so far."""
+    """The parser of one request: its fields, the engine's catalog, its pictures, and the warnings so far."""
 
     def __init__(self, fields: Fields, context: ParsingContext) -> None:
         self.fields = fields
@@ -60,7 +60,7 @@ class Parser:
         self.pictures = PictureReader(fields, context.find_upload, context.budget, self.warnings)
 
     def warn(self, *warnings: str) -> None:
-        """Adds warnings, which the reply repeats."""
+        """Add warnings, which the reply repeats."""
         self.warnings += warnings
 
     def read_body(
@@ -71,7 +71,7 @@ class Parser:
         values: Mapping[str, Any] | None = None,
         known: Collection[str] = (),
     ) -> B:
-        """Validates the fields as `model`, and warns of those that have no effect. Raises InvalidValue.
+        """Validate the fields as `model`, and warn of those that have no effect. Raises InvalidValue.
 
         `documented` is the model with the names of all fields, also of those that `model` lacks because they are read
         apart. `values` replace the fields' own. `known` names cause no warning.

@@ -16,12 +16,12 @@ UPLOAD_NAME = re.compile(r"[0-9a-f]{64}")
 
 
 def upload_name(content: bytes) -> str:
-    """Returns the name under which an upload is stored: the SHA-256 of its bytes."""
+    """Return the name under which an upload is stored: the SHA-256 of its bytes."""
     return hashlib.sha256(content).hexdigest()
 
 
 class PictureReader:
-    """Reads the pictures of one request.
+    """A reader of the pictures of one request.
 
     `raw_uploads` holds the bytes of the pictures read so far, by upload name; `upload_names` holds those names by
     field. `warnings` says what of the files could not be used, and how they were understood.
@@ -47,7 +47,7 @@ class PictureReader:
         return (*self._fields.values, *self._fields.files)
 
     def read_with_alpha(self, field: str, *other_names: str) -> Image.Image | None:
-        """Returns the picture in a field, RGBA if any pixel is not opaque, else RGB; None if it is missing.
+        """Return the picture in a field, RGBA if any pixel is not opaque, else RGB; None if it is missing.
 
         The first of `field` and `other_names` that was sent counts. Raises InvalidPicture.
         """
@@ -60,7 +60,7 @@ class PictureReader:
         return None
 
     def read_mask(self, field: str, *, invert: bool, source: Image.Image | None = None) -> Image.Image | None:
-        """Returns the mask in a field, for the picture `source`; None if it is missing. Raises InvalidPicture."""
+        """Return the mask in a field, for the picture `source`; None if it is missing. Raises InvalidPicture."""
         content = self._content(field)
         if content is None:
             return None
@@ -69,7 +69,7 @@ class PictureReader:
         return mask
 
     def decode(self, value: str, field: str, *, backdrop: str) -> Image.Image:
-        """Decodes the text of a nested field; `backdrop` replaces transparency. Raises InvalidPicture."""
+        """Decode the text of a nested field; `backdrop` replaces transparency. Raises InvalidPicture."""
         content = self._decode_text(value, field)
         image = read_picture(content, field, self.warnings, backdrop=backdrop, budget=self._budget)
         self._record(field, content)

@@ -89,7 +89,7 @@ REAL_MODEL = "`python dream_layer.py models add sd15` downloads a model that kno
 
 
 def warn_of_weights(text: str, field: str, files: EmbeddingFiles) -> list[str]:
-    """Returns warnings of weights and embeddings that ComfyUI reads otherwise than they look.
+    """Return warnings of weights and embeddings that ComfyUI reads otherwise than they look.
 
     `files` are the installed embeddings. Raises InvalidValue for text that would fail the job or draw noise.
     """
@@ -117,7 +117,7 @@ def warn_of_weights(text: str, field: str, files: EmbeddingFiles) -> list[str]:
 
 
 def check_depth(text: str, field: str) -> None:
-    """Raises InvalidValue for parentheses that are nested more than MAX_DEPTH deep."""
+    """Raise InvalidValue for parentheses that are nested more than MAX_DEPTH deep."""
     depth = find_parentheses(text).depth
     if depth > MAX_DEPTH:
         raise InvalidValue(
@@ -128,7 +128,7 @@ def check_depth(text: str, field: str) -> None:
 
 
 def missing_embedding(name: str, field: str, files: EmbeddingFiles) -> str:
-    """Returns the warning for an embedding that does not exist, or whose name the engine cannot read."""
+    """Return the warning for an embedding that does not exist, or whose name the engine cannot read."""
     unreadable = [
         file for file in files.available if UNNAMEABLE.search(file) and name and name.casefold() in file.casefold()
     ]
@@ -143,7 +143,7 @@ def missing_embedding(name: str, field: str, files: EmbeddingFiles) -> str:
 
 
 def warn_of_syntax(text: str, field: str) -> list[str]:
-    """Returns a warning for each piece of syntax of other programs that ComfyUI takes for words."""
+    """Return a warning for each piece of syntax of other programs that ComfyUI takes for words."""
     found = find_syntax(text)
     warnings = [f"{field} has {notation}, which is read as words" for notation in found[:MAX_WARNINGS]]
     if len(found) > MAX_WARNINGS:
@@ -152,7 +152,7 @@ def warn_of_syntax(text: str, field: str) -> list[str]:
 
 
 def find_syntax(text: str) -> list[str]:
-    """Returns the pieces of a prompt that another program would not read as words, each once, in order."""
+    """Return the pieces of a prompt that another program would not read as words, each once, in order."""
     # Some models take prompts in JSON.
     spans = [] if _is_json(text) else [*_bracketed(text, "[", "]"), *_bracketed(text, "{", "}")]
     for pattern in PATTERNS:
@@ -162,13 +162,13 @@ def find_syntax(text: str) -> list[str]:
     # In a text that is all capitals, the keywords are words.
     if any(letter.isalpha() and not letter.isupper() for letter in KEYWORDS.sub("", text)):
         spans += [match.span(match.lastindex or 0) for match in KEYWORDS.finditer(text)]
-    return list(dict.fromkeys(shorten(text[start:end]) for start, end in _outermost(spans)))
+    return list(dict.fromkeys(shorten_text(text[start:end]) for start, end in _outermost(spans)))
 
 
 def warn_of_unknown_words(
     file: ModelFile, prompts: Iterable[str], negative_prompts: Iterable[str], files: EmbeddingFiles
 ) -> list[str]:
-    """Returns one warning if `file` is the starter or of its kit, and the prompts have words that it does not know.
+    """Return one warning if `file` is the starter or of its kit, and the prompts have words that it does not know.
 
     In `prompts` each unknown word counts. A negative prompt counts only if the starter knows none of its words, because
     a single unknown word there takes nothing away from the picture. `files` are the installed embeddings.
@@ -183,7 +183,7 @@ def warn_of_unknown_words(
 
 
 def unknown_words(prompt: str) -> list[str]:
-    """Returns the words of a prompt that the starter does not know, each once, without articles and the like."""
+    """Return the words of a prompt that the starter does not know, each once, without articles and the like."""
     unknown = (word for text in _tokenized_texts(prompt) for word, is_known in words(text) if not is_known)
     return list(dict.fromkeys(word for word in unknown if not is_grammar(word)))
 
@@ -202,7 +202,7 @@ def knows_no_word(prompt: str, files: EmbeddingFiles) -> bool:
 
 
 def describe_vocabulary() -> str:
-    """Returns the words that the starter knows, by kind."""
+    """Return the words that the starter knows, by kind."""
     firsts = {kind: [row.split()[0] for row in VOCABULARY[kind]] for kind in KINDS}
     return ", ".join(
         f"{kind} ({', '.join(word for word in words_of_kind if f'{word}s' != kind)})"
@@ -210,21 +210,21 @@ def describe_vocabulary() -> str:
     )
 
 
-def shorten(text: str) -> str:
-    """Returns the text on one line, cut to MAX_QUOTED characters."""
+def shorten_text(text: str) -> str:
+    """Return the text on one line, cut to MAX_QUOTED characters."""
     line = " ".join(text.split())
     return line if len(line) <= MAX_QUOTED else f"{line[: MAX_QUOTED - 3]}..."
 
 
 def _warn_of_parentheses(text: str, field: str) -> Iterator[str]:
-    """Warns of unbalanced parentheses that change the weights of other text, or lose a weight."""
+    """Warn of unbalanced parentheses that change the weights of other text, or lose a weight."""
     found = find_parentheses(text)
     for place in found.unclosed[:1]:
         is_smiley = SMILEY.search(text[max(0, place - 3) : place]) and not text[place + 1 : place + 2].isalnum()
         if not is_smiley or found.positions[-1] > place:
             yield (
-                f"{field} has a ( that is never closed, at {shorten(text[place:])!r}, so weights from there on are "
-                f"not read as they look; {ESCAPE_HINT}"
+                f"{field} has a ( that is never closed, at {shorten_text(text[place:])!r}, so weights from there on "
+                f"are not read as they look; {ESCAPE_HINT}"
             )
     for place in found.stray[:1]:
         before = text[max(0, place - 30) : place]
@@ -232,17 +232,17 @@ def _warn_of_parentheses(text: str, field: str) -> Iterator[str]:
         opens_later = any(text[other] == "(" and other > place for other in closed)
         if opens_later or LOST_WEIGHT.search(before):
             yield (
-                f"{field} has a ) that closes nothing, after {shorten(before)!r}, so weights around it are not read "
-                f"as they look; {ESCAPE_HINT}"
+                f"{field} has a ) that closes nothing, after {shorten_text(before)!r}, so weights around it are not "
+                f"read as they look; {ESCAPE_HINT}"
             )
 
 
 def _warn_of_heavy_weights(text: str, field: str, parts: Sequence[Segment]) -> Iterator[str]:
-    """Warns of numbers that are hardly meant as weights. Raises InvalidValue for a number that is not finite."""
+    """Warn of numbers that are hardly meant as weights. Raises InvalidValue for a number that is not finite."""
     for part in parts:
         if not part.is_explicit:
             continue
-        quoted = f"({shorten(text[part.start : part.end])}:{part.weight:g})"
+        quoted = f"({shorten_text(text[part.start : part.end])}:{part.weight:g})"
         if not math.isfinite(part.weight):
             raise InvalidValue(
                 f"{field} has a weight that is not a finite number: {quoted}",
@@ -263,7 +263,7 @@ def _is_json(text: str) -> bool:
 
 
 def _bracketed(text: str, opening: str, closing: str) -> Iterator[tuple[int, int]]:
-    """Yields the outermost parts of the text in such brackets: alternatives, edits, weights."""
+    """Yield the outermost parts of the text in such brackets: alternatives, edits, weights."""
     begin, level = 0, 0
     for match in re.finditer(rf"(?<!\\)[{re.escape(opening + closing)}]", text):
         if match[0] == opening:
@@ -277,7 +277,7 @@ def _bracketed(text: str, opening: str, closing: str) -> Iterator[tuple[int, int
 
 
 def _word_around(text: str, start: int, end: int) -> tuple[int, int]:
-    """Extends a span to the next spaces."""
+    """Extend a span to the next spaces."""
     before = len(text[max(0, start - MAX_QUOTED) : start].split(" ")[-1])
     after = len(text[end : end + MAX_QUOTED].split(" ", maxsplit=1)[0])
     return start - before, end + after
@@ -292,7 +292,7 @@ def _outermost(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _tokenized_texts(prompt: str) -> Iterator[str]:
-    """Yields the parts of a prompt that ComfyUI turns into tokens, without the names of embeddings."""
+    """Yield the parts of a prompt that ComfyUI turns into tokens, without the names of embeddings."""
     for part in parse_segments(prompt):
         spans = list(find_embeddings(prompt, part))
         yield unescape(prompt[part.start : spans[0][0] if spans else part.end])
@@ -310,7 +310,7 @@ def _embedding_names(prompt: str) -> Iterator[str]:
 
 
 def _list_words(unknown: list[str]) -> str:
-    quoted = ", ".join(repr(shorten(word)) for word in unknown[:MAX_WARNINGS])
+    quoted = ", ".join(repr(shorten_text(word)) for word in unknown[:MAX_WARNINGS])
     if len(unknown) <= MAX_WARNINGS:
         return quoted
     return f"{quoted} and {len(unknown) - MAX_WARNINGS} more words"

@@ -40,7 +40,7 @@ class ParsedPrompts:
 
 
 def parse_prompts(parser: Parser, body: GenerationBody, models: ChosenModels) -> ParsedPrompts:
-    """Reads both prompts, and warns of what ComfyUI or the model does not understand in them. Raises InvalidValue."""
+    """Read both prompts, and warn of what ComfyUI or the model does not understand in them. Raises InvalidValue."""
     embeddings = installed_embeddings(parser.catalog, (body.prompt, body.negative_prompt))
     prompt, loras = take_lora_tags(body.prompt)
     prompt, warnings = read_prompt(prompt, "prompt", embeddings)
@@ -53,13 +53,13 @@ def parse_prompts(parser: Parser, body: GenerationBody, models: ChosenModels) ->
 
 
 def installed_embeddings(catalog: ModelCatalog, texts: Iterable[str]) -> EmbeddingFiles:
-    """Returns the installed embeddings if a text names one; else none, which saves asking the engine."""
+    """Return the installed embeddings if a text names one; else none, which saves asking the engine."""
     has_mention = any(MENTION.search(text) for text in texts)
     return EmbeddingFiles(catalog.names("embeddings", 0.0) if has_mention else [])
 
 
 def read_prompt(text: str, field: str, files: EmbeddingFiles) -> tuple[str, list[str]]:
-    """Returns the text with each embedding named as ComfyUI finds it, and warnings of text that it reads otherwise.
+    """Return the text with each embedding named as ComfyUI finds it, and warnings of text that it reads otherwise.
 
     `files` are the installed embeddings. Raises InvalidValue for text that would fail the job or draw noise.
     """
@@ -70,75 +70,83 @@ def read_prompt(text: str, field: str, files: EmbeddingFiles) -> tuple[str, list
 
 
 def _name_embeddings(text: str, field: str, files: EmbeddingFiles) -> tuple[str, list[str]]:
-    """The text with each embedding that is here named so that the engine finds it, and warnings of those that it would
-    not look for. Raises InvalidValue for a name that may mean several."""
-    pieces, warnings, told = [], [], 0
+    """Replace the names of embeddings by those that ComfyUI finds; warn of embeddings that it would not look for.
+
+    Raises InvalidValue for an ambiguous name.
+    """
     mentions = list(MENTION.finditer(text))
     if len(mentions) > MAX_EMBEDDINGS:
         raise InvalidValue(
             f"{field} names {len(mentions)} embeddings, more than {MAX_EMBEDDINGS}", field=field, hint="name fewer"
         )
-    parts = parse_segments(text) if mentions else []
-    starts = [part.start for part in parts]
-    ends = [*(mention.start() for mention in mentions[1:]), len(text)]
-    for mention, next_one in zip(mentions, ends, strict=False):
+    pieces: list[str] = []
+    warnings: list[str] = []
+    # The end of the text that `pieces` holds.
+    copied = 0
+    segments = parse_segments(text) if mentions else []
+    starts = [segment.start for segment in segments]
+    next_starts = [*(mention.start() for mention in mentions[1:]), len(text)]
+    for mention, next_start in zip(mentions, next_starts, strict=False):
         begin = mention.start()
-        part = parts[max(0, bisect.bisect_right(starts, begin) - 1)]
-        end = min(part.end, next_one)
+        segment = segments[max(0, bisect.bisect_right(starts, begin) - 1)]
+        end = min(segment.end, next_start)
         after = text[mention.end() : end]
-        if mention.end() > part.end or not after.strip():
+        if mention.end() > segment.end or not after.strip():
             continue
-        glued = begin > part.start and not text[begin - 1].isspace()
-        looked_for = mention[0] == IDENTIFIER and not glued
-        # Spaces in front of the name are nothing to the engine; but "Word embedding: a study" is ordinary text.
-        if after[0].isspace() and (mention[0] != IDENTIFIER or (glued and text[begin - 1].isalnum())):
+        needs_space_before = begin > segment.start and not text[begin - 1].isspace()
+        # ComfyUI skips spaces in front of the name; but "Word embedding: a study" is ordinary text.
+        follows_word = needs_space_before and text[begin - 1].isalnum()
+        if after[0].isspace() and (mention[0] != IDENTIFIER or follows_word):
             continue
         written = after.split(maxsplit=1)[0]
-        name, length = _find(written, field, files)
+        name, length = _find_embedding(written, field, files)
         if name is None:
-            warnings += [] if looked_for else [missing_embedding(unescape(written).strip(","), field, files)]
+            is_read_by_engine = mention[0] == IDENTIFIER and not needs_space_before
+            if not is_read_by_engine:
+                warnings.append(missing_embedding(unescape(written).strip(","), field, files))
             continue
-        told_to = end - len(after.lstrip()) + length
-        rest = text[told_to:end]
+        name_end = end - len(after.lstrip()) + length
+        rest = text[name_end:end]
         if LOST_RATIO.match(rest):
             warnings.append(
-                f"{field} weighs the embedding {name} without parentheses, so the number is read as a word; "
+                f"{field} weights the embedding {name} without parentheses, so the number is read as a word; "
                 f"write ({IDENTIFIER}{name}:1.2)"
             )
-        # The engine takes commas off by itself, if nothing stands behind them.
-        apart = rest[:1] not in ("", "<", "[") and not rest[0].isspace() and not COMMAS.match(rest)
-        pieces += [text[told:begin], " " * glued, IDENTIFIER, escape(name), " " * apart]
-        told = told_to
-    return "".join([*pieces, text[told:]]), warnings
+        # ComfyUI removes commas at the end of a word itself.
+        needs_space_after = rest[:1] not in ("", "<", "[") and not rest[0].isspace() and not COMMAS.match(rest)
+        pieces += [text[copied:begin], " " * needs_space_before, IDENTIFIER, escape(name), " " * needs_space_after]
+        copied = name_end
+    return "".join([*pieces, text[copied:]]), warnings
 
 
-def _find(written: str, field: str, files: EmbeddingFiles) -> tuple[str | None, int]:
-    """The name by which the engine finds the embedding that is meant, and how much of what is `written` it takes.
+def _find_embedding(written: str, field: str, files: EmbeddingFiles) -> tuple[str | None, int]:
+    """Return the name by which ComfyUI finds an embedding, and how many characters of `written` it replaces.
 
-    Raises InvalidValue for a name that may mean several files, or that of one with another folder or extension.
+    Returns None if there is no such file. Raises InvalidValue for a name that is ambiguous, or that has another folder
+    or extension than an installed file.
     """
-    names = [(unescape(written[:end]), end) for end in _ends(written)]
-    for wanted, end in names:
-        found = files.matching(wanted)
-        if len(found) > 1:
-            raise ambiguous_name(wanted, found, field, "embedding")
-        if found:
-            return _nameable(found[0], files), end
-    for wanted, _ in names:
-        alike = names_with_stem_of(wanted, files.available)[:10]
-        if alike:
+    candidates = [(unescape(written[:end]), end) for end in _possible_ends(written)]
+    for wanted, end in candidates:
+        matches = files.matching(wanted)
+        if len(matches) > 1:
+            raise ambiguous_name(wanted, matches, field, "embedding")
+        if matches:
+            return _readable_name(matches[0], files), end
+    for wanted, _ in candidates:
+        similar = names_with_stem_of(wanted, files.available)[:10]
+        if similar:
             raise InvalidValue(
                 f"the embedding {wanted!r} does not exist",
                 field=field,
-                hint=f"there is {', '.join(alike)}",
+                hint=f"use {' or '.join(similar)}",
                 value=wanted,
-                nearest=alike,
+                nearest=similar,
             )
     return None, 0
 
 
-def _ends(written: str) -> list[int]:
-    """Where the name may end, the longest first: as the engine reads it, without commas, at what rather ends a word."""
+def _possible_ends(written: str) -> list[int]:
+    """Return where a name may end, longest first: where ComfyUI ends it, before commas, and at other punctuation."""
     whole = END_OF_NAME.search(written)
     ends = [whole.start() if whole else len(written)]
     ends.append(len(written[: ends[0]].rstrip(",")))
@@ -147,8 +155,7 @@ def _ends(written: str) -> list[int]:
     return [end for end in dict.fromkeys(ends) if end > 0]
 
 
-def _nameable(file: str, files: EmbeddingFiles) -> str | None:
-    """The path of an embedding's file, or its name alone, if the engine can read that in a prompt: it ends a name at a
-    space."""
+def _readable_name(file: str, files: EmbeddingFiles) -> str | None:
+    """Return the path of a file, or its name alone, if ComfyUI can read it in a prompt, where a space ends a name."""
     names = (file, re.split(r"[/\\]", file)[-1])
     return next((name for name in names if not UNNAMEABLE.search(name) and file in files.loaded_by(name)), None)

@@ -44,7 +44,7 @@ NO_REFINER = ("none", "automatic")
 def match_sampler(
     wanted: str, samplers: Sequence[str], schedulers: Sequence[str]
 ) -> tuple[str, str | None, str | None]:
-    """Returns ComfyUI's sampler for a name, the scheduler that the name ends in (or None), and a warning (or None).
+    """Return ComfyUI's sampler for a name, the scheduler that the name ends in (or None), and a warning (or None).
 
     A name that is not understood is returned unchanged.
     """
@@ -64,7 +64,7 @@ def match_sampler(
 
 
 def match_scheduler(wanted: str, schedulers: Sequence[str]) -> str | None:
-    """Returns ComfyUI's scheduler for a name; None for "automatic"; a name that is not understood unchanged."""
+    """Return ComfyUI's scheduler for a name; None for "automatic"; a name that is not understood unchanged."""
     if wanted in schedulers:
         return wanted
     simple = _simplify(wanted)
@@ -76,7 +76,7 @@ def match_scheduler(wanted: str, schedulers: Sequence[str]) -> str | None:
 def choose_sampling(
     parser: Parser, body: GenerationBody, models: ChosenModels, denoise: float
 ) -> tuple[Sampling, float | None]:
-    """Chooses how the first pass samples, and the guidance of models that take it. Raises InvalidValue."""
+    """Choose how the first pass samples, and the guidance of models that take it. Raises InvalidValue."""
     sampler, scheduler = choose_sampler(
         parser, body.sampler_name, body.scheduler, models.defaults.scheduler, karras=body.karras_sigmas
     )
@@ -96,7 +96,7 @@ def choose_sampling(
 def choose_sampler(
     parser: Parser, sampler_name: str, scheduler: str | None, default: str, prefix: str = "", *, karras: bool = False
 ) -> tuple[str, str]:
-    """Returns the sampler and the scheduler in ComfyUI's names.
+    """Return the sampler and the scheduler in ComfyUI's names.
 
     A scheduler in the sampler's name wins over `karras`, which wins over `scheduler`. Raises InvalidValue that names
     the field, with `prefix` in front, and the closest names.
@@ -120,7 +120,7 @@ def choose_sampler(
 
 
 def check_steps(sampling: Sampling, steps_field: str, denoise_field: str) -> None:
-    """Raises InvalidValue for fewer steps than the scheduler needs, or more than ComfyUI accepts."""
+    """Raise InvalidValue for fewer steps than the scheduler needs, or more than ComfyUI accepts."""
     if sampling.denoise == 0:
         return
     min_denoise = sampling.steps / MOST_STEPS
@@ -145,7 +145,7 @@ def check_steps(sampling: Sampling, steps_field: str, denoise_field: str) -> Non
 
 
 def choose_seeds(body: GenerationBody) -> tuple[int, ...]:
-    """Returns the seed of each picture. Raises InvalidValue if they exceed the largest seed."""
+    """Return the seed of each picture. Raises InvalidValue if they exceed the largest seed."""
     count = body.batch_size * body.batch_count
     # 32 bits: every JSON parser reads them exactly.
     first = secrets.randbelow(2**32) if body.random_seed or body.seed == -1 else body.seed
@@ -159,7 +159,7 @@ def choose_seeds(body: GenerationBody) -> tuple[int, ...]:
 
 
 def choose_refiner(catalog: ModelCatalog, body: GenerationBody, sampling: Sampling, model: ModelFile) -> Refiner | None:
-    """Returns the refiner, or None if it is off. Raises InvalidValue."""
+    """Return the refiner, or None if it is off. Raises InvalidValue."""
     if not body.refiner_enabled:
         return None
     if body.refiner_model is None or body.refiner_model.lower() in NO_REFINER:
@@ -179,7 +179,7 @@ def choose_refiner(catalog: ModelCatalog, body: GenerationBody, sampling: Sampli
 
 
 def _choose_cfg(parser: Parser, body: GenerationBody, models: ChosenModels) -> tuple[float, float | None]:
-    """Returns cfg and Flux's guidance. A guidance-distilled model uses a single number, as guidance, and cfg 1."""
+    """Return cfg and Flux's guidance. A guidance-distilled model uses a single number, as guidance, and cfg 1."""
     cfg = models.defaults.cfg_scale if body.cfg_scale is None else body.cfg_scale
     family = models.file.family
     if family is Family.FLUX_DEV:
@@ -203,7 +203,7 @@ def _replacement_warning(simple: str, sampler: str) -> str | None:
 
 
 def _match(simple: str, synonyms: dict[str, str], names: Sequence[str]) -> str | None:
-    """Returns the only name that simplifies to `simple`, else its synonym; None if several names do."""
+    """Return the only name that simplifies to `simple`, else its synonym; None if several names do."""
     matches = [name for name in names if _simplify(name) == simple]
     if matches:
         return matches[0] if len(matches) == 1 else None

@@ -48,8 +48,8 @@ class Source:
     repainted: Size
 
 
-def parse_source(parser: Parser, body: Img2ImgOptions, models: ChosenModels) -> Source:
-    """Reads input_image and mask, and fits them to the canvas.
+def parse_img2img_source(parser: Parser, body: Img2ImgOptions, models: ChosenModels) -> Source:
+    """Read input_image and mask, and fits them to the canvas.
 
     For a custom graph they keep their own size, unless another was asked for. Raises InvalidPicture and InvalidValue.
     """
@@ -78,7 +78,7 @@ def _read_image(parser: Parser) -> Image.Image:
 
 
 def _read_mask(parser: Parser, body: Img2ImgOptions, image: Image.Image) -> Image.Image | None:
-    """Returns the mask in the size of the picture, or None; warns if it was stretched or repaints nothing in full."""
+    """Return the mask in the size of the picture, or None; warn if it was stretched or repaints nothing in full."""
     mask = parser.pictures.read_mask("mask", invert=body.invert_mask, source=image)
     if mask is None:
         return None
@@ -95,7 +95,7 @@ def _read_mask(parser: Parser, body: Img2ImgOptions, image: Image.Image) -> Imag
 
 
 def _resolve_transparency(parser: Parser, image: Image.Image, *, has_mask: bool) -> Image.Image:
-    """Returns the source without transparency, unless a custom graph uses it; warns of what is lost or missing."""
+    """Return the source without transparency, unless a custom graph uses it; warn of what is lost or missing."""
     alpha = parser.custom_graph
     if alpha is not None and alpha.source and not (alpha.shared and has_mask):
         if (alpha.shared or not has_mask) and not is_transparent(image):
@@ -118,7 +118,7 @@ def _draw_whole(
     image: Image.Image,
     mask: Image.Image | None,
 ) -> Source:
-    """Draws the whole source, with about the model's usual number of pixels if no size was asked for; outpaints it."""
+    """Draw the whole source, with about the model's usual number of pixels if no size was asked for; outpaint it."""
     alpha = parser.custom_graph
     size = _choose_size(parser, body, models, image)
     image = fit(image, size, body.resize_mode)
@@ -165,7 +165,7 @@ def _choose_size(parser: Parser, body: Img2ImgOptions, models: ChosenModels, ima
 
 
 def _outpaint(body: Img2ImgOptions, size: Size, pixels: tuple[int, int, int, int]) -> Image.Image:
-    """Returns the mask of what outpainting adds, in the size of the extended picture. Raises InvalidValue."""
+    """Return the mask of what outpainting adds, in the size of the extended picture. Raises InvalidValue."""
     added = outpaint_mask(size, pixels, body.outpaint_feathering)
     if max(added.size) > MAX_SIDE:
         raise InvalidValue(
@@ -177,7 +177,7 @@ def _outpaint(body: Img2ImgOptions, size: Size, pixels: tuple[int, int, int, int
 
 
 def _mask_for_graph(alpha: GraphAlpha, image: Image.Image, mask: Image.Image) -> Picture:
-    """Returns the mask in the form that a custom graph reads."""
+    """Return the mask in the form that a custom graph reads."""
     if alpha.shared:
         return as_cutout(image, mask)
     return as_cutout(mask.convert("RGB"), mask) if alpha.mask else as_mask(mask)
@@ -191,7 +191,7 @@ def _draw_region(
     image: Image.Image,
     mask: Image.Image | None,
 ) -> Source:
-    """Draws only the region around the mask, enlarged to the canvas, to be pasted back into the source."""
+    """Draw only the region around the mask, enlarged to the canvas, to be pasted back into the source."""
     if mask is None:
         raise InvalidValue(
             "only_masked needs a mask", field="only_masked", hint="send a mask, or leave only_masked out"
@@ -220,7 +220,7 @@ def _draw_region(
 
 
 def _limit_size(parser: Parser, body: Img2ImgOptions, models: ChosenModels, source: Source) -> Source:
-    """Reduces a source that is redrawn from noise to what the model draws in one pass; warns of a large mask."""
+    """Reduce a source that is redrawn from noise to what the model draws in one pass; warn of a large mask."""
     canvas = source.canvas
     if source.inpainting is not None:
         starts_from_noise = parser.custom_graph is None and canvas.denoise == 1
@@ -235,7 +235,7 @@ def _limit_size(parser: Parser, body: Img2ImgOptions, models: ChosenModels, sour
 
 
 def _repainted_size(blend: Image.Image) -> Size:
-    """Returns a size in the proportions of a mask, with as many pixels as the mask has above 0."""
+    """Return a size in the proportions of a mask, with as many pixels as the mask has above 0."""
     share = 1 - blend.histogram()[0] / (blend.width * blend.height)
     return round(blend.width * share**0.5), round(blend.height * share**0.5)
 
@@ -252,7 +252,7 @@ def _fit_mask(mask: Image.Image, size: Size, mode: ResizeMode) -> Image.Image:
 
 
 def _unused_fields(body: Img2ImgOptions, *, has_mask: bool, inpainting: Inpainting | None) -> list[str]:
-    """Returns a warning for each field of img2img that was sent and has no effect."""
+    """Return a warning for each field of img2img that was sent and has no effect."""
     no_mask = None if has_mask else "there is no mask"
     reasons = {
         "mask_blur": no_mask,

@@ -59,7 +59,7 @@ def disable_parts_without_model(body: B) -> tuple[B, list[str]]:
 
 
 def inactive_fields(body: RequestBody) -> set[str]:
-    """Returns the fields of all parts that are off, and those of the size method that `hires_fix` does not use."""
+    """Return the fields of all parts that are off, and those of the size method that `hires_fix` does not use."""
     names = {name for switch in _switched_off(body) for name in PARTS[switch]}
     if isinstance(body, GenerationBody):
         by_factor = body.hires_fix_upscale_method == "upscale-by"
@@ -68,7 +68,7 @@ def inactive_fields(body: RequestBody) -> set[str]:
 
 
 def unswitched_fields(body: RequestBody) -> list[str]:
-    """Returns a warning for each field that was sent for a part whose switch was not sent.
+    """Return a warning for each field that was sent for a part whose switch was not sent.
 
     If the switch was sent as off, there is no warning: the web page always sends the fields of all parts.
     """
@@ -78,13 +78,13 @@ def unswitched_fields(body: RequestBody) -> list[str]:
 
 
 def ineffective_fields(body: GenerationBody, request: GenerationRequest) -> list[str]:
-    """Returns a warning for each field that was sent and has no effect on the parsed `request`."""
+    """Return a warning for each field that was sent and has no effect on the parsed `request`."""
     sent = body.model_dump(exclude_unset=True, exclude_defaults=True)
     return [f"{name} has no effect: {reason}" for name, reason in _reasons(body, request).items() if name in sent]
 
 
 def unknown_fields(values: Mapping[str, Any], model: type[RequestBody], known: Collection[str] = ()) -> list[str]:
-    """Returns a warning that lists all unknown names, at any depth, with suggestions; and warnings of duplicates.
+    """Return a warning that lists all unknown names, at any depth, with suggestions; and warnings of duplicates.
 
     `known` are further names that are read elsewhere.
     """
@@ -106,7 +106,7 @@ def unknown_fields(values: Mapping[str, Any], model: type[RequestBody], known: C
 
 
 def _duplicate_fields(values: Mapping[str, Any], model: type[RequestBody]) -> list[str]:
-    """Returns a warning for each further name of a field, if its value asks for something else than the first."""
+    """Return a warning for each further name of a field, if its value asks for something else than the first."""
     warnings = []
     for field in model.model_fields.values():
         # A switch is on if either of its names says so.
@@ -128,7 +128,7 @@ def _describe_names(
     known: Collection[str] = (),
     img2img: Collection[str] = (),
 ) -> list[str]:
-    """Returns the names in an object that `model` does not know, with suggestions."""
+    """Return the names in an object that `model` does not know, with suggestions."""
     if not isinstance(values, Mapping):
         return []
     fields = known_names(model)
@@ -143,7 +143,7 @@ def _describe(names: list[str], model: type[BaseModel], prefix: str, img2img: Co
 
 
 def _reasons(body: GenerationBody, request: GenerationRequest) -> dict[str, str]:
-    """Returns why fields have no effect, by field."""
+    """Return why fields have no effect, by field."""
     reasons: dict[str, str] = {}
     if max(width * height for width, height in request.latent_sizes) <= MAX_UNTILED_PIXELS:
         small = "only pictures over 4 megapixels are decoded in tiles"

@@ -41,7 +41,7 @@ SUBSTITUTE = "Lanczos"
 
 
 def choose_hires(parser: Parser, body: GenerationBody, size: Size, sampling: Sampling) -> Hires | None:
-    """Returns the second pass after a first pass of `size`; None if hires fix is off. Raises InvalidValue."""
+    """Return the second pass after a first pass of `size`; None if hires fix is off. Raises InvalidValue."""
     if not body.hires_fix:
         return None
     target = _hires_size(body, size)
@@ -70,24 +70,24 @@ def choose_hires(parser: Parser, body: GenerationBody, size: Size, sampling: Sam
 
 
 def hires_substitute(body: GenerationBody, hires: Hires | None) -> str | None:
-    """Returns the upscaler that replaced that of hires fix; None if it was not replaced."""
+    """Return the upscaler that replaced that of hires fix; None if it was not replaced."""
     if hires is None or hires.upscale is None or hires.upscale.model is not None:
         return None
     return None if match_method(body.hires_fix_upscaler) is not None else SUBSTITUTE
 
 
 def choose_upscale(catalog: ModelCatalog, body: GenerationBody, size: Size) -> Upscale | None:
-    """Returns how the finished picture of `size` is enlarged; None if it is not. Raises InvalidValue."""
+    """Return how the finished picture of `size` is enlarged; None if it is not. Raises InvalidValue."""
     if body.upscaler is None or is_no_choice(body.upscaler):
         return None
-    target = scale(size, body.upscale_factor, "upscale_factor", MAX_UPSCALED_SIDE)
+    target = scale_size(size, body.upscale_factor, "upscale_factor", MAX_UPSCALED_SIDE)
     return choose_upscaler(catalog, body.upscaler, target, "upscaler")
 
 
 def choose_upscaler(
     catalog: ModelCatalog, upscaler: str, size: Size, field: str, other_choices: Sequence[str] = ()
 ) -> Upscale:
-    """Returns the upscale by the upscale model or the method of that name; by Lanczos if the name means none.
+    """Return the upscale by the upscale model or the method of that name; by Lanczos if the name means none.
 
     Raises InvalidValue that names `field`, and the closest names, with `other_choices` that the field accepts.
     """
@@ -99,7 +99,7 @@ def choose_upscaler(
 
 
 def choose_faces(parser: Parser, body: GenerationBody | UpscaleOptions) -> FaceRestoration | None:
-    """Returns how faces are restored; None if they are not. The graph check finds out whether the engine can."""
+    """Return how faces are restored; None if they are not. The graph check finds out whether the engine can."""
     if not body.restore_faces:
         return None
     model = body.face_restoration_model
@@ -110,26 +110,26 @@ def choose_faces(parser: Parser, body: GenerationBody | UpscaleOptions) -> FaceR
 
 
 def substitute_warning(catalog: ModelCatalog, field: str, upscaler: str) -> str:
-    """Returns the warning that Lanczos replaces an upscale model that is not installed."""
+    """Return the warning that Lanczos replaces an upscale model that is not installed."""
     closest = " or ".join(nearest_names(upscaler, catalog.names("upscale_models")))
     hint = f"use {closest}" if closest else "no upscale model is installed"
     return f"{field} {upscaler!r} does not exist, so {SUBSTITUTE} was used; {hint}"
 
 
 def factor_in_name(name: str) -> float | None:
-    """Returns the factor in the name of an upscale model; None if the name has none."""
+    """Return the factor in the name of an upscale model; None if the name has none."""
     match = FACTOR_IN_NAME.search(name)
     return float(match[1] or match[2]) if match else None
 
 
 def match_method(name: str) -> str | None:
-    """Returns the method of ImageScale that a name means; None if it means none."""
+    """Return the method of ImageScale that a name means; None if it means none."""
     method = find_choice(name, PICTURE_METHODS, {"nearest-exact": "nearest"})
     return None if method is None else PICTURE_METHODS[method]
 
 
-def scale(size: Size, factor: float, field: str, largest: int, smallest: int = 1) -> Size:
-    """Multiplies both sides by `factor`, to at least `smallest` pixels.
+def scale_size(size: Size, factor: float, field: str, largest: int, smallest: int = 1) -> Size:
+    """Multiply both sides by `factor`, to at least `smallest` pixels.
 
     Raises InvalidValue that names `field` if a side exceeds `largest` pixels.
     """
@@ -171,7 +171,7 @@ def _is_not_installed(catalog: ModelCatalog, name: str) -> bool:
 
 def _hires_size(body: GenerationBody, size: Size) -> Size:
     if body.hires_fix_upscale_method == "upscale-by":
-        return scale(size, body.hires_fix_upscale_factor, "hires_fix_upscale_factor", MAX_SIDE, MIN_SIDE)
+        return scale_size(size, body.hires_fix_upscale_factor, "hires_fix_upscale_factor", MAX_SIDE, MIN_SIDE)
     width, height = body.hires_fix_resize_width, body.hires_fix_resize_height
     if width is None and height is None:
         raise InvalidValue(
@@ -183,5 +183,5 @@ def _hires_size(body: GenerationBody, size: Size) -> Size:
         # The other side follows the proportions.
         factor = width / size[0] if width is not None else (height or 0) / size[1]
         field = "hires_fix_resize_width" if width is not None else "hires_fix_resize_height"
-        return scale(size, factor, field, MAX_SIDE, MIN_SIDE)
+        return scale_size(size, factor, field, MAX_SIDE, MIN_SIDE)
     return width, height

@@ -78,7 +78,7 @@ TYPE_HINTS: Mapping[tuple[str, type], str] = {
 
 
 def validate(model: type[B], values: Mapping[str, Any], documented: type[BaseModel] | None = None) -> B:
-    """Returns the values as a model. Raises InvalidValue for the first wrong field, with more of them in `problems`.
+    """Return the values as a model. Raises InvalidValue for the first wrong field, with more of them in `problems`.
 
     `documented` is the model whose names hints suggest, if `model` lacks fields that are read apart.
     """
@@ -103,7 +103,7 @@ def missing_picture(field: str, sent: Collection[str], model: type[BaseModel], h
 
 
 def clean_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Removes values that stand for no value, and parses those that a form sends as JSON text.
+    """Remove values that stand for no value, and parse those that a form sends as JSON text.
 
     Removed are null at any depth, empty text except in prompts, and menus' words for "default". Raises InvalidValue
     for invalid JSON.
@@ -116,7 +116,7 @@ def clean_values(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def known_names(model: type[BaseModel]) -> set[str]:
-    """Returns all names of the model's fields, with their aliases."""
+    """Return all names of the model's fields, with their aliases."""
     names = set(model.model_fields)
     for field in model.model_fields.values():
         if isinstance(field.validation_alias, AliasChoices):
@@ -125,7 +125,7 @@ def known_names(model: type[BaseModel]) -> set[str]:
 
 
 def synonyms_of(model: type[BaseModel]) -> Synonyms:
-    """Returns the names that other programs have for the model's fields."""
+    """Return the names that other programs have for the model's fields."""
     return SYNONYMS.get(model, {})
 
 
@@ -181,7 +181,7 @@ def _missing_hint(model: type[BaseModel], error: Any) -> str | None:
 
 
 def _type_hint(field: str, value: Any) -> str | None:
-    """Returns a hint for a field (or a list's item) whose value has an unexpected type; None if there is none."""
+    """Return a hint for a field (or a list's item) whose value has an unexpected type; None if there is none."""
     name = field.partition("[")[0]
     if name == "prompt" and _is_graph(value):
         return GRAPH_HINT
@@ -191,7 +191,7 @@ def _type_hint(field: str, value: Any) -> str | None:
 
 
 def _json_hint(field: str, value: str, error: ValueError) -> str:
-    """Returns a hint for the text of a JSON field that is not valid JSON."""
+    """Return a hint for the text of a JSON field that is not valid JSON."""
     hint: str | None = getattr(error, "hint", None)
     # Text that was never meant as JSON has lost no quotes in a shell.
     if hint is None or (SHELL_HINT in hint and not value.lstrip().startswith(("{", "[", "'"))):
@@ -209,7 +209,7 @@ def _is_graph(value: Any) -> bool:
 
 
 def _describe_error(model: type[BaseModel], error: Any) -> dict[str, str]:
-    """Converts a pydantic error to the field, and a sentence with the range and the value."""
+    """Convert a pydantic error to the field, and a sentence with the range and the value."""
     location = list(error["loc"])
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
     if error["type"] == "missing":
@@ -220,7 +220,7 @@ def _describe_error(model: type[BaseModel], error: Any) -> dict[str, str]:
 
 
 def _describe_expected(model: type[BaseModel], location: Sequence[str | int]) -> str:
-    """Returns the schema of a field in words: "a whole number from 16 to 4096"."""
+    """Return the schema of a field in words: "a whole number from 16 to 4096"."""
     if location == ["seed"]:
         return "a whole number from 0 to 2^64-1, or -1 for a random one"
     whole = _json_schema(model)
@@ -249,12 +249,12 @@ def _describe_expected(model: type[BaseModel], location: Sequence[str | int]) ->
 
 @cache
 def _json_schema(model: type[BaseModel]) -> Mapping[str, Any]:
-    """Returns the JSON schema of a model; cached, because it takes 10 ms and each wrong field needs it."""
+    """Return the JSON schema of a model; cached, because it takes 10 ms and each wrong field needs it."""
     return model.model_json_schema(by_alias=False)
 
 
 def _resolve(schema: Mapping[str, Any], whole: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Resolves references in a part of a JSON schema, and ignores null as an alternative."""
+    """Resolve references in a part of a JSON schema, and ignores null as an alternative."""
     if "anyOf" in schema:
         schema = next(option for option in schema["anyOf"] if option.get("type") != "null")
     if "$ref" in schema:

@@ -38,7 +38,7 @@ from shared.schema.body import RequestBody
 from shared.schema.control_replies import ControlNetsReply, ModelsReply, ModelUploadReply
 from shared.settings import Settings
 from shared.web.backend import current_backend
-from shared.web.body import refuse_twice
+from shared.web.body import refuse_duplicates
 from shared.web.openapi.components import BODY_ERRORS, File
 from shared.web.openapi.operation import BodySpec, Example, ReplySpec, View, describe
 from shared.web.parsing.models import default_first
@@ -187,7 +187,7 @@ class ModelUploads:
             _, form, sent = parser.parse(
                 request.stream, request.mimetype, request.content_length, request.mimetype_params
             )
-            refuse_twice(name for part in (form, sent) for name, _ in part.items(multi=True))
+            refuse_duplicates(name for part in (form, sent) for name, _ in part.items(multi=True))
             file = sent.get("file")
             path = next((path for path, stream in written if file is not None and stream is file.stream), None)
             if file is None or path is None or not file.filename:

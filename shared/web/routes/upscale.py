@@ -24,7 +24,7 @@ from shared.web.openapi.components import (
 from shared.web.openapi.operation import BodySpec, Example, describe
 from shared.web.parsing.parser import Parser
 from shared.web.parsing.unused_fields import inactive_fields
-from shared.web.parsing.upscale import MAX_UPSCALED_SIDE, choose_faces, choose_upscaler, scale
+from shared.web.parsing.upscale import MAX_UPSCALED_SIDE, choose_faces, choose_upscaler, scale_size
 from shared.web.parsing.validate import missing_picture
 from shared.web.submission import Submission, submission
 from workflows.upscale import upscale
@@ -68,7 +68,7 @@ def submit_upscale(backend: Backend, job: Submission) -> None:
     if image is None:
         hint = "send a data URL, base64, or a form with a file named image"
         raise missing_picture("image", parser.pictures.field_names, UpscaleBody, hint)
-    size = scale(image.size, body.upscale_factor, "upscale_factor", MAX_UPSCALED_SIDE)
+    size = scale_size(image.size, body.upscale_factor, "upscale_factor", MAX_UPSCALED_SIDE)
     request = UpscaleRequest(
         source=as_upscale_source(image),
         upscale=choose_upscaler(parser.catalog, body.upscaler, size, "upscaler"),
