@@ -107,20 +107,20 @@ def test_the_reply_says_so() -> None:
 
 
 def test_direct_draws_in_one_pass_and_says_what_may_come_of_it() -> None:
-    reading = read(width=1024, height=1024, large_sizes="direct")
-    assert reading.request.hires is None
-    assert reading.request.size == (1024, 1024)
-    (warning,) = reading.warnings
+    parsed = read(width=1024, height=1024, large_sizes="direct")
+    assert parsed.request.hires is None
+    assert parsed.request.size == (1024, 1024)
+    (warning,) = parsed.warnings
     assert "in one pass" in warning
-    assert reading.hires_fix_parameters == {}
+    assert parsed.hires_fix_parameters == {}
 
 
 def test_hires_fix_is_the_clients_own_second_pass() -> None:
-    reading = read(width=1024, height=1024, hires_fix=True)
-    assert reading.request.size == (1024, 1024)
-    assert reading.request.hires is not None
-    assert reading.request.hires.size == (2048, 2048)
-    (warning,) = reading.warnings
+    parsed = read(width=1024, height=1024, hires_fix=True)
+    assert parsed.request.size == (1024, 1024)
+    assert parsed.request.hires is not None
+    assert parsed.request.hires.size == (2048, 2048)
+    (warning,) = parsed.warnings
     assert "start from 512x512" in warning
 
 
@@ -132,27 +132,27 @@ def test_fields_of_hires_fix_have_no_effect_on_it() -> None:
 
 @pytest.mark.parametrize("large_sizes", ["two_passes", "direct"])
 def test_the_parameters_sent_again_make_the_same_request(large_sizes: str) -> None:
-    reading = read(width=1024, height=700, large_sizes=large_sizes, seed=3)
-    assert (reading.parameters["width"], reading.parameters["height"]) == (1024, 700)
-    assert read(**reading.parameters).request == reading.request
+    parsed = read(width=1024, height=700, large_sizes=large_sizes, seed=3)
+    assert (parsed.parameters["width"], parsed.parameters["height"]) == (1024, 700)
+    assert read(**parsed.parameters).request == parsed.request
 
 
 def test_what_is_spelled_out_makes_the_same_request() -> None:
-    reading = read(width=1024, height=700, steps=20, seed=3)
-    assert read(**reading.parameters | reading.hires_fix_parameters).request == reading.request
+    parsed = read(width=1024, height=700, steps=20, seed=3)
+    assert read(**parsed.parameters | parsed.hires_fix_parameters).request == parsed.request
 
 
 def test_other_programs_are_told_both_passes(control: Control) -> None:
     backend: Backend = control.backend
-    reading = read(width=1024, height=1024, steps=20, seed=3)
-    row = finish(backend, reading.parameters, label_parameters=reading.hires_fix_parameters)
+    parsed = read(width=1024, height=1024, steps=20, seed=3)
+    row = finish(backend, parsed.parameters, label_parameters=parsed.hires_fix_parameters)
     text = infotext(row, row.images[0]["filename"])
     assert text is not None
     assert "Size: 512x512" in text
     assert "Hires resize: 1024x1024" in text
     recipe = read_infotext(text)
     assert recipe is not None
-    assert words(**recipe.parameters).hires == reading.request.hires
+    assert words(**recipe.parameters).hires == parsed.request.hires
 
 
 def from_picture(size: Size, mask: Image.Image | None = None, **values: Any) -> ParsedRequest[Img2ImgRequest]:
@@ -161,28 +161,28 @@ def from_picture(size: Size, mask: Image.Image | None = None, **values: Any) -> 
 
 
 def test_img2img_has_its_composition_already() -> None:
-    reading = reread(width=1024, height=512, denoising_strength=0.9)
-    assert reading.request.hires is None
-    assert reading.warnings == []
+    parsed = reread(width=1024, height=512, denoising_strength=0.9)
+    assert parsed.request.hires is None
+    assert parsed.warnings == []
     (warning,) = reread(denoising_strength=0.9, large_sizes="direct").warnings
     assert warning.startswith("large_sizes has no effect: the source guides the picture")
 
 
 @pytest.mark.parametrize("values", [{}, {"width": 1024, "height": 700}])
 def test_img2img_from_pure_noise_takes_two_passes(values: dict[str, int]) -> None:
-    reading = from_picture((1024, 700), denoising_strength=1, steps=20, seed=3, **values)
+    parsed = from_picture((1024, 700), denoising_strength=1, steps=20, seed=3, **values)
     size = first((1024, 700), ModelFile("model", Family.SD1))
-    request = reading.request
+    request = parsed.request
     assert request.size == request.source.size == size
     assert request.final_size == (1024, 700)
     assert request.hires is not None
     assert (request.hires.sampling.steps, request.hires.sampling.denoise) == (int(20 * REFINE_DENOISE), REFINE_DENOISE)
-    (warning,) = reading.warnings
+    (warning,) = parsed.warnings
     assert warning.startswith("1024x700 is beyond the 512x512 of this model: drawn at")
     # The same again from what the reply repeats, and for programs that know two passes by another name.
-    assert (reading.parameters["width"], reading.parameters["height"]) == (1024, 700)
+    assert (parsed.parameters["width"], parsed.parameters["height"]) == (1024, 700)
     sent = {"image": encoded(Image.new("RGB", (1024, 700), "red"))}
-    for parameters in (reading.parameters, reading.parameters | reading.hires_fix_parameters):
+    for parameters in (parsed.parameters, parsed.parameters | parsed.hires_fix_parameters):
         again = parse_img2img(Fields(parameters | {"input_image": None}, sent), context()).request
         assert (again.size, again.hires) == (request.size, request.hires)
 
@@ -207,9 +207,9 @@ def test_a_large_hole_is_said_and_a_small_one_is_not() -> None:
     def holes(box: tuple[int, int, int, int], **values: Any) -> list[str]:
         mask = Image.new("L", (1024, 1024))
         mask.paste(255, box)
-        reading = from_picture((1024, 1024), mask, **values)
-        assert reading.request.hires is None
-        return [warning for warning in reading.warnings if "from noise alone" in warning]
+        parsed = from_picture((1024, 1024), mask, **values)
+        assert parsed.request.hires is None
+        return [warning for warning in parsed.warnings if "from noise alone" in warning]
 
     (warning,) = holes((0, 0, 1024, 1024))
     assert warning.startswith("mask repaints as much as 1024x1024 pixels")

@@ -151,11 +151,11 @@ def test_preprocessors_by_any_of_their_names() -> None:
 def test_hires_fix_is_on_if_either_name_says_so() -> None:
     for values in itertools.product((True, False, "true", "false", None), repeat=2):
         sent = dict(zip(("hires_fix", "hires_fix_enabled"), values, strict=True))
-        reading = read(**{name: value for name, value in sent.items() if value is not None})
-        assert (reading.request.hires is not None) is any(value in (True, "true") for value in values), sent
-        assert reading.warnings == []
-    reading = read(**generation(model_name=OWN, hires_fix=True, hires_fix_enabled=False))
-    assert (reading.request.hires is not None, reading.warnings) == (True, [])
+        parsed = read(**{name: value for name, value in sent.items() if value is not None})
+        assert (parsed.request.hires is not None) is any(value in (True, "true") for value in values), sent
+        assert parsed.warnings == []
+    parsed = read(**generation(model_name=OWN, hires_fix=True, hires_fix_enabled=False))
+    assert (parsed.request.hires is not None, parsed.warnings) == (True, [])
     assert refused(hires_fix="perhaps", hires_fix_enabled=False).field == "hires_fix"
 
 
@@ -176,15 +176,15 @@ def test_every_switch_with_two_names_is_on_if_either_says_so() -> None:
 def test_the_pages_upscaler_of_hires_fix_stands_in_a_list_that_lacks_it() -> None:
     sent = generation(model_name=OWN, hires_fix=True, random_seed=False, seed=1)
     bare = WorkflowFolder(upscale_models=())
-    reading = read(bare, **sent)
-    assert reading.request.hires is not None
-    assert reading.request.hires.upscale == Upscale((1280, 1280))
-    assert reading.warnings == [
+    parsed = read(bare, **sent)
+    assert parsed.request.hires is not None
+    assert parsed.request.hires.upscale == Upscale((1280, 1280))
+    assert parsed.warnings == [
         "hires_fix_upscaler '4x-ultrasharp' does not exist, so Lanczos was used; no upscale model is installed"
     ]
     # Sent again, they print_status what was done, and make the same pictures.
-    again = read(bare, **reading.parameters)
-    assert (again.request, again.warnings) == (reading.request, [])
+    again = read(bare, **parsed.parameters)
+    assert (again.request, again.warnings) == (parsed.request, [])
     there = read(**sent)
     assert there.request.hires is not None
     assert there.request.hires.upscale == Upscale((1280, 1280), model="4x-UltraSharp.pth")
@@ -205,9 +205,9 @@ def test_methods_of_enlarging_in_any_spelling(sent: str) -> None:
 
 def test_a_refiner_without_a_choice_is_off() -> None:
     plain = read(**generation(model_name=OWN, seed=1, random_seed=False))
-    reading = read(**generation(model_name=OWN, refiner_enabled=True, seed=1, random_seed=False))
-    assert reading.warnings == ["refiner_enabled has no effect: refiner_model is 'none', so it is off"]
-    assert (reading.request, reading.parameters) == (plain.request, plain.parameters)
+    parsed = read(**generation(model_name=OWN, refiner_enabled=True, seed=1, random_seed=False))
+    assert parsed.warnings == ["refiner_enabled has no effect: refiner_model is 'none', so it is off"]
+    assert (parsed.request, parsed.parameters) == (plain.request, plain.parameters)
     assert read(refiner_enabled=True, refiner_model=REFINER).request.refiner is not None
 
 
@@ -228,10 +228,10 @@ def test_no_choice_in_a_field_of_names_is_never_taken_for_a_name(sent: str) -> N
             on = {"refiner_enabled": True} if name == "refiner_model" else on
             on = {"restore_faces": True} if name == "face_restoration_model" else on
             # None of these is an error, and without a part that was switched on all is as if nothing was sent.
-            reading = read(seed=1, **on, **{name: sent})
+            parsed = read(seed=1, **on, **{name: sent})
             reread(seed=1, **on, **{name: sent})
             if not on.get("hires_fix"):
-                assert reading.request == plain.request, name
+                assert parsed.request == plain.request, name
     assert read(seed=1, lora={"lora_name": sent}, loras=[{"lora_name": sent}]).request == plain.request
     assert read(seed=1, text_encoders=[sent]).request == plain.request
     off = read(seed=1, controlnet={"units": [{**UNIT, "model": sent, "input_image": URL}]})
@@ -245,10 +245,10 @@ def test_no_choice_in_a_field_of_names_is_never_taken_for_a_name(sent: str) -> N
 def test_a_choice_that_is_left_to_us() -> None:
     for sent in ("Automatic", "auto", "default", "Use same sampler", "Use same scheduler", "None"):
         assert is_default_choice(sent)
-        reading = read(sampler_name=sent, scheduler=sent, model_name=sent, vae_name=sent, hires_fix_sampler_name=sent)
-        assert (reading.request.sampling.sampler, reading.request.models.checkpoint) == ("euler", OWN)
-        assert reading.warnings == []
-        assert reading.explicit_fields <= {"prompt", "vae_name"}
+        parsed = read(sampler_name=sent, scheduler=sent, model_name=sent, vae_name=sent, hires_fix_sampler_name=sent)
+        assert (parsed.request.sampling.sampler, parsed.request.models.checkpoint) == ("euler", OWN)
+        assert parsed.warnings == []
+        assert parsed.explicit_fields <= {"prompt", "vae_name"}
 
 
 @pytest.mark.parametrize(

@@ -71,11 +71,11 @@ def test_one_that_does_not_draw_from_words_does_not_stand_in_for_the_starter(tmp
 
 
 def test_a_request_gets_the_checkpoint_that_the_lists_begin_with() -> None:
-    reading = parse_txt2img(
+    parsed = parse_txt2img(
         Fields({"prompt": "x"}, {}),
         ParsingContext(None, WorkflowFolder(checkpoints=(PAINTER, "x.safetensors")), {}.get),
     )
-    assert reading.request.models.checkpoint == "x.safetensors"
+    assert parsed.request.models.checkpoint == "x.safetensors"
     shelf = WorkflowFolder(checkpoints=(PAINTER, OWN))
     # What the settings name is wanted, whatever it is.
     assert default_checkpoint(PAINTER, shelf) == PAINTER

@@ -78,9 +78,9 @@ def test_a_request_with_all_its_pictures_gives_everything_back() -> None:
     budget = MemoryBudget(10 * COST, SETTING)
     context = ParsingContext(OWN, WorkflowFolder(), {}.get, budget=budget)
     white = encoded(Image.new("L", (SIDE, SIDE), 255))
-    reading = parse_img2img(Fields({"prompt": "x"}, {"image": PICTURE, "mask": white}), context)
-    assert reading.request.inpainting is not None
-    del reading
+    parsed = parse_img2img(Fields({"prompt": "x"}, {"image": PICTURE, "mask": white}), context)
+    assert parsed.request.inpainting is not None
+    del parsed
     assert budget.used == 0
     tight = ParsingContext(OWN, WorkflowFolder(), {}.get, budget=MemoryBudget(COST - 1, SETTING))
     with pytest.raises(BodyTooLarge):

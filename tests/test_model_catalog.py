@@ -47,8 +47,8 @@ def test_what_fits_or_is_not_known_is_taken() -> None:
 
 def test_what_is_off_may_be_for_anything() -> None:
     off = {"enabled": False}
-    reading = read(SHELF, lora={"lora_name": "for-xl", **off}, controlnet={"units": [{"model": "for-xl", **off}]})
-    assert (reading.request.loras, reading.request.controls) == ((), ())
+    parsed = read(SHELF, lora={"lora_name": "for-xl", **off}, controlnet={"units": [{"model": "for-xl", **off}]})
+    assert (parsed.request.loras, parsed.request.controls) == ((), ())
 
 
 def test_a_refiner_takes_the_same_latents() -> None:
@@ -83,11 +83,9 @@ def test_what_a_checkpoint_does_not_hold_is_taken_from_files_that_fit() -> None:
 
 def test_the_vae_of_the_built_in_model_is_for_no_other_and_of_several_it_is_told_which() -> None:
     kit = WorkflowFolder(vae=(VAE_NAME, "ae.safetensors", "sd.safetensors", "sd-finer.safetensors"))
-    reading = read(kit, model_name=PLAIN)
-    assert reading.request.models.vae == "sd.safetensors"
-    assert reading.warnings == [
-        f"{PLAIN} has no VAE, so sd.safetensors is used; vae_name may name sd-finer.safetensors"
-    ]
+    parsed = read(kit, model_name=PLAIN)
+    assert parsed.request.models.vae == "sd.safetensors"
+    assert parsed.warnings == [f"{PLAIN} has no VAE, so sd.safetensors is used; vae_name may name sd-finer.safetensors"]
     assert read(model_name=PLAIN).warnings == []
     with pytest.raises(InvalidValue, match="has no VAE, and there is none for latents of 4 channels"):
         read(WorkflowFolder(vae=(VAE_NAME,)), model_name=PLAIN)
@@ -95,8 +93,8 @@ def test_the_vae_of_the_built_in_model_is_for_no_other_and_of_several_it_is_told
 
 def test_of_several_text_encoders_of_a_kind_the_first_is_taken_and_the_others_are_told() -> None:
     two = WorkflowFolder(text_encoders=("l.safetensors", "l-other.safetensors"))
-    reading = read(two, model_name=PLAIN)
-    assert reading.request.models.text_encoders == ("l.safetensors",)
-    assert reading.warnings == [
+    parsed = read(two, model_name=PLAIN)
+    assert parsed.request.models.text_encoders == ("l.safetensors",)
+    assert parsed.warnings == [
         f"{PLAIN} has no text encoder, so l.safetensors is used; text_encoders may name l-other.safetensors"
     ]

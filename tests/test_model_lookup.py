@@ -134,16 +134,16 @@ def test_a_checkpoint_and_a_diffusion_model_of_one_name() -> None:
     context = ParsingContext(OWN, shelf, {}.get)
     for kind in ("checkpoints", "diffusion_models"):
         values = {"prompt": "x", "model_name": f"{kind}/both.safetensors", "text_encoders": ["l"], "vae_name": "sd"}
-        reading = parse_txt2img(Fields(values, {}), context)
-        models = reading.request.models
+        parsed = parse_txt2img(Fields(values, {}), context)
+        models = parsed.request.models
         assert (models.checkpoint or models.diffusion_model) == "both.safetensors"
         assert (models.checkpoint is not None) == (kind == "checkpoints")
         # What the reply tells finds the same file again.
-        assert parse_txt2img(Fields(reading.parameters, {}), context).request == reading.request
+        assert parse_txt2img(Fields(parsed.parameters, {}), context).request == parsed.request
     # Where the choice is ours, it is of the checkpoints.
     shelf = WorkflowFolder(checkpoints=("both.safetensors",), diffusion_models=("both.safetensors",))
-    reading = parse_txt2img(Fields({"prompt": "x"}, {}), ParsingContext(None, shelf, {}.get))
-    assert reading.request.models.checkpoint == "both.safetensors"
+    parsed = parse_txt2img(Fields({"prompt": "x"}, {}), ParsingContext(None, shelf, {}.get))
+    assert parsed.request.models.checkpoint == "both.safetensors"
     # In a graph of one's own, the loader says which of them it is.
     custom = parse_txt2img(
         Fields({"prompt": "x", "model_name": "both.safetensors"}, {}),

@@ -123,6 +123,14 @@ def test_schemas_come_from_the_models_that_validate(backend: MakeBackend) -> Non
     assert schemas[form]["required"] == ["prompt"]
 
 
+def test_models_of_requests_and_replies_have_different_names(backend: MakeBackend) -> None:
+    described = document(SERVICES["control"](backend()))
+    body = described["paths"]["/api/engine/restart"]["post"]["requestBody"]["content"][JSON]["schema"]["$ref"]
+    last = described["components"]["schemas"]["Engine"]["properties"]["last_restart"]["anyOf"][0]["$ref"]
+    schemas = {ref: described["components"]["schemas"][ref.rpartition("/")[2]]["properties"] for ref in (body, last)}
+    assert (set(schemas[body]), set(schemas[last])) == ({"when_idle"}, {"at", "reason"})
+
+
 def test_generation_lists_every_reply(backend: MakeBackend) -> None:
     spec = document(txt2img_app(backend()))["paths"]["/api/txt2img"]["post"]["responses"]
     assert {"200", "202", "406", "409", "413", "415", "422", "429", "503", "504", "507"} <= spec.keys()

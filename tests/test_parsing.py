@@ -23,19 +23,19 @@ from tests.stack import data_url, encoded
 
 
 def test_what_is_left_out_has_the_usual_value() -> None:
-    reading = read()
-    request = reading.request
+    parsed = read()
+    request = parsed.request
     assert (request.size, request.sampling.steps, request.sampling.cfg) == ((512, 512), 20, 7.0)
     assert (request.sampling.sampler, request.sampling.scheduler, len(request.seeds)) == ("euler", "normal", 1)
     assert request.models.checkpoint == OWN
-    assert reading.warnings == []
+    assert parsed.warnings == []
 
 
 def test_null_and_a_field_of_a_form_that_was_left_empty_mean_the_default() -> None:
-    reading = reread(width="", seed="", steps="", model_name="", negative_prompt="", mask=None, hires_fix=None)
-    assert (reading.request.size, reading.request.sampling.steps) == ((64, 32), 20)
-    assert reading.request.models.checkpoint == OWN
-    assert reading.warnings == []
+    parsed = reread(width="", seed="", steps="", model_name="", negative_prompt="", mask=None, hires_fix=None)
+    assert (parsed.request.size, parsed.request.sampling.steps) == ((64, 32), 20)
+    assert parsed.request.models.checkpoint == OWN
+    assert parsed.warnings == []
     assert words(controlnet={"units": [{"enabled": False, "input_image": None}], "enabled": None}).controls == ()
 
 
@@ -93,10 +93,10 @@ def test_units_that_are_off_are_left_out_of_the_parameters() -> None:
 
 def test_what_the_web_page_sends_is_understood() -> None:
     asked = generation(model_name=OWN)
-    reading = read(**asked, controlnet={"enabled": True, "units": [{**UNIT, "input_image": URL}]})
-    assert len(reading.request.seeds) == 4
-    assert (reading.request.sampling.sampler, reading.request.sampling.scheduler) == ("dpmpp_2m", "karras")
-    assert reading.warnings == []
+    parsed = read(**asked, controlnet={"enabled": True, "units": [{**UNIT, "input_image": URL}]})
+    assert len(parsed.request.seeds) == 4
+    assert (parsed.request.sampling.sampler, parsed.request.sampling.scheduler) == ("dpmpp_2m", "karras")
+    assert parsed.warnings == []
     cleared = {name: None for name in asked if name not in ("prompt", "denoising_strength")}
     assert read(prompt="a cat", **cleared).warnings == []
     square = data_url(IMAGE.resize((64, 64)), "application/octet-stream")
@@ -129,8 +129,8 @@ def test_a_checkpoint_that_was_deleted_a_moment_ago_is_not_chosen() -> None:
         def model_file(self, folder: str, name: str) -> ModelFile:
             return ModelFile(name) if name == "a-deleted.safetensors" else super().model_file(folder, name)
 
-    reading = parse_txt2img(Fields({"prompt": "x"}, {}), ParsingContext(None, Late(checkpoints=(OWN,)), {}.get))
-    assert reading.request.models.checkpoint == OWN
+    parsed = parse_txt2img(Fields({"prompt": "x"}, {}), ParsingContext(None, Late(checkpoints=(OWN,)), {}.get))
+    assert parsed.request.models.checkpoint == OWN
 
 
 def test_what_the_client_decided_is_told_from_what_was_left_to_us() -> None:
@@ -167,7 +167,7 @@ def test_a_file_that_is_not_there_is_answered_with_the_nearest() -> None:
 
 
 def test_what_is_off_is_not_looked_at() -> None:
-    reading = read(
+    parsed = read(
         refiner_enabled=False,
         refiner_model="none",
         hires_fix=False,
@@ -176,7 +176,7 @@ def test_what_is_off_is_not_looked_at() -> None:
         controlnet={"enabled": False, "units": [{"model": "none such"}]},
         upscaler="none",
     )
-    assert (reading.request, reading.warnings) == (words(seed=reading.request.seeds[0]), [])
+    assert (parsed.request, parsed.warnings) == (words(seed=parsed.request.seeds[0]), [])
 
 
 def test_loras_from_everywhere() -> None:
@@ -199,10 +199,10 @@ def test_loras_from_everywhere() -> None:
 
 
 def test_embeddings_are_named_as_the_engine_finds_them() -> None:
-    reading = read(prompt="a cat,embedding:RUBY, b", negative_prompt="(Embedding:easynegative:1.2), embedding:ugly")
-    assert reading.request.prompt == "a cat, embedding:ruby.safetensors, b"
-    assert reading.request.negative_prompt == "(embedding:EasyNegative.pt:1.2), embedding:ugly"
-    assert reading.warnings == [
+    parsed = read(prompt="a cat,embedding:RUBY, b", negative_prompt="(Embedding:easynegative:1.2), embedding:ugly")
+    assert parsed.request.prompt == "a cat, embedding:ruby.safetensors, b"
+    assert parsed.request.negative_prompt == "(embedding:EasyNegative.pt:1.2), embedding:ugly"
+    assert parsed.warnings == [
         "negative_prompt names the embedding 'ugly', which does not exist and has no effect; use ruby.safetensors"
     ]
 
@@ -366,8 +366,8 @@ def test_what_changes_nothing_is_told() -> None:
 
 
 def test_a_picture_for_txt2img_is_not_ignored_in_silence() -> None:
-    reading = parse_txt2img(Fields({"prompt": "x"}, {"image": PICTURE, "mask": WHITE}), context())
-    assert reading.warnings == ["ignored unknown fields: image (img2img has input_image), mask (img2img has mask)"]
+    parsed = parse_txt2img(Fields({"prompt": "x"}, {"image": PICTURE, "mask": WHITE}), context())
+    assert parsed.warnings == ["ignored unknown fields: image (img2img has input_image), mask (img2img has mask)"]
     assert "no effect" in read(denoising_strength=0.75).warnings[0]
 
 

@@ -45,11 +45,11 @@ def test_the_mode_of_inpainting_follows_from_the_checkpoint() -> None:
 
 
 def test_picture_and_mask_have_the_size_of_the_request() -> None:
-    reading = reread({"image": PICTURE, "mask": encoded(Image.new("L", (9, 9), 255))}, width=100)
-    request = reading.request
+    parsed = reread({"image": PICTURE, "mask": encoded(Image.new("L", (9, 9), 255))}, width=100)
+    request = parsed.request
     assert request.inpainting is not None
     assert request.size == request.source.size == request.inpainting.mask.size == (100, 50)
-    assert reading.warnings == ["mask has other proportions (9x9) than input_image and was stretched"]
+    assert parsed.warnings == ["mask has other proportions (9x9) than input_image and was stretched"]
 
 
 def test_masks_inverted_blurred_empty() -> None:
@@ -98,8 +98,8 @@ def test_a_graph_of_ones_own_gets_the_mask_with_its_greys() -> None:
 
 
 def test_a_faint_mask_says_how_much_will_show() -> None:
-    reading = reread({"image": PICTURE, "mask": encoded(Image.new("L", (64, 32), 102))})
-    (warning,) = reading.warnings
+    parsed = reread({"image": PICTURE, "mask": encoded(Image.new("L", (64, 32), 102))})
+    (warning,) = parsed.warnings
     assert warning.startswith("mask is nowhere brighter than 102 of 255, so at most 40% of the result is visible")
 
 
@@ -152,8 +152,8 @@ def test_resize_modes() -> None:
     stretched = reread(width=64, height=64)
     assert "stretched" in stretched.warnings[0]
     for mode in ("crop_and_resize", "fill"):
-        reading = reread(width=64, height=64, resize_mode=mode)
-        assert (reading.request.source.size, reading.warnings) == ((64, 64), [])
+        parsed = reread(width=64, height=64, resize_mode=mode)
+        assert (parsed.request.source.size, parsed.warnings) == ((64, 64), [])
 
 
 def test_a_file_goes_before_a_field_and_either_name_will_do() -> None:
@@ -166,8 +166,8 @@ def test_a_file_goes_before_a_field_and_either_name_will_do() -> None:
 
 def test_an_upload_can_be_named_and_nothing_else_can() -> None:
     name = upload_name(PICTURE)
-    reading = parse_img2img(Fields({"prompt": "x", "input_image": name}, {}), context(**{f"n{name}": PICTURE}))
-    assert reading.raw_uploads == {name: PICTURE}
+    parsed = parse_img2img(Fields({"prompt": "x", "input_image": name}, {}), context(**{f"n{name}": PICTURE}))
+    assert parsed.raw_uploads == {name: PICTURE}
     with pytest.raises(InvalidPicture, match="does not exist or was deleted"):
         parse_img2img(Fields({"prompt": "x", "input_image": "0" * 64}, {}), context())
     with pytest.raises(InvalidPicture):
@@ -182,21 +182,21 @@ def erased(colour: tuple[int, int, int] = (200, 16, 32)) -> bytes:
 
 
 def test_an_erased_source_is_white_there_and_says_how_to_repaint_it() -> None:
-    reading = reread({"image": erased()})
-    (warning,) = reading.warnings
+    parsed = reread({"image": erased()})
+    (warning,) = parsed.warnings
     assert "input_image is transparent (50.0% of it): those parts are taken as white" in warning
     assert "and the result is opaque" in warning
     assert "send the same picture as mask too" in warning
-    assert open_rgb(reading.request.source.png).getpixel((60, 9)) == (255, 255, 255)
+    assert open_rgb(parsed.request.source.png).getpixel((60, 9)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize("invert", [False, True])
 def test_the_erased_source_as_its_own_mask_repaints_the_hole(invert: bool) -> None:
-    reading = reread({"image": erased(), "mask": erased()}, invert_mask=invert)
-    assert reading.request.inpainting is not None
-    blend = open_rgb(reading.request.inpainting.blend.png).convert("L")
+    parsed = reread({"image": erased(), "mask": erased()}, invert_mask=invert)
+    assert parsed.request.inpainting is not None
+    blend = open_rgb(parsed.request.inpainting.blend.png).convert("L")
     assert (blend.getpixel((60, 9)), blend.getpixel((9, 9))) == ((0, 255) if invert else (255, 0))
-    assert any("mask was read by its transparency" in warning for warning in reading.warnings)
+    assert any("mask was read by its transparency" in warning for warning in parsed.warnings)
 
 
 @pytest.mark.parametrize(
@@ -205,11 +205,11 @@ def test_the_erased_source_as_its_own_mask_repaints_the_hole(invert: bool) -> No
 )
 def test_a_transparent_control_map_has_a_black_ground(unit: dict[str, Any], expected: str) -> None:
     url = f"data:image/png;base64,{base64.b64encode(erased()).decode()}"
-    reading = read(controlnet={"units": [{"model": "canny", **unit, "input_image": url}]}, width=64, height=32)
+    parsed = read(controlnet={"units": [{"model": "canny", **unit, "input_image": url}]}, width=64, height=32)
     assert f"controlnet.units[0].input_image is transparent (50.0% of it): those parts are taken as {expected}" in (
-        reading.warnings
+        parsed.warnings
     )
-    (control,) = reading.request.controls
+    (control,) = parsed.request.controls
     assert open_rgb(control.picture.png).getpixel((60, 9)) == ImageColor.getrgb(expected)
 
 
@@ -229,16 +229,16 @@ def alpha_at(content: bytes, *places: tuple[int, int]) -> list[int]:
 
 
 def test_a_graph_that_uses_transparency_gets_it_as_it_was_sent() -> None:
-    reading = own({"image": erased()}, SHARED)
-    assert alpha_at(reading.request.source.png, (60, 9), (9, 9)) == [0, 255]
-    assert reading.warnings == []
+    parsed = own({"image": erased()}, SHARED)
+    assert alpha_at(parsed.request.source.png, (60, 9), (9, 9)) == [0, 255]
+    assert parsed.warnings == []
 
 
 def test_a_mask_becomes_the_transparency_that_the_graph_uses() -> None:
-    reading = own({"image": PICTURE, "mask": HALF_MASK}, SHARED)
-    assert alpha_at(reading.request.source.png, (60, 9), (9, 9)) == [0, 255]
-    assert reading.request.inpainting is not None
-    assert reading.request.inpainting.mask.name == reading.request.source.name
+    parsed = own({"image": PICTURE, "mask": HALF_MASK}, SHARED)
+    assert alpha_at(parsed.request.source.png, (60, 9), (9, 9)) == [0, 255]
+    assert parsed.request.inpainting is not None
+    assert parsed.request.inpainting.mask.name == parsed.request.source.name
     # A picture that the graph loads for its transparency alone.
     apart = own({"image": PICTURE, "mask": HALF_MASK}, GraphAlpha(mask=True)).request
     assert apart.inpainting is not None

@@ -216,18 +216,16 @@ def test_many_words_are_counted() -> None:
 
 
 def test_img2img_warns_too() -> None:
-    reading = parse_img2img(
-        Fields({"prompt": "a cat", "model_name": CHECKPOINT_NAME}, {"image": PICTURE}), context(KIT)
-    )
-    assert any("does not know 'cat' of prompt" in warning for warning in reading.warnings)
+    parsed = parse_img2img(Fields({"prompt": "a cat", "model_name": CHECKPOINT_NAME}, {"image": PICTURE}), context(KIT))
+    assert any("does not know 'cat' of prompt" in warning for warning in parsed.warnings)
 
 
 def test_the_default_model_warns_where_it_is_the_starter() -> None:
     fields = Fields({"prompt": "a cat"}, {})
     for preferred, expected in ((None, OWN), (CHECKPOINT_NAME, CHECKPOINT_NAME)):
-        reading = parse_txt2img(fields, ParsingContext(preferred, KIT, {}.get))
-        assert reading.parameters["model_name"] == expected
-        assert any("It knows" in warning for warning in reading.warnings) == (expected != OWN)
+        parsed = parse_txt2img(fields, ParsingContext(preferred, KIT, {}.get))
+        assert parsed.parameters["model_name"] == expected
+        assert any("It knows" in warning for warning in parsed.warnings) == (expected != OWN)
 
 
 def test_what_it_knows_is_true() -> None:

@@ -172,12 +172,12 @@ def test_a_lora_is_what_was_written(written: Any, file: str, model: float, clip:
     if isinstance(written, str):
         alike += [{"loras": written}, {"loras": f"{written}, glow:0.1"}]
     for values in alike:
-        reading = read(**values)
-        assert reading.warnings == []
-        assert reading.request.loras[0] == lora
-        assert reading.request.loras[1:] in ((), (Lora(GLOW, 0.1, 0.1),))
+        parsed = read(**values)
+        assert parsed.warnings == []
+        assert parsed.request.loras[0] == lora
+        assert parsed.request.loras[1:] in ((), (Lora(GLOW, 0.1, 0.1),))
         # What the reply tells says the same again.
-        assert read(**reading.parameters).request.loras == reading.request.loras
+        assert read(**parsed.parameters).request.loras == parsed.request.loras
 
 
 def test_loras_that_are_off_or_none() -> None:
@@ -187,9 +187,9 @@ def test_loras_that_are_off_or_none() -> None:
 
 
 def test_a_name_that_was_said_twice_is_told() -> None:
-    reading = read(lora={"name": "The glow", "filename": GLOW, "weight": 0.5, "strength_model": 0.7})
-    assert reading.request.loras == (Lora(GLOW, 0.7, 0.7),)
-    assert "lora.name (did you mean lora_name?), lora.weight (did you mean strength_model?)" in reading.warnings[0]
+    parsed = read(lora={"name": "The glow", "filename": GLOW, "weight": 0.5, "strength_model": 0.7})
+    assert parsed.request.loras == (Lora(GLOW, 0.7, 0.7),)
+    assert "lora.name (did you mean lora_name?), lora.weight (did you mean strength_model?)" in parsed.warnings[0]
 
 
 @pytest.mark.parametrize(

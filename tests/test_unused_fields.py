@@ -204,10 +204,10 @@ MENU = (
 @pytest.mark.parametrize("model", ["canny", "union"])
 def test_every_type_of_the_menus_is_known(sent: str, model: str) -> None:
     unit = {"model": model, "input_image": URL, "preprocessor": "canny", "control_type": sent}
-    reading = read(controlnet={"units": [unit]})
+    parsed = read(controlnet={"units": [unit]})
     # A type that the network does not have leaves it to the preprocessor.
-    assert reading.request.controls[0].union_type != "auto"
-    assert reading.warnings == []
+    assert parsed.request.controls[0].union_type != "auto"
+    assert parsed.warnings == []
 
 
 def test_a_type_that_a_network_for_several_does_not_have_is_named() -> None:
@@ -239,10 +239,10 @@ def test_what_a_graph_of_ones_own_makes_of_it_is_not_guessed() -> None:
 def test_a_graph_of_ones_own_is_drawn_with_its_own_model_and_numbers() -> None:
     nothing = WorkflowFolder(checkpoints=(), diffusion_models=("flux-alone.safetensors",))
     own = ParsingContext(None, nothing, lambda _: None, custom_graph=GraphAlpha())
-    reading = parse_txt2img(Fields({"prompt": "x", "cfg_scale": 7}, {}), own)
-    assert (reading.parameters["cfg_scale"], reading.warnings) == (7, [])
-    reading = parse_txt2img(Fields({"prompt": "x", "cfg_scale": 7, "model_name": "flux-alone"}, {}), own)
-    assert (reading.parameters["model_name"], reading.parameters["cfg_scale"]) == ("flux-alone.safetensors", 7)
+    parsed = parse_txt2img(Fields({"prompt": "x", "cfg_scale": 7}, {}), own)
+    assert (parsed.parameters["cfg_scale"], parsed.warnings) == (7, [])
+    parsed = parse_txt2img(Fields({"prompt": "x", "cfg_scale": 7, "model_name": "flux-alone"}, {}), own)
+    assert (parsed.parameters["model_name"], parsed.parameters["cfg_scale"]) == ("flux-alone.safetensors", 7)
     with pytest.raises(InvalidValue, match="the model 'none such' does not exist"):
         parse_txt2img(Fields({"prompt": "x", "model_name": "none such"}, {}), own)
 
