@@ -1,4 +1,4 @@
-"""Chromium without a window, driven over its DevTools protocol: opens pages, presses buttons, takes screenshots."""
+"""Headless Chromium, driven over the DevTools protocol: opens pages, presses buttons, takes screenshots."""
 
 import base64
 import itertools
@@ -15,21 +15,21 @@ import websocket
 
 PATIENCE = 60.0
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-# Root has no sandbox, and a container little shared memory.
+# The sandbox does not work for root, and containers have little shared memory.
 OPTIONS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--mute-audio",
     "--disable-extensions", "--disable-background-networking", "--disable-component-update",
     "--remote-debugging-port=0", "--remote-allow-origins=*", "--window-size=1280,1000", "--no-proxy-server",
 )  # fmt: skip
-Found = dict[str, Any]
+Message = dict[str, Any]
 
 
 def find_browser() -> str | None:
     return next((path for path in map(shutil.which, NAMES) if path), None)
 
 
-class Gone(Exception):
-    """The document of a script made way for another."""
+class Navigated(Exception):
+    """The page was replaced while a script ran in it."""
 
 
 class Page:
@@ -37,34 +37,34 @@ class Page:
 
     def __init__(self, socket: websocket.WebSocket, downloads: Path) -> None:
         self.downloads = downloads
-        self.mistakes: list[str] = []
+        self.errors: list[str] = []
         self._socket = socket
         self._numbers = itertools.count(1)
         for domain in ("Page", "Runtime", "DOM", "Network", "Log"):
             self.send(f"{domain}.enable")
         self.send("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(downloads))
 
-    def send(self, method: str, **parameters: Any) -> Found:
+    def send(self, method: str, **parameters: Any) -> Message:
         number = next(self._numbers)
         self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
         while True:
-            told: Found = json.loads(self._socket.recv())
-            self._note(told)
-            if told.get("id") == number:
-                if "navigated" in told.get("error", {}).get("message", ""):
-                    raise Gone
-                assert "error" not in told, told
-                result: Found = told["result"]
+            message: Message = json.loads(self._socket.recv())
+            self._note_errors(message)
+            if message.get("id") == number:
+                if "navigated" in message.get("error", {}).get("message", ""):
+                    raise Navigated
+                assert "error" not in message, message
+                result: Message = message["result"]
                 return result
 
-    def _note(self, told: Found) -> None:
-        """Errors of scripts, and what the browser refused."""
-        parameters = told.get("params", {})
-        if told.get("method") == "Runtime.exceptionThrown":
+    def _note_errors(self, message: Message) -> None:
+        """Keep errors of scripts and what the browser refused."""
+        parameters = message.get("params", {})
+        if message.get("method") == "Runtime.exceptionThrown":
             details = parameters["exceptionDetails"]
-            self.mistakes.append(str(details.get("exception", {}).get("description", details["text"])))
-        if told.get("method") == "Log.entryAdded" and parameters["entry"]["source"] in ("security", "javascript"):
-            self.mistakes.append(parameters["entry"]["text"])
+            self.errors.append(str(details.get("exception", {}).get("description", details["text"])))
+        if message.get("method") == "Log.entryAdded" and parameters["entry"]["source"] in ("security", "javascript"):
+            self.errors.append(parameters["entry"]["text"])
 
     def open(self, url: str) -> None:
         self.send("Page.navigate", url="about:blank")
@@ -72,12 +72,12 @@ class Page:
         self.wait("document.readyState === 'complete' && location.href !== 'about:blank'")
 
     def run(self, script: str) -> Any:
-        told = self.send("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
-        assert "exceptionDetails" not in told, told["exceptionDetails"]
-        return told["result"].get("value")
+        evaluated = self.send("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in evaluated, evaluated["exceptionDetails"]
+        return evaluated["result"].get("value")
 
     def wait(self, script: str, seconds: float = PATIENCE) -> None:
-        """Until the script's value is true, as JavaScript sees it."""
+        """Wait until the script's value is truthy in JavaScript."""
         deadline = time.monotonic() + seconds
         while not self._is_true(script):
             assert time.monotonic() < deadline, f"never true: {script}\n{self.run('document.body.innerText')[-3000:]}"
@@ -86,14 +86,14 @@ class Page:
     def _is_true(self, script: str) -> bool:
         try:
             return bool(self.run(f"Boolean({script})"))
-        except Gone:
+        except Navigated:
             return False
 
     def choose(self, selector: str, *files: Path) -> None:
-        """What a person does with a file chooser."""
-        told = self.send("Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector)})")
-        assert "objectId" in told["result"], selector
-        self.send("DOM.setFileInputFiles", files=[str(file) for file in files], objectId=told["result"]["objectId"])
+        """Choose files in a file input."""
+        chooser = self.send("Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector)})")
+        assert "objectId" in chooser["result"], selector
+        self.send("DOM.setFileInputFiles", files=[str(file) for file in files], objectId=chooser["result"]["objectId"])
 
     def key(self, name: str, modifiers: int = 0) -> None:
         code = {"Enter": 13, "Tab": 9, "Space": 32}[name]
@@ -119,11 +119,11 @@ class Page:
         self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": value}])
 
     def screenshot(self, path: Path, *, whole: bool = False) -> None:
-        told = self.send("Page.captureScreenshot", captureBeyondViewport=whole)
-        path.write_bytes(base64.b64decode(told["data"]))
+        screenshot = self.send("Page.captureScreenshot", captureBeyondViewport=whole)
+        path.write_bytes(base64.b64decode(screenshot["data"]))
 
     def downloaded(self, found: Callable[[Path], bool] = lambda _path: True) -> Path:
-        """The file that was saved, once it is whole."""
+        """Wait for a saved file, and return its path."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             files = [path for path in self.downloads.iterdir() if path.suffix != ".crdownload" and found(path)]
@@ -135,8 +135,8 @@ class Page:
 
 
 @contextmanager
-def browsing(folder: Path) -> Iterator[Page]:
-    """A tab of a browser of its own, which ends with it."""
+def open_browser(folder: Path) -> Iterator[Page]:
+    """A tab in a new browser, which is closed at the end."""
     program = find_browser()
     assert program is not None
     profile, downloads = folder / "profile", folder / "downloads"
@@ -159,17 +159,17 @@ def browsing(folder: Path) -> Iterator[Page]:
 
 
 def _tab(profile: Path, process: "subprocess.Popen[bytes]") -> websocket.WebSocket:
-    told = profile / "DevToolsActivePort"
+    port_file = profile / "DevToolsActivePort"
     deadline = time.monotonic() + PATIENCE
-    while not (told.exists() and told.read_text("utf-8").count("\n") >= 1):
+    while not (port_file.exists() and port_file.read_text("utf-8").count("\n") >= 1):
         assert process.poll() is None, "the browser ended"
         assert time.monotonic() < deadline, "the browser did not start"
         time.sleep(0.05)
-    port = int(told.read_text("utf-8").split("\n")[0])
-    address = f"ws://127.0.0.1:{port}{told.read_text('utf-8').split()[1]}"
+    port = int(port_file.read_text("utf-8").split("\n")[0])
+    address = f"ws://127.0.0.1:{port}{port_file.read_text('utf-8').split()[1]}"
     with closing(websocket.create_connection(address, timeout=PATIENCE)) as whole:
         whole.send(json.dumps({"id": 1, "method": "Target.getTargets"}))
         while (answer := json.loads(whole.recv())).get("id") != 1:
             pass
-    target = next(each["targetId"] for each in answer["result"]["targetInfos"] if each["type"] == "page")
+    target = next(tab["targetId"] for tab in answer["result"]["targetInfos"] if tab["type"] == "page")
     return websocket.create_connection(f"ws://127.0.0.1:{port}/devtools/page/{target}", timeout=PATIENCE)

@@ -36,13 +36,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    # What a shell starts in the background ignores Ctrl-C, and under nohup a lost terminal, and hands that on; our
-    # children must not. A handler is not handed on.
+    # A background job of a shell ignores SIGINT, and under nohup SIGHUP. Child processes inherit ignored signals, but
+    # not handlers, and our children must not ignore them.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda _number, _frame: None)
-    # Where the way out leads through a proxy, the way to our own services does not.
+    # A proxy must not be used for our own services.
     for name in ("no_proxy", "NO_PROXY"):
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost"]))
 
@@ -112,7 +112,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestStack]:
 
 @pytest.fixture
 def own_stack(tmp_path: Path, stack: TestStack) -> Iterator[TestStack]:
-    """A stack of the test's own, to be ill-treated; with the models of the shared one."""
+    """A stack for one test that damages it, with the models of the shared one."""
     environ = launcher_environment(tmp_path / "data")
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "models").symlink_to(stack.data_dir / "models", target_is_directory=True)
@@ -122,7 +122,7 @@ def own_stack(tmp_path: Path, stack: TestStack) -> Iterator[TestStack]:
 
 @pytest.fixture
 def control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Control]:
-    """A control service without an engine, small limits, and lists of models that the test makes up."""
+    """A control service without an engine, with small limits and model files that the test makes up."""
     settings = Settings(engine_url="http://127.0.0.1:9", data_dir=tmp_path, max_model_mb=4, max_body_mb=1)
     backend = Backend(settings)
     manager = Managed(backend.engine, None, list, backend.jobs.store.count_unfinished)
@@ -135,7 +135,7 @@ def control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Control
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[FakeEngine]:
-    """An engine that errs when a test wants it to. Where the real one can show it, tests take `stack`."""
+    """A fake engine, for faults that the real one does not show."""
     engine = FakeEngine(tmp_path / "output")
     engine.start()
     yield engine
@@ -144,7 +144,7 @@ def engine(tmp_path: Path) -> Iterator[FakeEngine]:
 
 @pytest.fixture
 def open_harness(tmp_path: Path, engine: FakeEngine) -> Iterator[OpenHarness]:
-    """Opens harnesses of one stack, which do not follow their jobs yet."""
+    """A function that opens harnesses of one stack, which are not started."""
     harnesses = []
 
     def open_harness() -> Harness:
@@ -158,7 +158,7 @@ def open_harness(tmp_path: Path, engine: FakeEngine) -> Iterator[OpenHarness]:
 
 @pytest.fixture
 def harness(open_harness: OpenHarness) -> Harness:
-    """A harness that follows its jobs."""
+    """A harness that is started."""
     harness = open_harness()
     harness.start()
     return harness

@@ -1,4 +1,4 @@
-"""The control service without an engine: nothing listens on port 9 of this machine."""
+"""The control service without an engine: nothing listens on its port, 9."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +17,10 @@ PICTURE = "20261122-143210-3f2a9c1e0b7d_00001_.png"
 
 @dataclass
 class Control:
-    """The control service, its engine's files by folder, what is known of them, and whether its engine was asked to
-    start again."""
+    """The control service, with model files that the test makes up.
+
+    `files` are the names in each folder, `known` what the headers of the files say.
+    """
 
     backend: Backend
     uploads: ModelUploads

@@ -34,7 +34,7 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float = 20) ->
         time.sleep(0.01)
 
 
-def wait_until_drawn(engine: FakeEngine, job_id: str) -> None:
+def wait_until_running(engine: FakeEngine, job_id: str) -> None:
     wait_for(lambda: engine.running is not None and engine.running.id == job_id, "the job does not run")
 
 

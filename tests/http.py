@@ -1,4 +1,4 @@
-"""What tests of graphs over HTTP share: a small request, a small source, and how pictures are compared."""
+"""A small request, a small source picture and comparisons of pictures, for tests over HTTP."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def same(one: Image.Image, other: Image.Image) -> bool:
 
 
 def alike(one: Image.Image, other: Image.Image) -> bool:
-    """Whether no channel differs by more than one level."""
+    """Return whether no channel differs by more than one level."""
     return max(high for _, high in ImageChops.difference(one, other).getextrema()) <= 1
 
 

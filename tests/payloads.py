@@ -1,4 +1,4 @@
-"""What the existing web page sends: every key, with the values that its boxes have before anybody touches them."""
+"""Request bodies of the existing web page: every key, with the initial values of its form."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ UNIT: dict[str, Any] = {
 
 
 def generation(**changed: Any) -> dict[str, Any]:
-    """The body of its Generate button; img2img has an `input_image` besides."""
+    """Return the body that its Generate button sends; img2img adds `input_image`."""
     return {
         "prompt": "a cat", "negative_prompt": "", "model_name": "", "sampler_name": "dpm-2m-karras",
         "scheduler": "normal", "steps": 20, "cfg_scale": 7, "denoising_strength": 0.75, "width": 512, "height": 512,

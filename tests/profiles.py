@@ -1,4 +1,4 @@
-"""Colour profiles as files hold them, made here: those of cameras and presses may not be passed on."""
+"""Colour profiles, generated here: the licences of real ones do not allow distribution."""
 
 import struct
 
@@ -35,19 +35,19 @@ def _profile(space: bytes, pcs: bytes, device: bytes, tags: dict[bytes, bytes]) 
 
 
 def grey(gamma: float) -> bytes:
-    """A grey profile of that gamma."""
+    """Return a grey profile with this gamma."""
     return _profile(b"GRAY", b"XYZ ", b"mntr", {b"kTRC": _curve(gamma)})
 
 
 def swapped_rgb() -> bytes:
-    """An RGB profile whose red is blue and whose blue is red, with the primaries of sRGB: nobody can miss it."""
+    """Return an RGB profile with the primaries of sRGB, but red and blue swapped, so that its effect is obvious."""
     red, green, blue = (0.4361, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7141)
     primaries = {b"rXYZ": _xyz(*blue), b"gXYZ": _xyz(*green), b"bXYZ": _xyz(*red)}
     return _profile(b"RGB ", b"XYZ ", b"mntr", {**primaries, **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), _curve(2.2))})
 
 
 def grey_ink() -> bytes:
-    """A CMYK profile whose cyan is grey ink: alone it makes middle grey; with black, or any other, it is black."""
+    """Return a CMYK profile whose cyan alone is middle grey, and black together with any other ink."""
     identity = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
     straight = bytes(range(256))
     # Two places for each ink, the last one changing fastest: Lab of 8 bits.

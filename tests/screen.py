@@ -1,4 +1,4 @@
-"""A terminal, as far as a program asks whether there is one."""
+"""A stand-in for a terminal, for programs that ask whether they write to one."""
 
 import contextlib
 import io
@@ -8,7 +8,7 @@ from unittest import mock
 
 
 class Screen(io.StringIO):
-    """What was written to it so far."""
+    """Collects what is written to it."""
 
     def isatty(self) -> bool:
         return True
@@ -16,7 +16,7 @@ class Screen(io.StringIO):
 
 @contextlib.contextmanager
 def on_screen() -> Iterator[Screen]:
-    """Inside, standard output is a terminal with colours."""
+    """Inside the block, standard output is a terminal with colours."""
     kept = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
     screen = Screen()
     with mock.patch.dict(os.environ, {**kept, "TERM": "xterm"}, clear=True), contextlib.redirect_stdout(screen):

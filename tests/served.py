@@ -1,4 +1,4 @@
-"""An application behind the real server, on a free port, with limits of the test's choice."""
+"""An application behind the real HTTP server, on a free port, with limits that the test chooses."""
 
 import io
 import socket
@@ -19,13 +19,13 @@ from shared.web.server.connections import ConnectionLimits, Connections
 from shared.web.server.loop import WebServer
 from shared.web.server.run import make_server
 
-# Seconds; generous, for machines that do other things too.
+# Seconds; generous, because the machine may be busy.
 PATIENCE = 30.0
 
 
 @dataclass
 class Served:
-    """A server that runs. `calls` are the requests that reached a route; `go_on` lets those that wait go on."""
+    """A running server. `calls` are the requests that reached a route; `go_on` ends the waits of those that wait."""
 
     port: int
     server: WebServer
@@ -44,7 +44,7 @@ class Served:
         return self.server.connections
 
     def connect(self, sent: bytes = b"", *, buffer: int | None = None) -> socket.socket:
-        """A connection that has sent these bytes; closed when the test is over."""
+        """Open a connection and send these bytes; it is closed after the test."""
         client = socket.socket()
         self.stack.enter_context(client)
         if buffer is not None:
@@ -61,7 +61,7 @@ class Served:
         return "\r\n".join([f"{method} {path} HTTP/1.1", f"Host: localhost:{self.port}", *lines, "", ""]).encode()
 
     def answer(self, sent: bytes) -> bytes:
-        """All that is answered to these bytes, until the server ends the connection."""
+        """Send these bytes, and return all that arrives until the server closes the connection."""
         return read_all(self.connect(sent))
 
 
@@ -81,7 +81,7 @@ def wait_until(condition: Any, what: str = "it did not happen") -> None:
 
 @contextmanager
 def serving(settings: Settings | None = None, limits: ConnectionLimits | None = None) -> Iterator[Served]:
-    """The server, until the block ends; then it must still run."""
+    """Run a server; at the end of the block it must still run."""
     settings = settings or Settings(threads=8, waiters=1, streams=1)
     routes = Blueprint("routes", __name__)
     made: list[Served] = []
@@ -149,4 +149,4 @@ def serving(settings: Settings | None = None, limits: ConnectionLimits | None = 
             thread.join(PATIENCE)
 
 
-needs_ipv6 = pytest.mark.skipif(not socket.has_ipv6, reason="there is no IPv6 here")
+needs_ipv6 = pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")

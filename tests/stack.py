@@ -1,4 +1,4 @@
-"""The running stack, as a client sees it."""
+"""A real stack of launcher, engine and services, and how tests use it as a client."""
 
 import base64
 import io
@@ -23,7 +23,7 @@ from shared.engine.install import engine_dir
 from shared.settings import PREFIX, PROJECT_DIR
 from tests.ports import free_ports
 
-# Seconds; generous, for machines that do other things too.
+# Seconds; generous, because the machine may be busy.
 TIMEOUT = 300
 START_TIMEOUT = 240
 # Secrets in the user's shell; the engine must not see them.
@@ -35,12 +35,12 @@ COMFYUI_DIR = Path(
 )
 PNG = {"Accept": "image/png"}
 Nodes = dict[str, tuple[str, dict[str, Any]]]
-"""A ComfyUI graph, short: the class and the inputs of each node."""
+"""A ComfyUI graph in short form: the class and the inputs of each node."""
 
 
 @dataclass(frozen=True)
 class TestStack:
-    """Addresses of a launcher's services, and short ways to use them."""
+    """A launcher that runs: the addresses of its services, and shortcuts to use them."""
 
     __test__ = False
 
@@ -50,7 +50,7 @@ class TestStack:
     log: Path
 
     def output(self) -> str:
-        """What the launcher has printed so far."""
+        """Return what the launcher has printed so far."""
         return self.log.read_text(encoding="utf-8")
 
     def _url(self, name: str) -> str:
@@ -90,46 +90,46 @@ class TestStack:
 
     @property
     def engine_access(self) -> EngineAccess:
-        """What lets a test ask the engine itself."""
+        """The token for requests to the engine itself."""
         return EngineAccess(file=self.data_dir / TOKEN_FILE)
 
     def engine_client(self) -> EngineClient:
-        """The engine itself, as the services ask it."""
+        """Return a client of the engine, as the services have it."""
         return EngineClient(self.engine, self.engine_access)
 
     def ask_engine(self, method: str, path: str, **options: Any) -> requests.Response:
-        """What the engine itself answers."""
+        """Send a request to the engine itself."""
         headers = self.engine_access.headers()
         return requests.request(method, self.engine + path, headers=headers, timeout=TIMEOUT, **options)
 
     def settings_to_share_the_engine(self) -> dict[str, str]:
-        """The settings of others that are to draw with this stack's engine."""
+        """Return settings with which another launcher or service uses this engine."""
         return {f"{PREFIX}ENGINE_URL": self.engine, f"{PREFIX}ENGINE_TOKEN": self.engine_access.token or ""}
 
     def engine_state(self) -> dict[str, Any]:
-        """What the control service tells of the engine."""
-        told: dict[str, Any] = requests.get(f"{self.control}/api/engine", timeout=TIMEOUT).json()["engine"]
-        return told
+        """Return the state of the engine, as the control service reports it."""
+        state: dict[str, Any] = requests.get(f"{self.control}/api/engine", timeout=TIMEOUT).json()["engine"]
+        return state
 
     def wait_for_engine(self, ready: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """What is told of the engine, once it answers and is as wanted."""
+        """Wait until the engine answers and `ready` is true for its state, and return the state."""
         deadline = time.monotonic() + TIMEOUT
-        while not (told := self.engine_state())["answers"] or not ready(told):
-            assert time.monotonic() < deadline, told
-            time.sleep(0.2)
-        return told
+        while not (state := self.engine_state())["answers"] or not ready(state):
+            assert time.monotonic() < deadline, state
+            time.sleep(0.05)
+        return state
 
     def draw(self, **fields: Any) -> dict[str, Any]:
-        """The JSON of a txt2img that must succeed."""
+        """Return the reply to a txt2img request, which must succeed."""
         return self._post(f"{self.txt2img}/api/txt2img", fields)
 
     def redraw(self, **fields: Any) -> dict[str, Any]:
-        """The JSON of an img2img that must succeed; pictures are given as PIL images."""
+        """Return the reply to an img2img request, which must succeed; PIL images become data URLs."""
         ready = {k: data_url(v) if isinstance(v, Image.Image) else v for k, v in fields.items()}
         return self._post(f"{self.img2img}/api/img2img", ready)
 
     def submit(self, url: str | None = None, **fields: Any) -> str:
-        """The id of a txt2img job that was accepted, and that nobody waits for."""
+        """Submit a txt2img job without waiting for it, and return its id."""
         response = requests.post(
             f"{url or self.txt2img}/api/txt2img", json=fields, headers={"Prefer": "respond-async"}, timeout=TIMEOUT
         )
@@ -137,12 +137,12 @@ class TestStack:
         return str(response.json()["job_id"])
 
     def job(self, job_id: str) -> dict[str, Any]:
-        """What is told of a job now."""
+        """Return a job as the API reports it now."""
         job: dict[str, Any] = requests.get(f"{self.txt2img}/api/jobs/{job_id}", timeout=TIMEOUT).json()
         return job
 
     def wait_for_job(self, job_id: str, *states: str) -> dict[str, Any]:
-        """The job, once it is in one of these states; without any, once it has ended."""
+        """Wait until a job is in one of these states, or has ended if none is named; return the job."""
         deadline = time.monotonic() + TIMEOUT
         while (job := self.job(job_id))["state"] not in (states or ("completed", "failed", "cancelled")):
             assert time.monotonic() < deadline, job
@@ -150,7 +150,7 @@ class TestStack:
         return job
 
     def pictures(self, reply: dict[str, Any]) -> list[Image.Image]:
-        """The pictures of a reply, from the addresses that it names."""
+        """Download the pictures of a reply."""
         images = []
         for entry in reply["comfy_response"]["generated_images"]:
             response = requests.get(entry["url"], timeout=TIMEOUT)
@@ -159,12 +159,12 @@ class TestStack:
         return images
 
     def picture(self, reply: dict[str, Any]) -> Image.Image:
-        """The one picture of a reply."""
+        """Download the only picture of a reply."""
         (image,) = self.pictures(reply)
         return image
 
     def run(self, nodes: Nodes) -> Image.Image:
-        """What the engine's `save` node makes of a graph, asked of the engine itself."""
+        """Run a graph on the engine itself, and return the picture of its `save` node."""
         graph = {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in nodes.items()}
         queued = self.ask_engine("POST", "/prompt", json={"prompt": graph})
         assert queued.status_code == 200, queued.text
@@ -180,7 +180,7 @@ class TestStack:
         raise TimeoutError(job)
 
     def upload(self, image: Image.Image, name: str) -> str:
-        """Puts a picture into the engine's input folder; the name that it got there."""
+        """Upload a picture into the engine's input folder, and return its name there."""
         files = {"image": (name, encoded(image))}
         reply = self.ask_engine("POST", "/upload/image", files=files)
         assert reply.status_code == 200, reply.text
@@ -195,9 +195,9 @@ class TestStack:
 
 
 def launcher_environment(data_dir: Path) -> dict[str, str]:
-    """An environment for dream_layer.py with free ports, its own data folder, and the engine that is installed."""
+    """Return the environment of a launcher with free ports, its own data folder and the installed engine."""
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
-    # No window is to open on the desktop of who tests.
+    # No window may open on the desktop of the user.
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         kept.pop(name, None)
     # Engines that run at the same time share the cores; threads that wait for each other would take turns on them.
@@ -223,7 +223,7 @@ def launcher_environment(data_dir: Path) -> dict[str, str]:
 
 @contextmanager
 def launched(folder: Path, environ: dict[str, str]) -> Iterator[TestStack]:
-    """Everything, started as a user starts it; stopped by SIGTERM and seen to be gone."""
+    """Start a stack as a user does; at the end, stop it by SIGTERM and check that all its processes are gone."""
     output = folder / "launcher.log"
     with output.open("wb") as log:
         process = subprocess.Popen(
@@ -239,7 +239,7 @@ def launched(folder: Path, environ: dict[str, str]) -> Iterator[TestStack]:
         while "Ctrl-C stops everything" not in running.output():
             assert process.poll() is None, f"the launcher ended:\n{running.output()}"
             assert time.monotonic() < deadline, f"the launcher did not get ready:\n{running.output()}"
-            time.sleep(0.1)
+            time.sleep(0.05)
         yield running
     finally:
         children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
@@ -250,7 +250,7 @@ def launched(folder: Path, environ: dict[str, str]) -> Iterator[TestStack]:
 
 
 @dataclass(frozen=True)
-class Told:
+class StreamEvent:
     """An event of a stream; `number` is None for one that is not replayed."""
 
     number: int | None
@@ -258,8 +258,8 @@ class Told:
     data: dict[str, Any]
 
 
-def read_stream(response: requests.Response) -> Iterator[Told]:
-    """The events of a text/event-stream, as they come."""
+def read_stream(response: requests.Response) -> Iterator[StreamEvent]:
+    """Yield the events of a text/event-stream as they arrive."""
     assert response.status_code == 200, response.text
     assert response.headers["Content-Type"].startswith("text/event-stream")
     fields: dict[str, str] = {}
@@ -269,14 +269,14 @@ def read_stream(response: requests.Response) -> Iterator[Told]:
             fields[name] = value
         elif "event" in fields:
             number = int(fields["id"]) if "id" in fields else None
-            yield Told(number, fields["event"], json.loads(fields["data"]))
+            yield StreamEvent(number, fields["event"], json.loads(fields["data"]))
             fields = {}
 
 
 def wait_until_gone(processes: Sequence[psutil.Process]) -> None:
-    """Returns once all of these have ended, and fails if one has not after 30 s.
+    """Wait until all processes have ended; fail after 30 s.
 
-    One that nobody has collected has ended too: what lost its parent in a container without an init stays like that.
+    Zombies have ended too: without an init process, as in containers, nothing collects orphans.
     """
 
     def runs(process: psutil.Process) -> bool:
@@ -292,24 +292,24 @@ def wait_until_gone(processes: Sequence[psutil.Process]) -> None:
 
 
 def open_rgb(data: bytes) -> Image.Image:
-    """A picture from bytes, as RGB."""
+    """Decode a picture, as RGB."""
     return Image.open(io.BytesIO(data)).convert("RGB")
 
 
 def encoded(image: Image.Image, output: str = "PNG", **options: Any) -> bytes:
-    """A picture as the bytes of a file."""
+    """Encode a picture as a file."""
     buffer = io.BytesIO()
     image.save(buffer, output, **options)
     return buffer.getvalue()
 
 
 def data_url(image: Image.Image, claimed_type: str = "image/png") -> str:
-    """A picture as a browser's FileReader gives it."""
+    """Encode a picture as a data URL, as a browser's FileReader does."""
     return f"data:{claimed_type};base64,{base64.b64encode(encoded(image)).decode()}"
 
 
 def wait_for_health(url: str) -> None:
-    """Waits until a service answers."""
+    """Wait until a service answers."""
     deadline = time.monotonic() + 60
     while True:
         try:

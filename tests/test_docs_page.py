@@ -16,7 +16,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from shared.settings import Settings
 from shared.web.backend import Backend
 from shared.web.server.run import make_server
-from tests.browser import Page, browsing, find_browser
+from tests.browser import Page, find_browser, open_browser
 from tests.docs_page import (
     CONTRAST,
     IMG2IMG,
@@ -52,7 +52,7 @@ pytestmark = pytest.mark.skipif(find_browser() is None, reason="there is no Chro
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with browsing(tmp_path_factory.mktemp("browser")) as page:
+    with open_browser(tmp_path_factory.mktemp("browser")) as page:
         yield page
 
 
@@ -61,10 +61,10 @@ def page(browser: Page) -> Iterator[Page]:
     """The tab. A test fails if a script of the page raised an error."""
     for file in browser.downloads.iterdir():
         file.unlink()
-    browser.mistakes.clear()
+    browser.errors.clear()
     browser.resize(1280, 1000)
     yield browser
-    assert browser.mistakes == []
+    assert browser.errors == []
 
 
 @pytest.fixture
@@ -529,7 +529,7 @@ def test_with_a_key(page: Page, serve: Serve, tmp_path: Path) -> None:
     page.run("document.querySelector('#forget').click()")
     page.wait("document.querySelector('#about')?.textContent.includes('API key')")
     # A 401 is no fault of the page.
-    page.mistakes.clear()
+    page.errors.clear()
 
 
 def test_the_other_services_are_linked(page: Page, serve: Serve) -> None:

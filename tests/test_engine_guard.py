@@ -23,7 +23,7 @@ from shared.jobs.job import State
 from shared.process.supervisor import Child, ChildGuard, Supervisor
 from shared.settings import Settings
 from tests.fake_engine import HELD, FakeEngine
-from tests.harness import Harness, wait_for, wait_until_drawn
+from tests.harness import Harness, wait_for, wait_until_running
 
 TOKEN = "a-token-of-this-start"
 # Built as ComfyUI's is: a middleware that answers preflights, a part below /internal, a websocket, a static root.
@@ -371,7 +371,7 @@ def test_jobs_go_on_when_a_restart_changes_the_token(tmp_path: Path, engine: Fak
         assert harness.wait(harness.submit()).state is State.COMPLETED
         engine.seconds = HELD
         job = harness.submit()
-        wait_until_drawn(engine, job)
+        wait_until_running(engine, job)
         engine.stop()
         engine.token, engine.seconds = "second", 0.05
         write_token(tmp_path, "second")

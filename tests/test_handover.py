@@ -15,7 +15,7 @@ from shared.jobs.job import State
 from shared.jobs.runner import send_to_engine
 from shared.jobs.tracked import TrackedJob
 from tests.fake_engine import HELD, FakeEngine
-from tests.harness import Harness, OpenHarness, new_job, wait_for, wait_until_drawn
+from tests.harness import Harness, OpenHarness, new_job, wait_for, wait_until_running
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +96,7 @@ def test_a_reclaimed_job_that_the_engine_lost_is_sent_again_without_suspects(
     vanished, successor = open_harness(), open_harness()
     engine.seconds = HELD
     ids = [vanished.submit() for _ in range(3)]
-    wait_until_drawn(engine, ids[0])
+    wait_until_running(engine, ids[0])
     engine.forget_everything()
     engine.seconds = 0.05
     vanished.expire_heartbeats()
@@ -142,7 +142,7 @@ def test_a_crash_by_the_job_of_one_service_is_not_attributed_to_another(
     innocent = other.submit()
     for death in range(1, 4):
         wait_for(lambda death=death: engine.submitted.count(innocent) == death, "it was not sent again")  # type: ignore[misc]
-        wait_until_drawn(engine, deadly)
+        wait_until_running(engine, deadly)
         # The service of the running job knows its state.
         wait_for(lambda: harness.row(deadly).state is State.RUNNING, "it does not run")
         engine.forget_everything()

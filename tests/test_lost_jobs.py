@@ -8,7 +8,7 @@ import pytest
 from shared.jobs import runner as module
 from shared.jobs.job import State
 from tests.fake_engine import HELD, FakeEngine
-from tests.harness import Harness, wait_for, wait_until_drawn
+from tests.harness import Harness, wait_for, wait_until_running
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_lost_job_is_sent_again_under_the_same_id(harness: Harness, engine: FakeEngine) -> None:
     engine.seconds = HELD
     ids = [harness.submit() for _ in range(3)]
-    wait_until_drawn(engine, ids[0])
+    wait_until_running(engine, ids[0])
     engine.forget_everything()
     engine.seconds = 0.05
     rows = [harness.wait(job_id) for job_id in ids]
@@ -42,14 +42,14 @@ def test_a_job_fails_after_three_crashes(harness: Harness, engine: FakeEngine) -
     for death in range(1, 4):
         sent = [deadly, after] * death
         wait_for(lambda sent=sent: engine.submitted == sent, "the jobs were not sent again")  # type: ignore[misc]
-        wait_until_drawn(engine, deadly)
+        wait_until_running(engine, deadly)
         engine.forget_everything()
     row = harness.wait(deadly)
     assert row.state is State.FAILED
     assert row.error is not None
     assert row.error["error"]["code"] == "generation_failed"
     assert "crashed 3 times" in row.error["message"]
-    wait_until_drawn(engine, after)
+    wait_until_running(engine, after)
     engine.forget_everything()
     engine.seconds = 0.05
     row = harness.wait(after)
@@ -93,7 +93,7 @@ def test_a_job_sent_during_a_crash_is_no_suspect(
 
     engine.seconds = HELD
     first = harness.submit()
-    wait_until_drawn(engine, first)
+    wait_until_running(engine, first)
     monkeypatch.setattr(harness.client, "get_queue", while_it_is_asked)
     wait_for(lambda: late, "the engine was not queried")
     assert [harness.wait(job_id).attempts for job_id in [first, *late]] == [1, 0]

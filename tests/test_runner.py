@@ -11,7 +11,7 @@ from PIL import Image
 from shared.jobs import tracked
 from shared.jobs.job import State
 from tests.fake_engine import HELD, FakeEngine
-from tests.harness import Harness, wait_for, wait_until_drawn
+from tests.harness import Harness, wait_for, wait_until_running
 
 OBJECTIONS = {
     "Last": {
@@ -77,7 +77,7 @@ def test_a_job_is_running_without_events_of_the_websocket(harness: Harness, engi
 def test_a_broken_websocket_delays_a_job_only_a_little(harness: Harness, engine: FakeEngine) -> None:
     engine.seconds = HELD
     job_id = harness.submit()
-    wait_until_drawn(engine, job_id)
+    wait_until_running(engine, job_id)
     engine.drop_sockets()
     engine.seconds = 0.5
     row = harness.wait(job_id)
@@ -200,7 +200,7 @@ def test_a_cancellation_affects_one_job_in_any_phase(
     monkeypatch.setattr(tracked, "WINDOW", 2)
     engine.seconds = HELD
     ids = [harness.submit() for _ in range(4)]
-    wait_until_drawn(engine, ids[0])
+    wait_until_running(engine, ids[0])
     assert harness.runner.cancel(ids[index])
     if index < 2:
         wait_for(lambda: engine.cancelled, "the cancellation did not reach the engine")
@@ -224,7 +224,7 @@ def test_a_service_that_stops_after_a_cancellation_leaves_no_cancelled_job_runni
 ) -> None:
     engine.seconds = HELD
     job_id = harness.submit()
-    wait_until_drawn(engine, job_id)
+    wait_until_running(engine, job_id)
     # As if the job ended before the thread could reconcile.
     monkeypatch.setattr(harness.runner, "_reconcile", lambda: None)
     assert harness.runner.cancel(job_id)

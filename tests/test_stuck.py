@@ -17,7 +17,7 @@ from shared.web.app import create_app
 from shared.web.backend import Backend
 from shared.web.routes.system import system_routes
 from tests.fake_engine import HELD, FakeEngine
-from tests.harness import Harness, OpenHarness, new_job, wait_for, wait_until_drawn
+from tests.harness import Harness, OpenHarness, new_job, wait_for, wait_until_running
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def busy_with_a_cancelled_job(harness: Harness, engine: FakeEngine) -> str:
     """The id of a cancelled job that the engine runs for ever."""
     engine.seconds, engine.deaf = HELD, True
     job_id = harness.submit()
-    wait_until_drawn(engine, job_id)
+    wait_until_running(engine, job_id)
     assert harness.runner.cancel(job_id)
     wait_for(lambda: job_id in engine.cancelled, "the cancellation did not reach the engine")
     return job_id
@@ -81,7 +81,7 @@ def test_running_jobs_are_not_stuck(harness: Harness, engine: FakeEngine) -> Non
     watch = StuckJobWatch(harness.client, harness.store, 0.0, lambda reason: reasons.append(reason))
     engine.seconds = HELD
     running = harness.submit()
-    wait_until_drawn(engine, running)
+    wait_until_running(engine, running)
     watch.check()
     harness.runner.cancel(running)
     # The engine checks for an interruption between two steps.
@@ -90,7 +90,7 @@ def test_running_jobs_are_not_stuck(harness: Harness, engine: FakeEngine) -> Non
     engine.seconds = HELD
     stranger = new_job()
     harness.client.submit(stranger.id, dict(stranger.spec.graph), "theirs", 1.0)
-    wait_until_drawn(engine, stranger.id)
+    wait_until_running(engine, stranger.id)
     watch.check()
     watch.check()
     assert reasons == []
@@ -103,7 +103,7 @@ def test_a_cancellation_that_did_not_reach_the_engine_is_repeated(
     engine.seconds = HELD
     harness = open_harness()
     job_id = harness.submit()
-    wait_until_drawn(engine, job_id)
+    wait_until_running(engine, job_id)
     assert harness.store.cancel(job_id, {})
     reasons: list[str] = []
     watch = StuckJobWatch(harness.client, harness.store, 3600, lambda reason: reasons.append(reason))
@@ -158,12 +158,12 @@ def test_a_job_running_at_a_deliberate_stop_is_no_suspect(harness: Harness, engi
     for count in range(1, 5):
         wait_for(lambda count=count: engine.submitted == [drawn] * count, "it was not sent again")  # type: ignore[misc]
         harness.wait(drawn, State.RUNNING)
-        wait_until_drawn(engine, drawn)
+        wait_until_running(engine, drawn)
         # As the launcher does: it stops the engine, and records that, long before the next start.
         harness.store.record_engine_stop()
         engine.forget_everything()
     wait_for(lambda: engine.submitted == [drawn] * 5, "it was not sent again")
-    wait_until_drawn(engine, drawn)
+    wait_until_running(engine, drawn)
     harness.wait(drawn, State.RUNNING)
     # A later crash counts.
     time.sleep(0.3)
@@ -176,7 +176,7 @@ def test_a_job_that_waited_for_another_programs_prompt_is_no_suspect(harness: Ha
     engine.seconds = HELD
     stranger = new_job()
     harness.client.submit(stranger.id, dict(stranger.spec.graph), "theirs", -1.0)
-    wait_until_drawn(engine, stranger.id)
+    wait_until_running(engine, stranger.id)
     waits = harness.submit()
     wait_for(lambda: harness.runner._others_ran, "the queue was not checked")
     engine.seconds = 0.05
