@@ -265,12 +265,12 @@ def test_settings_are_found_in_the_nodes_of_a_custom_sampler() -> None:
 
 
 def picture_graph(**more: tuple[str, dict[str, Any]]) -> dict[str, Any]:
-    encode = {"pixels": ["source", 0], "vae": ["ckpt", 2], "mask": ["hole", 0], "grow_mask_by": 6}
+    encode = {"pixels": ["source", 0], "vae": ["ckpt", 2], "mask": ["masker", 0], "grow_mask_by": 6}
     return default_graph(
         **{
             "style": ("LoadImage", {"image": "style.png"}),
             "source": ("LoadImage", {"image": "old.png"}),
-            "hole": ("LoadImageMask", {"image": "hole.png", "channel": "alpha"}),
+            "masker": ("LoadImageMask", {"image": "mask.png", "channel": "alpha"}),
             "empty": ("VAEEncodeForInpaint", encode),
             "show": ("PreviewImage", {"images": ["style", 0]}),
             **more,
@@ -284,8 +284,8 @@ def test_picture_and_mask_go_to_the_loaders_that_the_sampler_starts_from() -> No
     assert inputs["style"]["image"] == "style.png"
     assert inputs["source"]["image"] == "a.png"
     # The mask is encoded for the channel that this node reads.
-    assert inputs["hole"] == {"image": "b.png", "channel": "alpha"}
-    assert reads_alpha(read_graph(picture_graph()), ("hole", "image"))
+    assert inputs["masker"] == {"image": "b.png", "channel": "alpha"}
+    assert reads_alpha(read_graph(picture_graph()), ("masker", "image"))
     assert inputs["sampler"]["denoise"] == 0.5
 
 
@@ -335,39 +335,39 @@ def test_without_a_mask_loader_the_mask_is_the_transparency_of_the_picture() -> 
 
 
 def test_a_picture_loaded_for_its_transparency_alone_takes_the_mask() -> None:
-    encode = {"pixels": ["source", 0], "vae": ["ckpt", 2], "mask": ["hole", 1], "grow_mask_by": 6}
-    graph = alpha_graph(hole=("LoadImage", {"image": "hole.png"}), empty=("VAEEncodeForInpaint", encode))
+    encode = {"pixels": ["source", 0], "vae": ["ckpt", 2], "mask": ["masker", 1], "grow_mask_by": 6}
+    graph = alpha_graph(masker=("LoadImage", {"image": "mask.png"}), empty=("VAEEncodeForInpaint", encode))
     inputs, warnings = bound(graph, input_image="a.png", mask="b.png")
-    assert (inputs["source"]["image"], inputs["hole"]["image"], warnings) == ("a.png", "b.png", [])
+    assert (inputs["source"]["image"], inputs["masker"]["image"], warnings) == ("a.png", "b.png", [])
     assert not reads_alpha(read_graph(graph), ("source", "image"))
 
 
 def test_a_mask_loader_comes_before_transparency() -> None:
     graph = alpha_graph(
-        hole=("LoadImageMask", {"image": "hole.png", "channel": "red"}), show=("MaskToImage", {"mask": ["hole", 0]})
+        masker=("LoadImageMask", {"image": "mask.png", "channel": "red"}), show=("MaskToImage", {"mask": ["masker", 0]})
     )
     inputs, _ = bound(graph, input_image="a.png", mask="b.png")
-    assert (inputs["source"]["image"], inputs["hole"]["image"]) == ("a.png", "b.png")
+    assert (inputs["source"]["image"], inputs["masker"]["image"]) == ("a.png", "b.png")
 
 
 @pytest.mark.parametrize(
     ("channel", "alpha"), [("alpha", True), ("red", False), ("green", False), ("blue", False), (["source", 0], True)]
 )
 def test_a_mask_loader_keeps_its_channel(channel: Any, alpha: bool) -> None:
-    graph = picture_graph(hole=("LoadImageMask", {"image": "hole.png", "channel": channel}))
-    assert reads_alpha(read_graph(graph), ("hole", "image")) == alpha
+    graph = picture_graph(masker=("LoadImageMask", {"image": "mask.png", "channel": channel}))
+    assert reads_alpha(read_graph(graph), ("masker", "image")) == alpha
     inputs, _ = bound(graph, input_image="a.png", mask="b.png")
-    assert inputs["hole"] == {"image": "b.png", "channel": channel}
+    assert inputs["masker"] == {"image": "b.png", "channel": channel}
 
 
 def test_a_mask_loader_of_the_same_file_gets_the_picture_unless_a_mask_is_sent() -> None:
-    same = picture_graph(hole=("LoadImageMask", {"image": "old.png", "channel": "alpha"}))
+    same = picture_graph(masker=("LoadImageMask", {"image": "old.png", "channel": "alpha"}))
     inputs, warnings = bound(same, input_image="a.png")
-    assert (inputs["source"]["image"], inputs["hole"]["image"], warnings) == ("a.png", "a.png", [])
+    assert (inputs["source"]["image"], inputs["masker"]["image"], warnings) == ("a.png", "a.png", [])
     inputs, _ = bound(same, input_image="a.png", mask="b.png")
-    assert (inputs["source"]["image"], inputs["hole"]["image"]) == ("a.png", "b.png")
+    assert (inputs["source"]["image"], inputs["masker"]["image"]) == ("a.png", "b.png")
     inputs, _ = bound(picture_graph(), input_image="a.png")
-    assert inputs["hole"]["image"] == "hole.png"
+    assert inputs["masker"]["image"] == "mask.png"
 
 
 def test_the_second_output_of_every_loader_is_the_transparency() -> None:

@@ -10,8 +10,8 @@ from PIL import Image, ImageChops, ImageDraw, ImageOps
 from tests.http import SMALL, SOURCE, alike, post, same
 from tests.stack import PNG, TIMEOUT, TestStack, open_rgb
 
-HOLE = Image.new("L", SOURCE.size)
-ImageDraw.Draw(HOLE).rectangle((20, 20, 40, 40), 255)
+MASK = Image.new("L", SOURCE.size)
+ImageDraw.Draw(MASK).rectangle((20, 20, 40, 40), 255)
 
 
 def refused(stack: TestStack, graph: Any, **fields: Any) -> dict[str, Any]:
@@ -243,7 +243,7 @@ def test_fields_that_a_custom_graph_does_not_use_add_warnings(stack: TestStack) 
         custom_workflow=graph,
         steps=1,
         input_image=SOURCE,
-        mask=HOLE,
+        mask=MASK,
         only_masked=True,
         mask_blur=4,
         inpaint_mode="refine",

@@ -103,12 +103,12 @@ def test_a_workflow_gets_transparency_and_a_mask_as_transparency(stack: TestStac
         },
         "save": {"class_type": "SaveImage", "inputs": {"images": ["mix", 0], "filename_prefix": "x"}},
     }
-    (workflow_folder / "hole.json").write_text(json.dumps(graph), encoding="utf-8")
+    (workflow_folder / "inpaint.json").write_text(json.dumps(graph), encoding="utf-8")
     plain, mask = Image.new("RGB", (64, 48), (200, 10, 30)), Image.linear_gradient("L").resize((64, 48))
     erased = plain.copy()
     erased.putalpha(ImageOps.invert(mask))
     for sent in ({"input_image": data_url(erased)}, {"input_image": data_url(plain), "mask": data_url(mask)}):
-        reply = post(stack, "/api/workflows/hole", sent, **PNG)
+        reply = post(stack, "/api/workflows/inpaint", sent, **PNG)
         assert reply.status_code == 200, reply.text
         assert alike(open_rgb(reply.content), mask.convert("RGB"))
 
