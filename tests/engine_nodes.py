@@ -12,22 +12,22 @@ SNAPSHOT = Path(__file__).parent / "data" / "engine_nodes.json"
 def without_files(definitions: dict[str, Any]) -> dict[str, Any]:
     """The inputs and outputs in /object_info, class by class, without lists of files."""
     stock = {
-        name: each for name, each in definitions.items() if each["python_module"].partition(".")[0] in STOCK_MODULES
+        name: node for name, node in definitions.items() if node["python_module"].partition(".")[0] in STOCK_MODULES
     }
     return {
         name: {
-            "python_module": each["python_module"],
-            "output_node": bool(each.get("output_node")),
+            "python_module": node["python_module"],
+            "output_node": bool(node.get("output_node")),
             "input": {
-                group: {key: _without_files(declaration) for key, declaration in each["input"][group].items()}
+                group: {key: _without_files(declaration) for key, declaration in node["input"][group].items()}
                 for group in ("required", "optional")
-                if group in each["input"]
+                if group in node["input"]
             },
-            "output": each["output"],
-            **({"is_input_list": True} if each.get("is_input_list") else {}),
-            **({"output_is_list": each["output_is_list"]} if any(each.get("output_is_list") or ()) else {}),
+            "output": node["output"],
+            **({"is_input_list": True} if node.get("is_input_list") else {}),
+            **({"output_is_list": node["output_is_list"]} if any(node.get("output_is_list") or ()) else {}),
         }
-        for name, each in sorted(stock.items())
+        for name, node in sorted(stock.items())
     }
 
 
@@ -42,17 +42,18 @@ def _without_files(declaration: list[Any]) -> list[Any]:
             {
                 "key": option["key"],
                 "inputs": {
-                    group: {key: _without_files(each) for key, each in inputs.items()}
+                    group: {key: _without_files(declaration) for key, declaration in inputs.items()}
                     for group, inputs in option["inputs"].items()
                 },
             }
             for option in extra["options"]
         ]
     elif kind == "COMFY_AUTOGROW_V3":
-        template = {key: each for key, each in extra["template"].items() if key != "input"}
+        template = {key: value for key, value in extra["template"].items() if key != "input"}
         groups = extra["template"]["input"]
         template["input"] = {
-            group: {key: _without_files(each) for key, each in inputs.items()} for group, inputs in groups.items()
+            group: {key: _without_files(declaration) for key, declaration in inputs.items()}
+            for group, inputs in groups.items()
         }
         kept["template"] = template
     return [kind, kept] if kept else [kind]

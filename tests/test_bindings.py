@@ -226,8 +226,8 @@ def test_the_picture_of_a_controlnet_is_not_the_source() -> None:
     graph = json.loads(path.read_text(encoding="utf-8"))
     inputs, warnings = bound(graph, input_image="new.png")
     assert warnings == []
-    (loader,) = (name for name, each in inputs.items() if each.get("image") == "new.png")
-    (inpaint,) = (each for each in graph.values() if each["class_type"] == "InpaintModelConditioning")
+    (loader,) = (name for name, node_inputs in inputs.items() if node_inputs.get("image") == "new.png")
+    (inpaint,) = (node for node in graph.values() if node["class_type"] == "InpaintModelConditioning")
     assert inpaint["inputs"]["pixels"] == [loader, 0]
 
 
@@ -265,12 +265,12 @@ def test_settings_are_found_in_the_nodes_of_a_custom_sampler() -> None:
 
 
 def picture_graph(**more: tuple[str, dict[str, Any]]) -> dict[str, Any]:
-    encode = {"pixels": ["source", 0], "vae": ["ckpt", 2], "mask": ["masker", 0], "grow_mask_by": 6}
+    encode = {"pixels": ["source", 0], "vae": ["ckpt", 2], "mask": ["mask_loader", 0], "grow_mask_by": 6}
     return default_graph(
         **{
             "style": ("LoadImage", {"image": "style.png"}),
             "source": ("LoadImage", {"image": "old.png"}),
-            "masker": ("LoadImageMask", {"image": "mask.png", "channel": "alpha"}),
+            "mask_loader": ("LoadImageMask", {"image": "mask.png", "channel": "alpha"}),
             "empty": ("VAEEncodeForInpaint", encode),
             "show": ("PreviewImage", {"images": ["style", 0]}),
             **more,
@@ -284,8 +284,8 @@ def test_picture_and_mask_go_to_the_loaders_that_the_sampler_starts_from() -> No
     assert inputs["style"]["image"] == "style.png"
     assert inputs["source"]["image"] == "a.png"
     # The mask is encoded for the channel that this node reads.
-    assert inputs["masker"] == {"image": "b.png", "channel": "alpha"}
-    assert reads_alpha(read_graph(picture_graph()), ("masker", "image"))
+    assert inputs["mask_loader"] == {"image": "b.png", "channel": "alpha"}
+    assert reads_alpha(read_graph(picture_graph()), ("mask_loader", "image"))
     assert inputs["sampler"]["denoise"] == 0.5
 
 
@@ -335,39 +335,40 @@ def test_without_a_mask_loader_the_mask_is_the_transparency_of_the_picture() -> 
 
 
 def test_a_picture_loaded_for_its_transparency_alone_takes_the_mask() -> None:
-    encode = {"pixels": ["source", 0], "vae": ["ckpt", 2], "mask": ["masker", 1], "grow_mask_by": 6}
-    graph = alpha_graph(masker=("LoadImage", {"image": "mask.png"}), empty=("VAEEncodeForInpaint", encode))
+    encode = {"pixels": ["source", 0], "vae": ["ckpt", 2], "mask": ["mask_loader", 1], "grow_mask_by": 6}
+    graph = alpha_graph(mask_loader=("LoadImage", {"image": "mask.png"}), empty=("VAEEncodeForInpaint", encode))
     inputs, warnings = bound(graph, input_image="a.png", mask="b.png")
-    assert (inputs["source"]["image"], inputs["masker"]["image"], warnings) == ("a.png", "b.png", [])
+    assert (inputs["source"]["image"], inputs["mask_loader"]["image"], warnings) == ("a.png", "b.png", [])
     assert not reads_alpha(read_graph(graph), ("source", "image"))
 
 
 def test_a_mask_loader_comes_before_transparency() -> None:
     graph = alpha_graph(
-        masker=("LoadImageMask", {"image": "mask.png", "channel": "red"}), show=("MaskToImage", {"mask": ["masker", 0]})
+        mask_loader=("LoadImageMask", {"image": "mask.png", "channel": "red"}),
+        show=("MaskToImage", {"mask": ["mask_loader", 0]}),
     )
     inputs, _ = bound(graph, input_image="a.png", mask="b.png")
-    assert (inputs["source"]["image"], inputs["masker"]["image"]) == ("a.png", "b.png")
+    assert (inputs["source"]["image"], inputs["mask_loader"]["image"]) == ("a.png", "b.png")
 
 
 @pytest.mark.parametrize(
     ("channel", "alpha"), [("alpha", True), ("red", False), ("green", False), ("blue", False), (["source", 0], True)]
 )
 def test_a_mask_loader_keeps_its_channel(channel: Any, alpha: bool) -> None:
-    graph = picture_graph(masker=("LoadImageMask", {"image": "mask.png", "channel": channel}))
-    assert reads_alpha(read_graph(graph), ("masker", "image")) == alpha
+    graph = picture_graph(mask_loader=("LoadImageMask", {"image": "mask.png", "channel": channel}))
+    assert reads_alpha(read_graph(graph), ("mask_loader", "image")) == alpha
     inputs, _ = bound(graph, input_image="a.png", mask="b.png")
-    assert inputs["masker"] == {"image": "b.png", "channel": channel}
+    assert inputs["mask_loader"] == {"image": "b.png", "channel": channel}
 
 
 def test_a_mask_loader_of_the_same_file_gets_the_picture_unless_a_mask_is_sent() -> None:
-    same = picture_graph(masker=("LoadImageMask", {"image": "old.png", "channel": "alpha"}))
+    same = picture_graph(mask_loader=("LoadImageMask", {"image": "old.png", "channel": "alpha"}))
     inputs, warnings = bound(same, input_image="a.png")
-    assert (inputs["source"]["image"], inputs["masker"]["image"], warnings) == ("a.png", "a.png", [])
+    assert (inputs["source"]["image"], inputs["mask_loader"]["image"], warnings) == ("a.png", "a.png", [])
     inputs, _ = bound(same, input_image="a.png", mask="b.png")
-    assert (inputs["source"]["image"], inputs["masker"]["image"]) == ("a.png", "b.png")
+    assert (inputs["source"]["image"], inputs["mask_loader"]["image"]) == ("a.png", "b.png")
     inputs, _ = bound(picture_graph(), input_image="a.png")
-    assert inputs["masker"]["image"] == "mask.png"
+    assert inputs["mask_loader"]["image"] == "mask.png"
 
 
 def test_the_second_output_of_every_loader_is_the_transparency() -> None:

@@ -190,8 +190,8 @@ def test_graphs_that_would_crash_the_engine_are_refused_and_it_goes_on(stack: Te
         add(graph, "x", "../queue?x=#/"),
         add(graph, "x", "SaveImage"),
     ]
-    for each in deadly:
-        refused(stack, each)
+    for deadly_graph in deadly:
+        refused(stack, deadly_graph)
     assert stack.draw(**SMALL)["status"] == "success"
     after = stack.engine_state()
     assert (after["pid"], after["restarts"]) == (before["pid"], before["restarts"])

@@ -65,7 +65,7 @@ def literal(declaration: list[Any]) -> Any:
 
 def doubling(name: str, kind: str, start: str) -> ShortGraph:
     """A chain of nodes of a class, each with all its inputs of a type linked to the one before."""
-    output = [str(each) for each in NODES[name]["output"]].index(kind)
+    output = [str(kind_of_output) for kind_of_output in NODES[name]["output"]].index(kind)
     declared = inputs_of(name)
     nodes: ShortGraph = {"n0": (start, {})}
     for i in range(1, LENGTH + 1):
@@ -118,7 +118,7 @@ def test_a_chain_of_nodes_that_join_two_of_a_type_is_refused(name: str, kind: st
     if name in MIXING or passes_each_on(name, kind):
         assert found == []
     else:
-        assert [each.kind for each in found] in (["too_large"], ["too_long"])
+        assert [problem.kind for problem in found] in (["too_large"], ["too_long"])
 
 
 def chain(start: tuple[str, dict[str, Any]], link: Any, count: int = LENGTH) -> ShortGraph:
@@ -153,7 +153,7 @@ AUDIO = ("EmptyAudio", {"duration": 1.0, "sample_rate": 44100, "channels": 2})
 )  # fmt: skip
 def test_long_chains_that_multiply_are_refused_and_short_ones_are_not(start: Any, link: Any) -> None:
     assert objections(chain(start, link, 2)) == []
-    assert [each.kind for each in objections(chain(start, link))] == ["too_large"]
+    assert [problem.kind for problem in objections(chain(start, link))] == ["too_large"]
 
 
 VAE = {"vae": ("GiveVAE", {}), "cond": ("GiveCONDITIONING", {})}

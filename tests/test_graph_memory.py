@@ -33,9 +33,9 @@ def refused(nodes: ShortGraph, size: tuple[int, int, int] = (1, 2048, 2048)) -> 
     """The nodes that are refused if each loaded file has this many pictures of this size."""
     graph = to_api(nodes)
     # The snapshot has no lists of choices, so the value of each combo is a problem.
-    assert not [each for each in check_graph(graph, NODES) if each.kind != "not_in_list"]
+    assert not [problem for problem in check_graph(graph, NODES) if problem.kind != "not_in_list"]
     loaded = dict.fromkeys(loaded_names(graph, NODES), size)
-    return [each.node for each in check_texts(graph, NODES) or check_memory(graph, NODES, loaded)]
+    return [problem.node for problem in check_texts(graph, NODES) or check_memory(graph, NODES, loaded)]
 
 
 def chain(first: tuple[str, dict[str, Any]], count: int, link: Any) -> ShortGraph:
@@ -143,7 +143,7 @@ def test_the_graphs_of_this_program_itself_fit() -> None:
     assert len(known) > 5
     loaded = [dict.fromkeys(loaded_names(graph, NODES), (1, 2048, 2048)) for graph in known]
     checked = zip(known, loaded, strict=True)
-    assert [each for graph, sizes in checked if (each := check_memory(graph, NODES, sizes))] == []
+    assert [problem for graph, sizes in checked if (problem := check_memory(graph, NODES, sizes))] == []
     assert [found for graph in known if (found := check_texts(graph, NODES) + check_limits(graph, NODES))] == []
 
 

@@ -30,7 +30,7 @@ def test_every_class_of_the_engine_has_been_reviewed(stack: TestStack, update_go
     definitions = stack.ask_engine("GET", "/object_info").json()
     found = without_files(definitions)
     if update_golden:
-        lines = (f"{json.dumps(name)}:{json.dumps(each, separators=(',', ':'))}" for name, each in found.items())
+        lines = (f"{json.dumps(name)}:{json.dumps(node, separators=(',', ':'))}" for name, node in found.items())
         SNAPSHOT.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
     assert sorted(found.keys() - NODES.keys()) == []
     assert [name for name in found if found[name] != NODES[name]] == []
@@ -73,7 +73,7 @@ def test_only_harmless_nodes_are_allowed(name: str, definition: dict[str, Any], 
 @pytest.mark.parametrize("value", ["x.png [output]", "dream_layer/../x.png", "../x.png", "/etc/passwd", "b.png", 5])
 def test_pictures_are_loaded_from_the_input_folder_only(value: Any) -> None:
     definitions = {"LoadImage": {"input": {"required": {"image": [["a.png"], {"image_upload": True}]}}}}
-    assert [each.kind for each in check_files(to_api({"a": ("LoadImage", {"image": value})}), definitions)] == [
+    assert [problem.kind for problem in check_files(to_api({"a": ("LoadImage", {"image": value})}), definitions)] == [
         "not_in_list"
     ]
     for known in ("a.png", f"dream_layer/{'0' * 64}.png"):
@@ -99,7 +99,7 @@ def test_usual_nodes_are_allowed(name: str) -> None:
 
 
 def problems(nodes: ShortGraph) -> list[tuple[str | None, str]]:
-    return [(each.input, each.kind) for each in check_graph(to_api(nodes), NODES)]
+    return [(problem.input, problem.kind) for problem in check_graph(to_api(nodes), NODES)]
 
 
 EMPTY = ("EmptyImage", {"width": 8, "height": 8, "batch_size": 1, "color": 0})
@@ -120,12 +120,14 @@ EMPTY = ("EmptyImage", {"width": 8, "height": 8, "batch_size": 1, "color": 0})
 def test_inputs_of_a_choice_are_checked_like_all_others(more: dict[str, Any], expected: list[Any]) -> None:
     found = problems({"e": EMPTY, "r": ("ResizeImageMaskNode", {"input": ["e", 0], "scale_method": "area", **more})})
     # The snapshot has no lists of choices, so the value of each combo is a problem.
-    assert [each for each in found if each[0] != "scale_method"] == expected
+    assert [problem for problem in found if problem[0] != "scale_method"] == expected
 
 
 def test_inputs_of_a_growing_list_are_checked_like_all_others() -> None:
     def found(**inputs: Any) -> list[tuple[str | None, str]]:
-        return problems({"e": EMPTY, "b": ("BatchImagesNode", {f"images.{key}": each for key, each in inputs.items()})})
+        return problems(
+            {"e": EMPTY, "b": ("BatchImagesNode", {f"images.{key}": value for key, value in inputs.items()})}
+        )
 
     assert found(image0=["e", 0], image1=["e", 0]) == []
     assert found(image0=["e", 1]) == [("images.image0", "bad_link")]
@@ -177,8 +179,8 @@ def test_the_running_engine_has_no_variable_that_is_not_meant_for_it(stack: Test
 
 def limited(nodes: ShortGraph) -> list[tuple[str, str | None, str]]:
     graph = to_api(nodes)
-    assert not [each for each in check_graph(graph, NODES) if each.kind != "not_in_list"]
-    return [(each.node, each.input, each.kind) for each in check_limits(graph, NODES)]
+    assert not [problem for problem in check_graph(graph, NODES) if problem.kind != "not_in_list"]
+    return [(problem.node, problem.input, problem.kind) for problem in check_limits(graph, NODES)]
 
 
 GROWN = {"e": EMPTY, "mask": ("ImageToMask", {"image": ["e", 0], "channel": "red"})}
@@ -303,9 +305,9 @@ def test_a_formula_is_written_and_works_on_numbers() -> None:
     product = {"expression": "a * 2000000000", "values.a": ["s", 0]}
     through_a_switch: ShortGraph = {"t": text, "s": switch, "f": ("ComfyMathExpression", product)}
     assert problems(through_a_switch) == [("values.a", "bad_link")]
-    assert [(each.node, each.input, each.kind) for each in check_limits(to_api(through_a_switch), NODES)] == [
-        ("f", "values.a", "bad_link")
-    ]
+    assert [
+        (problem.node, problem.input, problem.kind) for problem in check_limits(to_api(through_a_switch), NODES)
+    ] == [("f", "values.a", "bad_link")]
     size = ("GetImageSize", {"image": ["e", 0]})
     assert limited({"e": EMPTY, "s": size, "f": ("ComfyMathExpression", {**product, "expression": "a * 2"})}) == []
 
@@ -318,7 +320,7 @@ GIVES = {**NODES, "Gives": {"input": {}, "output": ["MODEL", "CONDITIONING", "LA
 def linked(key: str, link: list[Any], **nodes: tuple[str, dict[str, Any]]) -> list[tuple[str, str | None, str]]:
     """The problems of a KSampler whose input is linked to another node."""
     graph = to_api({"x": ("Gives", {}), "k": ("KSampler", {**SAMPLING, key: link}), **nodes})
-    return [(each.node, each.input, each.kind) for each in check_limits(graph, GIVES)]
+    return [(problem.node, problem.input, problem.kind) for problem in check_limits(graph, GIVES)]
 
 
 def computed(text: str, **values: Any) -> tuple[str, dict[str, Any]]:
@@ -389,7 +391,7 @@ def test_every_declared_range_applies_to_links() -> None:
                 continue
             source = ("PrimitiveInt" if kind == "INT" else "PrimitiveFloat", {"value": high + 1})
             found = check_limits(to_api({"n": source, "x": (name, {key: ["n", 0]})}), NODES)
-            assert [(each.node, each.input, each.kind) for each in found] == [("x", key, "out_of_range")]
+            assert [(problem.node, problem.input, problem.kind) for problem in found] == [("x", key, "out_of_range")]
             tried += 1
     assert tried > 500
 
@@ -425,7 +427,7 @@ def test_the_mask_of_a_painter_is_a_listed_file_or_an_upload() -> None:
             "t": ("PrimitiveString", {"value": "x.png [output]"}),
             "p": ("Painter", {"mask": mask, "width": 64, "height": 64, "bg_color": "#000000"}),
         }
-        return [each.kind for each in check_files(to_api(nodes), NODES)]
+        return [problem.kind for problem in check_files(to_api(nodes), NODES)]
 
     assert found("") == found(f"dream_layer/{'a' * 64}.png") == []
     for mask in (["t", 0], "x.png [output]", "../x.png", "somebody.png"):
@@ -440,7 +442,7 @@ def test_a_passed_on_text_may_only_feed_texts() -> None:
             if str(kind).startswith("COMFY_") or kind == "*" or "STRING" in str(kind).split(","):
                 continue
             found = check_graph(to_api({"s": switch, "n": (name, {key: ["s", 0]})}), NODES)
-            assert (key, "bad_link") in [(each.input, each.kind) for each in found], (name, key)
+            assert (key, "bad_link") in [(problem.input, problem.kind) for problem in found], (name, key)
             tried += 1
     assert tried > 1500
 

@@ -98,9 +98,13 @@ def test_the_response_is_the_picture_of_the_last_stage_or_of_output_node(client:
         return client.post("/api/txt2img", json=fields, headers={"Accept": "image/png"}, buffered=True)
 
     last, by_id, by_title = answer(), answer(output_node="save"), answer(output_node="The large one")
-    assert [each.status_code for each in (last, by_id, by_title)] == [200] * 3
+    assert [response.status_code for response in (last, by_id, by_title)] == [200] * 3
     # Nodes that save are numbered in the graph's order: late is the first, save the second.
-    assert ["-001_" in each.headers["Content-Location"] for each in (last, by_id, by_title)] == [True, False, True]
+    assert ["-001_" in response.headers["Content-Location"] for response in (last, by_id, by_title)] == [
+        True,
+        False,
+        True,
+    ]
     assert "-002_" in last.headers["Link"]
     assert "-001_" in by_id.headers["Link"]
     assert last.headers["X-Seed"] == "1"
@@ -164,7 +168,7 @@ def test_a_run_has_the_seed_that_its_pictures_share(backend: Backend) -> None:
     row = drawn(backend, default_graph(**second), ["-001_00001_.png", "-002_00001_.png"])
     assert run_body(row, ReplyUrls(""))["seed"] == 0
     facts = [picture_facts(row, image["filename"], backend.jobs) for image in row.images]
-    assert [(each["node"], each["seed"]) for each in facts] == [("save", 1), ("save2", 2)]
+    assert [(picture["node"], picture["seed"]) for picture in facts] == [("save", 1), ("save2", 2)]
     assert run_body(drawn(backend, default_graph(), ["_00001_.png"]), ReplyUrls(""))["seed"] == 1
 
 

@@ -115,10 +115,10 @@ def test_a_mask_loader_of_the_same_file_gets_the_mask_if_one_is_sent(channel: st
         "ckpt": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "m.safetensors"}},
         "text": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["ckpt", 1], "text": "a"}},
         "picture": {"class_type": "LoadImage", "inputs": {"image": "own.png"}},
-        "masker": {"class_type": "LoadImageMask", "inputs": {"image": "own.png", "channel": channel}},
+        "mask_loader": {"class_type": "LoadImageMask", "inputs": {"image": "own.png", "channel": channel}},
         "latent": {
             "class_type": "VAEEncodeForInpaint",
-            "inputs": {"pixels": ["picture", 0], "vae": ["ckpt", 2], "mask": ["masker", 0], "grow_mask_by": 6},
+            "inputs": {"pixels": ["picture", 0], "vae": ["ckpt", 2], "mask": ["mask_loader", 0], "grow_mask_by": 6},
         },
         "sampler": {
             "class_type": "KSampler",
@@ -135,7 +135,7 @@ def test_a_mask_loader_of_the_same_file_gets_the_mask_if_one_is_sent(channel: st
     warnings: list[str] = []
     pictures = placed(workflow, workflow.graph, {"input_image": photo, "mask": mask}, warnings)
     assert warnings == []
-    with Image.open(io.BytesIO(pictures["masker", "image"].png)) as sent:
+    with Image.open(io.BytesIO(pictures["mask_loader", "image"].png)) as sent:
         read = sent.getchannel("A" if channel == "alpha" else "R").getpixel((3, 3))
     # The engine inverts alpha.
     assert read == (255 - 90 if channel == "alpha" else 90)
@@ -143,5 +143,5 @@ def test_a_mask_loader_of_the_same_file_gets_the_mask_if_one_is_sent(channel: st
         assert sent.convert("RGB").getpixel((3, 3)) == (200, 16, 32)
     photo.putalpha(77)
     alone = placed(workflow, workflow.graph, {"input_image": photo}, [])
-    with Image.open(io.BytesIO(alone["masker", "image"].png)) as sent:
+    with Image.open(io.BytesIO(alone["mask_loader", "image"].png)) as sent:
         assert sent.mode == ("RGBA" if channel == "alpha" else "RGB")

@@ -37,7 +37,7 @@ def test_a_file_becomes_a_route(stack: TestStack, workflow_folder: Path, graph: 
     }
     (workflow_folder / "badge.json").write_text(json.dumps({"dream_layer": header, "prompt": graph}), encoding="utf-8")
     listed = requests.get(f"{stack.img2img}/api/workflows", timeout=TIMEOUT).json()["workflows"]
-    (badge,) = [each for each in listed if each["name"] == "badge"]
+    (badge,) = [workflow for workflow in listed if workflow["name"] == "badge"]
     assert (badge["title"], badge["description"]) == ("A badge", "One word in a colour.")
     assert badge["schema"]["required"] == ["words"]
     assert badge["schema"]["properties"]["steps"] == {"type": "integer", "minimum": 1, "maximum": 5, "default": 3}
@@ -180,7 +180,7 @@ def test_a_broken_file_is_listed_with_its_error(stack: TestStack, workflow_folde
 
     def listed(name: str) -> Any:
         reply = requests.get(f"{stack.txt2img}/api/workflows", timeout=TIMEOUT).json()
-        return next((each for each in reply["workflows"] if each["name"] == name), None)
+        return next((workflow for workflow in reply["workflows"] if workflow["name"] == name), None)
 
     assert "not valid JSON" in listed("broken")["error"]["message"]
     assert "lower-case letters" in listed("Bad Name")["error"]["message"]
