@@ -168,3 +168,20 @@ def test_every_path_and_link_exists(name: str) -> None:
         if heading:
             titles = re.findall(r"^#+ (.+)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
             assert heading in {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}, target
+
+
+def test_troubleshooting_quotes_real_messages_and_codes() -> None:
+    sources = "".join(
+        path.read_text(encoding="utf-8")
+        for part in ("shared", "launcher")
+        for path in (PROJECT_DIR / part).rglob("*.py")
+    )
+    symptoms = re.findall(r"^\| (.+?) \|", PAGES["docs/troubleshooting.md"], re.MULTILINE)
+    messages = [message for symptom in symptoms for message in re.findall(r"`[^`]*port \d+[^`:]*: ([^`]+)`", symptom)]
+    codes = [code for symptom in symptoms for code in re.findall(r"\d{3} `(\w+)`", symptom)]
+    assert len(messages) == 2
+    assert len(codes) == 4
+    for message in messages:
+        assert f'"{message}"' in sources
+    for code in codes:
+        assert f'code = "{code}"' in sources
