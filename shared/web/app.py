@@ -138,7 +138,7 @@ def _drop_invalid_dates(environ: dict[str, Any]) -> None:
 
 
 def _http_error(error: HTTPException, service: str, settings: Settings) -> Response:
-    """Reply to Flask's own errors in the format of ours."""
+    """Reply to Flask's own errors in our format."""
     if isinstance(error, RouteNotFound):
         hint = hint_for_path(request.path, service, settings)
         return error_reply(NotFound(f"this service has no route {request.path[:LONGEST_PATH]}", hint=hint))

@@ -58,7 +58,7 @@ class Backend:
         self.jobs.stop()
 
     def parsing_context(self) -> ParsingContext:
-        """Returns what requests are parsed with."""
+        """The context for parsing the current request."""
         return ParsingContext(self.settings.checkpoint, self.catalog, self.jobs.find_upload, self.picture_memory)
 
     def urls(self) -> ReplyUrls:

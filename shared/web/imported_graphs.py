@@ -1,4 +1,4 @@
-"""Checks of imported graphs: refuses what the engine would not run or survive, and warns of what it would ignore."""
+"""Checks imported graphs: refuses those that the engine would reject or not survive, and warns of ignored inputs."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def check_imported_graph(
 def check_prompts(
     backend: Backend, graph: ApiGraph, field: str, fields: Mapping[Target, str], skip: Container[Target] = ()
 ) -> list[str]:
-    """Warn of prompt syntax in a graph that the engine reads differently from what it looks like.
+    """Warn of prompt syntax in a graph that the engine reads in another way than other programs do.
 
     A warning names the field that set the text, from `fields`, else its node. Raises InvalidValue for syntax that would
     fail the job or draw noise.

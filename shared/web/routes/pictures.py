@@ -1,4 +1,4 @@
-"""Pictures: downloads and uploads, and what the web page does with a picture."""
+"""Pictures: downloads, uploads, and the actions of the web page on a picture."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def add_key() -> Response:
 def read_paths(values: Mapping[str, Any]) -> tuple[ChosenPaths, list[str]]:
     """Read the settings in a request, with warnings about fields that have no effect. Raises InvalidValue."""
     warnings = [f"ignored unknown fields: {describe_unknown(name, NAMES, {})}" for name in values if name not in NAMES]
-    folders = {ours: _read_folder(theirs, values.get(theirs)) for theirs, ours in FOLDERS.items()}
+    folders = {name: _read_folder(field, values.get(field)) for field, name in FOLDERS.items()}
     chosen_format = _read_text("filenameFormat", values.get("filenameFormat"), LONGEST_NAME_FORMAT)
     if chosen_format is not None:
         unknown = unknown_tokens(chosen_format)
@@ -139,21 +139,21 @@ def read_paths(values: Mapping[str, Any]) -> tuple[ChosenPaths, list[str]]:
 
 def check_folders(chosen: ChosenPaths) -> None:
     """Raise InvalidValue for a folder that does not exist or cannot be used."""
-    for theirs, ours in FOLDERS.items():
-        folder: Path | None = getattr(chosen, ours)
+    for field, name in FOLDERS.items():
+        folder: Path | None = getattr(chosen, name)
         if folder is None:
             continue
         if not is_folder(folder):
-            raise InvalidValue(f"{theirs} is not a folder on this machine", field=theirs, hint="create it first")
-        rights = os.R_OK | os.X_OK | (os.W_OK if ours == "output" else 0)
+            raise InvalidValue(f"{field} is not a folder on this machine", field=field, hint="create it first")
+        rights = os.R_OK | os.X_OK | (os.W_OK if name == "output" else 0)
         if not os.access(folder, rights):
-            verb = "written" if ours == "output" else "read"
-            raise InvalidValue(f"{theirs} cannot be {verb} by this service", field=theirs)
+            verb = "written" if name == "output" else "read"
+            raise InvalidValue(f"{field} cannot be {verb} by this service", field=field)
 
 
 def describe_paths(chosen: ChosenPaths) -> dict[str, Any]:
     """The settings by the names of the web page; None stands for the default."""
-    folders = {theirs: getattr(chosen, ours) for theirs, ours in FOLDERS.items()}
+    folders = {field: getattr(chosen, name) for field, name in FOLDERS.items()}
     return {
         **{name: None if path is None else str(path) for name, path in folders.items()},
         "filenameFormat": chosen.filename_format,

@@ -107,7 +107,7 @@ export async function refreshMenus() {
   const request = ++requests;
   const fetches = [fetchOptions(), fetchJobs(), ...(session.api.paths["/api/workflows"] ? [fetchWorkflows()] : [])];
   const results = await Promise.allSettled(fetches);
-  // Replies to an older request may come later, and would bring back what was removed since.
+  // Replies to an older request may arrive later, and list jobs that were removed since.
   if (request !== requests) return;
   for (const { value: apply } of results) apply?.();
   document.getElementById("menus-note").textContent =
