@@ -119,7 +119,7 @@ def test_a_job_that_kills_the_engine_three_times_fails_and_the_others_continue(s
             time.sleep(0.05)
     given_up = stack.wait_for_job(killer)
     assert given_up["state"] == "failed"
-    assert "the engine died 3 times while it had this job" in given_up["error"]["message"]
+    assert "the engine crashed 3 times while it ran this job" in given_up["error"]["message"]
     for job_id in innocents:
         completed = stack.wait_for_job(job_id)
         assert (completed["state"], completed["timings"]["attempts"]) == ("completed", 1)

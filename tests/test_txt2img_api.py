@@ -136,7 +136,7 @@ def test_unknown_fields_are_named(stack: TestStack) -> None:
 def test_fields_in_the_address_are_named(stack: TestStack) -> None:
     small = {"prompt": PROMPT, "steps": 1, "width": 64, "height": 64}
     sent = requests.post(f"{stack.txt2img}/api/txt2img?steps=5&seed=1", json=small, timeout=TIMEOUT)
-    assert sent.json()["warnings"] == ["ignored, because fields belong into the body: steps, seed"]
+    assert sent.json()["warnings"] == ["ignored in the query: steps, seed; send fields in the body"]
 
 
 @pytest.mark.parametrize(
