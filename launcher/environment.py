@@ -136,8 +136,8 @@ def _create(requirements: list[str]) -> Path:
 
 def _complete(python: Path, installed: dict[str, str], wanted: dict[str, str]) -> None:
     """Create `.venv` again if it is incomplete, and install the wanted requirements."""
-    begun = time.monotonic()
-    if INSTALLING_MARKER.exists() or not _runs(python):
+    started = time.monotonic()
+    if INSTALLING_MARKER.exists() or not _works(python):
         try:
             with activity(STEP, "creating .venv"):
                 venv.EnvBuilder(with_pip=True, clear=True, symlinks=os.name != "nt").create(VENV)
@@ -148,7 +148,7 @@ def _complete(python: Path, installed: dict[str, str], wanted: dict[str, str]) -
                 f"a virtual environment could not be created in {VENV}: {error}",
                 "on Debian and Ubuntu, run `apt install python3-venv`, then the same command again",
             ) from error
-        print_status(STEP, f"created .venv in {time_text(time.monotonic() - begun)}")
+        print_status(STEP, f"created .venv in {time_text(time.monotonic() - started)}")
     print_status(STEP, "installing packages" + ("" if installed else " (the first time, this can take some minutes)"))
     INSTALLING_MARKER.touch()
     try:
@@ -161,7 +161,7 @@ def _complete(python: Path, installed: dict[str, str], wanted: dict[str, str]) -
         ) from error
     STAMP.write_text(json.dumps({**installed, **wanted}), encoding="utf-8")
     INSTALLING_MARKER.unlink()
-    print_status(STEP, f"ready in .venv after {time_text(time.monotonic() - begun)}")
+    print_status(STEP, f"ready in .venv after {time_text(time.monotonic() - started)}")
 
 
 def is_venv_complete() -> bool:
@@ -245,7 +245,7 @@ def _python_of(folder: Path) -> Path:
     return folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
 
 
-def _runs(python: Path) -> bool:
+def _works(python: Path) -> bool:
     """Whether an environment's Python and pip work; the Python that a `.venv` was created with may be removed."""
     if not python.is_file():
         return False

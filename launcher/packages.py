@@ -166,7 +166,7 @@ def install_packages(python: Path, files: Sequence[Path], log_path: Path, *, upd
     installed = _installed(python)
     missing = _missing(files, installed)
     runs, remaining = [], set(missing)
-    for arguments, paths in _runs(files):
+    for arguments, paths in _plan_runs(files):
         # A package in several files is installed by the first run that has it.
         wanted = remaining.intersection(_missing(paths, installed))
         remaining -= wanted
@@ -185,7 +185,7 @@ def install_packages(python: Path, files: Sequence[Path], log_path: Path, *, upd
             print_status(STEP, f"{_count(len(missing))} to install{about}; log: {log_path}")
         progress = ["--progress-bar", "raw" if version >= RAW_PROGRESS_PIP else "off"]
         for arguments, output in runs:
-            if _follow(python, ["install", *progress, *arguments], output, log) != 0:
+            if _run_pip(python, ["install", *progress, *arguments], output, log) != 0:
                 raise PackagesError("\n".join(f"    {line}" for line in error_lines(log_path)))
     count = sum(len(output.packages) for _, output in runs)
     print_status(
@@ -193,7 +193,7 @@ def install_packages(python: Path, files: Sequence[Path], log_path: Path, *, upd
     )
 
 
-def _runs(files: Sequence[Path]) -> list[tuple[list[str], list[Path]]]:
+def _plan_runs(files: Sequence[Path]) -> list[tuple[list[str], list[Path]]]:
     """Return pip's arguments and the files for each run: first those with hashes, then the others."""
     hashed = [path for path in files if "--hash=" in path.read_text(encoding="utf-8")]
     others = [path for path in files if path not in hashed]
@@ -206,7 +206,7 @@ def _runs(files: Sequence[Path]) -> list[tuple[list[str], list[Path]]]:
     ]
 
 
-def _follow(python: Path, arguments: Sequence[str], output: PipOutput, log: TextIO) -> int:
+def _run_pip(python: Path, arguments: Sequence[str], output: PipOutput, log: TextIO) -> int:
     """Run pip, show its progress, write its output to the log; returns its exit code."""
     display = _ProgressDisplay(output, python)
     with contextlib.closing(_PipProcess(python, arguments)) as pip:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.packages import _runs, normalise_name
+from launcher.packages import _plan_runs, normalise_name
 from shared.settings import PROJECT_DIR
 
 # By the file that each is compiled from.
@@ -84,8 +84,8 @@ def test_files_with_hashes_are_installed_by_their_hashes_alone(tmp_path: Path) -
     hashed, plain = tmp_path / "a.txt", tmp_path / "a-torch.txt"
     hashed.write_text("a==1 \\\n    --hash=sha256:00\n")
     plain.write_text("torch==1\n")
-    assert _runs([hashed, plain]) == [
+    assert _plan_runs([hashed, plain]) == [
         (["--require-hashes", "--no-deps", "-r", str(hashed)], [hashed]),
         (["-r", str(plain)], [plain]),
     ]
-    assert _runs([plain]) == [(["-r", str(plain)], [plain])]
+    assert _plan_runs([plain]) == [(["-r", str(plain)], [plain])]
