@@ -1,6 +1,8 @@
 """The jobs' database as a whole: other versions, a full disk, concurrency, and other databases than SQLite."""
 
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -23,6 +25,7 @@ from shared.jobs import migrations
 from shared.jobs.database import metadata
 from shared.jobs.job import JobSpec, JobUpdate, NewJob, State
 from shared.jobs.store import Store
+from shared.settings import PROJECT_DIR
 
 MANY = 10_000
 
@@ -76,6 +79,16 @@ def test_migrations_create_the_tables_of_the_module(made: Callable[[Path], Store
     store.close()
     newest = ScriptDirectory(str(Path(migrations.__file__).parent)).get_current_head()
     assert newest == migrations.HEAD
+
+
+def test_migrations_log_nothing(tmp_path: Path) -> None:
+    """In a process of its own: Alembic logs its plugins when it is imported for the first time."""
+    code = (
+        "import logging\nlogging.basicConfig(level=logging.INFO)\nfrom shared.jobs.store import Store\n"
+        f"Store({f'sqlite:///{tmp_path}/jobs.sqlite'!r}).close()\n"
+    )
+    opened = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_DIR, capture_output=True, text=True)
+    assert (opened.returncode, opened.stderr) == (0, "")
 
 
 def test_a_database_of_a_later_version_is_rejected_unchanged(tmp_path: Path) -> None:

@@ -26,13 +26,13 @@ def upgrade(connection: Connection) -> None:
     version = _version(connection, tables)
     if version == HEAD:
         return
+    # Alembic logs each of its plugins while it is imported.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     # Imported late, so that a service without a migration to run does not load it.
     from alembic import command
     from alembic.config import Config
     from alembic.util.exc import CommandError
 
-    # Alembic logs each of its plugins.
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.attributes["connection"] = connection
