@@ -8,7 +8,7 @@ from alembic import op
 revision = "0002"
 down_revision = "0001"
 
-KEYS = {"request": "parameters", "hires_fix_parameters": "label_parameters", "recipe": "embeds_parameters"}
+KEYS = {"request": "parameters", "spelled_out": "label_parameters", "recipe": "embeds_parameters"}
 jobs = sa.table("jobs", sa.column("number", sa.Integer), sa.column("spec", sa.JSON))
 
 
