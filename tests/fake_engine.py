@@ -1,7 +1,6 @@
-"""A small ComfyUI, for what the real one cannot be made to show: lost events, lost answers, a memory that is gone.
+"""A small fake of ComfyUI for faults that the real one does not show on demand: lost events, replies and jobs.
 
-HTTP and websocket are real, and their forms are those of ComfyUI 0.30.0. Nothing is drawn: a job takes its time, and
-saves a tiny picture.
+It serves real HTTP and websockets in the form of ComfyUI 0.30.0. A job runs no nodes: it waits, then saves a picture.
 """
 
 import asyncio
@@ -24,9 +23,8 @@ from shared.engine.guard import make_guard
 DEFINITIONS = Path(__file__).parent / "data" / "object_info.json"
 CHECKPOINTS = ["model.safetensors"]
 PREVIEW_WITH_METADATA = 4
-# Seconds. A job that works for so long is still at it when the test has done what must be done meanwhile, however slow
-# the machine is.
-HELD = 300.0
+# Seconds. A job with this duration does not finish before the test shortens it, however slow the machine is.
+BLOCKED = 300.0
 
 
 def tiny_png() -> bytes:
@@ -37,7 +35,7 @@ def tiny_png() -> bytes:
 
 @dataclass(frozen=True)
 class Job:
-    """A prompt as it was posted."""
+    """A job as it was posted to /prompt."""
 
     number: float
     id: str
@@ -50,32 +48,32 @@ class Job:
 
 
 class FakeEngine:
-    """An engine on a free port, from `start` to `stop`; started again, it is on the same port and knows nothing.
+    """An engine on a free port, from `start` to `stop`. After a restart it has the same port and no jobs.
 
-    Everything below may be set at any time, and counts at once. `seconds` is how long a node with `steps` works: with
-    `HELD`, until the test sets less. `preview` is sent after each step of a job that wants previews.
+    The attributes can be set at any time and take effect at once. `seconds` is the duration of a node with `steps`;
+    with `BLOCKED`, it runs until the test sets less. `preview` is sent after each step of a job with previews.
     """
 
     def __init__(self, output_dir: Path) -> None:
         self.output_dir = output_dir
         self.seconds = 0.05
         self.preview = tiny_png()
-        # The token that it asks for, as the engine that we start does; without one it answers everybody.
+        # The token that it requires, like the engine that we start; empty: none is required.
         self.token = ""
         # Faults.
-        self.silent = False  # The socket says nothing at all.
-        self.deaf = False  # It does not observe that a job was cancelled which it works on.
-        self.loses_end = False  # It leaves out how a job ended.
-        # POST /prompt: objections to a part of the graph; or what becomes of the request.
+        self.sends_no_events = False
+        self.ignores_cancel = False  # The running job goes on after it was cancelled.
+        self.omits_end_events = False
+        # POST /prompt: errors of a part of the graph; or a fault of the request.
         self.node_errors: dict[str, Any] = {}
         self.prompt_fault: Literal["500", "500 but taken", "taken but no answer"] | None = None
-        self.delay = 0.0  # Every answer comes so many seconds late.
-        # What happened, in order, to ids of jobs: posted, begun, cancelled by somebody.
+        self.delay = 0.0  # Seconds before every reply.
+        # Ids of jobs, in the order of the events.
         self.submitted: list[str] = []
-        self.begun: list[str] = []
+        self.started: list[str] = []
         self.cancelled: list[str] = []
         self.uploaded: dict[str, bytes] = {}
-        self.most = 0  # The most jobs that it ever had at once.
+        self.max_jobs = 0  # Largest number of jobs at a time.
         self.history: dict[str, dict[str, Any]] = {}
         self.running: Job | None = None
         self._pending: list[Job] = []
@@ -87,7 +85,7 @@ class FakeEngine:
 
     @property
     def address(self) -> str:
-        """Where it listens, or listened last."""
+        """The address on which it listens, or listened last."""
         return f"http://127.0.0.1:{self._port}"
 
     def start(self) -> None:
@@ -97,27 +95,27 @@ class FakeEngine:
         ready.result(timeout=10)
 
     def stop(self) -> None:
-        """Dies at once, as by SIGKILL; nothing happens if it is dead already."""
+        """End at once, as by SIGKILL; without effect if it does not run."""
         if self._thread is not None:
             self._loop.call_soon_threadsafe(self._stopping.set)
             self._thread.join(timeout=10)
             self._thread = None
 
     def saved(self) -> list[str]:
-        """The names of all pictures that it saved."""
+        """The file names of all saved pictures."""
         return sorted(path.name for path in self.output_dir.rglob("*.png"))
 
-    def forget_everything(self) -> None:
-        """Queue, running job and history are gone, as after a restart too quick to be seen."""
+    def lose_jobs(self) -> None:
+        """Lose queue, running job and history, as after a restart that is too quick to be noticed."""
 
-        async def forget() -> None:
+        async def lose() -> None:
             self._worker.cancel()
             self._begin()
 
-        asyncio.run_coroutine_threadsafe(forget(), self._loop).result(timeout=10)
+        asyncio.run_coroutine_threadsafe(lose(), self._loop).result(timeout=10)
 
     def drop_sockets(self) -> None:
-        """All websockets break off."""
+        """Break all websocket connections."""
         for line in list(self._lines.values()):
             self._loop.call_soon_threadsafe(line.abort)
 
@@ -177,7 +175,7 @@ class FakeEngine:
         if self.prompt_fault != "500":
             extra = {**body.get("extra_data", {}), "client_id": body["client_id"]}
             self._pending.append(Job(number, job_id, body["prompt"], extra))
-            self.most = max(self.most, len(self._pending) + (self.running is not None))
+            self.max_jobs = max(self.max_jobs, len(self._pending) + (self.running is not None))
             self._arrived.set()
         if self.prompt_fault == "taken but no answer" and request.transport is not None:
             request.transport.abort()
@@ -201,9 +199,9 @@ class FakeEngine:
     async def _cancel(self, request: web.Request) -> web.Response:
         job_id = request.match_info["id"]
         self.cancelled.append(job_id)
-        kept = [job for job in self._pending if job.id != job_id]
-        cancelled = len(kept) < len(self._pending)
-        self._pending = kept
+        others = [job for job in self._pending if job.id != job_id]
+        cancelled = len(others) < len(self._pending)
+        self._pending = others
         if self.running is not None and self.running.id == job_id:
             self.running.interrupted.set()
             cancelled = True
@@ -238,7 +236,7 @@ class FakeEngine:
         client = request.query["clientId"]
         assert request.transport is not None
         self._sockets[client], self._lines[client] = socket, request.transport
-        await self._tell(client, "status", {"status": {"exec_info": {"queue_remaining": 0}}, "sid": client})
+        await self._send_event(client, "status", {"status": {"exec_info": {"queue_remaining": 0}}, "sid": client})
         try:
             async for message in socket:
                 flags = json.loads(message.data)
@@ -248,13 +246,13 @@ class FakeEngine:
             del self._sockets[client], self._lines[client]
         return socket
 
-    async def _tell(self, client: str, kind: str, data: dict[str, Any]) -> None:
+    async def _send_event(self, client: str, kind: str, data: dict[str, Any]) -> None:
         ends = kind == "execution_success" or (kind == "executing" and data["node"] is None)
-        if not (ends and self.loses_end):
+        if not (ends and self.omits_end_events):
             await self._send(client, json.dumps({"type": kind, "data": data}))
 
     async def _send(self, client: str, frame: str | bytes) -> None:
-        if client in self._sockets and not self.silent:
+        if client in self._sockets and not self.sends_no_events:
             with suppress(ConnectionError):
                 socket = self._sockets[client]
                 await (socket.send_str(frame) if isinstance(frame, str) else socket.send_bytes(frame))
@@ -264,53 +262,53 @@ class FakeEngine:
             while not self._pending:
                 self._arrived.clear()
                 await self._arrived.wait()
-            job = min(self._pending, key=lambda each: (each.number, each.id))
+            job = min(self._pending, key=lambda queued: (queued.number, queued.id))
             self._pending.remove(job)
             self.running = job
-            self.begun.append(job.id)
+            self.started.append(job.id)
             await self._run(job)
 
     async def _run(self, job: Job) -> None:
         messages: list[tuple[str, dict[str, Any]]] = []
 
-        async def print_status(kind: str, **data: Any) -> None:
+        async def emit(kind: str, **data: Any) -> None:
             about = {**data, "prompt_id": job.id, "timestamp": int(time.time() * 1000)}
             messages.append((kind, about))
-            await self._tell(job.extra["client_id"], kind, about)
+            await self._send_event(job.extra["client_id"], kind, about)
 
-        await print_status("execution_start")
-        await print_status("execution_cached", nodes=[])
+        await emit("execution_start")
+        await emit("execution_cached", nodes=[])
         outputs: dict[str, Any] = {}
         done = True
         for node, about in job.graph.items():
             done = done and await self._run_node(job, node, about["inputs"], outputs)
-        await print_status("execution_success" if done else "execution_interrupted")
+        await emit("execution_success" if done else "execution_interrupted")
         status = {"status_str": "success" if done else "error", "completed": done, "messages": messages}
         self.history[job.id] = {"prompt": job.entry(), "outputs": outputs, "status": status, "meta": {}}
         self.running = None
-        await self._tell(job.extra["client_id"], "executing", {"node": None, "prompt_id": job.id})
+        await self._send_event(job.extra["client_id"], "executing", {"node": None, "prompt_id": job.id})
 
     async def _run_node(self, job: Job, node: str, inputs: dict[str, Any], outputs: dict[str, Any]) -> bool:
-        """Whether it came to its end; an interruption is heeded between two steps."""
+        """Run a node; return False if the job was interrupted, which takes effect between two steps."""
         client, place = job.extra["client_id"], {"node": node, "prompt_id": job.id}
-        await self._tell(client, "executing", place)
+        await self._send_event(client, "executing", place)
         for step in range(1, inputs.get("steps", 0) + 1):
-            begun = time.monotonic()
-            while (left := begun + self.seconds / inputs["steps"] - time.monotonic()) > 0:
+            started = time.monotonic()
+            while (left := started + self.seconds / inputs["steps"] - time.monotonic()) > 0:
                 await asyncio.sleep(min(left, 0.01))
-            if job.interrupted.is_set() and not self.deaf:
+            if job.interrupted.is_set() and not self.ignores_cancel:
                 return False
-            await self._tell(client, "progress", {**place, "value": step, "max": inputs["steps"]})
+            await self._send_event(client, "progress", {**place, "value": step, "max": inputs["steps"]})
             if client in self._named and job.extra.get("preview_method", "none") != "none":
                 about = json.dumps({**place, "image_type": "image/png"}).encode()
                 await self._send(client, struct.pack(">II", PREVIEW_WITH_METADATA, len(about)) + about + self.preview)
         if "filename_prefix" in inputs:
             outputs[node] = {"images": [self._save(inputs["filename_prefix"])]}
-            await self._tell(client, "executed", {**place, "output": outputs[node]})
+            await self._send_event(client, "executed", {**place, "output": outputs[node]})
         return True
 
     def _save(self, prefix: str) -> dict[str, str]:
-        """Beside what lies there under that prefix already, as ComfyUI does."""
+        """Save a picture under the next free number of the prefix, as ComfyUI does."""
         subfolder, _, start = prefix.rpartition("/")
         folder = self.output_dir / subfolder
         folder.mkdir(parents=True, exist_ok=True)

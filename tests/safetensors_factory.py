@@ -18,8 +18,7 @@ def write_safetensors(
     metadata: Mapping[str, str] | None = None,
     content: Mapping[str, bytes] | None = None,
 ) -> Path:
-    """All weights are zero, and a hole in the file: whatever the shapes print_status, it takes no place on the disk.
-    Only those that are in `content` have values."""
+    """Write a sparse file: its weights are zero and take no space on the disk, except those in `content`."""
     content = content or {}
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0

@@ -182,7 +182,7 @@ def test_the_pages_upscaler_of_hires_fix_stands_in_a_list_that_lacks_it() -> Non
     assert parsed.warnings == [
         "hires_fix_upscaler '4x-ultrasharp' does not exist, so Lanczos was used; no upscale model is installed"
     ]
-    # Sent again, they print_status what was done, and make the same pictures.
+    # Sent again, the reported parameters make the same pictures.
     again = read(bare, **parsed.parameters)
     assert (again.request, again.warnings) == (parsed.request, [])
     there = read(**sent)

@@ -1,4 +1,4 @@
-"""What files print_status of their colours beside a profile, and files that are no pictures for us: right, or said."""
+"""Colour spaces of picture files, their conversion to sRGB, and files that are not pictures."""
 
 import struct
 import warnings

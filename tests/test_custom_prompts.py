@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 from shared.settings import Settings
 from shared.web.app import txt2img_app
 from shared.web.backend import Backend
-from tests.fake_engine import CHECKPOINTS, HELD, FakeEngine
+from tests.fake_engine import BLOCKED, CHECKPOINTS, FakeEngine
 from tests.imported_graphs import default_graph
 from workflows.bindings import prompt_texts
 
@@ -102,7 +102,7 @@ def test_a_parameter_for_a_filename_prefix_adds_a_warning(client: FlaskClient, t
 
 
 def test_an_unfinished_job_reports_its_warnings(client: FlaskClient, engine: FakeEngine) -> None:
-    engine.seconds = HELD
+    engine.seconds = BLOCKED
     wanted = {"prompt": "a {red|blue} circle", "custom_workflow": graph("old")}
     job = client.post("/api/txt2img", json=wanted, headers={"Prefer": "respond-async"}).json["job_id"]
     reply = client.get(f"/api/jobs/{job}").json

@@ -1,4 +1,4 @@
-"""Pictures and masks from outside: every mode, orientation and way to be broken."""
+"""Decoding of pictures and masks: every mode, orientation and kind of damage."""
 
 import base64
 import io

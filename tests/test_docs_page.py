@@ -38,7 +38,7 @@ from tests.docs_page import (
     shown_json,
     write_json,
 )
-from tests.fake_engine import HELD, FakeEngine
+from tests.fake_engine import BLOCKED, FakeEngine
 from tests.ports import free_ports
 from tests.test_openapi import SERVICES
 
@@ -362,7 +362,7 @@ def test_a_report_is_saved_under_its_name(page: Page, serve: Serve) -> None:
 
 
 def test_a_job_is_watched_and_cancelled(page: Page, serve: Serve, engine: FakeEngine) -> None:
-    engine.seconds = HELD
+    engine.seconds = BLOCKED
     opened(page, serve())
     write_json(page, '{"prompt": "a heart", "steps": 5, "preview": true}')
     send(page)

@@ -1,4 +1,4 @@
-"""Texts in PNG files and in EXIF, and the recipes of jobs in them."""
+"""Text in PNG files and in EXIF, and the metadata of jobs in pictures."""
 
 import io
 import json
@@ -62,7 +62,7 @@ def test_texts_of_every_chunk_type_are_read(itxt: bool, compressed: bool) -> Non
 
 
 @pytest.mark.parametrize("text", ["", "plain", "caf\xe9, lines\nand more", "\u5186 \U0001f534", "x" * 100_000])
-def test_a_text_is_put_in_and_no_pixel_changes(text: str) -> None:
+def test_adding_text_changes_no_pixel(text: str) -> None:
     before = png(("prompt", "{}"))
     after = with_texts(before, {"parameters": text})
     assert read_texts(after) == {"prompt": "{}", "parameters": text}
@@ -73,13 +73,13 @@ def test_a_text_is_put_in_and_no_pixel_changes(text: str) -> None:
     assert after.endswith(before[33:])
 
 
-def test_putting_in_twice_is_putting_in_once() -> None:
+def test_adding_text_twice_has_the_same_result() -> None:
     once = with_texts(png(("parameters", "old")), {"a": "1", "parameters": "new"})
     assert with_texts(once, {"a": "1", "parameters": "new"}) == once
     assert read_texts(once) == {"a": "1", "parameters": "new"}
 
 
-def test_a_text_behind_the_pixels_is_replaced_too() -> None:
+def test_text_after_the_pixels_is_replaced() -> None:
     data = png()
     content = b"parameters\0old"
     chunk = struct.pack(">I", len(content)) + b"tEXt" + content + struct.pack(">I", zlib.crc32(b"tEXt" + content))
@@ -88,7 +88,7 @@ def test_a_text_behind_the_pixels_is_replaced_too() -> None:
     assert read_texts(with_texts(data, {"parameters": "new"})) == {"parameters": "new"}
 
 
-def test_the_first_bytes_tell_whether_a_text_is_there() -> None:
+def test_has_text_needs_only_the_first_bytes() -> None:
     data = with_texts(png(("prompt", "x")), {"first": "1" * 5000, "second": "2"})
     assert has_text(data[:60], "first")
     assert not has_text(data[:60], "second")
@@ -99,21 +99,21 @@ def test_the_first_bytes_tell_whether_a_text_is_there() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"GIF89a", SIGNATURE, SIGNATURE + b"\0" * 30, encoded(PICTURE, "JPEG")])
-def test_what_is_no_png_is_said_to_be_none(data: bytes) -> None:
+def test_other_files_are_broken_pngs(data: bytes) -> None:
     with pytest.raises(BrokenPng, match="no PNG"):
         read_texts(data)
     with pytest.raises(BrokenPng):
         with_texts(data, {"parameters": "x"})
 
 
-def test_of_a_png_cut_short_the_beginning_is_read() -> None:
+def test_the_start_of_a_truncated_png_is_read() -> None:
     data = with_texts(png(), {"parameters": "x"})
     assert read_texts(data[:-20]) == {"parameters": "x"}
     with pytest.raises(BrokenPng, match="cut short"):
         with_texts(data[:-20], {"parameters": "y"})
 
 
-def test_damage_anywhere_is_no_worse_than_a_broken_png() -> None:
+def test_any_damage_raises_at_most_broken_png() -> None:
     data = with_texts(png(("a", "b"), itxt=True, compressed=True), {"parameters": "x", "\xe9": "\u5186"})
     randomness = random.Random(1)
     for _ in range(3000):
@@ -246,7 +246,7 @@ def test_files_get_their_recipe_once(row: JobRow, archive: JobFiles, tmp_path: P
     assert len(list(path.parent.iterdir())) == 2
 
 
-def test_what_cannot_be_written_is_logged_and_no_more(
+def test_a_failed_write_is_only_logged(
     row: JobRow, archive: JobFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     name = names(row)[0]
@@ -263,7 +263,7 @@ def test_what_cannot_be_written_is_logged_and_no_more(
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_request_that_cannot_be_written_is_logged_too(
+def test_a_request_that_cannot_be_written_is_logged(
     row: JobRow, archive: JobFiles, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = saved(tmp_path, names(row)[0], png())

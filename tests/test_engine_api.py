@@ -1,4 +1,4 @@
-"""The engine as the control service tells of it, and as it is started again."""
+"""The control service's routes for the engine: its state, restarts and memory."""
 
 import requests
 

@@ -22,7 +22,7 @@ from shared.errors import EngineDenied, EngineError, SetupError
 from shared.jobs.job import State
 from shared.process.supervisor import Child, ChildGuard, Supervisor
 from shared.settings import Settings
-from tests.fake_engine import HELD, FakeEngine
+from tests.fake_engine import BLOCKED, FakeEngine
 from tests.harness import Harness, wait_for, wait_until_running
 
 TOKEN = "a-token-of-this-start"
@@ -369,7 +369,7 @@ def test_jobs_go_on_when_a_restart_changes_the_token(tmp_path: Path, engine: Fak
     try:
         harness.start()
         assert harness.wait(harness.submit()).state is State.COMPLETED
-        engine.seconds = HELD
+        engine.seconds = BLOCKED
         job = harness.submit()
         wait_until_running(engine, job)
         engine.stop()

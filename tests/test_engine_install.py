@@ -1,4 +1,4 @@
-"""The engine's archive: only its subtree is unpacked, and only plain files that stay inside."""
+"""The engine's archive: only regular files of its subtree are unpacked, and none outside the target."""
 
 import io
 import tarfile

@@ -1,4 +1,4 @@
-"""The engine as its supervisor sees it, and when it is started again."""
+"""The engine's state as the control service reports it, and its restarts."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ from shared.process.supervisor import Child, Supervisor
 from tests.control import Control, body
 
 
-def test_an_engine_of_others_is_looked_at_only(tmp_path: Path) -> None:
+def test_an_external_engine_is_not_restarted(tmp_path: Path) -> None:
     manager = EngineManager(EngineClient("http://127.0.0.1:9"), None, list, lambda: 0)
     state = manager.state()
     assert state["state"] == "external"
@@ -26,7 +26,7 @@ def test_an_engine_of_others_is_looked_at_only(tmp_path: Path) -> None:
         manager.free_memory()
 
 
-def test_what_an_engine_says_of_itself_is_told_without_its_command() -> None:
+def test_stats_are_reported_without_the_command_line() -> None:
     stats = {
         "system": {"comfyui_version": "0.30.0", "python_version": "3.11.2 (main)", "argv": ["/secret"], "ram_total": 8},
         "devices": [{"name": "cpu", "type": "cpu", "vram_total": 8, "vram_free": 4}, "nonsense"],
@@ -54,7 +54,7 @@ def wait_until(condition: Any) -> None:
         time.sleep(0.02)
 
 
-def test_a_restart_that_waits_comes_when_the_engine_is_idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pending_restart_happens_when_the_engine_is_idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.engine.manager.IDLE_CHECK_INTERVAL", 0.02)
     monkeypatch.setattr("shared.process.supervisor.FIRST_DELAY", 30.0)
     script = tmp_path / "script.py"

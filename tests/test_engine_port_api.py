@@ -1,4 +1,4 @@
-"""The engine's own port, on the real engine: strangers reach nothing, and the services go on after a restart."""
+"""The port of the real engine: no access without the token, and the services survive its restart."""
 
 import socket
 import subprocess
@@ -51,7 +51,7 @@ def test_strangers_reach_nothing(stack: TestStack) -> None:
         assert status_of(stack, route, "Host: evil.example:{port}", "Origin: http://evil.example:{port}") == 403, route
         assert status_of(stack, route, own, "Origin: http://localhost:8080", bearer) == 403, route
         assert status_of(stack, route, "Host: evil.example:{port}", bearer) == 403, route
-        # Of two Hosts, some versions of aiohttp print_status themselves that this is no request.
+        # Some versions of aiohttp refuse two Host headers themselves.
         assert status_of(stack, route, own, own, bearer) in (400, 403), route
         method, path = route.split(" ")
         assert status_of(stack, f"{method} http://evil.example{path}", own, bearer) == 403, route

@@ -1,4 +1,4 @@
-"""How the engine is started: on which device, and with which arguments."""
+"""How the engine is started: device and arguments."""
 
 import json
 from itertools import pairwise
@@ -66,7 +66,7 @@ def test_the_engine_keeps_to_the_data_folder_and_to_loopback(tmp_path: Path) -> 
     assert "--extra-model-paths-config" not in command
 
 
-def test_page_device_and_further_arguments_follow_the_settings(tmp_path: Path) -> None:
+def test_page_device_and_more_arguments_follow_the_settings(tmp_path: Path) -> None:
     settings = Settings(engine_page=True, engine_args=("--lowvram",))
     command = engine_command(settings, Path("/engine"), tmp_path, cpu=False)
     assert "--front-end-root" not in command
@@ -74,7 +74,7 @@ def test_page_device_and_further_arguments_follow_the_settings(tmp_path: Path) -
     assert command[-1] == "--lowvram"
 
 
-def test_models_and_nodes_of_the_users_own_comfyui_are_found_beside_ours(tmp_path: Path) -> None:
+def test_models_and_nodes_of_the_users_own_comfyui_are_added(tmp_path: Path) -> None:
     own = tmp_path / "ComfyUI"
     (own / "models" / "checkpoints").mkdir(parents=True)
     (own / "models" / "loras").mkdir()

@@ -1,4 +1,4 @@
-"""What the engine says, turned into ours: websocket frames, refusals, histories, file names."""
+"""The engine's replies in our terms: websocket frames, refusals, history entries and file names."""
 
 import json
 import struct
@@ -62,7 +62,7 @@ def test_a_frame_becomes_an_event_or_nothing(text: str | bytes, expected: JobEve
     assert parse_frame(text) == expected
 
 
-def test_a_refusal_is_told_without_traceback_and_paths() -> None:
+def test_a_refusal_is_reported_without_traceback_and_paths() -> None:
     answer = {
         "error": {"type": "prompt_outputs_failed_validation", "message": "Prompt outputs failed validation"},
         "node_errors": {
@@ -150,7 +150,7 @@ def test_an_error_in_a_node_names_the_node_and_no_paths() -> None:
         ("RuntimeError", "/home/me/model.safetensors", "generation_failed", "RuntimeError"),
     ],
 )
-def test_why_a_node_failed_is_told_without_paths(kind: str, text: str, code: str, message: str) -> None:
+def test_a_node_failure_is_reported_without_paths(kind: str, text: str, code: str, message: str) -> None:
     failure = {"node_id": "Save", "node_type": "SaveImage", "exception_type": kind, "exception_message": text}
     error = explain_node_failure(failure)
     assert (error.code, error.message) == (code, f"SaveImage failed: {message}")

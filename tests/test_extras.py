@@ -234,7 +234,7 @@ def test_the_pages_own_defaults_are_taken(client: FlaskClient, sent: str, ending
     assert answer.status_code == 200, answer.text
     reply = answer.get_json()
     (image,) = reply["comfy_response"]["generated_images"]
-    # Both names print_status four times, though neither is installed.
+    # Both names mean a factor of four, though neither is installed.
     assert (image["width"], image["height"]) == (360, 244)
     assert reply["data"]["output_image"].endswith(f".{ending}")
     assert reply["parameters"]["output_format"] == ending

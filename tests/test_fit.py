@@ -1,4 +1,4 @@
-"""Pictures and masks brought to size and shape."""
+"""Pictures and masks are brought to size and shape."""
 
 from typing import Any
 
@@ -100,7 +100,7 @@ def test_extending_repeats_edges_and_corners() -> None:
     assert np.array_equal(grown[2:22, 0], levels(NOISE)[:, 0])
 
 
-def test_a_blurred_mask_is_what_it_was_farther_off() -> None:
+def test_blur_changes_a_mask_only_near_its_edges() -> None:
     mask = Image.new("L", (100, 20))
     ImageDraw.Draw(mask).rectangle((50, 0, 99, 19), fill=255)
     blurred = levels(blur(mask, 8))[10]
@@ -110,7 +110,7 @@ def test_a_blurred_mask_is_what_it_was_farther_off() -> None:
     assert blur(mask, 0) is mask
 
 
-def test_what_is_added_is_white_and_fades_into_the_picture() -> None:
+def test_an_outpaint_mask_is_white_outside_and_fades_inside() -> None:
     mask = levels(outpaint_mask((50, 30), (10, 0, 0, 6), feathering=4))
     assert mask.shape == (36, 60)
     assert mask[:, :10].min() == mask[30:].min() == 255
@@ -140,7 +140,7 @@ def test_the_part_around_a_mask(
 
 
 @pytest.mark.parametrize("at", [(0, 0), (7, 7), (19, 11), (20, 12)])
-def test_one_pixel_above_black_has_its_whole_cell_drawn(at: tuple[int, int]) -> None:
+def test_one_pixel_above_black_repaints_its_whole_cell(at: tuple[int, int]) -> None:
     blend = Image.new("L", (21, 13))
     blend.putpixel(at, 1)
     drawn = as_latent_mask(blend)
@@ -152,7 +152,7 @@ def test_one_pixel_above_black_has_its_whole_cell_drawn(at: tuple[int, int]) -> 
     assert levels_drawn.sum() == 255 * 64
 
 
-def test_colours_go_on_beneath_full_transparency() -> None:
+def test_colours_spread_below_full_transparency() -> None:
     size = (TILE + 60, 2 * TILE + 20)
     image = Image.new("RGBA", size, (0, 255, 0, 0))
     image.paste((200, 16, 32, 255), (TILE - 20, 40, TILE + 2, 2 * TILE))
@@ -167,7 +167,7 @@ def test_colours_go_on_beneath_full_transparency() -> None:
     assert levels(result.getchannel("G")).max() <= 40
 
 
-def test_what_is_opaque_or_wholly_transparent_is_left_alone() -> None:
+def test_opaque_and_fully_transparent_pictures_stay_unchanged() -> None:
     for alpha in (0, 255):
         image = Image.new("RGBA", (20, 30), (1, 2, 3, alpha))
         assert spread_colours(image).tobytes() == image.tobytes()

@@ -14,7 +14,7 @@ from shared.jobs import runner as module
 from shared.jobs.job import State
 from shared.jobs.runner import send_to_engine
 from shared.jobs.tracked import TrackedJob
-from tests.fake_engine import HELD, FakeEngine
+from tests.fake_engine import BLOCKED, FakeEngine
 from tests.harness import Harness, OpenHarness, new_job, wait_for, wait_until_running
 
 
@@ -41,7 +41,7 @@ def block_calls(monkeypatch: pytest.MonkeyPatch, thing: Any, name: str, until: t
 
 def test_jobs_of_a_killed_service_are_finished_by_another(open_harness: OpenHarness, engine: FakeEngine) -> None:
     vanished, successor = open_harness(), open_harness()
-    engine.seconds = HELD
+    engine.seconds = BLOCKED
     ids = [vanished.submit() for _ in range(3)]
     successor.start()
     time.sleep(0.1)
@@ -80,7 +80,7 @@ def test_a_stopping_service_finishes_sending_first(
 
 def test_a_job_that_is_sent_twice_has_two_queue_numbers(harness: Harness, engine: FakeEngine) -> None:
     """ComfyUI's worker thread ends if its queue compares two items with the same number and id."""
-    engine.seconds = HELD
+    engine.seconds = BLOCKED
     row = harness.row(harness.submit())
     for _ in range(3):
         assert send_to_engine(TrackedJob(row), harness.client, harness.files.uploads, "client") is None
@@ -94,10 +94,10 @@ def test_a_reclaimed_job_that_the_engine_lost_is_sent_again_without_suspects(
     open_harness: OpenHarness, engine: FakeEngine
 ) -> None:
     vanished, successor = open_harness(), open_harness()
-    engine.seconds = HELD
+    engine.seconds = BLOCKED
     ids = [vanished.submit() for _ in range(3)]
     wait_until_running(engine, ids[0])
-    engine.forget_everything()
+    engine.lose_jobs()
     engine.seconds = 0.05
     vanished.expire_heartbeats()
     successor.start()
@@ -110,10 +110,10 @@ def test_a_reclaimed_job_that_the_engine_lost_is_sent_again_without_suspects(
 def test_events_are_repeated_after_a_crash_of_the_engine(
     harness: Harness, open_harness: OpenHarness, engine: FakeEngine, inherited: bool
 ) -> None:
-    engine.seconds = HELD
+    engine.seconds = BLOCKED
     job_id = harness.submit()
     wait_for(lambda: "image" in harness.event_names(job_id), "the first picture was not reported")
-    engine.forget_everything()
+    engine.lose_jobs()
     wait_for(lambda: harness.event_names(job_id).count("queued") == 2, "it was not sent again")
     if inherited:
         harness.runner.stop()
@@ -130,7 +130,7 @@ def test_a_crash_by_the_job_of_one_service_is_not_attributed_to_another(
 ) -> None:
     other = open_harness()
     other.start()
-    engine.seconds = HELD
+    engine.seconds = BLOCKED
     deadly, queue = harness.submit(), other.client.get_queue
 
     def second() -> Any:
@@ -145,7 +145,7 @@ def test_a_crash_by_the_job_of_one_service_is_not_attributed_to_another(
         wait_until_running(engine, deadly)
         # The service of the running job knows its state.
         wait_for(lambda: harness.row(deadly).state is State.RUNNING, "it does not run")
-        engine.forget_everything()
+        engine.lose_jobs()
     assert harness.wait(deadly).state is State.FAILED
     engine.seconds = 0.05
     row = other.wait(innocent)
@@ -171,7 +171,7 @@ def test_the_jobs_of_a_stopped_service_are_reclaimed_at_once(
 ) -> None:
     successor = open_harness()
     successor.start()
-    engine.seconds = HELD
+    engine.seconds = BLOCKED
     ids = [harness.submit() for _ in range(2)]
     harness.wait(ids[0], State.RUNNING)
     harness.runner.stop()
@@ -192,7 +192,7 @@ def test_a_reclaimed_job_is_not_reclaimed_again_by_a_third(open_harness: OpenHar
     job_id = vanished.submit()
     vanished.expire_heartbeats()
     # The successor waits for the engine just after it reclaimed the job.
-    engine.seconds, engine.delay = HELD, 0.5
+    engine.seconds, engine.delay = BLOCKED, 0.5
     successor.runner.start()
     wait_for(lambda: successor.row(job_id).worker == successor.runner.worker, "it was not reclaimed")
     assert third.store.reclaim_orphans("third", time.time() - module.STALE_AFTER) == []
@@ -214,7 +214,7 @@ def test_a_job_is_not_accepted_under_a_heartbeat_that_is_not_written_yet(
 
 
 def test_a_stopping_service_reclaims_nothing(harness: Harness, open_harness: OpenHarness, engine: FakeEngine) -> None:
-    engine.seconds = HELD
+    engine.seconds = BLOCKED
     job_id = harness.submit()
     harness.wait(job_id, State.RUNNING)
     successor = open_harness()
@@ -233,7 +233,7 @@ def test_a_job_reclaimed_from_a_slow_service_runs_once(
 ) -> None:
     successor = open_harness()
     successor.start()
-    engine.seconds = HELD
+    engine.seconds = BLOCKED
     job_id = harness.submit()
     harness.wait(job_id, State.RUNNING)
     waking, looking = threading.Event(), threading.Event()
@@ -271,7 +271,7 @@ def test_concurrent_requests_with_one_idempotency_key_make_one_job(harness: Harn
 
 
 def test_a_full_queue_rejects_jobs(harness: Harness, engine: FakeEngine) -> None:
-    engine.seconds = HELD
+    engine.seconds = BLOCKED
     ids = [harness.submit() for _ in range(2)]
     with pytest.raises(QueueFull):
         harness.runner.submit(new_job(), {}, limit=2)
@@ -284,7 +284,7 @@ def test_a_slow_service_does_not_change_a_job_that_another_finished(
 ) -> None:
     successor = open_harness()
     successor.start()
-    engine.seconds = HELD
+    engine.seconds = BLOCKED
     job_id = harness.submit()
     harness.wait(job_id, State.RUNNING)
     waking = threading.Event()
@@ -321,7 +321,7 @@ def fails_once(monkeypatch: pytest.MonkeyPatch, thing: Any, name: str, error: Ex
 def test_a_transient_database_failure_loses_no_event(
     harness: Harness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    engine.seconds = HELD
+    engine.seconds = BLOCKED
     job_id = harness.submit()
     failed = fails_once(monkeypatch, harness.store, method, StorageFailed("the disk is full"))
     if method in ("still_owned", "beat"):
@@ -349,11 +349,11 @@ def test_a_database_failure_during_sending_blocks_no_job(
 def test_a_job_lost_during_a_database_failure_is_still_counted_and_reported(
     harness: Harness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine.seconds = HELD
+    engine.seconds = BLOCKED
     ids = [harness.submit() for _ in range(2)]
     harness.wait(ids[0], State.RUNNING)
     failed = fails_once(monkeypatch, harness.store, "requeue", StorageFailed("the disk is full"))
-    engine.forget_everything()
+    engine.lose_jobs()
     engine.seconds = 0.4
     rows = [harness.wait(job_id) for job_id in ids]
     assert failed.is_set()

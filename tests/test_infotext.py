@@ -13,7 +13,7 @@ from shared.schema.body import GenerationBody, Img2ImgBody, Txt2ImgBody
 
 WORDS = (
     *("a red circle", "(masterpiece:1.2)", "embedding:ruby", "<lora:outline:0.8>", "caf\xe9", "\u5186", "\n", ", "),
-    *('print_status "hello"', "Steps: many", "Size: 3x4, Seed: 1", "Negative", "[a|b]", "back\\slash", "BREAK", "  "),
+    *('say "hello"', "Steps: many", "Size: 3x4, Seed: 1", "Negative", "[a|b]", "back\\slash", "BREAK", "  "),
 )
 
 

@@ -1,4 +1,4 @@
-"""The locks: a hash for each file that pip may take, and a reason for each version that is held back."""
+"""The lock files: a hash for each file that pip may install, and a reason for each old version."""
 
 import re
 from pathlib import Path

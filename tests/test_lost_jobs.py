@@ -7,7 +7,7 @@ import pytest
 
 from shared.jobs import runner as module
 from shared.jobs.job import State
-from tests.fake_engine import HELD, FakeEngine
+from tests.fake_engine import BLOCKED, FakeEngine
 from tests.harness import Harness, wait_for, wait_until_running
 
 
@@ -18,16 +18,16 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_lost_job_is_sent_again_under_the_same_id(harness: Harness, engine: FakeEngine) -> None:
-    engine.seconds = HELD
+    engine.seconds = BLOCKED
     ids = [harness.submit() for _ in range(3)]
     wait_until_running(engine, ids[0])
-    engine.forget_everything()
+    engine.lose_jobs()
     engine.seconds = 0.05
     rows = [harness.wait(job_id) for job_id in ids]
     assert [row.state for row in rows] == [State.COMPLETED] * 3
     assert [row.attempts for row in rows] == [1, 0, 0]
     assert engine.submitted == ids * 2
-    assert engine.begun == [ids[0], *ids]
+    assert engine.started == [ids[0], *ids]
     # The pictures of the first attempt are removed.
     assert sorted(image["filename"] for row in rows for image in row.images) == engine.saved()
     assert len(engine.saved()) == 6
@@ -36,25 +36,25 @@ def test_a_lost_job_is_sent_again_under_the_same_id(harness: Harness, engine: Fa
 
 
 def test_a_job_fails_after_three_crashes(harness: Harness, engine: FakeEngine) -> None:
-    engine.seconds = HELD
+    engine.seconds = BLOCKED
     deadly = harness.submit()
     after = harness.submit()
     for death in range(1, 4):
         sent = [deadly, after] * death
         wait_for(lambda sent=sent: engine.submitted == sent, "the jobs were not sent again")  # type: ignore[misc]
         wait_until_running(engine, deadly)
-        engine.forget_everything()
+        engine.lose_jobs()
     row = harness.wait(deadly)
     assert row.state is State.FAILED
     assert row.error is not None
     assert row.error["error"]["code"] == "generation_failed"
     assert "crashed 3 times" in row.error["message"]
     wait_until_running(engine, after)
-    engine.forget_everything()
+    engine.lose_jobs()
     engine.seconds = 0.05
     row = harness.wait(after)
     assert (row.state, row.attempts) == (State.COMPLETED, 1)
-    assert engine.begun == [deadly] * 3 + [after] * 2
+    assert engine.started == [deadly] * 3 + [after] * 2
 
 
 def test_a_job_fails_that_crashes_the_engine_before_any_event(
@@ -64,17 +64,17 @@ def test_a_job_fails_that_crashes_the_engine_before_any_event(
 
     def after_a_death() -> Any:
         if engine.running is not None and engine.running.id in deadly:
-            engine.forget_everything()
+            engine.lose_jobs()
         return queue()
 
     # A job that ended before this one was submitted was never ahead of it.
     assert harness.wait(harness.submit()).state is State.COMPLETED
-    engine.silent, engine.seconds = True, HELD
+    engine.sends_no_events, engine.seconds = True, BLOCKED
     monkeypatch.setattr(harness.client, "get_queue", after_a_death)
     deadly.append(harness.submit())
     after = harness.submit()
     assert harness.wait(*deadly).state is State.FAILED
-    assert engine.begun.count(*deadly) == 3
+    assert engine.started.count(*deadly) == 3
     assert harness.row(after).attempts == 0
 
 
@@ -87,11 +87,11 @@ def test_a_job_sent_during_a_crash_is_no_suspect(
         """Another job is submitted, and the engine crashes, between the query and its answer."""
         if not late:
             late.append(harness.submit())
-            engine.forget_everything()
+            engine.lose_jobs()
             engine.seconds = 0.05
         return queue()
 
-    engine.seconds = HELD
+    engine.seconds = BLOCKED
     first = harness.submit()
     wait_until_running(engine, first)
     monkeypatch.setattr(harness.client, "get_queue", while_it_is_asked)
@@ -119,7 +119,7 @@ def test_a_job_sent_while_the_queue_is_read_does_not_count_as_lost(
         late.join()
         return jobs
 
-    engine.seconds = HELD
+    engine.seconds = BLOCKED
     harness.submit()
     monkeypatch.setattr(harness.client, "submit", slow)
     late.start()

@@ -1,4 +1,4 @@
-"""One soft mask in every form in which files hold it, and at every size: the same greys, at the same place."""
+"""One soft mask in every file form and at every size: the same greys, in the same place."""
 
 import struct
 from typing import Any

@@ -1,4 +1,4 @@
-"""The memory that decoded pictures share."""
+"""The memory budget of decoded and encoded pictures."""
 
 import threading
 
@@ -21,7 +21,7 @@ PICTURE = encoded(Image.new("RGB", (SIDE, SIDE), "red"))
 COST = SIDE * SIDE * BYTES_TO_DECODE["PNG"]
 
 
-def test_a_picture_counts_as_long_as_it_is_there() -> None:
+def test_a_picture_uses_memory_until_it_is_freed() -> None:
     budget = MemoryBudget(COST, SETTING)
     picture = read_picture(PICTURE, "input_image", budget=budget)
     assert budget.used == SIDE * SIDE * 4
@@ -33,7 +33,7 @@ def test_a_picture_counts_as_long_as_it_is_there() -> None:
     assert budget.used == 0
 
 
-def test_what_can_never_fit_is_too_large_before_any_of_it_is_decoded() -> None:
+def test_a_picture_larger_than_the_budget_is_refused_before_decoding() -> None:
     budget = MemoryBudget(COST - 1, SETTING)
     cut = PICTURE[: len(PICTURE) // 2]
     with pytest.raises(BodyTooLarge) as refused:
@@ -42,7 +42,7 @@ def test_what_can_never_fit_is_too_large_before_any_of_it_is_decoded() -> None:
     assert SETTING in str(refused.value.hint)
 
 
-def test_what_does_not_fit_now_is_told_to_come_again() -> None:
+def test_a_picture_without_room_is_answered_busy() -> None:
     budget = MemoryBudget(COST, SETTING, patience=0.01)
     held = read_picture(PICTURE, "input_image", budget=budget)
     with pytest.raises(Busy) as refused:
@@ -52,7 +52,7 @@ def test_what_does_not_fit_now_is_told_to_come_again() -> None:
     assert read_picture(PICTURE, "input_image", budget=budget).size == (SIDE, SIDE)
 
 
-def test_it_waits_for_others_to_be_done() -> None:
+def test_a_picture_waits_for_memory() -> None:
     budget = MemoryBudget(COST, SETTING, patience=60)
     held = [read_picture(PICTURE, "input_image", budget=budget)]
     read: list[tuple[int, int]] = []
@@ -65,7 +65,7 @@ def test_it_waits_for_others_to_be_done() -> None:
     assert read == [(SIDE, SIDE)]
 
 
-def test_a_damaged_picture_gives_its_room_back() -> None:
+def test_a_damaged_picture_releases_its_memory() -> None:
     budget = MemoryBudget(COST, SETTING)
     noise = encoded(Image.effect_noise((SIDE, SIDE), 90).convert("RGB"))
     for _ in range(3):
@@ -74,7 +74,7 @@ def test_a_damaged_picture_gives_its_room_back() -> None:
     assert budget.used == 0
 
 
-def test_a_request_with_all_its_pictures_gives_everything_back() -> None:
+def test_a_request_releases_the_memory_of_all_its_pictures() -> None:
     budget = MemoryBudget(10 * COST, SETTING)
     context = ParsingContext(OWN, WorkflowFolder(), {}.get, budget=budget)
     white = encoded(Image.new("L", (SIDE, SIDE), 255))

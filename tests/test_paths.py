@@ -1,4 +1,4 @@
-"""The folders and habits that are chosen on the web page, and names for downloads."""
+"""Folders and options that are chosen on the web page, and names of downloads."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def test_untouched_fields_of_the_page_mean_the_defaults(control: Control) -> Non
     assert control.backend.paths.read() == ChosenPaths()
 
 
-def test_placeholders_that_were_kept_earlier_mean_the_defaults(control: Control, tmp_path: Path) -> None:
+def test_placeholders_in_older_files_mean_the_defaults(control: Control, tmp_path: Path) -> None:
     kept = {
         "output": "/path/to/outputs", "models": "/path/to/parent/models", "controlnet": "", "vae": "path/to/vae",
         "filename_format": "paste the path if it is outside project root", "save_metadata": True,
@@ -42,7 +42,7 @@ def test_placeholders_that_were_kept_earlier_mean_the_defaults(control: Control,
 
 
 @pytest.mark.parametrize("chosen", [None, "mine-[time]"])
-def test_a_picture_can_be_asked_for_as_a_file_to_save(control: Control, chosen: str | None) -> None:
+def test_a_picture_can_be_requested_as_a_download(control: Control, chosen: str | None) -> None:
     control.backend.paths.write(ChosenPaths(filename_format=chosen))
     path = picture(control)
     stem = path.stem if chosen is None else "mine-143210"
@@ -63,7 +63,7 @@ def test_a_picture_can_be_asked_for_as_a_file_to_save(control: Control, chosen: 
     assert (wrong.status_code, body(wrong)["error"]["field"]) == (422, "download")
 
 
-def test_an_engine_of_others_keeps_its_folders(control: Control, tmp_path: Path) -> None:
+def test_an_external_engine_keeps_its_folders(control: Control, tmp_path: Path) -> None:
     control.manager.is_ours = False
     answer = control.client.post("/api/settings/paths", json={"filenameFormat": "[seed]"})
     assert (answer.status_code, body(answer)["restart"]) == (200, False)
@@ -76,7 +76,7 @@ def test_an_engine_of_others_keeps_its_folders(control: Control, tmp_path: Path)
     assert control.manager.restarts == 0
 
 
-def test_folders_are_kept_and_the_engine_is_started_again(control: Control, tmp_path: Path) -> None:
+def test_folders_are_stored_and_the_engine_is_restarted(control: Control, tmp_path: Path) -> None:
     chosen = tmp_path / "pictures"
     chosen.mkdir()
     answer = control.client.post("/api/settings/paths", json={"outputDirectory": str(chosen), "saveMetadata": False})
@@ -114,7 +114,7 @@ def test_wrong_folders_are_named(control: Control, sent: dict[str, Any], field: 
     assert control.manager.restarts == 0
 
 
-def test_model_folders_are_told_to_the_engine_by_kind(tmp_path: Path) -> None:
+def test_model_folders_are_passed_to_the_engine_by_kind(tmp_path: Path) -> None:
     for name in ("models/loras", "models/vae", "flat", "both"):
         (tmp_path / name).mkdir(parents=True)
     paths = ChosenPaths(models=tmp_path / "models", vae=tmp_path / "flat", loras=tmp_path / "both")

@@ -1,4 +1,4 @@
-"""The data folder is its owner's alone: what is made, and what an older version left open; nothing that is shared."""
+"""Permissions of the data folder: new files, files of older versions, and shared folders."""
 
 import os
 import stat
@@ -52,7 +52,7 @@ def open_to_others(folder: Path) -> list[Path]:
     return [path for path in private if not path.is_symlink() and mode(path) & 0o077]
 
 
-def test_what_an_older_version_left_open_is_closed_once(tmp_path: Path) -> None:
+def test_open_files_of_an_older_version_are_closed_once(tmp_path: Path) -> None:
     data = tmp_path / "data"
     make(data, *SECRETS, *SHARED)
     assert (mode(data), mode(data / "jobs.sqlite")) == (0o755, 0o644)
@@ -74,7 +74,7 @@ def test_one_open_file_in_a_closed_folder_is_closed(tmp_path: Path) -> None:
     assert mode(tmp_path / "data" / "api-keys.json") == 0o600
 
 
-def test_a_folder_that_a_user_chose_among_other_things_stays_open_and_ours_in_it_is_closed(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_stays_open_and_ours_in_it_are_closed(tmp_path: Path) -> None:
     make(tmp_path / "home", *SECRETS, "letters/a.txt", "notes.txt")
     restrict_permissions(tmp_path / "home", ours=False)
     assert mode(tmp_path / "home") == 0o755
@@ -87,7 +87,7 @@ def test_a_folder_that_a_user_chose_among_other_things_stays_open_and_ours_in_it
     assert mode(tmp_path / "home") == 0o700
 
 
-def test_what_is_behind_links_is_left_as_it_is(tmp_path: Path) -> None:
+def test_links_are_not_followed(tmp_path: Path) -> None:
     make(tmp_path, "elsewhere/pictures/a.png", "elsewhere/paths.json", "data/logs/engine.log", "data/output/b.png")
     (tmp_path / "data" / "uploads").symlink_to(tmp_path / "elsewhere" / "pictures", target_is_directory=True)
     (tmp_path / "data" / "output" / "day").symlink_to(tmp_path / "elsewhere" / "pictures", target_is_directory=True)
@@ -101,7 +101,7 @@ def test_what_is_behind_links_is_left_as_it_is(tmp_path: Path) -> None:
     assert mode(tmp_path / "elsewhere" / "paths.json") == 0o644
 
 
-def test_what_was_broken_off_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"output/day/{number}.png" for number in range(9)]
     make(tmp_path / "data", *names)
     calls, change = [], os.chmod
@@ -120,7 +120,7 @@ def test_what_was_broken_off_is_gone_on_with(tmp_path: Path, monkeypatch: pytest
     assert open_to_others(tmp_path / "data") == []
 
 
-def test_rights_of_the_owner_and_of_programs_stay(tmp_path: Path) -> None:
+def test_permissions_of_the_owner_and_executable_bits_stay(tmp_path: Path) -> None:
     make(tmp_path / "data", "logs/a", "user/script")
     (tmp_path / "data" / "logs" / "a").chmod(0o444)
     (tmp_path / "data" / "user" / "script").chmod(0o755)
@@ -128,7 +128,7 @@ def test_rights_of_the_owner_and_of_programs_stay(tmp_path: Path) -> None:
     assert (mode(tmp_path / "data/logs/a"), mode(tmp_path / "data/user/script")) == (0o400, 0o700)
 
 
-def test_there_may_be_no_data_folder_yet(tmp_path: Path) -> None:
+def test_a_missing_data_folder_is_no_error(tmp_path: Path) -> None:
     assert restrict_permissions(tmp_path / "data", ours=True) == 0
 
 
@@ -138,7 +138,7 @@ def test_the_data_folder_is_ours_unless_a_user_chose_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_service_that_was_started_by_hand_closes_what_it_finds_and_makes(tmp_path: Path) -> None:
+def test_a_service_started_by_hand_restricts_permissions(tmp_path: Path) -> None:
     make(tmp_path / "data", "api-keys.json", "output/20261122/a.png")
     settings = {"DATA_DIR": str(tmp_path / "data"), "ENGINE_URL": "http://127.0.0.1:9"}
     environ = {**os.environ, **{f"DREAM_LAYER_{name}": value for name, value in settings.items()}}
@@ -154,7 +154,7 @@ def test_a_service_that_was_started_by_hand_closes_what_it_finds_and_makes(tmp_p
     assert (mode(tmp_path / "data"), open_to_others(tmp_path / "data")) == (0o700, [])
 
 
-def test_all_that_runs_leaves_nothing_open(own_stack: TestStack) -> None:
+def test_the_running_stack_leaves_no_open_files(own_stack: TestStack) -> None:
     own_stack.draw(prompt="a red circle", width=64, height=64, steps=1)
     assert mode(own_stack.data_dir) == 0o700
     assert open_to_others(own_stack.data_dir) == []

@@ -10,7 +10,7 @@ from PIL import Image
 
 from shared.jobs import tracked
 from shared.jobs.job import State
-from tests.fake_engine import HELD, FakeEngine
+from tests.fake_engine import BLOCKED, FakeEngine
 from tests.harness import Harness, wait_for, wait_until_running
 
 OBJECTIONS = {
@@ -39,7 +39,7 @@ def test_a_job_is_recorded_before_it_is_sent_and_ends_with_its_images(
         submit(job_id, *rest)
 
     monkeypatch.setattr(harness.client, "submit", watched)
-    engine.seconds = HELD
+    engine.seconds = BLOCKED
     job_id = harness.submit()
     assert found == [State.QUEUED]
     running = harness.wait(job_id, State.RUNNING)
@@ -68,14 +68,14 @@ def test_a_job_completes_without_events_of_the_websocket(harness: Harness, engin
 
 
 def test_a_job_is_running_without_events_of_the_websocket(harness: Harness, engine: FakeEngine) -> None:
-    engine.silent, engine.seconds = True, HELD
+    engine.sends_no_events, engine.seconds = True, BLOCKED
     job_id = harness.submit()
     assert harness.wait(job_id, State.RUNNING).started is not None
     assert "started" in harness.event_names(job_id)
 
 
 def test_a_broken_websocket_delays_a_job_only_a_little(harness: Harness, engine: FakeEngine) -> None:
-    engine.seconds = HELD
+    engine.seconds = BLOCKED
     job_id = harness.submit()
     wait_until_running(engine, job_id)
     engine.drop_sockets()
@@ -140,7 +140,7 @@ def test_an_accepted_job_is_not_sent_again_whatever_the_engine_answered(
 
 
 def test_a_500_for_a_completed_job_does_not_fail_it(harness: Harness, engine: FakeEngine) -> None:
-    engine.prompt_fault, engine.silent, engine.delay = "500 but taken", True, 0.3
+    engine.prompt_fault, engine.sends_no_events, engine.delay = "500 but taken", True, 0.3
     assert harness.wait(harness.submit()).state is State.COMPLETED
     assert len(engine.submitted) == 1
 
@@ -155,7 +155,7 @@ def test_jobs_wait_in_order_while_the_engine_does_not_answer(harness: Harness, e
         assert (row.state, row.attempts) == (State.COMPLETED, 0)
         # The job never left the queue.
         assert harness.event_names(job_id).count("queued") == 1
-    assert engine.begun == engine.submitted == ids
+    assert engine.started == engine.submitted == ids
 
 
 def test_a_recorded_job_is_accepted_even_if_sending_it_fails(harness: Harness, engine: FakeEngine) -> None:
@@ -185,12 +185,12 @@ def test_the_engine_never_has_more_jobs_than_the_window(
     harness: Harness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracked, "WINDOW", 4)
-    engine.seconds = HELD
+    engine.seconds = BLOCKED
     ids = [harness.submit() for _ in range(16)]
     engine.seconds = 0.03
     assert [harness.wait(job_id).state for job_id in ids] == [State.COMPLETED] * 16
-    assert engine.begun == engine.submitted == ids
-    assert engine.most == 4
+    assert engine.started == engine.submitted == ids
+    assert engine.max_jobs == 4
 
 
 @pytest.mark.parametrize("index", [0, 1, 3], ids=["running", "in-the-engine's-queue", "not-sent-yet"])
@@ -198,7 +198,7 @@ def test_a_cancellation_affects_one_job_in_any_phase(
     harness: Harness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, index: int
 ) -> None:
     monkeypatch.setattr(tracked, "WINDOW", 2)
-    engine.seconds = HELD
+    engine.seconds = BLOCKED
     ids = [harness.submit() for _ in range(4)]
     wait_until_running(engine, ids[0])
     assert harness.runner.cancel(ids[index])
@@ -222,7 +222,7 @@ def test_a_cancellation_affects_one_job_in_any_phase(
 def test_a_service_that_stops_after_a_cancellation_leaves_no_cancelled_job_running(
     harness: Harness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine.seconds = HELD
+    engine.seconds = BLOCKED
     job_id = harness.submit()
     wait_until_running(engine, job_id)
     # As if the job ended before the thread could reconcile.

@@ -1,4 +1,4 @@
-"""Settings from the environment, their errors, and the table in docs/settings.md."""
+"""Settings from the environment and from .env, and their errors."""
 
 from pathlib import Path
 
@@ -88,7 +88,7 @@ def test_the_file_is_read_in_every_encoding_that_editors_save(
         (b"DREAM_LAYER_API_KEY", "is not understood"),
     ],
 )
-def test_what_is_wrong_in_the_file_is_told_with_its_place(content: bytes, says: str, tmp_path: Path) -> None:
+def test_errors_in_the_file_name_the_line(content: bytes, says: str, tmp_path: Path) -> None:
     path = tmp_path / ".env"
     path.write_bytes(content)
     with pytest.raises(SetupError, match=says) as wrong:
@@ -101,13 +101,13 @@ def test_a_folder_in_place_of_the_file_is_an_error(tmp_path: Path) -> None:
         load_settings(env_file=tmp_path)
 
 
-def test_ports_that_one_service_has_may_be_one() -> None:
+def test_the_ports_of_the_control_service_may_be_equal() -> None:
     assert Settings(extras_port=5002, runs_port=5002).runs_port == 5002
     # The engine's own port does not count where another engine is used.
     assert Settings(engine_url="http://127.0.0.1:1", engine_port=5001).txt2img_port == 5001
 
 
-def test_a_typing_error_is_answered_with_the_setting_that_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_misspelled_setting_gets_a_suggestion(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SetupError) as wrong:
         load(monkeypatch, TXT2IMGPORT="6001")
     assert wrong.value.hint == "did you mean DREAM_LAYER_TXT2IMG_PORT?"

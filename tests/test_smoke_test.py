@@ -1,4 +1,4 @@
-"""What an engine must show at its start."""
+"""The engine's smoke test at startup."""
 
 from pathlib import Path
 

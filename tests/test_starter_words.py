@@ -31,7 +31,7 @@ from workflows.imported import read_graph
 FILES = EmbeddingFiles(["dream-layer-ruby.safetensors"])
 LOADER = "CheckpointLoaderSimple"
 KIT = WorkflowFolder(checkpoints=(OWN, *sorted(CHECKPOINT_NAMES)))
-# Rows of the table that print_status nothing of a picture.
+# Rows of the table that are not about a picture.
 SILENT = {0, *(ROWS[TOKEN_IDS[word][0]] for row in (*VOCABULARY["grammar"], ",") for word in row.split())}
 # END stands behind each prompt anyway.
 SILENT |= {ROWS[49406], ROWS[49407]}

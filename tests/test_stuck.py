@@ -16,7 +16,7 @@ from shared.settings import Settings
 from shared.web.app import create_app
 from shared.web.backend import Backend
 from shared.web.routes.system import system_routes
-from tests.fake_engine import HELD, FakeEngine
+from tests.fake_engine import BLOCKED, FakeEngine
 from tests.harness import Harness, OpenHarness, new_job, wait_for, wait_until_running
 
 
@@ -28,7 +28,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def busy_with_a_cancelled_job(harness: Harness, engine: FakeEngine) -> str:
     """The id of a cancelled job that the engine runs for ever."""
-    engine.seconds, engine.deaf = HELD, True
+    engine.seconds, engine.ignores_cancel = BLOCKED, True
     job_id = harness.submit()
     wait_until_running(engine, job_id)
     assert harness.runner.cancel(job_id)
@@ -47,8 +47,8 @@ def test_the_engine_is_restarted_for_a_stuck_job_without_suspects(harness: Harne
 
     def restart(reason: str) -> None:
         reasons.append(reason)
-        engine.seconds, engine.deaf = 0.05, False
-        engine.forget_everything()
+        engine.seconds, engine.ignores_cancel = 0.05, False
+        engine.lose_jobs()
 
     watch = StuckJobWatch(harness.client, harness.store, 0.5, restart)
     begun = time.monotonic()
@@ -60,7 +60,7 @@ def test_the_engine_is_restarted_for_a_stuck_job_without_suspects(harness: Harne
     assert time.monotonic() - begun >= 0.5
     assert [(row.state, row.attempts) for row in rows] == [(State.COMPLETED, 0)] * 2
     assert [cancelled in reason for reason in reasons] == [True]
-    assert engine.begun == [cancelled, *after]
+    assert engine.started == [cancelled, *after]
 
 
 def test_a_stuck_job_is_watched_after_it_is_deleted(harness: Harness, engine: FakeEngine) -> None:
@@ -79,7 +79,7 @@ def test_a_stuck_job_is_watched_after_it_is_deleted(harness: Harness, engine: Fa
 def test_running_jobs_are_not_stuck(harness: Harness, engine: FakeEngine) -> None:
     reasons: list[str] = []
     watch = StuckJobWatch(harness.client, harness.store, 0.0, lambda reason: reasons.append(reason))
-    engine.seconds = HELD
+    engine.seconds = BLOCKED
     running = harness.submit()
     wait_until_running(engine, running)
     watch.check()
@@ -87,7 +87,7 @@ def test_running_jobs_are_not_stuck(harness: Harness, engine: FakeEngine) -> Non
     # The engine checks for an interruption between two steps.
     engine.seconds = 0.05
     wait_for(lambda: engine.running is None, "it was not interrupted")
-    engine.seconds = HELD
+    engine.seconds = BLOCKED
     stranger = new_job()
     harness.client.submit(stranger.id, dict(stranger.spec.graph), "theirs", 1.0)
     wait_until_running(engine, stranger.id)
@@ -100,7 +100,7 @@ def test_a_cancellation_that_did_not_reach_the_engine_is_repeated(
     open_harness: OpenHarness, engine: FakeEngine
 ) -> None:
     """Its service crashed between the database and the engine."""
-    engine.seconds = HELD
+    engine.seconds = BLOCKED
     harness = open_harness()
     job_id = harness.submit()
     wait_until_running(engine, job_id)
@@ -153,7 +153,7 @@ def test_ready_reports_a_stuck_job(tmp_path: Path, harness: Harness, engine: Fak
 
 @pytest.mark.slow
 def test_a_job_running_at_a_deliberate_stop_is_no_suspect(harness: Harness, engine: FakeEngine) -> None:
-    engine.seconds = HELD
+    engine.seconds = BLOCKED
     drawn = harness.submit()
     for count in range(1, 5):
         wait_for(lambda count=count: engine.submitted == [drawn] * count, "it was not sent again")  # type: ignore[misc]
@@ -161,26 +161,26 @@ def test_a_job_running_at_a_deliberate_stop_is_no_suspect(harness: Harness, engi
         wait_until_running(engine, drawn)
         # As the launcher does: it stops the engine, and records that, long before the next start.
         harness.store.record_engine_stop()
-        engine.forget_everything()
+        engine.lose_jobs()
     wait_for(lambda: engine.submitted == [drawn] * 5, "it was not sent again")
     wait_until_running(engine, drawn)
     harness.wait(drawn, State.RUNNING)
     # A later crash counts.
     time.sleep(0.3)
-    engine.forget_everything()
+    engine.lose_jobs()
     engine.seconds = 0.05
     assert harness.wait(drawn).attempts == 1
 
 
 def test_a_job_that_waited_for_another_programs_prompt_is_no_suspect(harness: Harness, engine: FakeEngine) -> None:
-    engine.seconds = HELD
+    engine.seconds = BLOCKED
     stranger = new_job()
     harness.client.submit(stranger.id, dict(stranger.spec.graph), "theirs", -1.0)
     wait_until_running(engine, stranger.id)
     waits = harness.submit()
     wait_for(lambda: harness.runner._others_ran, "the queue was not checked")
     engine.seconds = 0.05
-    engine.forget_everything()
+    engine.lose_jobs()
     assert harness.wait(waits).attempts == 0
 
 
@@ -194,8 +194,8 @@ def test_a_worker_that_reclaims_after_a_deliberate_stop_has_no_suspect(
     busy_with_a_cancelled_job(first, engine)
     waits = second.submit()
     wait_for(lambda: second.runner._others_ran, "the queue was not checked")
-    engine.seconds, engine.deaf = 0.05, False
-    engine.forget_everything()
+    engine.seconds, engine.ignores_cancel = 0.05, False
+    engine.lose_jobs()
     assert second.wait(waits).attempts == 0
 
 

@@ -1,4 +1,4 @@
-"""Children: ready, restarted, stopped, and never orphans."""
+"""Child processes: ready, restarted, stopped, and never orphaned."""
 
 import subprocess
 import sys
@@ -46,7 +46,7 @@ def test_a_module_runs_as_if_started_directly(tmp_path: Path) -> None:
     assert said == f"__main__ ['{tmp_path / 'beside.py'}', 'argument'] {tmp_path}\n"
 
 
-def test_a_child_that_dies_at_its_start_is_reported_at_once_with_its_last_lines(tmp_path: Path) -> None:
+def test_a_child_that_dies_during_startup_is_reported_with_its_log(tmp_path: Path) -> None:
     supervisor = Supervisor(child(tmp_path, "print('one')\nraise SystemExit('no such model')\n"), lambda: False, 60)
     begun = time.monotonic()
     supervisor.start()
@@ -58,7 +58,7 @@ def test_a_child_that_dies_at_its_start_is_reported_at_once_with_its_last_lines(
     supervisor.stop()
 
 
-def test_a_child_that_never_answers_is_given_up(tmp_path: Path) -> None:
+def test_a_child_that_never_answers_times_out(tmp_path: Path) -> None:
     supervisor = Supervisor(child(tmp_path, "import time\ntime.sleep(60)\n"), lambda: False, 0.5)
     supervisor.start()
     with pytest.raises(SetupError, match="does not answer after"):
@@ -67,7 +67,7 @@ def test_a_child_that_never_answers_is_given_up(tmp_path: Path) -> None:
     assert supervisor.child.pid is None
 
 
-def test_a_child_that_dies_later_is_started_again(tmp_path: Path) -> None:
+def test_a_child_that_dies_later_is_restarted(tmp_path: Path) -> None:
     supervisor = Supervisor(
         child(tmp_path, "import time\ntime.sleep(60)\n"), lambda: supervisor.child.pid is not None, 20
     )
@@ -83,7 +83,7 @@ def test_a_child_that_dies_later_is_started_again(tmp_path: Path) -> None:
     assert supervisor.state == "stopped"
 
 
-def test_a_child_that_will_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.process.supervisor.GRACE", 0.5)
     code = (
         "import signal, time\n"
@@ -113,7 +113,7 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     wait_until_gone([orphan])
 
 
-def test_a_large_log_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_log_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.process.supervisor.MAX_LOG_BYTES", 10)
     (tmp_path / "thing.log").write_text("much too long for the limit")
     runs = child(tmp_path, "print('new')\n")
@@ -124,7 +124,7 @@ def test_a_large_log_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (tmp_path / "thing.previous.log").exists()
 
 
-def test_a_child_ends_with_the_thread_that_does_its_work(tmp_path: Path) -> None:
+def test_a_child_exits_with_its_worker_thread(tmp_path: Path) -> None:
     code = (
         "import threading, time\n"
         "def other():\n"
@@ -153,7 +153,7 @@ def test_a_child_ends_with_the_thread_that_does_its_work(tmp_path: Path) -> None
     runs.stop()
 
 
-def test_a_child_that_stops_answering_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_stops_answering_is_restarted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.process.supervisor.CHECK_INTERVAL", 0.05)
     monkeypatch.setattr("shared.process.supervisor.ANSWER_TIMEOUT", 0.3)
     deaf = False

@@ -93,7 +93,7 @@ def with_texts(png: bytes, texts: Mapping[str, str]) -> bytes:
     if chunks[0].kind != b"IHDR" or chunks[-1].kind != b"IEND":
         raise BrokenPng("the PNG is cut short")
     keys = tuple(_key(key) for key in texts)
-    kept = [
+    unchanged = [
         chunk
         for chunk in chunks[1:]
         if not (chunk.kind in TEXT_TYPES and png.startswith(keys, chunk.content, chunk.content_end))
@@ -104,7 +104,7 @@ def with_texts(png: bytes, texts: Mapping[str, str]) -> bytes:
         [
             header,
             *(_encode_text(key, text) for key, text in texts.items()),
-            *(view[each.begin : each.end] for each in kept),
+            *(view[chunk.begin : chunk.end] for chunk in unchanged),
         ]
     )
 
