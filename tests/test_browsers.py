@@ -40,7 +40,7 @@ def test_a_browser_is_shown_the_page(make: Make, key: str | None) -> None:
     assert client.get(shown.headers["Location"], headers=HTML).mimetype == "text/html"
 
 
-def test_a_program_is_told_what_this_is(make: Make) -> None:
+def test_a_program_gets_a_description_of_the_service(make: Make) -> None:
     client, _ = make()
     for accept in ("*/*", "application/json"):
         reply = client.get("/", headers={"Accept": accept}).json

@@ -142,7 +142,7 @@ def test_what_is_spelled_out_makes_the_same_request() -> None:
     assert read(**parsed.parameters | parsed.hires_fix_parameters).request == parsed.request
 
 
-def test_other_programs_are_told_both_passes(control: Control) -> None:
+def test_infotexts_for_other_programs_have_both_passes(control: Control) -> None:
     backend: Backend = control.backend
     parsed = read(width=1024, height=1024, steps=20, seed=3)
     row = finish(backend, parsed.parameters, label_parameters=parsed.hires_fix_parameters)

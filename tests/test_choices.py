@@ -299,6 +299,6 @@ def test_what_the_page_sends_out_of_habit_is_no_news() -> None:
     assert "no effect" in read(denoising_strength=0.3).warnings[0]
 
 
-def test_a_wrong_word_is_told_what_would_be_right() -> None:
+def test_a_wrong_word_gets_a_suggestion() -> None:
     with pytest.raises(InvalidValue, match="one of just_resize, crop_and_resize, fill, not 'squeeze'"):
         reread(resize_mode="squeeze")

@@ -171,7 +171,7 @@ def test_the_colours_of_an_avif_without_a_profile() -> None:
         (FOR_INK, "has a colour profile of the wrong kind (CMYK)"),
     ],
 )  # fmt: skip
-def test_colours_that_cannot_be_told_are_said(data: bytes, says: str) -> None:
+def test_colours_that_cannot_be_read_are_a_warning(data: bytes, says: str) -> None:
     warnings: list[str] = []
     read_picture(data, "input_image", warnings)
     (warning,) = warnings

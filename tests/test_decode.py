@@ -181,7 +181,7 @@ def test_a_transparent_colour_is_transparent_at_every_depth(data: bytes) -> None
     ("output", "says"),
     [("GIF", "an animation"), ("PNG", "an animation"), ("WEBP", "an animation"), ("TIFF", "a file of several pages")],
 )
-def test_of_several_pictures_the_first_is_used_and_told(output: str, says: str) -> None:
+def test_of_several_pictures_the_first_is_used_with_a_warning(output: str, says: str) -> None:
     one, other = solid("RGB", RED), solid("RGB", (0, 90, 0))
     data = encoded(one, output, save_all=True, append_images=[other, one], lossless=True)
     warnings: list[str] = []
@@ -209,7 +209,7 @@ def test_the_two_pictures_in_one_jpeg_of_a_phone() -> None:
     assert warnings == []
 
 
-def test_what_is_lost_of_transparency_is_told() -> None:
+def test_lost_transparency_is_a_warning() -> None:
     image = solid("RGBA", (*RED, 255), (20, 10))
     image.paste((0, 0, 0, 0), (0, 0, 5, 10))
     warnings: list[str] = []

@@ -154,7 +154,7 @@ def sd2(path: Path, dtype: str, values: Sequence[float], inputs: int = 4) -> Pat
 
 @pytest.mark.parametrize("dtype", ["F16", "BF16", "F32"])
 @pytest.mark.parametrize("prediction", SPREADS)
-def test_stable_diffusion_2_is_told_by_a_bias(tmp_path: Path, dtype: str, prediction: str) -> None:
+def test_what_stable_diffusion_2_predicts_is_read_from_a_bias(tmp_path: Path, dtype: str, prediction: str) -> None:
     path = sd2(tmp_path / "x.safetensors", dtype, SPREADS[prediction] * 160)
     file = classify("x", read_header(path))
     assert (file.family, file.prediction) == (Family.SD2, prediction)
@@ -369,7 +369,7 @@ KINDS: dict[str, tuple[factory.Shapes, str | None]] = {
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_kind_is_told_by_the_header(tmp_path: Path, name: str) -> None:
+def test_a_kind_is_read_from_the_header(tmp_path: Path, name: str) -> None:
     shapes, kind = KINDS[name]
     header = read_header(factory.write(tmp_path / "x.safetensors", shapes))
     assert header is not None

@@ -188,7 +188,7 @@ def test_a_gated_file_says_what_to_do(server: FileServer, tmp_path: Path) -> Non
     assert "HF_TOKEN" in str(refused.value.hint)
 
 
-def test_too_little_room_is_told_before(
+def test_too_little_room_is_reported_before_the_download(
     server: FileServer, tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.files[f"/{NAME}"] = File(content)

@@ -308,7 +308,7 @@ def test_a_token_that_cannot_be_kept_is_said_as_a_step_of_the_start(tmp_path: Pa
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such program")
-def test_a_child_that_ends_before_it_is_told_the_secret_is_only_a_child_that_ended(tmp_path: Path) -> None:
+def test_a_child_that_ends_before_it_gets_the_secret_has_just_ended(tmp_path: Path) -> None:
     child = Child(
         "brief",
         ["nothing"],

@@ -240,7 +240,7 @@ def test_a_lock_needs_the_packages_that_it_pins(monkeypatch: pytest.MonkeyPatch,
     assert environment.missing_packages(["requirements"]) == ["no-such-package", "no-such-torch"]
 
 
-def test_a_python_without_ensurepip_is_told_what_to_install(project: Project) -> None:
+def test_without_ensurepip_the_error_names_the_package_to_install(project: Project) -> None:
     # What Debian's Python does without its package python3-venv: the new environment cannot get pip.
     debian = (
         "import subprocess, venv\ndef fail(self, context):\n    raise subprocess.CalledProcessError(1, 'ensurepip')\n"
@@ -296,7 +296,7 @@ def test_pip_ends_with_a_launcher_that_is_killed() -> None:
         launcher.stdout.close()
 
 
-def test_an_old_python_is_told_so() -> None:
+def test_an_old_python_is_refused_by_its_version() -> None:
     code = (
         "import sys, runpy\n"
         "sys.version_info = (3, 9, 1)\n"

@@ -127,7 +127,7 @@ def test_what_gets_too_large_is_refused(source: tuple[int, int], params: dict[st
     assert wrong.value.field == field
 
 
-def test_the_largest_factor_is_told_and_taken() -> None:
+def test_the_largest_factor_is_reported_and_accepted() -> None:
     wide, huge = Picture(b"x", 5000, 100), Picture(b"x", 20000, 3000)
     with pytest.raises(InvalidValue) as wrong:
         read(source=wide)

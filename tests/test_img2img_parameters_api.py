@@ -74,9 +74,7 @@ def test_hires_fix_enlarges_what_is_outside_by_exactly_the_factor(
     assert apart[far].max() <= 3
 
 
-def test_an_inpainting_checkpoint_is_used_as_one_without_being_told(
-    stack: TestStack, source: Image.Image, mask: Image.Image
-) -> None:
+def test_an_inpainting_checkpoint_is_detected(stack: TestStack, source: Image.Image, mask: Image.Image) -> None:
     reply = stack.redraw(**QUICK, input_image=source, mask=mask, model_name="dream-layer-inpainting")
     assert reply["parameters"]["inpaint_mode"] == "model"
     assert reply["warnings"] == []

@@ -73,7 +73,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
         ),
     ],
 )
-def test_a_mistake_is_told_with_its_place(
+def test_a_mistake_is_reported_with_its_position(
     client: FlaskClient, sent: str, says: str, hint: str | None, content_type: str
 ) -> None:
     refused = client.post("/api/txt2img", data=sent.encode(), content_type=content_type)
@@ -97,7 +97,7 @@ def test_a_mistake_is_told_with_its_place(
         (b"9" * 5000, "a number with too many digits"),
     ],
 )
-def test_what_is_something_else_is_told_so(client: FlaskClient, sent: bytes, says: str) -> None:
+def test_bodies_of_other_formats_are_named(client: FlaskClient, sent: bytes, says: str) -> None:
     refused = client.post("/api/txt2img", data=sent, content_type="application/json")
     assert refused.status_code == 400
     assert refused.json is not None
@@ -121,7 +121,7 @@ def test_text_with_a_byte_order_mark_is_read() -> None:
     assert parse_json("\ufeff" + GOOD) == json.loads(GOOD)
 
 
-def test_json_in_a_form_is_told_so_too(client: FlaskClient) -> None:
+def test_json_sent_as_a_form_is_named(client: FlaskClient) -> None:
     refused = client.post("/api/txt2img", data={"prompt": "x", "loras": "[{name: a}]"})
     assert refused.status_code == 422
     assert refused.json is not None
@@ -137,7 +137,7 @@ def test_json_in_a_form_is_told_so_too(client: FlaskClient) -> None:
         (f"[{GOOD}]", "must be a JSON object, not a list", "send one object"),
     ],
 )
-def test_json_that_is_no_object_is_told_as_what_it_is(
+def test_json_that_is_no_object_is_named_by_its_type(
     client: FlaskClient, sent: str, says: str, hint: str, content_type: str
 ) -> None:
     refused = client.post("/api/txt2img", data=sent, content_type=content_type)
@@ -196,7 +196,7 @@ def test_a_body_of_another_kind_than_its_header_says(
     assert hint in refused.json["error"]["hint"]
 
 
-def test_fields_in_the_address_alone_are_told_where_they_belong(client: FlaskClient) -> None:
+def test_fields_in_the_address_alone_are_refused_with_a_hint(client: FlaskClient) -> None:
     refused = client.post("/api/txt2img?prompt=a+cat")
     assert refused.json is not None
     assert "not into the URL" in refused.json["error"]["hint"]

@@ -16,7 +16,7 @@ from tests.stack import TIMEOUT, launcher_environment
 HERE, THERE = "http://127.0.0.1:8188", "http://10.0.0.9:8188"
 
 
-def test_an_engine_that_has_jobs_to_finish_is_told_as_one_that_answers() -> None:
+def test_an_engine_that_finishes_jobs_is_reported_as_answering() -> None:
     assert engine_text(HERE, 6.44, proven=True) == f"generated its first picture after 6.4 s: {HERE}"
     assert engine_text(HERE, 6.44, proven=False) == f"answers after 6.4 s and is finishing earlier jobs: {HERE}"
 

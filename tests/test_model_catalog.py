@@ -81,7 +81,7 @@ def test_what_a_checkpoint_does_not_hold_is_taken_from_files_that_fit() -> None:
         read(WorkflowFolder(text_encoders=()), model_name=PLAIN)
 
 
-def test_the_vae_of_the_built_in_model_is_for_no_other_and_of_several_it_is_told_which() -> None:
+def test_the_vae_of_the_built_in_model_is_for_no_other_and_of_several_one_is_named() -> None:
     kit = WorkflowFolder(vae=(VAE_NAME, "ae.safetensors", "sd.safetensors", "sd-finer.safetensors"))
     parsed = read(kit, model_name=PLAIN)
     assert parsed.request.models.vae == "sd.safetensors"
@@ -91,7 +91,7 @@ def test_the_vae_of_the_built_in_model_is_for_no_other_and_of_several_it_is_told
         read(WorkflowFolder(vae=(VAE_NAME,)), model_name=PLAIN)
 
 
-def test_of_several_text_encoders_of_a_kind_the_first_is_taken_and_the_others_are_told() -> None:
+def test_of_several_text_encoders_of_a_kind_the_first_is_used_and_the_others_are_named() -> None:
     two = WorkflowFolder(text_encoders=("l.safetensors", "l-other.safetensors"))
     parsed = read(two, model_name=PLAIN)
     assert parsed.request.models.text_encoders == ("l.safetensors",)

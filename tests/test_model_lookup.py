@@ -68,7 +68,7 @@ def test_the_strictest_rule_decides(wanted: str, available: Sequence[str], found
     assert match_names(wanted, available) == found
 
 
-def test_the_same_name_elsewhere_is_told_before_what_only_resembles_it() -> None:
+def test_the_same_name_in_another_folder_comes_before_similar_names() -> None:
     assert nearest_names("c/ink", ["inks.pt", *TWO_FOLDERS]) == list(TWO_FOLDERS)
     assert nearest_names("ink.ckpt", ["ink.pt", "inky.pt"]) == ["ink.pt"]
     assert nearest_names("imk", ["ink.pt", "sepia.pt"]) == ["ink.pt"]

@@ -48,7 +48,7 @@ def test_a_model_is_kept_whole(control: Control, tmp_path: Path) -> None:
     assert left_over(control) == []
 
 
-def test_a_model_of_another_type_than_was_said_is_kept_and_that_is_told(control: Control, tmp_path: Path) -> None:
+def test_a_model_of_another_type_than_claimed_is_stored_with_a_warning(control: Control, tmp_path: Path) -> None:
     lora = write_safetensors(tmp_path / "lora", {"x.lora_up.weight": ("F16", (8, 8))}).read_bytes()
     assert body(send(control, "a.safetensors", lora, "loras"))["warnings"] == []
     (warning,) = body(send(control, "a.safetensors", lora, "checkpoints"))["warnings"]
@@ -122,7 +122,7 @@ def test_of_two_at_once_one_is_kept(tmp_path: Path) -> None:
     assert (tmp_path / "kept" / "model").read_text() == "one"
 
 
-def test_a_full_disk_is_told_before_the_body_is_read(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_before_the_body_is_read(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.models.storage.free_bytes", lambda _folder: 1000)
     assert send(control, "a.safetensors", b"x").status_code == 507
     headers = {"HOST": "localhost", "CONTENT_LENGTH": "5"}

@@ -65,7 +65,7 @@ def test_every_service_tells_all_there_is(stack: TestStack) -> None:
     assert options(stack.img2img) == options(stack.control) == listed
 
 
-def test_a_new_file_is_told_to_all_who_ask_a_second_later(stack: TestStack) -> None:
+def test_a_new_file_is_listed_a_second_later(stack: TestStack) -> None:
     folder = stack.data_dir / "models" / "checkpoints"
     name = "added-later.safetensors"
     options(stack.txt2img)

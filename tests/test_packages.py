@@ -111,7 +111,7 @@ def test_a_terminal_gets_one_bar_and_a_line_for_what_is_done(tmp_path: Path, mon
         assert drawn[-1].endswith("50 %  installing 1 of 2 packages")
 
 
-def test_the_time_left_is_told_when_it_can_be_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_left_is_reported_when_it_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (terminal, packages):
         monkeypatch.setattr(module, "columns", lambda: 200)
     with on_screen() as screen:

@@ -343,7 +343,7 @@ def test_a_report_is_made_and_downloaded(stack: TestStack) -> None:
         assert archive.testzip() is None
 
 
-def test_a_key_is_kept_and_never_told(stack: TestStack) -> None:
+def test_a_key_is_stored_and_never_shown(stack: TestStack) -> None:
     secret = "a-key-that-nobody-may-see-0815"
     kept = press(f"{stack.control}/api/add-api-key", {"alias": "somewhere", "api-key": secret})
     assert (kept.status_code, kept.json()["status"]) == (200, "success")

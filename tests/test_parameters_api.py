@@ -48,7 +48,7 @@ def test_each_picture_of_a_batch_has_a_seed_that_makes_it_again(stack: TestStack
     assert same(pictures[1], alone[1])
 
 
-def test_each_picture_is_told_as_soon_as_it_is_there(stack: TestStack) -> None:
+def test_each_picture_is_an_event_as_soon_as_it_exists(stack: TestStack) -> None:
     response = requests.post(
         f"{stack.txt2img}/api/txt2img",
         json={"prompt": PROMPT, "steps": 6, "seed": 3, "batch_count": 3},

@@ -133,7 +133,7 @@ def test_a_checkpoint_that_was_deleted_a_moment_ago_is_not_chosen() -> None:
     assert parsed.request.models.checkpoint == OWN
 
 
-def test_what_the_client_decided_is_told_from_what_was_left_to_us() -> None:
+def test_fields_of_the_client_are_distinguished_from_defaults() -> None:
     assert read().explicit_fields == {"prompt"}
     assert read(sampler_name="dpm-2m-karras", random_seed=True).explicit_fields == {
         "prompt",
@@ -317,7 +317,7 @@ def test_controlnet_units() -> None:
     assert picture(controlnet={"units": [{"model": "canny"}]}).controls[0].picture.size == (64, 32)
 
 
-def test_preprocessors_of_custom_nodes_work_where_they_are_and_else_what_there_is_is_told() -> None:
+def test_preprocessors_of_custom_nodes_work_if_installed_and_else_the_available_ones_are_named() -> None:
     def unit(**fields: Any) -> dict[str, Any]:
         return {"units": [{"enabled": False}, {"model": "canny", "input_image": URL, **fields}]}
 
@@ -352,7 +352,7 @@ def test_what_is_not_known_is_named_at_any_depth() -> None:
     assert reread({"image": PICTURE, "photo": b""}).warnings == ["ignored unknown fields: photo"]
 
 
-def test_what_changes_nothing_is_told() -> None:
+def test_fields_without_effect_are_a_warning() -> None:
     fields = {"mask_blur": 4, "invert_mask": True, "inpaint_mode": "refine", "grow_mask_by": 9}
     more = {"only_masked_padding": 8, "outpaint_feathering": 3, "upscale_factor": 3}
     warnings = reread(**fields, **more).warnings
@@ -391,7 +391,7 @@ def test_a_picture_for_txt2img_is_not_ignored_in_silence() -> None:
         ({"controlnet": {"units": [{"guidance_start": 2}]}}, "controlnet.units[0].guidance_start", "from 0 to 1"),
     ],
 )
-def test_a_wrong_value_is_told_with_its_range(values: dict[str, Any], field: str, says: str) -> None:
+def test_a_wrong_value_is_reported_with_its_range(values: dict[str, Any], field: str, says: str) -> None:
     given = {name: value for name, value in {"prompt": "x", **values}.items() if value is not None}
     with pytest.raises(InvalidValue) as wrong:
         parse_txt2img(Fields(given, {}), context())
@@ -399,12 +399,12 @@ def test_a_wrong_value_is_told_with_its_range(values: dict[str, Any], field: str
     assert says in wrong.value.message
 
 
-def test_all_wrong_fields_are_told_at_once() -> None:
+def test_all_wrong_fields_are_reported_at_once() -> None:
     assert [problem["field"] for problem in refused(width=5, steps="x").details["problems"]] == ["width", "steps"]
 
 
 @pytest.mark.parametrize("wrong", [{"text_encoders": [1] * 500}, {"controlnet": {"units": ["a"] * 500}}])
-def test_of_many_wrong_values_the_first_are_told(wrong: dict[str, Any]) -> None:
+def test_of_many_wrong_values_the_first_are_reported(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidValue) as caught:
         validate(Txt2ImgBody, {"prompt": "x", **wrong})
     assert len(caught.value.details["problems"]) == MAX_PROBLEMS

@@ -105,7 +105,7 @@ def test_the_text_of_others_is_read(client: FlaskClient) -> None:
     assert reply["parameters"]["sampler_name"] == "euler_ancestral"
 
 
-def test_our_own_text_goes_first_and_a_graph_is_told_too(client: FlaskClient) -> None:
+def test_our_own_text_comes_first_and_a_graph_is_returned_too(client: FlaskClient) -> None:
     reply = ask(client, picture(dream_layer=ours("txt2img", prompt="x"), parameters=TEXT, prompt=json.dumps(GRAPH)))
     assert reply["parameters"] == {"prompt": "x"}
     assert reply["infotext"] == TEXT
@@ -119,7 +119,7 @@ def test_a_graph_alone_is_read(client: FlaskClient) -> None:
     assert reply["workflow"]["prompt"]["3"]["is_changed"] == [None]
 
 
-def test_a_text_that_is_not_understood_is_still_told(client: FlaskClient) -> None:
+def test_a_text_that_is_not_understood_is_returned(client: FlaskClient) -> None:
     reply = ask(client, picture(parameters="just words", dream_layer="{", prompt="[1]"))
     assert (reply["kind"], reply["parameters"], reply["infotext"]) == (None, {}, "just words")
 

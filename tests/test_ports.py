@@ -46,7 +46,7 @@ def test_the_ports_of_the_page_are_settings() -> None:
     }
 
 
-def test_free_ports_are_told_from_taken_ones() -> None:
+def test_free_ports_are_distinguished_from_taken_ones() -> None:
     free, other = free_ports(2)
     with taken(other):
         found, problems = find_free_ports("127.0.0.1", {"A": free, "B": other})
@@ -55,7 +55,7 @@ def test_free_ports_are_told_from_taken_ones() -> None:
     assert (problem.step, problem.hint) == (f"port {other}", "stop that program, or set B to a free port")
 
 
-def test_a_service_of_ours_that_has_the_port_is_told_from_other_programs(tmp_path: Path) -> None:
+def test_a_service_of_ours_on_the_port_is_distinguished_from_other_programs(tmp_path: Path) -> None:
     with (
         serving(Settings(threads=8, waiters=1, streams=1, data_dir=tmp_path)) as served,
         pytest.raises(SetupError) as wrong,
@@ -66,7 +66,7 @@ def test_a_service_of_ours_that_has_the_port_is_told_from_other_programs(tmp_pat
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "999.1.1.1", "2001:db8::1"])
-def test_a_host_that_is_not_this_machine_is_told_so(host: str) -> None:
+def test_a_host_that_is_not_this_machine_is_refused(host: str) -> None:
     with pytest.raises(SetupError) as wrong:
         check_port(host, free_ports(1)[0], "A")
     assert wrong.value.step == "host"

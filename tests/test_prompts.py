@@ -182,11 +182,11 @@ def said(prompt: str) -> list[str]:
         ("a text embedding: study of words", "'study', which does not exist"),
     ],
 )
-def test_what_the_engine_reads_otherwise_than_it_looks_is_told(prompt: str, says: str) -> None:
+def test_syntax_that_the_engine_reads_differently_is_a_warning(prompt: str, says: str) -> None:
     assert any(says in warning for warning in said(prompt)), said(prompt)
 
 
-def test_two_files_that_the_engine_cannot_tell_apart_are_told() -> None:
+def test_two_files_that_the_engine_confuses_are_a_warning() -> None:
     text, warnings = read_prompt("embedding:ruby", "prompt", EmbeddingFiles(["ruby.pt", "b/ruby.pt"]))
     assert text == "embedding:ruby.pt"
     assert warnings == [

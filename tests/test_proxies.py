@@ -90,7 +90,7 @@ def test_what_a_proxy_hands_on_unread_does_no_harm(make: Callable[..., Made], he
     assert links["job"].startswith("http://localhost/api/jobs/")
 
 
-def test_a_port_that_is_told_apart_is_part_of_the_address(make: Callable[..., Made]) -> None:
+def test_a_forwarded_port_is_part_of_the_address(make: Callable[..., Made]) -> None:
     links = addresses(*make(trusted_proxies="10.0.0.1"), {**FORWARDED, "X-Forwarded-Port": "8443"})
     assert links["job"].startswith("https://dream.example:8443/dream/api/jobs/")
     usual = addresses(*make(trusted_proxies="10.0.0.1"), {**FORWARDED, "X-Forwarded-Port": "443"})

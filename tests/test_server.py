@@ -427,7 +427,7 @@ def test_a_body_from_a_page_behind_a_trusted_proxy_is_taken() -> None:
             assert sent.status_code == status
 
 
-def test_a_client_that_asks_first_is_told_before_it_sends(server: Served) -> None:
+def test_a_client_that_expects_100_continue_is_refused_before_it_sends(server: Served) -> None:
     head = ("Content-Length: 2000", "Expect: 100-continue")
     answer = server.answer(server.head("POST", "/quick", *head, "Origin: https://evil.example"))
     assert answer.startswith(b"HTTP/1.1 403 ")
@@ -504,7 +504,7 @@ def test_who_asks_to_go_on_without_a_body_is_answered(server: Served, length: li
         (b"GET /quick HTTP/1.1\r\n\r\n", b"the Host header is missing"),
     ],
 )
-def test_who_speaks_another_protocol_is_told_at_once(server: Served, sent: bytes, says: bytes) -> None:
+def test_other_protocols_are_answered_at_once(server: Served, sent: bytes, says: bytes) -> None:
     answer = server.answer(sent)
     assert answer.split(b" ", 2)[1] == b"400"
     assert says in answer
@@ -551,7 +551,9 @@ def test_a_chunked_body_in_small_pieces_is_taken(server: Served) -> None:
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip", 501, "not_supported", "Content-Length"),
     ],
 )
-def test_what_is_no_request_is_told_in_json(server: Served, first: bytes, status: int, code: str, hint: str) -> None:
+def test_a_malformed_request_is_answered_in_json(
+    server: Served, first: bytes, status: int, code: str, hint: str
+) -> None:
     answer = server.answer(first + b"\r\nHost: localhost\r\n\r\n")
     assert int(answer.split(b" ", 2)[1]) == status
     reply = json.loads(answer.partition(b"\r\n\r\n")[2])
@@ -629,7 +631,7 @@ def test_a_machine_without_ipv6_is_served(monkeypatch: pytest.MonkeyPatch) -> No
     sock.close()
 
 
-def test_a_taken_port_is_told_before_anything_is_served() -> None:
+def test_a_taken_port_is_reported_before_anything_is_served() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()

@@ -48,7 +48,7 @@ def test_unknown_words_do_no_harm(stack: TestStack) -> None:
     assert seen(stack.picture(stack.draw(prompt=prompt, seed=3))).shows("green", "triangle")
 
 
-def test_unknown_words_are_told_once_in_every_form_of_reply(stack: TestStack) -> None:
+def test_unknown_words_are_one_warning_in_every_form_of_reply(stack: TestStack) -> None:
     small = {"prompt": "a red LIGHTHOUSE, \U0001f534 lighthouse", "width": 64, "height": 64, "steps": 1}
     (warning,) = stack.draw(**small, batch_size=2)["warnings"]
     assert "does not know 'lighthouse', '\U0001f534' of prompt. It knows" in warning

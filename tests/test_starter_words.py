@@ -56,7 +56,7 @@ def encoder(engine_source: Path) -> Any:
     return CLIPTokenizer.from_pretrained(str(engine_source / "comfy" / "sd1_tokenizer"))
 
 
-def heard(encoder: Any, text: str) -> bool:
+def has_effect(encoder: Any, text: str) -> bool:
     """Whether the engine's tokenizer finds a token that means something."""
     return not SILENT.issuperset(ROWS.get(token, 0) for token in encoder(text)["input_ids"])
 
@@ -77,19 +77,19 @@ def test_letters_are_cut_as_the_engine_cuts_them(encoder: Any, word: str) -> Non
     assert tokens(word) == encoder.tokenize(word)
 
 
-def test_every_word_of_the_engines_vocabulary_is_judged_as_it_is_heard(encoder: Any) -> None:
+def test_every_word_of_the_engines_vocabulary_is_known_if_it_has_an_effect(encoder: Any) -> None:
     whole = [token.removesuffix("</w>") for token in encoder.get_vocab() if token.endswith("</w>")]
     letters = [word for word in whole if word.isascii() and word.isalpha() and word.islower()]
     assert len(letters) > 30_000
     judged = dict(words(" ".join(letters)))
     assert judged.keys() == {*letters}
     known = [word for word in letters if judged[word]]
-    assert all(heard(encoder, word) for word in known)
+    assert all(has_effect(encoder, word) for word in known)
     rest = random.Random(0).sample([word for word in letters if not judged[word]], 3000)
-    assert not any(heard(encoder, word) for word in rest)
+    assert not any(has_effect(encoder, word) for word in rest)
 
 
-def test_words_that_run_together_are_judged_as_they_are_heard(encoder: Any) -> None:
+def test_words_without_spaces_are_known_if_they_have_an_effect(encoder: Any) -> None:
     source, known = random.Random(1), sorted(TOKEN_IDS)
     others = [token.removesuffix("</w>") for token in encoder.get_vocab() if token.endswith("</w>") and token.isascii()]
     for _ in range(1000):
@@ -98,7 +98,7 @@ def test_words_that_run_together_are_judged_as_they_are_heard(encoder: Any) -> N
         # Texts are in lower case when they are cut into words.
         word = "".join(pair).lower()
         if word.isalpha():
-            assert is_known(word) == heard(encoder, word), word
+            assert is_known(word) == has_effect(encoder, word), word
 
 
 @settings(max_examples=300, deadline=None)
@@ -109,8 +109,8 @@ def test_words_that_run_together_are_judged_as_they_are_heard(encoder: Any) -> N
 @example("don't, it's, red's")
 @example("RED\u00a0CIRCLE\u200bstar")
 @example("<|endoftext|>red")
-def test_a_text_means_something_where_the_engine_hears_something(encoder: Any, text: str) -> None:
-    assert any(known for _, known in words(text)) == heard(encoder, text)
+def test_a_text_means_something_where_it_has_an_effect_on_the_engine(encoder: Any, text: str) -> None:
+    assert any(known for _, known in words(text)) == has_effect(encoder, text)
 
 
 @settings(max_examples=200, deadline=None)
@@ -122,8 +122,8 @@ def test_weights_are_taken_off_as_the_engine_takes_them_off(
     encoder: Any, engine_prompts: EnginePrompts, text: str
 ) -> None:
     parts = [part for part, _ in engine_prompts.segments(text)]
-    assert knows_no_word(text, FILES) <= (not any(heard(encoder, part) for part in parts))
-    if any(heard(encoder, part) for part in parts):
+    assert knows_no_word(text, FILES) <= (not any(has_effect(encoder, part) for part in parts))
+    if any(has_effect(encoder, part) for part in parts):
         assert not knows_no_word(text, FILES)
 
 

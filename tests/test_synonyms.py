@@ -70,7 +70,7 @@ def test_every_name_of_the_tables_means_a_field_that_there_is() -> None:
         *(("stepz", "steps"), ("seamlesstileable", "tiling")),
     ],
 )
-def test_the_names_of_other_programs_are_told_with_ours(sent: str, field: str) -> None:
+def test_names_of_other_programs_are_reported_with_ours(sent: str, field: str) -> None:
     (warning,) = read(**{sent: "1"}).warnings
     assert warning == f"ignored unknown fields: {sent} (did you mean {field}?)"
 
@@ -118,7 +118,7 @@ def test_enlarging_has_names_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("sent", ["promt", "Prompt", "text", "positive_prompt", "inputs", "positivePrompt"])
-def test_an_unknown_field_beside_a_missing_one_is_told(sent: str) -> None:
+def test_an_unknown_field_is_reported_with_a_missing_one(sent: str) -> None:
     with pytest.raises(InvalidValue) as wrong:
         parse_txt2img(Fields({"colour": 1, sent: "a cat"}, {}), context())
     assert (wrong.value.status, wrong.value.field, wrong.value.message) == (422, "prompt", "prompt is missing")
@@ -129,7 +129,7 @@ def test_an_unknown_field_beside_a_missing_one_is_told(sent: str) -> None:
 
 
 @pytest.mark.parametrize("sent", ["init_images", "init_image", "inputImage", "image_url", "images", "img"])
-def test_a_picture_under_another_name_is_told(sent: str) -> None:
+def test_a_picture_under_another_name_is_reported(sent: str) -> None:
     for fields in (Fields({"prompt": "x", sent: [URL]}, {}), Fields({"prompt": "x"}, {sent: PICTURE})):
         with pytest.raises(InvalidPicture) as wrong:
             parse_img2img(fields, context())
@@ -186,7 +186,7 @@ def test_loras_that_are_off_or_none() -> None:
         assert words(loras=[each for each in [value] if each is not None]).loras == ()
 
 
-def test_a_name_that_was_said_twice_is_told() -> None:
+def test_a_name_that_was_sent_twice_is_reported() -> None:
     parsed = read(lora={"name": "The glow", "filename": GLOW, "weight": 0.5, "strength_model": 0.7})
     assert parsed.request.loras == (Lora(GLOW, 0.7, 0.7),)
     assert "lora.name (did you mean lora_name?), lora.weight (did you mean strength_model?)" in parsed.warnings[0]

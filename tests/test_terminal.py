@@ -68,7 +68,7 @@ def test_letters_that_the_terminal_lacks_end_no_command(monkeypatch: pytest.Monk
     assert ascii_only.read() == "  added        gr\\xf6\\xdfe \\u5713 \\udcff\n"
 
 
-def test_an_error_of_the_system_is_told_with_its_file() -> None:
+def test_an_error_of_the_system_is_reported_with_its_file() -> None:
     assert os_error_text(FileExistsError(17, "File exists", "/etc/hostname")) == "File exists: /etc/hostname"
     assert os_error_text(OSError(28, "No space left on device")) == "No space left on device"
     assert os_error_text(OSError("of our own")) == "of our own"

@@ -97,7 +97,7 @@ def test_a_scheduler_that_is_overruled_is_named(values: dict[str, Any], fields: 
     assert without_effect(**values) == fields
 
 
-def test_the_overruled_scheduler_is_told_by_whom() -> None:
+def test_the_warning_of_an_overruled_scheduler_names_the_reason() -> None:
     (warning,) = read(sampler_name="DPM++ 2M Karras", scheduler="exponential").warnings
     assert warning == "scheduler exponential has no effect: sampler_name sets karras"
     (warning,) = read(scheduler="simple", karras_sigmas=True).warnings
@@ -117,7 +117,7 @@ def test_a_refiner_that_gets_no_step_is_named() -> None:
     assert without_effect(**refined, refiner_switch_at=1) == {"refiner_model"}
 
 
-def test_a_field_that_is_sent_under_two_names_is_told_which_one_counts() -> None:
+def test_of_two_names_for_a_field_the_used_one_is_reported() -> None:
     assert without_effect(vae_name="automatic", vae="none such") == {"vae"}
     assert without_effect(vae="automatic") == set()
 

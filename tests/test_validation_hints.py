@@ -55,11 +55,11 @@ def test_what_stands_in_place_of_a_structure(field: str, value: Any, hint: str) 
     assert hint in f"{wrong.message} {wrong.hint}"
 
 
-def test_a_text_that_shall_be_json_and_lost_its_quotes_is_told_so() -> None:
+def test_json_text_without_quotes_is_named() -> None:
     assert "cmd and PowerShell" in str(refused(controlnet="{units: []}").hint)
 
 
-def test_a_unit_without_its_list_is_told_where_it_belongs() -> None:
+def test_a_unit_without_its_list_is_refused_with_a_hint() -> None:
     (warning,) = read(controlnet={"model": "canny", "input_image": URL}).warnings
     assert "controlnet.model (did you mean units?), controlnet.input_image (did you mean units?)" in warning
 

@@ -121,7 +121,7 @@ def test_pages_that_hide_their_origin_change_nothing(
     assert client().open(paths[method], method=method, headers=headers, **sent).status_code == status
 
 
-def test_a_page_without_an_origin_is_not_our_own_where_the_host_is_not_told(client: MakeClient) -> None:
+def test_a_page_without_an_origin_is_not_our_own_where_the_host_is_missing(client: MakeClient) -> None:
     key = "correct horse battery"
     headers = {"Origin": "null", "X-API-Key": key}
     for host in ("", "a b"):
