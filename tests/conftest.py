@@ -121,6 +121,14 @@ def own_stack(tmp_path: Path, stack: TestStack) -> Iterator[TestStack]:
 
 
 @pytest.fixture
+def backend(tmp_path: Path) -> Iterator[Backend]:
+    """The backend of a service whose engine, on this machine, does not run."""
+    backend = Backend(Settings(data_dir=tmp_path, engine_port=9))
+    yield backend
+    backend.stop()
+
+
+@pytest.fixture
 def control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Control]:
     """A control service without an engine, with small limits and model files that the test makes up."""
     settings = Settings(engine_url="http://127.0.0.1:9", data_dir=tmp_path, max_model_mb=4, max_body_mb=1)

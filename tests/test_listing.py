@@ -6,7 +6,6 @@ import io
 import sqlite3
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +18,6 @@ from shared.errors import InvalidValue
 from shared.jobs import database as jobs_database
 from shared.jobs.database import LARGEST_PAGE, LARGEST_PART
 from shared.jobs.job import JobSpec, State
-from shared.settings import Settings
 from shared.web.app import create_app
 from shared.web.backend import Backend
 from shared.web.routes.jobs import job_routes
@@ -29,13 +27,6 @@ from tests.golden_graphs import LORAS, draw
 from tests.job_factory import REQUEST, finish
 from tests.test_store import new
 from workflows.imported import MOST_TEXT, read_graph
-
-
-@pytest.fixture
-def backend(tmp_path: Path) -> Iterator[Backend]:
-    backend = Backend(Settings(data_dir=tmp_path))
-    yield backend
-    backend.stop()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import csv
 import io
 import zipfile
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from flask.testing import FlaskClient
 
 from shared.errors import InvalidValue, StorageFailed
 from shared.jobs.job import State
-from shared.settings import Settings
 from shared.web.app import create_app
 from shared.web.backend import Backend
 from shared.web.routes import report
@@ -35,14 +33,6 @@ from tests.job_factory import REQUEST, finish
 from tests.stack import TIMEOUT, TestStack
 
 POST, GET = "/api/report-bundle", "/api/report-bundle/download"
-
-
-@pytest.fixture
-def backend(tmp_path: Path) -> Iterator[Backend]:
-    # The engine is ours, so all pictures there are lie in the data folder.
-    backend = Backend(Settings(data_dir=tmp_path))
-    yield backend
-    backend.stop()
 
 
 @pytest.fixture

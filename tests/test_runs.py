@@ -1,7 +1,5 @@
 """Jobs as the web page reads runs: every key is always there, and a removed one is gone."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +7,6 @@ import requests
 from flask.testing import FlaskClient
 
 from shared.jobs.job import State
-from shared.settings import Settings
 from shared.web.app import create_app
 from shared.web.backend import Backend
 from shared.web.routes.pictures import picture_routes
@@ -33,13 +30,6 @@ FOREIGN: dict[str, Any] = {
     "3": {"class_type": "LoraLoader", "inputs": {"lora_name": ["1", 2]}},
     "4": {"class_type": "SaveImage", "inputs": {"images": ["1", 3], "filename_prefix": "x"}},
 }
-
-
-@pytest.fixture
-def backend(tmp_path: Path) -> Iterator[Backend]:
-    backend = Backend(Settings(engine_url="http://127.0.0.1:9", data_dir=tmp_path))
-    yield backend
-    backend.stop()
 
 
 @pytest.fixture

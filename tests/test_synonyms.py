@@ -2,8 +2,6 @@
 
 import json
 import uuid
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +20,6 @@ from shared.schema.synonyms import (
     UPSCALE_SYNONYMS,
     suggest_field,
 )
-from shared.settings import Settings
 from shared.web.app import txt2img_app
 from shared.web.backend import Backend
 from shared.web.body import Fields
@@ -249,14 +246,6 @@ def test_the_header_of_warnings_is_short_ascii_and_json(warnings: list[str]) -> 
     else:
         assert reply[0].startswith(warnings[0][:90])
         assert reply[-1].endswith((" more", "...")) or reply == warnings
-
-
-@pytest.fixture
-def backend(tmp_path: Path) -> Iterator[Backend]:
-    """Of a service without an engine."""
-    made = Backend(Settings(engine_url="http://127.0.0.1:9", data_dir=tmp_path))
-    yield made
-    made.stop()
 
 
 def test_every_way_to_wait_tells_the_warnings(backend: Backend) -> None:
