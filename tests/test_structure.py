@@ -94,6 +94,19 @@ def test_a_part_imports_only_what_the_table_allows(part: str) -> None:
     assert imported_parts(part) <= MAY_IMPORT[part]
 
 
+# What the web may know of jobs: their interface and their types.
+JOBS_INTERFACE = {f"shared.jobs.{name}" for name in ("service", "job", "picture_names", "picture_metadata")}
+
+
+def test_the_web_uses_jobs_only_through_their_service() -> None:
+    for path in (PROJECT_DIR / "shared/web").rglob("*.py"):
+        modules = {name for name in imports(path) if part_of(name) == "shared.jobs"}
+        assert modules <= JOBS_INTERFACE, path.relative_to(PROJECT_DIR)
+        source = path.read_text(encoding="utf-8").replace("shared.jobs.", "")
+        reached = re.findall(r"\bjobs\.(?:store|files|runner|_\w+)\b", source)
+        assert not reached, f"{path.relative_to(PROJECT_DIR)} reaches through the service: {reached}"
+
+
 def test_imports_have_no_circles() -> None:
     above: set[str] = set()
     for part, allowed in MAY_IMPORT.items():
