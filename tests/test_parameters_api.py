@@ -255,7 +255,7 @@ def test_a_lora_for_another_family_is_refused_before_anything_is_queued(stack: T
         factory.write(path, {f"{name}.lora_up.weight": (640, 4), f"{name}.lora_down.weight": (4, 2048)})
         response = requests.post(f"{stack.txt2img}/api/txt2img", json={"prompt": "x <lora:tiny-xl:1>"}, timeout=TIMEOUT)
         assert response.status_code == 422
-        assert "tiny-xl.safetensors is for SDXL, and " in response.json()["message"]
+        assert "tiny-xl.safetensors is for SDXL, but the model " in response.json()["message"]
         assert "dream-layer-outline.safetensors" in response.json()["error"]["hint"]
         assert requests.get(jobs, timeout=TIMEOUT).json()["jobs"] == before
     finally:

@@ -183,7 +183,7 @@ def test_a_disk_too_full_for_its_row_rejects_a_job(stack: TestStack) -> None:
         refused = requests.post(f"{stack.txt2img}/api/txt2img", json=SMALL, timeout=TIMEOUT)
         alive = requests.get(f"{stack.txt2img}/health", timeout=TIMEOUT)
     assert refused.status_code == 507, refused.text
-    assert "disk full" in refused.json()["error"]["hint"]
+    assert "the disk has room" in refused.json()["error"]["hint"]
     assert alive.ok
     assert stack.picture(stack.draw(**SMALL)).size == (64, 64)
 
