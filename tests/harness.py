@@ -9,9 +9,10 @@ from typing import Any
 
 from shared.engine.client import TOKEN_FILE, EngineAccess, EngineClient
 from shared.jobs.database import workers
-from shared.jobs.files import JobFiles, PictureFiles, Retention, UploadFiles
+from shared.jobs.files import JobFiles, PictureFiles, UploadFiles
 from shared.jobs.job import JobRow, JobSpec, NewJob, State
 from shared.jobs.picture_names import filename_prefix
+from shared.jobs.retention import Retention, RetentionLimits
 from shared.jobs.runner import JobRunner
 from shared.jobs.store import Store
 from tests.fake_engine import FakeEngine
@@ -45,9 +46,12 @@ class Harness:
         self.store = Store(f"sqlite:///{folder}/jobs.sqlite")
         self.client = EngineClient(engine.address, EngineAccess(file=folder / TOKEN_FILE))
         self.files = JobFiles(
-            self.store, UploadFiles(folder / "uploads"), PictureFiles(engine.output_dir, folder / "input"), Retention()
+            self.store, UploadFiles(folder / "uploads"), PictureFiles(engine.output_dir, folder / "input")
         )
-        self.runner = JobRunner(self.store, self.client, self.files)
+        self.retention = Retention(self.store, self.files, RetentionLimits())
+        self.runner = JobRunner(
+            self.store, self.client, self.files, Retention(self.store, self.files, RetentionLimits())
+        )
 
     def start(self) -> None:
         """Start the runner, and wait until its websocket is connected."""

@@ -10,8 +10,8 @@ import pytest
 from shared.jobs import runner as module
 from shared.jobs.database import about, jobs
 from shared.jobs.estimate import seconds_left
-from shared.jobs.files import DAY
 from shared.jobs.job import JobRow, State, UnfinishedWork
+from shared.jobs.retention import DAY
 from shared.jobs.store import ENGINE_STOP, Store
 from shared.jobs.tracked import JobPhase, TrackedJob
 from tests.fake_engine import FakeEngine
@@ -75,16 +75,16 @@ def test_a_job_that_ended_in_the_future_expires_with_the_next_newer_one(tmp_path
     job_files = FilesHarness(tmp_path, days=2.0)
     (wrong, picture), _ = job_files.finished(), job_files.finished()
     set_times(job_files.store, wrong, finished=time.time() + ahead)
-    assert job_files.files.expire(time.time()) == 0
+    assert job_files.retention.apply(time.time()) == 0
     assert picture.is_file()
     # The age of the other one is correct.
-    assert job_files.files.expire(time.time() + 1.9 * DAY) == 0
-    assert job_files.files.expire(time.time() + 2.1 * DAY) == 2
+    assert job_files.retention.apply(time.time() + 1.9 * DAY) == 0
+    assert job_files.retention.apply(time.time() + 2.1 * DAY) == 2
     assert not picture.exists()
     # A job of unknown age is kept.
     last, picture = job_files.finished()
     set_times(job_files.store, last, finished=time.time() + ahead)
-    assert job_files.files.expire(time.time() + 3 * DAY) == 0
+    assert job_files.retention.apply(time.time() + 3 * DAY) == 0
     assert picture.is_file()
     job_files.store.close()
 
@@ -95,9 +95,9 @@ def test_without_a_reliable_clock_only_count_and_size_limits_apply(tmp_path: Pat
     for row in rows:
         set_times(job_files.store, row, finished=1.0)
     job_files.files.add_standalone_upload("mine.png", b"png")
-    assert job_files.files.expire(None) == 1
+    assert job_files.retention.apply(None) == 1
     assert job_files.files.uploads.find("mine.png") == b"png"
-    assert job_files.files.expire(time.time()) == 1
+    assert job_files.retention.apply(time.time()) == 1
     job_files.store.close()
 
 
@@ -106,7 +106,7 @@ def test_setting_the_clock_expires_nothing(harness: Harness, monkeypatch: pytest
     asked: list[float | None] = []
     monkeypatch.setattr(module, "EXPIRE_INTERVAL", 0.0)
     monkeypatch.setattr(module, "HEARTBEAT_INTERVAL", 0.05)
-    monkeypatch.setattr(harness.files, "expire", lambda now: asked.append(now) or 0)
+    monkeypatch.setattr(harness.retention, "apply", lambda now: asked.append(now) or 0)
     begun, shift = time.time(), 0.0
     clock = SimpleNamespace(monotonic=time.monotonic, sleep=time.sleep, time=lambda: time.time() + shift)
     monkeypatch.setattr(module, "time", clock)

@@ -25,7 +25,7 @@ from shared.images.embedded_text import (
     with_texts,
 )
 from shared.images.encode import convert_png
-from shared.jobs.files import JobFiles, PictureFiles, Retention, UploadFiles
+from shared.jobs.files import JobFiles, PictureFiles, UploadFiles
 from shared.jobs.job import JobRow, JobSpec
 from shared.jobs.picture_metadata import OURS, with_parameters
 from shared.jobs.picture_names import filename_prefix, job_id_prefix
@@ -221,7 +221,7 @@ def test_without_a_request_or_without_a_png_nothing_changes(row: JobRow) -> None
 @pytest.fixture
 def archive(tmp_path: Path) -> JobFiles:
     store = Store(f"sqlite:///{tmp_path}/archive.sqlite")
-    return JobFiles(store, UploadFiles(tmp_path), PictureFiles(tmp_path / "out", tmp_path / "in"), Retention())
+    return JobFiles(store, UploadFiles(tmp_path), PictureFiles(tmp_path / "out", tmp_path / "in"))
 
 
 def saved(tmp_path: Path, name: str, content: bytes) -> Path:

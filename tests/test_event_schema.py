@@ -14,7 +14,7 @@ from shared.schema.replies import EVENTS
 from shared.settings import Settings
 from shared.web.app import txt2img_app
 from shared.web.backend import Backend
-from shared.web.waiting import FINAL_EVENTS
+from shared.web.event_stream import FINAL_EVENTS
 from tests.fake_engine import FakeEngine
 from tests.harness import new_job, wait_for
 from tests.job_factory import REQUEST, finish

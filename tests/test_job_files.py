@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from shared.jobs import files as module
-from shared.jobs.files import DAY, MARK, JobFiles, PictureFiles, Retention, UploadFiles
+from shared.jobs.files import MARK, JobFiles, PictureFiles, UploadFiles
 from shared.jobs.job import JobRow, JobSpec, NewJob, State
 from shared.jobs.picture_names import filename_prefix
+from shared.jobs.retention import DAY, Retention, RetentionLimits
 from shared.jobs.store import Store
 
 FOLDER = "dream-layer"
@@ -26,9 +27,8 @@ class FilesHarness:
     def __init__(self, folder: Path, **limits: Any) -> None:
         self.uploads, self.inputs, self.outputs = folder / "uploads", folder / "input", folder / "output"
         self.store = Store(f"sqlite:///{folder}/jobs.sqlite")
-        self.files = JobFiles(
-            self.store, UploadFiles(self.uploads), PictureFiles(self.outputs, self.inputs), Retention(**limits)
-        )
+        self.files = JobFiles(self.store, UploadFiles(self.uploads), PictureFiles(self.outputs, self.inputs))
+        self.retention = Retention(self.store, self.files, RetentionLimits(**limits))
 
     def add(self, *uploads: str) -> JobRow:
         job_id = str(uuid.uuid4())
@@ -79,18 +79,18 @@ def test_only_the_newest_jobs_are_kept(open_files: Open, monkeypatch: pytest.Mon
     job_files = open_files(count=2)
     jobs = [job_files.finished() for _ in range(5)]
     running = job_files.save(job_files.add(), 1)
-    assert job_files.files.expire(time.time()) == 3
+    assert job_files.retention.apply(time.time()) == 3
     assert job_files.saved_pictures() == sorted([jobs[3][1], jobs[4][1], running])
     assert [job.id for job in job_files.store.page(states=[State.COMPLETED]).rows] == [jobs[4][0].id, jobs[3][0].id]
-    assert job_files.files.expire(time.time()) == 0
+    assert job_files.retention.apply(time.time()) == 0
 
 
 def test_jobs_are_kept_for_days(open_files: Open) -> None:
     job_files = open_files(days=2.0)
     job_files.finished()
     unfinished = job_files.add()
-    assert job_files.files.expire(time.time() + 1.9 * DAY) == 0
-    assert job_files.files.expire(time.time() + 2.1 * DAY) == 1
+    assert job_files.retention.apply(time.time() + 1.9 * DAY) == 0
+    assert job_files.retention.apply(time.time() + 2.1 * DAY) == 1
     assert [job.id for job in job_files.store.page().rows] == [unfinished.id]
     assert job_files.saved_pictures() == []
 
@@ -98,21 +98,21 @@ def test_jobs_are_kept_for_days(open_files: Open) -> None:
 def test_jobs_are_kept_while_their_pictures_fit(open_files: Open) -> None:
     job_files = open_files(megabytes=1)
     jobs = [job_files.finished(size=400_000) for _ in range(4)]
-    assert job_files.files.expire(time.time()) == 2
+    assert job_files.retention.apply(time.time()) == 2
     assert job_files.saved_pictures() == sorted(path for _, path in jobs[2:])
 
 
 def test_the_newest_job_is_kept_whatever_its_size(open_files: Open) -> None:
     job_files = open_files(megabytes=1)
     _, (_, newest) = job_files.finished(size=100_000), job_files.finished(size=2_000_000)
-    assert job_files.files.expire(time.time()) == 1
+    assert job_files.retention.apply(time.time()) == 1
     assert job_files.saved_pictures() == [newest]
 
 
 def test_without_limits_everything_is_kept(open_files: Open) -> None:
     job_files = open_files()
     job_files.finished()
-    assert job_files.files.expire(time.time() + 1000 * DAY) == 0
+    assert job_files.retention.apply(time.time() + 1000 * DAY) == 0
     assert len(job_files.saved_pictures()) == 1
 
 
@@ -140,9 +140,9 @@ def test_a_standalone_upload_outlives_its_jobs(open_files: Open) -> None:
     assert job_files.files.delete_job(job)
     assert job_files.files.uploads.find("mine.png") == b"png"
     job_files.add("used.png")
-    job_files.files.expire(time.time() + DAY)
+    job_files.retention.apply(time.time() + DAY)
     assert job_files.files.uploads.find("mine.png") == b"png"
-    job_files.files.expire(time.time() + 3 * DAY)
+    job_files.retention.apply(time.time() + 3 * DAY)
     assert [path.name for path in job_files.uploads.iterdir()] == ["used.png"]
 
 
@@ -160,7 +160,7 @@ def test_a_standalone_upload_sent_again_during_expiry_is_kept(
         return found
 
     monkeypatch.setattr(job_files.files.uploads, "standalone_before", slow)
-    job_files.files.expire(time.time())
+    job_files.retention.apply(time.time())
     assert job_files.files.uploads.find("mine.png") == b"png"
     assert job_files.files.uploads.is_standalone("mine.png")
 
@@ -182,7 +182,7 @@ def test_a_job_accepted_during_expiry_keeps_its_upload(open_files: Open, monkeyp
         remove(name)
 
     monkeypatch.setattr(job_files.files.uploads, "remove", slow)
-    job_files.files.expire(time.time() + 3 * DAY)
+    job_files.retention.apply(time.time() + 3 * DAY)
     submitting.join()
     assert job_files.files.uploads.find("mine.png") == b"png"
 

@@ -1,4 +1,4 @@
-"""The files of jobs: uploads and pictures. They are removed with their job, on request or by the retention settings."""
+"""The files of jobs: uploads and pictures. They are removed with their job."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,35 +20,19 @@ from shared.jobs.store import Store
 
 log = logging.getLogger(__name__)
 
-DAY = 24 * 3600.0
-# Rows per query when jobs expire.
-PAGE = 200
 # Suffix of the empty file that marks an upload as standalone.
 MARK = ".kept"
 # Bytes at the start of a picture that contain its size and, if it has any, the beginning of its parameters.
 HEAD = 256
 
 
-@dataclass(frozen=True)
-class Retention:
-    """Which finished jobs are kept: the newest `count`, for `days`, as long as their pictures fit into `megabytes`.
-
-    None means no such limit. The size limit never removes the newest job.
-    """
-
-    count: int | None = None
-    days: float | None = None
-    megabytes: int | None = None
-
-
 class JobFiles:
     """The uploads and pictures of all jobs, and their removal."""
 
-    def __init__(self, store: Store, uploads: UploadFiles, pictures: PictureFiles, retention: Retention) -> None:
+    def __init__(self, store: Store, uploads: UploadFiles, pictures: PictureFiles) -> None:
         self.uploads = uploads
         self.pictures = pictures
         self._store = store
-        self._retention = retention
 
     def write_uploads(self, uploads: Mapping[str, bytes]) -> None:
         """Write uploads, content by name, that do not exist yet. Raises StorageFailed."""
@@ -66,10 +49,10 @@ class JobFiles:
 
         def discard(name: str) -> None:
             if not self.uploads.is_standalone(name):
-                _remove(self.uploads.remove, name)
+                remove_quietly(self.uploads.remove, name)
             folder = row.spec.uploads[name]
             if folder is not None:
-                _remove(self.pictures.remove_upload_copy, folder, name)
+                remove_quietly(self.pictures.remove_upload_copy, folder, name)
 
         try:
             deleted = self._store.delete(row.id, discard)
@@ -89,7 +72,7 @@ class JobFiles:
             with self._store.lock_uploads() as is_needed:
                 for name in names:
                     if not is_needed(name) and not self.uploads.is_standalone(name):
-                        _remove(self.uploads.remove, name)
+                        remove_quietly(self.uploads.remove, name)
         except StorageFailed as error:
             log.warning("the uploads of a rejected job could not be removed: %s", error)
 
@@ -103,49 +86,7 @@ class JobFiles:
 
     def remove_pictures(self, row: JobRow) -> None:
         """Remove all pictures that the job has saved so far. Failures are only logged."""
-        _remove(self.pictures.remove, row.spec.graph)
-
-    def expire(self, now: float | None) -> int:
-        """Delete finished jobs beyond the retention limits, and return their number.
-
-        `now` is in seconds since 1970; None means that the clock is unreliable, so that nothing expires by age.
-        """
-        limits = self._retention
-        if limits == Retention():
-            return 0
-        oldest = None if limits.days is None or now is None else now - limits.days * DAY
-        if oldest is not None:
-            self._expire_standalone_uploads(oldest)
-        kept = size = deleted = 0
-        before: int | None = None
-        # After the clock was set back, some jobs end in the future. The next newer job that does not gives their age.
-        latest = now
-        while page := self._store.finished_before(before, PAGE):
-            for job in page:
-                size += self.pictures.disk_usage(job.images)
-                latest = job.finished if now is not None and job.finished <= now else latest
-                expired = (
-                    (limits.count is not None and kept >= limits.count)
-                    or (oldest is not None and latest is not None and latest < oldest)
-                    or (limits.megabytes is not None and kept > 0 and size > limits.megabytes * 1e6)
-                )
-                kept += not expired
-                row = self._store.get(job.id) if expired else None
-                deleted += row is not None and self.delete_job(row)
-            before = page[-1].number
-        if deleted:
-            log.info("deleted %d finished jobs beyond the retention limits", deleted)
-        return deleted
-
-    def _expire_standalone_uploads(self, before: float) -> None:
-        for name in self.uploads.standalone_before(before):
-            # Another request may just now send it again, or submit a job that needs it.
-            with self._store.lock_uploads() as is_needed:
-                if not self.uploads.is_standalone_before(name, before):
-                    continue
-                _remove(self.uploads.unmark_standalone, name)
-                if not is_needed(name):
-                    _remove(self.uploads.remove, name)
+        remove_quietly(self.pictures.remove, row.spec.graph)
 
 
 class UploadFiles:
@@ -318,7 +259,8 @@ def _head(path: Path) -> bytes:
         return file.read(HEAD)
 
 
-def _remove(remove: Callable[..., None], *arguments: Any) -> None:
+def remove_quietly(remove: Callable[..., None], *arguments: Any) -> None:
+    """Call a function that removes files. Failures are only logged."""
     try:
         remove(*arguments)
     except OSError as error:

@@ -31,6 +31,7 @@ from shared.errors import (
 from shared.jobs.files import JobFiles, UploadFiles
 from shared.jobs.job import JobRow, NewJob, State
 from shared.jobs.notify import JobNotifier
+from shared.jobs.retention import Retention
 from shared.jobs.store import Store
 from shared.jobs.tracked import ActiveJobs, JobPhase, TrackedJob, stored_image
 
@@ -59,12 +60,13 @@ MAX_CRASHES = 3
 class JobRunner:
     """The jobs of one process. Thread-safe. Jobs are tracked only after `start`."""
 
-    def __init__(self, store: Store, engine: EngineClient, files: JobFiles) -> None:
+    def __init__(self, store: Store, engine: EngineClient, files: JobFiles, retention: Retention) -> None:
         self.worker = str(uuid.uuid4())
         self.notifier = JobNotifier()
         self._store = store
         self._engine = engine
         self._files = files
+        self._retention = retention
         self._events: queue.SimpleQueue[EngineEvent | None] = queue.SimpleQueue()
         self._listener = EventListener(engine.address, self._events.put, engine.access)
         self._active_jobs = ActiveJobs()
@@ -230,7 +232,7 @@ class JobRunner:
             self._purge_history()
         if self._is_due("expire", now, EXPIRE_INTERVAL):
             self._store.refill_reserve()
-            self._files.expire(self._steady_time(now, wall_time))
+            self._retention.apply(self._steady_time(now, wall_time))
 
     def _is_due(self, task: str, now: float, interval: float) -> bool:
         """Whether this last returned True for the task at least `interval` seconds ago."""

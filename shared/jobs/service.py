@@ -15,11 +15,12 @@ from shared.engine.client import EngineClient, SavedImage
 from shared.errors import Cancelled, DreamLayerError, NotFinished, NotFound
 from shared.jobs.database import JobPage
 from shared.jobs.estimate import MEASURED_JOBS, seconds_left
-from shared.jobs.files import JobFiles, PictureFiles, Retention, UploadFiles
+from shared.jobs.files import JobFiles, PictureFiles, UploadFiles
 from shared.jobs.job import Event, JobRow, NewJob, State, UnfinishedWork
 from shared.jobs.notify import Subscription
 from shared.jobs.picture_metadata import picture_parameters, with_parameters
 from shared.jobs.picture_names import filename_prefix, job_id_prefix, with_prefix
+from shared.jobs.retention import Retention, RetentionLimits
 from shared.jobs.runner import JobRunner
 from shared.jobs.store import Store, open_store
 from shared.jobs.stuck import StuckJobWatch, finished_but_running
@@ -40,9 +41,10 @@ def open_jobs(settings: Settings, engine: EngineClient, more_outputs: Callable[[
         store,
         UploadFiles(settings.data_dir / "uploads"),
         PictureFiles(settings.output_dir, settings.input_dir, more_outputs),
-        Retention(settings.keep_jobs, settings.keep_days, settings.keep_mb),
     )
-    return Jobs(store, engine, files, queue_limit=settings.queue_limit, cancel_timeout=settings.cancel_timeout)
+    retention = Retention(store, files, RetentionLimits(settings.keep_jobs, settings.keep_days, settings.keep_mb))
+    runner = JobRunner(store, engine, files, retention)
+    return Jobs(store, engine, files, runner, queue_limit=settings.queue_limit, cancel_timeout=settings.cancel_timeout)
 
 
 class Jobs:
@@ -52,11 +54,18 @@ class Jobs:
     """
 
     def __init__(
-        self, store: Store, engine: EngineClient, files: JobFiles, *, queue_limit: int, cancel_timeout: float
+        self,
+        store: Store,
+        engine: EngineClient,
+        files: JobFiles,
+        runner: JobRunner,
+        *,
+        queue_limit: int,
+        cancel_timeout: float,
     ) -> None:
         self.store = store
         self.files = files
-        self.runner = JobRunner(store, engine, files)
+        self.runner = runner
         self._engine = engine
         self._queue_limit = queue_limit
         self._cancel_timeout = cancel_timeout

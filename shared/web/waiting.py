@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import Any
 
 from flask import Request, Response, jsonify, request
 
 from shared.errors import WaitExpired
 from shared.jobs.job import Event, JobRow, State
-from shared.json_limits import dump_json
 from shared.web.backend import Backend
+from shared.web.event_stream import FINAL_EVENTS, EventData, event_stream
 from shared.web.reply import picture_facts, result_body, with_warnings
 from shared.web.urls import ReplyUrls
 
 STREAM = "text/event-stream"
 RESPOND_ASYNC = "respond-async"
 CANCEL_ON_DISCONNECT = "cancel-on-disconnect"
-
-FINAL_EVENTS = ("completed", "failed", "cancelled")
-# Seconds between two reads of the events; jobs of other processes send no notification.
-POLL_INTERVAL = 0.25
-# Seconds between two reads of a queued job's position.
-POSITION_INTERVAL = 1.0
-# Seconds after which a silent stream sends a comment, so that neither proxies nor clients give it up.
-HEARTBEAT_INTERVAL = 10.0
-
-EventData = dict[str, Any]
 
 
 def preferences(asked: Request) -> set[str]:
@@ -118,66 +108,6 @@ def stream_reply(backend: Backend, row: JobRow, slot: ExitStack, after: int = 0)
     response.headers["X-Job-Id"] = row.id
     response.call_on_close(close)
     return with_warnings(response, row)
-
-
-class EventSource(Protocol):
-    """What `event_stream` reads: the jobs, or their database."""
-
-    def state(self, job_id: str) -> State | None:
-        """The state of a job; None if there is none."""
-
-    def events(self, job_id: str, after: int) -> Sequence[Event]:
-        """The job's events with a number above `after`, in order."""
-
-
-def event_stream(
-    jobs: EventSource,
-    job_id: str,
-    after: int,
-    wait: Callable[[float], object],
-    *,
-    event_data: Callable[[Event], EventData],
-    queue_position: Callable[[], EventData | None],
-    is_over: Callable[[], bool],
-) -> Iterator[str]:
-    """A job's events with a number above `after`, past and future, in the format of text/event-stream.
-
-    `wait` waits for a change of the job, at most the given number of seconds. `event_data` returns an event's data as
-    clients see it. `queue_position` returns a queued job's position, or None; a change of it becomes an event without a
-    number. The stream ends after the final event, when the job is deleted, or when it `is_over`; a client can resume it
-    from the last number that it received.
-    """
-    last_sent = position_read = time.monotonic()
-    queued: EventData | None = None
-    # Milliseconds after which a browser reconnects.
-    yield "retry: 2000\n\n"
-    while not is_over():
-        # The state is read before the events, so that no event before its end is missed.
-        state = jobs.state(job_id)
-        for event in jobs.events(job_id, after):
-            after, last_sent = event.number, time.monotonic()
-            data = event_data(event)
-            yield f"id: {event.number}\n{_frame(event.name, data)}"
-            if event.name in FINAL_EVENTS:
-                return
-            queued = data if event.name == "queued" else None
-        if state is None or state.finished:
-            return
-        now = time.monotonic()
-        if queued is not None and now - position_read > POSITION_INTERVAL:
-            position_read = now
-            position = queue_position()
-            if position is not None and position["position"] != queued["position"]:
-                queued, last_sent = {**queued, **position}, now
-                yield _frame("queued", queued)
-        if now - last_sent > HEARTBEAT_INTERVAL:
-            last_sent = now
-            yield ": still here\n\n"
-        wait(POLL_INTERVAL)
-
-
-def _frame(name: str, data: EventData) -> str:
-    return f"event: {name}\ndata: {dump_json(data)}\n\n"
 
 
 def _computed_data(backend: Backend, row: JobRow, event: Event, urls: ReplyUrls) -> EventData:
