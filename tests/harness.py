@@ -49,9 +49,7 @@ class Harness:
             self.store, UploadFiles(folder / "uploads"), PictureFiles(engine.output_dir, folder / "input")
         )
         self.retention = Retention(self.store, self.files, RetentionLimits())
-        self.runner = JobRunner(
-            self.store, self.client, self.files, Retention(self.store, self.files, RetentionLimits())
-        )
+        self.runner = JobRunner(self.store, self.client, self.files, self.retention)
 
     def start(self) -> None:
         """Start the runner, and wait until its websocket is connected."""
