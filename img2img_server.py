@@ -9,7 +9,7 @@ if __name__ == "__main__":
     enter_environment(__file__)
 
 from shared.web.app import img2img_app
-from shared.web.service import main
+from shared.web.run_service import main
 
 if __name__ == "__main__":
     sys.exit(main(img2img_app, lambda settings: settings.img2img_port, "DREAM_LAYER_IMG2IMG_PORT"))

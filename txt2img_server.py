@@ -9,7 +9,7 @@ if __name__ == "__main__":
     enter_environment(__file__)
 
 from shared.web.app import txt2img_app
-from shared.web.service import main
+from shared.web.run_service import main
 
 if __name__ == "__main__":
     sys.exit(main(txt2img_app, lambda settings: settings.txt2img_port, "DREAM_LAYER_TXT2IMG_PORT"))

@@ -17,12 +17,12 @@ from shared.engine.catalog import EngineCatalog
 from shared.engine.client import EngineAccess, EngineClient
 from shared.jobs.picture_names import filename_prefix
 from shared.schema.request import Txt2ImgRequest
-from shared.web.body import Fields
 from shared.web.parsing.generation import parse_txt2img
 from shared.web.parsing.model_catalog import ModelCatalog
 from shared.web.parsing.parser import ParsingContext
+from shared.web.request_body import Fields
 from starter import CHECKPOINT_NAME
-from workflows.graph import Graph
+from workflows.graph_builder import Graph
 
 # Seconds; longer than any job takes.
 TIMEOUT = 300

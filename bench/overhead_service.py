@@ -16,9 +16,9 @@ from shared.web.app import txt2img_app
 from shared.web.backend import Backend
 from shared.web.parsing.generation import parse_txt2img
 from shared.web.routes.generate import generate
-from shared.web.service import main
+from shared.web.run_service import main
 from workflows import nodes
-from workflows.graph import Graph, Image
+from workflows.graph_builder import Graph, Image
 
 COLOURS = 2**24
 

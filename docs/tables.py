@@ -23,8 +23,8 @@ from launcher.arguments import build_parser
 from shared.errors import DreamLayerError, SetupError
 from shared.models.detect import MODEL_KINDS
 from shared.models.downloadable import DOWNLOADABLE_MODELS
+from shared.schema.ranges import MAX_SEED
 from shared.schema.replies import EVENTS
-from shared.schema.units import MAX_SEED
 from shared.settings import PREFIX, Settings
 from shared.web.openapi.operation import HEADERS, Operation
 from shared.web.route_table import routes_by_service

@@ -66,7 +66,7 @@ def _requirements(options: argparse.Namespace) -> list[str]:
 def _command(options: argparse.Namespace, rest: Sequence[str]) -> Callable[[], int]:
     """Return the function that runs the command. The imports here need packages that are only now installed."""
     if options.command == "test":
-        from launcher.testing import run_tests
+        from launcher.run_tests import run_tests
 
         return lambda: run_tests(rest, fast=options.fast)
     if options.command == "models":

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import psutil
 
 from launcher.instance_lock import InstanceLock, InstanceRecord, terminate
-from launcher.jobs import run_jobs
+from launcher.jobs_command import run_jobs
 from launcher.logs import show_logs
 from launcher.status import NOT_RUNNING, TIMEOUT, StackStatus, StackUrls, query_status, status_text
 from launcher.terminal import (

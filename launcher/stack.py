@@ -50,11 +50,11 @@ from shared.settings import PREFIX, Settings, load_settings
 from shared.web.app import control_app
 from shared.web.backend import Backend
 from shared.web.routes.models import ModelUploads
+from shared.web.run_service import return_freed_memory
 from shared.web.server.connections import raise_descriptor_limit
 from shared.web.server.liveness import check_liveness
 from shared.web.server.ports import check_port, find_free_ports, url_host
 from shared.web.server.run import make_server
-from shared.web.service import return_freed_memory
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from shared.jobs import reserve
+from shared.jobs import disk_reserve
 from shared.models.detect import ModelFile
 from shared.settings import PREFIX, Settings
 from shared.web.backend import Backend
@@ -82,7 +82,7 @@ def default_settings() -> Iterator[None]:
             if name.upper().startswith(PREFIX):
                 environment.delenv(name)
         # Each new database writes its reserve: 8 MB, a thousand times in a run.
-        environment.setattr(reserve, "LARGEST", 400_000)
+        environment.setattr(disk_reserve, "LARGEST", 400_000)
         yield
 
 

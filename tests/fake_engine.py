@@ -18,7 +18,7 @@ from typing import Any, Literal, cast
 from aiohttp import web
 from PIL import Image
 
-from shared.engine.guard import make_guard
+from shared.engine.request_guard import make_guard
 
 DEFINITIONS = Path(__file__).parent / "data" / "object_info.json"
 CHECKPOINTS = ["model.safetensors"]

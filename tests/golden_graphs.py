@@ -3,7 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-from shared.graphs import ApiGraph
+from shared.graph_walk import ApiGraph
+from shared.schema.ranges import Picture
 from shared.schema.request import (
     ControlUnit,
     EnlargedLayer,
@@ -24,7 +25,6 @@ from shared.schema.request import (
     Upscale,
     UpscaleRequest,
 )
-from shared.schema.units import Picture
 from workflows.img2img import img2img
 from workflows.txt2img import txt2img
 from workflows.upscale import extras, upscale

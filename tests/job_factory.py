@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from shared.graphs import ApiGraph
+from shared.graph_walk import ApiGraph
 from shared.jobs.job import JobRow, JobSpec, NewJob, State
 from shared.jobs.picture_names import filename_prefix
 from shared.web.backend import Backend

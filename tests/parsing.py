@@ -7,9 +7,9 @@ from PIL import Image, ImageDraw
 
 from shared.errors import InvalidValue
 from shared.schema.request import Img2ImgRequest, Txt2ImgRequest
-from shared.web.body import Fields
 from shared.web.parsing.generation import ParsedRequest, parse_img2img, parse_txt2img
 from shared.web.parsing.parser import ParsingContext
+from shared.web.request_body import Fields
 from tests.model_library import OWN, WorkflowFolder
 from tests.stack import data_url, encoded
 

@@ -9,7 +9,7 @@ from shared.jobs.picture_names import locate, node_prefixes, with_prefix
 from shared.settings import PROJECT_DIR
 from tests.imported_graphs import ShortGraph, default_graph, sampling, to_api
 from workflows.bindings import bind, find_bindings, reads_alpha
-from workflows.imported import read_graph
+from workflows.imported_graph import read_graph
 
 
 def bound(graph: dict[str, Any], **values: Any) -> tuple[dict[str, dict[str, Any]], list[str]]:

@@ -11,10 +11,10 @@ from shared.models.defaults import defaults_for
 from shared.models.detect import Family, ModelFile, ModelPart
 from shared.schema.request import Img2ImgRequest, Models, Size
 from shared.web.backend import Backend
-from shared.web.body import Fields
 from shared.web.parsing.canvas import REFINE_DENOISE, first_pass_size
 from shared.web.parsing.generation import ParsedRequest, parse_img2img
 from shared.web.parsing.models import ChosenModels
+from shared.web.request_body import Fields
 from tests.control import Control
 from tests.job_factory import finish
 from tests.model_library import FLUX, OWN, WorkflowFolder

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import pytest
 
 from shared.jobs import runner as module
+from shared.jobs.active_jobs import JobPhase, TrackedJob
 from shared.jobs.database import about, jobs
 from shared.jobs.estimate import seconds_left
 from shared.jobs.job import JobRow, State, UnfinishedWork
 from shared.jobs.retention import DAY
 from shared.jobs.store import ENGINE_STOP, Store
-from shared.jobs.tracked import JobPhase, TrackedJob
 from tests.fake_engine import FakeEngine
 from tests.harness import Harness, wait_for
 from tests.test_job_files import FilesHarness

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from shared.errors import StorageFailed
-from shared.keys import KeyRing
+from shared.site_keys import KeyRing
 from shared.web.routes.pictures import file_manager_command
 from shared.web.routes.prompts import KINDS, suggest
 from tests.control import PICTURE, Control, body, picture

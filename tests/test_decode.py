@@ -14,7 +14,7 @@ from shared.errors import InvalidPicture
 from shared.images.decode import decode_base64, decode_picture, read_picture
 from shared.images.encode import convert_png
 from shared.images.masks import read_mask
-from shared.schema.units import Picture
+from shared.schema.ranges import Picture
 from tests.profiles import grey, grey_ink, swapped_rgb
 from tests.stack import encoded
 

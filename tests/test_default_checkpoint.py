@@ -6,10 +6,10 @@ import pytest
 
 from launcher.stack import own_checkpoint
 from shared.models.detect import Family, ModelFile
-from shared.web.body import Fields
 from shared.web.parsing.generation import parse_txt2img
 from shared.web.parsing.models import default_checkpoint, default_first
 from shared.web.parsing.parser import ParsingContext
+from shared.web.request_body import Fields
 from starter import CHECKPOINT_NAME, INPAINTING_NAME, PASTEL_NAME
 from tests import safetensors_factory as factory
 from tests.control import Control, body

@@ -15,7 +15,7 @@ from shared.errors import Busy, InvalidValue, NotAcceptable
 from shared.images.budget import MemoryBudget
 from shared.images.encode import BYTES_TO_ENCODE, MAX_PIXELS, MAX_SIDES, OutputFormat, convert_png, format_limits
 from shared.jobs.job import JobRow, NewJob, State
-from shared.schema.units import Picture
+from shared.schema.ranges import Picture
 from shared.settings import Settings
 from shared.web.app import create_app
 from shared.web.backend import Backend

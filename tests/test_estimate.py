@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from shared.engine.websocket import JobCached, JobProgress, JobStarted
+from shared.jobs.active_jobs import JobPhase, TrackedJob
 from shared.jobs.estimate import ProgressEstimator, sampler_work, seconds_left
 from shared.jobs.job import JobSpec, JobUpdate, NewJob, State, UnfinishedWork
-from shared.jobs.tracked import JobPhase, TrackedJob
 from tests.control import Control, body
 from tests.fake_engine import FakeEngine
 from tests.harness import OpenHarness, new_job, wait_for
@@ -102,7 +102,7 @@ def test_cached_nodes_reach_the_estimate(
     active.observe(JobStarted(active.row.id))
     active.observe(JobCached(active.row.id, frozenset({"Cached"})))
     with monkeypatch.context() as patch:
-        patch.setattr("shared.jobs.tracked.time.time", lambda: next(clock))
+        patch.setattr("shared.jobs.active_jobs.time.time", lambda: next(clock))
         active.observe(JobProgress(active.row.id, "KSampler", 1, 4))
         active.observe(JobProgress(active.row.id, "KSampler", 2, 4))
     update = active.update()

@@ -12,19 +12,19 @@ import requests
 from flask.testing import FlaskClient
 from PIL import Image, ImageDraw
 
-from shared.engine.validate import Problem, check_graph
+from shared.engine.check_graph import Problem, check_graph
 from shared.errors import InvalidValue, RequestError
 from shared.jobs.job import JobRow, NewJob, State
 from shared.schema.body import ExtrasBody
+from shared.schema.ranges import Picture
 from shared.schema.request import EnlargedLayer, ExtrasRequest, FaceRestoration, FacesLayer, Upscale
-from shared.schema.units import Picture
 from shared.settings import Settings
 from shared.web.app import create_app
 from shared.web.backend import Backend
-from shared.web.body import Fields
 from shared.web.parsing.extras import CODEFORMER, GFPGAN, parse_extras
 from shared.web.parsing.parser import Parser, ParsingContext
 from shared.web.parsing.upscale import factor_in_name
+from shared.web.request_body import Fields
 from shared.web.routes.extras import extras_routes, extras_values
 from shared.web.routes.jobs import job_routes
 from tests.model_library import NODES, WorkflowFolder

@@ -19,10 +19,10 @@ from sqlalchemy.engine import Connection
 
 from shared.errors import Cancelled, StorageFailed
 from shared.files import write_atomic
-from shared.jobs import reserve as module
+from shared.jobs import disk_reserve as module
+from shared.jobs.disk_reserve import Reserve
 from shared.jobs.job import JobRow, JobSpec, State
 from shared.jobs.picture_names import filename_prefix, with_prefix
-from shared.jobs.reserve import Reserve
 from shared.jobs.store import Store
 from shared.settings import Settings
 from shared.web.app import create_app

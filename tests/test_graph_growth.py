@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from shared.engine.check_graph import Problem, declared_inputs
 from shared.engine.graph_memory import check_memory, check_texts
 from shared.engine.graph_sizes import MeasuredNode
 from shared.engine.node_policy import check_limits, why_refused
-from shared.engine.validate import Problem, declared_inputs
 from tests.engine_nodes import reviewed
 from tests.imported_graphs import ShortGraph, to_api
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from shared.engine.formula import evaluate
+from shared.engine.check_graph import check_graph
+from shared.engine.graph_formulas import evaluate
 from shared.engine.graph_memory import check_memory, check_texts
 from shared.engine.node_policy import check_limits
-from shared.engine.validate import check_graph
-from shared.web.imported_graphs import loaded_names
+from shared.web.imported_graph_checks import loaded_names
 from tests.engine_nodes import reviewed
 from tests.imported_graphs import ShortGraph, to_api
 

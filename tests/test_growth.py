@@ -23,14 +23,14 @@ from shared.json_limits import MAX_VALUES, JsonTooLarge, has_more_values, load_j
 from shared.metadata import infotext
 from shared.metadata.prompt_syntax import EmbeddingFiles
 from shared.models.safetensors import read_header
-from shared.web.body import MAX_FIELDS, parse_json
 from shared.web.parsing.loras import take_lora_tags
 from shared.web.parsing.prompts import read_prompt
-from shared.web.picture_response import download_name
+from shared.web.picture_reply import download_name
+from shared.web.request_body import MAX_FIELDS, parse_json
 from shared.web.routes.report import cell
 from shared.web.server.request_parser import BodyLimits, RequestParser
 from workflows.bindings import find_bindings
-from workflows.imported import read_graph
+from workflows.imported_graph import read_graph
 
 Make = Callable[[int], Any]
 PICTURE = "20261122-143210-3f2a9c1e0b7d_00001_.png"

@@ -11,9 +11,9 @@ import requests
 
 from shared.errors import EngineUnavailable, QueueFull, StorageFailed
 from shared.jobs import runner as module
+from shared.jobs.active_jobs import TrackedJob
 from shared.jobs.job import State
 from shared.jobs.runner import send_to_engine
-from shared.jobs.tracked import TrackedJob
 from tests.fake_engine import BLOCKED, FakeEngine
 from tests.harness import Harness, OpenHarness, new_job, wait_for, wait_until_running
 

@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 from shared.settings import Settings
 from shared.web.app import txt2img_app
 from shared.web.backend import Backend
-from shared.web.body import parse_json
+from shared.web.request_body import parse_json
 
 FORM = "application/x-www-form-urlencoded"
 GOOD = '{"prompt": "a café", "steps": 2}'

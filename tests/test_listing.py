@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from flask.testing import FlaskClient
 from sqlalchemy.engine import Connection
 
-from launcher.jobs import run_jobs
+from launcher.jobs_command import run_jobs
 from shared.errors import InvalidValue
 from shared.jobs import database as jobs_database
 from shared.jobs.database import LARGEST_PAGE, LARGEST_PART
@@ -26,7 +26,7 @@ from shared.web.routes.runs import run_routes
 from tests.golden_graphs import LORAS, draw
 from tests.job_factory import REQUEST, finish
 from tests.test_store import new
-from workflows.imported import MOST_TEXT, read_graph
+from workflows.imported_graph import MOST_TEXT, read_graph
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from shared.errors import BodyTooLarge, Busy, InvalidPicture
 from shared.images.budget import MemoryBudget
 from shared.images.decode import BYTES_TO_DECODE, decode_picture, read_picture
 from shared.images.masks import read_mask
-from shared.web.body import Fields
 from shared.web.parsing.generation import parse_img2img
 from shared.web.parsing.parser import ParsingContext
+from shared.web.request_body import Fields
 from tests.model_library import OWN, WorkflowFolder
 from tests.stack import encoded
 

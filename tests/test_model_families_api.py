@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from shared.engine.catalog import EngineCatalog
-from shared.graphs import ApiGraph
-from shared.web.body import Fields
+from shared.graph_walk import ApiGraph
 from shared.web.parsing.generation import parse_img2img, parse_txt2img
 from shared.web.parsing.parser import ParsingContext
+from shared.web.request_body import Fields
 from tests import safetensors_factory as factory
 from tests.stack import TestStack, data_url
 from workflows.img2img import img2img

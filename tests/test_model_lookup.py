@@ -9,18 +9,18 @@ import pytest
 from PIL import Image
 
 from launcher.models.library import LibraryModel, find_models
-from shared.engine.validate import check_graph
+from shared.engine.check_graph import check_graph
 from shared.errors import InvalidValue
 from shared.models.detect import ModelFile
 from shared.models.lookup import EXTENSIONS, match_names, nearest_names
 from shared.schema.body import ExtrasBody
-from shared.schema.units import Picture
-from shared.web.body import Fields
-from shared.web.imported_graphs import check_imported_graph
+from shared.schema.ranges import Picture
+from shared.web.imported_graph_checks import check_imported_graph
 from shared.web.parsing.extras import parse_extras
 from shared.web.parsing.generation import parse_txt2img
 from shared.web.parsing.parser import GraphAlpha, Parser, ParsingContext
 from shared.web.parsing.sampling import match_sampler, match_scheduler
+from shared.web.request_body import Fields
 from tests.model_library import NODES, OWN, WorkflowFolder
 from tests.stack import data_url
 

@@ -6,9 +6,9 @@ import pytest
 
 from launcher.models.commands import downloadable_table
 from launcher.models.sources import Download, resolve_source
-from shared.keys import KeyRing
 from shared.models.detect import MODEL_KINDS
 from shared.models.downloadable import DOWNLOADABLE_MODELS, find_downloadable
+from shared.site_keys import KeyRing
 
 
 def download(text: str, keys: KeyRing) -> Download:

@@ -22,10 +22,10 @@ from launcher.models.library import check_name, install_file, list_models
 from launcher.models.sources import Download, resolve_source
 from launcher.terminal import size_text
 from shared.errors import SetupError
-from shared.keys import KeyRing
 from shared.models.downloadable import DOWNLOADABLE_MODELS
 from shared.models.storage import RESERVED_BYTES
 from shared.settings import PREFIX, PROJECT_DIR
+from shared.site_keys import KeyRing
 from tests import safetensors_factory as factory
 from tests.file_server import File, FileServer, file_server
 

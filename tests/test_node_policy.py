@@ -7,16 +7,16 @@ from typing import Any, cast
 import psutil
 import pytest
 
-from shared.engine import validate as module
+from shared.engine import check_graph as module
 from shared.engine.catalog import EngineCatalog
-from shared.engine.formula import why_refused_formula
+from shared.engine.check_graph import check_graph
+from shared.engine.graph_formulas import why_refused_formula
 from shared.engine.node_policy import FORMULAS, LIMITS, REFUSED, TEXT_LIMITS, check_files, check_limits, why_refused
 from shared.engine.process import engine_environ
 from shared.engine.reviewed_nodes import REVIEWED
-from shared.engine.validate import check_graph
 from shared.errors import InvalidValue
 from shared.settings import PREFIX
-from shared.web.imported_graphs import check_imported_graph
+from shared.web.imported_graph_checks import check_imported_graph
 from tests.engine_nodes import SNAPSHOT, reviewed, without_files
 from tests.imported_graphs import ShortGraph, to_api
 from tests.stack import PLANTED, TestStack

@@ -10,11 +10,11 @@ from shared.models.defaults import choose_checkpoint
 from shared.models.detect import ModelFile
 from shared.schema.body import Txt2ImgBody
 from shared.schema.request import Lora, Upscale
-from shared.web.body import Fields
 from shared.web.parsing.generation import parse_img2img, parse_txt2img
 from shared.web.parsing.parser import ParsingContext
 from shared.web.parsing.pictures import upload_name
-from shared.web.parsing.validate import MAX_PROBLEMS, validate
+from shared.web.parsing.validate_fields import MAX_PROBLEMS, validate
+from shared.web.request_body import Fields
 from starter import CHECKPOINT_NAME
 from tests.model_library import FLUX, OWN, REFINER, SCHNELL, WorkflowFolder
 from tests.parsing import HALF_MASK, IMAGE, PICTURE, URL, WHITE, context, picture, read, refused, reread, words

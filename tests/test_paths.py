@@ -9,7 +9,7 @@ import pytest
 from shared.engine.process import engine_command, extra_model_folders
 from shared.paths import FILE, ChosenPaths, PathsFile
 from shared.settings import Settings
-from shared.web.picture_response import download_name
+from shared.web.picture_reply import download_name
 from shared.web.routes.settings import read_paths
 from tests.control import PICTURE, Control, body, picture
 

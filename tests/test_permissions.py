@@ -144,7 +144,7 @@ def test_a_service_started_by_hand_restricts_permissions(tmp_path: Path) -> None
     environ = {**os.environ, **{f"DREAM_LAYER_{name}": value for name, value in settings.items()}}
     # All of a service but its port.
     script = (
-        "import shared.web.app as app, shared.web.service as service, sys\n"
+        "import shared.web.app as app, shared.web.run_service as service, sys\n"
         "service.check_port = lambda *_: None\n"
         "service.run_service = lambda *_: None\n"
         "sys.exit(service.main(app.txt2img_app, lambda settings: settings.txt2img_port, ''))\n"

@@ -12,12 +12,12 @@ from pydantic import BaseModel
 
 from shared.engine.catalog import EngineCatalog
 from shared.errors import DreamLayerError
-from shared.graphs import ApiGraph
+from shared.graph_walk import ApiGraph
 from shared.schema.body import ControlUnitBody, Img2ImgBody, LoraBody, Txt2ImgBody
-from shared.web.body import Fields
 from shared.web.graph_errors import graph_error
 from shared.web.parsing.generation import parse_img2img, parse_txt2img
 from shared.web.parsing.parser import ParsingContext
+from shared.web.request_body import Fields
 from tests.stack import TestStack, data_url
 from workflows.img2img import img2img
 from workflows.txt2img import txt2img

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from shared.jobs import tracked
+from shared.jobs import active_jobs
 from shared.jobs.job import State
 from tests.fake_engine import BLOCKED, FakeEngine
 from tests.harness import Harness, wait_for, wait_until_running
@@ -184,7 +184,7 @@ def test_an_upload_reaches_the_engine_with_its_job(harness: Harness, engine: Fak
 def test_the_engine_never_has_more_jobs_than_the_window(
     harness: Harness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracked, "WINDOW", 4)
+    monkeypatch.setattr(active_jobs, "WINDOW", 4)
     engine.seconds = BLOCKED
     ids = [harness.submit() for _ in range(16)]
     engine.seconds = 0.03
@@ -197,7 +197,7 @@ def test_the_engine_never_has_more_jobs_than_the_window(
 def test_a_cancellation_affects_one_job_in_any_phase(
     harness: Harness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, index: int
 ) -> None:
-    monkeypatch.setattr(tracked, "WINDOW", 2)
+    monkeypatch.setattr(active_jobs, "WINDOW", 2)
     engine.seconds = BLOCKED
     ids = [harness.submit() for _ in range(4)]
     wait_until_running(engine, ids[0])

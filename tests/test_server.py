@@ -19,7 +19,7 @@ from waitress import wasyncore
 
 from shared.errors import SetupError
 from shared.settings import Settings
-from shared.web.key_throttle import BURST
+from shared.web.api_key_throttle import BURST
 from shared.web.security import KEYLESS_PATHS, SECURITY_HEADERS
 from shared.web.server.channel import TIMEOUT_RESPONSE
 from shared.web.server.connections import ConnectionLimits, ConnectionPhase

@@ -9,10 +9,10 @@ from PIL import Image, ImageColor, ImageDraw
 
 from shared.errors import InvalidPicture, InvalidValue
 from shared.schema.request import Img2ImgRequest
-from shared.web.body import Fields
 from shared.web.parsing.generation import ParsedRequest, parse_img2img
 from shared.web.parsing.parser import GraphAlpha, ParsingContext
 from shared.web.parsing.pictures import upload_name
+from shared.web.request_body import Fields
 from tests.model_library import OWN, PAINTER, WorkflowFolder
 from tests.parsing import HALF_MASK, PICTURE, WHITE, context, picture, read, reread
 from tests.stack import encoded, open_rgb

@@ -12,11 +12,11 @@ from shared.metadata.prompt_syntax import EmbeddingFiles
 from shared.models.defaults import is_starter
 from shared.models.detect import STARTER_MARK, ModelFile, TextEncoder, classify
 from shared.models.safetensors import SafetensorsHeader
-from shared.web.body import Fields
-from shared.web.imported_graphs import check_starter_words
+from shared.web.imported_graph_checks import check_starter_words
 from shared.web.parsing.generation import parse_img2img, parse_txt2img
 from shared.web.parsing.parser import ParsingContext
 from shared.web.parsing.prompt_warnings import describe_vocabulary, knows_no_word, unknown_words
+from shared.web.request_body import Fields
 from starter import CHECKPOINT_NAME, CHECKPOINT_NAMES
 from starter.assemble import FINGERPRINT
 from starter.tokenizer import LONGEST, is_known, tokens, words
@@ -26,7 +26,7 @@ from tests.engine_prompts import EnginePrompts
 from tests.imported_graphs import default_graph, to_api
 from tests.model_library import OWN, WorkflowFolder
 from tests.parsing import PICTURE, context, read
-from workflows.imported import read_graph
+from workflows.imported_graph import read_graph
 
 FILES = EmbeddingFiles(["dream-layer-ruby.safetensors"])
 LOADER = "CheckpointLoaderSimple"

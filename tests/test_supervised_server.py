@@ -13,7 +13,7 @@ import requests
 
 from launcher.stack import is_service_alive
 from launcher.supervised_server import SupervisedServer
-from shared.jobs.stuck import StuckJobWatch
+from shared.jobs.cancel_timeout import StuckJobWatch
 from shared.process.supervisor import Child, Supervisor
 from shared.settings import PROJECT_DIR, Settings
 from shared.web.app import create_app

@@ -7,10 +7,10 @@ import pytest
 
 from shared.errors import InvalidValue
 from shared.schema.body import Txt2ImgBody
-from shared.web.body import Fields
 from shared.web.parsing.generation import parse_txt2img
 from shared.web.parsing.parser import GraphAlpha, ParsingContext
 from shared.web.parsing.unused_fields import PARTS
+from shared.web.request_body import Fields
 from tests.model_library import OWN, REFINER, SCHNELL, WorkflowFolder
 from tests.parsing import URL, context, read, refused, reread
 from tests.payloads import generation

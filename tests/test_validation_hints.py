@@ -6,8 +6,8 @@ import pytest
 
 from shared.errors import InvalidPicture, InvalidValue
 from shared.models.downloadable import download_command
-from shared.web.body import Fields
 from shared.web.parsing.generation import parse_txt2img
+from shared.web.request_body import Fields
 from tests.parsing import URL, context, read, refused, reread
 
 GRAPH = {"3": {"class_type": "KSampler", "inputs": {}}}

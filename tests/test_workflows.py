@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from shared.engine.validate import check_graph
-from shared.graphs import ApiGraph
+from shared.engine.check_graph import check_graph
+from shared.graph_walk import ApiGraph
 from tests.golden_graphs import CUSTOM_GRAPHS, GRAPHS, MASK, draw
 from tests.stack import TestStack
-from workflows.graph import Graph
+from workflows.graph_builder import Graph
 
 GOLDEN = Path(__file__).parent / "golden"
 SNAPSHOT = Path(__file__).parent / "data" / "object_info.json"

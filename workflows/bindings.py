@@ -23,8 +23,18 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from shared.graphs import ApiGraph, Target, is_link, linked_constant, links_of, run_order, source_of, used_outputs, walk
-from shared.schema.units import align
+from shared.graph_walk import (
+    ApiGraph,
+    Target,
+    is_link,
+    linked_constant,
+    links_of,
+    run_order,
+    source_of,
+    used_outputs,
+    walk,
+)
+from shared.schema.ranges import align
 
 # The inputs of a sampler that lead to nodes with settings of it.
 SETTING_INPUTS = ("guider", "noise", "sampler", "sigmas")
@@ -67,7 +77,7 @@ class Bindings:
 
 
 def find_bindings(graph: ApiGraph) -> Bindings:
-    """The bindings of all fields in a graph that `workflows.imported.read_graph` has accepted."""
+    """The bindings of all fields in a graph that `workflows.imported_graph.read_graph` has accepted."""
     return _Finder(graph).find()
 
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
+from shared.schema.ranges import MAX_UNTILED_PIXELS
 from shared.schema.request import FaceRestoration, GenerationRequest, Size, Upscale
-from shared.schema.units import MAX_UNTILED_PIXELS
 from workflows import nodes
-from workflows.graph import Graph, Image, Latent, Vae
+from workflows.graph_builder import Graph, Image, Latent, Vae
 
 
 def vae_encode(graph: Graph, image: Image, vae: Vae, request: GenerationRequest, size: Size) -> Latent:

@@ -3,7 +3,7 @@
 from shared.schema.request import Img2ImgRequest, Inpainting
 from workflows import nodes
 from workflows.finishing import crop_to_size, finish, pictures, scale_to_size, vae_decode, vae_encode
-from workflows.graph import Graph, Image, Latent
+from workflows.graph_builder import Graph, Image, Latent
 from workflows.loading import Loaded, Prompts, encode_prompts, input_name, load_models, load_refiner
 from workflows.sampling import sample, sample_hires
 

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from shared.schema.ranges import Picture
 from shared.schema.request import ControlUnit, GenerationRequest, Models
-from shared.schema.units import Picture
 from workflows import nodes
-from workflows.graph import Clip, Conditioning, Graph, Image, Model, Vae
+from workflows.graph_builder import Clip, Conditioning, Graph, Image, Model, Vae
 
 # Uploads have their own folder, because LoadImage lists the top level of the input folder at each validation.
 UPLOAD_FOLDER = "dream_layer"

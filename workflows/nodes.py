@@ -6,7 +6,7 @@ definitions before a graph is queued. No sampler takes a mask: the latent carrie
 
 from collections.abc import Mapping, Sequence
 
-from workflows.graph import (
+from workflows.graph_builder import (
     Clip,
     Conditioning,
     ControlNet,

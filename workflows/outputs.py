@@ -8,9 +8,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from shared.errors import InvalidValue
-from shared.graphs import ancestors, count_ancestors, is_link, linked_constant
+from shared.graph_walk import ancestors, count_ancestors, is_link, linked_constant
 from workflows.bindings import SEEDS
-from workflows.imported import SAVING_CLASS
+from workflows.imported_graph import SAVING_CLASS
 
 OUTPUT_FIELD = "output_node"
 # These repeat a batch, so that its first picture stays the first. Other nodes with "batch" in their names join batches

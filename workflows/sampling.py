@@ -1,10 +1,10 @@
 """Samples latents: one pass, base and refiner, DPM adaptive in a bounded number of steps, and the hires pass."""
 
+from shared.schema.ranges import MOST_STEPS
 from shared.schema.request import GenerationRequest, Sampling
-from shared.schema.units import MOST_STEPS
 from workflows import nodes
 from workflows.finishing import enlarge, vae_decode, vae_encode
-from workflows.graph import Graph, Latent, Model
+from workflows.graph_builder import Graph, Latent, Model
 from workflows.loading import Loaded, Prompts
 
 # The logarithm of the noise level falls by about this much over all steps (Stable Diffusion: from 14.6 to 0.03).

@@ -18,12 +18,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from shared.errors import InvalidValue
-from shared.graphs import ApiGraph, Target
+from shared.graph_walk import ApiGraph, Target
 from shared.schema.choices import find_choice
-from shared.schema.synonyms import GENERATION_SYNONYMS, MAX_NAMES, describe_unknown, hint_unknown_names, join_names
-from shared.schema.units import MAX_SEED
+from shared.schema.field_names import GENERATION_SYNONYMS, MAX_NAMES, describe_unknown, hint_unknown_names, join_names
+from shared.schema.ranges import MAX_SEED
 from workflows.bindings import BINDABLE, PICTURES, Bindings, find_bindings
-from workflows.imported import read_graph
+from workflows.imported_graph import read_graph
 
 HEADER = "dream_layer"
 WORKFLOW_FIELD = "workflow"

@@ -3,7 +3,7 @@
 from shared.schema.request import Txt2ImgRequest
 from workflows import nodes
 from workflows.finishing import crop_to_size, finish, pictures, scale_to_size, vae_decode
-from workflows.graph import Graph
+from workflows.graph_builder import Graph
 from workflows.loading import encode_prompts, load_models, load_refiner
 from workflows.sampling import sample, sample_hires
 

@@ -3,7 +3,7 @@
 from shared.schema.request import ExtrasRequest, UpscaleRequest
 from workflows import nodes
 from workflows.finishing import enlarge, keep_transparency, restore_faces
-from workflows.graph import Graph, Image
+from workflows.graph_builder import Graph, Image
 from workflows.loading import input_name
 
 

@@ -36,11 +36,11 @@ from launcher.models.sources import STEP, Download, resolve_source
 from launcher.terminal import columns, os_error_text, print_error, print_status, size_text, strip_controls
 from shared.errors import DreamLayerError, SetupError
 from shared.files import restrict_umask
-from shared.keys import KeyRing
 from shared.models.detect import Family, TextEncoder, classify
 from shared.models.downloadable import DOWNLOADABLE_MODELS, DownloadableModel
 from shared.models.safetensors import read_header
 from shared.settings import load_settings
+from shared.site_keys import KeyRing
 
 LIST_HINT = "`python dream_layer.py models list` shows the models"
 # Shown in place of an empty description.

@@ -11,8 +11,8 @@ from huggingface_hub import constants, get_token, hf_hub_url
 from huggingface_hub.errors import HFValidationError
 
 from shared.errors import SetupError
-from shared.keys import KeyRing
 from shared.models.downloadable import DOWNLOADABLE_MODELS, find_downloadable
+from shared.site_keys import KeyRing
 
 STEP = "models"
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)

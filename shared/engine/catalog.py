@@ -9,10 +9,10 @@ from dataclasses import asdict
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, Generic, TypeVar
 
+from shared.engine.check_graph import Problem, check_graph, choices
 from shared.engine.client import EngineClient
-from shared.engine.validate import Problem, check_graph, choices
 from shared.errors import EngineError, EngineUnavailable
-from shared.graphs import class_of
+from shared.graph_walk import class_of
 from shared.models.defaults import defaults_for
 from shared.models.detect import Family, ModelFile, classify
 from shared.models.safetensors import read_header

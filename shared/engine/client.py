@@ -1,7 +1,7 @@
 """ComfyUI's HTTP API, as far as we use it, and the token that it requires. Stateless and thread-safe.
 
-The launcher creates a new token at each start of the engine (see `shared.engine.guard`) and stores it in a file for the
-services. An engine that others run, or a proxy in front of it, may require a token of its own.
+The launcher creates a new token at each start of the engine (see `shared.engine.request_guard`) and stores it in a file
+for the services. An engine that others run, or a proxy in front of it, may require a token of its own.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ All of this is an estimate: it stops graphs that need far too much, by mistake o
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from shared.engine.check_graph import Problem, declared_inputs, range_of
 from shared.engine.graph_sizes import (
     ANY,
     CONSTANT_NODES,
@@ -24,9 +25,8 @@ from shared.engine.graph_sizes import (
     known_numbers,
     number,
 )
-from shared.engine.validate import Problem, declared_inputs, range_of
-from shared.graphs import is_link, run_order
-from shared.schema.units import LONGEST_TEXT, MOST_STEPS
+from shared.graph_walk import is_link, run_order
+from shared.schema.ranges import LONGEST_TEXT, MOST_STEPS
 
 # Characters of a text of unknown length: one that a model writes, or that is made from something else.
 UNKNOWN_LENGTH = 2_000

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from shared.engine.formula import VARIABLES, evaluate, why_refused_formula
+from shared.engine.graph_formulas import VARIABLES, evaluate, why_refused_formula
 from shared.engine.reviewed_nodes import REVIEWED
-from shared.graphs import is_link, links_of, run_order
+from shared.graph_walk import is_link, links_of, run_order
 
 # Nodes that return their one value unchanged.
 CONSTANT_NODES = {"PrimitiveInt", "PrimitiveFloat", "PrimitiveBoolean", "PrimitiveString", "PrimitiveStringMultiline"}

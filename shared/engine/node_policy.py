@@ -10,11 +10,11 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from shared.engine.formula import VARIABLES, why_refused_formula
+from shared.engine.check_graph import Problem, declared_inputs, extra_of, range_of, too_little_denoise
+from shared.engine.graph_formulas import VARIABLES, why_refused_formula
 from shared.engine.graph_sizes import CONSTANT_NODES, Numbers, known_numbers, number
 from shared.engine.reviewed_nodes import REVIEWED
-from shared.engine.validate import Problem, declared_inputs, extra_of, range_of, too_little_denoise
-from shared.graphs import is_link
+from shared.graph_walk import is_link
 
 # The nodes that may end a graph: they only show something, or save pictures.
 HARMLESS_ENDS = {"SaveImage", "PreviewImage", "MaskPreview", "PreviewAny", "ImageCompare"}

@@ -30,7 +30,7 @@ START_TIMEOUT = 300.0
 ANSWER_TIMEOUT = 10.0
 # The function of ComfyUI's thread that runs jobs.
 WORKER = "prompt_worker"
-GUARD = Path(__file__).with_name("guard.py")
+GUARD = Path(__file__).with_name("request_guard.py")
 # Folders below the data folder that ComfyUI expects.
 FOLDERS = ("custom_nodes", "input", "models/checkpoints", "output", "temp", "user")
 # Environment variables that are passed to the engine.

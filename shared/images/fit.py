@@ -10,7 +10,7 @@ import itertools
 from PIL import Image, ImageChops, ImageFilter, ImageOps, ImageStat
 
 from shared.schema.body import ResizeMode
-from shared.schema.units import LATENT_CELL, MAX_SIDE, MIN_SIDE, Picture, aligned
+from shared.schema.ranges import LATENT_CELL, MAX_SIDE, MIN_SIDE, Picture, aligned
 
 Size = tuple[int, int]
 Box = tuple[int, int, int, int]

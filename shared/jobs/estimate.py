@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from shared.graphs import class_of, end_nodes, inputs_of, source_of, walk
+from shared.graph_walk import class_of, end_nodes, inputs_of, source_of, walk
 from shared.jobs.job import UnfinishedWork
 
 # The number of completed jobs whose durations are used, newest first.

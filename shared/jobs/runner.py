@@ -28,12 +28,12 @@ from shared.errors import (
     QueueFull,
     StorageFailed,
 )
+from shared.jobs.active_jobs import ActiveJobs, JobPhase, TrackedJob, stored_image
 from shared.jobs.files import JobFiles, UploadFiles
 from shared.jobs.job import JobRow, NewJob, State
 from shared.jobs.notify import JobNotifier
 from shared.jobs.retention import Retention
 from shared.jobs.store import Store
-from shared.jobs.tracked import ActiveJobs, JobPhase, TrackedJob, stored_image
 
 log = logging.getLogger(__name__)
 

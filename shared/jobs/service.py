@@ -13,6 +13,7 @@ from typing import Any
 
 from shared.engine.client import EngineClient, SavedImage
 from shared.errors import Cancelled, DreamLayerError, NotFinished, NotFound
+from shared.jobs.cancel_timeout import StuckJobWatch, finished_but_running
 from shared.jobs.database import JobPage
 from shared.jobs.estimate import MEASURED_JOBS, seconds_left
 from shared.jobs.files import JobFiles, PictureFiles, UploadFiles
@@ -23,7 +24,6 @@ from shared.jobs.picture_names import filename_prefix, job_id_prefix, with_prefi
 from shared.jobs.retention import Retention, RetentionLimits
 from shared.jobs.runner import JobRunner
 from shared.jobs.store import Store, open_store
-from shared.jobs.stuck import StuckJobWatch, finished_but_running
 from shared.settings import Settings
 
 # Seconds between two checks of a job that a request waits for. A lost notification delays the reply by no more.

@@ -25,6 +25,7 @@ from shared.errors import QueueFull, SetupError, StorageFailed
 from shared.files import disk_full_error
 from shared.jobs import database
 from shared.jobs.database import JobPage, about, checkpoint, configure_sqlite, events, jobs, uploads, workers
+from shared.jobs.disk_reserve import HAS_ROW, PUT_ROW, ROW, TAKE_ROW, Reserve
 from shared.jobs.job import (
     UNFINISHED,
     Event,
@@ -38,7 +39,6 @@ from shared.jobs.job import (
     UnfinishedWork,
 )
 from shared.jobs.migrations import UnknownVersionError, upgrade
-from shared.jobs.reserve import HAS_ROW, PUT_ROW, ROW, TAKE_ROW, Reserve
 from shared.settings import PREFIX, Settings
 
 log = logging.getLogger(__name__)

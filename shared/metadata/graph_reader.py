@@ -6,7 +6,7 @@ Such a graph may be anything, so this looks for the usual shape: from the sample
 from collections.abc import Mapping
 from typing import Any
 
-from shared.graphs import chain, class_of, inputs_of, source_of
+from shared.graph_walk import chain, class_of, inputs_of, source_of
 from shared.metadata.infotext import GenerationParameters
 
 SAMPLERS = ("KSampler", "KSamplerAdvanced")

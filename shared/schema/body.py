@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from shared.schema.choices import AnySpelling
-from shared.schema.units import (
+from shared.schema.ranges import (
     MAX_SEED,
     Factor,
     Fraction,

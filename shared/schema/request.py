@@ -7,7 +7,7 @@ None or empty is off, and adds nothing to the graph.
 from dataclasses import dataclass
 
 from shared.schema.body import ControlMode, InpaintMode
-from shared.schema.units import Picture, aligned, enlarged
+from shared.schema.ranges import Picture, aligned, enlarged
 
 Size = tuple[int, int]
 

@@ -18,9 +18,9 @@ from shared.errors import BodyTooLarge, DreamLayerError, NotFound, RequestError
 from shared.json_limits import dump_json
 from shared.settings import Settings
 from shared.web.backend import BACKEND, MANAGER, SETTINGS, Backend
-from shared.web.body import MAX_FIELDS, StrictRequest
 from shared.web.proxies import ProxyMiddleware
 from shared.web.reply import base_url, error_reply
+from shared.web.request_body import MAX_FIELDS, StrictRequest
 from shared.web.route_hints import LONGEST_PATH, hint_for_method, hint_for_path
 from shared.web.route_table import BASE, SERVICES
 from shared.web.routes.models import UPLOADS, ModelUploads

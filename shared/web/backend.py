@@ -14,9 +14,9 @@ from shared.engine.client import EngineClient, engine_access
 from shared.errors import Busy
 from shared.images.budget import MEGABYTE, MemoryBudget
 from shared.jobs.service import open_jobs
-from shared.keys import KeyRing
 from shared.paths import PathsFile
 from shared.settings import PREFIX, Settings
+from shared.site_keys import KeyRing
 from shared.web.parsing.parser import ParsingContext
 from shared.web.reply import base_url
 from shared.web.urls import ReplyUrls, url_signer

@@ -6,18 +6,18 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from shared.errors import InvalidValue
-from shared.graphs import ApiGraph
+from shared.graph_walk import ApiGraph
 from shared.jobs.picture_names import with_prefix
 from shared.json_limits import JsonTooLarge
+from shared.schema.ranges import Picture
 from shared.schema.request import GenerationRequest, Img2ImgRequest
-from shared.schema.units import Picture
 from shared.web.backend import Backend
-from shared.web.body import parse_json
-from shared.web.imported_graphs import check_imported_graph, check_prompts, check_starter_words
+from shared.web.imported_graph_checks import check_imported_graph, check_prompts, check_starter_words
 from shared.web.parsing.generation import ParsedRequest
 from shared.web.parsing.parser import GraphAlpha
+from shared.web.request_body import parse_json
 from workflows.bindings import BINDABLE, Bindings, bind, find_bindings, reads_alpha
-from workflows.imported import read_graph
+from workflows.imported_graph import read_graph
 from workflows.loading import input_name
 
 CUSTOM_FIELD = "custom_workflow"

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from shared.engine.validate import Problem
+from shared.engine.check_graph import Problem
 from shared.errors import DreamLayerError, EngineRejected, InvalidValue
-from shared.graphs import ApiGraph
+from shared.graph_walk import ApiGraph
 from shared.web.backend import Backend
-from workflows.graph import Graph
+from workflows.graph_builder import Graph
 
 
 def checked(backend: Backend, graph: Graph) -> ApiGraph:

@@ -12,7 +12,7 @@ from werkzeug.datastructures import Headers
 
 from shared.errors import OriginNotAllowed, RequestError, TooManyTries, Unauthorized, UnsupportedBody
 from shared.settings import Settings, is_loopback
-from shared.web.key_throttle import KeyThrottle, throttle_sources
+from shared.web.api_key_throttle import KeyThrottle, throttle_sources
 from shared.web.proxies import PEER_ADDRESS, RECEIVED_HOST, apply_forwarded_headers, forwarded_addresses
 from shared.web.urls import SIGNATURE, url_signer
 

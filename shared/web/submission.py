@@ -26,9 +26,8 @@ from shared.jobs.job import JobRow, JobSpec, NewJob
 from shared.jobs.picture_names import filename_prefix
 from shared.jobs.service import Jobs
 from shared.web.backend import Backend
-from shared.web.body import Fields, read_fields
 from shared.web.callers import caller_of
-from shared.web.picture_response import accepted_picture, accepts_png
+from shared.web.picture_reply import accepted_picture, accepts_png
 from shared.web.reply import (
     main_picture,
     picture_facts,
@@ -37,6 +36,7 @@ from shared.web.reply import (
     with_picture_headers,
     with_warnings,
 )
+from shared.web.request_body import Fields, read_fields
 from shared.web.urls import ReplyUrls
 from shared.web.waiting import accepted_reply, prefers_async, stream_reply, wait_for, wants_stream
 from workflows.loading import UPLOAD_FOLDER

@@ -12,8 +12,8 @@ from PIL import Image
 
 from shared.models.detect import Family
 from shared.schema.body import GenerationBody
+from shared.schema.ranges import aligned, enlarged
 from shared.schema.request import Hires, Sampling, Size, Upscale
-from shared.schema.units import aligned, enlarged
 from shared.web.parsing.models import ChosenModels
 from shared.web.parsing.parser import Parser
 

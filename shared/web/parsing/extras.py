@@ -6,8 +6,8 @@ from shared.errors import InvalidValue
 from shared.images.encode import FORMATS_BY_EXTENSION, format_limits
 from shared.schema.body import ExtrasBody
 from shared.schema.choices import fold, is_no_choice
+from shared.schema.ranges import Picture
 from shared.schema.request import EnlargedLayer, ExtrasRequest, FaceRestoration, FacesLayer, Size, Upscale
-from shared.schema.units import Picture
 from shared.web.parsing.model_catalog import UPSCALE_MODEL, match_file, search_file
 from shared.web.parsing.parser import Parser
 from shared.web.parsing.upscale import MAX_UPSCALED_SIDE, factor_in_name, match_method, scale_size, substitute_warning

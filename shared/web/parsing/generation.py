@@ -13,7 +13,6 @@ from shared.schema.body import (
     Txt2ImgBody,
 )
 from shared.schema.request import GenerationRequest, Img2ImgRequest, Tiles, Txt2ImgRequest
-from shared.web.body import Fields
 from shared.web.parsing.canvas import Canvas, choose_canvas, hires_fix_parameters, second_pass
 from shared.web.parsing.controlnet import is_on, parse_controls, unit_field
 from shared.web.parsing.loras import choose_loras
@@ -24,6 +23,7 @@ from shared.web.parsing.sampling import choose_refiner, choose_sampling, choose_
 from shared.web.parsing.source import parse_img2img_source
 from shared.web.parsing.unused_fields import inactive_fields, ineffective_fields
 from shared.web.parsing.upscale import choose_faces, choose_hires, choose_upscale, hires_substitute
+from shared.web.request_body import Fields
 
 R = TypeVar("R", bound=GenerationRequest)
 

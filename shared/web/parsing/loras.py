@@ -8,10 +8,10 @@ from shared.errors import InvalidValue
 from shared.models.detect import ModelFile
 from shared.schema.body import GenerationBody, LoraBody
 from shared.schema.choices import fold, is_no_choice
+from shared.schema.field_names import LORA_SPELLINGS
 from shared.schema.request import Lora
-from shared.schema.synonyms import LORA_SPELLINGS
-from shared.web.body import parse_json
 from shared.web.parsing.model_catalog import LORA, ModelCatalog, find_fitting_file
+from shared.web.request_body import parse_json
 
 TAG = re.compile(r"<lora:([^:<>]+)((?::[^:<>]*)*)>", re.IGNORECASE)
 WHOLE_TAG = re.compile(r"<lora:(?P<inside>[^<>]+)>", re.IGNORECASE)

@@ -6,11 +6,11 @@ from typing import Any, TypeVar
 
 from shared.images.budget import MemoryBudget
 from shared.schema.body import RequestBody
-from shared.web.body import Fields
 from shared.web.parsing.model_catalog import ModelCatalog
 from shared.web.parsing.pictures import PictureReader
 from shared.web.parsing.unused_fields import disable_parts_without_model, unknown_fields, unswitched_fields
-from shared.web.parsing.validate import clean_values, validate
+from shared.web.parsing.validate_fields import clean_values, validate
+from shared.web.request_body import Fields
 
 B = TypeVar("B", bound=RequestBody)
 

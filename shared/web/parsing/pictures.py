@@ -10,7 +10,7 @@ from shared.errors import InvalidPicture
 from shared.images.budget import MemoryBudget
 from shared.images.decode import decode_base64, read_picture, read_with_alpha
 from shared.images.masks import read_mask
-from shared.web.body import Fields, json_kind
+from shared.web.request_body import Fields, json_kind
 
 UPLOAD_NAME = re.compile(r"[0-9a-f]{64}")
 

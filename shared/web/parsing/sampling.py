@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from shared.errors import InvalidValue
 from shared.models.detect import Family, ModelFile
 from shared.schema.body import GenerationBody
+from shared.schema.ranges import MAX_SEED, MOST_STEPS
 from shared.schema.request import Refiner, Sampling
-from shared.schema.units import MAX_SEED, MOST_STEPS
 from shared.web.parsing.model_catalog import CHECKPOINT, SAME_LATENTS, ModelCatalog, find_fitting_file
 from shared.web.parsing.models import ChosenModels
 from shared.web.parsing.parser import Parser

@@ -21,12 +21,12 @@ from shared.images.fit import (
 from shared.images.masks import is_empty
 from shared.models.defaults import recommended_pixels
 from shared.schema.body import Img2ImgBody, Img2ImgOptions, InpaintMode, ResizeMode
+from shared.schema.ranges import MAX_SIDE, Picture, aligned
 from shared.schema.request import Inpainting, Paste, Size
-from shared.schema.units import MAX_SIDE, Picture, aligned
 from shared.web.parsing.canvas import Canvas, first_pass_size, large_mask_warning, limit_canvas
 from shared.web.parsing.models import ChosenModels
 from shared.web.parsing.parser import GraphAlpha, Parser
-from shared.web.parsing.validate import missing_picture
+from shared.web.parsing.validate_fields import missing_picture
 
 # Below this denoise, grey remains visible in a masked part that VAEEncodeForInpaint greyed out.
 MIN_FILL_DENOISE = 0.9

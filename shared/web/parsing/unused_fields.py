@@ -15,10 +15,10 @@ from shared.schema.body import (
     Txt2ImgBody,
 )
 from shared.schema.choices import is_no_choice
+from shared.schema.field_names import MAX_NAMES, describe_unknown, join_names
+from shared.schema.ranges import MAX_UNTILED_PIXELS
 from shared.schema.request import GenerationRequest, Img2ImgRequest
-from shared.schema.synonyms import MAX_NAMES, describe_unknown, join_names
-from shared.schema.units import MAX_UNTILED_PIXELS
-from shared.web.parsing.validate import known_names, synonyms_of
+from shared.web.parsing.validate_fields import known_names, synonyms_of
 
 B = TypeVar("B", bound=BaseModel)
 

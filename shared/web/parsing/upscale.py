@@ -10,8 +10,8 @@ from shared.errors import InvalidValue
 from shared.models.lookup import nearest_names
 from shared.schema.body import GenerationBody, UpscaleOptions
 from shared.schema.choices import find_choice, fold, is_default_choice, is_no_choice
+from shared.schema.ranges import MAX_SIDE, MIN_SIDE, aligned, enlarged
 from shared.schema.request import FaceRestoration, Hires, Sampling, Size, Upscale
-from shared.schema.units import MAX_SIDE, MIN_SIDE, aligned, enlarged
 from shared.web.parsing.model_catalog import UPSCALE_MODEL, ModelCatalog, find_file, search_file
 from shared.web.parsing.parser import Parser
 from shared.web.parsing.sampling import check_steps, choose_sampler

@@ -11,9 +11,9 @@ from shared.errors import EngineUnavailable, InvalidValue, NotPossible
 from shared.schema.body import RequestBody
 from shared.schema.control_replies import DoneReply, EngineReply, RestartReply
 from shared.web.backend import current_manager
-from shared.web.body import read_optional_fields
 from shared.web.openapi.components import BODY_ERRORS
 from shared.web.openapi.operation import BodySpec, Example, ReplySpec, describe
+from shared.web.request_body import read_optional_fields
 
 engine_routes = Blueprint("engine", __name__)
 

@@ -18,9 +18,8 @@ from shared.jobs.job import JobRow, JobSpec
 from shared.jobs.service import Jobs
 from shared.schema.body import ExtrasBody, RequestBody
 from shared.schema.control_replies import ExtrasReply
-from shared.schema.units import PictureText
+from shared.schema.ranges import PictureText
 from shared.web.backend import Backend, current_backend
-from shared.web.body import parse_json
 from shared.web.graph_errors import checked
 from shared.web.openapi.components import (
     ACCEPTED,
@@ -33,8 +32,9 @@ from shared.web.openapi.components import (
 from shared.web.openapi.operation import BodySpec, Example, describe
 from shared.web.parsing.extras import parse_extras
 from shared.web.parsing.parser import Parser
-from shared.web.parsing.validate import missing_picture
+from shared.web.parsing.validate_fields import missing_picture
 from shared.web.reply import result_body
+from shared.web.request_body import parse_json
 from shared.web.submission import Submission, submission
 from shared.web.urls import ReplyUrls
 from workflows.upscale import extras

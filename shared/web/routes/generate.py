@@ -13,7 +13,6 @@ from shared.jobs.job import JobSpec
 from shared.schema.body import Img2ImgBody, Txt2ImgBody
 from shared.schema.request import GenerationRequest
 from shared.web.backend import Backend, current_backend
-from shared.web.body import Fields
 from shared.web.custom_graph import CUSTOM_FIELD, bind_values, bindable_values, graph_alpha, read_custom_graph
 from shared.web.graph_errors import checked
 from shared.web.openapi.components import (
@@ -28,8 +27,9 @@ from shared.web.openapi.components import (
 from shared.web.openapi.operation import BodySpec, Example, describe
 from shared.web.parsing.generation import ParsedRequest, parse_img2img, parse_txt2img
 from shared.web.parsing.parser import ParsingContext
+from shared.web.request_body import Fields
 from shared.web.submission import Submission, submission
-from workflows.graph import Graph
+from workflows.graph_builder import Graph
 from workflows.img2img import img2img
 from workflows.outputs import OUTPUT_FIELD, find_output
 from workflows.txt2img import txt2img

@@ -26,13 +26,13 @@ from shared.schema.body import RequestBody
 from shared.schema.choices import find_choice
 from shared.schema.replies import DeletedReply, InterruptReply, JobReply, JobsReply
 from shared.web.backend import Backend, current_backend
-from shared.web.body import Fields, check_arguments, number_argument, read_optional_fields, whole_number
 from shared.web.callers import caller_of, newest_job_of
 from shared.web.custom_graph import CUSTOM_FIELD
-from shared.web.imported_graphs import check_imported_graph
+from shared.web.imported_graph_checks import check_imported_graph
 from shared.web.openapi.components import ACCEPTED, NUMBER, STREAM, UUID
 from shared.web.openapi.operation import BodySpec, Example, ParameterSpec, ReplySpec, describe
 from shared.web.reply import job_body, result_body
+from shared.web.request_body import Fields, check_arguments, number_argument, read_optional_fields, whole_number
 from shared.web.waiting import accepted_reply, stream_reply
 
 PAGE = 50

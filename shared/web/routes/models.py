@@ -38,10 +38,10 @@ from shared.schema.body import RequestBody
 from shared.schema.control_replies import ControlNetsReply, ModelsReply, ModelUploadReply
 from shared.settings import Settings
 from shared.web.backend import current_backend
-from shared.web.body import refuse_duplicates
 from shared.web.openapi.components import BODY_ERRORS, File
 from shared.web.openapi.operation import BodySpec, Example, ReplySpec, View, describe
 from shared.web.parsing.models import default_first
+from shared.web.request_body import refuse_duplicates
 
 ROUTE = "/api/upload-model"
 MB = 1024 * 1024

@@ -32,17 +32,17 @@ from shared.jobs.picture_names import locate
 from shared.schema.body import RequestBody
 from shared.schema.choices import find_choice
 from shared.schema.control_replies import SentReply, ShownReply
+from shared.schema.field_names import hint_unknown_names
+from shared.schema.ranges import PictureText
 from shared.schema.replies import UploadReply
-from shared.schema.synonyms import hint_unknown_names
-from shared.schema.units import PictureText
 from shared.web.backend import Backend, current_backend
-from shared.web.body import json_kind, read_fields
 from shared.web.callers import is_local
 from shared.web.openapi.components import BINARY, BODY_ERRORS, PICTURE, PictureFile
 from shared.web.openapi.operation import BodySpec, Example, ParameterSpec, ReplySpec, describe
 from shared.web.parsing.pictures import upload_name
-from shared.web.picture_response import download_name, named_picture
+from shared.web.picture_reply import download_name, named_picture
 from shared.web.reply import FORMATS, picture_facts
+from shared.web.request_body import json_kind, read_fields
 
 ONE_YEAR = 365 * 24 * 3600
 # Values of `?download=`.

@@ -15,13 +15,13 @@ from shared.json_limits import load_json
 from shared.metadata.graph_reader import read_parameters
 from shared.metadata.infotext import LONGEST_INFOTEXT, GenerationParameters, read_infotext
 from shared.schema.body import RequestBody
+from shared.schema.ranges import PictureText
 from shared.schema.replies import PngInfoReply
-from shared.schema.units import PictureText
 from shared.web.backend import current_backend
-from shared.web.body import read_fields
 from shared.web.openapi.components import BODY_ERRORS, PICTURE_WITH_PARAMETERS, PictureFile
 from shared.web.openapi.operation import BodySpec, Example, ReplySpec, describe
 from shared.web.parsing.pictures import UPLOAD_NAME
+from shared.web.request_body import read_fields
 
 NO_PARAMETERS_HINT = "send the original file: editors, chats and web pages often strip such texts from copies"
 

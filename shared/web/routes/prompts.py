@@ -12,9 +12,9 @@ from shared.errors import EngineUnavailable, InvalidValue
 from shared.schema.choices import find_choice
 from shared.schema.control_replies import PromptReply
 from shared.web.backend import Backend, current_backend
-from shared.web.body import check_arguments
 from shared.web.openapi.operation import Example, ParameterSpec, ReplySpec, describe
 from shared.web.parsing.models import is_starter_default
+from shared.web.request_body import check_arguments
 from starter.vocabulary import VOCABULARY
 
 Kind = Literal["positive", "negative"]

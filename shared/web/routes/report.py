@@ -25,9 +25,9 @@ from shared.jobs.job import JobRow, State
 from shared.schema.body import RequestBody
 from shared.schema.control_replies import ReportReply
 from shared.web.backend import Backend, current_backend, current_settings
-from shared.web.body import read_optional_fields
 from shared.web.openapi.components import BINARY, BODY_ERRORS
 from shared.web.openapi.operation import BodySpec, Example, ParameterSpec, ReplySpec, describe
+from shared.web.request_body import read_optional_fields
 from shared.web.routes.runs import find_run, measure, run_body
 from shared.web.urls import REPORT_PATH
 

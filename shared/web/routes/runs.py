@@ -14,16 +14,16 @@ from flask import Blueprint, Response, jsonify
 
 from shared import __version__
 from shared.errors import InvalidValue, NotFinished, NotFound, StorageFailed
-from shared.graphs import chain, class_of, inputs_of
+from shared.graph_walk import chain, class_of, inputs_of
 from shared.jobs.job import JobRow, State
 from shared.jobs.picture_names import saving_node
 from shared.jobs.service import Jobs
 from shared.schema.control_replies import RunRemovedReply, RunReply, RunsReply
 from shared.web.backend import Backend, current_backend
-from shared.web.body import check_arguments, number_argument
 from shared.web.openapi.components import NUMBER, UUID
 from shared.web.openapi.operation import Example, ParameterSpec, ReplySpec, describe
 from shared.web.reply import main_picture
+from shared.web.request_body import check_arguments, number_argument
 from shared.web.urls import ReplyUrls
 from workflows.bindings import find_bindings
 from workflows.outputs import shared_seed

@@ -17,13 +17,13 @@ from shared.paths import ChosenPaths
 from shared.schema.body import RequestBody
 from shared.schema.choices import is_placeholder
 from shared.schema.control_replies import KeyReply, PathsBody, PathsKeptReply, PathsReply
-from shared.schema.synonyms import describe_unknown
-from shared.schema.units import is_text
+from shared.schema.field_names import describe_unknown
+from shared.schema.ranges import is_text
 from shared.web.backend import current_backend, current_manager
-from shared.web.body import read_fields
 from shared.web.openapi.components import BODY_ERRORS
 from shared.web.openapi.operation import BodySpec, Example, ReplySpec, describe
-from shared.web.picture_response import LONGEST_NAME_FORMAT, TOKENS, UNSAFE, unknown_tokens
+from shared.web.picture_reply import LONGEST_NAME_FORMAT, TOKENS, UNSAFE, unknown_tokens
+from shared.web.request_body import read_fields
 
 # Our names of the folders, by the names of the web page. All but the first are only read.
 FOLDERS = {

@@ -25,7 +25,7 @@ from shared.web.openapi.operation import BodySpec, Example, describe
 from shared.web.parsing.parser import Parser
 from shared.web.parsing.unused_fields import inactive_fields
 from shared.web.parsing.upscale import MAX_UPSCALED_SIDE, choose_faces, choose_upscaler, scale_size
-from shared.web.parsing.validate import missing_picture
+from shared.web.parsing.validate_fields import missing_picture
 from shared.web.submission import Submission, submission
 from workflows.upscale import upscale
 

@@ -11,16 +11,16 @@ from PIL import Image
 from pydantic import Field, TypeAdapter, ValidationError
 
 from shared.errors import DreamLayerError, InvalidPicture, InvalidValue, NotFound
-from shared.graphs import ApiGraph
+from shared.graph_walk import ApiGraph
 from shared.images.decode import flatten, is_transparent, transparency_warnings
 from shared.images.fit import as_cutout, as_mask, as_picture, fit
 from shared.jobs.job import JobSpec
 from shared.jobs.picture_names import PREFIX_INPUT, with_prefix
 from shared.schema.body import RequestBody
+from shared.schema.ranges import Picture, align
 from shared.schema.replies import WorkflowReply, WorkflowsReply
-from shared.schema.units import Picture, align
 from shared.web.backend import Backend, current_backend
-from shared.web.imported_graphs import check_imported_graph, check_prompts, check_starter_words
+from shared.web.imported_graph_checks import check_imported_graph, check_prompts, check_starter_words
 from shared.web.openapi.components import ACCEPTED, GENERATION_ERRORS, GENERATION_HEADERS, RESULT
 from shared.web.openapi.operation import BodySpec, Example, ParameterSpec, ReplySpec, describe
 from shared.web.parsing.pictures import PictureReader

@@ -9,9 +9,9 @@ import pytest
 from flask.testing import FlaskClient
 
 from shared.engine.client import EngineClient
-from shared.jobs import runner, stuck
+from shared.jobs import cancel_timeout, runner
+from shared.jobs.cancel_timeout import StuckJobWatch
 from shared.jobs.job import State
-from shared.jobs.stuck import StuckJobWatch
 from shared.settings import Settings
 from shared.web.app import create_app
 from shared.web.backend import Backend
@@ -23,7 +23,7 @@ from tests.harness import Harness, OpenHarness, new_job, wait_for, wait_until_ru
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "RECONCILE_CONNECTED", 0.1)
-    monkeypatch.setattr(stuck, "CHECK_INTERVAL", 0.02)
+    monkeypatch.setattr(cancel_timeout, "CHECK_INTERVAL", 0.02)
 
 
 def busy_with_a_cancelled_job(harness: Harness, engine: FakeEngine) -> str:
@@ -118,10 +118,10 @@ def test_without_restart_a_stuck_job_is_logged_once(
 ) -> None:
     cancelled = busy_with_a_cancelled_job(harness, engine)
     watch = StuckJobWatch(harness.client, harness.store, 0.0, None)
-    with caplog.at_level(logging.WARNING, "shared.jobs.stuck"):
+    with caplog.at_level(logging.WARNING, "shared.jobs.cancel_timeout"):
         for _ in range(3):
             watch.check()
-    [message] = [record.getMessage() for record in caplog.records if record.name == "shared.jobs.stuck"]
+    [message] = [record.getMessage() for record in caplog.records if record.name == "shared.jobs.cancel_timeout"]
     assert cancelled in message
     assert f"Restart the engine at {engine.address}" in message
 

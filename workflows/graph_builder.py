@@ -5,7 +5,7 @@ Each output of a node is a socket whose class is its type, so that a type checke
 
 from dataclasses import dataclass
 
-from shared.graphs import ApiGraph
+from shared.graph_walk import ApiGraph
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import pytest
 from flask.testing import FlaskClient
 
 from shared.settings import Settings
+from shared.web.api_key_throttle import BURST, PROXY_BURST, REFILL_SECONDS, KeyThrottle, throttle_sources
 from shared.web.app import txt2img_app
 from shared.web.backend import Backend
-from shared.web.key_throttle import BURST, PROXY_BURST, REFILL_SECONDS, KeyThrottle, throttle_sources
 
 KEY = "correct horse battery"
 GOOD, BAD = {"X-API-Key": KEY}, {"X-API-Key": "wrong horse battery"}

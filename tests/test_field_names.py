@@ -9,9 +9,7 @@ import pytest
 from shared.errors import InvalidPicture, InvalidValue
 from shared.jobs.job import JobSpec, NewJob, State
 from shared.schema.body import ControlUnitBody, ExtrasBody, Img2ImgBody, Txt2ImgBody, UpscaleBody
-from shared.schema.replies import AcceptedReply
-from shared.schema.request import Lora
-from shared.schema.synonyms import (
+from shared.schema.field_names import (
     CONTROL_UNIT_SYNONYMS,
     CONTROLNET_SYNONYMS,
     GENERATION_SYNONYMS,
@@ -20,13 +18,15 @@ from shared.schema.synonyms import (
     UPSCALE_SYNONYMS,
     suggest_field,
 )
+from shared.schema.replies import AcceptedReply
+from shared.schema.request import Lora
 from shared.web.app import txt2img_app
 from shared.web.backend import Backend
-from shared.web.body import Fields
 from shared.web.parsing.generation import parse_img2img, parse_txt2img
 from shared.web.parsing.unused_fields import unknown_fields
-from shared.web.parsing.validate import known_names
+from shared.web.parsing.validate_fields import known_names
 from shared.web.reply import LONGEST_HEADER, warnings_header
+from shared.web.request_body import Fields
 from tests.parsing import PICTURE, URL, context, read, refused, reread, words
 from tests.test_templates import named
 from workflows.templates import read_workflow

@@ -9,15 +9,15 @@ from typing import Any
 
 from PIL import Image
 
+from shared.engine.check_graph import Problem, declared_inputs, extra_of
 from shared.engine.client import SavedImage
 from shared.engine.graph_memory import check_memory, check_texts
 from shared.engine.node_policy import OWN_UPLOAD, check_files, check_limits, why_refused
-from shared.engine.validate import Problem, declared_inputs, extra_of
 from shared.errors import EngineError, InvalidValue
-from shared.graphs import ApiGraph, Target, inputs_of, is_link
+from shared.graph_walk import ApiGraph, Target, inputs_of, is_link
 from shared.models.defaults import is_starter
 from shared.models.downloadable import download_command
-from shared.schema.units import Picture
+from shared.schema.ranges import Picture
 from shared.settings import PREFIX
 from shared.web.backend import Backend
 from shared.web.parsing.prompt_warnings import warn_of_syntax, warn_of_unknown_words, warn_of_weights

@@ -15,7 +15,7 @@ from werkzeug.formparser import FormDataParser
 from shared.errors import BodyTooLarge, InvalidPicture, InvalidValue, RequestError, UnsupportedBody
 from shared.images.decode import decode_base64
 from shared.json_limits import JsonTooLarge, load_json
-from shared.schema.synonyms import suggest_field
+from shared.schema.field_names import suggest_field
 from shared.web.json_mistakes import begins_as_json, explain
 
 MAX_DEPTH = 50

@@ -10,8 +10,8 @@ from PIL import Image
 
 from shared.engine.client import SavedImage
 from shared.engine.websocket import ImagesSaved, JobProgress, JobStarted, Preview
+from shared.jobs.active_jobs import JobPhase, TrackedJob, preview_url
 from shared.jobs.job import JobRow, JobSpec
-from shared.jobs.tracked import JobPhase, TrackedJob, preview_url
 
 
 def row(**known: Any) -> JobRow:

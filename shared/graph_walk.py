@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeGuard
 
 ApiGraph = dict[str, dict[str, Any]]
-"""A graph whose nodes are known to be well formed (see `workflows.imported`)."""
+"""A graph whose nodes are known to be well formed (see `workflows.imported_graph`)."""
 
 Target = tuple[str, str]
 """A node id and the name of one of its inputs."""

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from launcher import testing
+from launcher import run_tests as module
 from launcher.arguments import parse
-from launcher.testing import run_tests
+from launcher.run_tests import run_tests
 
 CORES = str(os.cpu_count())
 
@@ -30,8 +30,8 @@ class Runs:
 def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
     """No engine is installed for these tests."""
     runs = Runs()
-    monkeypatch.setattr(testing.subprocess, "run", runs.run)
-    monkeypatch.setattr(testing, "find_engine", lambda _settings: "the engine")
+    monkeypatch.setattr(module.subprocess, "run", runs.run)
+    monkeypatch.setattr(module, "find_engine", lambda _settings: "the engine")
     return runs
 
 
@@ -46,7 +46,7 @@ def test_fast_runs_neither_live_nor_slow_tests_and_looks_for_no_engine(
     def find_engine(_settings: object) -> str:
         raise AssertionError("--fast needs no engine")
 
-    monkeypatch.setattr(testing, "find_engine", find_engine)
+    monkeypatch.setattr(module, "find_engine", find_engine)
     assert start("--fast", "-k", "mask", "tests/test_masks.py") == 0
     (command,) = runs.commands
     assert command[:4] == ["-m", "not live and not slow", "-n", CORES]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from shared.engine.validate import check_graph
+from shared.engine.check_graph import check_graph
 from shared.errors import EngineRejected, InvalidValue
 from shared.web.graph_errors import graph_error
 from tests.imported_graphs import to_api

@@ -1,14 +1,14 @@
 """Reads imported graphs: checks that they are well formed and within the sizes that an engine can run. Pure.
 
-The check against the engine's node definitions comes later (`shared.engine.validate`).
+The check against the engine's node definitions comes later (`shared.engine.check_graph`).
 """
 
 import math
 from typing import Any, TypeGuard
 
 from shared.errors import InvalidValue
-from shared.graphs import ApiGraph, Cycle, run_order
-from shared.schema.units import LONGEST_TEXT, is_text
+from shared.graph_walk import ApiGraph, Cycle, run_order
+from shared.schema.ranges import LONGEST_TEXT, is_text
 
 MAX_NODES = 1000
 LONGEST_NAME = 200

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.graphs import (
+from shared.graph_walk import (
     Cycle,
     ancestors,
     chain,

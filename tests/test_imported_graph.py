@@ -8,7 +8,7 @@ import pytest
 from shared.errors import InvalidValue
 from tests.imported_graphs import default_graph
 from workflows.bindings import bind
-from workflows.imported import MAX_DEPTH, MAX_NODES, read_graph
+from workflows.imported_graph import MAX_DEPTH, MAX_NODES, read_graph
 
 
 def test_the_graph_may_be_wrapped_in_prompt_and_is_not_changed() -> None:

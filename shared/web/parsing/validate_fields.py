@@ -17,7 +17,7 @@ from shared.schema.body import (
     UpscaleBody,
 )
 from shared.schema.choices import is_default_choice
-from shared.schema.synonyms import (
+from shared.schema.field_names import (
     CONTROL_UNIT_SYNONYMS,
     CONTROLNET_SYNONYMS,
     GENERATION_SYNONYMS,
@@ -27,9 +27,9 @@ from shared.schema.synonyms import (
     Synonyms,
     hint_unknown_names,
 )
-from shared.web.body import parse_json
 from shared.web.json_mistakes import SHELL_HINT
 from shared.web.parsing.loras import normalise_loras
+from shared.web.request_body import parse_json
 
 B = TypeVar("B", bound=BaseModel)
 

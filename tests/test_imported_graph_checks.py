@@ -13,7 +13,7 @@ from PIL import Image
 from shared.engine.graph_memory import check_memory
 from shared.settings import Settings
 from shared.web.backend import Backend
-from shared.web.imported_graphs import HUGE, loaded_sizes
+from shared.web.imported_graph_checks import HUGE, loaded_sizes
 from tests.engine_nodes import reviewed
 from tests.fake_engine import FakeEngine
 from tests.imported_graphs import to_api

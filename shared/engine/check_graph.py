@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from shared.graphs import class_of, inputs_of, is_link
-from shared.schema.units import MOST_STEPS, is_text
+from shared.graph_walk import class_of, inputs_of, is_link
+from shared.schema.ranges import MOST_STEPS, is_text
 
 GROWING, CHOICE = "COMFY_AUTOGROW_V3", "COMFY_DYNAMICCOMBO_V3"
 # ComfyUI nests few declarations; the limit ends a definition that nests without end.
