@@ -16,7 +16,7 @@ from werkzeug.test import EnvironBuilder
 from shared.jobs.job import Event, JobRow, JobSpec, JobUpdate, NewJob, State
 from shared.jobs.notify import Subscription
 from shared.jobs.store import Store
-from shared.web import waiting as module
+from shared.web import event_stream as module
 from shared.web.event_stream import event_stream
 from shared.web.waiting import wants_stream
 
