@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from shared.jobs import files as module
+from shared.jobs import retention as module
 from shared.jobs.files import MARK, JobFiles, PictureFiles, UploadFiles
 from shared.jobs.job import JobRow, JobSpec, NewJob, State
 from shared.jobs.picture_names import filename_prefix
