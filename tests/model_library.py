@@ -45,7 +45,7 @@ KNOWN: Mapping[str, Mapping[str, Any]] = {
 NODES = json.loads((Path(__file__).parent / "data" / "object_info.json").read_text(encoding="utf-8"))
 
 
-class WorkflowFolder:
+class ModelLibrary:
     """The files above, or others; `nodes` are those of custom nodes."""
 
     nodes: Sequence[str] = ()

@@ -10,7 +10,7 @@ from shared.schema.request import Img2ImgRequest, Txt2ImgRequest
 from shared.web.parsing.generation import ParsedRequest, parse_img2img, parse_txt2img
 from shared.web.parsing.parser import ParsingContext
 from shared.web.request_body import Fields
-from tests.model_library import OWN, WorkflowFolder
+from tests.model_library import OWN, ModelLibrary
 from tests.stack import data_url, encoded
 
 IMAGE = Image.new("RGB", (64, 32), "red")
@@ -23,14 +23,14 @@ ImageDraw.Draw(HALF).rectangle((32, 0, 63, 31), fill=255)
 HALF_MASK = encoded(HALF)
 
 
-def context(shelf: WorkflowFolder | None = None, **stored: bytes) -> ParsingContext:
+def context(library: ModelLibrary | None = None, **stored: bytes) -> ParsingContext:
     return ParsingContext(
-        OWN, shelf or WorkflowFolder(), {name.removeprefix("n"): content for name, content in stored.items()}.get
+        OWN, library or ModelLibrary(), {name.removeprefix("n"): content for name, content in stored.items()}.get
     )
 
 
-def read(shelf: WorkflowFolder | None = None, **values: Any) -> ParsedRequest[Txt2ImgRequest]:
-    return parse_txt2img(Fields({"prompt": "x", **values}, {}), context(shelf))
+def read(library: ModelLibrary | None = None, **values: Any) -> ParsedRequest[Txt2ImgRequest]:
+    return parse_txt2img(Fields({"prompt": "x", **values}, {}), context(library))
 
 
 def words(**values: Any) -> Txt2ImgRequest:

@@ -159,9 +159,10 @@ def test_a_job_running_at_a_deliberate_stop_is_no_suspect(harness: Harness, engi
         wait_for(lambda count=count: engine.submitted == [drawn] * count, "it was not sent again")  # type: ignore[misc]
         harness.wait(drawn, State.RUNNING)
         wait_until_running(engine, drawn)
-        # As the launcher does: it stops the engine, and records that, long before the next start.
+        # In the launcher's order: it stops the engine, records that, and starts it again.
+        engine.stop()
         harness.store.record_engine_stop()
-        engine.lose_jobs()
+        engine.start()
     wait_for(lambda: engine.submitted == [drawn] * 5, "it was not sent again")
     wait_until_running(engine, drawn)
     harness.wait(drawn, State.RUNNING)

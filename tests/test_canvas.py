@@ -17,7 +17,7 @@ from shared.web.parsing.models import ChosenModels
 from shared.web.request_body import Fields
 from tests.control import Control
 from tests.job_factory import finish
-from tests.model_library import FLUX, OWN, WorkflowFolder
+from tests.model_library import FLUX, OWN, ModelLibrary
 from tests.parsing import context, read, reread, words
 from tests.stack import encoded
 
@@ -225,7 +225,7 @@ def test_work_counts_both_passes() -> None:
     assert request.work == 512 * 512 * 20 + 1024 * 1024 * 5
 
 
-class StarterShelf(WorkflowFolder):
+class StarterLibrary(ModelLibrary):
     def model_file(self, _folder: str, name: str) -> ModelFile:
         return ModelFile(
             name, Family.SD1, parts=frozenset(ModelPart), size=(128, 128), steps=10, cfg_scale=3, known=True
@@ -235,7 +235,7 @@ class StarterShelf(WorkflowFolder):
 @pytest.mark.parametrize(("side", "share"), [(512, 0.35), (256, 0.5)])
 def test_the_starter_samples_much_less_in_two_passes(side: int, share: float) -> None:
     two, one = (
-        read(StarterShelf(), width=side, height=side, large_sizes=way).request for way in ("two_passes", "direct")
+        read(StarterLibrary(), width=side, height=side, large_sizes=way).request for way in ("two_passes", "direct")
     )
     assert (two.size, one.size) == ((128, 128), (side, side))
     assert two.hires is not None

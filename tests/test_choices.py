@@ -22,7 +22,7 @@ from shared.schema.choices import find_choice, is_default_choice, is_no_choice, 
 from shared.schema.request import Upscale
 from shared.web.parsing.unused_fields import disable_parts_without_model
 from tests.control import Control, body
-from tests.model_library import OWN, REFINER, WorkflowFolder
+from tests.model_library import OWN, REFINER, ModelLibrary
 from tests.parsing import URL, read, refused, reread
 from tests.payloads import UNIT, generation
 from workflows.preprocessors import OTHER_TYPES, PREPROCESSORS, SYNONYMS, UNION_TYPES, preprocessor_name
@@ -129,9 +129,9 @@ def test_the_pages_default_preprocessor_names_what_to_install() -> None:
     assert "comfyui_controlnet_aux" in wrong.hint
     assert "data/custom_nodes" in wrong.hint
     assert (wrong.details["package"], wrong.details["node"]) == ("comfyui_controlnet_aux", "DWPreprocessor")
-    shelf = WorkflowFolder()
-    shelf.nodes = ("DWPreprocessor",)
-    (control,) = read(shelf, controlnet={"units": [unit]}).request.controls
+    library = ModelLibrary()
+    library.nodes = ("DWPreprocessor",)
+    (control,) = read(library, controlnet={"units": [unit]}).request.controls
     assert control.preprocessing is not None
     assert control.preprocessing.node == "DWPreprocessor"
 
@@ -175,7 +175,7 @@ def test_every_switch_with_two_names_is_on_if_either_says_so() -> None:
 
 def test_the_pages_upscaler_of_hires_fix_stands_in_a_list_that_lacks_it() -> None:
     sent = generation(model_name=OWN, hires_fix=True, random_seed=False, seed=1)
-    bare = WorkflowFolder(upscale_models=())
+    bare = ModelLibrary(upscale_models=())
     parsed = read(bare, **sent)
     assert parsed.request.hires is not None
     assert parsed.request.hires.upscale == Upscale((1280, 1280))

@@ -13,7 +13,7 @@ from shared.web.request_body import Fields
 from starter import CHECKPOINT_NAME, INPAINTING_NAME, PASTEL_NAME
 from tests import safetensors_factory as factory
 from tests.control import Control, body
-from tests.model_library import OWN, PAINTER, WorkflowFolder
+from tests.model_library import OWN, PAINTER, ModelLibrary
 
 PAINT, REFINE, DRAW = "a-paint.safetensors", "b-refine.safetensors", "z/draw.safetensors"
 EDIT = "c-edit.safetensors"
@@ -26,7 +26,7 @@ KNOWN = {
 }
 
 
-class Known(WorkflowFolder):
+class Known(ModelLibrary):
     """Files of which it is known what they are."""
 
     def model_file(self, _folder: str, name: str) -> ModelFile:
@@ -52,11 +52,11 @@ class Known(WorkflowFolder):
     ],
 )
 def test_no_special_checkpoint_while_there_is_another(files: tuple[str, ...], chosen: str | None) -> None:
-    shelf = Known(checkpoints=files)
-    assert default_checkpoint(None, shelf) == chosen
+    library = Known(checkpoints=files)
+    assert default_checkpoint(None, library) == chosen
     if chosen is not None:
         others = [file for file in files if file != chosen]
-        assert default_first(files, None, shelf, str) == [chosen, *others]
+        assert default_first(files, None, library, str) == [chosen, *others]
 
 
 def test_one_that_does_not_draw_from_words_does_not_stand_in_for_the_starter(tmp_path: Path) -> None:
@@ -73,14 +73,14 @@ def test_one_that_does_not_draw_from_words_does_not_stand_in_for_the_starter(tmp
 def test_a_request_gets_the_checkpoint_that_the_lists_begin_with() -> None:
     parsed = parse_txt2img(
         Fields({"prompt": "x"}, {}),
-        ParsingContext(None, WorkflowFolder(checkpoints=(PAINTER, "x.safetensors")), {}.get),
+        ParsingContext(None, ModelLibrary(checkpoints=(PAINTER, "x.safetensors")), {}.get),
     )
     assert parsed.request.models.checkpoint == "x.safetensors"
-    shelf = WorkflowFolder(checkpoints=(PAINTER, OWN))
+    library = ModelLibrary(checkpoints=(PAINTER, OWN))
     # What the settings name is wanted, whatever it is.
-    assert default_checkpoint(PAINTER, shelf) == PAINTER
-    assert default_first([OWN, PAINTER], "painter", shelf, str) == [PAINTER, OWN]
-    assert default_first([PAINTER, OWN], "not there", shelf, str)[0] == OWN
+    assert default_checkpoint(PAINTER, library) == PAINTER
+    assert default_first([OWN, PAINTER], "painter", library, str) == [PAINTER, OWN]
+    assert default_first([PAINTER, OWN], "not there", library, str)[0] == OWN
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from shared.web.parsing.upscale import factor_in_name
 from shared.web.request_body import Fields
 from shared.web.routes.extras import extras_routes, extras_values
 from shared.web.routes.jobs import job_routes
-from tests.model_library import NODES, WorkflowFolder
+from tests.model_library import NODES, ModelLibrary
 from tests.stack import TIMEOUT, TestStack, encoded, open_rgb
 from workflows.upscale import extras
 
@@ -42,13 +42,13 @@ DEFAULTS = {
     "upscaler_model": "Real_ESRGAN_x4plus", "upscaler_model_2": "4x-ultrasharp", "upscaler_visibility_2": 0.25,
     "gfpgan_visibility": 0.8, "codeformer_visibility": 0.7, "codeformer_weight": 0.2,
 }  # fmt: skip
-SHELF = WorkflowFolder(upscale_models=("4x-UltraSharp.pth", "anime/2x_Soft.safetensors"))
+SHELF = ModelLibrary(upscale_models=("4x-UltraSharp.pth", "anime/2x_Soft.safetensors"))
 
 
 def read(
-    *, shelf: WorkflowFolder = SHELF, faces: list[str] | None = None, source: Picture = SOURCE, **params: Any
+    *, library: ModelLibrary = SHELF, faces: list[str] | None = None, source: Picture = SOURCE, **params: Any
 ) -> tuple[ExtrasRequest, list[str]]:
-    parser = Parser(Fields({}, {}), ParsingContext(None, shelf, {}.get))
+    parser = Parser(Fields({}, {}), ParsingContext(None, library, {}.get))
     return parse_extras(parser, ExtrasBody(**{**PAGE, **params}), source, faces), parser.warnings
 
 
@@ -71,7 +71,7 @@ def test_the_pages_upscaler_is_found_in_any_spelling() -> None:
 
 
 def test_an_upscaler_that_is_not_there_is_replaced_and_named() -> None:
-    request, warnings = read(shelf=WorkflowFolder(upscale_models=()))
+    request, warnings = read(library=ModelLibrary(upscale_models=()))
     assert request.layers == (EnlargedLayer(Upscale((400, 244)), 1.0),)
     assert warnings == [
         "upscaler_model '4x-ultrasharp' does not exist, so Lanczos was used; no upscale model is installed"
@@ -176,7 +176,7 @@ def test_the_parameters_are_in_params_or_beside_it() -> None:
         extras_values({"params": '{"upscale_factor": 2, "upscale_factor": 3}'})
 
 
-class StockCatalog(WorkflowFolder):
+class StockCatalog(ModelLibrary):
     """A stock engine without upscale models, of which only the nodes are known."""
 
     def __init__(self) -> None:
@@ -245,8 +245,8 @@ def test_the_pages_own_defaults_are_taken(client: FlaskClient, sent: str, ending
 
 
 def test_the_pages_own_defaults_with_all_that_they_name() -> None:
-    shelf = WorkflowFolder(upscale_models=("RealESRGAN_x4plus.pth", "4x-UltraSharp.pth"))
-    request, warnings = read(shelf=shelf, faces=[GFPGAN, CODEFORMER], **DEFAULTS, output_format="PNG")
+    library = ModelLibrary(upscale_models=("RealESRGAN_x4plus.pth", "4x-UltraSharp.pth"))
+    request, warnings = read(library=library, faces=[GFPGAN, CODEFORMER], **DEFAULTS, output_format="PNG")
     assert [(layer.how.model, layer.visibility) for layer in request.layers] == [
         ("RealESRGAN_x4plus.pth", 1.0),
         ("4x-UltraSharp.pth", 0.25),

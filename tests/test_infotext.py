@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.metadata.infotext import GenerationParameters, read_infotext, write_infotext
-from shared.metadata.labels import SAMPLER_LABELS, SCHEDULER_LABELS
+from shared.metadata.sampler_labels import SAMPLER_LABELS, SCHEDULER_LABELS
 from shared.schema.body import GenerationBody, Img2ImgBody, Txt2ImgBody
 
 WORDS = (

@@ -12,7 +12,7 @@ from shared.images.masks import read_mask
 from shared.web.parsing.generation import parse_img2img
 from shared.web.parsing.parser import ParsingContext
 from shared.web.request_body import Fields
-from tests.model_library import OWN, WorkflowFolder
+from tests.model_library import OWN, ModelLibrary
 from tests.stack import encoded
 
 SETTING = "DREAM_LAYER_PICTURE_MEMORY_MB"
@@ -76,12 +76,12 @@ def test_a_damaged_picture_releases_its_memory() -> None:
 
 def test_a_request_releases_the_memory_of_all_its_pictures() -> None:
     budget = MemoryBudget(10 * COST, SETTING)
-    context = ParsingContext(OWN, WorkflowFolder(), {}.get, budget=budget)
+    context = ParsingContext(OWN, ModelLibrary(), {}.get, budget=budget)
     white = encoded(Image.new("L", (SIDE, SIDE), 255))
     parsed = parse_img2img(Fields({"prompt": "x"}, {"image": PICTURE, "mask": white}), context)
     assert parsed.request.inpainting is not None
     del parsed
     assert budget.used == 0
-    tight = ParsingContext(OWN, WorkflowFolder(), {}.get, budget=MemoryBudget(COST - 1, SETTING))
+    tight = ParsingContext(OWN, ModelLibrary(), {}.get, budget=MemoryBudget(COST - 1, SETTING))
     with pytest.raises(BodyTooLarge):
         parse_img2img(Fields({"prompt": "x"}, {"image": PICTURE}), tight)

@@ -6,11 +6,11 @@ import pytest
 
 from shared.errors import InvalidValue
 from starter import VAE_NAME
-from tests.model_library import FLUX, OWN, PLAIN, REFINER, SCHNELL, WorkflowFolder
+from tests.model_library import FLUX, OWN, PLAIN, REFINER, SCHNELL, ModelLibrary
 from tests.parsing import URL, read
 
 MADE_FOR = ("for-sd1.safetensors", "for-xl.safetensors", "for-flux.safetensors", "unclear.safetensors")
-SHELF = WorkflowFolder(loras=MADE_FOR, controlnet=MADE_FOR)
+SHELF = ModelLibrary(loras=MADE_FOR, controlnet=MADE_FOR)
 
 
 def refused(**values: Any) -> InvalidValue:
@@ -76,23 +76,23 @@ def test_what_a_checkpoint_does_not_hold_is_taken_from_files_that_fit() -> None:
     whole = read(model_name=OWN).request.models
     assert (whole.text_encoders, whole.vae) == ((), None)
     with pytest.raises(InvalidValue, match="has no VAE, and there is none for latents of 4 channels"):
-        read(WorkflowFolder(vae=("ae.safetensors",)), model_name=PLAIN)
+        read(ModelLibrary(vae=("ae.safetensors",)), model_name=PLAIN)
     with pytest.raises(InvalidValue, match="has no text encoder, and there is no file for clip_l"):
-        read(WorkflowFolder(text_encoders=()), model_name=PLAIN)
+        read(ModelLibrary(text_encoders=()), model_name=PLAIN)
 
 
 def test_the_vae_of_the_built_in_model_is_for_no_other_and_of_several_one_is_named() -> None:
-    kit = WorkflowFolder(vae=(VAE_NAME, "ae.safetensors", "sd.safetensors", "sd-finer.safetensors"))
+    kit = ModelLibrary(vae=(VAE_NAME, "ae.safetensors", "sd.safetensors", "sd-finer.safetensors"))
     parsed = read(kit, model_name=PLAIN)
     assert parsed.request.models.vae == "sd.safetensors"
     assert parsed.warnings == [f"{PLAIN} has no VAE, so sd.safetensors is used; vae_name may name sd-finer.safetensors"]
     assert read(model_name=PLAIN).warnings == []
     with pytest.raises(InvalidValue, match="has no VAE, and there is none for latents of 4 channels"):
-        read(WorkflowFolder(vae=(VAE_NAME,)), model_name=PLAIN)
+        read(ModelLibrary(vae=(VAE_NAME,)), model_name=PLAIN)
 
 
 def test_of_several_text_encoders_of_a_kind_the_first_is_used_and_the_others_are_named() -> None:
-    two = WorkflowFolder(text_encoders=("l.safetensors", "l-other.safetensors"))
+    two = ModelLibrary(text_encoders=("l.safetensors", "l-other.safetensors"))
     parsed = read(two, model_name=PLAIN)
     assert parsed.request.models.text_encoders == ("l.safetensors",)
     assert parsed.warnings == [

@@ -11,6 +11,7 @@ from PIL import Image
 from launcher.models.library import LibraryModel, find_models
 from shared.engine.check_graph import check_graph
 from shared.errors import InvalidValue
+from shared.metadata.sampler_labels import match_sampler, match_scheduler
 from shared.models.detect import ModelFile
 from shared.models.lookup import EXTENSIONS, match_names, nearest_names
 from shared.schema.body import ExtrasBody
@@ -19,9 +20,8 @@ from shared.web.imported_graph_checks import check_imported_graph
 from shared.web.parsing.extras import parse_extras
 from shared.web.parsing.generation import parse_txt2img
 from shared.web.parsing.parser import GraphAlpha, Parser, ParsingContext
-from shared.web.parsing.sampling import match_sampler, match_scheduler
 from shared.web.request_body import Fields
-from tests.model_library import NODES, OWN, WorkflowFolder
+from tests.model_library import NODES, OWN, ModelLibrary
 from tests.stack import data_url
 
 TWO_FOLDERS = ("a/ink.safetensors", "b/ink.safetensors")
@@ -100,9 +100,9 @@ MORE: list[tuple[str, str, Any]] = [
 ]
 
 
-def refused(shelf: WorkflowFolder, **values: Any) -> InvalidValue:
+def refused(library: ModelLibrary, **values: Any) -> InvalidValue:
     with pytest.raises(InvalidValue) as wrong:
-        parse_txt2img(Fields({"prompt": "x", "model_name": OWN, **values}, {}), ParsingContext(OWN, shelf, {}.get))
+        parse_txt2img(Fields({"prompt": "x", "model_name": OWN, **values}, {}), ParsingContext(OWN, library, {}.get))
     return wrong.value
 
 
@@ -119,19 +119,19 @@ def test_no_kind_of_file_is_guessed(kind: str, field: str, request_of: Any) -> N
         (("ink.pt", "ink.safetensors"), "ink"),
         (("ink.pt", "a/ink.safetensors"), "b/ink"),
     ):
-        error = refused(WorkflowFolder(**{kind: (*kept, *files)}), **request_of(wanted))
+        error = refused(ModelLibrary(**{kind: (*kept, *files)}), **request_of(wanted))
         assert (error.status, error.field) == (422, field)
         assert error.details["nearest"] == list(files)
         assert all(file in str(error.hint) + error.message for file in files)
 
 
 def test_a_checkpoint_and_a_diffusion_model_of_one_name() -> None:
-    shelf = WorkflowFolder(
+    library = ModelLibrary(
         checkpoints=(OWN, "both.safetensors"), diffusion_models=("both.safetensors", "own/both.safetensors")
     )
-    error = refused(shelf, model_name="both")
+    error = refused(library, model_name="both")
     assert error.details["nearest"] == ["checkpoints/both.safetensors", "diffusion_models/both.safetensors"]
-    context = ParsingContext(OWN, shelf, {}.get)
+    context = ParsingContext(OWN, library, {}.get)
     for kind in ("checkpoints", "diffusion_models"):
         values = {"prompt": "x", "model_name": f"{kind}/both.safetensors", "text_encoders": ["l"], "vae_name": "sd"}
         parsed = parse_txt2img(Fields(values, {}), context)
@@ -141,13 +141,13 @@ def test_a_checkpoint_and_a_diffusion_model_of_one_name() -> None:
         # What the reply tells finds the same file again.
         assert parse_txt2img(Fields(parsed.parameters, {}), context).request == parsed.request
     # Where the choice is ours, it is of the checkpoints.
-    shelf = WorkflowFolder(checkpoints=("both.safetensors",), diffusion_models=("both.safetensors",))
-    parsed = parse_txt2img(Fields({"prompt": "x"}, {}), ParsingContext(None, shelf, {}.get))
+    library = ModelLibrary(checkpoints=("both.safetensors",), diffusion_models=("both.safetensors",))
+    parsed = parse_txt2img(Fields({"prompt": "x"}, {}), ParsingContext(None, library, {}.get))
     assert parsed.request.models.checkpoint == "both.safetensors"
     # In a graph of one's own, the loader says which of them it is.
     custom = parse_txt2img(
         Fields({"prompt": "x", "model_name": "both.safetensors"}, {}),
-        ParsingContext(None, shelf, {}.get, custom_graph=GraphAlpha()),
+        ParsingContext(None, library, {}.get, custom_graph=GraphAlpha()),
     )
     assert custom.parameters["model_name"] == "both.safetensors"
 
@@ -155,7 +155,7 @@ def test_a_checkpoint_and_a_diffusion_model_of_one_name() -> None:
 def test_extras_do_not_guess_either() -> None:
     source = Picture(b"", 8, 8)
     body = ExtrasBody(upscaler_model="ink")
-    parser = Parser(Fields({}, {}), ParsingContext(None, WorkflowFolder(upscale_models=TWO_FOLDERS), {}.get))
+    parser = Parser(Fields({}, {}), ParsingContext(None, ModelLibrary(upscale_models=TWO_FOLDERS), {}.get))
     with pytest.raises(InvalidValue) as wrong:
         parse_extras(parser, body, source, None)
     assert (wrong.value.field, wrong.value.details["nearest"]) == ("upscaler_model", list(TWO_FOLDERS))
@@ -208,7 +208,7 @@ def test_samplers_and_schedulers_of_custom_nodes() -> None:
     ],
 )
 def test_a_known_model_that_is_not_installed_can_be_added(field: str, name: str, known: str | None) -> None:
-    error = refused(WorkflowFolder(), **{field: {"lora_name": name} if field == "lora" else name})
+    error = refused(ModelLibrary(), **{field: {"lora_name": name} if field == "lora" else name})
     assert error.status == 422
     assert ("models add" in str(error.hint)) == (known is not None)
     assert known is None or f"python dream_layer.py models add {known} downloads it; or use " in str(error.hint)
@@ -216,8 +216,8 @@ def test_a_known_model_that_is_not_installed_can_be_added(field: str, name: str,
 
 def test_known_models_of_parts_can_be_added() -> None:
     units = [{"model": "sd15-canny", "input_image": data_url(Image.new("RGB", (8, 8)))}]
-    assert "models add sd15-canny" in str(refused(WorkflowFolder(), controlnet={"units": units}).hint)
-    second = refused(WorkflowFolder(), refiner_enabled=True, refiner_model="sdxl-refiner")
+    assert "models add sd15-canny" in str(refused(ModelLibrary(), controlnet={"units": units}).hint)
+    second = refused(ModelLibrary(), refiner_enabled=True, refiner_model="sdxl-refiner")
     assert (second.field, "models add sdxl-refiner" in str(second.hint)) == ("refiner_model", True)
 
 

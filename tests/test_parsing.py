@@ -16,7 +16,7 @@ from shared.web.parsing.pictures import upload_name
 from shared.web.parsing.validate_fields import MAX_PROBLEMS, validate
 from shared.web.request_body import Fields
 from starter import CHECKPOINT_NAME
-from tests.model_library import FLUX, OWN, REFINER, SCHNELL, WorkflowFolder
+from tests.model_library import FLUX, OWN, REFINER, SCHNELL, ModelLibrary
 from tests.parsing import HALF_MASK, IMAGE, PICTURE, URL, WHITE, context, picture, read, refused, reread, words
 from tests.payloads import UNIT, generation
 from tests.stack import data_url, encoded
@@ -116,11 +116,11 @@ def test_the_checkpoint_of_a_request_that_names_none() -> None:
     assert choose_checkpoint(None, [CHECKPOINT_NAME]) == CHECKPOINT_NAME
     assert choose_checkpoint(None, []) is None
     with pytest.raises(EngineUnavailable, match="no checkpoint"):
-        parse_txt2img(Fields({"prompt": "x"}, {}), ParsingContext(None, WorkflowFolder(checkpoints=()), {}.get))
+        parse_txt2img(Fields({"prompt": "x"}, {}), ParsingContext(None, ModelLibrary(checkpoints=()), {}.get))
 
 
 def test_a_checkpoint_that_was_deleted_a_moment_ago_is_not_chosen() -> None:
-    class Late(WorkflowFolder):
+    class Late(ModelLibrary):
         """Its list is a second old, unless a fresh one is asked for."""
 
         def names(self, folder: str, max_age: float = 1.0) -> list[str]:
@@ -250,11 +250,11 @@ def test_a_model_in_parts_finds_its_parts_by_what_they_are() -> None:
     )
     error = None
     with pytest.raises(InvalidValue, match="t5xxl") as wrong:
-        read(WorkflowFolder(text_encoders=("l.safetensors",)), model_name="flux-alone")
+        read(ModelLibrary(text_encoders=("l.safetensors",)), model_name="flux-alone")
     error = wrong.value
     assert error.field == "text_encoders"
     with pytest.raises(InvalidValue, match="16 channels"):
-        read(WorkflowFolder(vae=("sd.safetensors",)), model_name="flux-alone")
+        read(ModelLibrary(vae=("sd.safetensors",)), model_name="flux-alone")
 
 
 def test_hires_fix() -> None:
@@ -327,11 +327,11 @@ def test_preprocessors_of_custom_nodes_work_if_installed_and_else_the_available_
         assert says in wrong.message
         assert wrong.hint is not None
         assert wrong.hint.startswith("use one of none, canny; ")
-    shelf = WorkflowFolder()
-    shelf.nodes = ("OpenposePreprocessor",)
+    library = ModelLibrary()
+    library.nodes = ("OpenposePreprocessor",)
     # As large as the picture, if nothing else is said: its short side counts.
     for said, resolution in (({}, 384), ({"resolution": 256}, 256), ({"resolution": 256, "pixel_perfect": True}, 384)):
-        request = read(shelf, controlnet=unit(preprocessor="openpose", **said), width=640, height=384).request
+        request = read(library, controlnet=unit(preprocessor="openpose", **said), width=640, height=384).request
         made = request.controls[0].preprocessing
         assert made is not None
         assert (made.node, made.inputs) == ("OpenposePreprocessor", (("resolution", resolution),))

@@ -229,7 +229,8 @@ def test_a_service_that_stops_after_a_cancellation_leaves_no_cancelled_job_runni
     monkeypatch.setattr(harness.runner, "_reconcile", lambda: None)
     assert harness.runner.cancel(job_id)
     harness.runner.stop()
-    assert engine.cancelled == [job_id]
+    # The thread may have been reconciling when this test replaced that, and have cancelled it too.
+    assert set(engine.cancelled) == {job_id}
 
 
 @pytest.mark.slow

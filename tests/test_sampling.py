@@ -2,11 +2,11 @@
 
 import pytest
 
-from shared.web.parsing.sampling import match_sampler, match_scheduler
-from tests.model_library import WorkflowFolder
+from shared.metadata.sampler_labels import match_sampler, match_scheduler
+from tests.model_library import ModelLibrary
 
-SAMPLERS = WorkflowFolder().choices("KSampler", "sampler_name")
-SCHEDULERS = WorkflowFolder().choices("KSampler", "scheduler")
+SAMPLERS = ModelLibrary().choices("KSampler", "sampler_name")
+SCHEDULERS = ModelLibrary().choices("KSampler", "scheduler")
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

@@ -13,7 +13,7 @@ from shared.web.parsing.generation import ParsedRequest, parse_img2img
 from shared.web.parsing.parser import GraphAlpha, ParsingContext
 from shared.web.parsing.pictures import upload_name
 from shared.web.request_body import Fields
-from tests.model_library import OWN, PAINTER, WorkflowFolder
+from tests.model_library import OWN, PAINTER, ModelLibrary
 from tests.parsing import HALF_MASK, PICTURE, WHITE, context, picture, read, reread
 from tests.stack import encoded, open_rgb
 
@@ -91,7 +91,7 @@ def test_what_is_drawn_covers_all_that_shows(mode: str, values: dict[str, Any]) 
 
 def test_a_graph_of_ones_own_gets_the_mask_with_its_greys() -> None:
     soft = encoded(Image.new("L", (64, 32), 90))
-    own = ParsingContext(OWN, WorkflowFolder(), {}.get, custom_graph=GraphAlpha())
+    own = ParsingContext(OWN, ModelLibrary(), {}.get, custom_graph=GraphAlpha())
     request = parse_img2img(Fields({"prompt": "x"}, {"image": PICTURE, "mask": soft}), own).request
     assert request.inpainting is not None
     assert open_rgb(request.inpainting.mask.png).getpixel((9, 9)) == (90, 90, 90)
@@ -217,9 +217,7 @@ SHARED = GraphAlpha(source=True, mask=True, shared=True)
 
 
 def own(files: dict[str, bytes], use: GraphAlpha) -> ParsedRequest[Img2ImgRequest]:
-    return parse_img2img(
-        Fields({"prompt": "x"}, files), ParsingContext(OWN, WorkflowFolder(), {}.get, custom_graph=use)
-    )
+    return parse_img2img(Fields({"prompt": "x"}, files), ParsingContext(OWN, ModelLibrary(), {}.get, custom_graph=use))
 
 
 def alpha_at(content: bytes, *places: tuple[int, int]) -> list[int]:

@@ -24,13 +24,13 @@ from starter.vocabulary import PIECES, ROWS, TOKEN_IDS, VOCABULARY
 from tests.control import Control
 from tests.engine_prompts import EnginePrompts
 from tests.imported_graphs import default_graph, to_api
-from tests.model_library import OWN, WorkflowFolder
+from tests.model_library import OWN, ModelLibrary
 from tests.parsing import PICTURE, context, read
 from workflows.imported_graph import read_graph
 
 FILES = EmbeddingFiles(["dream-layer-ruby.safetensors"])
 LOADER = "CheckpointLoaderSimple"
-KIT = WorkflowFolder(checkpoints=(OWN, *sorted(CHECKPOINT_NAMES)))
+KIT = ModelLibrary(checkpoints=(OWN, *sorted(CHECKPOINT_NAMES)))
 # Rows of the table that are not about a picture.
 SILENT = {0, *(ROWS[TOKEN_IDS[word][0]] for row in (*VOCABULARY["grammar"], ",") for word in row.split())}
 # END stands behind each prompt anyway.
@@ -61,8 +61,8 @@ def has_effect(encoder: Any, text: str) -> bool:
     return not SILENT.issuperset(ROWS.get(token, 0) for token in encoder(text)["input_ids"])
 
 
-def warned(model: str | None = CHECKPOINT_NAME, shelf: WorkflowFolder = KIT, **sent: Any) -> list[str]:
-    return [each for each in read(shelf, model_name=model, **sent).warnings if "It knows" in each]
+def warned(model: str | None = CHECKPOINT_NAME, library: ModelLibrary = KIT, **sent: Any) -> list[str]:
+    return [each for each in read(library, model_name=model, **sent).warnings if "It knows" in each]
 
 
 def test_pieces_are_those_of_the_engine(encoder: Any) -> None:

@@ -11,7 +11,7 @@ from shared.web.parsing.generation import parse_txt2img
 from shared.web.parsing.parser import GraphAlpha, ParsingContext
 from shared.web.parsing.unused_fields import PARTS
 from shared.web.request_body import Fields
-from tests.model_library import OWN, REFINER, SCHNELL, WorkflowFolder
+from tests.model_library import OWN, REFINER, SCHNELL, ModelLibrary
 from tests.parsing import URL, context, read, refused, reread
 from tests.payloads import generation
 
@@ -237,7 +237,7 @@ def test_what_a_graph_of_ones_own_makes_of_it_is_not_guessed() -> None:
 
 
 def test_a_graph_of_ones_own_is_drawn_with_its_own_model_and_numbers() -> None:
-    nothing = WorkflowFolder(checkpoints=(), diffusion_models=("flux-alone.safetensors",))
+    nothing = ModelLibrary(checkpoints=(), diffusion_models=("flux-alone.safetensors",))
     own = ParsingContext(None, nothing, lambda _: None, custom_graph=GraphAlpha())
     parsed = parse_txt2img(Fields({"prompt": "x", "cfg_scale": 7}, {}), own)
     assert (parsed.parameters["cfg_scale"], parsed.warnings) == (7, [])

@@ -1,6 +1,6 @@
 """The labels of infotexts, each with its field in the API and how its value is written and read. Pure.
 
-A sampler, a scheduler or another word of the web UI is added to the tables here.
+Other words of the web UI are added to the tables here; samplers and schedulers to `sampler_labels.py`.
 """
 
 import math
@@ -9,39 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from shared.metadata.sampler_labels import (
+    SAMPLER_LABELS,
+    SCHEDULER_LABELS,
+    read_scheduler_label,
+    simplify_name,
+)
 from shared.models.lookup import without_extension
 
-SAMPLER_LABELS = {
-    "euler": "Euler",
-    "euler_ancestral": "Euler a",
-    "heun": "Heun",
-    "dpm_2": "DPM2",
-    "dpm_2_ancestral": "DPM2 a",
-    "lms": "LMS",
-    "dpm_fast": "DPM fast",
-    "dpm_adaptive": "DPM adaptive",
-    "dpmpp_2s_ancestral": "DPM++ 2S a",
-    "dpmpp_sde": "DPM++ SDE",
-    "dpmpp_2m": "DPM++ 2M",
-    "dpmpp_2m_sde": "DPM++ 2M SDE",
-    "dpmpp_2m_sde_heun": "DPM++ 2M SDE Heun",
-    "dpmpp_3m_sde": "DPM++ 3M SDE",
-    "ddim": "DDIM",
-    "lcm": "LCM",
-    "uni_pc": "UniPC",
-    "ddpm": "DDPM",
-}
-SCHEDULER_LABELS = {
-    "karras": "Karras",
-    "exponential": "Exponential",
-    "sgm_uniform": "SGM Uniform",
-    "simple": "Simple",
-    "normal": "Normal",
-    "ddim_uniform": "DDIM",
-    "beta": "Beta",
-    "kl_optimal": "KL Optimal",
-    "linear_quadratic": "Linear Quadratic",
-}
 RESIZE = {"just_resize": "Just resize", "crop_and_resize": "Crop and resize", "fill": "Resize and fill"}
 CONTROL_MODES = {
     "balanced": "Balanced",
@@ -101,33 +76,8 @@ def read_file(text: str) -> str:
     return HASH.sub("", text).rstrip()
 
 
-def read_sampler_label(text: str) -> tuple[str, str | None]:
-    """The engine's name of a sampler, and of the scheduler that may follow it; other text is returned as it is."""
-    known = {_fold(label): name for name, label in SAMPLER_LABELS.items()} | {
-        _fold(name): name for name in SAMPLER_LABELS
-    }
-    folded = _fold(text)
-    if folded in known:
-        return known[folded], None
-    for scheduler in SCHEDULER_LABELS:
-        ending = _fold(scheduler)
-        if folded.endswith(ending) and folded.removesuffix(ending) in known:
-            return known[folded.removesuffix(ending)], scheduler
-    return text, None
-
-
-def _read_scheduler(text: str) -> str | None:
-    folded = _fold(text)
-    if folded == "automatic" or folded.startswith("usesame"):
-        return None
-    known = {_fold(label): name for name, label in SCHEDULER_LABELS.items()} | {
-        _fold(name): name for name in SCHEDULER_LABELS
-    }
-    return {"uniform": "normal"}.get(folded) or known.get(folded, text)
-
-
 def _read_other_sampler(text: str) -> str | None:
-    return None if _fold(text).startswith("usesame") else text
+    return None if simplify_name(text).startswith("usesame") else text
 
 
 def _read_upscaler(text: str) -> str:
@@ -149,8 +99,8 @@ def _equals(wanted: str) -> Callable[[str], bool]:
 
 def _one_of(words: Mapping[str, str]) -> Callable[[str], str | None]:
     """A reader of words in any spelling as their keys; None for any other word."""
-    known = {_fold(word): key for key, word in words.items()} | {_fold(key): key for key in words}
-    return lambda text: known.get(_fold(text))
+    known = {simplify_name(word): key for key, word in words.items()} | {simplify_name(key): key for key in words}
+    return lambda text: known.get(simplify_name(text))
 
 
 def _word(words: Mapping[str, str]) -> Callable[[Any], str]:
@@ -160,10 +110,6 @@ def _word(words: Mapping[str, str]) -> Callable[[Any], str]:
 def _flag(word: str) -> Callable[[Any], str | None]:
     """A writer of a word for true, and of nothing for false."""
     return lambda value: word if value else None
-
-
-def _fold(text: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", text.lower().replace("++", "pp"))
 
 
 @dataclass(frozen=True)
@@ -200,7 +146,7 @@ class Label:
 PLAIN = (
     Label("Steps", "steps", read=int),
     Label("Sampler", "sampler_name", _word(SAMPLER_LABELS)),
-    Label("Schedule type", "scheduler", _word(SCHEDULER_LABELS), _read_scheduler),
+    Label("Schedule type", "scheduler", _word(SCHEDULER_LABELS), read_scheduler_label),
     Label("CFG scale", "cfg_scale", read=read_float),
     Label("Distilled CFG Scale", "guidance", read=read_float),
     Label("Seed", "seed", read=int),
@@ -228,7 +174,7 @@ HIRES = (
     Label("Hires upscaler", "hires_fix_upscaler", str, _read_upscaler),
     Label("Hires steps", "hires_fix_hires_steps", lambda steps: str(steps) if steps else None, int),
     Label("Hires sampler", "hires_fix_sampler_name", _word(SAMPLER_LABELS), _read_other_sampler),
-    Label("Hires schedule type", "hires_fix_scheduler", _word(SCHEDULER_LABELS), _read_scheduler),
+    Label("Hires schedule type", "hires_fix_scheduler", _word(SCHEDULER_LABELS), read_scheduler_label),
     Label("Hires CFG Scale", "hires_fix_cfg_scale", read=read_float),
 )
 REFINER = (

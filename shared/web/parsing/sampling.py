@@ -5,11 +5,11 @@ Sampler names come from three vocabularies: ComfyUI's ("dpmpp_2m" and "karras"),
 """
 
 import difflib
-import re
 import secrets
 from collections.abc import Sequence
 
 from shared.errors import InvalidValue
+from shared.metadata.sampler_labels import match_sampler, match_scheduler
 from shared.models.detect import Family, ModelFile
 from shared.schema.body import GenerationBody
 from shared.schema.ranges import MAX_SEED, MOST_STEPS
@@ -18,59 +18,11 @@ from shared.web.parsing.model_catalog import CHECKPOINT, SAME_LATENTS, ModelCata
 from shared.web.parsing.models import ChosenModels
 from shared.web.parsing.parser import Parser
 
-# Names that differ from ComfyUI's even without case, spaces, hyphens and underscores, and with "pp" for "++". The ids
-# of the web page leave "++" out if ComfyUI has no sampler of the name without it.
-SAMPLERS = {
-    "eulera": "euler_ancestral",
-    "dpm2a": "dpm_2_ancestral",
-    "dpm2sa": "dpmpp_2s_ancestral",
-    "dpmpp2sa": "dpmpp_2s_ancestral",
-    "dpm2m": "dpmpp_2m",
-    "dpmsde": "dpmpp_sde",
-    "dpm2msde": "dpmpp_2m_sde",
-    "dpm3msde": "dpmpp_3m_sde",
-    "heunpp": "heunpp2",
-    "plms": "ipndm",
-}
-SCHEDULERS = {"uniform": "normal", "ddim": "ddim_uniform", "automatic": None}
-REPLACEMENTS = {"plms": "PLMS runs as ipndm, its improved form"}
 # The scheduler that the web page sends with every sampler, whether or not the user chose one.
 PAGE_SCHEDULER = "normal"
 # Schedulers that divide by the number of steps minus one.
 MIN_STEPS = {"kl_optimal": 2}
 NO_REFINER = ("none", "automatic")
-
-
-def match_sampler(
-    wanted: str, samplers: Sequence[str], schedulers: Sequence[str]
-) -> tuple[str, str | None, str | None]:
-    """Return ComfyUI's sampler for a name, the scheduler that the name ends in (or None), and a warning (or None).
-
-    A name that is not understood is returned unchanged.
-    """
-    if wanted in samplers:
-        return wanted, None, None
-    simple = _simplify(wanted)
-    sampler = _match(simple, SAMPLERS, samplers)
-    if sampler is not None:
-        return sampler, None, _replacement_warning(simple, sampler)
-    for ending in sorted(map(_simplify, schedulers), key=len, reverse=True):
-        if simple.endswith(ending) and simple != ending:
-            start = simple.removesuffix(ending)
-            sampler, scheduler = _match(start, SAMPLERS, samplers), _match(ending, {}, schedulers)
-            if sampler is not None and scheduler is not None:
-                return sampler, scheduler, _replacement_warning(start, sampler)
-    return wanted, None, None
-
-
-def match_scheduler(wanted: str, schedulers: Sequence[str]) -> str | None:
-    """Return ComfyUI's scheduler for a name; None for "automatic"; a name that is not understood unchanged."""
-    if wanted in schedulers:
-        return wanted
-    simple = _simplify(wanted)
-    if simple in SCHEDULERS and _match(simple, {}, schedulers) is None:
-        return SCHEDULERS[simple]
-    return _match(simple, {}, schedulers) or wanted
 
 
 def choose_sampling(
@@ -195,23 +147,6 @@ def _choose_cfg(parser: Parser, body: GenerationBody, models: ChosenModels) -> t
         parser.warn(f"cfg_scale {cfg:g} is not used: this model requires cfg 1")
         return 1.0, None
     return cfg, None
-
-
-def _replacement_warning(simple: str, sampler: str) -> str | None:
-    """The warning for a sampler that replaces another; an engine may have the other one itself."""
-    return REPLACEMENTS.get(simple) if sampler == SAMPLERS.get(simple) else None
-
-
-def _match(simple: str, synonyms: dict[str, str], names: Sequence[str]) -> str | None:
-    """Return the only name that simplifies to `simple`, else its synonym; None if several names do."""
-    matches = [name for name in names if _simplify(name) == simple]
-    if matches:
-        return matches[0] if len(matches) == 1 else None
-    return synonyms[simple] if synonyms.get(simple) in names else None
-
-
-def _simplify(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower().replace("++", "pp"))
 
 
 def _check_choice(available: Sequence[str], name: str, field: str) -> str:
