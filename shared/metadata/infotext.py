@@ -27,10 +27,10 @@ from shared.metadata.labels import (
     Label,
     read_file,
     read_float,
-    read_sampler_label,
     write_file,
     write_number,
 )
+from shared.metadata.sampler_labels import read_sampler_label
 from shared.schema.body import ControlUnitBody, Img2ImgBody
 
 NEGATIVE = "Negative prompt:"
