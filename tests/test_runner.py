@@ -56,7 +56,7 @@ def test_a_job_is_recorded_before_it_is_sent_and_ends_with_its_images(
     wait_for(lambda: not engine.history, "the engine's memory was not cleared")
 
 
-@pytest.mark.parametrize("fault", ["loses_end", "silent"])
+@pytest.mark.parametrize("fault", ["omits_end_events", "sends_no_events"])
 def test_a_job_completes_without_events_of_the_websocket(harness: Harness, engine: FakeEngine, fault: str) -> None:
     setattr(engine, fault, True)
     engine.seconds = 0.3
