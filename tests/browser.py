@@ -33,7 +33,7 @@ class Navigated(Exception):
 
 
 class Page:
-    """A tab. Scripts are expressions, or promises, whose values are JSON."""
+    """A tab. Scripts are expressions, which may be promises, with JSON values."""
 
     def __init__(self, socket: websocket.WebSocket, downloads: Path) -> None:
         self.downloads = downloads
@@ -58,7 +58,7 @@ class Page:
                 return result
 
     def _note_errors(self, message: Message) -> None:
-        """Keep errors of scripts and what the browser refused."""
+        """Record errors of scripts, and what the browser blocks."""
         parameters = message.get("params", {})
         if message.get("method") == "Runtime.exceptionThrown":
             details = parameters["exceptionDetails"]
@@ -72,15 +72,17 @@ class Page:
         self.wait("document.readyState === 'complete' && location.href !== 'about:blank'")
 
     def run(self, script: str) -> Any:
-        evaluated = self.send("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
-        assert "exceptionDetails" not in evaluated, evaluated["exceptionDetails"]
-        return evaluated["result"].get("value")
+        evaluation = self.send("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in evaluation, evaluation["exceptionDetails"]
+        return evaluation["result"].get("value")
 
     def wait(self, script: str, seconds: float = PATIENCE) -> None:
         """Wait until the script's value is truthy in JavaScript."""
         deadline = time.monotonic() + seconds
         while not self._is_true(script):
-            assert time.monotonic() < deadline, f"never true: {script}\n{self.run('document.body.innerText')[-3000:]}"
+            assert time.monotonic() < deadline, (
+                f"never became true: {script}\n{self.run('document.body.innerText')[-3000:]}"
+            )
             time.sleep(0.05)
 
     def _is_true(self, script: str) -> bool:
@@ -122,11 +124,11 @@ class Page:
         screenshot = self.send("Page.captureScreenshot", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(screenshot["data"]))
 
-    def downloaded(self, found: Callable[[Path], bool] = lambda _path: True) -> Path:
-        """Wait for a saved file, and return its path."""
+    def downloaded(self, is_wanted: Callable[[Path], bool] = lambda _path: True) -> Path:
+        """Wait for a saved file that is wanted, and return its path."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            files = [path for path in self.downloads.iterdir() if path.suffix != ".crdownload" and found(path)]
+            files = [path for path in self.downloads.iterdir() if path.suffix != ".crdownload" and is_wanted(path)]
             if files:
                 return files[0]
             self.run("1")
@@ -136,7 +138,7 @@ class Page:
 
 @contextmanager
 def open_browser(folder: Path) -> Iterator[Page]:
-    """A tab in a new browser, which is closed at the end."""
+    """Open a tab in a new browser; at the end, close the browser."""
     program = find_browser()
     assert program is not None
     profile, downloads = folder / "profile", folder / "downloads"
@@ -167,9 +169,9 @@ def _tab(profile: Path, process: "subprocess.Popen[bytes]") -> websocket.WebSock
         time.sleep(0.05)
     port = int(port_file.read_text("utf-8").split("\n")[0])
     address = f"ws://127.0.0.1:{port}{port_file.read_text('utf-8').split()[1]}"
-    with closing(websocket.create_connection(address, timeout=PATIENCE)) as whole:
-        whole.send(json.dumps({"id": 1, "method": "Target.getTargets"}))
-        while (answer := json.loads(whole.recv())).get("id") != 1:
+    with closing(websocket.create_connection(address, timeout=PATIENCE)) as browser:
+        browser.send(json.dumps({"id": 1, "method": "Target.getTargets"}))
+        while (answer := json.loads(browser.recv())).get("id") != 1:
             pass
     target = next(tab["targetId"] for tab in answer["result"]["targetInfos"] if tab["type"] == "page")
     return websocket.create_connection(f"ws://127.0.0.1:{port}/devtools/page/{target}", timeout=PATIENCE)

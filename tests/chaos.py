@@ -1,8 +1,8 @@
 """A steady load of small jobs while engine and services are killed at random: `python -m tests.chaos [SECONDS] [SEED]`.
 
-Clients are well-behaved: each request has an Idempotency-Key, and is repeated when its connection breaks or
-when the reply is 503. At the end everything accepted must have been completed, once, with one picture, and no process
-may be left over. The tests run `chaos` for a short time.
+Clients are well-behaved: each request has an Idempotency-Key, and clients repeat it if the connection breaks or
+the reply is 503. At the end every accepted job must be completed exactly once, with one picture, and no process
+may remain. The tests run `chaos` for a short time.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from tests.stack import TestStack, data_url, launched, launcher_environment
 log = logging.getLogger(__name__)
 
 CLIENTS = 4
-# Seconds between two kills, often too few for a restart.
+# Seconds between two kills; often less than a restart takes.
 PAUSE = (1, 15)
-# Seconds after the last kill in which all accepted jobs must be completed.
+# Seconds after the last kill within which all accepted jobs must be completed.
 SETTLE = 240
-WAYS: tuple[dict[str, str], ...] = ({}, {"Prefer": "respond-async"}, {"Accept": "text/event-stream"})
+DELIVERIES: tuple[dict[str, str], ...] = ({}, {"Prefer": "respond-async"}, {"Accept": "text/event-stream"})
 
 
 @dataclass
@@ -63,16 +63,16 @@ class Count:
 
 
 def chaos(stack: TestStack, seconds: float, seed: int) -> Count:
-    """Rages for so many seconds; what it counted when all was quiet again."""
+    """Kill processes at random for `seconds`, wait until all jobs have ended, and return the counts."""
     count, over, random_ = Count(), threading.Event(), random.Random(seed)
-    begun = time.monotonic()
-    clients = [threading.Thread(target=_ask, args=(stack, count, over, random_.random())) for _ in range(CLIENTS)]
+    start = time.monotonic()
+    clients = [threading.Thread(target=_submit, args=(stack, count, over, random_.random())) for _ in range(CLIENTS)]
     for client in clients:
         client.start()
-    while time.monotonic() - begun < seconds:
+    while time.monotonic() - start < seconds:
         time.sleep(random_.uniform(*PAUSE))
         _kill_one(stack, random_, count)
-    count.seconds = time.monotonic() - begun
+    count.seconds = time.monotonic() - start
     over.set()
     for client in clients:
         client.join()
@@ -80,12 +80,12 @@ def chaos(stack: TestStack, seconds: float, seed: int) -> Count:
     return count
 
 
-def _ask(stack: TestStack, count: Count, over: threading.Event, seed: float) -> None:
-    """One client: a job after the other, each asked for until it was surely accepted."""
+def _submit(stack: TestStack, count: Count, over: threading.Event, seed: float) -> None:
+    """A client: submits one job after another, and repeats each request until it is accepted."""
     random_ = random.Random(seed)
     while not over.is_set():
         fields: dict[str, Any] = {"prompt": "a red circle", "steps": random_.randint(1, 6)}
-        headers = {"Idempotency-Key": str(uuid.uuid4()), **random_.choice(WAYS)}
+        headers = {"Idempotency-Key": str(uuid.uuid4()), **random_.choice(DELIVERIES)}
         if random_.random() < 0.5:
             url = f"{stack.txt2img}/api/txt2img"
             fields |= {"width": 64, "height": 64}
@@ -116,17 +116,17 @@ def _accepted(url: str, count: Count, fields: dict[str, Any], headers: dict[str,
 
 
 def _victims(stack: TestStack) -> dict[str, psutil.Process]:
-    """The launcher's children by name, those that run."""
-    found = {}
+    """The running child processes of the launcher, by name."""
+    victims = {}
     for child in psutil.Process(stack.process.pid).children():
         try:
             command = " ".join(child.cmdline())
         except psutil.Error:
             continue
-        for name, sign in (("engine", "main.py"), ("txt2img", "txt2img_server"), ("img2img", "img2img_server")):
-            if sign in command:
-                found[name] = child
-    return found
+        for name, script in (("engine", "main.py"), ("txt2img", "txt2img_server"), ("img2img", "img2img_server")):
+            if script in command:
+                victims[name] = child
+    return victims
 
 
 def _kill_one(stack: TestStack, random_: random.Random, count: Count) -> None:
@@ -139,7 +139,7 @@ def _kill_one(stack: TestStack, random_: random.Random, count: Count) -> None:
 
 
 def _settle(stack: TestStack, count: Count) -> None:
-    """Waits until nothing is unfinished, and counts."""
+    """Wait until all jobs have ended and all processes run again, then count the results."""
     deadline = time.monotonic() + SETTLE
     while True:
         try:
@@ -154,7 +154,7 @@ def _settle(stack: TestStack, count: Count) -> None:
         time.sleep(0.2)
     count.states = Counter(job["state"] for job in jobs)
     known = {job["job_id"] for job in jobs}
-    count.wrong += [f"job {job_id} was accepted and is lost" for job_id in count.accepted - known]
+    count.wrong += [f"accepted job {job_id} is lost" for job_id in count.accepted - known]
     count.wrong += [f"job {job['job_id']} has {len(job['images'])} pictures" for job in jobs if len(job["images"]) != 1]
     count.wrong += [f"job {job['job_id']} is {job['state']}: {job}" for job in jobs if job["state"] != "completed"]
     files = list((stack.data_dir / "output").rglob("*.png"))
@@ -163,7 +163,7 @@ def _settle(stack: TestStack, count: Count) -> None:
     count.wrong += [f"{path.name} belongs to no job" for path in files if path.name not in named]
     logs = stack.output() + "".join(path.read_text("utf-8") for path in (stack.data_dir / "logs").glob("*2img*.log"))
     count.sent_again, count.reclaimed = logs.count("; sending it again"), logs.count("reclaimed job")
-    count.wrong += ["an unexpected error stands in a log"] * logs.count("Traceback")
+    count.wrong += ["a log contains a traceback"] * logs.count("Traceback")
 
 
 def _all_jobs(url: str) -> list[dict[str, Any]]:
@@ -181,13 +181,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("seconds", type=float, nargs="?", default=300)
     parser.add_argument("seed", type=int, nargs="?", default=1)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     with tempfile.TemporaryDirectory() as folder:
         environ = launcher_environment(Path(folder) / "data")
         environ[f"{PREFIX}REQUEST_TIMEOUT"] = "100"
         with launched(Path(folder), environ) as stack:
-            count = chaos(stack, asked.seconds, asked.seed)
+            count = chaos(stack, arguments.seconds, arguments.seed)
     sys.stdout.write(f"{count}\n")
     return 1 if count.wrong else 0
 

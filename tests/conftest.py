@@ -1,4 +1,4 @@
-"""Shared fixtures, and the markers that follow from the fixtures which a test uses.
+"""Shared fixtures, and markers derived from the fixtures of a test.
 
 Tests that use `stack` run against a real one: launcher, engine, services and starter model.
 """
@@ -58,7 +58,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     if "torch" in sys.modules:
-        raise pytest.UsageError("a module of tests imports torch, which is not installed everywhere: use a fixture")
+        raise pytest.UsageError("a test module imports torch, which is not installed everywhere: use a fixture")
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +81,7 @@ def default_settings() -> Iterator[None]:
         for name in list(os.environ):
             if name.upper().startswith(PREFIX):
                 environment.delenv(name)
-        # Each new database writes its reserve: 8 MB, a thousand times in a run.
+        # Each new database writes a reserve of 8 MB, and a run creates about a thousand databases.
         environment.setattr(disk_reserve, "LARGEST", 400_000)
         yield
 
@@ -122,7 +122,7 @@ def own_stack(tmp_path: Path, stack: TestStack) -> Iterator[TestStack]:
 
 @pytest.fixture
 def backend(tmp_path: Path) -> Iterator[Backend]:
-    """The backend of a service whose engine, on this machine, does not run."""
+    """The backend of a service whose engine does not run."""
     backend = Backend(Settings(data_dir=tmp_path, engine_port=9))
     yield backend
     backend.stop()
@@ -130,20 +130,20 @@ def backend(tmp_path: Path) -> Iterator[Backend]:
 
 @pytest.fixture
 def control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Control]:
-    """A control service without an engine, with small limits and model files that the test makes up."""
+    """A control service without an engine, with small limits and model files defined by the test."""
     settings = Settings(engine_url="http://127.0.0.1:9", data_dir=tmp_path, max_model_mb=4, max_body_mb=1)
     backend = Backend(settings)
     manager = Managed(backend.engine, None, list, backend.jobs.store.count_unfinished)
-    made = Control(backend, ModelUploads(settings, backend.catalog), manager)
-    monkeypatch.setattr(backend.catalog, "names", lambda folder, _age=1.0: made.files.get(folder, []))
-    monkeypatch.setattr(backend.catalog, "model_file", lambda _folder, name: made.known.get(name, ModelFile(name)))
-    yield made
+    control = Control(backend, ModelUploads(settings, backend.catalog), manager)
+    monkeypatch.setattr(backend.catalog, "names", lambda folder, _age=1.0: control.files.get(folder, []))
+    monkeypatch.setattr(backend.catalog, "model_file", lambda _folder, name: control.known.get(name, ModelFile(name)))
+    yield control
     backend.stop()
 
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[FakeEngine]:
-    """A fake engine, for faults that the real one does not show."""
+    """A fake engine, for faults that the real one does not show on demand."""
     engine = FakeEngine(tmp_path / "output")
     engine.start()
     yield engine
@@ -152,7 +152,7 @@ def engine(tmp_path: Path) -> Iterator[FakeEngine]:
 
 @pytest.fixture
 def open_harness(tmp_path: Path, engine: FakeEngine) -> Iterator[OpenHarness]:
-    """A function that opens harnesses of one stack, which are not started."""
+    """A function that opens harnesses of one stack, without starting them."""
     harnesses = []
 
     def open_harness() -> Harness:
@@ -166,7 +166,7 @@ def open_harness(tmp_path: Path, engine: FakeEngine) -> Iterator[OpenHarness]:
 
 @pytest.fixture
 def harness(open_harness: OpenHarness) -> Harness:
-    """A harness that is started."""
+    """A started harness."""
     harness = open_harness()
     harness.start()
     return harness

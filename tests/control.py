@@ -17,9 +17,9 @@ PICTURE = "20261122-143210-3f2a9c1e0b7d_00001_.png"
 
 @dataclass
 class Control:
-    """The control service, with model files that the test makes up.
+    """The control service, with model files defined by the test.
 
-    `files` are the names in each folder, `known` what the headers of the files say.
+    `files` lists the names in each folder; `known` describes files by their headers.
     """
 
     backend: Backend
@@ -38,7 +38,7 @@ class Control:
 
 
 class Managed(EngineManager):
-    """A manager of an engine that is ours. It only counts restarts."""
+    """A manager of an engine of our own. It only counts restarts."""
 
     is_ours = True
     restarts = 0

@@ -11,17 +11,18 @@ from PIL import Image
 from tests.browser import Page
 
 TXT2IMG, IMG2IMG = "#post_api_txt2img", "#post_api_img2img"
-# How far apart text and its ground are at the least, as WCAG 2 counts it.
+# The lowest contrast of text and background on the page, as defined by WCAG 2.
 CONTRAST = """(() => {
-    const light = (colour) => { const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map((node) => {
-        const part = node / 255; return part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4; });
+    const luminance = (colour) => { const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map((channel) => {
+        const part = channel / 255; return part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4; });
         return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
-    const ground = (element) => { for (let node = element; node; node = node.parentElement) {
+    const background = (element) => { for (let node = element; node; node = node.parentElement) {
         const colour = getComputedStyle(node).backgroundColor;
         if (!colour.endsWith(", 0)")) return colour; } return "rgb(255, 255, 255)"; };
     const texts = [...document.querySelectorAll("h1, h2, p, a, code, th, label span, button, .method, .soft")]
         .filter((node) => node.checkVisibility());
-    return Math.min(...texts.map((node) => { const pair = [light(getComputedStyle(node).color), light(ground(node))];
+    return Math.min(...texts.map((node) => {
+        const pair = [luminance(getComputedStyle(node).color), luminance(background(node))];
         return (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05); }));
 })()"""
 
@@ -46,8 +47,8 @@ def answer(page: Page, operation: str = TXT2IMG) -> str:
 
 def label(name: str, operation: str = TXT2IMG) -> str:
     """A script that evaluates to the label of a field."""
-    found = f"[...document.querySelectorAll('{operation} .request-form label')]"
-    return f"{found}.find((node) => node.firstChild.textContent === {json.dumps(name)})"
+    labels = f"[...document.querySelectorAll('{operation} .request-form label')]"
+    return f"{labels}.find((node) => node.firstChild.textContent === {json.dumps(name)})"
 
 
 def box(name: str, operation: str = TXT2IMG) -> str:
@@ -76,8 +77,8 @@ def select(page: Page, name: str, choice: str, operation: str = TXT2IMG) -> None
 
 
 def choices(page: Page, menu: str) -> list[str]:
-    found: list[str] = page.run(f"[...document.querySelectorAll('#menu-{menu} option')].map((node) => node.value)")
-    return found
+    values: list[str] = page.run(f"[...document.querySelectorAll('#menu-{menu} option')].map((node) => node.value)")
+    return values
 
 
 def shown_json(page: Page, operation: str = TXT2IMG) -> Any:
@@ -109,15 +110,15 @@ def sent_bodies(page: Page) -> None:
     })()""")
 
 
-def press(page: Page, words: str, operation: str = TXT2IMG) -> None:
+def press(page: Page, text: str, operation: str = TXT2IMG) -> None:
     """Click the button or link with this label."""
-    found = f"[...document.querySelectorAll('{operation} button, {operation} a')]"
-    page.run(f"{found}.find((node) => node.textContent === {json.dumps(words)}).click()")
+    buttons = f"[...document.querySelectorAll('{operation} button, {operation} a')]"
+    page.run(f"{buttons}.find((node) => node.textContent === {json.dumps(text)}).click()")
 
 
 def open_all(page: Page, operation: str) -> None:
-    folded = f"document.querySelectorAll('{operation} .request-form details')"
-    page.run(f"[...{folded}].forEach((node) => {{ node.open = true; }})")
+    details = f"document.querySelectorAll('{operation} .request-form details')"
+    page.run(f"[...{details}].forEach((node) => {{ node.open = true; }})")
 
 
 def line(page: Page, shell: str = "sh", operation: str = TXT2IMG) -> str:
@@ -130,6 +131,6 @@ def line(page: Page, shell: str = "sh", operation: str = TXT2IMG) -> str:
 
 def execute(command: str, folder: Path, **environ: str) -> str:
     """Run a command line in a shell. Returns its output."""
-    given = {"PATH": os.environ["PATH"]} | environ
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True, cwd=folder, env=given)
-    return done.stdout
+    variables = {"PATH": os.environ["PATH"]} | environ
+    shell = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True, cwd=folder, env=variables)
+    return shell.stdout

@@ -1,4 +1,4 @@
-"""A snapshot of ComfyUI's own node classes, as they were when they were reviewed."""
+"""A snapshot of ComfyUI's own node classes, taken when they were reviewed."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ SNAPSHOT = Path(__file__).parent / "data" / "engine_nodes.json"
 
 
 def without_files(definitions: dict[str, Any]) -> dict[str, Any]:
-    """The inputs and outputs in /object_info, class by class, without lists of files."""
+    """Return the inputs and outputs of each class in /object_info, without lists of files."""
     stock = {
         name: node for name, node in definitions.items() if node["python_module"].partition(".")[0] in STOCK_MODULES
     }
@@ -36,9 +36,9 @@ def _without_files(declaration: list[Any]) -> list[Any]:
     if isinstance(kind, list) or kind == "COMBO":
         uploads = {key: True for key in extra if key.endswith("_upload")}
         return ["COMBO", uploads] if uploads else ["COMBO"]
-    kept: dict[str, Any] = {key: extra[key] for key in ("min", "max", "image_upload") if key in extra}
+    limits: dict[str, Any] = {key: extra[key] for key in ("min", "max", "image_upload") if key in extra}
     if kind == "COMFY_DYNAMICCOMBO_V3":
-        kept["options"] = [
+        limits["options"] = [
             {
                 "key": option["key"],
                 "inputs": {
@@ -55,11 +55,11 @@ def _without_files(declaration: list[Any]) -> list[Any]:
             group: {key: _without_files(declaration) for key, declaration in inputs.items()}
             for group, inputs in groups.items()
         }
-        kept["template"] = template
-    return [kind, kept] if kept else [kind]
+        limits["template"] = template
+    return [kind, limits] if limits else [kind]
 
 
 def reviewed() -> dict[str, Any]:
-    """The definitions in the snapshot."""
+    """Return the definitions in the snapshot."""
     nodes: dict[str, Any] = json.loads(SNAPSHOT.read_text(encoding="utf-8"))
     return nodes

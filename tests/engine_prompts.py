@@ -1,6 +1,6 @@
-"""ComfyUI's own reading of prompts: its functions, taken out of its source, without its models.
+"""ComfyUI's own parser of prompts: its functions, extracted from its source, without its models.
 
-`comfy.sd1_clip` imports torch and transformers, and needs neither for this.
+`comfy.sd1_clip` imports torch and transformers, but these functions need neither.
 """
 
 import ast
@@ -17,37 +17,43 @@ FUNCTIONS = ("parse_parentheses", "token_weights", "escape_important", "unescape
 
 
 @dataclass(frozen=True)
-class Found:
-    """An embedding's file, in place of what would be loaded from it."""
+class Embedding:
+    """The file of an embedding, in place of its content."""
 
     file: str
     shape: Sequence[int] = (1,)
 
 
 class EnginePrompts:
-    """The engine's reader of prompts."""
+    """The engine's parser of prompts."""
 
     def __init__(self, engine: Path) -> None:
         source = engine / SOURCE
         tree = ast.parse(source.read_text(encoding="utf-8"))
-        named = {each.name: each for each in tree.body if isinstance(each, ast.FunctionDef | ast.ClassDef)}
-        search = named["load_embed"]
+        definitions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        search = definitions["load_embed"]
         assert isinstance(search, ast.FunctionDef)
-        # What follows loads the file that was found.
-        ends = [ast.unparse(each) for each in search.body].index("embed_path = valid_file")
-        search.body[ends:] = ast.parse("return Found(valid_file)").body
-        chosen: list[ast.stmt] = [*(named[name] for name in FUNCTIONS), search, named["SDTokenizer"]]
-        self._names: dict[str, Any] = {"os": os, "re": re, "logging": logging, "CLIPTokenizer": None, "Found": Found}
-        exec(compile(ast.Module(chosen, []), str(source), "exec"), self._names)
+        # The statements after this one load the file.
+        end = [ast.unparse(statement) for statement in search.body].index("embed_path = valid_file")
+        search.body[end:] = ast.parse("return Embedding(valid_file)").body
+        extracted: list[ast.stmt] = [*(definitions[name] for name in FUNCTIONS), search, definitions["SDTokenizer"]]
+        self._names: dict[str, Any] = {
+            "os": os,
+            "re": re,
+            "logging": logging,
+            "CLIPTokenizer": None,
+            "Embedding": Embedding,
+        }
+        exec(compile(ast.Module(extracted, []), str(source), "exec"), self._names)
 
     def segments(self, prompt: str) -> list[tuple[str, float]]:
-        """The parts of a prompt and their weights."""
+        """Return the parts of a prompt with their weights."""
         escaped: Callable[[str], str] = self._names["escape_important"]
         parts: list[tuple[str, float]] = self._names["token_weights"](escaped(prompt), 1.0)
         return [(self._names["unescape_important"](part), weight) for part, weight in parts]
 
-    def words(self, prompt: str, embeddings: Path) -> list[tuple[str | Found, float]]:
-        """The texts that would be turned into tokens, and the embeddings between them, with their weights."""
+    def words(self, prompt: str, embeddings: Path) -> list[tuple[str | Embedding, float]]:
+        """Return the texts to be tokenized and the embeddings, in order, with their weights."""
         kind = self._names["SDTokenizer"]
         tokenizer = kind.__new__(kind)
         tokenizer.__dict__ |= {

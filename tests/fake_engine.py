@@ -58,13 +58,13 @@ class FakeEngine:
         self.output_dir = output_dir
         self.seconds = 0.05
         self.preview = tiny_png()
-        # The token that it requires, like the engine that we start; empty: none is required.
+        # The token that requests must have, as for the engine that we start; empty: requests need none.
         self.token = ""
         # Faults.
         self.sends_no_events = False
         self.ignores_cancel = False  # The running job goes on after it was cancelled.
         self.omits_end_events = False
-        # POST /prompt: errors of a part of the graph; or a fault of the request.
+        # POST /prompt: errors in a part of the graph, or a fault of the request.
         self.node_errors: dict[str, Any] = {}
         self.prompt_fault: Literal["500", "500 but taken", "taken but no answer"] | None = None
         self.delay = 0.0  # Seconds before every reply.
@@ -78,8 +78,8 @@ class FakeEngine:
         self.running: Job | None = None
         self._pending: list[Job] = []
         self._sockets: dict[str, web.WebSocketResponse] = {}
-        self._lines: dict[str, asyncio.Transport] = {}
-        self._named: set[str] = set()
+        self._transports: dict[str, asyncio.Transport] = {}
+        self._metadata_clients: set[str] = set()
         self._port = 0
         self._thread: threading.Thread | None = None
 
@@ -116,8 +116,8 @@ class FakeEngine:
 
     def drop_sockets(self) -> None:
         """Break all websocket connections."""
-        for line in list(self._lines.values()):
-            self._loop.call_soon_threadsafe(line.abort)
+        for transport in list(self._transports.values()):
+            self._loop.call_soon_threadsafe(transport.abort)
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
@@ -133,7 +133,7 @@ class FakeEngine:
     async def _serve(self, ready: "Future[None]") -> None:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
         app = web.Application(middlewares=[self._guard])
-        app.on_response_prepare.append(self._late)
+        app.on_response_prepare.append(self._delay_reply)
         for method, path, handler in (
             ("POST", "/prompt", self._post_prompt),
             ("GET", "/queue", self._get_queue),
@@ -165,7 +165,7 @@ class FakeEngine:
                 connection.transport.abort()
         await runner.cleanup()
 
-    async def _late(self, _request: web.Request, _response: web.StreamResponse) -> None:
+    async def _delay_reply(self, _request: web.Request, _response: web.StreamResponse) -> None:
         await asyncio.sleep(self.delay)
 
     async def _post_prompt(self, request: web.Request) -> web.Response:
@@ -235,20 +235,20 @@ class FakeEngine:
         await socket.prepare(request)
         client = request.query["clientId"]
         assert request.transport is not None
-        self._sockets[client], self._lines[client] = socket, request.transport
+        self._sockets[client], self._transports[client] = socket, request.transport
         await self._send_event(client, "status", {"status": {"exec_info": {"queue_remaining": 0}}, "sid": client})
         try:
             async for message in socket:
                 flags = json.loads(message.data)
                 if flags["type"] == "feature_flags" and flags["data"].get("supports_preview_metadata"):
-                    self._named.add(client)
+                    self._metadata_clients.add(client)
         finally:
-            del self._sockets[client], self._lines[client]
+            del self._sockets[client], self._transports[client]
         return socket
 
     async def _send_event(self, client: str, kind: str, data: dict[str, Any]) -> None:
-        ends = kind == "execution_success" or (kind == "executing" and data["node"] is None)
-        if not (ends and self.omits_end_events):
+        is_end = kind == "execution_success" or (kind == "executing" and data["node"] is None)
+        if not (is_end and self.omits_end_events):
             await self._send(client, json.dumps({"type": kind, "data": data}))
 
     async def _send(self, client: str, frame: str | bytes) -> None:
@@ -272,18 +272,18 @@ class FakeEngine:
         messages: list[tuple[str, dict[str, Any]]] = []
 
         async def emit(kind: str, **data: Any) -> None:
-            about = {**data, "prompt_id": job.id, "timestamp": int(time.time() * 1000)}
-            messages.append((kind, about))
-            await self._send_event(job.extra["client_id"], kind, about)
+            message = {**data, "prompt_id": job.id, "timestamp": int(time.time() * 1000)}
+            messages.append((kind, message))
+            await self._send_event(job.extra["client_id"], kind, message)
 
         await emit("execution_start")
         await emit("execution_cached", nodes=[])
         outputs: dict[str, Any] = {}
-        done = True
-        for node, about in job.graph.items():
-            done = done and await self._run_node(job, node, about["inputs"], outputs)
-        await emit("execution_success" if done else "execution_interrupted")
-        status = {"status_str": "success" if done else "error", "completed": done, "messages": messages}
+        completed = True
+        for node, definition in job.graph.items():
+            completed = completed and await self._run_node(job, node, definition["inputs"], outputs)
+        await emit("execution_success" if completed else "execution_interrupted")
+        status = {"status_str": "success" if completed else "error", "completed": completed, "messages": messages}
         self.history[job.id] = {"prompt": job.entry(), "outputs": outputs, "status": status, "meta": {}}
         self.running = None
         await self._send_event(job.extra["client_id"], "executing", {"node": None, "prompt_id": job.id})
@@ -299,9 +299,10 @@ class FakeEngine:
             if job.interrupted.is_set() and not self.ignores_cancel:
                 return False
             await self._send_event(client, "progress", {**place, "value": step, "max": inputs["steps"]})
-            if client in self._named and job.extra.get("preview_method", "none") != "none":
-                about = json.dumps({**place, "image_type": "image/png"}).encode()
-                await self._send(client, struct.pack(">II", PREVIEW_WITH_METADATA, len(about)) + about + self.preview)
+            if client in self._metadata_clients and job.extra.get("preview_method", "none") != "none":
+                metadata = json.dumps({**place, "image_type": "image/png"}).encode()
+                header = struct.pack(">II", PREVIEW_WITH_METADATA, len(metadata))
+                await self._send(client, header + metadata + self.preview)
         if "filename_prefix" in inputs:
             outputs[node] = {"images": [self._save(inputs["filename_prefix"])]}
             await self._send_event(client, "executed", {**place, "output": outputs[node]})

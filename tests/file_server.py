@@ -1,4 +1,4 @@
-"""A small server of files, with the faults that downloads meet: broken connections, changed files, wrong ranges."""
+"""A small file server with the faults of real downloads: broken connections, changed files, wrong ranges."""
 
 import re
 import threading
@@ -11,8 +11,11 @@ from urllib.parse import urlsplit
 
 @dataclass
 class File:
-    """What is served under a path. `breaks`: after how many bytes of each next reply the connection ends.
-    `stalls`: after how many it stands still, until the server ends."""
+    """The content of a path.
+
+    `breaks` are the numbers of bytes after which the connections of the next replies end. `stalls` are those after
+    which the next replies pause until the server ends. `answers` are the status codes of the next replies.
+    """
 
     content: bytes
     etag: str = '"one"'
@@ -25,7 +28,7 @@ class File:
 
 
 class FileServer:
-    """`files` by path; `seen` are the requests: path, Range, Authorization."""
+    """A running server: its `files` by path, and the requests that it has `seen`: path, Range, Authorization."""
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
@@ -34,7 +37,7 @@ class FileServer:
 
     @property
     def ranges(self) -> list[str | None]:
-        return [each[1] for each in self.seen]
+        return [requested for _, requested, _ in self.seen]
 
 
 @contextmanager
@@ -45,8 +48,8 @@ def file_server() -> Iterator[FileServer]:
 
         def do_GET(self) -> None:
             path = urlsplit(self.path).path
-            asked = self.headers.get("Range")
-            server.seen.append((path, asked, self.headers.get("Authorization")))
+            requested = self.headers.get("Range")
+            server.seen.append((path, requested, self.headers.get("Authorization")))
             file = server.files.get(path)
             if file is None:
                 self.answer(404)
@@ -55,7 +58,7 @@ def file_server() -> Iterator[FileServer]:
             elif file.redirect is not None:
                 self.answer(302, Location=file.redirect, **file.headers)
             else:
-                self.send(file, asked)
+                self.send(file, requested)
 
         def answer(self, code: int, **headers: str) -> None:
             self.send_response(code)
@@ -63,10 +66,10 @@ def file_server() -> Iterator[FileServer]:
                 self.send_header(name, value)
             self.end_headers()
 
-        def send(self, file: File, asked: str | None) -> None:
+        def send(self, file: File, requested: str | None) -> None:
             start = 0
-            if asked and file.ranges and self.headers.get("If-Range", file.etag) == file.etag:
-                match = re.fullmatch(r"bytes=(\d+)-", asked)
+            if requested and file.ranges and self.headers.get("If-Range", file.etag) == file.etag:
+                match = re.fullmatch(r"bytes=(\d+)-", requested)
                 assert match is not None
                 start = int(match[1])
             body = file.content[start:]

@@ -155,7 +155,7 @@ GRAPHS: dict[str, ApiGraph] = {
     "sd3_split": draw(models=SPLIT_SD3),
     "one_text_encoder": draw(models=replace(SPLIT_FLUX, text_encoders=("clip_l.safetensors",), clip_type="sd3")),
 }
-# These use nodes that a stock engine does not have, so they are not checked against it.
+# A stock engine lacks some nodes of these graphs, so they are not checked against it.
 CUSTOM_GRAPHS: dict[str, ApiGraph] = {
     "seamless": draw(seamless=True),
     "faces": draw(faces=FaceRestoration("codeformer.pth", 0.5)),

@@ -24,14 +24,14 @@ def new_job(**fields: Any) -> NewJob:
     saves = {"class_type": "SaveImage", "inputs": {"filename_prefix": filename_prefix(job_id, datetime(2026, 11, 22))}}
     graph = {"First": saves, "KSampler": {"class_type": "KSampler", "inputs": {"steps": 4}}, "Last": saves}
     spec = JobSpec(**{"graph": graph, **fields.pop("spec", {})})
-    known = {"id": job_id, "kind": "txt2img", "client": "127.0.0.1", "service": "txt2img", "spec": spec}
-    return NewJob(**{**known, **fields})
+    defaults = {"id": job_id, "kind": "txt2img", "client": "127.0.0.1", "service": "txt2img", "spec": spec}
+    return NewJob(**{**defaults, **fields})
 
 
-def wait_for(condition: Callable[[], object], what: str, seconds: float = 20) -> None:
+def wait_for(condition: Callable[[], object], failure: str, seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, what
+        assert time.monotonic() < deadline, failure
         time.sleep(0.01)
 
 

@@ -1,4 +1,4 @@
-"""An engine's files, without an engine: what reading a request asks for."""
+"""A model catalog without an engine, for tests that parse requests."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from starter import VAE_NAME
 
 OWN, REFINER, PAINTER = "dreamshaper.safetensors", "sdxl/refiner.safetensors", "painter.safetensors"
 FLUX, SCHNELL = "flux-all.safetensors", "schnell.safetensors"
-# A checkpoint that holds a diffusion model and nothing else.
+# A checkpoint with a diffusion model only.
 PLAIN = "plain.safetensors"
 FILES: Mapping[str, Sequence[str]] = {
     "checkpoints": (OWN, FLUX, PAINTER, SCHNELL, REFINER, PLAIN),
@@ -46,7 +46,7 @@ NODES = json.loads((Path(__file__).parent / "data" / "object_info.json").read_te
 
 
 class ModelLibrary:
-    """The files above, or others; `nodes` are those of custom nodes."""
+    """A catalog of the files above; `files` replace those of a folder, and `nodes` are installed custom nodes."""
 
     nodes: Sequence[str] = ()
 

@@ -17,7 +17,7 @@ IMAGE = Image.new("RGB", (64, 32), "red")
 PICTURE = encoded(IMAGE)
 URL = data_url(IMAGE)
 WHITE = encoded(Image.new("L", (64, 32), 255))
-# The right half is white, and is repainted.
+# The right half is white: it is repainted.
 HALF = Image.new("L", (64, 32))
 ImageDraw.Draw(HALF).rectangle((32, 0, 63, 31), fill=255)
 HALF_MASK = encoded(HALF)

@@ -6,9 +6,9 @@ import random
 import re
 import socket
 
-# Below the ports that systems give to outgoing connections, so that no connection takes one before its server does.
+# Below the ephemeral ports of common systems, so that no outgoing connection takes a port before its server does.
 FIRST, LAST = 15_000, 32_000
-# Each worker of pytest-xdist has ports of its own.
+# Each worker of pytest-xdist uses its own ports.
 MAX_WORKERS = 16
 
 
@@ -16,7 +16,7 @@ def _candidates() -> list[int]:
     ports = list(range(FIRST, LAST))
     if worker := re.fullmatch(r"gw(\d+)", os.environ.get("PYTEST_XDIST_WORKER", "")):
         ports = ports[int(worker[1]) % MAX_WORKERS :: MAX_WORKERS]
-    # Seeded by the operating system: a test that seeds `random` gets other ports all the same.
+    # Seeded by the operating system, so that tests which seed `random` get different ports too.
     random.SystemRandom().shuffle(ports)
     return ports
 

@@ -47,10 +47,10 @@ def swapped_rgb() -> bytes:
 
 
 def grey_ink() -> bytes:
-    """Return a CMYK profile whose cyan alone is middle grey, and black together with any other ink."""
+    """Return a CMYK profile in which cyan alone is middle grey, and cyan with any other ink is black."""
     identity = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
     straight = bytes(range(256))
-    # Two places for each ink, the last one changing fastest: Lab of 8 bits.
+    # Two grid points for each ink, the last ink changing fastest; Lab with 8 bits.
     grid = bytes([255, 128, 128]) + bytes([0, 128, 128]) * 7 + bytes([128, 128, 128]) + bytes([0, 128, 128]) * 7
     table = struct.pack(">4B", 4, 3, 2, 0) + identity + straight * 4 + grid + straight * 3
     return _profile(b"CMYK", b"Lab ", b"prtr", {b"A2B0": _tag(b"mft1", table)})

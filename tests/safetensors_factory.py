@@ -39,7 +39,7 @@ def write_safetensors(
 
 
 def write(path: Path, shapes: Shapes, metadata: Mapping[str, str] | None = None) -> Path:
-    """A file, and its folder, with all tensors in F16."""
+    """Write a file with all tensors in F16, and create its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return write_safetensors(path, {name: ("F16", shape) for name, shape in shapes.items()}, metadata)
 
@@ -51,7 +51,7 @@ def under(prefix: str, shapes: Shapes) -> Shapes:
 def unet(
     *, channels: int, context: int, depths: Sequence[int], inputs: int = 4, conditions: int | None = None
 ) -> Shapes:
-    """A UNet of Stable Diffusion; `depths` are the transformer blocks of each level, which has two residual blocks."""
+    """A UNet of Stable Diffusion; `depths` are the numbers of transformer blocks of its levels."""
     shapes: Shapes = {"input_blocks.0.0.weight": (channels, inputs, 3, 3), "out.2.weight": (4, channels, 3, 3)}
     if conditions is not None:
         shapes["label_emb.0.0.weight"] = (4 * channels, conditions)
@@ -62,6 +62,7 @@ def unet(
         if level:
             block += 1
             shapes[f"input_blocks.{block}.0.op.weight"] = (channels, channels, 3, 3)
+        # Each level has two residual blocks.
         for _ in range(2):
             block += 1
             start = f"input_blocks.{block}."
@@ -69,8 +70,8 @@ def unet(
             shapes[f"{start}0.out_layers.3.weight"] = (channels, channels, 3, 3)
             if depth:
                 shapes[f"{start}1.proj_in.weight"] = (channels, channels, *tail)
-            for each in range(depth):
-                shapes[f"{start}1.transformer_blocks.{each}.attn2.to_k.weight"] = (channels, context)
+            for index in range(depth):
+                shapes[f"{start}1.transformer_blocks.{index}.attn2.to_k.weight"] = (channels, context)
     return shapes
 
 
@@ -116,7 +117,7 @@ def flux_transformer(*, guided: bool, inputs: int = 64) -> Shapes:
 def checkpoint(
     diffusion: Shapes, text: str = "cond_stage_model.transformer.", vae: str = "first_stage_model."
 ) -> Shapes:
-    """An all-in-one file."""
+    """A checkpoint: diffusion model, text encoder and VAE in one file."""
     channels = 16 if vae == "vae." else 4
     return {**under(INSIDE, diffusion), **under(text, clip(0, 768)), **under(vae, autoencoder(channels))}
 
@@ -161,7 +162,7 @@ def controlnet(diffusion: Shapes) -> Shapes:
 
 
 def union_controlnet() -> Shapes:
-    """In the names of diffusers, for SDXL."""
+    """A ControlNet for SDXL, with the key names of diffusers."""
     return {
         "conv_in.weight": (320, 4, 3, 3),
         "add_embedding.linear_1.weight": (1280, 2816),

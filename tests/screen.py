@@ -1,4 +1,4 @@
-"""A stand-in for a terminal, for programs that ask whether they write to one."""
+"""A stand-in for a terminal, for programs that check whether they write to one."""
 
 import contextlib
 import io
@@ -16,8 +16,8 @@ class Screen(io.StringIO):
 
 @contextlib.contextmanager
 def on_screen() -> Iterator[Screen]:
-    """Inside the block, standard output is a terminal with colours."""
-    kept = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    """Make standard output a terminal with colours inside the block."""
+    environ = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
     screen = Screen()
-    with mock.patch.dict(os.environ, {**kept, "TERM": "xterm"}, clear=True), contextlib.redirect_stdout(screen):
+    with mock.patch.dict(os.environ, {**environ, "TERM": "xterm"}, clear=True), contextlib.redirect_stdout(screen):
         yield screen

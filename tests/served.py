@@ -1,4 +1,4 @@
-"""An application behind the real HTTP server, on a free port, with limits that the test chooses."""
+"""An application behind the real HTTP server, on a free port, with limits set by the test."""
 
 import io
 import socket
@@ -25,7 +25,7 @@ PATIENCE = 30.0
 
 @dataclass
 class Served:
-    """A running server. `calls` are the requests that reached a route; `go_on` ends the waits of those that wait."""
+    """A running server. `calls` are the paths of requests that reached a route; `go_on` releases waiting requests."""
 
     port: int
     server: WebServer
@@ -72,37 +72,37 @@ def read_all(client: socket.socket) -> bytes:
     return answer
 
 
-def wait_until(condition: Any, what: str = "it did not happen") -> None:
+def wait_until(condition: Any, failure: str = "it did not happen") -> None:
     deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, what
+        assert time.monotonic() < deadline, failure
         time.sleep(0.01)
 
 
 @contextmanager
 def serving(settings: Settings | None = None, limits: ConnectionLimits | None = None) -> Iterator[Served]:
-    """Run a server; at the end of the block it must still run."""
+    """Run a server, and check at the end of the block that it still runs."""
     settings = settings or Settings(threads=8, waiters=1, streams=1)
     routes = Blueprint("routes", __name__)
-    made: list[Served] = []
+    running: list[Served] = []
 
     @routes.route("/quick", methods=["GET", "POST"])
     def quick() -> Response:
-        made[0].calls.append(request.path)
+        running[0].calls.append(request.path)
         return jsonify({"address": request.remote_addr, "size": len(request.get_data())})
 
     @routes.get("/wait")
     def wait() -> Response:
-        made[0].calls.append(request.path)
-        made[0].go_on.wait(PATIENCE)
+        running[0].calls.append(request.path)
+        running[0].go_on.wait(PATIENCE)
         return jsonify({"status": "ok"})
 
     @routes.get("/stream")
     def stream() -> Response:
         def events() -> Iterator[str]:
             yield "data: first\n\n"
-            made[0].calls.append("/stream")
-            made[0].go_on.wait(PATIENCE)
+            running[0].calls.append("/stream")
+            running[0].go_on.wait(PATIENCE)
             yield "data: last\n\n"
 
         return Response(events(), mimetype="text/event-stream")
@@ -110,41 +110,41 @@ def serving(settings: Settings | None = None, limits: ConnectionLimits | None = 
     @routes.get("/endless")
     def endless() -> Response:
         def events() -> Iterator[bytes]:
-            made[0].calls.append("/endless")
+            running[0].calls.append("/endless")
             try:
                 while True:
                     yield bytes(100_000)
             finally:
-                made[0].calls.append("the end of /endless")
+                running[0].calls.append("the end of /endless")
 
         return Response(events(), mimetype="text/event-stream")
 
     @routes.get("/picture")
     def picture() -> Response:
-        made[0].calls.append(request.path)
-        return send_file(io.BytesIO(bytes(made[0].size)), mimetype="image/png")
+        running[0].calls.append(request.path)
+        return send_file(io.BytesIO(bytes(running[0].size)), mimetype="image/png")
 
     app = create_app("test", settings, [routes])
     server = make_server(app, settings, 0, limits=limits)
-    failed: list[Exception] = []
+    errors: list[Exception] = []
 
     def run() -> None:
         try:
             server.run()
-        except Exception as error:  # noqa: BLE001 - the test is to fail of it
-            failed.append(error)
+        except Exception as error:  # noqa: BLE001 - it must fail the test
+            errors.append(error)
 
     thread = threading.Thread(target=run, name="server")
     port = server.ports[0]
     with ExitStack() as stack:
-        made.append(Served(port, server, thread, stack))
+        running.append(Served(port, server, thread, stack))
         thread.start()
         try:
-            yield made[0]
-            assert not failed, failed
+            yield running[0]
+            assert not errors, errors
             assert thread.is_alive()
         finally:
-            made[0].go_on.set()
+            running[0].go_on.set()
             server.stop()
             thread.join(PATIENCE)
 

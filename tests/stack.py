@@ -1,4 +1,4 @@
-"""A real stack of launcher, engine and services, and how tests use it as a client."""
+"""A real stack of launcher, engine and services, and helpers that use it as a client."""
 
 import base64
 import io
@@ -40,7 +40,7 @@ Nodes = dict[str, tuple[str, dict[str, Any]]]
 
 @dataclass(frozen=True)
 class TestStack:
-    """A launcher that runs: the addresses of its services, and shortcuts to use them."""
+    """A running launcher: the addresses of its services, and shortcuts for requests."""
 
     __test__ = False
 
@@ -94,7 +94,7 @@ class TestStack:
         return EngineAccess(file=self.data_dir / TOKEN_FILE)
 
     def engine_client(self) -> EngineClient:
-        """Return a client of the engine, as the services have it."""
+        """Return a client of the engine, like that of the services."""
         return EngineClient(self.engine, self.engine_access)
 
     def ask_engine(self, method: str, path: str, **options: Any) -> requests.Response:
@@ -142,7 +142,7 @@ class TestStack:
         return job
 
     def wait_for_job(self, job_id: str, *states: str) -> dict[str, Any]:
-        """Wait until a job is in one of these states, or has ended if none is named; return the job."""
+        """Wait until a job is in one of `states`, or has ended if there are none, and return it."""
         deadline = time.monotonic() + TIMEOUT
         while (job := self.job(job_id))["state"] not in (states or ("completed", "failed", "cancelled")):
             assert time.monotonic() < deadline, job
@@ -195,17 +195,17 @@ class TestStack:
 
 
 def launcher_environment(data_dir: Path) -> dict[str, str]:
-    """Return the environment of a launcher with free ports, its own data folder and the installed engine."""
-    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
-    # No window may open on the desktop of the user.
+    """Return the environment of a launcher with free ports, this data folder and the installed engine."""
+    environ = {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
+    # No window may open on the user's desktop.
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
-        kept.pop(name, None)
-    # Engines that run at the same time share the cores; threads that wait for each other would take turns on them.
+        environ.pop(name, None)
+    # Engines of parallel workers share the cores; more threads than cores would only wait for each other.
     if "PYTEST_XDIST_WORKER" in os.environ:
-        kept.setdefault("OMP_NUM_THREADS", "1")
+        environ.setdefault("OMP_NUM_THREADS", "1")
     txt2img, img2img, control, engine_port, extras, runs, report, img2txt = free_ports(8)
     return {
-        **kept,
+        **environ,
         **PLANTED,
         f"{PREFIX}DATA_DIR": str(data_dir),
         f"{PREFIX}COMFYUI_DIR": str(COMFYUI_DIR),
@@ -279,15 +279,15 @@ def wait_until_gone(processes: Sequence[psutil.Process]) -> None:
     Zombies have ended too: without an init process, as in containers, nothing collects orphans.
     """
 
-    def runs(process: psutil.Process) -> bool:
+    def is_running(process: psutil.Process) -> bool:
         try:
             return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
 
     deadline = time.monotonic() + 30
-    while left := [process for process in processes if runs(process)]:
-        assert time.monotonic() < deadline, left
+    while remaining := [process for process in processes if is_running(process)]:
+        assert time.monotonic() < deadline, remaining
         time.sleep(0.05)
 
 

@@ -1,4 +1,4 @@
-"""Prompts as they are read here, against the engine's own code."""
+"""The parser of prompts, compared with the engine's own code."""
 
 import contextlib
 import re
@@ -20,7 +20,7 @@ from shared.metadata.prompt_syntax import (
 )
 from shared.web.parsing.loras import take_lora_tags
 from shared.web.parsing.prompts import read_prompt
-from tests.engine_prompts import EnginePrompts, Found
+from tests.engine_prompts import Embedding, EnginePrompts
 
 QUICK = settings(max_examples=600, deadline=None, derandomize=True)
 PIECES = st.sampled_from(
@@ -52,18 +52,18 @@ TEXTS = st.lists(PIECES, max_size=25).map("".join) | st.text(
 @example(prompt="a) (b:1.5) (c:1.5)")
 @example(prompt="((a:0.5) b \\(c:2\\):0.7)")
 @example(prompt="(movie: Infinity) (:1.2) ()")
-def test_weights_are_those_of_the_engine(engine_prompts: EnginePrompts, prompt: str) -> None:
-    read = [(unescape(prompt[each.start : each.end]), each.weight) for each in parse_segments(prompt)]
-    assert repr(read) == repr(engine_prompts.segments(prompt))
+def test_weights_match_those_of_the_engine(engine_prompts: EnginePrompts, prompt: str) -> None:
+    segments = [(unescape(prompt[part.start : part.end]), part.weight) for part in parse_segments(prompt)]
+    assert repr(segments) == repr(engine_prompts.segments(prompt))
 
 
 @pytest.mark.slow
 @QUICK
 @given(prompt=TEXTS)
-def test_parentheses_that_are_balanced_are_read_as_they_look(prompt: str) -> None:
-    balanced = find_parentheses(prompt)
-    if not balanced.unclosed and not balanced.stray:
-        assert max((each.depth for each in parse_segments(prompt)), default=0) <= balanced.depth
+def test_balanced_parentheses_nest_segments_no_deeper(prompt: str) -> None:
+    parentheses = find_parentheses(prompt)
+    if not parentheses.unclosed and not parentheses.stray:
+        assert max((part.depth for part in parse_segments(prompt)), default=0) <= parentheses.depth
 
 
 FILES = ("ruby.pt", "a/ink.safetensors", "b/ink.pt", "EasyNegative.safetensors", "a,b.pt", "jade (v2).pt", "my moss.pt")
@@ -98,23 +98,24 @@ def embeddings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_embeddings_are_those_that_the_engine_finds(
     engine_prompts: EnginePrompts, embeddings: Path, prompt: str
 ) -> None:
-    read_so_far: list[tuple[str, list[str]]] = []
-    # What nobody can tell apart, what would end the job, and what draws noise.
+    results: list[tuple[str, list[str]]] = []
+    # Ambiguous names, prompts that would fail the job, and weights that draw noise are refused.
     with contextlib.suppress(InvalidValue):
-        read_so_far.append(read_prompt(prompt, "prompt", EmbeddingFiles(FILES)))
-    if not read_so_far:
+        results.append(read_prompt(prompt, "prompt", EmbeddingFiles(FILES)))
+    if not results:
         return
-    text, warnings = read_so_far[0]
-    heard = engine_prompts.words(text, embeddings)
-    read = [
+    text, warnings = results[0]
+    tokens = [token for token, _ in engine_prompts.words(text, embeddings)]
+    names = [
         embedding_name(text[start:end]) for part in parse_segments(text) for start, end in find_embeddings(text, part)
     ]
-    found = [file for name in read for file in EmbeddingFiles(FILES).loaded_by(name)[:1]]
-    assert [Path(each.file).relative_to(embeddings).as_posix() for each, _ in heard if isinstance(each, Found)] == found
-    # Whatever it does not find, and drops or reads as words, is told.
-    for name in read:
+    files = [file for name in names for file in EmbeddingFiles(FILES).loaded_by(name)[:1]]
+    loaded = [Path(token.file) for token in tokens if isinstance(token, Embedding)]
+    assert [path.relative_to(embeddings).as_posix() for path in loaded] == files
+    # A warning names each embedding that the engine does not find.
+    for name in names:
         assert EmbeddingFiles(FILES).loaded_by(name) or any(repr(name) in warning for warning in warnings)
-    words = " ".join(each for each, _ in heard if isinstance(each, str))
+    words = " ".join(token for token in tokens if isinstance(token, str))
     missed = re.search(r"embedding:\S", words, re.IGNORECASE)
     assert missed is None or "does not exist" in str(warnings) or "cannot read the name" in str(warnings)
 
@@ -134,7 +135,7 @@ def test_embeddings_are_written_for_the_engine(prompt: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "says"),
+    ("prompt", "message"),
     [
         ("x embedding:ink", "'ink' is ambiguous: it may be a/ink.safetensors or b/ink.pt"),
         ("x embedding:c/ink", "'c/ink' does not exist"),
@@ -148,13 +149,13 @@ def test_embeddings_are_written_for_the_engine(prompt: str, text: str) -> None:
         ("<lora:ink:1:1:1>", "more than two strengths"),
     ],
 )
-def test_what_would_end_the_job_or_draw_something_else_is_refused(prompt: str, says: str) -> None:
-    with pytest.raises(InvalidValue, match=re.escape(says)) as wrong:
+def test_prompts_that_would_fail_or_be_misread_are_refused(prompt: str, message: str) -> None:
+    with pytest.raises(InvalidValue, match=re.escape(message)) as error:
         read_prompt(take_lora_tags(prompt)[0], "prompt", EmbeddingFiles(FILES))
-    assert wrong.value.field == "prompt"
+    assert error.value.field == "prompt"
 
 
-def test_the_engine_itself_fails_there(engine_prompts: EnginePrompts, embeddings: Path) -> None:
+def test_the_engine_fails_on_prompts_that_are_refused(engine_prompts: EnginePrompts, embeddings: Path) -> None:
     for prompt in ("x embedding:", "x (embedding:) y", "embedding: embedding:ruby"):
         with pytest.raises(IndexError):
             engine_prompts.words(prompt, embeddings)
@@ -162,12 +163,12 @@ def test_the_engine_itself_fails_there(engine_prompts: EnginePrompts, embeddings
         engine_prompts.segments(f"{'(' * 2000}x{')' * 2000}")
 
 
-def said(prompt: str) -> list[str]:
+def warnings_of(prompt: str) -> list[str]:
     return read_prompt(prompt, "prompt", EmbeddingFiles(FILES))[1]
 
 
 @pytest.mark.parametrize(
-    ("prompt", "says"),
+    ("prompt", "part"),
     [
         ("a (red:1.2 circle", "( that is never closed, at '(red:1.2 circle'"),
         ("a (red (blue:1.3) circle", "( that is never closed"),
@@ -182,11 +183,11 @@ def said(prompt: str) -> list[str]:
         ("a text embedding: study of words", "'study', which does not exist"),
     ],
 )
-def test_syntax_that_the_engine_reads_differently_is_a_warning(prompt: str, says: str) -> None:
-    assert any(says in warning for warning in said(prompt)), said(prompt)
+def test_misleading_syntax_is_a_warning(prompt: str, part: str) -> None:
+    assert any(part in warning for warning in warnings_of(prompt)), warnings_of(prompt)
 
 
-def test_two_files_that_the_engine_confuses_are_a_warning() -> None:
+def test_an_embedding_name_that_matches_two_files_is_a_warning() -> None:
     text, warnings = read_prompt("embedding:ruby", "prompt", EmbeddingFiles(["ruby.pt", "b/ruby.pt"]))
     assert text == "embedding:ruby.pt"
     assert warnings == [
@@ -196,7 +197,7 @@ def test_two_files_that_the_engine_confuses_are_a_warning() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "left"),
+    ("prompt", "rest"),
     [
         ("a cat, <lora:ink:0.8>, b", "a cat, b"),
         ("a cat, (<lora:ink:0.8>:1.2), b", "a cat, b"),
@@ -208,17 +209,17 @@ def test_two_files_that_the_engine_confuses_are_a_warning() -> None:
         ("\\(<lora:ink:1>\\) b", "\\(\\) b"),
     ],
 )
-def test_tags_leave_nothing_behind_and_change_nothing_else(prompt: str, left: str) -> None:
-    assert take_lora_tags(prompt)[0] == left
+def test_lora_tags_are_removed_without_a_trace(prompt: str, rest: str) -> None:
+    assert take_lora_tags(prompt)[0] == rest
 
 
 @pytest.mark.parametrize(
-    "written",
+    "notation",
     [
         # Dynamic prompts, and ComfyUI's own page.
         *("{red|blue}", "{2$$red|blue|green}", "{0.5::red|blue}", "${colour}", "${c=!{red|blue}}", "__colour__"),
         *("__animals/cats__", "__colour*__", "__my_colours__", "{a|{b|c}}", "{2$$ and $$a|b}"),
-        # AUTOMATIC1111 and its kin.
+        # AUTOMATIC1111 and its forks.
         *("[red|blue]", "[red:blue:0.5]", "[red:0.5]", "[red::0.5]", "[red:blue:10]", "[red]", "[[red]]", "BREAK"),
         *("<hypernet:ink:1>", "<lyco:ink:1>", "<lora:ink:0.8", "[red:blue:.5]", "AND", "AND_PERP", "ADDCOL", "ADDBASE"),
         # Novel AI.
@@ -238,23 +239,23 @@ def test_tags_leave_nothing_behind_and_change_nothing_else(prompt: str, left: st
             "\u2014ar 3:2",
             "--tile",
         ),
-        # Compel, prompt control, comments, weights that are none.
+        # Compel, prompt control, comments, malformed weights.
         *("(red)++", "(red)-", "circle++", "STYLE(comfy)", "MASK(0 0.5, 0 1)", "AREA(0 0.5)", "// a remark"),
         *("/* a remark */", "(red):1.2", "(red:1,2)", "\uff08red:1.2\uff09", "\\[red\\]", "\\{red\\}"),
     ],
 )
-def test_what_other_programs_write_is_named(written: str) -> None:
-    for prompt in (f"a cat, {written} a dog on grass", f"a cat\n{written} x"):
-        warnings = said(prompt)
-        core = written.split()[0].strip("[]{}\\()<>")[:6]
+def test_notations_of_other_programs_are_a_warning(notation: str) -> None:
+    for prompt in (f"a cat, {notation} a dog on grass", f"a cat\n{notation} x"):
+        warnings = warnings_of(prompt)
+        core = notation.split()[0].strip("[]{}\\()<>")[:6]
         assert any(core in warning and "read as words" in warning for warning in warnings), (prompt, warnings)
 
 
 @pytest.mark.parametrize(
-    "written", ["# a remark\na cat", "a cat\n# a remark", "a cat\n#remark of mine", "[red]", "{red|blue}"]
+    "prompt", ["# a remark\na cat", "a cat\n# a remark", "a cat\n#remark of mine", "[red]", "{red|blue}"]
 )
-def test_what_other_programs_write_in_lines_of_their_own(written: str) -> None:
-    assert len(said(written)) == 1
+def test_notations_on_their_own_line_are_a_warning(prompt: str) -> None:
+    assert len(warnings_of(prompt)) == 1
 
 
 @pytest.mark.parametrize(
@@ -281,28 +282,28 @@ def test_what_other_programs_write_in_lines_of_their_own(written: str) -> None:
         "",
     ],
 )
-def test_ordinary_text_is_no_reason_for_a_warning(prompt: str) -> None:
-    assert said(prompt) == []
+def test_ordinary_text_has_no_warning(prompt: str) -> None:
+    assert warnings_of(prompt) == []
 
 
-def test_many_notations_do_not_fill_the_reply() -> None:
-    warnings = said(", ".join(f"[word{number}]" for number in range(30)))
+def test_warnings_of_many_notations_are_limited() -> None:
+    warnings = warnings_of(", ".join(f"[word{number}]" for number in range(30)))
     assert len(warnings) == 9
     assert "22 more" in warnings[-1]
-    assert all(len(warning) < 200 for warning in said(f"[{'x' * 5000}]"))
+    assert all(len(warning) < 200 for warning in warnings_of(f"[{'x' * 5000}]"))
 
 
 @pytest.mark.slow
 def test_a_long_prompt_is_read_in_linear_time() -> None:
     def seconds(text: str) -> float:
-        """Of this process alone, the best of two: other work on the machine does not count."""
-        taken = []
+        """Return the CPU time of this process, the lower of two measurements."""
+        measured = []
         for _ in range(2):
             start = time.process_time()
             with contextlib.suppress(InvalidValue):
                 read_prompt(take_lora_tags(text)[0], "prompt", EmbeddingFiles(FILES))
-            taken.append(time.process_time() - start)
-        return min(taken)
+            measured.append(time.process_time() - start)
+        return min(measured)
 
     pieces = [
         "(",
@@ -338,6 +339,6 @@ def test_a_long_prompt_is_read_in_linear_time() -> None:
         "(a:1,",
     ]
     for piece in pieces:
-        # Eight times as long takes about eight times as long, not sixty-four; below the clock's grain nothing is said.
+        # Eight times the text takes about 8 times as long, not 64. The clock does not resolve shorter times.
         text = piece * (16_000 // len(piece))
         assert seconds(text) < 30 * max(seconds(text[:2_000]), 0.005), piece
