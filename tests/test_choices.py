@@ -1,4 +1,4 @@
-"""The values that the web page's menus and boxes really send, and all the spellings that mean the same."""
+"""Values of the web page's menus and boxes, in every accepted spelling."""
 
 import io
 import itertools
@@ -28,38 +28,40 @@ from tests.payloads import UNIT, generation
 from workflows.preprocessors import OTHER_TYPES, PREPROCESSORS, SYNONYMS, UNION_TYPES, preprocessor_name
 
 BODIES = (Txt2ImgBody, Img2ImgBody, UpscaleBody, ExtrasBody, ControlUnitBody, LoraBody)
-# What stands in a menu when nothing was chosen, in several programs.
+# Menu entries of several programs that mean that nothing is chosen.
 NO_CHOICE = ("none", "None", "NONE", "Select a model...", "-- Select model --", "No models found", "undefined")
 
 
-def fixed(model: type[RequestBody]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The fields of a body that take one of some fixed words."""
+def fields_with_choices(model: type[RequestBody]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield the fields of a body that accept fixed words, with these words."""
     for name, field in model.model_fields.items():
-        for each in (field.annotation, *get_args(field.annotation)):
-            while get_origin(each) not in (Literal, None) and hasattr(each, "__origin__"):
-                each = each.__origin__
-            if get_origin(each) is Literal:
-                yield name, get_args(each)
+        for annotation in (field.annotation, *get_args(field.annotation)):
+            while get_origin(annotation) not in (Literal, None) and hasattr(annotation, "__origin__"):
+                annotation = annotation.__origin__
+            if get_origin(annotation) is Literal:
+                yield name, get_args(annotation)
 
 
-FIXED = [(model, name, words) for model in BODIES for name, words in fixed(model)]
+FIELDS_WITH_CHOICES = [(model, name, words) for model in BODIES for name, words in fields_with_choices(model)]
 
 
-def test_the_fixed_words_are_found() -> None:
-    assert {name for _, name, _ in FIXED} == {
+def test_fields_with_fixed_choices_are_found() -> None:
+    assert {name for _, name, _ in FIELDS_WITH_CHOICES} == {
         *("hires_fix_upscale_method", "resize_mode", "inpaint_mode", "control_mode", "output_format"),
         "large_sizes",
     }
 
 
-@pytest.mark.parametrize(("model", "name", "words"), FIXED, ids=lambda each: getattr(each, "__name__", None))
-def test_a_fixed_word_is_taken_in_any_spelling(model: type[RequestBody], name: str, words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("model", "name", "words"), FIELDS_WITH_CHOICES, ids=lambda value: getattr(value, "__name__", None)
+)
+def test_a_choice_is_accepted_in_any_spelling(model: type[RequestBody], name: str, words: tuple[str, ...]) -> None:
     needed = {"prompt": "x", "input_image": "", "image": "", "lora_name": "x"}
     for word in words:
-        spelled = {word, word.upper(), word.title(), f" {word} "}
-        spelled |= {each.replace("_", gap).replace("-", gap) for each in spelled for gap in (" ", "-", "_", "")}
-        for each in spelled:
-            assert getattr(model(**{**needed, name: each}), name) == word
+        spellings = {word, word.upper(), word.title(), f" {word} "}
+        spellings |= {text.replace("_", gap).replace("-", gap) for text in spellings for gap in (" ", "-", "_", "")}
+        for spelling in spellings:
+            assert getattr(model(**{**needed, name: spelling}), name) == word
     for wrong in ("something else", "", 7.5, True, 17):
         with pytest.raises(ValidationError):
             model(**{**needed, name: wrong})
@@ -86,7 +88,7 @@ def test_a_fixed_word_is_taken_in_any_spelling(model: type[RequestBody], name: s
         ("control_mode", 0, "balanced"),
     ],
 )
-def test_the_words_of_the_page_and_of_others(field: str, sent: Any, meant: str) -> None:
+def test_choices_of_the_web_page_and_other_programs_are_accepted(field: str, sent: Any, meant: str) -> None:
     unit = {**UNIT, "input_image": URL, field: sent}
     parameters = read(controlnet={"enabled": True, "units": [unit]}).parameters
     assert ControlUnitBody(**parameters["controlnet"]["units"][0]).model_dump()[field] == meant
@@ -95,11 +97,11 @@ def test_the_words_of_the_page_and_of_others(field: str, sent: Any, meant: str) 
 
 
 @pytest.mark.parametrize("sent", ["PNG", "JPEG", "WEBP", "image/jpeg", "Png"])
-def test_the_pages_format_of_extras(sent: str) -> None:
+def test_output_formats_of_the_web_page_are_accepted(sent: str) -> None:
     assert ExtrasBody(output_format=sent).output_format == sent.lower().removeprefix("image/")
 
 
-def test_words_in_addresses_and_forms_of_other_routes(control: Control) -> None:
+def test_other_routes_accept_choices_in_any_spelling(control: Control) -> None:
     assert control.client.get("/api/jobs?kind=Txt2Img&state=Running,COMPLETED,canceled").status_code == 200
     assert control.client.get("/api/jobs?kind=txt2vid").status_code == 422
     assert control.client.get("/api/jobs?state=lost").status_code == 422
@@ -107,11 +109,11 @@ def test_words_in_addresses_and_forms_of_other_routes(control: Control) -> None:
     for sent, meant in (("LoRA", "loras"), ("Checkpoints", "checkpoints"), ("Upscale Models", "upscale_models")):
         form = {"model_type": sent, "file": (io.BytesIO(b"no model"), "a.safetensors")}
         refused = control.client.post("/api/upload-model", data=form, content_type="multipart/form-data")
-        # The type is understood, so it is the file that is refused.
+        # The type is valid, so the error is about the file.
         assert body(refused)["error"]["field"] == "file", (sent, meant)
 
 
-def test_a_word_that_may_be_several_is_none() -> None:
+def test_an_ambiguous_word_matches_no_choice() -> None:
     assert find_choice("a b", ["A-B", "a_b"]) is None
     assert find_choice("a_b", ["A-B", "a_b"]) == "a_b"
     assert find_choice("+", ["-"]) is None
@@ -136,7 +138,7 @@ def test_the_pages_default_preprocessor_names_what_to_install() -> None:
     assert control.preprocessing.node == "DWPreprocessor"
 
 
-def test_preprocessors_by_any_of_their_names() -> None:
+def test_preprocessors_have_synonyms() -> None:
     assert set(SYNONYMS.values()) <= {*PREPROCESSORS, *UNION_TYPES, *OTHER_TYPES}
     for sent, meant in (
         ("DWPose", "dwpose"), ("OpenPose", "openpose"), ("Soft Edge", "softedge"), ("softedge_hed", "hed"),
@@ -148,7 +150,7 @@ def test_preprocessors_by_any_of_their_names() -> None:
     assert "did you mean openpose?" in str(near.hint)
 
 
-def test_hires_fix_is_on_if_either_name_says_so() -> None:
+def test_hires_fix_is_on_if_either_of_its_names_is_true() -> None:
     for values in itertools.product((True, False, "true", "false", None), repeat=2):
         sent = dict(zip(("hires_fix", "hires_fix_enabled"), values, strict=True))
         parsed = read(**{name: value for name, value in sent.items() if value is not None})
@@ -159,21 +161,21 @@ def test_hires_fix_is_on_if_either_name_says_so() -> None:
     assert refused(hires_fix="perhaps", hires_fix_enabled=False).field == "hires_fix"
 
 
-def test_every_switch_with_two_names_is_on_if_either_says_so() -> None:
+def test_every_switch_with_two_names_is_on_if_either_is_true() -> None:
     pairs = [
-        (model, name, [str(each) for each in field.validation_alias.choices])
+        (model, name, [str(alias) for alias in field.validation_alias.choices])
         for model in BODIES
         for name, field in model.model_fields.items()
         if field.annotation is bool and isinstance(field.validation_alias, AliasChoices)
     ]
     assert pairs
     for model, name, names in pairs:
-        for on in names:
-            sent = {each: each == on for each in names}
+        for true_name in names:
+            sent = {alias: alias == true_name for alias in names}
             assert getattr(model(prompt="x", input_image="", image="", **sent), name) is True
 
 
-def test_the_pages_upscaler_of_hires_fix_stands_in_a_list_that_lacks_it() -> None:
+def test_lanczos_replaces_the_web_pages_upscaler_if_it_is_not_installed() -> None:
     sent = generation(model_name=OWN, hires_fix=True, random_seed=False, seed=1)
     bare = ModelLibrary(upscale_models=())
     parsed = read(bare, **sent)
@@ -182,20 +184,20 @@ def test_the_pages_upscaler_of_hires_fix_stands_in_a_list_that_lacks_it() -> Non
     assert parsed.warnings == [
         "hires_fix_upscaler '4x-ultrasharp' does not exist, so Lanczos was used; no upscale model is installed"
     ]
-    # Sent again, the reported parameters make the same pictures.
+    # The reported parameters, sent again, are the same request.
     again = read(bare, **parsed.parameters)
     assert (again.request, again.warnings) == (parsed.request, [])
-    there = read(**sent)
-    assert there.request.hires is not None
-    assert there.request.hires.upscale == Upscale((1280, 1280), model="4x-UltraSharp.pth")
-    assert there.warnings == []
-    # One that is misspelt is no other one that is missing.
+    installed = read(**sent)
+    assert installed.request.hires is not None
+    assert installed.request.hires.upscale == Upscale((1280, 1280), model="4x-UltraSharp.pth")
+    assert installed.warnings == []
+    # A misspelt name is an error; only a missing upscaler is replaced.
     assert refused(hires_fix=True, hires_fix_upscaler="4x-ultrashrap").field == "hires_fix_upscaler"
     assert refused(hires_fix=True, hires_fix_upscaler="Latnet").field == "hires_fix_upscaler"
 
 
 @pytest.mark.parametrize("sent", ["Latent (Nearest)", "latent_nearest", "Latent-Bicubic", "automatic"])
-def test_methods_of_enlarging_in_any_spelling(sent: str) -> None:
+def test_upscale_methods_are_accepted_in_any_spelling(sent: str) -> None:
     hires = read(hires_fix=True, hires_fix_upscaler=sent).request.hires
     assert hires is not None
     assert hires.latent_method is not None
@@ -203,7 +205,7 @@ def test_methods_of_enlarging_in_any_spelling(sent: str) -> None:
     assert read(upscaler="nearest-exact").request.upscale == Upscale((1024, 1024), method="nearest-exact")
 
 
-def test_a_refiner_without_a_choice_is_off() -> None:
+def test_a_refiner_without_a_model_is_off() -> None:
     plain = read(**generation(model_name=OWN, seed=1, random_seed=False))
     parsed = read(**generation(model_name=OWN, refiner_enabled=True, seed=1, random_seed=False))
     assert parsed.warnings == ["refiner_enabled has no effect: refiner_model is 'none', so it is off"]
@@ -212,7 +214,7 @@ def test_a_refiner_without_a_choice_is_off() -> None:
 
 
 @pytest.mark.parametrize("sent", NO_CHOICE)
-def test_no_choice_in_a_field_of_names_is_never_taken_for_a_name(sent: str) -> None:
+def test_an_empty_choice_is_not_taken_for_a_name(sent: str) -> None:
     assert is_no_choice(sent)
     plain = read(seed=1)
     for model in (Txt2ImgBody, Img2ImgBody):
@@ -224,13 +226,13 @@ def test_no_choice_in_a_field_of_names_is_never_taken_for_a_name(sent: str) -> N
                 "mask",
             ):
                 continue
-            on = {"hires_fix": True} if name.startswith("hires_fix") else {}
-            on = {"refiner_enabled": True} if name == "refiner_model" else on
-            on = {"restore_faces": True} if name == "face_restoration_model" else on
-            # None of these is an error, and without a part that was switched on all is as if nothing was sent.
-            parsed = read(seed=1, **on, **{name: sent})
-            reread(seed=1, **on, **{name: sent})
-            if not on.get("hires_fix"):
+            switches = {"hires_fix": True} if name.startswith("hires_fix") else {}
+            switches = {"refiner_enabled": True} if name == "refiner_model" else switches
+            switches = {"restore_faces": True} if name == "face_restoration_model" else switches
+            # An empty choice is never an error. It changes nothing unless it belongs to a part that is on.
+            parsed = read(seed=1, **switches, **{name: sent})
+            reread(seed=1, **switches, **{name: sent})
+            if not switches.get("hires_fix"):
                 assert parsed.request == plain.request, name
     assert read(seed=1, lora={"lora_name": sent}, loras=[{"lora_name": sent}]).request == plain.request
     assert read(seed=1, text_encoders=[sent]).request == plain.request
@@ -242,7 +244,7 @@ def test_no_choice_in_a_field_of_names_is_never_taken_for_a_name(sent: str) -> N
         assert read(controlnet={"units": [unit]}).request.controls[0].preprocessing is None
 
 
-def test_a_choice_that_is_left_to_us() -> None:
+def test_automatic_choices_use_the_defaults() -> None:
     for sent in ("Automatic", "auto", "default", "Use same sampler", "Use same scheduler", "None"):
         assert is_default_choice(sent)
         parsed = read(sampler_name=sent, scheduler=sent, model_name=sent, vae_name=sent, hires_fix_sampler_name=sent)
@@ -254,7 +256,7 @@ def test_a_choice_that_is_left_to_us() -> None:
 @pytest.mark.parametrize(
     "name", ["model.safetensors", "Selected Works", "selection", "nonesuch", "No Mans Land v2", "auto-photo", "chooser"]
 )
-def test_a_name_that_only_looks_like_no_choice_is_one(name: str) -> None:
+def test_a_name_similar_to_an_empty_choice_is_a_name(name: str) -> None:
     assert not is_default_choice(name)
     assert refused(model_name=name).field == "model_name"
 
@@ -279,23 +281,23 @@ def test_a_name_that_only_looks_like_no_choice_is_one(name: str) -> None:
         ("[date]-[seed]", False),
     ],
 )
-def test_a_text_that_a_form_shows_until_somebody_types(text: str, meant: bool) -> None:
+def test_placeholder_texts_of_forms_are_recognised(text: str, meant: bool) -> None:
     assert is_placeholder(text) is meant
 
 
-def test_a_part_is_off_only_if_it_was_on() -> None:
-    made, warnings = disable_parts_without_model(Txt2ImgBody(prompt="x", refiner_model="none"))
-    assert (made, warnings) == (Txt2ImgBody(prompt="x", refiner_model="none"), [])
+def test_a_warning_is_added_only_for_parts_that_were_on() -> None:
+    remaining, warnings = disable_parts_without_model(Txt2ImgBody(prompt="x", refiner_model="none"))
+    assert (remaining, warnings) == (Txt2ImgBody(prompt="x", refiner_model="none"), [])
     _, warnings = disable_parts_without_model(UpscaleBody(image="", restore_faces=True, face_restoration_model="None"))
     assert warnings == ["restore_faces has no effect: face_restoration_model is 'None', so it is off"]
 
 
-def test_what_the_page_sends_out_of_habit_is_no_news() -> None:
+def test_defaults_of_the_web_page_add_no_warning() -> None:
     assert read(**generation(model_name=OWN)).warnings == []
     assert read(**generation(model_name=OWN, restore_faces=True, face_restoration_model="gfpgan")).warnings == []
     moved = read(**generation(model_name=OWN, restore_faces=True, face_restoration_model="GFPGAN", gfpgan_weight=0.7))
     assert [warning.split()[0] for warning in moved.warnings] == ["gfpgan_weight"]
-    # Who sends nothing but this has not been told that it means nothing here.
+    # A client that sends only this field is warned that it has no effect.
     assert "no effect" in read(denoising_strength=0.3).warnings[0]
 
 

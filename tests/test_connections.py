@@ -1,4 +1,4 @@
-"""Deadlines of connections, and which are closed when there is no room; with a fake clock."""
+"""Deadlines of connections and the choice of those to close at the limit, with a fake clock."""
 
 from dataclasses import dataclass, field
 
@@ -38,7 +38,7 @@ LIMITS = ConnectionLimits(
 
 
 @dataclass(eq=False)
-class Fake:
+class FakeConnection:
     phase: Phase = Phase.IDLE
     address: str = "192.0.2.1"
     last_transfer: float = 0.0
@@ -55,12 +55,12 @@ class Fake:
         self.ended.append(timed_out)
 
 
-class Room:
-    def __init__(self, *connections: Fake, limits: ConnectionLimits = LIMITS) -> None:
+class ConnectionPool:
+    def __init__(self, *connections: FakeConnection, limits: ConnectionLimits = LIMITS) -> None:
         self.now = 0.0
         self.connections = Connections(limits, lambda: self.now)
-        for each in connections:
-            self.connections.add(each)
+        for connection in connections:
+            self.connections.add(connection)
 
     def sweep_until(self, now: float) -> None:
         while self.now < now:
@@ -78,121 +78,123 @@ class Room:
         (Phase.LINGERING, 1, 4),
     ],
 )
-def test_what_brings_no_request_has_a_deadline(phase: Phase, request_count: int, seconds: int) -> None:
-    each = Fake(phase, request_count=request_count)
-    room = Room(each)
-    room.sweep_until(seconds)
-    assert not each.ended
-    room.sweep_until(seconds + 1)
-    assert each.ended[0]
+def test_connections_without_a_request_have_a_deadline(phase: Phase, request_count: int, seconds: int) -> None:
+    connection = FakeConnection(phase, request_count=request_count)
+    pool = ConnectionPool(connection)
+    pool.sweep_until(seconds)
+    assert not connection.ended
+    pool.sweep_until(seconds + 1)
+    assert connection.ended[0]
 
 
-def test_a_head_that_drips_is_not_begun_anew_with_each_byte() -> None:
-    each = Fake(Phase.HEAD)
-    room = Room(each)
+def test_a_new_byte_does_not_extend_the_deadline_of_a_head() -> None:
+    connection = FakeConnection(Phase.HEAD)
+    pool = ConnectionPool(connection)
     for _ in range(21):
-        each.bytes_in += 1
-        room.sweep_until(room.now + 1)
-    assert each.ended
+        connection.bytes_in += 1
+        pool.sweep_until(pool.now + 1)
+    assert connection.ended
 
 
-def test_a_request_that_runs_is_never_cut() -> None:
-    each = Fake(Phase.PROCESSING, request_count=1)
-    room = Room(each, *(Fake() for _ in range(5)))
-    room.sweep_until(3 * 3600)
-    assert not each.ended
+def test_a_request_in_progress_is_never_closed() -> None:
+    connection = FakeConnection(Phase.PROCESSING, request_count=1)
+    pool = ConnectionPool(connection, *(FakeConnection() for _ in range(5)))
+    pool.sweep_until(3 * 3600)
+    assert not connection.ended
     for _ in range(20):
-        room.connections.admit("192.0.2.9")
-    assert not each.closing
+        pool.connections.admit("192.0.2.9")
+    assert not connection.closing
 
 
 @pytest.mark.parametrize("rate", [0, 99])
-def test_a_body_below_the_floor_is_cut(rate: int) -> None:
-    each = Fake(Phase.BODY, bytes_in=10**9)
-    room = Room(each)
+def test_a_body_slower_than_the_minimum_rate_is_closed(rate: int) -> None:
+    connection = FakeConnection(Phase.BODY, bytes_in=10**9)
+    pool = ConnectionPool(connection)
     for _ in range(12):
-        each.bytes_in += rate
-        room.sweep_until(room.now + 1)
-    assert each.ended
+        connection.bytes_in += rate
+        pool.sweep_until(pool.now + 1)
+    assert connection.ended
 
 
-def test_a_body_that_comes_slowly_but_surely_is_taken_however_long_it_is() -> None:
-    each = Fake(Phase.BODY)
-    room = Room(each)
+def test_a_slow_body_above_the_minimum_rate_is_accepted() -> None:
+    connection = FakeConnection(Phase.BODY)
+    pool = ConnectionPool(connection)
     for _ in range(5000):
-        each.bytes_in += 101
-        room.sweep_until(room.now + 1)
-    assert not each.ended
+        connection.bytes_in += 101
+        pool.sweep_until(pool.now + 1)
+    assert not connection.ended
 
 
-def test_what_came_fast_at_first_does_not_pay_for_a_pause() -> None:
-    each = Fake(Phase.BODY)
-    room = Room(each)
-    room.sweep_until(1)
-    each.bytes_in = 10**9
-    room.sweep_until(40)
-    assert each.ended
+def test_a_fast_start_does_not_make_up_for_a_pause() -> None:
+    connection = FakeConnection(Phase.BODY)
+    pool = ConnectionPool(connection)
+    pool.sweep_until(1)
+    connection.bytes_in = 10**9
+    pool.sweep_until(40)
+    assert connection.ended
 
 
-@pytest.mark.parametrize(("phase", "rate", "cut"), [(Phase.SENDING, 60, True), (Phase.SENDING, 70, False)])
-def test_a_reader_of_an_answer_has_a_floor(phase: Phase, rate: int, cut: bool) -> None:
-    each = Fake(phase, request_count=1, backlog=10**9)
-    room = Room(each)
+@pytest.mark.parametrize(("phase", "rate", "is_closed"), [(Phase.SENDING, 60, True), (Phase.SENDING, 70, False)])
+def test_a_response_reader_has_a_minimum_rate(phase: Phase, rate: int, is_closed: bool) -> None:
+    connection = FakeConnection(phase, request_count=1, backlog=10**9)
+    pool = ConnectionPool(connection)
     for _ in range(100):
-        each.bytes_out += rate
-        room.sweep_until(room.now + 1)
-    assert bool(each.ended) is cut
+        connection.bytes_out += rate
+        pool.sweep_until(pool.now + 1)
+    assert bool(connection.ended) is is_closed
 
 
-def test_a_stream_is_cut_only_for_who_takes_nothing() -> None:
-    slow, deaf, quiet = (Fake(Phase.PROCESSING, request_count=1, backlog=size) for size in (10**9, 10**9, 0))
-    room = Room(slow, deaf, quiet)
+def test_a_stream_is_closed_only_if_its_client_reads_nothing() -> None:
+    slow, stalled_client, quiet = (
+        FakeConnection(Phase.PROCESSING, request_count=1, backlog=size) for size in (10**9, 10**9, 0)
+    )
+    pool = ConnectionPool(slow, stalled_client, quiet)
     for second in range(500):
         slow.bytes_out += second % 20 == 0
-        room.sweep_until(room.now + 1)
+        pool.sweep_until(pool.now + 1)
     assert not slow.ended
-    assert deaf.ended
+    assert stalled_client.ended
     assert not quiet.ended
 
 
-def test_a_stream_that_stood_still_for_want_of_news_is_not_counted_as_deaf() -> None:
-    each = Fake(Phase.PROCESSING, request_count=1)
-    room = Room(each)
+def test_a_stream_without_new_events_is_not_stalled() -> None:
+    connection = FakeConnection(Phase.PROCESSING, request_count=1)
+    pool = ConnectionPool(connection)
     for _ in range(10):
-        each.backlog = 5
-        room.sweep_until(room.now + 25)
-        each.backlog = 0
-        room.sweep_until(room.now + 25)
-    assert not each.ended
+        connection.backlog = 5
+        pool.sweep_until(pool.now + 25)
+        connection.backlog = 0
+        pool.sweep_until(pool.now + 25)
+    assert not connection.ended
 
 
-def test_idle_connections_go_sooner_when_it_is_crowded() -> None:
-    few = [Fake(request_count=1) for _ in range(3)]
-    Room(*few).sweep_until(50)
-    assert not any(each.ended for each in few)
-    many = [Fake(request_count=1) for _ in range(4)]
-    Room(*many).sweep_until(7)
-    assert all(each.ended for each in many)
+def test_idle_connections_are_closed_sooner_when_many_are_open() -> None:
+    few = [FakeConnection(request_count=1) for _ in range(3)]
+    ConnectionPool(*few).sweep_until(50)
+    assert not any(connection.ended for connection in few)
+    many = [FakeConnection(request_count=1) for _ in range(4)]
+    ConnectionPool(*many).sweep_until(7)
+    assert all(connection.ended for connection in many)
 
 
-def test_who_comes_is_let_in_and_the_longest_idle_of_the_busiest_address_goes() -> None:
-    crowd = [Fake(address="192.0.2.1", last_transfer=at) for at in (5, 3, 4)]
-    others = [Fake(address=f"192.0.2.{number}", last_transfer=1) for number in (2, 3, 4)]
-    room = Room(*crowd, *others)
-    assert room.connections.admit("192.0.2.9") is Admission.ACCEPTED
-    assert [each.closing for each in (*crowd, *others)] == [False, True, False, False, False, False]
-    room.connections.close_marked()
+def test_a_new_connection_replaces_the_longest_idle_one_of_the_busiest_address() -> None:
+    crowd = [FakeConnection(address="192.0.2.1", last_transfer=at) for at in (5, 3, 4)]
+    others = [FakeConnection(address=f"192.0.2.{number}", last_transfer=1) for number in (2, 3, 4)]
+    pool = ConnectionPool(*crowd, *others)
+    assert pool.connections.admit("192.0.2.9") is Admission.ACCEPTED
+    assert [connection.closing for connection in (*crowd, *others)] == [False, True, False, False, False, False]
+    pool.connections.close_marked()
     assert crowd[1].ended == [False]
 
 
-def test_an_address_over_its_limit_makes_room_among_its_own() -> None:
-    own = [Fake(address="192.0.2.1", last_transfer=at) for at in (2, 1, 3)]
-    room = Room(*own, Fake(address="192.0.2.2"))
-    assert room.connections.admit("192.0.2.1") is Admission.ACCEPTED
-    assert [each.closing for each in own] == [False, True, False]
+def test_an_address_at_its_limit_loses_one_of_its_own_connections() -> None:
+    own = [FakeConnection(address="192.0.2.1", last_transfer=at) for at in (2, 1, 3)]
+    pool = ConnectionPool(*own, FakeConnection(address="192.0.2.2"))
+    assert pool.connections.admit("192.0.2.1") is Admission.ACCEPTED
+    assert [connection.closing for connection in own] == [False, True, False]
 
 
-def test_what_does_least_goes_first() -> None:
+def test_connections_are_closed_in_the_order_of_their_phases() -> None:
     phases = [
         Phase.SENDING,
         Phase.BODY,
@@ -200,81 +202,81 @@ def test_what_does_least_goes_first() -> None:
         Phase.IDLE,
         Phase.LINGERING,
     ]
-    each = [Fake(phase, address=LOOPBACK, last_transfer=number) for number, phase in enumerate(phases)]
-    room = Room(*each)
+    connections = [FakeConnection(phase, address=LOOPBACK, last_transfer=number) for number, phase in enumerate(phases)]
+    pool = ConnectionPool(*connections)
     order = []
-    for _ in each:
-        assert room.connections.make_room()
-        (gone,) = (one for one in each if one.closing and one not in order)
-        order.append(gone)
-    assert [one.phase for one in order] == phases[::-1]
-    assert not room.connections.make_room()
+    for _ in connections:
+        assert pool.connections.make_room()
+        (closed,) = (connection for connection in connections if connection.closing and connection not in order)
+        order.append(closed)
+    assert [connection.phase for connection in order] == phases[::-1]
+    assert not pool.connections.make_room()
 
 
-def test_when_all_are_at_work_a_few_more_are_taken_for_short_requests() -> None:
-    room = Room(*(Fake(Phase.PROCESSING, address=f"192.0.2.{number}") for number in range(6)))
+def test_when_all_connections_are_busy_a_few_more_are_accepted_for_short_requests() -> None:
+    pool = ConnectionPool(*(FakeConnection(Phase.PROCESSING, address=f"192.0.2.{number}") for number in range(6)))
     admissions = []
     for number in range(3):
-        admissions.append(room.connections.admit("198.51.100.7"))
+        admissions.append(pool.connections.admit("198.51.100.7"))
         if admissions[-1] is not Admission.REFUSED:
-            room.connections.add(Fake(Phase.PROCESSING, address=f"198.51.100.{number}"))
+            pool.connections.add(FakeConnection(Phase.PROCESSING, address=f"198.51.100.{number}"))
     assert admissions == [Admission.SHORT_REQUESTS_ONLY] * 2 + [Admission.REFUSED]
 
 
-def test_an_idle_connection_in_the_spare_room_is_no_way_into_the_other() -> None:
-    running = [Fake(Phase.PROCESSING, address=f"192.0.2.{number}") for number in range(6)]
-    idle = Fake(address="198.51.100.7", request_count=1)
-    room = Room(*running, idle)
-    assert room.connections.admit("198.51.100.7") is Admission.SHORT_REQUESTS_ONLY
+def test_an_idle_spare_connection_does_not_free_a_regular_one() -> None:
+    running = [FakeConnection(Phase.PROCESSING, address=f"192.0.2.{number}") for number in range(6)]
+    idle = FakeConnection(address="198.51.100.7", request_count=1)
+    pool = ConnectionPool(*running, idle)
+    assert pool.connections.admit("198.51.100.7") is Admission.SHORT_REQUESTS_ONLY
     assert idle.closing
 
 
-def test_no_more_are_closed_than_need_be() -> None:
-    each = [Fake(address=LOOPBACK, last_transfer=at) for at in range(6)]
+def test_only_as_many_connections_are_closed_as_needed() -> None:
+    idle = [FakeConnection(address=LOOPBACK, last_transfer=at) for at in range(6)]
     limits = ConnectionLimits(connections=6, spare=2, per_loopback=6)
-    assert Room(*each, limits=limits).connections.admit(LOOPBACK) is Admission.ACCEPTED
-    assert [one.closing for one in each] == [True, False, False, False, False, False]
+    assert ConnectionPool(*idle, limits=limits).connections.admit(LOOPBACK) is Admission.ACCEPTED
+    assert [connection.closing for connection in idle] == [True, False, False, False, False, False]
 
 
-def test_one_address_cannot_have_all_of_the_spare_connections() -> None:
+def test_one_address_cannot_take_all_spare_connections() -> None:
     limits = ConnectionLimits(connections=20, spare=4, per_address=3, per_loopback=15)
-    room = Room(*(Fake(Phase.PROCESSING, address="192.0.2.1") for _ in range(3)), limits=limits)
+    pool = ConnectionPool(*(FakeConnection(Phase.PROCESSING, address="192.0.2.1") for _ in range(3)), limits=limits)
     admissions = []
     for _ in range(4):
-        admissions.append(room.connections.admit("192.0.2.1"))
+        admissions.append(pool.connections.admit("192.0.2.1"))
         if admissions[-1] is not Admission.REFUSED:
-            room.connections.add(Fake(Phase.PROCESSING, address="192.0.2.1"))
+            pool.connections.add(FakeConnection(Phase.PROCESSING, address="192.0.2.1"))
     assert admissions == [Admission.SHORT_REQUESTS_ONLY] * 2 + [Admission.REFUSED] * 2
 
 
-def test_bodies_have_a_bound_of_their_own() -> None:
-    slow = Fake(Phase.BODY, body_bytes=6000, last_transfer=1)
-    quick = Fake(Phase.BODY, body_bytes=3000, last_transfer=2)
-    running = Fake(Phase.PROCESSING, body_bytes=900, last_transfer=0)
-    room = Room(slow, quick, running)
-    assert room.connections.has_room_for_body(100)
-    assert not room.connections.has_room_for_body(101)
-    room.connections.sweep()
+def test_bodies_in_memory_have_a_limit() -> None:
+    slow = FakeConnection(Phase.BODY, body_bytes=6000, last_transfer=1)
+    quick = FakeConnection(Phase.BODY, body_bytes=3000, last_transfer=2)
+    running = FakeConnection(Phase.PROCESSING, body_bytes=900, last_transfer=0)
+    pool = ConnectionPool(slow, quick, running)
+    assert pool.connections.has_room_for_body(100)
+    assert not pool.connections.has_room_for_body(101)
+    pool.connections.sweep()
     assert not slow.closing
-    # A chunked body does not tell its size beforehand.
+    # The size of a chunked body is not known in advance.
     quick.body_bytes = 5000
-    room.connections.sweep()
+    pool.connections.sweep()
     assert (slow.closing, quick.closing, running.closing) == (True, False, False)
 
 
-def test_answers_that_wait_have_a_bound_and_who_took_nothing_for_longest_goes() -> None:
-    stalled = Fake(Phase.SENDING, output_bytes=9000, backlog=9000, last_transfer=1)
-    reading = Fake(Phase.SENDING, output_bytes=9000, backlog=9000, last_transfer=5)
-    room = Room(stalled, reading)
-    assert not room.connections.balance_output()
-    room.connections.add(Fake(Phase.SENDING, output_bytes=3000, backlog=3000, last_transfer=9))
-    assert room.connections.balance_output()
+def test_over_the_output_limit_the_longest_stalled_reader_is_closed() -> None:
+    stalled = FakeConnection(Phase.SENDING, output_bytes=9000, backlog=9000, last_transfer=1)
+    reading = FakeConnection(Phase.SENDING, output_bytes=9000, backlog=9000, last_transfer=5)
+    pool = ConnectionPool(stalled, reading)
+    assert not pool.connections.balance_output()
+    pool.connections.add(FakeConnection(Phase.SENDING, output_bytes=3000, backlog=3000, last_transfer=9))
+    assert pool.connections.balance_output()
     assert (stalled.closing, reading.closing) == (True, False)
 
 
-def test_pictures_in_their_own_files_are_not_counted() -> None:
-    room = Room(*(Fake(Phase.SENDING, output_bytes=0, backlog=10**9) for _ in range(3)))
-    assert not room.connections.balance_output()
+def test_pictures_sent_from_files_do_not_count_as_output() -> None:
+    pool = ConnectionPool(*(FakeConnection(Phase.SENDING, output_bytes=0, backlog=10**9) for _ in range(3)))
+    assert not pool.connections.balance_output()
 
 
 @pytest.mark.parametrize(
@@ -292,29 +294,29 @@ def test_pictures_in_their_own_files_are_not_counted() -> None:
         ("localhost", "localhost"),
     ],
 )
-def test_what_counts_as_one_client(address: str, client: str) -> None:
+def test_addresses_are_grouped_by_client(address: str, client: str) -> None:
     assert client_key(address) == client
 
 
-def test_connections_fit_the_descriptors_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+def test_the_capacity_fits_the_descriptor_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    requested_limits = []
 
-    def raised(wanted: int) -> int:
-        asked.append(wanted)
+    def raise_limit(wanted: int) -> int:
+        requested_limits.append(wanted)
         return min(wanted, 1500)
 
-    monkeypatch.setattr("shared.web.server.connections.raise_descriptor_limit", raised)
+    monkeypatch.setattr("shared.web.server.connections.raise_descriptor_limit", raise_limit)
     few = connection_capacity(1000, 128, 2)
-    assert asked[0] > DESCRIPTORS_PER_CONNECTION * 1000
+    assert requested_limits[0] > DESCRIPTORS_PER_CONNECTION * 1000
     assert 300 < few < 500
     monkeypatch.setattr("shared.web.server.connections.raise_descriptor_limit", lambda wanted: wanted)
     assert connection_capacity(1000, 128, 2) == 1000
-    # Where there is only `select`, as on Windows.
+    # Without `poll`, as on Windows, `select` sets the limit.
     monkeypatch.setattr("shared.web.server.connections.has_poll", lambda: False)
     monkeypatch.setattr("shared.web.server.connections.raise_descriptor_limit", lambda _wanted: None)
     assert connection_capacity(1000, 128, 8) + 2 * 8 < SELECT_LIMIT
 
 
-def test_limits_shrink_together() -> None:
+def test_limits_scale_with_the_number_of_connections() -> None:
     small = ConnectionLimits().for_connections(100)
     assert (small.connections, small.per_loopback, small.per_address) == (100, 90, 12)
