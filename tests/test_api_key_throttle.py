@@ -19,16 +19,16 @@ Make = Callable[..., FlaskClient]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
-    """Makes the txt2img service without an engine, with an API key."""
-    made: list[Backend] = []
+    """Return a function that creates the txt2img service, without an engine and with an API key."""
+    backends: list[Backend] = []
 
     def make(**settings: Any) -> FlaskClient:
-        made.append(Backend(Settings(engine_url="http://127.0.0.1:9", data_dir=tmp_path, api_key=KEY, **settings)))
-        return txt2img_app(made[-1]).test_client()
+        backends.append(Backend(Settings(engine_url="http://127.0.0.1:9", data_dir=tmp_path, api_key=KEY, **settings)))
+        return txt2img_app(backends[-1]).test_client()
 
     yield make
-    for each in made:
-        each.stop()
+    for backend in backends:
+        backend.stop()
 
 
 def ask(client: FlaskClient, headers: dict[str, str], peer: str = "192.0.2.1", path: str = "/api/jobs") -> Any:
@@ -36,25 +36,25 @@ def ask(client: FlaskClient, headers: dict[str, str], peer: str = "192.0.2.1", p
 
 
 @pytest.mark.parametrize("bad", [BAD, {"Authorization": "Bearer wrong horse battery"}])
-def test_after_ten_wrong_keys_an_address_waits(make: Make, bad: dict[str, str]) -> None:
+def test_an_address_must_wait_after_ten_wrong_keys(make: Make, bad: dict[str, str]) -> None:
     client = make()
     assert [ask(client, bad).status_code for _ in range(BURST)] == [401] * 10
     refused = ask(client, bad)
     assert (refused.status_code, refused.json["error"]["code"]) == (429, "too_many_tries")
     assert 0 < int(refused.headers["Retry-After"]) <= REFILL_SECONDS
-    # Else it would be told whether a guess was right.
+    # Otherwise the status would reveal a correct guess.
     assert ask(client, GOOD).status_code == 429
     assert (
         client.post("/api/txt2img", json={}, headers=bad, environ_overrides={"REMOTE_ADDR": "192.0.2.1"}).status_code
         == 429
     )
-    # What needs no key, or brings none, is answered as ever.
+    # Requests that need no key or have none are not affected.
     assert ask(client, bad, path="/health").status_code == 200
     assert ask(client, {}).status_code == 401
     assert ask(client, GOOD, "192.0.2.2").status_code == 200
 
 
-def test_right_keys_and_none_are_not_counted(make: Make) -> None:
+def test_valid_and_absent_keys_are_not_counted(make: Make) -> None:
     client = make()
     for headers in (GOOD, {}):
         codes = {ask(client, headers).status_code for _ in range(3 * BURST)}
@@ -62,7 +62,7 @@ def test_right_keys_and_none_are_not_counted(make: Make) -> None:
     assert ask(client, BAD).status_code == 401
 
 
-def test_behind_a_trusted_proxy_each_client_counts_for_itself(make: Make) -> None:
+def test_clients_behind_a_trusted_proxy_count_separately(make: Make) -> None:
     client = make(trusted_proxies="10.0.0.1")
     ann, bob = {"X-Forwarded-For": "192.0.2.1"}, {"X-Forwarded-For": "192.0.2.2"}
     for _ in range(BURST):
@@ -71,7 +71,7 @@ def test_behind_a_trusted_proxy_each_client_counts_for_itself(make: Make) -> Non
     assert ask(client, {**GOOD, **bob}, "10.0.0.1").status_code == 200
 
 
-def test_an_unknown_proxy_is_not_one_address_and_made_up_ones_do_not_help_for_ever(make: Make) -> None:
+def test_clients_behind_an_unknown_proxy_count_separately_up_to_a_limit(make: Make) -> None:
     client = make()
     ann, bob = {"X-Forwarded-For": "192.0.2.1"}, {"X-Forwarded-For": "192.0.2.2"}
     for _ in range(BURST):
@@ -79,14 +79,14 @@ def test_an_unknown_proxy_is_not_one_address_and_made_up_ones_do_not_help_for_ev
     assert ask(client, {**GOOD, **ann}, "127.0.0.1").status_code == 429
     assert ask(client, {**GOOD, **bob}, "127.0.0.1").status_code == 200
     codes = [
-        ask(client, {**BAD, "X-Forwarded-For": f"198.51.100.{each}"}, "127.0.0.1").status_code
-        for each in range(PROXY_BURST)
+        ask(client, {**BAD, "X-Forwarded-For": f"198.51.100.{number}"}, "127.0.0.1").status_code
+        for number in range(PROXY_BURST)
     ]
     assert codes[:80] == [401] * 80
     assert codes[-1] == 429
 
 
-def test_tries_come_back_with_time() -> None:
+def test_allowed_tries_refill_with_time() -> None:
     now = [0.0]
     throttle, sources = KeyThrottle(lambda: now[0]), {"a": 2}
     throttle.count_failure(sources)
@@ -102,7 +102,7 @@ def test_tries_come_back_with_time() -> None:
     assert throttle.seconds_to_wait(sources) == 0
 
 
-def test_what_is_remembered_has_a_bound() -> None:
+def test_the_number_of_recorded_sources_is_limited() -> None:
     throttle = KeyThrottle(lambda: 0.0, max_sources=100)
     for number in range(1000):
         throttle.count_failure({f"10.0.{number // 256}.{number % 256}": BURST})
@@ -111,7 +111,7 @@ def test_what_is_remembered_has_a_bound() -> None:
     assert longest < 100
 
 
-def test_one_customers_ipv6_addresses_are_one() -> None:
+def test_ipv6_addresses_of_one_network_count_as_one_source() -> None:
     assert throttle_sources("2001:db8::1", []) == throttle_sources("2001:db8::ffff:2", [])
     assert throttle_sources("2001:db8:0:1::1", []) != throttle_sources("2001:db8:0:2::1", [])
     assert throttle_sources("::ffff:192.0.2.1", []) == throttle_sources("192.0.2.1", [])

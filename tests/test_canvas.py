@@ -1,4 +1,4 @@
-"""Sizes beyond a model's own are drawn in two passes, unless the client says otherwise; the reply says which."""
+"""Sizes beyond that of the model: drawn in two passes by default, with a warning in the reply."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ from tests.stack import encoded
 STARTER = ModelFile("starter", Family.SD1, size=(128, 128))
 
 
-def first(size: Size, file: ModelFile) -> Size | None:
+def size_of_first_pass(size: Size, file: ModelFile) -> Size | None:
     return first_pass_size(size, ChosenModels(file.name, Models(checkpoint=file.name), file, defaults_for(file)))
 
 
@@ -42,9 +42,9 @@ def first(size: Size, file: ModelFile) -> Size | None:
         (Family.UNKNOWN, (4096, 4096)),
     ],
 )
-def test_sizes_that_a_model_draws_at_once(family: Family, size: Size) -> None:
-    assert first(size, ModelFile("model", family)) is None
-    assert first((size[1], size[0]), ModelFile("model", family)) is None
+def test_sizes_drawn_in_one_pass(family: Family, size: Size) -> None:
+    assert size_of_first_pass(size, ModelFile("model", family)) is None
+    assert size_of_first_pass((size[1], size[0]), ModelFile("model", family)) is None
 
 
 @pytest.mark.parametrize(
@@ -55,24 +55,24 @@ def test_sizes_that_a_model_draws_at_once(family: Family, size: Size) -> None:
         (Family.SD1, (1920, 1080), (683, 384)),
         (Family.SDXL, (2048, 2048), (1024, 1024)),
         (Family.FLUX_DEV, (2048, 2048), (1024, 1024)),
-        # A short side stays at half of the model's own: there, the whole area comes out larger than that.
+        # The short side is at least half of the model's side, so the area is larger than the model's.
         (Family.SD1, (4096, 512), (2048, 256)),
     ],
 )
-def test_sizes_that_take_two_passes(family: Family, size: Size, expected: Size) -> None:
-    assert first(size, ModelFile("model", family)) == expected
-    assert first((size[1], size[0]), ModelFile("model", family)) == (expected[1], expected[0])
+def test_sizes_drawn_in_two_passes(family: Family, size: Size, expected: Size) -> None:
+    assert size_of_first_pass(size, ModelFile("model", family)) == expected
+    assert size_of_first_pass((size[1], size[0]), ModelFile("model", family)) == (expected[1], expected[0])
 
 
-def test_a_model_whose_file_names_its_size_goes_by_that() -> None:
-    assert first((512, 512), STARTER) == (128, 128)
-    assert first((256, 256), STARTER) == (128, 128)
-    assert first((160, 144), STARTER) is None
+def test_the_size_in_the_model_file_takes_precedence() -> None:
+    assert size_of_first_pass((512, 512), STARTER) == (128, 128)
+    assert size_of_first_pass((256, 256), STARTER) == (128, 128)
+    assert size_of_first_pass((160, 144), STARTER) is None
 
 
 @pytest.mark.parametrize("size", [(1000, 700), (1111, 769), (4096, 1234)])
-def test_the_proportions_stay(size: Size) -> None:
-    width, height = first(size, ModelFile("model", Family.SD1)) or (0, 0)
+def test_the_first_pass_keeps_the_proportions(size: Size) -> None:
+    width, height = size_of_first_pass(size, ModelFile("model", Family.SD1)) or (0, 0)
     assert abs(width / height - size[0] / size[1]) < 0.01 * size[0] / size[1]
 
 
@@ -83,20 +83,20 @@ def test_the_second_pass_enlarges_and_refines() -> None:
     assert request.hires.size == request.final_size == (1000, 1000)
     assert request.hires.upscale is not None
     assert request.hires.upscale.model is None
-    again = request.hires.sampling
-    assert (again.steps, again.denoise) == (int(20 * REFINE_DENOISE), REFINE_DENOISE)
-    assert (again.sampler, again.scheduler, again.cfg) == ("dpmpp_2m", "karras", 5)
+    sampling = request.hires.sampling
+    assert (sampling.steps, sampling.denoise) == (int(20 * REFINE_DENOISE), REFINE_DENOISE)
+    assert (sampling.sampler, sampling.scheduler, sampling.cfg) == ("dpmpp_2m", "karras", 5)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 1000])
-def test_the_second_pass_has_a_step_at_least(steps: int) -> None:
+def test_the_second_pass_has_at_least_one_step(steps: int) -> None:
     for scheduler in ("normal", "kl_optimal") if steps > 1 else ("normal",):
         request = words(width=1024, height=1024, steps=steps, scheduler=scheduler)
         assert request.hires is not None
         assert request.hires.sampling.steps >= 1
 
 
-def test_the_reply_says_so() -> None:
+def test_two_passes_add_a_warning() -> None:
     (warning,) = read(width=1024, height=1024).warnings
     assert warning.startswith(
         "1024x1024 is beyond the 512x512 of this model: drawn at 512x512, then enlarged and refined"
@@ -106,7 +106,7 @@ def test_the_reply_says_so() -> None:
     assert read(model_name=FLUX, width=1440, height=1440).warnings == []
 
 
-def test_direct_draws_in_one_pass_and_says_what_may_come_of_it() -> None:
+def test_direct_draws_in_one_pass_with_a_warning() -> None:
     parsed = read(width=1024, height=1024, large_sizes="direct")
     assert parsed.request.hires is None
     assert parsed.request.size == (1024, 1024)
@@ -115,7 +115,7 @@ def test_direct_draws_in_one_pass_and_says_what_may_come_of_it() -> None:
     assert parsed.hires_fix_parameters == {}
 
 
-def test_hires_fix_is_the_clients_own_second_pass() -> None:
+def test_hires_fix_replaces_the_automatic_second_pass() -> None:
     parsed = read(width=1024, height=1024, hires_fix=True)
     assert parsed.request.size == (1024, 1024)
     assert parsed.request.hires is not None
@@ -124,7 +124,7 @@ def test_hires_fix_is_the_clients_own_second_pass() -> None:
     assert "start from 512x512" in warning
 
 
-def test_fields_of_hires_fix_have_no_effect_on_it() -> None:
+def test_hires_fix_fields_do_not_change_the_automatic_second_pass() -> None:
     sent = {"width": 1024, "height": 1024, "hires_fix_resize_width": 2000}
     assert "hires_fix_resize_width has no effect without hires_fix" in read(**sent).warnings
     assert words(**sent).final_size == (1024, 1024)
@@ -137,12 +137,12 @@ def test_the_parameters_sent_again_make_the_same_request(large_sizes: str) -> No
     assert read(**parsed.parameters).request == parsed.request
 
 
-def test_what_is_spelled_out_makes_the_same_request() -> None:
+def test_the_reported_hires_fix_parameters_make_the_same_request() -> None:
     parsed = read(width=1024, height=700, steps=20, seed=3)
     assert read(**parsed.parameters | parsed.hires_fix_parameters).request == parsed.request
 
 
-def test_infotexts_for_other_programs_have_both_passes(control: Control) -> None:
+def test_infotexts_describe_both_passes(control: Control) -> None:
     backend: Backend = control.backend
     parsed = read(width=1024, height=1024, steps=20, seed=3)
     row = finish(backend, parsed.parameters, label_parameters=parsed.hires_fix_parameters)
@@ -160,7 +160,7 @@ def from_picture(size: Size, mask: Image.Image | None = None, **values: Any) -> 
     return reread(files, **values)
 
 
-def test_img2img_has_its_composition_already() -> None:
+def test_img2img_below_full_denoising_takes_one_pass() -> None:
     parsed = reread(width=1024, height=512, denoising_strength=0.9)
     assert parsed.request.hires is None
     assert parsed.warnings == []
@@ -171,7 +171,7 @@ def test_img2img_has_its_composition_already() -> None:
 @pytest.mark.parametrize("values", [{}, {"width": 1024, "height": 700}])
 def test_img2img_from_pure_noise_takes_two_passes(values: dict[str, int]) -> None:
     parsed = from_picture((1024, 700), denoising_strength=1, steps=20, seed=3, **values)
-    size = first((1024, 700), ModelFile("model", Family.SD1))
+    size = size_of_first_pass((1024, 700), ModelFile("model", Family.SD1))
     request = parsed.request
     assert request.size == request.source.size == size
     assert request.final_size == (1024, 700)
@@ -179,12 +179,12 @@ def test_img2img_from_pure_noise_takes_two_passes(values: dict[str, int]) -> Non
     assert (request.hires.sampling.steps, request.hires.sampling.denoise) == (int(20 * REFINE_DENOISE), REFINE_DENOISE)
     (warning,) = parsed.warnings
     assert warning.startswith("1024x700 is beyond the 512x512 of this model: drawn at")
-    # The same again from what the reply repeats, and for programs that know two passes by another name.
+    # The reported parameters make the same request, with and without those of hires fix.
     assert (parsed.parameters["width"], parsed.parameters["height"]) == (1024, 700)
     sent = {"image": encoded(Image.new("RGB", (1024, 700), "red"))}
     for parameters in (parsed.parameters, parsed.parameters | parsed.hires_fix_parameters):
-        again = parse_img2img(Fields(parameters | {"input_image": None}, sent), context()).request
-        assert (again.size, again.hires) == (request.size, request.hires)
+        repeated = parse_img2img(Fields(parameters | {"input_image": None}, sent), context()).request
+        assert (repeated.size, repeated.hires) == (request.size, request.hires)
 
 
 def test_a_control_map_of_the_source_has_the_size_of_the_first_pass() -> None:
@@ -193,7 +193,7 @@ def test_a_control_map_of_the_source_has_the_size_of_the_first_pass() -> None:
     assert [control.picture.size for control in request.controls] == [(512, 512)]
 
 
-def test_img2img_from_pure_noise_in_one_pass_says_what_may_come_of_it() -> None:
+def test_img2img_from_pure_noise_in_one_pass_adds_a_warning() -> None:
     direct = from_picture((1024, 1024), denoising_strength=1, large_sizes="direct")
     assert direct.request.hires is None
     assert direct.request.size == (1024, 1024)
@@ -203,21 +203,21 @@ def test_img2img_from_pure_noise_in_one_pass_says_what_may_come_of_it() -> None:
     assert ["start from 512x512" in warning for warning in hires.warnings] == [True]
 
 
-def test_a_large_hole_is_said_and_a_small_one_is_not() -> None:
-    def holes(box: tuple[int, int, int, int], **values: Any) -> list[str]:
+def test_only_a_large_masked_area_adds_a_warning() -> None:
+    def warnings_for_mask(box: tuple[int, int, int, int], **values: Any) -> list[str]:
         mask = Image.new("L", (1024, 1024))
         mask.paste(255, box)
         parsed = from_picture((1024, 1024), mask, **values)
         assert parsed.request.hires is None
         return [warning for warning in parsed.warnings if "from noise alone" in warning]
 
-    (warning,) = holes((0, 0, 1024, 1024))
+    (warning,) = warnings_for_mask((0, 0, 1024, 1024))
     assert warning.startswith("mask repaints as much as 1024x1024 pixels")
     assert "512x512" in warning
-    assert holes((0, 0, 500, 500)) == []
-    assert holes((0, 0, 1024, 1024), inpaint_mode="refine", denoising_strength=0.6) == []
-    # Only a frame of it, however far it reaches.
-    assert holes((0, 0, 1024, 100)) == []
+    assert warnings_for_mask((0, 0, 500, 500)) == []
+    assert warnings_for_mask((0, 0, 1024, 1024), inpaint_mode="refine", denoising_strength=0.6) == []
+    # The warning depends on the masked area, not on its width.
+    assert warnings_for_mask((0, 0, 1024, 100)) == []
 
 
 def test_work_counts_both_passes() -> None:
@@ -235,7 +235,8 @@ class StarterLibrary(ModelLibrary):
 @pytest.mark.parametrize(("side", "share"), [(512, 0.35), (256, 0.5)])
 def test_the_starter_samples_much_less_in_two_passes(side: int, share: float) -> None:
     two, one = (
-        read(StarterLibrary(), width=side, height=side, large_sizes=way).request for way in ("two_passes", "direct")
+        read(StarterLibrary(), width=side, height=side, large_sizes=large_sizes).request
+        for large_sizes in ("two_passes", "direct")
     )
     assert (two.size, one.size) == ((128, 128), (side, side))
     assert two.hires is not None

@@ -31,7 +31,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def with_chunks(png: bytes, *chunks: bytes) -> bytes:
-    """A PNG with further chunks behind its header."""
+    """Insert chunks after the header of a PNG."""
     return png[:33] + b"".join(chunks) + png[33:]
 
 
@@ -54,7 +54,7 @@ def matrix(primaries: tuple[float, ...]) -> Any:
 
 
 def expected(colour: tuple[int, ...], primaries: tuple[float, ...], exponent: float | None) -> Any:
-    """The colour in sRGB; all whites are D65, so nothing is adapted. Without an exponent, the curve is that of sRGB."""
+    """Return the colour in sRGB. Every white point is D65. Without an exponent, the curve is that of sRGB."""
     levels = np.array(colour) / 255
     srgb = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
     linear = srgb if exponent is None else levels**exponent
@@ -86,10 +86,10 @@ JPEG = {"quality": 100, "subsampling": 0}
         (with_chunks(PLAIN, cicp(12, 13)), DISPLAY_P3, None),
         (with_chunks(PLAIN, cicp(9, 13)), WIDE, None),
         (with_chunks(PLAIN, cicp(1, 8)), SRGB, 1.0),
-        # cICP goes before a profile, and before the older chunks.
+        # cICP takes precedence over a profile and over the older chunks.
         (with_chunks(PROFILED, cicp(12, 13)), DISPLAY_P3, None),
         (with_chunks(PLAIN, cicp(1, 13), gamma(1.0)), SRGB, None),
-        # sRGB goes before gAMA; what is nearly sRGB is sRGB, to the last level.
+        # sRGB takes precedence over gAMA. Values close to sRGB count as exactly sRGB.
         (with_chunks(PLAIN, chunk(b"sRGB", b"\0"), gamma(1.0)), SRGB, None),
         (with_chunks(PLAIN, gamma(0.45455), points(SRGB)), SRGB, None),
         (encoded(Image.new("RGB", (8, 8), COLOUR), exif=exif(2)), ADOBE, 563 / 256),
@@ -100,7 +100,7 @@ JPEG = {"quality": 100, "subsampling": 0}
         (encoded(Image.new("RGB", (8, 8), COLOUR), "TIFF", tiffinfo={318: WHITE, 319: ADOBE}), ADOBE, 2.2),
     ],
 )  # fmt: skip
-def test_what_a_file_says_of_its_colours_is_applied(
+def test_the_colour_space_of_a_file_is_applied(
     data: bytes, primaries: tuple[float, ...], exponent: float | None
 ) -> None:
     warnings: list[str] = []
@@ -110,20 +110,20 @@ def test_what_a_file_says_of_its_colours_is_applied(
 
 
 @pytest.mark.parametrize("image", [PLAIN, GREY])
-def test_what_is_srgb_stays_as_it_is(image: bytes) -> None:
+def test_srgb_is_not_converted(image: bytes) -> None:
     before = read_picture(image, "x").getpixel((3, 3))
     for chunks in ((gamma(0.45455),), (gamma(0.45455), points(SRGB)), (cicp(1, 13),), (cicp(1, 1),), (cicp(2, 2),)):
         assert read_picture(with_chunks(image, *chunks), "x").getpixel((3, 3)) == before
 
 
-def test_the_curve_of_a_grey_picture_counts_and_a_mask_has_none() -> None:
+def test_gamma_is_applied_to_grey_pictures_but_not_to_masks() -> None:
     linear = with_chunks(GREY, gamma(1.0))
     level = expected((90, 90, 90), SRGB, 1.0)[0]
     assert abs(read_picture(linear, "x").getpixel((3, 3))[0] - level) <= 2  # type: ignore[index]
     assert read_mask(linear, "mask").getpixel((3, 3)) == 90
 
 
-def test_transparency_stays_with_such_colours() -> None:
+def test_colour_conversion_keeps_transparency() -> None:
     image = Image.new("RGBA", (8, 8), (*COLOUR, 77))
     decoded = decode_picture(with_chunks(encoded(image), gamma(1.0)), "x").image
     assert decoded.getpixel((3, 3))[3] == 77  # type: ignore[index]
@@ -134,7 +134,7 @@ def test_transparency_stays_with_such_colours() -> None:
     assert np.abs(np.subtract(decode_picture(data, "x").image.getpixel((3, 3)), decoded.getpixel((3, 3)))).max() <= 1
 
 
-def test_a_transparent_colour_of_16_bits_is_found() -> None:
+def test_a_transparent_16_bit_colour_is_applied() -> None:
     row = struct.pack(">12H", *([500, 600, 700, 1000, 2000, 3000] * 2))
     alpha = decode_picture(bare_png(16, 2, row, struct.pack(">3H", 1000, 2000, 3000)), "x").image.getchannel("A")
     assert [alpha.getpixel((x, 2)) for x in range(4)] == [255, 0, 255, 0]
@@ -147,7 +147,7 @@ def avif(primaries: int, curve: int) -> bytes:
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
-def test_the_colours_of_an_avif_without_a_profile() -> None:
+def test_an_avif_without_a_profile_is_converted() -> None:
     for codes, primaries in (((1, 13), SRGB), ((12, 13), DISPLAY_P3)):
         pixel = read_picture(avif(*codes), "x").getpixel((3, 3))
         assert np.abs(np.subtract(pixel, expected(COLOUR, primaries, None))).max() <= 4
@@ -157,7 +157,7 @@ def test_the_colours_of_an_avif_without_a_profile() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "message"),
     [
         (with_chunks(PLAIN, cicp(9, 16)), "is HDR (PQ)"),
         (with_chunks(PLAIN, cicp(9, 18)), "is HDR (HLG)"),
@@ -171,14 +171,14 @@ def test_the_colours_of_an_avif_without_a_profile() -> None:
         (FOR_INK, "has a colour profile of the wrong kind (CMYK)"),
     ],
 )  # fmt: skip
-def test_colours_that_cannot_be_read_are_a_warning(data: bytes, says: str) -> None:
+def test_unsupported_colours_add_a_warning(data: bytes, message: str) -> None:
     warnings: list[str] = []
     read_picture(data, "input_image", warnings)
     (warning,) = warnings
-    assert warning.startswith(f"input_image {says}")
+    assert warning.startswith(f"input_image {message}")
 
 
-def test_an_ordinary_picture_says_nothing() -> None:
+def test_an_ordinary_picture_adds_no_warning() -> None:
     for data in (
         PLAIN,
         GREY,
@@ -192,8 +192,8 @@ def test_an_ordinary_picture_says_nothing() -> None:
 
 
 @pytest.mark.parametrize("colour", [(128, 178, 88), (200, 100, 160), (60, 128, 128)])
-def test_lab_has_its_signs(colour: tuple[int, int, int]) -> None:
-    """Against the formulas of CIE, from Lab of 8 bits (a and b are 128 too large) to sRGB."""
+def test_lab_is_converted_with_signed_values(colour: tuple[int, int, int]) -> None:
+    """Compares with the CIE formulas, from 8-bit Lab (a and b have an offset of 128) to sRGB."""
     light, a, b = colour[0] / 255 * 100, colour[1] - 128, colour[2] - 128
     y = (light + 16) / 116
     ratios = [((t**3) if t > 6 / 29 else 3 * (6 / 29) ** 2 * (t - 4 / 29)) for t in (y + a / 500, y, y - b / 200)]
@@ -212,7 +212,7 @@ def brand(name: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "message"),
     [
         (b"", "is empty"),
         (brand(b"heic"), "is HEIC"),
@@ -232,23 +232,23 @@ def brand(name: bytes) -> bytes:
         (b"hello", "is not a picture"),
     ],
 )
-def test_what_is_no_picture_for_us_is_named(data: bytes, says: str) -> None:
+def test_the_format_of_an_unsupported_file_is_named(data: bytes, message: str) -> None:
     with pytest.raises(InvalidPicture) as refused:
         read_picture(data, "input_image")
-    assert refused.value.message.startswith(f"input_image {says}")
+    assert refused.value.message.startswith(f"input_image {message}")
     assert "not a picture that can be read" in refused.value.message
     assert "PNG" in str(refused.value.hint)
 
 
-def test_a_picture_with_more_pixels_than_pillow_bears_is_too_large_and_not_damaged() -> None:
+def test_a_picture_above_the_pixel_limit_of_pillow_is_reported_as_too_large() -> None:
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0))
     data = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
     with pytest.raises(InvalidPicture, match="megapixels"):
         read_picture(data, "input_image")
 
 
-def test_the_gain_map_of_a_phone_is_left_for_the_picture_that_every_screen_shows() -> None:
-    # The two stand in one file, as an MPO; the second tells an HDR screen how much brighter each pixel may be.
+def test_the_gain_map_of_a_phone_picture_is_ignored() -> None:
+    # An MPO file contains both. The gain map is for HDR screens: how much brighter to show each pixel.
     base, gains = Image.new("RGB", (64, 64), COLOUR), Image.new("RGB", (16, 16), (255, 255, 255))
     data = encoded(base, "MPO", save_all=True, append_images=[gains], **JPEG)
     warnings: list[str] = []
@@ -257,26 +257,26 @@ def test_the_gain_map_of_a_phone_is_left_for_the_picture_that_every_screen_shows
     assert np.abs(np.subtract(picture.getpixel((3, 3)), COLOUR)).max() <= 3
 
 
-def test_no_file_makes_the_reading_of_colours_long() -> None:
-    many = with_chunks(PLAIN, *(chunk(b"tEXt", b"k\0v") for _ in range(2000)), cicp(9, 16))
+def test_colour_chunks_behind_too_many_others_are_ignored() -> None:
+    data = with_chunks(PLAIN, *(chunk(b"tEXt", b"k\0v") for _ in range(2000)), cicp(9, 16))
     warnings: list[str] = []
-    assert read_picture(many, "x", warnings).getpixel((3, 3)) == COLOUR
-    # It stands behind more chunks than are looked at.
+    assert read_picture(data, "x", warnings).getpixel((3, 3)) == COLOUR
+    # The last chunk is beyond the limit.
     assert warnings == []
 
 
 def test_a_file_with_many_flaws_does_not_fill_the_log() -> None:
-    """A TIFF of which each of many tags reaches beyond its end."""
+    """Decodes a TIFF with many tags whose data lies beyond the end of the file."""
     usual = [(256, 8), (257, 8), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, 8), (279, 64)]
     tags = b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in usual)
     tags += b"".join(struct.pack("<HHII", 40_000 + number, 7, 30_000, 30_000) for number in range(500))
     data = b"II*\0" + struct.pack("<IH", 8, len(usual) + 500) + tags + bytes(4)
     data += bytes(30_100 - len(data))
-    with warnings.catch_warnings(record=True) as shown:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert decode_picture(data, "x").image.size == (8, 8)
-        assert shown
-        shown.clear()
+        assert caught
+        caught.clear()
         silence_decoders()
         assert decode_picture(data, "x").image.size == (8, 8)
-    assert shown == []
+    assert caught == []

@@ -21,9 +21,9 @@ from tests.file_server import File, FileServer, file_server
 from tests.harness import new_job
 
 LONG = "x" * 5000
-# Nothing listens on port 1.
+# No program listens on port 1.
 CLOSED = "127.0.0.1:1"
-ODD = (
+ODD_TEXTS = (
     "",
     " ",
     ".",
@@ -53,7 +53,7 @@ PATHS = (
     "?\0",
     "#\udcff",
 )
-texts = st.sampled_from(ODD) | st.text(st.characters(codec=None), max_size=20)
+texts = st.sampled_from(ODD_TEXTS) | st.text(st.characters(codec=None), max_size=20)
 addresses = st.builds(
     "{}{}/{}".format,
     st.sampled_from(("http://", "https://", "HTTP://u:p@", "http:", "ftp://", "file:///")),
@@ -78,7 +78,7 @@ commands = st.one_of(
     st.tuples(st.just("logs"), texts | st.sampled_from(LOGS)),
     st.tuples(st.just("logs"), st.just("-n"), texts),
     st.tuples(texts),
-    # `--` ends the options, so with it alone the command is whole.
+    # A lone `--` only ends the options, so the command would be valid.
     st.tuples(
         st.sampled_from(("up", "run", "status", "stop", "open")), texts.filter(lambda text: text not in ("", "--"))
     ),
@@ -86,8 +86,8 @@ commands = st.one_of(
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A data folder with a job in it; one try for each download; nothing outside this machine is asked."""
+def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A data folder with one job. Downloads are tried once, and no request leaves this machine."""
     monkeypatch.setenv(f"{PREFIX}DATA_DIR", str(tmp_path))
     for proxy in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(proxy, f"http://{CLOSED}")
@@ -102,8 +102,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         signal.signal(number, handler)
 
 
-def typed(*arguments: str) -> tuple[int, str]:
-    """The exit code and stderr."""
+def run_command(*arguments: str) -> tuple[int, str]:
+    """Run the command line and return its exit code and stderr."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
@@ -114,8 +114,8 @@ def typed(*arguments: str) -> tuple[int, str]:
     return code, err.getvalue()
 
 
-def failed_clearly(*arguments: str) -> str:
-    code, errors = typed(*arguments)
+def assert_clear_failure(*arguments: str) -> str:
+    code, errors = run_command(*arguments)
     assert code in (1, 2), (arguments, errors)
     lines = errors.strip().splitlines()
     assert 1 <= len(lines) <= 2, errors
@@ -133,12 +133,12 @@ def failed_clearly(*arguments: str) -> str:
 @example(("models", "add", "https://huggingface.co/../b/resolve/main/x"), [])
 @example(("models", "add", "http:\n/"), [])
 @example(("jobs", "cancel", "\udcff"), [])
-def test_whatever_is_typed(command: tuple[str, ...], more: list[str]) -> None:
+def test_any_command_line_fails_with_a_clear_error(command: tuple[str, ...], more: list[str]) -> None:
     if {"-h", "--help", "--version"} & {argument.strip() for argument in command}:
         return
     if command == ("jobs", "cancel", "all") or command in (("models", "list"), ("jobs", "list"), ("logs", "setup")):
         return
-    failed_clearly(*command, *more)
+    assert_clear_failure(*command, *more)
 
 
 @pytest.mark.parametrize(
@@ -155,8 +155,8 @@ def test_whatever_is_typed(command: tuple[str, ...], more: list[str]) -> None:
         (("up", "--hlep"), "--help"),
     ],
 )
-def test_the_beginning_of_an_option_is_not_the_option(command: tuple[str, ...], option: str) -> None:
-    errors = failed_clearly(*command)
+def test_an_abbreviated_option_gets_a_suggestion(command: tuple[str, ...], option: str) -> None:
+    errors = assert_clear_failure(*command)
     assert f"did you mean {option}?" in errors
 
 
@@ -182,13 +182,13 @@ REDIRECTS = (
 
 
 @pytest.mark.parametrize("target", REDIRECTS)
-def test_redirects_to_what_is_no_address(target: str, server: FileServer, place: Path) -> None:
+def test_redirects_to_an_invalid_address(target: str, server: FileServer, data_dir: Path) -> None:
     server.files["/begin"] = File(b"", redirect=target)
     server.files["/round"] = File(b"", redirect="/round")
-    errors = failed_clearly("models", "add", f"{server.url}/begin?token=secret", "--name", "mine.safetensors")
+    errors = assert_clear_failure("models", "add", f"{server.url}/begin?token=secret", "--name", "mine.safetensors")
     assert errors.startswith("\n  models failed: ")
     assert "secret" not in errors
-    assert list(place.glob("models/**/*.safetensors")) == []
+    assert list(data_dir.glob("models/**/*.safetensors")) == []
 
 
 @pytest.mark.parametrize(
@@ -204,6 +204,6 @@ def test_redirects_to_what_is_no_address(target: str, server: FileServer, place:
     ],
 )
 @pytest.mark.parametrize("answer", [200, 206, 429])
-def test_headers_that_mean_nothing(headers: dict[str, str], answer: int, server: FileServer) -> None:
+def test_invalid_response_headers(headers: dict[str, str], answer: int, server: FileServer) -> None:
     server.files["/file"] = File(b"x" * 100, headers=headers, answers=[answer] if answer != 200 else [])
-    failed_clearly("models", "add", f"{server.url}/file")
+    assert_clear_failure("models", "add", f"{server.url}/file")

@@ -1,4 +1,4 @@
-"""Set-up of `.venv`, with the real venv and pip, on a small project with one tiny package of its own."""
+"""Set-up of `.venv` with the real venv and pip, in a small project with one tiny package."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from tests.stack import wait_until_gone
 
 
 def make_wheel(folder: Path, name: str, version: str) -> None:
-    """The smallest package that pip installs."""
+    """Write the smallest package that pip installs."""
     folder.mkdir(exist_ok=True)
     info = f"{name}-{version}.dist-info"
     with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
@@ -31,7 +31,7 @@ def make_wheel(folder: Path, name: str, version: str) -> None:
 
 
 class Project:
-    """A copy of our set-up code beside requirements of its own."""
+    """A copy of our set-up code with its own requirements."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -59,10 +59,10 @@ class Project:
             "    sys.exit(f'{problem.message} -> {problem.hint}')\n"
             "sys.stdout.write(f'USE {python}')\n"
         )
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("PIP_")}
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("PIP_")}
         pip = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.folder / "wheels"), "PIP_CONFIG_FILE": os.devnull}
         return subprocess.run(
-            [python, "-c", code], cwd=self.folder, env={**kept, **pip}, capture_output=True, text=True, timeout=120
+            [python, "-c", code], cwd=self.folder, env={**environ, **pip}, capture_output=True, text=True, timeout=120
         )
 
     def version(self) -> str:
@@ -85,7 +85,7 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture(scope="module")
 def empty_venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment as `python -m venv` makes it, with pip alone."""
+    """An environment created by `python -m venv`, with only pip in it."""
     folder = tmp_path_factory.mktemp("empty") / ".venv"
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     return folder
@@ -93,16 +93,16 @@ def empty_venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project_with_venv(project: Project, empty_venv: Path) -> Project:
-    """A project with a `.venv` that pip works in, but that has none of the packages."""
+    """A project whose `.venv` has pip but none of the packages."""
     shutil.copytree(empty_venv, project.venv, symlinks=True)
     return project
 
 
-def test_the_first_run_makes_it_and_the_second_does_nothing(project: Project) -> None:
+def test_the_first_run_creates_the_environment_and_the_second_changes_nothing(project: Project) -> None:
     first = project.find(install=True)
     assert first.stdout.endswith(f"USE {project.python}"), first.stderr
     assert "created .venv" in first.stdout
-    # What pip says stands in the log alone.
+    # The output of pip is only in the log.
     assert "Successfully installed" not in first.stdout
     assert "Successfully installed tinything-1.0" in project.log
     assert project.version() == "1.0"
@@ -110,11 +110,11 @@ def test_the_first_run_makes_it_and_the_second_does_nothing(project: Project) ->
     assert list(json.loads(stamp.read_text())) == ["requirements"]
     assert project.find(install=True).stdout == f"USE {project.python}"
     assert project.find(install=True, python=project.python).stdout == f"USE {project.python}"
-    # Without permission to install, what is complete is used all the same.
+    # A complete environment is used without permission to install, too.
     assert project.find(install=False).stdout == f"USE {project.python}"
 
 
-def test_changed_requirements_are_brought_up_to_date(project_with_venv: Project) -> None:
+def test_changed_requirements_are_installed(project_with_venv: Project) -> None:
     project = project_with_venv
     project.find(install=True)
     project.require("2.0")
@@ -124,7 +124,7 @@ def test_changed_requirements_are_brought_up_to_date(project_with_venv: Project)
     assert project.version() == "2.0"
 
 
-def test_a_half_done_environment_is_made_anew(project_with_venv: Project) -> None:
+def test_an_incomplete_environment_is_created_again(project_with_venv: Project) -> None:
     project = project_with_venv
     project.find(install=True)
     (project.venv / "dream-layer-installing").touch()
@@ -135,7 +135,7 @@ def test_a_half_done_environment_is_made_anew(project_with_venv: Project) -> Non
     assert project.version() == "1.0"
 
 
-def test_an_environment_of_the_users_own_making_is_completed_and_not_thrown_away(project_with_venv: Project) -> None:
+def test_an_environment_created_by_the_user_is_completed(project_with_venv: Project) -> None:
     project = project_with_venv
     (project.venv / "theirs").touch()
     assert project.find(install=True).stdout.endswith(f"USE {project.python}")
@@ -143,13 +143,13 @@ def test_an_environment_of_the_users_own_making_is_completed_and_not_thrown_away
     assert project.version() == "1.0"
 
 
-def test_an_interpreter_that_has_everything_is_used_as_it_is(project: Project) -> None:
+def test_an_interpreter_with_all_packages_is_used_without_changes(project: Project) -> None:
     (project.folder / "requirements.in").write_text("pytest\n")
     assert project.find(install=True).stdout == f"USE {sys.executable}"
     assert not project.venv.exists()
 
 
-def test_without_permission_to_install_what_is_missing_is_named(project: Project) -> None:
+def test_without_install_missing_packages_are_named(project: Project) -> None:
     refused = project.find(install=False)
     assert refused.returncode == 1
     assert "packages are missing: tinything -> `python dream_layer.py up` installs them" in refused.stderr
@@ -157,14 +157,14 @@ def test_without_permission_to_install_what_is_missing_is_named(project: Project
     assert not project.venv.exists()
 
 
-def test_of_many_packages_that_are_missing_the_first_are_named(project: Project) -> None:
+def test_only_the_first_missing_packages_are_named(project: Project) -> None:
     (project.folder / "requirements.in").write_text("".join(f"tinything{number}\n" for number in range(6)))
     refused = project.find(install=False)
     missing = "missing: tinything0, tinything1, tinything2, tinything3 and 2 more -> `python dream_layer.py up`"
     assert missing in refused.stderr
 
 
-def test_a_failed_install_says_so_and_is_done_again(project_with_venv: Project) -> None:
+def test_a_failed_install_is_reported_and_repeated(project_with_venv: Project) -> None:
     project = project_with_venv
     (project.folder / "requirements.txt").write_text("tinything==9.9\n")
     failed = project.find(install=True)
@@ -183,7 +183,7 @@ def hash_of(project: Project, version: str) -> str:
     return hashlib.sha256(wheel.read_bytes()).hexdigest()
 
 
-def test_a_package_is_taken_by_its_hash_alone(project_with_venv: Project) -> None:
+def test_a_package_with_the_wrong_hash_is_refused(project_with_venv: Project) -> None:
     project = project_with_venv
     lock = project.folder / "requirements.txt"
     lock.write_text(f"tinything==1.0 \\\n    --hash=sha256:{'0' * 64}\n")
@@ -195,7 +195,7 @@ def test_a_package_is_taken_by_its_hash_alone(project_with_venv: Project) -> Non
     assert project.version() == "1.0"
 
 
-def test_torch_comes_after_the_lock_and_without_a_hash(project_with_venv: Project) -> None:
+def test_torch_is_installed_after_the_lock_and_without_a_hash(project_with_venv: Project) -> None:
     project = project_with_venv
     make_wheel(project.folder / "wheels", "torchlike", "2.0")
     lock, plain = project.folder / "requirements.lock.txt", project.folder / "requirements.txt"
@@ -208,31 +208,31 @@ def test_torch_comes_after_the_lock_and_without_a_hash(project_with_venv: Projec
         "Successfully installed torchlike-2.0",
     ]
     assert project.find(install=True).stdout == f"USE {project.python}"
-    # A change of either is a reason to look again.
+    # A change of either file starts another install.
     plain.write_text("tinything==1.0\ntorchlike==2.0\n\n")
     assert "installing packages" in project.find(install=True).stdout
 
 
-def test_an_environment_from_the_lock_alone_is_for_tests_without_torch(project_with_venv: Project) -> None:
+def test_the_lock_alone_creates_an_environment_without_torch(project_with_venv: Project) -> None:
     project = project_with_venv
     make_wheel(project.folder / "wheels", "torchlike", "2.0")
     (project.folder / "requirements.in").write_text("tinything\ntorchlike\n")
     lock, plain = project.folder / "requirements.lock.txt", project.folder / "requirements.txt"
     lock.write_text(f"tinything==1.0 \\\n    --hash=sha256:{hash_of(project, '1.0')}\n")
     plain.write_text("tinything==1.0\ntorchlike==2.0\n")
-    made = project.find(install=True, requirements="requirements.lock")
-    assert made.stdout.endswith(f"USE {project.python}"), made.stderr
+    created = project.find(install=True, requirements="requirements.lock")
+    assert created.stdout.endswith(f"USE {project.python}"), created.stderr
     assert "torchlike" not in project.log
     again = project.find(install=True, requirements="requirements.lock", python=project.python)
     assert again.stdout == f"USE {project.python}"
-    # It does not do for the engine.
+    # The engine needs torch, too.
     assert "packages are missing" in project.find(install=False).stderr
     assert project.find(install=True).stdout.endswith(f"USE {project.python}")
     assert "Successfully installed torchlike-2.0" in project.log
     assert project.find(install=False).stdout == f"USE {project.python}"
 
 
-def test_a_lock_needs_the_packages_that_it_pins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_packages_pinned_by_the_lock_are_required(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "requirements.in").write_text("pytest\nno-such-package\nno-such-torch\n")
     (tmp_path / "requirements.lock.txt").write_text("pytest==1\nno-such-package==1\nfor-another-system==1\n")
     monkeypatch.setattr(environment, "PROJECT_DIR", tmp_path)
@@ -241,7 +241,7 @@ def test_a_lock_needs_the_packages_that_it_pins(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_without_ensurepip_the_error_names_the_package_to_install(project: Project) -> None:
-    # What Debian's Python does without its package python3-venv: the new environment cannot get pip.
+    # On Debian without the package python3-venv, a new environment cannot get pip.
     debian = (
         "import subprocess, venv\ndef fail(self, context):\n    raise subprocess.CalledProcessError(1, 'ensurepip')\n"
     )
@@ -252,7 +252,7 @@ def test_without_ensurepip_the_error_names_the_package_to_install(project: Proje
     assert project.find(install=True).stdout.endswith(f"USE {project.python}")
 
 
-def test_the_launcher_goes_on_in_the_environment_that_it_made(project_with_venv: Project) -> None:
+def test_the_launcher_continues_in_the_new_environment(project_with_venv: Project) -> None:
     project = project_with_venv
     shutil.copy(PROJECT_DIR / "dream_layer.py", project.folder)
     (project.folder / "launcher" / "stack.py").write_text(
@@ -262,10 +262,10 @@ def test_the_launcher_goes_on_in_the_environment_that_it_made(project_with_venv:
         "    return 3\n"
     )
     project.find(install=True)
-    # The interpreter that the environment was made from: both are the same file, but only one has the package.
-    maker = str(Path(sys.base_prefix) / "bin" / Path(sys.executable).name)
+    # The base interpreter is the same file as that of the environment, but lacks the package.
+    base_python = str(Path(sys.base_prefix) / "bin" / Path(sys.executable).name)
     ended = subprocess.run(
-        [maker if Path(maker).exists() else sys.executable, "dream_layer.py", "up", "--no-starter"],
+        [base_python if Path(base_python).exists() else sys.executable, "dream_layer.py", "up", "--no-starter"],
         cwd=project.folder,
         capture_output=True,
         text=True,
@@ -285,7 +285,7 @@ def test_pip_ends_with_a_launcher_that_is_killed() -> None:
         launcher = subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT_DIR, stdout=subprocess.PIPE, text=True)
         assert launcher.stdout is not None
         pip = psutil.Process(int(launcher.stdout.readline()))
-        # It asks the index, and waits.
+        # pip sends a request to the index and waits for the response.
         silent.settimeout(60)
         connection, _ = silent.accept()
         with connection:
@@ -296,7 +296,7 @@ def test_pip_ends_with_a_launcher_that_is_killed() -> None:
         launcher.stdout.close()
 
 
-def test_an_old_python_is_refused_by_its_version() -> None:
+def test_an_old_python_version_is_refused() -> None:
     code = (
         "import sys, runpy\n"
         "sys.version_info = (3, 9, 1)\n"
@@ -307,16 +307,16 @@ def test_an_old_python_is_refused_by_its_version() -> None:
     assert refused.stderr.strip() == "Dream Layer needs Python 3.10 or newer; this is Python 3.9"
 
 
-def test_a_reader_that_has_enough_is_no_fault_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As with `models list | head`: the line that cannot be written must not be taken for a file that cannot."""
+def test_a_closed_pipe_is_not_reported_as_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with `models list | head`: output fails here, not the write of a file."""
 
-    def written(*_: object) -> None:
+    def break_pipe(*_: object) -> None:
         raise BrokenPipeError(32, "Broken pipe")
 
     for name in ("VENV", "STAMP", "INSTALLING_MARKER"):
         monkeypatch.setattr(environment, name, tmp_path / name)
     monkeypatch.setattr(environment, "setup_lock", lambda: InstanceLock(tmp_path, "setup"))
-    monkeypatch.setattr(environment, "_complete", written)
+    monkeypatch.setattr(environment, "_complete", break_pipe)
     with pytest.raises(BrokenPipeError):
         environment._create(environment.RUNTIME)
     assert environment.setup_lock().holder() is None

@@ -1,4 +1,4 @@
-"""The web page's extras: what of its wishes there is, how large it gets, and pixels on the real engine."""
+"""The extras of the web page: parameters, sizes and warnings, and the pixels that the real engine draws."""
 
 import io
 import json
@@ -32,21 +32,21 @@ from tests.stack import TIMEOUT, TestStack, encoded, open_rgb
 from workflows.upscale import extras
 
 SOURCE = Picture(b"source", 100, 61)
-# What the page sends; its default upscaler may not be there.
+# The body that the page sends. Its default upscaler may not be installed.
 PAGE = {
     "upscaler_model": "4x-ultrasharp", "upscaler_visibility": 1, "upscaler_model_2": "none", "upscaler_visibility_2": 0,
     "gfpgan_visibility": 0, "codeformer_visibility": 0, "codeformer_weight": 0, "output_format": "png",
 }  # fmt: skip
-# What its boxes have before anybody touches them.
+# The values of its boxes before any change.
 DEFAULTS = {
     "upscaler_model": "Real_ESRGAN_x4plus", "upscaler_model_2": "4x-ultrasharp", "upscaler_visibility_2": 0.25,
     "gfpgan_visibility": 0.8, "codeformer_visibility": 0.7, "codeformer_weight": 0.2,
 }  # fmt: skip
-SHELF = ModelLibrary(upscale_models=("4x-UltraSharp.pth", "anime/2x_Soft.safetensors"))
+LIBRARY = ModelLibrary(upscale_models=("4x-UltraSharp.pth", "anime/2x_Soft.safetensors"))
 
 
 def read(
-    *, library: ModelLibrary = SHELF, faces: list[str] | None = None, source: Picture = SOURCE, **params: Any
+    *, library: ModelLibrary = LIBRARY, faces: list[str] | None = None, source: Picture = SOURCE, **params: Any
 ) -> tuple[ExtrasRequest, list[str]]:
     parser = Parser(Fields({}, {}), ParsingContext(None, library, {}.get))
     return parse_extras(parser, ExtrasBody(**{**PAGE, **params}), source, faces), parser.warnings
@@ -59,18 +59,18 @@ def read(
         ("4xNomos8k", 4), ("8X_NMKD", 8), ("Lanczos", None), ("swin2sr", None), ("24x7", None), ("flux4", None),
     ],
 )  # fmt: skip
-def test_a_name_may_tell_the_factor(name: str, factor: float | None) -> None:
+def test_the_factor_is_read_from_the_name(name: str, factor: float | None) -> None:
     assert factor_in_name(name) == factor
 
 
 def test_the_pages_upscaler_is_found_in_any_spelling() -> None:
     request, warnings = read()
-    big = Upscale((400, 244), model="4x-UltraSharp.pth")
-    assert request == ExtrasRequest(SOURCE, Upscale((400, 244)), (EnlargedLayer(big, 1.0),))
+    upscale = Upscale((400, 244), model="4x-UltraSharp.pth")
+    assert request == ExtrasRequest(SOURCE, Upscale((400, 244)), (EnlargedLayer(upscale, 1.0),))
     assert warnings == []
 
 
-def test_an_upscaler_that_is_not_there_is_replaced_and_named() -> None:
+def test_a_missing_upscaler_is_replaced_with_a_warning() -> None:
     request, warnings = read(library=ModelLibrary(upscale_models=()))
     assert request.layers == (EnlargedLayer(Upscale((400, 244)), 1.0),)
     assert warnings == [
@@ -79,7 +79,7 @@ def test_an_upscaler_that_is_not_there_is_replaced_and_named() -> None:
     assert "use 4x-UltraSharp.pth" in read(upscaler_model="4x-ultrashrap")[1][0]
 
 
-def test_two_upscalers_have_one_size_and_a_visibility_each() -> None:
+def test_two_upscalers_share_the_size_and_have_their_own_visibility() -> None:
     request, warnings = read(upscaler_model_2="2x_soft", upscaler_visibility_2=0.25, upscale_factor=3)
     assert [(layer.how.model, layer.how.size, layer.visibility) for layer in request.layers] == [
         ("4x-UltraSharp.pth", (300, 183), 1.0),
@@ -99,13 +99,13 @@ def test_two_upscalers_have_one_size_and_a_visibility_each() -> None:
         ({"upscaler_model": "none", "upscale_factor": 2, "source": Picture(b"x", 100, 4)}, (200, 8)),
     ],
 )
-def test_sizes(params: dict[str, Any], size: tuple[int, int]) -> None:
+def test_the_factor_sets_the_size_of_the_result(params: dict[str, Any], size: tuple[int, int]) -> None:
     request, warnings = read(**params)
     assert request.ground.size == size
     assert warnings == []
 
 
-def test_without_an_upscaler_the_size_stays_and_that_is_said() -> None:
+def test_without_an_upscaler_the_size_stays_with_a_warning() -> None:
     for params in ({"upscaler_model": "none"}, {"upscaler_visibility": 0}):
         request, warnings = read(**params)
         assert (request.ground.size, request.layers) == ((100, 61), ())
@@ -121,7 +121,7 @@ def test_without_an_upscaler_the_size_stays_and_that_is_said() -> None:
         ((4000, 4000), {"output_format": "jpg"}, "output_format"),
     ],
 )
-def test_what_gets_too_large_is_refused(source: tuple[int, int], params: dict[str, Any], field: str) -> None:
+def test_a_result_that_is_too_large_is_refused(source: tuple[int, int], params: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidValue) as wrong:
         read(source=Picture(b"x", *source), **params)
     assert wrong.value.field == field
@@ -138,23 +138,23 @@ def test_the_largest_factor_is_reported_and_accepted() -> None:
     assert wrong.value.hint == "send a smaller picture"
 
 
-def test_faces_are_restored_where_the_engine_can() -> None:
-    wishes = {"gfpgan_visibility": 0.5, "codeformer_visibility": 1, "codeformer_weight": 0.7}
-    request, warnings = read(faces=[CODEFORMER, GFPGAN], **wishes)
+def test_faces_are_restored_with_the_installed_models() -> None:
+    visibilities = {"gfpgan_visibility": 0.5, "codeformer_visibility": 1, "codeformer_weight": 0.7}
+    request, warnings = read(faces=[CODEFORMER, GFPGAN], **visibilities)
     assert request.faces == (
         FacesLayer(FaceRestoration(GFPGAN, 0.5), 0.5),
         FacesLayer(FaceRestoration(CODEFORMER, 0.7), 1.0),
     )
     assert warnings == []
-    request, warnings = read(faces=[CODEFORMER], **wishes)
+    request, warnings = read(faces=[CODEFORMER], **visibilities)
     assert len(request.faces) == 1
     assert warnings == [f"gfpgan_visibility has no effect: the face model {GFPGAN} does not exist"]
-    request, warnings = read(**wishes)
+    request, warnings = read(**visibilities)
     assert request.faces == ()
     assert [warning.split()[0] for warning in warnings] == ["gfpgan_visibility", "codeformer_visibility"]
 
 
-def test_what_a_layer_hides_is_not_drawn() -> None:
+def test_a_hidden_layer_is_not_drawn() -> None:
     request, _ = read(upscaler_visibility=0.5, upscaler_model_2="2x_soft", upscaler_visibility_2=1)
     graph = extras(request, "x").to_api()
     assert "ImageBlend" not in graph
@@ -162,7 +162,7 @@ def test_what_a_layer_hides_is_not_drawn() -> None:
     assert "UpscaleModelLoader_2" not in graph
 
 
-def test_the_parameters_are_in_params_or_beside_it() -> None:
+def test_parameters_are_read_from_params_or_the_form_fields() -> None:
     assert extras_values({"params": '{"upscaler_model": "a"}', "upscaler_model": "b", "output_format": "webp"}) == {
         "upscaler_model": "a",
         "output_format": "webp",
@@ -177,7 +177,7 @@ def test_the_parameters_are_in_params_or_beside_it() -> None:
 
 
 class StockCatalog(ModelLibrary):
-    """A stock engine without upscale models, of which only the nodes are known."""
+    """The nodes of a stock engine, without any upscale model."""
 
     def __init__(self) -> None:
         super().__init__(upscale_models=())
@@ -186,13 +186,13 @@ class StockCatalog(ModelLibrary):
         return class_type in NODES
 
     def check(self, graph: dict[str, Any]) -> list[Problem]:
-        # The list of pictures is the engine's.
+        # Only an engine knows the list of pictures.
         return [problem for problem in check_graph(graph, NODES) if problem.input != "image"]
 
 
 @pytest.fixture
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlaskClient]:
-    """The route without an engine: what it accepts is done at once."""
+    """The route without an engine: each accepted job completes at once."""
     backend = Backend(Settings(data_dir=tmp_path))
 
     def accept(job: NewJob, _uploads: Mapping[str, bytes]) -> tuple[JobRow | None, bool]:
@@ -209,11 +209,11 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlaskCli
 
 
 def form(**params: Any) -> dict[str, Any]:
-    """The body of the page's request."""
+    """Return the body of the page's request."""
     return {"image": (io.BytesIO(encoded(small())), "a.png"), "params": json.dumps({**PAGE, **params})}
 
 
-def test_the_answer_has_the_address_where_the_page_looks_for_it(client: FlaskClient) -> None:
+def test_the_reply_has_the_address_in_data_output_image(client: FlaskClient) -> None:
     answer = client.post("/api/extras/upscale", data=form(output_format="webp", gfpgan_visibility=1))
     assert answer.status_code == 200, answer.text
     reply = answer.get_json()
@@ -229,22 +229,22 @@ def test_the_answer_has_the_address_where_the_page_looks_for_it(client: FlaskCli
     ("sent", "ending"),
     [("PNG", "png"), ("JPEG", "jpeg"), ("WEBP", "webp"), ("image/webp", "webp"), (".png", "png"), (".JPG", "jpg")],
 )
-def test_the_pages_own_defaults_are_taken(client: FlaskClient, sent: str, ending: str) -> None:
+def test_the_web_pages_defaults_are_accepted(client: FlaskClient, sent: str, ending: str) -> None:
     answer = client.post("/api/extras/upscale", data=form(**DEFAULTS, output_format=sent))
     assert answer.status_code == 200, answer.text
     reply = answer.get_json()
     (image,) = reply["comfy_response"]["generated_images"]
-    # Both names mean a factor of four, though neither is installed.
+    # Both names mean a factor of four, although neither model is installed.
     assert (image["width"], image["height"]) == (360, 244)
     assert reply["data"]["output_image"].endswith(f".{ending}")
     assert reply["parameters"]["output_format"] == ending
-    # One for each of the page's choices that a stock engine lacks.
+    # One warning for each model of the page that a stock engine lacks.
     assert [warning.split()[0] for warning in reply["warnings"]] == [
         *("upscaler_model", "upscaler_model_2", "gfpgan_visibility", "codeformer_visibility"),
     ]
 
 
-def test_the_pages_own_defaults_with_all_that_they_name() -> None:
+def test_the_web_pages_defaults_with_all_models_installed() -> None:
     library = ModelLibrary(upscale_models=("RealESRGAN_x4plus.pth", "4x-UltraSharp.pth"))
     request, warnings = read(library=library, faces=[GFPGAN, CODEFORMER], **DEFAULTS, output_format="PNG")
     assert [(layer.how.model, layer.visibility) for layer in request.layers] == [
@@ -264,24 +264,24 @@ def test_the_pages_own_defaults_with_all_that_they_name() -> None:
         ({"upscale_factor": 0}, "upscale_factor"),
     ],
 )
-def test_wrong_parameters_are_named(client: FlaskClient, params: dict[str, Any], field: str) -> None:
+def test_an_invalid_parameter_is_named(client: FlaskClient, params: dict[str, Any], field: str) -> None:
     refused = client.post("/api/extras/upscale", data=form(**params))
     assert (refused.status_code, refused.get_json()["error"]["field"]) == (422, field)
 
 
-def test_a_picture_that_is_missing_or_damaged_is_named(client: FlaskClient) -> None:
+def test_a_missing_or_damaged_picture_is_reported(client: FlaskClient) -> None:
     damaged = {**form(), "image": (io.BytesIO(b"no picture"), "a.png")}
     for body in ({"params": "{}"}, damaged):
         refused = client.post("/api/extras/upscale", data=body, content_type="multipart/form-data")
         assert (refused.status_code, refused.get_json()["error"]["field"]) == (422, "image")
 
 
-def test_what_is_not_known_is_named(client: FlaskClient) -> None:
+def test_unknown_fields_are_reported(client: FlaskClient) -> None:
     reply = client.post("/api/extras/upscale", data=form(upscaler_model="Lanczos", upscaler_modl_2="x")).get_json()
     assert reply["warnings"] == ["ignored unknown fields: upscaler_modl_2 (did you mean upscaler_model_2?)"]
 
 
-def test_a_transparent_picture_stays_so_and_needs_no_warning(client: FlaskClient) -> None:
+def test_a_transparent_picture_stays_transparent_without_a_warning(client: FlaskClient) -> None:
     erased = small().convert("RGBA")
     erased.paste((0, 0, 0, 0), (0, 0, 30, 61))
     body = {
@@ -317,7 +317,7 @@ def levels(image: Image.Image) -> "np.ndarray[Any, Any]":
     return np.asarray(image, dtype=float)
 
 
-def test_the_page_gets_an_address_of_the_enlarged_picture(stack: TestStack) -> None:
+def test_the_reply_has_the_address_of_the_enlarged_picture(stack: TestStack) -> None:
     answer = send(stack)
     assert answer.status_code == 200, answer.text
     assert answer.headers["Access-Control-Allow-Origin"] == "http://localhost:8080"
@@ -329,14 +329,14 @@ def test_the_page_gets_an_address_of_the_enlarged_picture(stack: TestStack) -> N
     picture = open_rgb(requests.get(url, timeout=TIMEOUT).content)
     assert picture.size == (360, 244)
     assert abs(levels(picture.resize((90, 61), Image.Resampling.BOX)) - levels(small())).mean() < 6
-    # It is a job like any other, and the page finds its picture on the other ports too.
+    # It is recorded as a job, and the other services serve its picture, too.
     assert stack.job(reply["job_id"])["kind"] == "extras"
     name = url.rpartition("/")[2]
     assert requests.get(f"{stack.txt2img}/api/images/{name}", timeout=TIMEOUT).ok
 
 
 @pytest.mark.parametrize(("output", "start"), [("webp", b"RIFF"), ("jpg", b"\xff\xd8"), ("png", b"\x89PNG")])
-def test_the_format_is_the_one_that_was_chosen(stack: TestStack, output: str, start: bytes) -> None:
+def test_the_picture_has_the_chosen_format(stack: TestStack, output: str, start: bytes) -> None:
     reply = send(stack, upscaler_model="dream-layer-2x", output_format=output).json()
     assert reply["warnings"] == []
     url = reply["data"]["output_image"]
@@ -354,16 +354,16 @@ def test_two_upscalers_are_blended_by_visibility(stack: TestStack) -> None:
     model, nearest = drawn(upscaler_model="dream-layer-2x"), drawn(upscaler_model="Nearest")
     assert abs(model - nearest).max() > 20
     both = drawn(upscaler_model="dream-layer-2x", upscaler_model_2="Nearest", upscaler_visibility_2=0.25)
-    # One level for rounding.
+    # Rounding changes a level by at most one.
     assert abs(both - (0.75 * model + 0.25 * nearest)).max() <= 1.5
 
 
-def test_faces_that_the_engine_cannot_restore_are_a_warning(stack: TestStack) -> None:
+def test_face_restoration_without_its_models_adds_warnings(stack: TestStack) -> None:
     reply = send(stack, upscaler_model="Lanczos", gfpgan_visibility=1, codeformer_visibility=0.5).json()
     assert [warning.split()[0] for warning in reply["warnings"]] == ["gfpgan_visibility", "codeformer_visibility"]
 
 
-def test_the_parameters_of_an_answer_can_be_sent_again(stack: TestStack) -> None:
+def test_the_parameters_of_a_reply_can_be_sent_again(stack: TestStack) -> None:
     reply = send(stack, upscaler_model="dream-layer-2x").json()
     again = requests.post(f"{stack.extras}/api/extras/upscale", json=reply["parameters"], timeout=TIMEOUT).json()
     assert stack.picture(again).tobytes() == stack.picture(reply).tobytes()

@@ -1,4 +1,4 @@
-"""No text, file or header from outside takes more than time in proportion to its size to read."""
+"""Every text, file and header from outside is read in linear time and bounded memory."""
 
 import contextlib
 import json
@@ -36,20 +36,20 @@ Make = Callable[[int], Any]
 PICTURE = "20261122-143210-3f2a9c1e0b7d_00001_.png"
 
 
-def seconds(work: Callable[[Any], Any], given: Any) -> float:
-    """How long it takes, in time of this process alone."""
-    begun = time.process_time()
+def seconds(work: Callable[[Any], Any], value: Any) -> float:
+    """Return the CPU time of this process that `work(value)` takes."""
+    start = time.process_time()
     with contextlib.suppress(DreamLayerError):
-        work(given)
-    return time.process_time() - begun
+        work(value)
+    return time.process_time() - start
 
 
 def assert_linear(work: Callable[[Any], Any], make: Make, size: int) -> None:
-    """Eight times the input takes about eight times as long; what is quadratic takes 64 times."""
+    """Assert that eight times the input takes about eight times as long. Quadratic work would take 64 times."""
     small, large = make(size), make(8 * size)
     shorter, longer = seconds(work, small), seconds(work, large)
     for _ in range(5):
-        # Less than a few milliseconds is noise, and harms nobody.
+        # A few milliseconds are noise and do no harm.
         if longer < max(24 * shorter, 0.004):
             return
         shorter, longer = max(shorter, seconds(work, small)), min(longer, seconds(work, large))
@@ -68,21 +68,21 @@ def test_infotexts_are_read_in_linear_time(beginning: str, piece: str) -> None:
     assert_linear(infotext.read_infotext, lambda size: beginning + piece * (size // len(piece)), 12_000)
 
 
-def test_many_brackets_that_do_not_close_are_given_up() -> None:
+def test_labels_with_unclosed_brackets_are_ignored() -> None:
     labels = ", ".join(f"Label {number}: [1, 2" for number in range(20))
     recipe = infotext.read_infotext(f"a cat\nSteps: 20, Seed: 3, {labels}")
     assert recipe is not None
     assert recipe.parameters == {"prompt": "a cat", "negative_prompt": "", "steps": 20, "seed": 3}
 
 
-def test_what_is_in_brackets_that_close_is_one_value() -> None:
+def test_a_value_in_closed_brackets_is_one_value() -> None:
     recipe = infotext.read_infotext('a cat\nSteps: 20, Hashes: {"model": "a, b", "x": [1, 2]}, Other: [1, 2], Seed: 3')
     assert recipe is not None
     assert recipe.parameters["seed"] == 3
     assert recipe.warnings == ["ignored unknown labels: Other"]
 
 
-def test_a_comma_inside_a_value_stays_in_it() -> None:
+def test_a_comma_inside_a_value_is_part_of_it() -> None:
     recipe = infotext.read_infotext("a cat\nSteps: 20, Sampler: one, two, three, Seed: 3")
     assert recipe is not None
     assert recipe.parameters["sampler_name"] == "one, two, three"
@@ -94,7 +94,7 @@ def test_an_infotext_over_the_limit_is_not_read() -> None:
     assert infotext.read_infotext(text + "b" * (infotext.LONGEST_INFOTEXT - len(text) + 1)) is None
 
 
-def test_labels_that_are_not_known_are_named_up_to_a_limit() -> None:
+def test_unknown_labels_are_named_up_to_a_limit() -> None:
     recipe = infotext.read_infotext("a\nSteps: 20, " + ", ".join(f"L{number}: x" for number in range(500)))
     assert recipe is not None
     assert recipe.warnings[0].endswith("L18, L19 and 480 more")
@@ -157,7 +157,7 @@ def test_base64_is_read_in_linear_time(piece: str) -> None:
 
 
 @pytest.mark.parametrize("piece", ["a -.", " ", ".", "{prompt", "[", "%a", "=", "\t"])
-def test_titles_and_cells_are_made_in_linear_time(piece: str) -> None:
+def test_file_names_and_cells_are_built_in_linear_time(piece: str) -> None:
     assert_linear(
         lambda text: download_name("{prompt}", PICTURE, {"prompt": text}), lambda size: piece * size + "x", 20_000
     )
@@ -166,13 +166,13 @@ def test_titles_and_cells_are_made_in_linear_time(piece: str) -> None:
 
 
 def samplers(size: int) -> dict[str, Any]:
-    """A graph in which each node is a sampler, and shares the parts of all before it."""
+    """Return a graph of samplers, each linked to the samplers before it."""
     nodes: dict[str, Any] = {"save": {"class_type": "SaveImage", "inputs": {"images": ["0", 0]}}}
     for index in range(size):
         links = [[str((index * step) % index), 0] if index else 1 for step in range(1, 13)]
         names = ("guider", "noise", "sampler", "sigmas", "positive", "negative", "latent_image", "model")
         inputs = dict(zip((*names, "model2", "positive2", "cond1", "conditioning"), links, strict=True))
-        # In the middle of the chain, so that no way is too long.
+
         nodes[str(index)] = {"class_type": "KSampler", "inputs": {**inputs, "text": "x", "seed": 1, "steps": 2}}
     return nodes
 
@@ -196,11 +196,11 @@ def png_of(*chunks: bytes) -> bytes:
     return SIGNATURE + chunk(b"IHDR", b"\0" * 13) + b"".join(chunks)
 
 
-class Counting:
-    """zlib, which counts what it makes."""
+class CountingZlib:
+    """A zlib that counts the bytes it inflates."""
 
     def __init__(self) -> None:
-        self.made = 0
+        self.inflated_bytes = 0
         self.error = zlib.error
         self.crc32 = zlib.crc32
 
@@ -214,9 +214,9 @@ class Counting:
                 return inner.eof
 
             def decompress(self, data: bytes, limit: int) -> bytes:
-                made = inner.decompress(data, limit)
-                counting.made += len(made)
-                return made
+                content = inner.decompress(data, limit)
+                counting.inflated_bytes += len(content)
+                return content
 
         return Stream()
 
@@ -224,10 +224,10 @@ class Counting:
 @pytest.mark.parametrize("key", ["different", "the same"])
 @pytest.mark.parametrize("damage", ["cut short", "bad checksum", "bad content", "too long", "none"])
 @pytest.mark.parametrize("kind", [b"zTXt", b"iTXt"])
-def test_every_byte_that_a_png_inflates_to_is_counted(
+def test_all_inflated_bytes_of_a_png_count_towards_the_limit(
     monkeypatch: pytest.MonkeyPatch, kind: bytes, damage: str, key: str
 ) -> None:
-    counting = Counting()
+    counting = CountingZlib()
     monkeypatch.setattr(embedded_text, "zlib", counting)
     monkeypatch.setattr(embedded_text, "MAX_TEXT", 1_600_000)
     monkeypatch.setattr(embedded_text, "MAX_TEXTS", 3_200_000)
@@ -241,19 +241,19 @@ def test_every_byte_that_a_png_inflates_to_is_counted(
     begin = b"\0\0" if kind == b"zTXt" else b"\0\1\0\0\0"
     chunks = [chunk(kind, (b"%d" % number if key == "different" else b"key") + begin + text) for number in range(150)]
     read_texts(png_of(*chunks))
-    # What is lost in the call that meets the damage can be counted no better than by the most that it may be.
-    assert counting.made <= embedded_text.MAX_TEXTS + embedded_text.PIECE * embedded_text.LARGEST_RATIO
+    # The call that finds the damage returns no size, so the largest possible size counts.
+    assert counting.inflated_bytes <= embedded_text.MAX_TEXTS + embedded_text.PIECE * embedded_text.LARGEST_RATIO
 
 
-def test_only_so_many_text_chunks_are_looked_at() -> None:
+def test_the_number_of_text_chunks_read_is_limited() -> None:
     chunks = [chunk(b"tEXt", b"key%d\0x" % number) for number in range(embedded_text.MOST_CHUNKS + 10)]
     assert len(read_texts(png_of(*chunks))) == embedded_text.MOST_CHUNKS
 
 
 def count(value: Any) -> int:
-    """The objects and lists in `value`, and their members."""
+    """Count the objects and lists in `value` and their members."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
-    return 0 if inner is None else 1 + len(inner) + sum(count(each) for each in inner)
+    return 0 if inner is None else 1 + len(inner) + sum(count(member) for member in inner)
 
 
 JSON = st.recursive(
@@ -266,10 +266,10 @@ JSON = st.recursive(
 @pytest.mark.slow
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(JSON, st.booleans())
-def test_values_are_counted_without_reading_them(value: Any, ascii_only: bool) -> None:
+def test_values_are_counted_without_parsing(value: Any, ascii_only: bool) -> None:
     text = json.dumps(value, ensure_ascii=ascii_only)
     members = count(value)
-    # Never more than there are, so that nothing is refused by mistake; and never less than half of them.
+    # The count is at most the real number, so no valid text is refused, and at least half of it.
     assert not has_more_values(text, members)
     assert members < 2 or has_more_values(text, members // 2 - 1)
     assert load_json(text) == value
@@ -277,7 +277,7 @@ def test_values_are_counted_without_reading_them(value: Any, ascii_only: bool) -
 
 
 @pytest.mark.parametrize("piece", ["[],", "{},", "1,", '"",', "[[]],", '{"a":[]},', "[,"])
-def test_json_of_too_many_values_is_refused_unread(piece: str) -> None:
+def test_json_with_too_many_values_is_refused_before_parsing(piece: str) -> None:
     text = "[" + piece * (MAX_VALUES + 1) + "1]"
     with pytest.raises(JsonTooLarge, match="more than 200,000 values"):
         load_json(text)
@@ -288,7 +288,7 @@ def test_json_of_too_many_values_is_refused_unread(piece: str) -> None:
             parse_json(text.encode(encoding))
 
 
-def test_what_stands_in_texts_does_not_count() -> None:
+def test_punctuation_in_strings_does_not_count() -> None:
     prompt = 'a [b], {c} \\ "d", ' * MAX_VALUES
     assert parse_json(json.dumps({"prompt": prompt})) == {"prompt": prompt}
 
@@ -299,18 +299,18 @@ def test_json_is_counted_in_linear_time(piece: str) -> None:
 
 
 @pytest.mark.parametrize("piece", ["\\\\", '\\"', "\\n", "\\u0041", "[", '","'])
-def test_counting_takes_no_more_memory_than_the_text(piece: str) -> None:
+def test_counting_takes_little_memory(piece: str) -> None:
     text = '["' + piece * (2_000_000 // len(piece)) + '"' + "," * 200
     tracemalloc.start()
     try:
         has_more_values(text, 100)
-        # The patterns' own stack among it.
+        # This includes the stack of the regular expressions.
         assert tracemalloc.get_traced_memory()[1] < 5 * len(text)
     finally:
         tracemalloc.stop()
 
 
-def test_an_object_of_too_many_names_is_refused_at_any_depth() -> None:
+def test_an_object_with_too_many_names_is_refused_at_any_depth() -> None:
     names = {f"name{number}": 1 for number in range(MAX_FIELDS + 1)}
     for body in (names, {"prompt": "x", "lora": names}, {"controlnet": {"units": [names]}}):
         with pytest.raises(RequestError, match="1,001 names") as caught:
@@ -320,16 +320,16 @@ def test_an_object_of_too_many_names_is_refused_at_any_depth() -> None:
     assert parse_json(json.dumps(names)) == names
 
 
-def test_headers_of_too_many_values_are_no_headers(tmp_path: Path) -> None:
-    def written(header: bytes) -> Path:
+def test_a_safetensors_header_with_too_many_values_is_invalid(tmp_path: Path) -> None:
+    def write_header(header: bytes) -> Path:
         path = tmp_path / "x.safetensors"
         path.write_bytes(struct.pack("<Q", len(header)) + header)
         return path
 
     entry = b'"a":{"dtype":"F32","shape":[1,1],"data_offsets":[0,0]}'
     tags = json.dumps(json.dumps([1] * 600_000)).encode()
-    assert read_header(written(b'{"__metadata__":{"tags":%s},%s}' % (tags, entry))) is not None
-    assert read_header(written(b"{" + entry.replace(b"[1,1]", b"[" + b"1," * 600_000 + b"1]") + b"}")) is None
+    assert read_header(write_header(b'{"__metadata__":{"tags":%s},%s}' % (tags, entry))) is not None
+    assert read_header(write_header(b"{" + entry.replace(b"[1,1]", b"[" + b"1," * 600_000 + b"1]") + b"}")) is None
 
 
 HEADS = {
@@ -348,11 +348,11 @@ HEADS = {
 
 
 @pytest.mark.parametrize("make", HEADS.values(), ids=HEADS)
-def test_heads_of_requests_are_read_in_linear_time(make: Make) -> None:
-    nothing = BodyLimits(lambda _path, _headers: None, lambda _environ: None, lambda _size: True)
+def test_request_heads_are_parsed_in_linear_time(make: Make) -> None:
+    no_limits = BodyLimits(lambda _path, _headers: None, lambda _environ: None, lambda _size: True)
 
     def read(head: bytes) -> None:
-        RequestParser(Adjustments(max_request_header_size=1_000_000), nothing, "127.0.0.1").received(head)
+        RequestParser(Adjustments(max_request_header_size=1_000_000), no_limits, "127.0.0.1").received(head)
 
     assert_linear(read, lambda size: make(size) + b"\r\nHost: localhost\r\n\r\n", 4_000)
 
@@ -366,11 +366,11 @@ CHUNKS = {
 
 
 @pytest.mark.parametrize("make", CHUNKS.values(), ids=CHUNKS)
-def test_what_frames_a_chunk_is_read_in_linear_time(make: Make) -> None:
-    nothing = BodyLimits(lambda _path, _headers: None, lambda _environ: None, lambda _size: True)
+def test_chunk_headers_are_parsed_in_linear_time(make: Make) -> None:
+    no_limits = BodyLimits(lambda _path, _headers: None, lambda _environ: None, lambda _size: True)
 
     def read(line: bytes) -> None:
-        parser = RequestParser(Adjustments(), nothing, "127.0.0.1")
+        parser = RequestParser(Adjustments(), no_limits, "127.0.0.1")
         parser.received(b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
         parser.received(line + b"\r\n")
 
