@@ -1,4 +1,4 @@
-"""Features that need custom nodes, in an engine with nodes of those names and inputs."""
+"""Features that need custom nodes, on an engine with test nodes of the same names and inputs."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ from tests.imported_graphs import to_api
 from tests.stack import PLANTED, TIMEOUT, TestStack, data_url, launched, launcher_environment
 
 NODES = [Path(__file__).parent / "data" / name for name in ("known_nodes.py", "probing_nodes.py")]
-# Variables of a user's shell, none of which a custom node may read.
+# Secrets in the environment of the user. No custom node may read them.
 CANARIES = {
     name: f"canary-{number}"
     for number, name in enumerate(
@@ -69,8 +69,10 @@ def test_a_preprocessor_of_custom_nodes(rich_stack: TestStack) -> None:
     ImageDraw.Draw(lines).rectangle((8, 22, 40, 56), outline="black", width=3)
     inverted = lines.point(lambda level: 255 - level)
     unit = {"model": "dream-layer-canny", "input_image": data_url(lines), "preprocessor": "lineart"}
-    ready = {**unit, "input_image": data_url(inverted), "preprocessor": "none"}
-    pictures = [rich_stack.picture(rich_stack.draw(**QUICK, controlnet={"units": [each]})) for each in (unit, ready)]
+    preprocessed = {**unit, "input_image": data_url(inverted), "preprocessor": "none"}
+    pictures = [
+        rich_stack.picture(rich_stack.draw(**QUICK, controlnet={"units": [entry]})) for entry in (unit, preprocessed)
+    ]
     assert pictures[0].tobytes() == pictures[1].tobytes()
 
 
@@ -86,7 +88,7 @@ def test_a_missing_face_model_is_a_422(rich_stack: TestStack) -> None:
 
 
 def graph_of(node: str, **inputs: Any) -> dict[str, Any]:
-    """A node of the test, and the picture that it returns."""
+    """Return a graph of one test node that saves its picture."""
     return to_api({"node": (node, inputs), "save": ("SaveImage", {"images": ["node", 0], "filename_prefix": "x"})})
 
 
@@ -96,21 +98,19 @@ def test_a_node_that_reads_the_environment_finds_no_secret(rich_stack: TestStack
     assert "PATH" in environ
     secrets = {*CANARIES.values(), *PLANTED.values()}
     assert not [name for name, value in environ.items() if value in secrets or name.upper().startswith(PREFIX)]
-    # Neither does the environment at the start of the process, which os.environ may not show.
+    # Nor are they in the initial environment of the process, which os.environ may not show.
     pid = rich_stack.engine_state()["pid"]
     assert not [name for name, value in psutil.Process(pid).environ().items() if value in secrets]
     if sys.platform == "linux":
         started_with = Path(f"/proc/{pid}/environ").read_bytes()
         assert not [secret for secret in secrets if secret.encode() in started_with]
-        # The launcher itself has them: this test can fail.
+        # The launcher has them, so the check above can fail.
         launcher = Path(f"/proc/{rich_stack.process.pid}/environ").read_bytes()
         assert all(secret.encode() in launcher for secret in secrets)
 
 
 @pytest.mark.parametrize("node", ["StringFormat", "RegexExtract", "GLSLShader", "LoadImageOutput", "SaveText"])
-def test_nodes_that_could_read_more_are_refused_with_the_setting_that_allows_them(
-    rich_stack: TestStack, node: str
-) -> None:
+def test_unsafe_nodes_are_refused_with_a_hint_to_the_setting(rich_stack: TestStack, node: str) -> None:
     graph = {**graph_of("ShowEnviron"), "other": {"class_type": node, "inputs": {}}}
     response = requests.post(f"{rich_stack.txt2img}/api/txt2img", json={"custom_workflow": graph}, timeout=TIMEOUT)
     assert response.status_code == 422
@@ -119,26 +119,26 @@ def test_nodes_that_could_read_more_are_refused_with_the_setting_that_allows_the
     assert f"{PREFIX}ALLOW_NODES={node}" in error["hint"]
 
 
-def test_a_node_that_never_ends_is_ended_with_the_engine_and_other_jobs_go_on(rich_stack: TestStack) -> None:
+def test_a_stuck_node_restarts_the_engine_and_other_jobs_continue(rich_stack: TestStack) -> None:
     before = rich_stack.engine_state()
-    held = rich_stack.submit(custom_workflow=graph_of("HoldOn", seconds=600))
-    rich_stack.wait_for_job(held, "running")
-    after = rich_stack.submit(**QUICK)
-    assert requests.delete(f"{rich_stack.txt2img}/api/jobs/{held}", timeout=TIMEOUT).json()["done"] == "cancelled"
-    job = rich_stack.wait_for_job(after)
+    stuck = rich_stack.submit(custom_workflow=graph_of("HoldOn", seconds=600))
+    rich_stack.wait_for_job(stuck, "running")
+    waiting = rich_stack.submit(**QUICK)
+    assert requests.delete(f"{rich_stack.txt2img}/api/jobs/{stuck}", timeout=TIMEOUT).json()["done"] == "cancelled"
+    job = rich_stack.wait_for_job(waiting)
     assert (job["state"], job["result"]["timings"]["attempts"]) == ("completed", 1)
     state = rich_stack.engine_state()
     assert (state["restarts"], state["pid"] != before["pid"]) == (before["restarts"] + 1, True)
-    assert held in state["last_restart"]["reason"]
-    assert f"the engine still runs job {held}, " in rich_stack.output()
+    assert stuck in state["last_restart"]["reason"]
+    assert f"the engine still runs job {stuck}, " in rich_stack.output()
     assert requests.get(f"{rich_stack.txt2img}/ready", timeout=TIMEOUT).status_code == 200
 
 
-def test_a_job_is_not_blamed_for_a_restart_of_the_engine(rich_stack: TestStack) -> None:
-    drawn = rich_stack.submit(custom_workflow=graph_of("HoldOn", seconds=5))
-    rich_stack.wait_for_job(drawn, "running")
+def test_a_requested_restart_counts_no_attempt(rich_stack: TestStack) -> None:
+    running = rich_stack.submit(custom_workflow=graph_of("HoldOn", seconds=5))
+    rich_stack.wait_for_job(running, "running")
     restarts = rich_stack.engine_state()["restarts"]
     assert requests.post(f"{rich_stack.control}/api/engine/restart", timeout=TIMEOUT).status_code == 202
-    job = rich_stack.wait_for_job(drawn)
+    job = rich_stack.wait_for_job(running)
     assert (job["state"], job["result"]["timings"]["attempts"]) == ("completed", 1)
     assert rich_stack.engine_state()["restarts"] == restarts + 1

@@ -1,4 +1,4 @@
-"""Model detection from file headers: the family, checked against the engine's own detection, and the kind."""
+"""Model detection from file headers: family and kind. The families are compared with the engine's detection."""
 
 import json
 import math
@@ -21,7 +21,7 @@ from tests import safetensors_factory as factory
 ALL = frozenset(ModelPart)
 ALONE = frozenset({ModelPart.DIFFUSION_MODEL})
 XL = "conditioner.embedders.0.transformer."
-# The engine's name for it, ours, whether for inpainting, what it holds.
+# Tensors, the engine's name of the model, our family, whether it is for inpainting, and its parts.
 MODELS: dict[str, tuple[factory.Shapes, str, Family, bool, frozenset[ModelPart]]] = {
     "sd1": (factory.checkpoint(factory.sd1_unet()), "SD15", Family.SD1, False, ALL),
     "sd1-inpainting": (factory.checkpoint(factory.sd1_unet(9)), "SD15", Family.SD1, True, ALL),
@@ -52,9 +52,9 @@ ENCODERS = {
     "clip_h": (factory.clip_h(), "CLIP_H", TextEncoder.CLIP_H),
     "t5xxl": (factory.t5xxl(), "T5_XXL", TextEncoder.T5XXL),
 }
-# Values of that bias, and what a model of Stable Diffusion 2 with them predicts.
+# The prediction of a Stable Diffusion 2 model, and values of the bias that it is read from.
 SPREADS = {"v": (-0.1, 0.1), "epsilon": (-0.08, 0.08)}
-# Reads {name: {key: shape}}, writes {name: what the engine takes it for}; and for each file named, what it predicts.
+# Reads {name: {key: shape}} and writes {name: the engine's name of the model}, and {path: prediction} for each file.
 DETECTION = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
@@ -80,22 +80,22 @@ print(json.dumps(known))
 """
 
 
-def about(tmp_path: Path, shapes: factory.Shapes, **metadata: str) -> ModelFile:
+def classify_shapes(tmp_path: Path, shapes: factory.Shapes, **metadata: str) -> ModelFile:
     named = {name.replace("__", "."): value for name, value in metadata.items()}
     path = factory.write(tmp_path / "file.safetensors", shapes, named)
     return classify("any name", read_header(path))
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_diffusion_model_is_known_by_its_header(tmp_path: Path, name: str) -> None:
+def test_a_diffusion_model_is_detected(tmp_path: Path, name: str) -> None:
     shapes, _, family, inpainting, parts = MODELS[name]
-    file = about(tmp_path, shapes)
+    file = classify_shapes(tmp_path, shapes)
     assert (file.family, file.inpainting, file.parts, file.known) == (family, inpainting, parts, True)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_it_draws_from_words_unless_it_takes_more_than_noise(tmp_path: Path, name: str) -> None:
-    file = about(tmp_path, MODELS[name][0])
+def test_models_with_further_inputs_are_not_for_text_to_image(tmp_path: Path, name: str) -> None:
+    file = classify_shapes(tmp_path, MODELS[name][0])
     assert file.text_to_image == (not file.inpainting and not name.endswith("-ip2p"))
     assert is_text_to_image(file) == (file.text_to_image and name != "refiner")
 
@@ -116,37 +116,37 @@ OTHER_PURPOSES: dict[str, factory.Shapes] = {
 
 @pytest.mark.parametrize("name", OTHER_PURPOSES)
 @pytest.mark.parametrize("prefix", ["", factory.INSIDE])
-def test_what_makes_something_else_does_not(tmp_path: Path, name: str, prefix: str) -> None:
-    file = about(tmp_path, factory.under(prefix, OTHER_PURPOSES[name]))
+def test_models_for_other_purposes_are_not_for_text_to_image(tmp_path: Path, name: str, prefix: str) -> None:
+    file = classify_shapes(tmp_path, factory.under(prefix, OTHER_PURPOSES[name]))
     assert (file.text_to_image, is_text_to_image(file)) == (False, False)
 
 
-def test_parts_of_a_model_draw_nothing_but_unknown_models_may(tmp_path: Path) -> None:
-    assert not is_text_to_image(about(tmp_path, factory.under("first_stage_model.", factory.autoencoder(4))))
-    assert is_text_to_image(about(tmp_path, {"double_layers.0.attn.w1q.weight": (3072, 3072)}))
-    assert is_text_to_image(about(tmp_path, {"img_in.proj.weight": (3584, 64, 1, 1)}))
-    assert not is_text_to_image(about(tmp_path, {"model.model.transformer.rotary_pos_emb.inv_freq": (16,)}))
+def test_unknown_models_may_be_for_text_to_image_but_parts_are_not(tmp_path: Path) -> None:
+    assert not is_text_to_image(classify_shapes(tmp_path, factory.under("first_stage_model.", factory.autoencoder(4))))
+    assert is_text_to_image(classify_shapes(tmp_path, {"double_layers.0.attn.w1q.weight": (3072, 3072)}))
+    assert is_text_to_image(classify_shapes(tmp_path, {"img_in.proj.weight": (3584, 64, 1, 1)}))
+    assert not is_text_to_image(classify_shapes(tmp_path, {"model.model.transformer.rotary_pos_emb.inv_freq": (16,)}))
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_a_text_encoder_is_known_by_its_header(tmp_path: Path, name: str) -> None:
-    file = about(tmp_path, ENCODERS[name][0])
+def test_a_text_encoder_is_detected(tmp_path: Path, name: str) -> None:
+    file = classify_shapes(tmp_path, ENCODERS[name][0])
     assert (file.text_encoder, file.family) == (ENCODERS[name][2], Family.UNKNOWN)
     assert file.parts == {ModelPart.TEXT_ENCODERS}
 
 
-def test_the_t5_for_many_languages_is_not_the_one_of_flux(tmp_path: Path) -> None:
+def test_the_multilingual_t5_is_not_taken_for_t5xxl(tmp_path: Path) -> None:
     shapes = factory.t5xxl() | {"shared.weight": (256384, 4096)}
-    assert about(tmp_path, shapes).text_encoder is TextEncoder.UNKNOWN
+    assert classify_shapes(tmp_path, shapes).text_encoder is TextEncoder.UNKNOWN
 
 
 def sd2(path: Path, dtype: str, values: Sequence[float], inputs: int = 4) -> Path:
-    """A checkpoint of Stable Diffusion 2, with these values in the bias that tells of what kind it is."""
+    """Write a Stable Diffusion 2 checkpoint with these values in the bias that detection reads."""
     name = factory.INSIDE + PROBED_TENSORS[0]
     shapes = factory.checkpoint(factory.sd2_unet(inputs))
     tensors = {key: ("F16", shape) for key, shape in shapes.items()} | {name: (dtype, (len(values),))}
     whole = b"".join(struct.pack("<f", value) for value in values)
-    # The lower half of what a bfloat16 is the upper half of.
+    # A bfloat16 is the upper half of a float32.
     upper = b"".join(whole[i + 2 : i + 4] for i in range(0, len(whole), 4))
     content = {"F32": whole, "BF16": upper, "F16": struct.pack(f"<{len(values)}e", *values)}
     return factory.write_safetensors(path, tensors, content={name: content[dtype]})
@@ -154,7 +154,7 @@ def sd2(path: Path, dtype: str, values: Sequence[float], inputs: int = 4) -> Pat
 
 @pytest.mark.parametrize("dtype", ["F16", "BF16", "F32"])
 @pytest.mark.parametrize("prediction", SPREADS)
-def test_what_stable_diffusion_2_predicts_is_read_from_a_bias(tmp_path: Path, dtype: str, prediction: str) -> None:
+def test_the_prediction_of_stable_diffusion_2_is_read_from_a_bias(tmp_path: Path, dtype: str, prediction: str) -> None:
     path = sd2(tmp_path / "x.safetensors", dtype, SPREADS[prediction] * 160)
     file = classify("x", read_header(path))
     assert (file.family, file.prediction) == (Family.SD2, prediction)
@@ -167,22 +167,22 @@ def test_stable_diffusion_2_for_inpainting_predicts_the_noise(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("values", [(), (math.nan, 0.1), (math.inf, 0.1)])
-def test_a_bias_that_tells_nothing_is_not_asked(tmp_path: Path, values: tuple[float, ...]) -> None:
+def test_a_bias_without_finite_values_is_ignored(tmp_path: Path, values: tuple[float, ...]) -> None:
     assert classify("x", read_header(sd2(tmp_path / "x.safetensors", "F32", values))).prediction is None
 
 
-def test_values_of_other_types_and_of_endless_tensors_are_not_read(tmp_path: Path) -> None:
+def test_only_a_few_values_of_supported_types_are_read(tmp_path: Path) -> None:
     name = PROBED_TENSORS[0]
-    eight = factory.write_safetensors(tmp_path / "8.safetensors", {name: ("F8_E4M3", (320,))})
+    fp8 = factory.write_safetensors(tmp_path / "8.safetensors", {name: ("F8_E4M3", (320,))})
     large = factory.write_safetensors(tmp_path / "large.safetensors", {name: ("F32", (10**9,))})
-    values = [header.values for path in (eight, large) if (header := read_header(path)) is not None]
+    values = [header.values for path in (fp8, large) if (header := read_header(path)) is not None]
     assert values == [(), (0.0,) * MAX_PROBED_VALUES]
 
 
-def test_the_engine_takes_them_for_the_same(tmp_path: Path, engine_source: Path) -> None:
-    shapes = {name: each[0] for name, each in {**MODELS, **ENCODERS}.items()}
+def test_detection_agrees_with_the_engine(tmp_path: Path, engine_source: Path) -> None:
+    shapes = {name: entry[0] for name, entry in {**MODELS, **ENCODERS}.items()}
     files = {
-        **{each: sd2(tmp_path / f"{each}.safetensors", "F32", values * 160) for each, values in SPREADS.items()},
+        **{name: sd2(tmp_path / f"{name}.safetensors", "F32", values * 160) for name, values in SPREADS.items()},
         "inpainting": sd2(tmp_path / "inpainting.safetensors", "F32", SPREADS["v"] * 160, inputs=9),
     }
     finished = subprocess.run(
@@ -193,19 +193,19 @@ def test_the_engine_takes_them_for_the_same(tmp_path: Path, engine_source: Path)
     known = json.loads(finished.stdout.splitlines()[-1])
     predicts = {name: known.pop(str(path)) for name, path in files.items()}
     assert predicts == {"v": "V_PREDICTION", "epsilon": "EPS", "inpainting": "EPS"}
-    assert known == {name: each[1] for name, each in {**MODELS, **ENCODERS}.items()}
+    assert known == {name: entry[1] for name, entry in {**MODELS, **ENCODERS}.items()}
 
 
 @pytest.mark.parametrize("channels", [4, 16])
-def test_a_vae_tells_its_channels(tmp_path: Path, channels: int) -> None:
-    file = about(tmp_path, factory.autoencoder(channels))
+def test_the_channels_of_a_vae_are_read(tmp_path: Path, channels: int) -> None:
+    file = classify_shapes(tmp_path, factory.autoencoder(channels))
     assert (file.latent_channels, file.parts) == (channels, {ModelPart.VAE})
 
 
-def test_a_controlnet_tells_its_family_and_whether_it_is_for_several_maps(tmp_path: Path) -> None:
-    file = about(tmp_path, factory.controlnet(factory.sd1_unet()))
+def test_the_family_of_a_controlnet_is_detected(tmp_path: Path) -> None:
+    file = classify_shapes(tmp_path, factory.controlnet(factory.sd1_unet()))
     assert (file.family, file.union, file.parts) == (Family.SD1, False, frozenset())
-    file = about(tmp_path, factory.union_controlnet())
+    file = classify_shapes(tmp_path, factory.union_controlnet())
     assert (file.family, file.union, file.parts) == (Family.SDXL, True, frozenset())
 
 
@@ -217,12 +217,12 @@ def test_a_controlnet_tells_its_family_and_whether_it_is_for_several_maps(tmp_pa
         ("pos_embed_input.proj.weight", Family.SD3),
     ],
 )
-def test_a_controlnet_for_a_transformer_tells_its_family(tmp_path: Path, key: str, family: Family) -> None:
+def test_the_family_of_a_transformer_controlnet_is_detected(tmp_path: Path, key: str, family: Family) -> None:
     shapes: factory.Shapes = {"controlnet_blocks.0.weight": (8, 8), key: (8, 8)}
-    assert about(tmp_path, shapes).family is family
-    # Another family's begins with the same keys.
+    assert classify_shapes(tmp_path, shapes).family is family
+    # ControlNets of another family contain the same keys.
     like_flux: factory.Shapes = {**shapes, "transformer_blocks.0.img_mlp.net.0.proj.weight": (8, 8)}
-    assert (about(tmp_path, like_flux).family is Family.UNKNOWN) == (family is Family.FLUX_DEV)
+    assert (classify_shapes(tmp_path, like_flux).family is Family.UNKNOWN) == (family is Family.FLUX_DEV)
 
 
 @pytest.mark.parametrize(
@@ -243,10 +243,10 @@ def test_a_controlnet_for_a_transformer_tells_its_family(tmp_path: Path, key: st
         ("lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", 768, Family.UNKNOWN),
     ],
 )
-def test_a_lora_tells_the_family_that_it_changes(tmp_path: Path, key: str, width: int, family: Family) -> None:
+def test_the_family_of_a_lora_is_detected(tmp_path: Path, key: str, width: int, family: Family) -> None:
     up = {".hada_w1_b": ".hada_w1_a", "lora_A": "lora_B", "down": "up"}
     other = next(key.replace(mine, theirs) for mine, theirs in up.items() if mine in key)
-    file = about(tmp_path, {other: (320, 8), key: (8, width)})
+    file = classify_shapes(tmp_path, {other: (320, 8), key: (8, width)})
     assert (file.family, file.parts) == (family, frozenset())
 
 
@@ -262,23 +262,23 @@ def test_a_lora_tells_the_family_that_it_changes(tmp_path: Path, key: str, width
     ],
     ids=["nothing", "lora", "like-flux", "no-attention", "video", "no-shape"],
 )
-def test_what_is_not_known_is_not_guessed(tmp_path: Path, shapes: factory.Shapes) -> None:
-    assert about(tmp_path, shapes).family is Family.UNKNOWN
+def test_the_family_of_other_files_is_unknown(tmp_path: Path, shapes: factory.Shapes) -> None:
+    assert classify_shapes(tmp_path, shapes).family is Family.UNKNOWN
 
 
-def test_metadata_goes_before_the_family(tmp_path: Path) -> None:
+def test_metadata_takes_precedence_over_the_family(tmp_path: Path) -> None:
     metadata: dict[str, Any] = {"modelspec__resolution": "640x384", "modelspec__prediction_type": "v"}
-    file = about(tmp_path, factory.sd1_unet(), **metadata, dream_layer__steps="8", dream_layer__cfg_scale="0")
-    usual = defaults_for(file)
-    assert (usual.width, usual.height, usual.steps, usual.cfg_scale) == (640, 384, 8, 0.0)
+    file = classify_shapes(tmp_path, factory.sd1_unet(), **metadata, dream_layer__steps="8", dream_layer__cfg_scale="0")
+    defaults = defaults_for(file)
+    assert (defaults.width, defaults.height, defaults.steps, defaults.cfg_scale) == (640, 384, 8, 0.0)
     assert (file.prediction, recommended_pixels(file)) == ("v", 1024 * 1024)
-    assert recommended_pixels(about(tmp_path, factory.sd1_unet(), dream_layer__pixels="65536")) == 65536
+    assert recommended_pixels(classify_shapes(tmp_path, factory.sd1_unet(), dream_layer__pixels="65536")) == 65536
 
 
 @pytest.mark.parametrize("nonsense", ["", "nan", "-1", "1e400", "x", "999999", "0x0", "9" * 5000 + "x1"])
-def test_nonsense_in_metadata_is_left_out(tmp_path: Path, nonsense: str) -> None:
+def test_invalid_metadata_is_ignored(tmp_path: Path, nonsense: str) -> None:
     named = ("modelspec__resolution", "dream_layer__steps", "dream_layer__cfg_scale", "dream_layer__pixels")
-    file = about(tmp_path, factory.sdxl_unet(), **dict.fromkeys(named, nonsense))
+    file = classify_shapes(tmp_path, factory.sdxl_unet(), **dict.fromkeys(named, nonsense))
     assert (file.size, file.steps, file.cfg_scale) == (None, None, None)
     assert defaults_for(file).width == 1024
 
@@ -296,8 +296,8 @@ def test_nonsense_in_metadata_is_left_out(tmp_path: Path, nonsense: str) -> None
     ],
 )
 def test_each_family_has_its_defaults(family: Family, expected: tuple[object, ...]) -> None:
-    usual = defaults_for(ModelFile("x", family))
-    assert (usual.width, usual.steps, usual.cfg_scale, usual.guidance, usual.scheduler) == expected
+    defaults = defaults_for(ModelFile("x", family))
+    assert (defaults.width, defaults.steps, defaults.cfg_scale, defaults.guidance, defaults.scheduler) == expected
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ def test_each_family_has_its_defaults(family: Family, expected: tuple[object, ..
         ),
     ],
 )
-def test_what_is_no_whole_safetensors_file_has_no_header(tmp_path: Path, data: bytes) -> None:
+def test_an_invalid_safetensors_file_has_no_header(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(data)
     assert read_header(path) is None
@@ -333,14 +333,14 @@ def test_what_is_no_whole_safetensors_file_has_no_header(tmp_path: Path, data: b
 
 
 def test_a_header_of_many_tensors_is_read(tmp_path: Path) -> None:
-    """Real models have up to some thousands; a limit for other JSON, or for the values of a tensor, is not theirs."""
+    """Real models have thousands of tensors, so the limits of other JSON do not apply to headers."""
     shapes = {f"model.diffusion_model.layer.{number}.weight": (1, 2) for number in range(5000)}
     header = read_header(factory.write(tmp_path / "x.safetensors", shapes))
     assert header is not None
     assert len(header.tensors) == 5000
 
 
-def test_what_is_no_file_has_no_header(tmp_path: Path) -> None:
+def test_other_than_regular_files_have_no_header(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "link", tmp_path / "pipe"):
@@ -369,14 +369,14 @@ KINDS: dict[str, tuple[factory.Shapes, str | None]] = {
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_kind_is_read_from_the_header(tmp_path: Path, name: str) -> None:
+def test_the_kind_is_detected_from_the_header(tmp_path: Path, name: str) -> None:
     shapes, kind = KINDS[name]
     header = read_header(factory.write(tmp_path / "x.safetensors", shapes))
     assert header is not None
     assert detect_kind(header) == kind
 
 
-def test_the_kits_own_upscaler_is_known() -> None:
+def test_the_upscaler_of_the_starter_is_detected() -> None:
     header = read_header(PROJECT_DIR / "starter" / "weights" / "upscaler.safetensors")
     assert header is not None
     assert detect_kind(header) == "upscale_models"

@@ -69,7 +69,7 @@ def test_adding_text_changes_no_pixel(text: str) -> None:
     image = opened(after)
     assert image.text == {"prompt": "{}", "parameters": text}
     assert image.tobytes() == PICTURE.tobytes()
-    # What was there is there still, to the byte.
+    # The original chunks are unchanged.
     assert after.endswith(before[33:])
 
 
@@ -99,7 +99,7 @@ def test_has_text_needs_only_the_first_bytes() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"GIF89a", SIGNATURE, SIGNATURE + b"\0" * 30, encoded(PICTURE, "JPEG")])
-def test_other_files_are_broken_pngs(data: bytes) -> None:
+def test_other_files_raise_broken_png(data: bytes) -> None:
     with pytest.raises(BrokenPng, match="no PNG"):
         read_texts(data)
     with pytest.raises(BrokenPng):
@@ -113,7 +113,7 @@ def test_the_start_of_a_truncated_png_is_read() -> None:
         with_texts(data[:-20], {"parameters": "y"})
 
 
-def test_any_damage_raises_at_most_broken_png() -> None:
+def test_damage_raises_only_broken_png() -> None:
     data = with_texts(png(("a", "b"), itxt=True, compressed=True), {"parameters": "x", "\xe9": "\u5186"})
     randomness = random.Random(1)
     for _ in range(3000):
@@ -128,7 +128,7 @@ def test_any_damage_raises_at_most_broken_png() -> None:
             continue
 
 
-def test_a_small_file_does_not_become_a_huge_text() -> None:
+def test_a_small_file_does_not_inflate_to_a_huge_text() -> None:
     content = b"parameters\0\0" + zlib.compress(b"x" * 100_000_000)
     chunk = struct.pack(">I", len(content)) + b"zTXt" + content + b"\0\0\0\0"
     data = png()
@@ -137,7 +137,7 @@ def test_a_small_file_does_not_become_a_huge_text() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [3, 4])
-def test_many_small_chunks_do_not_become_huge_texts(count: int) -> None:
+def test_many_small_chunks_do_not_inflate_to_huge_texts(count: int) -> None:
     chunks = b""
     for number in range(count):
         content = b"%d\0\0" % number + zlib.compress(b"x" * (MAX_TEXT if number < 2 else 100_000_000))
@@ -148,7 +148,7 @@ def test_many_small_chunks_do_not_become_huge_texts(count: int) -> None:
 
 @pytest.mark.parametrize("output", ["webp", "jpeg"])
 @pytest.mark.parametrize("text", ["a red circle\nSteps: 20", "caf\xe9 \u5186 \U0001f534\nSteps: 1"])
-def test_other_formats_carry_the_text_as_their_comment(output: Any, text: str) -> None:
+def test_other_formats_have_the_text_as_an_exif_comment(output: Any, text: str) -> None:
     data = convert_png(png(), output, text).content
     assert read_exif(data) == {"parameters": text}
     with Image.open(io.BytesIO(data)) as image:
@@ -158,9 +158,9 @@ def test_other_formats_carry_the_text_as_their_comment(output: Any, text: str) -
 
 def test_a_text_too_long_for_exif_is_left_out() -> None:
     assert comment_exif("x" * 40_000) is None
-    made = convert_png(png(), "jpeg", "x" * 40_000)
-    assert read_exif(made.content) == {}
-    assert made.warnings == ("the metadata is too long for jpeg and was left out",)
+    converted = convert_png(png(), "jpeg", "x" * 40_000)
+    assert read_exif(converted.content) == {}
+    assert converted.warnings == ("the metadata is too long for jpeg and was left out",)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_comments_of_other_programs_are_read(comment: bytes) -> None:
     assert read_exif(encoded(PICTURE, "JPEG", exif=exif)) == {"parameters": "Steps: 1"}
 
 
-def test_comfyuis_webp_is_read_and_nonsense_is_empty() -> None:
+def test_texts_in_webp_files_of_comfyui_are_read() -> None:
     exif = Image.Exif()
     exif[0x0110] = 'prompt:{"1": {}}'
     exif[0x010F] = "A camera"
@@ -195,7 +195,7 @@ def names(row: JobRow) -> list[str]:
     return [f"{prefix}_00001_.png", f"{prefix}-002_00001_.png", f"{prefix}-003_00001_.png"]
 
 
-def test_each_picture_of_a_batch_has_a_recipe_of_its_own(row: JobRow) -> None:
+def test_each_picture_of_a_batch_has_its_own_recipe(row: JobRow) -> None:
     for name, seed in zip(names(row), (5, 6, 7), strict=True):
         texts = read_texts(with_parameters(png(("prompt", "{}")), row, name))
         assert list(texts) == ["dream_layer", "parameters", "prompt"]
@@ -205,7 +205,7 @@ def test_each_picture_of_a_batch_has_a_recipe_of_its_own(row: JobRow) -> None:
         assert f"Seed: {seed}" in texts["parameters"]
 
 
-def test_units_that_are_off_are_no_part_of_a_recipe(row: JobRow) -> None:
+def test_the_recipe_omits_controlnet_units_that_are_off(row: JobRow) -> None:
     units = [{"enabled": False, "input_image": "data:image/png;base64,AAAA"}, {"model": "canny"}]
     guided = replace(row, spec=replace(row.spec, parameters={**PARAMETERS, "controlnet": {"units": units}}))
     texts = read_texts(with_parameters(png(), guided, names(row)[0]))
@@ -231,7 +231,7 @@ def saved(tmp_path: Path, name: str, content: bytes) -> Path:
     return path
 
 
-def test_files_get_their_recipe_once(row: JobRow, archive: JobFiles, tmp_path: Path) -> None:
+def test_parameters_are_embedded_once(row: JobRow, archive: JobFiles, tmp_path: Path) -> None:
     name, other, absent = names(row)
     path, second = saved(tmp_path, name, png()), saved(tmp_path, other, png())
     assert archive.pictures.find(name) == path
@@ -267,20 +267,20 @@ def test_a_request_that_cannot_be_written_is_logged(
     row: JobRow, archive: JobFiles, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = saved(tmp_path, names(row)[0], png())
-    odd = replace(row, spec=replace(row.spec, parameters={"prompt": "x", "loras": [{}]}))
-    archive.embed_parameters(odd, [names(row)[0]])
+    invalid = replace(row, spec=replace(row.spec, parameters={"prompt": "x", "loras": [{}]}))
+    archive.embed_parameters(invalid, [names(row)[0]])
     assert "could not embed the parameters" in caplog.text
     assert path.read_bytes() == png()
 
 
-def test_a_picture_leads_to_its_job(tmp_path: Path) -> None:
+def test_the_job_of_a_picture_is_found_by_its_name(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path}/jobs.sqlite")
     rows = [store.add(new_job(), "me", 100)[0] for _ in range(20)]
     for row in rows:
         for name in names(row):
-            beginning = job_id_prefix(name)
-            assert beginning is not None
-            found = store.find_by_id_prefix(beginning)
+            id_prefix = job_id_prefix(name)
+            assert id_prefix is not None
+            found = store.find_by_id_prefix(id_prefix)
             assert found is not None
             assert found.id == row.id
     assert store.find_by_id_prefix("00000000-0000") is None

@@ -1,4 +1,4 @@
-"""The check before the engine's port, each way to call it byte by byte; and how the engine's clients get through."""
+"""The guard of the engine's port, tested with raw requests, and the access of our own clients."""
 
 import json
 import logging
@@ -26,7 +26,7 @@ from tests.fake_engine import BLOCKED, FakeEngine
 from tests.harness import Harness, wait_for, wait_until_running
 
 TOKEN = "a-token-of-this-start"
-# Built as ComfyUI's is: a middleware that answers preflights, a part below /internal, a websocket, a static root.
+# A server like ComfyUI's: a middleware that answers preflights, a sub-app at /internal, a websocket, static files.
 SERVER = """
 import asyncio, pathlib, sys
 from aiohttp import web
@@ -65,13 +65,13 @@ asyncio.run(main())
 
 @dataclass(frozen=True)
 class Guarded:
-    """A server behind the guard, as a child that was started as the engine is."""
+    """A server behind the guard, in a child process started like the engine."""
 
     child: Child
     port: int
 
     def ask(self, head: str, body: bytes = b"") -> tuple[int, str]:
-        """Status and text of the answer to a request whose head is sent as it stands, but for {port} and line ends."""
+        """Send a request with this head and return the status and text of the response. {port} is replaced."""
         lines = [*head.strip().replace("{port}", str(self.port)).splitlines(), f"Content-Length: {len(body)}"]
         sent = "".join(f"{line.strip()}\r\n" for line in [*lines, "Connection: close", ""]).encode("latin-1") + body
         with socket.create_connection(("127.0.0.1", self.port), timeout=20) as sock:
@@ -98,7 +98,9 @@ def serve(folder: Path, token: str = TOKEN) -> Child:
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     child = serve(tmp_path_factory.mktemp("guarded"))
     child.start()
-    wait_for(lambda: child.tail_log().endswith("['argument']") or child.wait(0) is not None, "it does not listen")
+    wait_for(
+        lambda: child.tail_log().endswith("['argument']") or child.wait(0) is not None, "the server does not listen"
+    )
     yield Guarded(child, int(child.tail_log().split()[0]))
     child.stop()
 
@@ -117,7 +119,7 @@ OTHERS = ("GET /not-there", "OPTIONS /prompt", "HEAD /view", "PUT /prompt", "GET
 
 @pytest.mark.parametrize("host", HOSTS)
 @pytest.mark.parametrize("route", ROUTES)
-def test_who_knows_the_token_is_let_in(guarded: Guarded, host: str, route: str) -> None:
+def test_requests_with_the_token_are_accepted(guarded: Guarded, host: str, route: str) -> None:
     for head in (f"Authorization: Bearer {TOKEN}", f"Cookie: a=b; dream_layer_engine_{{port}}={TOKEN}; c=d"):
         text = guarded.ask(f"{route} HTTP/1.1\nHost: {host}\n{head}")
         assert (text[0], text[1].endswith("reached")) == (200, True)
@@ -127,7 +129,7 @@ def test_who_knows_the_token_is_let_in(guarded: Guarded, host: str, route: str) 
 def test_another_host_is_refused_even_with_the_token(guarded: Guarded, host: str) -> None:
     for route in (*ROUTES, *OTHERS):
         status, text = guarded.ask(f"{route} HTTP/1.1\nHost: {host}\nAuthorization: Bearer {TOKEN}")
-        # What is no Host at all, aiohttp refuses itself.
+        # aiohttp itself refuses an invalid Host with 400.
         assert status in (400, 403), route
         assert "reached" not in text
 
@@ -143,7 +145,7 @@ def test_another_host_is_refused_even_with_the_token(guarded: Guarded, host: str
         "Host: evil.example\nX-Forwarded-Host: localhost:{port}\nForwarded: host=localhost",
     ],
 )
-def test_there_must_be_one_host(guarded: Guarded, hosts: str) -> None:
+def test_requests_need_exactly_one_host_header(guarded: Guarded, hosts: str) -> None:
     for version in ("1.1", "1.0"):
         status, text = guarded.ask(f"GET / HTTP/{version}\n{hosts}\nAuthorization: Bearer {TOKEN}")
         assert status in (400, 403)
@@ -155,10 +157,10 @@ def test_there_must_be_one_host(guarded: Guarded, hosts: str) -> None:
     ["http://evil.example/prompt", "http://localhost:{port}/prompt", "evil.example:80", "*", "//evil.example/prompt"],
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "CONNECT"])
-def test_the_target_must_be_a_path(guarded: Guarded, method: str, target: str) -> None:
+def test_the_request_target_must_be_a_path(guarded: Guarded, method: str, target: str) -> None:
     head = f"{method} {target} HTTP/1.1\nHost: localhost:{{port}}\nAuthorization: Bearer {TOKEN}"
     status, text = guarded.ask(head)
-    # A path that begins with two slashes is one, and is not there. With the token, a preflight is the server's own.
+    # //evil.example/prompt is a path that does not exist. With the token, the server answers its preflight.
     assert status in (400, 403, 404, 405) or (method, target, status) == ("OPTIONS", "//evil.example/prompt", 200)
     assert "reached" not in text
 
@@ -182,8 +184,8 @@ def test_the_target_must_be_a_path(guarded: Guarded, method: str, target: str) -
         "Sec-Fetch-Site: whatever",
     ],
 )
-def test_other_pages_are_refused_even_with_the_cookie(guarded: Guarded, head: str) -> None:
-    """A cookie is for a host, whatever the port; and pages of other ports count as the same site."""
+def test_requests_of_other_pages_are_refused_even_with_the_cookie(guarded: Guarded, head: str) -> None:
+    """Browsers share cookies between the ports of a host, and pages of other ports are of the same site."""
     for route in (*ROUTES, *OTHERS):
         host = f"Host: localhost:{{port}}\nCookie: dream_layer_engine_{{port}}={TOKEN}"
         status, text = guarded.ask(f"{route} HTTP/1.1\n{host}\n{head}")
@@ -191,7 +193,7 @@ def test_other_pages_are_refused_even_with_the_cookie(guarded: Guarded, head: st
         assert "reached" not in text
 
 
-def test_the_own_page_is_let_in(guarded: Guarded) -> None:
+def test_requests_of_the_engines_own_page_are_accepted(guarded: Guarded) -> None:
     host = f"Host: localhost:{{port}}\nCookie: dream_layer_engine_{{port}}={TOKEN}"
     for head in ("Origin: http://localhost:{port}\nSec-Fetch-Site: same-origin", "Sec-Fetch-Site: none"):
         assert guarded.ask(f"POST /prompt HTTP/1.1\n{host}\n{head}")[0] == 200
@@ -216,7 +218,7 @@ def test_the_own_page_is_let_in(guarded: Guarded) -> None:
         'Cookie: a="{[; dream_layer_engine_{port}=wrong',
     ],
 )
-def test_without_the_token_nothing_is_reached(guarded: Guarded, head: str) -> None:
+def test_requests_without_the_token_are_refused(guarded: Guarded, head: str) -> None:
     for route in (*ROUTES, *OTHERS, f"POST /?token={TOKEN}", f"GET /view?token={TOKEN}", "GET /?token=%ff%ed%a0%80"):
         if route == "OPTIONS *":
             continue
@@ -227,14 +229,14 @@ def test_without_the_token_nothing_is_reached(guarded: Guarded, head: str) -> No
         assert "WWW-Authenticate: Bearer" in text
 
 
-def test_a_refused_body_is_not_waited_for(guarded: Guarded) -> None:
+def test_a_request_is_refused_before_its_body_arrives(guarded: Guarded) -> None:
     head = f"POST /prompt HTTP/1.1\r\nHost: localhost:{guarded.port}\r\nContent-Length: 90000000\r\n\r\n"
     with socket.create_connection(("127.0.0.1", guarded.port), timeout=20) as sock:
         sock.sendall(head.encode())
         assert sock.recv(65536).startswith(b"HTTP/1.1 401 ")
 
 
-def test_a_refusal_says_what_would_be_right(guarded: Guarded) -> None:
+def test_a_refusal_has_a_hint(guarded: Guarded) -> None:
     status, text = guarded.ask("GET /queue HTTP/1.1\nHost: evil.example")
     body = json.loads(text.partition("\r\n\r\n")[2])
     assert (status, body["status"], body["error"]["code"]) == (403, "error", "origin_not_allowed")
@@ -252,14 +254,14 @@ def test_a_browser_gets_a_cookie_and_a_page_without_the_token_in_its_address(gua
     page._read = lambda: TOKEN  # type: ignore[method-assign]
     opened = browser.get(page.page_url(f"http://127.0.0.1:{guarded.port}"), timeout=20)
     assert (opened.text, opened.url) == ("reached", f"http://127.0.0.1:{guarded.port}/")
-    (sent_on,) = opened.history
-    assert sent_on.status_code == 303
-    cookie = sent_on.headers["Set-Cookie"]
+    (redirect,) = opened.history
+    assert redirect.status_code == 303
+    cookie = redirect.headers["Set-Cookie"]
     assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
     assert browser.get(f"http://127.0.0.1:{guarded.port}/file.js", timeout=20).text == "reached"
 
 
-def test_websockets_need_the_token_too(guarded: Guarded) -> None:
+def test_websockets_need_the_token(guarded: Guarded) -> None:
     url = f"ws://127.0.0.1:{guarded.port}/ws"
     line = websocket.create_connection(url, header={"Authorization": f"Bearer {TOKEN}"}, timeout=20)
     assert line.recv() == "reached"
@@ -283,7 +285,7 @@ def test_the_token_is_neither_in_arguments_nor_in_the_environment(guarded: Guard
     assert TOKEN not in guarded.child.tail_log(100)
 
 
-def test_without_a_token_nothing_is_served(tmp_path: Path) -> None:
+def test_an_empty_token_ends_the_engine(tmp_path: Path) -> None:
     child = serve(tmp_path, token="")
     child.start()
     assert child.wait(20) == 1
@@ -291,7 +293,7 @@ def test_without_a_token_nothing_is_served(tmp_path: Path) -> None:
     child.stop()
 
 
-def test_each_start_has_a_token_of_its_own_that_only_its_owner_reads(tmp_path: Path) -> None:
+def test_each_start_creates_a_token_that_only_the_owner_can_read(tmp_path: Path) -> None:
     tokens = {create_token(tmp_path) for _ in range(3)}
     file = tmp_path / TOKEN_FILE
     assert len(tokens) == 3
@@ -300,15 +302,15 @@ def test_each_start_has_a_token_of_its_own_that_only_its_owner_reads(tmp_path: P
     assert stat.S_IMODE(file.stat().st_mode) == 0o600 or sys.platform == "win32"
 
 
-def test_a_token_that_cannot_be_kept_is_said_as_a_step_of_the_start(tmp_path: Path) -> None:
+def test_a_token_that_cannot_be_saved_is_a_setup_error(tmp_path: Path) -> None:
     (tmp_path / TOKEN_FILE.parent).write_text("no folder")
     with pytest.raises(SetupError, match="the engine's token could not be saved") as failed:
         create_token(tmp_path)
     assert failed.value.step == "engine"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no such program")
-def test_a_child_that_ends_before_it_gets_the_secret_has_just_ended(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no program `true`")
+def test_a_child_may_end_before_it_receives_the_secret(tmp_path: Path) -> None:
     child = Child(
         "brief",
         ["nothing"],
@@ -323,7 +325,7 @@ def test_a_child_that_ends_before_it_gets_the_secret_has_just_ended(tmp_path: Pa
         child.stop()
 
 
-def test_an_engine_whose_token_cannot_be_kept_is_tried_again(
+def test_the_engine_is_started_again_if_its_token_cannot_be_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("shared.process.supervisor.FIRST_DELAY", 0.05)
@@ -350,7 +352,7 @@ def test_an_engine_whose_token_cannot_be_kept_is_tried_again(
     faults.append("the disk is full")
     child.kill()
     with caplog.at_level(logging.ERROR):
-        wait_for(lambda: supervisor.restarts == 2 and supervisor.state == "ready", "it was not started again")
+        wait_for(lambda: supervisor.restarts == 2 and supervisor.state == "ready", "the engine was not restarted")
     assert "the disk is full" in caplog.text
     supervisor.stop()
 
@@ -360,7 +362,7 @@ def write_token(folder: Path, token: str) -> None:
     (folder / TOKEN_FILE).write_text(f"{token}\n")
 
 
-def test_jobs_go_on_when_a_restart_changes_the_token(tmp_path: Path, engine: FakeEngine) -> None:
+def test_jobs_continue_when_a_restart_changes_the_token(tmp_path: Path, engine: FakeEngine) -> None:
     engine.stop()
     engine.token = "first"
     write_token(tmp_path, "first")
@@ -377,12 +379,12 @@ def test_jobs_go_on_when_a_restart_changes_the_token(tmp_path: Path, engine: Fak
         write_token(tmp_path, "second")
         engine.start()
         assert harness.wait(job).state is State.COMPLETED
-        wait_for(lambda: harness.runner._listener.connected, "the engine is not heard again")
+        wait_for(lambda: harness.runner._listener.connected, "the listener did not reconnect")
     finally:
         harness.close()
 
 
-def test_an_engine_that_does_not_let_us_in_keeps_jobs_waiting_and_says_why(tmp_path: Path, engine: FakeEngine) -> None:
+def test_jobs_wait_while_the_engine_refuses_the_token(tmp_path: Path, engine: FakeEngine) -> None:
     engine.stop()
     engine.token = "first"
     engine.start()
@@ -401,11 +403,11 @@ def test_an_engine_that_does_not_let_us_in_keeps_jobs_waiting_and_says_why(tmp_p
         harness.close()
 
 
-def test_an_engine_of_others_gets_the_token_of_the_setting(tmp_path: Path, engine: FakeEngine) -> None:
+def test_an_external_engine_gets_the_token_of_the_settings(tmp_path: Path, engine: FakeEngine) -> None:
     engine.stop()
     engine.token = "theirs"
     engine.start()
-    # What our own launcher left is for our own engine.
+    # The token file of our own launcher is not for this engine.
     write_token(tmp_path, "ours")
     settings = Settings(engine_url=engine.address, engine_token="theirs", data_dir=tmp_path)
     assert EngineClient(engine.address, engine_access(settings)).get_queue() == (frozenset(), frozenset())
@@ -419,8 +421,8 @@ def test_an_engine_of_others_gets_the_token_of_the_setting(tmp_path: Path, engin
     assert "theirs" not in repr(Settings(engine_token="theirs"))
 
 
-def test_a_redirection_is_not_followed_with_the_token(tmp_path: Path) -> None:
-    """Such as to the page where a person is to log in."""
+def test_redirects_are_not_followed(tmp_path: Path) -> None:
+    """For example to a login page."""
     head = b"HTTP/1.1 302 Found\r\nLocation: https://login.example/?secret=1\r\nContent-Length: 0\r\n\r\n"
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
@@ -434,7 +436,7 @@ def test_a_redirection_is_not_followed_with_the_token(tmp_path: Path) -> None:
 
         thread = threading.Thread(target=answer)
         thread.start()
-        with pytest.raises(EngineError, match=r"redirection to https://login\.example$") as elsewhere:
+        with pytest.raises(EngineError, match=r"redirection to https://login\.example$") as redirected:
             client.get_queue()
         thread.join()
-    assert "DREAM_LAYER_ENGINE_URL" in (elsewhere.value.hint or "")
+    assert "DREAM_LAYER_ENGINE_URL" in (redirected.value.hint or "")

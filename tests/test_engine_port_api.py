@@ -16,7 +16,7 @@ from tests.http import SMALL, post
 from tests.ports import free_ports
 from tests.stack import TIMEOUT, TestStack, wait_for_health
 
-# Of each kind of handler that ComfyUI has: with a body, with /api before it, below /internal, static, none at all.
+# Every kind of handler in ComfyUI: with a body, with the prefix /api, below /internal, static files, no handler.
 ROUTES = (
     *("GET /", "POST /prompt", "POST /api/prompt", "POST /queue", "POST /interrupt", "POST /free", "POST /history"),
     *("GET /userdata?dir=.", "POST /userdata/evil.json", "GET /ws", "GET /api/ws", "GET /view?filename=a.png"),
@@ -32,17 +32,17 @@ ROUTES = (
 
 
 def status_of(stack: TestStack, route: str, *heads: str) -> int:
-    """Of the answer to a request with these lines in its head."""
+    """Send a request with these header lines and return the status of the response."""
     port = int(stack.engine.rpartition(":")[2])
-    lines = [f"{route} HTTP/1.1", *(head.replace("{port}", str(port)) for head in heads), "Connection: close"]
+    lines = [f"{route} HTTP/1.1", *(text.replace("{port}", str(port)) for text in heads), "Connection: close"]
     body = '{"clear": true, "prompt": {}}' if route.startswith("POST") else ""
     lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
     with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) as sock:
-        sock.sendall("".join(f"{line}\r\n" for line in [*lines, ""]).encode() + body.encode())
+        sock.sendall("".join(f"{text}\r\n" for text in [*lines, ""]).encode() + body.encode())
         return int(sock.recv(65536).split()[1])
 
 
-def test_strangers_reach_nothing(stack: TestStack) -> None:
+def test_requests_without_the_token_or_from_other_hosts_are_refused(stack: TestStack) -> None:
     bearer = f"Authorization: Bearer {stack.engine_access.token}"
     for route in ROUTES:
         own = "Host: 127.0.0.1:{port}"
@@ -51,7 +51,7 @@ def test_strangers_reach_nothing(stack: TestStack) -> None:
         assert status_of(stack, route, "Host: evil.example:{port}", "Origin: http://evil.example:{port}") == 403, route
         assert status_of(stack, route, own, "Origin: http://localhost:8080", bearer) == 403, route
         assert status_of(stack, route, "Host: evil.example:{port}", bearer) == 403, route
-        # Some versions of aiohttp refuse two Host headers themselves.
+        # Some versions of aiohttp themselves refuse two Host headers with 400.
         assert status_of(stack, route, own, own, bearer) in (400, 403), route
         method, path = route.split(" ")
         assert status_of(stack, f"{method} http://evil.example{path}", own, bearer) == 403, route
@@ -59,24 +59,24 @@ def test_strangers_reach_nothing(stack: TestStack) -> None:
 
 
 def test_the_web_page_is_refused_the_websocket(stack: TestStack) -> None:
-    """As its newer version asks for it."""
+    """The newer version of the page opens this websocket."""
     url = stack.engine.replace("http", "ws", 1).replace("127.0.0.1", "localhost")
     with pytest.raises(websocket.WebSocketBadStatusException) as refused:
         websocket.create_connection(f"{url}/ws", origin="http://localhost:8080", timeout=TIMEOUT)
     assert refused.value.status_code == 403
 
 
-def test_who_knows_the_token_asks_the_engine_itself(stack: TestStack) -> None:
+def test_requests_with_the_token_reach_the_engine(stack: TestStack) -> None:
     token = stack.engine_access.token
     assert stack.ask_engine("GET", "/queue").json().keys() == {"queue_running", "queue_pending"}
-    line = websocket.create_connection(
+    connection = websocket.create_connection(
         f"{stack.engine.replace('http', 'ws', 1)}/ws", header={"Authorization": f"Bearer {token}"}, timeout=TIMEOUT
     )
-    assert '"status"' in line.recv()
-    line.close()
+    assert '"status"' in connection.recv()
+    connection.close()
 
 
-def test_a_browser_opens_the_page_once_with_the_token(stack: TestStack) -> None:
+def test_a_browser_needs_the_token_only_once(stack: TestStack) -> None:
     (stack.data_dir / "engine" / "no-page" / "index.html").write_text("<p>a page</p>")
     browser = requests.Session()
     assert browser.get(stack.engine, timeout=TIMEOUT).status_code == 401
@@ -95,7 +95,7 @@ def test_a_graph_cannot_read_the_token(stack: TestStack, place: str) -> None:
     assert refused.status_code == 422, refused.text
 
 
-def test_the_engine_serves_the_token_nowhere(stack: TestStack) -> None:
+def test_no_route_of_the_engine_shows_the_token(stack: TestStack) -> None:
     token = stack.engine_access.token
     assert token
     name = TOKEN_FILE.name
@@ -112,7 +112,7 @@ def test_the_engine_serves_the_token_nowhere(stack: TestStack) -> None:
     assert token not in stack.output()
 
 
-def test_a_new_start_has_a_new_token_and_jobs_go_on(stack: TestStack) -> None:
+def test_jobs_continue_after_a_restart_with_a_new_token(stack: TestStack) -> None:
     stack.draw(**SMALL)
     before = stack.engine_access.token
     job = stack.submit(**{**SMALL, "steps": 30})

@@ -1,4 +1,4 @@
-"""Fields by the names that other programs give them, LoRAs in the ways in which clients write them, and warnings."""
+"""Field names of other programs, the notations of LoRAs, and warnings in replies."""
 
 import json
 import uuid
@@ -34,13 +34,15 @@ from workflows.templates import read_workflow
 GLOW, INK = "glow.safetensors", "style/Ink.safetensors"
 
 
-def test_every_name_of_the_tables_means_a_field_that_there_is() -> None:
-    every = {name for model in (Txt2ImgBody, Img2ImgBody, UpscaleBody, ExtrasBody) for name in known_names(model)}
-    every |= known_names(ControlUnitBody) | {"units"}
+def test_every_synonym_means_an_existing_field() -> None:
+    known_fields = {
+        name for model in (Txt2ImgBody, Img2ImgBody, UpscaleBody, ExtrasBody) for name in known_names(model)
+    }
+    known_fields |= known_names(ControlUnitBody) | {"units"}
     for table in (GENERATION_SYNONYMS, TXT2IMG_SYNONYMS, UPSCALE_SYNONYMS, CONTROLNET_SYNONYMS, CONTROL_UNIT_SYNONYMS):
         for fields in table.values():
             for field in fields:
-                assert field.startswith("the header ") or set(field.split(" and ")) <= every, field
+                assert field.startswith("the header ") or set(field.split(" and ")) <= known_fields, field
     assert set(LORA_SPELLINGS) == {"lora_name", "strength_model", "strength_clip", "enabled"}
 
 
@@ -67,7 +69,7 @@ def test_every_name_of_the_tables_means_a_field_that_there_is() -> None:
         *(("stepz", "steps"), ("seamlesstileable", "tiling")),
     ],
 )
-def test_names_of_other_programs_are_reported_with_ours(sent: str, field: str) -> None:
+def test_field_names_of_other_programs_get_a_suggestion(sent: str, field: str) -> None:
     (warning,) = read(**{sent: "1"}).warnings
     assert warning == f"ignored unknown fields: {sent} (did you mean {field}?)"
 
@@ -81,14 +83,14 @@ def test_names_of_other_programs_are_reported_with_ours(sent: str, field: str) -
         *(("images", "input_image"), ("feathering", "outpaint_feathering")),
     ],
 )
-def test_so_are_those_of_pictures(sent: str, field: str) -> None:
+def test_img2img_field_names_of_other_programs_get_a_suggestion(sent: str, field: str) -> None:
     (warning,) = reread(**{sent: "1"}).warnings
     assert warning == f"ignored unknown fields: {sent} (did you mean {field}?)"
     (elsewhere,) = read(**{"strength": 0.5}).warnings
     assert elsewhere == "ignored unknown fields: strength (img2img has denoising_strength)"
 
 
-def test_the_settings_and_units_of_other_programs_are_looked_into() -> None:
+def test_nested_field_names_of_other_programs_get_a_suggestion() -> None:
     (settings,) = read(override_settings={"sd_model_checkpoint": "x", "CLIP_stop_at_last_layers": 2}).warnings
     assert "override_settings.sd_model_checkpoint (did you mean model_name?)" in settings
     assert "override_settings.CLIP_stop_at_last_layers (did you mean clip_skip?)" in settings
@@ -104,12 +106,12 @@ def test_the_settings_and_units_of_other_programs_are_looked_into() -> None:
     ]
 
 
-def test_enlarging_has_names_of_its_own() -> None:
+def test_upscale_fields_have_their_own_synonyms() -> None:
     (warning,) = unknown_fields({"init_image": "x", "scale": 2, "model": "x", "upscaling_resize": 2}, UpscaleBody)
-    meant = [
-        each.rpartition("(did you mean ")[2] for each in warning.removeprefix("ignored unknown fields: ").split(", ")
+    suggestions = [
+        entry.rpartition("(did you mean ")[2] for entry in warning.removeprefix("ignored unknown fields: ").split(", ")
     ]
-    assert meant == ["image?)", "upscale_factor?)", "upscaler?)", "upscale_factor?)"]
+    assert suggestions == ["image?)", "upscale_factor?)", "upscaler?)", "upscale_factor?)"]
     (warning,) = unknown_fields({"upscaler": "x", "format": "png"}, ExtrasBody)
     assert "upscaler (did you mean upscaler_model?), format (did you mean output_format?)" in warning
 
@@ -120,9 +122,9 @@ def test_an_unknown_field_is_reported_with_a_missing_one(sent: str) -> None:
         parse_txt2img(Fields({"colour": 1, sent: "a cat"}, {}), context())
     assert (wrong.value.status, wrong.value.field, wrong.value.message) == (422, "prompt", "prompt is missing")
     assert wrong.value.hint == f"unknown fields: {sent} (did you mean prompt?), colour"
-    with pytest.raises(InvalidValue) as nothing:
+    with pytest.raises(InvalidValue) as missing:
         parse_txt2img(Fields({"steps": 1}, {}), context())
-    assert nothing.value.hint is None
+    assert missing.value.hint is None
 
 
 @pytest.mark.parametrize("sent", ["init_images", "init_image", "inputImage", "image_url", "images", "img"])
@@ -134,7 +136,7 @@ def test_a_picture_under_another_name_is_reported(sent: str) -> None:
         assert str(wrong.value.hint).startswith(f"unknown fields: {sent} (did you mean input_image?); send input_image")
 
 
-def test_so_is_it_inside_objects_and_in_workflows() -> None:
+def test_an_unknown_field_is_reported_inside_objects_and_workflows() -> None:
     missing = refused(loras=[{"adapter": "glow", "wieght": 1}])
     assert (missing.field, missing.hint) == ("loras[0].lora_name", "unknown fields: adapter, wieght")
     parameters = {"prompt": {"type": "string", "required": True, "targets": ["good.text"], "description": "what"}}
@@ -160,37 +162,37 @@ def test_so_is_it_inside_objects_and_in_workflows() -> None:
         ({"lora_name": "glow", "strength_model": 0.5}, GLOW, 0.5, 0.5),
     ],
 )
-def test_a_lora_is_what_was_written(written: Any, file: str, model: float, clip: float) -> None:
+def test_every_notation_of_a_lora_is_accepted(written: Any, file: str, model: float, clip: float) -> None:
     lora = Lora(file, model, clip)
-    alike = [{"lora": written}, {"loras": [written]}, {"loras": [written, "glow:0.1"]}]
-    # As a form sends them.
+    notations = [{"lora": written}, {"loras": [written]}, {"loras": [written, "glow:0.1"]}]
+    # A form sends text.
     text = written if isinstance(written, str) else json.dumps(written)
-    alike += [{"lora": text}, {"loras": json.dumps([written])}, {"lora": json.dumps(written)}]
+    notations += [{"lora": text}, {"loras": json.dumps([written])}, {"lora": json.dumps(written)}]
     if isinstance(written, str):
-        alike += [{"loras": written}, {"loras": f"{written}, glow:0.1"}]
-    for values in alike:
+        notations += [{"loras": written}, {"loras": f"{written}, glow:0.1"}]
+    for values in notations:
         parsed = read(**values)
         assert parsed.warnings == []
         assert parsed.request.loras[0] == lora
         assert parsed.request.loras[1:] in ((), (Lora(GLOW, 0.1, 0.1),))
-        # What the reply tells says the same again.
+        # The reported parameters mean the same LoRAs.
         assert read(**parsed.parameters).request.loras == parsed.request.loras
 
 
-def test_loras_that_are_off_or_none() -> None:
+def test_loras_that_are_off_or_none_are_ignored() -> None:
     for value in ("", "none", {"name": "glow", "on": False}, {"name": "None"}, None):
         assert words(lora=value).loras == ()
-        assert words(loras=[each for each in [value] if each is not None]).loras == ()
+        assert words(loras=[entry for entry in [value] if entry is not None]).loras == ()
 
 
-def test_a_name_that_was_sent_twice_is_reported() -> None:
+def test_a_field_sent_under_two_names_adds_a_warning() -> None:
     parsed = read(lora={"name": "The glow", "filename": GLOW, "weight": 0.5, "strength_model": 0.7})
     assert parsed.request.loras == (Lora(GLOW, 0.7, 0.7),)
     assert "lora.name (did you mean lora_name?), lora.weight (did you mean strength_model?)" in parsed.warnings[0]
 
 
 @pytest.mark.parametrize(
-    ("values", "field", "says"),
+    ("values", "field", "message"),
     [
         ({"lora": 5}, "lora", "the name of a file, or an object with lora_name"),
         ({"lora": ["glow"]}, "lora", "the name of a file, or an object with lora_name"),
@@ -207,17 +209,17 @@ def test_a_name_that_was_sent_twice_is_reported() -> None:
         ({"controlnet": []}, "controlnet", "an object with enabled, units"),
     ],
 )
-def test_other_shapes_are_refused_in_words(values: dict[str, Any], field: str, says: str) -> None:
+def test_other_types_are_refused_with_a_clear_message(values: dict[str, Any], field: str, message: str) -> None:
     error = refused(**values)
     assert (error.status, error.field) == (422, field)
-    assert says in error.message
+    assert message in error.message
 
 
-def test_a_warning_names_a_bounded_number_of_fields() -> None:
+def test_a_warning_names_a_limited_number_of_fields() -> None:
     (warning,) = read(**{f"unknown_{index}": 1 for index in range(900)}, **{"x" * 5000: 1}).warnings
     assert warning.endswith(" and 881 more")
     assert len(warning) < 2000
-    # Neither is more looked up than is shown.
+    # Names beyond the limit are not looked up.
     many = {f"sd_model_{index}": 1 for index in range(100_000)}
     assert read(override_settings=many).warnings[0].endswith(" and 99981 more")
     assert refused(loras=[" " * 100_000 + ":1" * 50_000] * 100_000).field == "loras[0].lora_name"
@@ -235,7 +237,7 @@ def test_a_warning_names_a_bounded_number_of_fields() -> None:
         ["\n" * 5000] * 3,
     ],
 )
-def test_the_header_of_warnings_is_short_ascii_and_json(warnings: list[str]) -> None:
+def test_the_warnings_header_is_short_ascii_json(warnings: list[str]) -> None:
     header = warnings_header(warnings)
     assert header.isascii()
     assert header.isprintable()
@@ -248,11 +250,11 @@ def test_the_header_of_warnings_is_short_ascii_and_json(warnings: list[str]) -> 
         assert reply[-1].endswith((" more", "...")) or reply == warnings
 
 
-def test_every_way_to_wait_tells_the_warnings(backend: Backend) -> None:
+def test_every_kind_of_reply_has_the_warnings(backend: Backend) -> None:
     client = txt2img_app(backend).test_client()
-    said = ["ignored unknown fields: größe (did you mean width and height?)"]
+    expected_warnings = ["ignored unknown fields: größe (did you mean width and height?)"]
     sent = {"prompt": "x"}
-    spec = JobSpec(parameters=sent, warnings=said)
+    spec = JobSpec(parameters=sent, warnings=expected_warnings)
     key = {"Idempotency-Key": "once"}
     digest = Fields(sent, {}).digest("txt2img")
     job_id = str(uuid.uuid4())
@@ -262,13 +264,13 @@ def test_every_way_to_wait_tells_the_warnings(backend: Backend) -> None:
     accepted = client.post("/api/txt2img", json=sent, headers={**key, "Prefer": "respond-async"})
     assert accepted.status_code == 202
     assert accepted.json is not None
-    assert accepted.json["warnings"] == said
+    assert accepted.json["warnings"] == expected_warnings
     AcceptedReply.model_validate(accepted.json)
     backend.jobs.store.finish(row, "me", State.COMPLETED, images=[])
     waited = client.post("/api/txt2img", json=sent, headers=key)
     streamed = client.post("/api/txt2img", json=sent, headers={**key, "Accept": "text/event-stream"})
-    again = client.post(f"/api/jobs/{job_id}/retry")
-    assert (waited.status_code, streamed.status_code, again.status_code) == (200, 200, 202)
-    for reply in (accepted, waited, streamed, again):
-        assert json.loads(reply.headers["X-Warnings"]) == said
+    retried = client.post(f"/api/jobs/{job_id}/retry")
+    assert (waited.status_code, streamed.status_code, retried.status_code) == (200, 200, 202)
+    for reply in (accepted, waited, streamed, retried):
+        assert json.loads(reply.headers["X-Warnings"]) == expected_warnings
     streamed.close()
