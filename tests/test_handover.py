@@ -1,4 +1,4 @@
-"""Several workers: each reclaims the jobs of another, none runs twice, and transient failures lose none."""
+"""Several workers: a worker reclaims the jobs of another, no job runs twice, and transient failures lose none."""
 
 import threading
 import time
@@ -25,27 +25,27 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RECONCILE_CONNECTED", 0.3)
 
 
-def block_calls(monkeypatch: pytest.MonkeyPatch, thing: Any, name: str, until: threading.Event) -> threading.Event:
+def block_calls(monkeypatch: pytest.MonkeyPatch, target: Any, name: str, until: threading.Event) -> threading.Event:
     """Block calls of a method until `until` is set; the returned event is set once a call is blocked."""
-    method: Callable[..., Any] = getattr(thing, name)
+    method: Callable[..., Any] = getattr(target, name)
     blocked = threading.Event()
 
-    def late(*args: Any) -> Any:
+    def call_late(*args: Any) -> Any:
         blocked.set()
         until.wait(30)
         return method(*args)
 
-    monkeypatch.setattr(thing, name, late)
+    monkeypatch.setattr(target, name, call_late)
     return blocked
 
 
 def test_jobs_of_a_killed_service_are_finished_by_another(open_harness: OpenHarness, engine: FakeEngine) -> None:
-    vanished, successor = open_harness(), open_harness()
+    killed, successor = open_harness(), open_harness()
     engine.seconds = BLOCKED
-    ids = [vanished.submit() for _ in range(3)]
+    ids = [killed.submit() for _ in range(3)]
     successor.start()
     time.sleep(0.1)
-    assert {successor.row(job_id).worker for job_id in ids} == {vanished.runner.worker}
+    assert {successor.row(job_id).worker for job_id in ids} == {killed.runner.worker}
     successor.expire_heartbeats()
     engine.seconds = 0.25
     rows = [successor.wait(job_id) for job_id in ids]
@@ -57,25 +57,25 @@ def test_jobs_of_a_killed_service_are_finished_by_another(open_harness: OpenHarn
 def test_a_stopping_service_finishes_sending_first(
     open_harness: OpenHarness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    leaving, successor = open_harness(), open_harness()
+    stopping, successor = open_harness(), open_harness()
     arrived = threading.Event()
-    block_calls(monkeypatch, leaving.client, "submit", arrived)
-    leaving.start()
+    block_calls(monkeypatch, stopping.client, "submit", arrived)
+    stopping.start()
     with ThreadPoolExecutor(2) as pool:
-        accepted = pool.submit(leaving.submit)
-        wait_for(lambda: len(leaving.runner._active_jobs), "the job is not accepted")
-        stopped = pool.submit(leaving.runner.stop)
+        accepted = pool.submit(stopping.submit)
+        wait_for(lambda: len(stopping.runner._active_jobs), "the job is not accepted")
+        stopped = pool.submit(stopping.runner.stop)
         time.sleep(0.3)
         assert not stopped.done()
         arrived.set()
         stopped.result(10)
         assert engine.submitted == [accepted.result(10)]
         # A job that is accepted later is sent by another worker.
-        late = leaving.submit()
-    assert late not in engine.submitted
+        later_id = stopping.submit()
+    assert later_id not in engine.submitted
     successor.start()
-    assert {successor.wait(job_id).state for job_id in (accepted.result(), late)} == {State.COMPLETED}
-    assert engine.submitted == [accepted.result(), late]
+    assert {successor.wait(job_id).state for job_id in (accepted.result(), later_id)} == {State.COMPLETED}
+    assert engine.submitted == [accepted.result(), later_id]
 
 
 def test_a_job_that_is_sent_twice_has_two_queue_numbers(harness: Harness, engine: FakeEngine) -> None:
@@ -90,32 +90,32 @@ def test_a_job_that_is_sent_twice_has_two_queue_numbers(harness: Harness, engine
     assert {int(number) for number in numbers} == {row.number}
 
 
-def test_a_reclaimed_job_that_the_engine_lost_is_sent_again_without_suspects(
+def test_reclaimed_jobs_lost_by_the_engine_are_sent_again_without_counting_an_attempt(
     open_harness: OpenHarness, engine: FakeEngine
 ) -> None:
-    vanished, successor = open_harness(), open_harness()
+    killed, successor = open_harness(), open_harness()
     engine.seconds = BLOCKED
-    ids = [vanished.submit() for _ in range(3)]
+    ids = [killed.submit() for _ in range(3)]
     wait_until_running(engine, ids[0])
     engine.lose_jobs()
     engine.seconds = 0.05
-    vanished.expire_heartbeats()
+    killed.expire_heartbeats()
     successor.start()
     rows = [successor.wait(job_id) for job_id in ids]
     assert [(row.state, row.attempts) for row in rows] == [(State.COMPLETED, 0)] * 3
     assert engine.submitted == ids * 2
 
 
-@pytest.mark.parametrize("inherited", [False, True], ids=["by-the-same", "by-an-successor"])
+@pytest.mark.parametrize("reclaimed", [False, True], ids=["by-the-same", "by-a-successor"])
 def test_events_are_repeated_after_a_crash_of_the_engine(
-    harness: Harness, open_harness: OpenHarness, engine: FakeEngine, inherited: bool
+    harness: Harness, open_harness: OpenHarness, engine: FakeEngine, reclaimed: bool
 ) -> None:
     engine.seconds = BLOCKED
     job_id = harness.submit()
     wait_for(lambda: "image" in harness.event_names(job_id), "the first picture was not reported")
     engine.lose_jobs()
     wait_for(lambda: harness.event_names(job_id).count("queued") == 2, "it was not sent again")
-    if inherited:
+    if reclaimed:
         harness.runner.stop()
         open_harness().start()
     engine.seconds = 0.05
@@ -125,40 +125,40 @@ def test_events_are_repeated_after_a_crash_of_the_engine(
     assert (row.state, since.count("image"), len(row.images)) == (State.COMPLETED, 2, 2)
 
 
-def test_a_crash_by_the_job_of_one_service_is_not_attributed_to_another(
+def test_a_crash_caused_by_one_service_is_not_counted_for_jobs_of_another(
     harness: Harness, open_harness: OpenHarness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = open_harness()
     other.start()
     engine.seconds = BLOCKED
-    deadly, queue = harness.submit(), other.client.get_queue
+    crashing, queue = harness.submit(), other.client.get_queue
 
-    def second() -> Any:
-        """The engine's queue, once the first service has sent its job again or failed it."""
-        wait_for(lambda: engine.running is not None or harness.row(deadly).state.finished, "it was not sent again")
+    def queue_after_resubmission() -> Any:
+        """Return the engine's queue once the first service has sent its job again or failed it."""
+        wait_for(lambda: engine.running is not None or harness.row(crashing).state.finished, "it was not sent again")
         return queue()
 
-    monkeypatch.setattr(other.client, "get_queue", second)
-    innocent = other.submit()
-    for death in range(1, 4):
-        wait_for(lambda death=death: engine.submitted.count(innocent) == death, "it was not sent again")  # type: ignore[misc]
-        wait_until_running(engine, deadly)
+    monkeypatch.setattr(other.client, "get_queue", queue_after_resubmission)
+    other_job = other.submit()
+    for crash in range(1, 4):
+        wait_for(lambda crash=crash: engine.submitted.count(other_job) == crash, "it was not sent again")  # type: ignore[misc]
+        wait_until_running(engine, crashing)
         # The service of the running job knows its state.
-        wait_for(lambda: harness.row(deadly).state is State.RUNNING, "it does not run")
+        wait_for(lambda: harness.row(crashing).state is State.RUNNING, "it does not run")
         engine.lose_jobs()
-    assert harness.wait(deadly).state is State.FAILED
+    assert harness.wait(crashing).state is State.FAILED
     engine.seconds = 0.05
-    row = other.wait(innocent)
+    row = other.wait(other_job)
     assert (row.state, row.attempts) == (State.COMPLETED, 0)
 
 
-def test_a_job_that_ended_without_any_service_is_found_in_the_history(
+def test_a_job_that_finished_while_no_service_ran_is_found_in_the_history(
     open_harness: OpenHarness, engine: FakeEngine
 ) -> None:
-    vanished = open_harness()
-    job_id = vanished.submit()
+    killed = open_harness()
+    job_id = killed.submit()
     wait_for(lambda: job_id in engine.history, "it did not run")
-    vanished.expire_heartbeats()
+    killed.expire_heartbeats()
     successor = open_harness()
     successor.start()
     assert successor.wait(job_id).state is State.COMPLETED
@@ -178,7 +178,7 @@ def test_the_jobs_of_a_stopped_service_are_reclaimed_at_once(
     # At once, long before its heartbeat is stale.
     wait_for(
         lambda: successor.row(ids[1]).worker == successor.runner.worker,
-        "it was not taken over",
+        "it was not reclaimed",
         seconds=module.STALE_AFTER - 2,
     )
     engine.seconds = 0.1
@@ -187,10 +187,12 @@ def test_the_jobs_of_a_stopped_service_are_reclaimed_at_once(
     assert successor.event_names(ids[0]).count("image") == 2
 
 
-def test_a_reclaimed_job_is_not_reclaimed_again_by_a_third(open_harness: OpenHarness, engine: FakeEngine) -> None:
-    vanished, successor, third = open_harness(), open_harness(), open_harness()
-    job_id = vanished.submit()
-    vanished.expire_heartbeats()
+def test_a_reclaimed_job_is_not_reclaimed_again_by_a_third_service(
+    open_harness: OpenHarness, engine: FakeEngine
+) -> None:
+    killed, successor, third = open_harness(), open_harness(), open_harness()
+    job_id = killed.submit()
+    killed.expire_heartbeats()
     # The successor waits for the engine just after it reclaimed the job.
     engine.seconds, engine.delay = BLOCKED, 0.5
     successor.runner.start()
@@ -236,29 +238,29 @@ def test_a_job_reclaimed_from_a_slow_service_runs_once(
     engine.seconds = BLOCKED
     job_id = harness.submit()
     harness.wait(job_id, State.RUNNING)
-    waking, looking = threading.Event(), threading.Event()
+    slow_resumes, successor_resumes = threading.Event(), threading.Event()
     # As if the engine did not answer for a while, or the process was suspended.
-    blocked = block_calls(monkeypatch, harness.client, "get_queue", waking)
-    block_calls(monkeypatch, successor.client, "get_queue", looking)
+    blocked = block_calls(monkeypatch, harness.client, "get_queue", slow_resumes)
+    block_calls(monkeypatch, successor.client, "get_queue", successor_resumes)
     assert blocked.wait(20)
     engine.seconds = 0.05
     wait_for(lambda: job_id in engine.history, "it did not run")
     harness.expire_heartbeats()
     wait_for(lambda: successor.row(job_id).worker == successor.runner.worker, "it was not reclaimed")
     # The slow service finds the end first, but no longer owns the job.
-    waking.set()
+    slow_resumes.set()
     wait_for(lambda: not harness.runner._active_jobs, "the slow service still tracks it")
     time.sleep(0.5)
-    looking.set()
+    successor_resumes.set()
     assert successor.wait(job_id).state is State.COMPLETED
     assert engine.submitted == [job_id]
 
 
-def test_concurrent_requests_with_one_idempotency_key_make_one_job(harness: Harness, engine: FakeEngine) -> None:
-    at_once = threading.Barrier(8)
+def test_concurrent_requests_with_one_idempotency_key_create_one_job(harness: Harness, engine: FakeEngine) -> None:
+    barrier = threading.Barrier(8)
 
     def submit(_: int) -> tuple[str, bool]:
-        at_once.wait()
+        barrier.wait()
         row, new = harness.runner.submit(new_job(idempotency_key="k"), {}, limit=100)
         return row.id, new
 
@@ -287,24 +289,24 @@ def test_a_slow_service_does_not_change_a_job_that_another_finished(
     engine.seconds = BLOCKED
     job_id = harness.submit()
     harness.wait(job_id, State.RUNNING)
-    waking = threading.Event()
-    blocked = block_calls(monkeypatch, harness.client, "get_queue", waking)
+    slow_resumes = threading.Event()
+    blocked = block_calls(monkeypatch, harness.client, "get_queue", slow_resumes)
     assert blocked.wait(20)
     engine.seconds = 0.05
     wait_for(lambda: job_id in engine.history, "it did not run")
     harness.expire_heartbeats()
     assert successor.wait(job_id).state is State.COMPLETED
     wait_for(lambda: not engine.history, "the engine's memory was not cleared")
-    # It continues in the middle of a reconciliation.
-    waking.set()
+    # The slow service continues in the middle of its reconciliation.
+    slow_resumes.set()
     wait_for(lambda: not harness.runner._active_jobs, "the slow service still tracks it")
     assert engine.submitted == [job_id]
     assert len(list(engine.output_dir.rglob("*.png"))) == 2
 
 
-def fails_once(monkeypatch: pytest.MonkeyPatch, thing: Any, name: str, error: Exception) -> threading.Event:
+def fail_once(monkeypatch: pytest.MonkeyPatch, target: Any, name: str, error: Exception) -> threading.Event:
     """Make the next call of a method raise; the returned event is set once it has."""
-    method: Callable[..., Any] = getattr(thing, name)
+    method: Callable[..., Any] = getattr(target, name)
     failed = threading.Event()
 
     def fails(*args: Any, **options: Any) -> Any:
@@ -313,7 +315,7 @@ def fails_once(monkeypatch: pytest.MonkeyPatch, thing: Any, name: str, error: Ex
         failed.set()
         raise error
 
-    monkeypatch.setattr(thing, name, fails)
+    monkeypatch.setattr(target, name, fails)
     return failed
 
 
@@ -323,7 +325,7 @@ def test_a_transient_database_failure_loses_no_event(
 ) -> None:
     engine.seconds = BLOCKED
     job_id = harness.submit()
-    failed = fails_once(monkeypatch, harness.store, method, StorageFailed("the disk is full"))
+    failed = fail_once(monkeypatch, harness.store, method, StorageFailed("the disk is full"))
     if method in ("still_owned", "beat"):
         assert failed.wait(20)
     engine.seconds = 0.8
@@ -340,7 +342,7 @@ def test_a_database_failure_during_sending_blocks_no_job(
     engine.stop()
     ids = [harness.submit() for _ in range(3)]
     engine.prompt_fault = "500"
-    failed = fails_once(monkeypatch, harness.store, "finish", StorageFailed("the disk is full"))
+    failed = fail_once(monkeypatch, harness.store, "finish", StorageFailed("the disk is full"))
     engine.start()
     assert [harness.wait(job_id, seconds=8).state for job_id in ids] == [State.FAILED] * 3
     assert failed.is_set()
@@ -352,7 +354,7 @@ def test_a_job_lost_during_a_database_failure_is_still_counted_and_reported(
     engine.seconds = BLOCKED
     ids = [harness.submit() for _ in range(2)]
     harness.wait(ids[0], State.RUNNING)
-    failed = fails_once(monkeypatch, harness.store, "requeue", StorageFailed("the disk is full"))
+    failed = fail_once(monkeypatch, harness.store, "requeue", StorageFailed("the disk is full"))
     engine.lose_jobs()
     engine.seconds = 0.4
     rows = [harness.wait(job_id) for job_id in ids]
@@ -368,6 +370,6 @@ def test_a_transient_engine_failure_fails_no_job(
     engine.seconds = 0.3
     ids = [harness.submit() for _ in range(3)]
     for method in ("get_queue", "get_outcome", "delete_history"):
-        fails_once(monkeypatch, harness.client, method, EngineUnavailable("it does not answer"))
+        fail_once(monkeypatch, harness.client, method, EngineUnavailable("it does not answer"))
     assert [harness.wait(job_id).state for job_id in ids] == [State.COMPLETED] * 3
     assert engine.submitted == ids

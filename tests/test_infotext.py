@@ -1,4 +1,4 @@
-"""Infotexts: written and read again, and read from the pictures of other programs."""
+"""Infotexts: round trips, and infotexts written by other programs."""
 
 import random
 from typing import Any
@@ -27,154 +27,154 @@ FILES = (
 LORAS = ("outline", "two words", "v1.5_(x)")
 
 
-def words(choose: random.Random) -> str:
-    return " ".join(choose.choice(WORDS) for _ in range(choose.randrange(6))).strip()
+def random_prompt(rng: random.Random) -> str:
+    return " ".join(rng.choice(WORDS) for _ in range(rng.randrange(6))).strip()
 
 
-def number(choose: random.Random, low: float, high: float) -> float:
-    return round(choose.uniform(low, high), choose.choice([0, 1, 2, 6, 17]))
+def random_number(rng: random.Random, low: float, high: float) -> float:
+    return round(rng.uniform(low, high), rng.choice([0, 1, 2, 6, 17]))
 
 
-def some(choose: random.Random, fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if choose.random() < 0.5}
+def random_subset(rng: random.Random, fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if rng.random() < 0.5}
 
 
-def unit(choose: random.Random) -> dict[str, Any]:
-    return some(
-        choose,
+def random_unit(rng: random.Random) -> dict[str, Any]:
+    return random_subset(
+        rng,
         {
-            "model": choose.choice(FILES),
-            "preprocessor": choose.choice(["none", "canny", "openpose"]),
-            "control_type": choose.choice(["canny", "depth"]),
-            "weight": number(choose, 0, 2),
-            "guidance_start": number(choose, 0, 0.4),
-            "guidance_end": number(choose, 0.5, 1),
-            "control_mode": choose.choice(["balanced", "prompt", "control"]),
-            "resize_mode": choose.choice(["just_resize", "crop_and_resize", "fill"]),
-            "resolution": choose.randrange(64, 2048),
-            "pixel_perfect": choose.random() < 0.5,
-            "threshold_a": number(choose, 0, 255),
-            "threshold_b": choose.randrange(255),
+            "model": rng.choice(FILES),
+            "preprocessor": rng.choice(["none", "canny", "openpose"]),
+            "control_type": rng.choice(["canny", "depth"]),
+            "weight": random_number(rng, 0, 2),
+            "guidance_start": random_number(rng, 0, 0.4),
+            "guidance_end": random_number(rng, 0.5, 1),
+            "control_mode": rng.choice(["balanced", "prompt", "control"]),
+            "resize_mode": rng.choice(["just_resize", "crop_and_resize", "fill"]),
+            "resolution": rng.randrange(64, 2048),
+            "pixel_perfect": rng.random() < 0.5,
+            "threshold_a": random_number(rng, 0, 255),
+            "threshold_b": rng.randrange(255),
         },
     )
 
 
-def common(choose: random.Random) -> dict[str, Any]:
+def random_fields(rng: random.Random) -> dict[str, Any]:
     fields: dict[str, Any] = {
-        "prompt": words(choose),
-        "negative_prompt": words(choose),
-        "model_name": choose.choice(FILES),
-        "width": choose.randrange(16, 4096),
-        "height": choose.randrange(16, 4096),
-        "steps": choose.randrange(1, 1000),
-        "cfg_scale": number(choose, 0, 30),
-        "sampler_name": choose.choice([*SAMPLER_LABELS, "uni_pc_bh2", "res_multistep", "euler_cfg_pp"]),
-        "scheduler": choose.choice([*SCHEDULER_LABELS, "of a custom node"]),
-        "seed": choose.choice([0, 2**64 - 1, choose.randrange(2**32)]),
+        "prompt": random_prompt(rng),
+        "negative_prompt": random_prompt(rng),
+        "model_name": rng.choice(FILES),
+        "width": rng.randrange(16, 4096),
+        "height": rng.randrange(16, 4096),
+        "steps": rng.randrange(1, 1000),
+        "cfg_scale": random_number(rng, 0, 30),
+        "sampler_name": rng.choice([*SAMPLER_LABELS, "uni_pc_bh2", "res_multistep", "euler_cfg_pp"]),
+        "scheduler": rng.choice([*SCHEDULER_LABELS, "of a custom node"]),
+        "seed": rng.choice([0, 2**64 - 1, rng.randrange(2**32)]),
         "batch_size": 1,
         "batch_count": 1,
     }
-    fields |= some(
-        choose,
+    fields |= random_subset(
+        rng,
         {
-            "guidance": number(choose, 1, 30),
-            "vae_name": f"{choose.choice(FILES)}.safetensors",
-            "text_encoders": [f"{choose.choice(FILES)}.safetensors" for _ in range(choose.randrange(1, 4))],
-            "clip_skip": choose.randrange(1, 12),
+            "guidance": random_number(rng, 1, 30),
+            "vae_name": f"{rng.choice(FILES)}.safetensors",
+            "text_encoders": [f"{rng.choice(FILES)}.safetensors" for _ in range(rng.randrange(1, 4))],
+            "clip_skip": rng.randrange(1, 12),
             "tiling": True,
-            "controlnet": {"units": [unit(choose) for _ in range(choose.randrange(1, 4))]},
+            "controlnet": {"units": [random_unit(rng) for _ in range(rng.randrange(1, 4))]},
         },
     )
-    if choose.random() < 0.5:
-        fields |= hires(choose)
-    if choose.random() < 0.5:
-        fields |= {"refiner_enabled": True, "refiner_model": choose.choice(FILES)}
-        fields |= some(choose, {"refiner_switch_at": number(choose, 0, 1)})
-    if choose.random() < 0.5:
-        fields |= {"upscaler": choose.choice(["Lanczos", "4x-UltraSharp.pth"]), "upscale_factor": number(choose, 1, 8)}
-    if choose.random() < 0.5:
-        fields |= {"restore_faces": True, "face_restoration_model": choose.choice(["codeformer", "gfpgan", "x.pth"])}
-        fields |= some(choose, {"codeformer_weight": number(choose, 0, 1)})
+    if rng.random() < 0.5:
+        fields |= random_hires_fields(rng)
+    if rng.random() < 0.5:
+        fields |= {"refiner_enabled": True, "refiner_model": rng.choice(FILES)}
+        fields |= random_subset(rng, {"refiner_switch_at": random_number(rng, 0, 1)})
+    if rng.random() < 0.5:
+        fields |= {"upscaler": rng.choice(["Lanczos", "4x-UltraSharp.pth"]), "upscale_factor": random_number(rng, 1, 8)}
+    if rng.random() < 0.5:
+        fields |= {"restore_faces": True, "face_restoration_model": rng.choice(["codeformer", "gfpgan", "x.pth"])}
+        fields |= random_subset(rng, {"codeformer_weight": random_number(rng, 0, 1)})
     return fields
 
 
-def hires(choose: random.Random) -> dict[str, Any]:
-    size = {"hires_fix_upscale_factor": number(choose, 1, 8)}
-    if choose.random() < 0.5:
-        width, height = choose.choice([(64, None), (None, 64), (640, 333)])
+def random_hires_fields(rng: random.Random) -> dict[str, Any]:
+    size = {"hires_fix_upscale_factor": random_number(rng, 1, 8)}
+    if rng.random() < 0.5:
+        width, height = rng.choice([(64, None), (None, 64), (640, 333)])
         size = {"hires_fix_upscale_method": "resize-to"}  # type: ignore[dict-item]
         size |= {"hires_fix_resize_width": width, "hires_fix_resize_height": height}  # type: ignore[dict-item]
     return {
         "hires_fix": True,
         **size,
-        **some(
-            choose,
+        **random_subset(
+            rng,
             {
-                "hires_fix_upscaler": choose.choice(["Latent", "Latent (nearest)", "Lanczos", "4x, sharp.pth"]),
-                "hires_fix_hires_steps": choose.randrange(100),
-                "hires_fix_denoising_strength": number(choose, 0, 1),
-                "hires_fix_sampler_name": choose.choice(list(SAMPLER_LABELS)),
-                "hires_fix_scheduler": choose.choice(list(SCHEDULER_LABELS)),
-                "hires_fix_cfg_scale": number(choose, 0, 30),
+                "hires_fix_upscaler": rng.choice(["Latent", "Latent (nearest)", "Lanczos", "4x, sharp.pth"]),
+                "hires_fix_hires_steps": rng.randrange(100),
+                "hires_fix_denoising_strength": random_number(rng, 0, 1),
+                "hires_fix_sampler_name": rng.choice(list(SAMPLER_LABELS)),
+                "hires_fix_scheduler": rng.choice(list(SCHEDULER_LABELS)),
+                "hires_fix_cfg_scale": random_number(rng, 0, 30),
             },
         ),
     }
 
 
-def image_fields(choose: random.Random) -> dict[str, Any]:
+def random_img2img_fields(rng: random.Random) -> dict[str, Any]:
     return {
-        "denoising_strength": number(choose, 0, 1),
-        **some(
-            choose,
+        "denoising_strength": random_number(rng, 0, 1),
+        **random_subset(
+            rng,
             {
-                "resize_mode": choose.choice(["just_resize", "crop_and_resize", "fill"]),
-                "inpaint_mode": choose.choice(["fill", "refine", "model"]),
-                "grow_mask_by": choose.randrange(64),
-                "mask_blur": choose.randrange(64),
-                "invert_mask": choose.random() < 0.5,
-                "only_masked": choose.random() < 0.5,
-                "only_masked_padding": choose.randrange(1024),
-                "outpaint_left": choose.randrange(2048),
-                "outpaint_top": choose.randrange(2048),
-                "outpaint_right": choose.randrange(2048),
-                "outpaint_bottom": choose.randrange(2048),
-                "outpaint_feathering": choose.randrange(512),
+                "resize_mode": rng.choice(["just_resize", "crop_and_resize", "fill"]),
+                "inpaint_mode": rng.choice(["fill", "refine", "model"]),
+                "grow_mask_by": rng.randrange(64),
+                "mask_blur": rng.randrange(64),
+                "invert_mask": rng.random() < 0.5,
+                "only_masked": rng.random() < 0.5,
+                "only_masked_padding": rng.randrange(1024),
+                "outpaint_left": rng.randrange(2048),
+                "outpaint_top": rng.randrange(2048),
+                "outpaint_right": rng.randrange(2048),
+                "outpaint_bottom": rng.randrange(2048),
+                "outpaint_feathering": rng.randrange(512),
             },
         ),
     }
 
 
-def meant(model: type[GenerationBody], fields: dict[str, Any]) -> GenerationBody:
-    """The fields with their defaults."""
+def with_defaults(model: type[GenerationBody], fields: dict[str, Any]) -> GenerationBody:
+    """Fill in the defaults of missing fields."""
     return model(**{"input_image": "", **fields})
 
 
 @settings(max_examples=300, deadline=None)
-@given(choose=st.randoms(use_true_random=True))
-def test_what_is_written_for_txt2img_is_read_again(choose: random.Random) -> None:
-    fields = common(choose)
+@given(rng=st.randoms(use_true_random=True))
+def test_a_txt2img_infotext_is_read_back_unchanged(rng: random.Random) -> None:
+    fields = random_fields(rng)
     text = write_infotext(fields)
-    recipe = read_infotext(text)
-    assert recipe is not None
-    assert recipe.kind == "txt2img"
-    assert recipe.warnings == []
-    assert meant(Txt2ImgBody, recipe.parameters) == meant(Txt2ImgBody, fields), text
-    assert write_infotext(recipe.parameters) == text
+    result = read_infotext(text)
+    assert result is not None
+    assert result.kind == "txt2img"
+    assert result.warnings == []
+    assert with_defaults(Txt2ImgBody, result.parameters) == with_defaults(Txt2ImgBody, fields), text
+    assert write_infotext(result.parameters) == text
 
 
 @settings(max_examples=300, deadline=None)
-@given(choose=st.randoms(use_true_random=True))
-def test_what_is_written_for_img2img_is_read_again(choose: random.Random) -> None:
-    fields = common(choose) | image_fields(choose)
+@given(rng=st.randoms(use_true_random=True))
+def test_an_img2img_infotext_is_read_back_unchanged(rng: random.Random) -> None:
+    fields = random_fields(rng) | random_img2img_fields(rng)
     text = write_infotext(fields, "img2img")
-    recipe = read_infotext(text)
-    assert recipe is not None
-    assert recipe.kind == "img2img"
-    assert recipe.warnings == []
-    assert meant(Img2ImgBody, recipe.parameters) == meant(Img2ImgBody, fields), text
+    result = read_infotext(text)
+    assert result is not None
+    assert result.kind == "img2img"
+    assert result.warnings == []
+    assert with_defaults(Img2ImgBody, result.parameters) == with_defaults(Img2ImgBody, fields), text
 
 
-def test_the_format_is_that_of_other_programs() -> None:
+def test_the_format_matches_other_programs() -> None:
     fields = {
         "prompt": "a red circle",
         "negative_prompt": "blurry",
@@ -219,7 +219,7 @@ R-ESRGAN 4x+, Lora hashes: "detail: 7c6bad76eb54, other: abc", Refiner: sd_xl_re
 switch at: 0.8, RNG: CPU, Version: v1.10.1"""
 
 
-def test_a_text_of_a1111_is_read() -> None:
+def test_an_a1111_infotext_is_read() -> None:
     assert read_infotext(A1111) == GenerationParameters(
         "txt2img",
         {
@@ -266,67 +266,67 @@ def test_a_text_of_a1111_is_read() -> None:
 
 
 def parameters(text: str) -> dict[str, Any]:
-    recipe = read_infotext(text)
-    assert recipe is not None
-    return recipe.parameters
+    result = read_infotext(text)
+    assert result is not None
+    return result.parameters
 
 
-def test_the_old_style_of_samplers_and_controlnets_is_read() -> None:
-    found = parameters(
+def test_the_older_sampler_and_controlnet_format_is_read() -> None:
+    values = parameters(
         "x\nSteps: 20, Sampler: DPM++ SDE Karras, CFG scale: 7, Seed: 1, Size: 512x512, ControlNet 0: "
         '"preprocessor: canny, model: c [abcdef12], weight: 1, starting/ending: (0, 0.7), resize mode: Just Resize, '
         'pixel perfect: False, control mode: Balanced, preprocessor params: (256, 50, 150)"'
     )
-    assert (found["sampler_name"], found["scheduler"]) == ("dpmpp_sde", "karras")
-    (only,) = found["controlnet"]["units"]
-    assert (only["preprocessor"], only["model"], only["guidance_end"]) == ("canny", "c", 0.7)
-    assert (only["resolution"], only["threshold_a"], only["threshold_b"]) == (256, 50, 150)
+    assert (values["sampler_name"], values["scheduler"]) == ("dpmpp_sde", "karras")
+    (unit,) = values["controlnet"]["units"]
+    assert (unit["preprocessor"], unit["model"], unit["guidance_end"]) == ("canny", "c", 0.7)
+    assert (unit["resolution"], unit["threshold_a"], unit["threshold_b"]) == (256, 50, 150)
 
 
-def test_a_text_of_forge_is_read() -> None:
-    found = parameters(
+def test_a_forge_infotext_is_read() -> None:
+    values = parameters(
         "x\nSteps: 20, Sampler: Euler, Schedule type: Simple, CFG scale: 1, Distilled CFG Scale: 3.5, Seed: 1, Size: "
         "896x1152, Model hash: abc, Model: flux1-dev, Hires CFG Scale: 2, Hires upscale: 2, Hires upscaler: Latent "
         "(antialiased), Hires Schedule type: Use same scheduler, Denoising strength: 0.7, Module 1: ae, Module 2: "
         "clip_l, Module 3: t5xxl_fp8, Version: f2.0.1v1.10.1-previous-664-gd557aef9"
     )
-    assert (found["scheduler"], found["guidance"], found["cfg_scale"]) == ("simple", 3.5, 1)
-    assert (found["vae_name"], found["text_encoders"]) == ("ae", ["clip_l", "t5xxl_fp8"])
-    assert (found["hires_fix_cfg_scale"], found["hires_fix_upscaler"]) == (2, "Latent")
-    assert "hires_fix_scheduler" not in found
+    assert (values["scheduler"], values["guidance"], values["cfg_scale"]) == ("simple", 3.5, 1)
+    assert (values["vae_name"], values["text_encoders"]) == ("ae", ["clip_l", "t5xxl_fp8"])
+    assert (values["hires_fix_cfg_scale"], values["hires_fix_upscaler"]) == (2, "Latent")
+    assert "hires_fix_scheduler" not in values
 
 
-def test_a_text_of_sd_next_is_read() -> None:
-    recipe = read_infotext(
+def test_an_sd_next_infotext_is_read() -> None:
+    result = read_infotext(
         "x\nNegative prompt: y\nSteps: 20, Size: 1024x1024, Sampler: Euler a, Seed: 7, CFG scale: 6, Clip skip: 1, "
         'Model: base, App: SD.Next, Version: 4a8d1e2, Operations: "txt2img", Hashes: {"model": "a, b"}, Parser: native'
     )
-    assert recipe is not None
-    assert recipe.warnings == []
-    assert (recipe.kind, recipe.parameters["sampler_name"]) == ("txt2img", "euler_ancestral")
+    assert result is not None
+    assert result.warnings == []
+    assert (result.kind, result.parameters["sampler_name"]) == ("txt2img", "euler_ancestral")
 
 
-def test_an_img2img_text_of_another_program_is_read() -> None:
-    recipe = read_infotext(
+def test_an_img2img_infotext_of_another_program_is_read() -> None:
+    result = read_infotext(
         "x\nSteps: 20, Sampler: Euler a, Schedule type: Automatic, CFG scale: 7, Seed: 1, Size: 512x512, Denoising "
         "strength: 0.55, Mask blur: 4, Masked content: original, Inpaint area: Only masked, Masked area padding: 32"
     )
-    assert recipe is not None
-    assert recipe.kind == "img2img"
-    assert "scheduler" not in recipe.parameters
-    wanted = {"denoising_strength": 0.55, "mask_blur": 4, "inpaint_mode": "refine", "only_masked": True}
-    assert wanted.items() <= recipe.parameters.items()
+    assert result is not None
+    assert result.kind == "img2img"
+    assert "scheduler" not in result.parameters
+    expected = {"denoising_strength": 0.55, "mask_blur": 4, "inpaint_mode": "refine", "only_masked": True}
+    assert expected.items() <= result.parameters.items()
 
 
-def test_values_with_commas_are_whole_with_and_without_quotes() -> None:
-    recipe = read_infotext(
+def test_values_keep_their_commas_with_and_without_quotes() -> None:
+    result = read_infotext(
         'x\nSteps: 20, Seed: 1, Model: "a, b: c", Wildcards: {"x": ["a, b", {"Seed": 2}]}, Note: one, two, Clip skip: '
         '2, Odd: "unclosed, Sampler: Euler'
     )
-    assert recipe is not None
-    assert (recipe.parameters["model_name"], recipe.parameters["seed"]) == ("a, b: c", 1)
-    assert (recipe.parameters["clip_skip"], recipe.parameters["sampler_name"]) == (2, "euler")
-    assert recipe.warnings == ["ignored unknown labels: Wildcards, Note, Odd"]
+    assert result is not None
+    assert (result.parameters["model_name"], result.parameters["seed"]) == ("a, b: c", 1)
+    assert (result.parameters["clip_skip"], result.parameters["sampler_name"]) == (2, "euler")
+    assert result.warnings == ["ignored unknown labels: Wildcards, Note, Odd"]
 
 
 def test_a_value_without_quotes_keeps_its_commas() -> None:
@@ -334,10 +334,10 @@ def test_a_value_without_quotes_keeps_its_commas() -> None:
 
 
 def test_unknown_labels_add_a_warning() -> None:
-    recipe = read_infotext("x\nSteps: 20, Seed: abc, CFG scale: nan, Size: large, Sampler: Mine")
-    assert recipe is not None
-    assert recipe.parameters == {"prompt": "x", "negative_prompt": "", "steps": 20, "sampler_name": "Mine"}
-    assert recipe.warnings == ["ignored unknown labels: Seed, CFG scale, Size"]
+    result = read_infotext("x\nSteps: 20, Seed: abc, CFG scale: nan, Size: large, Sampler: Mine")
+    assert result is not None
+    assert result.parameters == {"prompt": "x", "negative_prompt": "", "steps": 20, "sampler_name": "Mine"}
+    assert result.warnings == ["ignored unknown labels: Seed, CFG scale, Size"]
 
 
 @pytest.mark.parametrize("text", ["", "a prompt alone", "a prompt: with a colon", "Negative prompt: x", '{"steps": 1}'])
@@ -345,17 +345,17 @@ def test_other_texts_have_no_parameters(text: str) -> None:
     assert read_infotext(text) is None
 
 
-def test_prompts_may_be_absent_and_lines_may_end_as_on_windows() -> None:
+def test_prompts_are_optional_and_windows_line_endings_are_accepted() -> None:
     assert parameters("Steps: 1, Seed: 2")["prompt"] == ""
     assert parameters("Negative prompt: y\nSteps: 1, Seed: 2")["negative_prompt"] == "y"
-    found = parameters("a\r\nb\r\nNegative prompt: c\r\nSteps: 1, Seed: 2\r\n")
-    assert (found["prompt"], found["negative_prompt"], found["seed"]) == ("a\nb", "c", 2)
+    values = parameters("a\r\nb\r\nNegative prompt: c\r\nSteps: 1, Seed: 2\r\n")
+    assert (values["prompt"], values["negative_prompt"], values["seed"]) == ("a\nb", "c", 2)
 
 
-def test_nonsense_is_read_quickly_and_without_an_error() -> None:
-    choose = random.Random(3)
+def test_malformed_infotexts_are_read_quickly_without_errors() -> None:
+    rng = random.Random(3)
     pieces = ["Steps: 1", ", ", ": ", '"', "\\", "[", "{", "(", ")", "]", "}", "\n", "Size", "a", " ", "9" * 5000, "-"]
     for _ in range(2000):
-        read_infotext("".join(choose.choice(pieces) for _ in range(choose.randrange(40))))
+        read_infotext("".join(rng.choice(pieces) for _ in range(rng.randrange(40))))
     for piece in (*pieces, 'a:"', "a:[", 'a:["', "a:(", "a:{", " :", "a :"):
         read_infotext("x\nSteps: 1, " + piece * 20_000)

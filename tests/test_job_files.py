@@ -1,4 +1,4 @@
-"""The files of jobs: removed with their job, by hand or by retention, except those that others need."""
+"""Files of jobs: deleting a job or retention removes them, except those that other jobs use."""
 
 import os
 import threading
@@ -47,7 +47,7 @@ class FilesHarness:
         path.write_bytes(bytes(size))
         return path
 
-    def finished(self, *uploads: str, size: int = 1) -> tuple[JobRow, Path]:
+    def add_finished(self, *uploads: str, size: int = 1) -> tuple[JobRow, Path]:
         job = self.add(*uploads)
         path = self.save(job, size)
         image = {"filename": path.name, "subfolder": path.parent.name, "type": "output"}
@@ -77,7 +77,7 @@ def open_files(tmp_path: Path) -> Iterator[Open]:
 def test_only_the_newest_jobs_are_kept(open_files: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PAGE", 2)
     job_files = open_files(count=2)
-    jobs = [job_files.finished() for _ in range(5)]
+    jobs = [job_files.add_finished() for _ in range(5)]
     running = job_files.save(job_files.add(), 1)
     assert job_files.retention.apply(time.time()) == 3
     assert job_files.saved_pictures() == sorted([jobs[3][1], jobs[4][1], running])
@@ -85,9 +85,9 @@ def test_only_the_newest_jobs_are_kept(open_files: Open, monkeypatch: pytest.Mon
     assert job_files.retention.apply(time.time()) == 0
 
 
-def test_jobs_are_kept_for_days(open_files: Open) -> None:
+def test_jobs_older_than_the_limit_are_removed(open_files: Open) -> None:
     job_files = open_files(days=2.0)
-    job_files.finished()
+    job_files.add_finished()
     unfinished = job_files.add()
     assert job_files.retention.apply(time.time() + 1.9 * DAY) == 0
     assert job_files.retention.apply(time.time() + 2.1 * DAY) == 1
@@ -95,39 +95,40 @@ def test_jobs_are_kept_for_days(open_files: Open) -> None:
     assert job_files.saved_pictures() == []
 
 
-def test_jobs_are_kept_while_their_pictures_fit(open_files: Open) -> None:
+def test_the_oldest_jobs_are_removed_until_the_pictures_fit(open_files: Open) -> None:
     job_files = open_files(megabytes=1)
-    jobs = [job_files.finished(size=400_000) for _ in range(4)]
+    jobs = [job_files.add_finished(size=400_000) for _ in range(4)]
     assert job_files.retention.apply(time.time()) == 2
     assert job_files.saved_pictures() == sorted(path for _, path in jobs[2:])
 
 
 def test_the_newest_job_is_kept_whatever_its_size(open_files: Open) -> None:
     job_files = open_files(megabytes=1)
-    _, (_, newest) = job_files.finished(size=100_000), job_files.finished(size=2_000_000)
+    _, (_, newest) = job_files.add_finished(size=100_000), job_files.add_finished(size=2_000_000)
     assert job_files.retention.apply(time.time()) == 1
     assert job_files.saved_pictures() == [newest]
 
 
 def test_without_limits_everything_is_kept(open_files: Open) -> None:
     job_files = open_files()
-    job_files.finished()
+    job_files.add_finished()
     assert job_files.retention.apply(time.time() + 1000 * DAY) == 0
     assert len(job_files.saved_pictures()) == 1
 
 
 def test_a_deleted_job_removes_its_own_files(open_files: Open) -> None:
     job_files = open_files()
-    (job, _), (other, kept) = job_files.finished("both.png", "mine.png"), job_files.finished("both.png")
+    job, _ = job_files.add_finished("both.png", "mine.png")
+    other, other_picture = job_files.add_finished("both.png")
     job_files.save(job, 1, number=2)
-    stranger = kept.with_name("stranger_00001_.png")
-    stranger.write_bytes(b"")
+    unrelated = other_picture.with_name("stranger_00001_.png")
+    unrelated.write_bytes(b"")
     assert job_files.files.delete_job(job)
     assert not job_files.files.delete_job(job)
-    assert job_files.saved_pictures() == sorted([kept, stranger])
+    assert job_files.saved_pictures() == sorted([other_picture, unrelated])
     for folder in (job_files.uploads, job_files.inputs / FOLDER):
         assert [path.name for path in folder.iterdir()] == ["both.png"]
-    kept.unlink()
+    other_picture.unlink()
     assert job_files.files.delete_job(other)
     assert list(job_files.uploads.iterdir()) == []
 
@@ -136,7 +137,7 @@ def test_a_standalone_upload_outlives_its_jobs(open_files: Open) -> None:
     job_files = open_files(days=2)
     job_files.files.add_standalone_upload("mine.png", b"png")
     job_files.files.add_standalone_upload("used.png", b"png")
-    job, _ = job_files.finished("mine.png")
+    job, _ = job_files.add_finished("mine.png")
     assert job_files.files.delete_job(job)
     assert job_files.files.uploads.find("mine.png") == b"png"
     job_files.add("used.png")
@@ -155,9 +156,9 @@ def test_a_standalone_upload_sent_again_during_expiry_is_kept(
     find = job_files.files.uploads.standalone_before
 
     def slow(before: float) -> list[str]:
-        found = find(before)
+        names = find(before)
         job_files.files.add_standalone_upload("mine.png", b"png")
-        return found
+        return names
 
     monkeypatch.setattr(job_files.files.uploads, "standalone_before", slow)
     job_files.retention.apply(time.time())
@@ -200,16 +201,16 @@ def test_an_unfinished_job_is_not_deleted(open_files: Open) -> None:
     assert (job_files.uploads / "mine.png").exists()
 
 
-@pytest.mark.parametrize("what", ["picture", "upload", "input"])
-def test_a_file_that_cannot_be_removed_does_not_keep_its_job(open_files: Open, what: str) -> None:
+@pytest.mark.parametrize("kind", ["picture", "upload", "input"])
+def test_a_file_that_cannot_be_removed_does_not_block_deletion_of_its_job(open_files: Open, kind: str) -> None:
     job_files = open_files()
-    job, picture = job_files.finished("mine.png")
-    stubborn = {
+    job, picture = job_files.add_finished("mine.png")
+    paths = {
         "picture": picture,
         "upload": job_files.uploads / "mine.png",
         "input": job_files.inputs / FOLDER / "mine.png",
     }
-    stubborn[what].unlink()
-    stubborn[what].mkdir()
+    paths[kind].unlink()
+    paths[kind].mkdir()
     assert job_files.files.delete_job(job)
     assert job_files.store.get(job.id) is None

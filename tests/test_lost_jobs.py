@@ -1,4 +1,4 @@
-"""Jobs that the engine lost are sent again, and those that crash it are found; others are left alone."""
+"""Jobs lost in an engine crash are sent again, and a job that keeps crashing the engine fails."""
 
 import threading
 from typing import Any
@@ -37,14 +37,14 @@ def test_a_lost_job_is_sent_again_under_the_same_id(harness: Harness, engine: Fa
 
 def test_a_job_fails_after_three_crashes(harness: Harness, engine: FakeEngine) -> None:
     engine.seconds = BLOCKED
-    deadly = harness.submit()
+    crashing = harness.submit()
     after = harness.submit()
-    for death in range(1, 4):
-        sent = [deadly, after] * death
+    for crash in range(1, 4):
+        sent = [crashing, after] * crash
         wait_for(lambda sent=sent: engine.submitted == sent, "the jobs were not sent again")  # type: ignore[misc]
-        wait_until_running(engine, deadly)
+        wait_until_running(engine, crashing)
         engine.lose_jobs()
-    row = harness.wait(deadly)
+    row = harness.wait(crashing)
     assert row.state is State.FAILED
     assert row.error is not None
     assert row.error["error"]["code"] == "generation_failed"
@@ -54,37 +54,37 @@ def test_a_job_fails_after_three_crashes(harness: Harness, engine: FakeEngine) -
     engine.seconds = 0.05
     row = harness.wait(after)
     assert (row.state, row.attempts) == (State.COMPLETED, 1)
-    assert engine.started == [deadly] * 3 + [after] * 2
+    assert engine.started == [crashing] * 3 + [after] * 2
 
 
-def test_a_job_fails_that_crashes_the_engine_before_any_event(
+def test_a_job_that_crashes_the_engine_before_any_event_fails(
     harness: Harness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queue, deadly = harness.client.get_queue, []
+    queue, crashing = harness.client.get_queue, []
 
-    def after_a_death() -> Any:
-        if engine.running is not None and engine.running.id in deadly:
+    def crash_then_get_queue() -> Any:
+        if engine.running is not None and engine.running.id in crashing:
             engine.lose_jobs()
         return queue()
 
-    # A job that ended before this one was submitted was never ahead of it.
+    # A finished job is not ahead of a later one.
     assert harness.wait(harness.submit()).state is State.COMPLETED
     engine.sends_no_events, engine.seconds = True, BLOCKED
-    monkeypatch.setattr(harness.client, "get_queue", after_a_death)
-    deadly.append(harness.submit())
+    monkeypatch.setattr(harness.client, "get_queue", crash_then_get_queue)
+    crashing.append(harness.submit())
     after = harness.submit()
-    assert harness.wait(*deadly).state is State.FAILED
-    assert engine.started.count(*deadly) == 3
+    assert harness.wait(*crashing).state is State.FAILED
+    assert engine.started.count(*crashing) == 3
     assert harness.row(after).attempts == 0
 
 
-def test_a_job_sent_during_a_crash_is_no_suspect(
+def test_a_job_sent_during_a_crash_does_not_count_as_its_cause(
     harness: Harness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue, late = harness.client.get_queue, []
 
-    def while_it_is_asked() -> Any:
-        """Another job is submitted, and the engine crashes, between the query and its answer."""
+    def get_queue_during_crash() -> Any:
+        """Submit another job and crash the engine between the query and its answer."""
         if not late:
             late.append(harness.submit())
             engine.lose_jobs()
@@ -94,7 +94,7 @@ def test_a_job_sent_during_a_crash_is_no_suspect(
     engine.seconds = BLOCKED
     first = harness.submit()
     wait_until_running(engine, first)
-    monkeypatch.setattr(harness.client, "get_queue", while_it_is_asked)
+    monkeypatch.setattr(harness.client, "get_queue", get_queue_during_crash)
     wait_for(lambda: late, "the engine was not queried")
     assert [harness.wait(job_id).attempts for job_id in [first, *late]] == [1, 0]
     # Both were in the engine when it crashed, and were sent again.
@@ -105,17 +105,17 @@ def test_a_job_sent_while_the_queue_is_read_does_not_count_as_lost(
     harness: Harness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     submit, queue = harness.client.submit, harness.client.get_queue
-    held, let_go, late = threading.Event(), threading.Event(), threading.Thread(target=harness.submit)
+    blocked, release, late = threading.Event(), threading.Event(), threading.Thread(target=harness.submit)
 
     def slow(*args: Any) -> None:
-        held.set()
-        assert let_go.wait(30)
+        blocked.set()
+        assert release.wait(30)
         submit(*args)
 
-    def while_it_is_read() -> Any:
-        """The engine accepts the other job after its answer, and before that is processed."""
+    def get_queue_then_accept() -> Any:
+        """Let the engine accept the other job after it has answered, before the answer is processed."""
         jobs = queue()
-        let_go.set()
+        release.set()
         late.join()
         return jobs
 
@@ -123,8 +123,8 @@ def test_a_job_sent_while_the_queue_is_read_does_not_count_as_lost(
     harness.submit()
     monkeypatch.setattr(harness.client, "submit", slow)
     late.start()
-    assert held.wait(20)
-    monkeypatch.setattr(harness.client, "get_queue", while_it_is_read)
+    assert blocked.wait(20)
+    monkeypatch.setattr(harness.client, "get_queue", get_queue_then_accept)
     late.join()
     engine.seconds = 0.05
     wait_for(lambda: not harness.runner._active_jobs, "they did not end")

@@ -1,4 +1,4 @@
-"""What graphs of others may use of ComfyUI's own nodes, and what the engine can tell them of its surroundings."""
+"""The nodes that imported graphs may use, the limits on their inputs, and the environment of the engine."""
 
 import json
 from types import SimpleNamespace
@@ -28,12 +28,12 @@ def test_every_class_of_the_engine_has_been_reviewed(stack: TestStack, update_go
     """A new ComfyUI adds nodes and inputs: review them before `--update-golden` updates the snapshot, and
     add the classes to shared/engine/reviewed_nodes.py."""
     definitions = stack.ask_engine("GET", "/object_info").json()
-    found = without_files(definitions)
+    current = without_files(definitions)
     if update_golden:
-        lines = (f"{json.dumps(name)}:{json.dumps(node, separators=(',', ':'))}" for name, node in found.items())
+        lines = (f"{json.dumps(name)}:{json.dumps(node, separators=(',', ':'))}" for name, node in current.items())
         SNAPSHOT.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-    assert sorted(found.keys() - NODES.keys()) == []
-    assert [name for name in found if found[name] != NODES[name]] == []
+    assert sorted(current.keys() - NODES.keys()) == []
+    assert [name for name in current if current[name] != NODES[name]] == []
 
 
 def test_the_reviewed_classes_are_those_of_the_snapshot() -> None:
@@ -48,7 +48,7 @@ STOCK_NODE = {"python_module": "nodes", "output_node": False}
 
 
 @pytest.mark.parametrize(
-    ("name", "definition", "says"),
+    ("name", "definition", "expected"),
     [
         ("KSampler", STOCK_NODE, None),
         ("SaveImage", {"python_module": "nodes", "output_node": True}, None),
@@ -62,10 +62,10 @@ STOCK_NODE = {"python_module": "nodes", "output_node": False}
         ("Shell", {}, "custom node"),
     ],
 )
-def test_only_harmless_nodes_are_allowed(name: str, definition: dict[str, Any], says: str | None) -> None:
+def test_only_harmless_nodes_are_allowed(name: str, definition: dict[str, Any], expected: str | None) -> None:
     reason = why_refused(name, definition, ())
-    assert (reason is None) == (says is None)
-    assert says is None or says in str(reason)
+    assert (reason is None) == (expected is None)
+    assert expected is None or expected in str(reason)
     assert why_refused(name, definition, ("*",)) is None
     assert why_refused(name, definition, (name,)) is None
 
@@ -87,14 +87,14 @@ def test_a_class_that_has_not_been_reviewed_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["StringFormat", "RegexMatch", "GLSLShader", "LoadImageOutput", "SplatToMesh"])
-def test_a_node_that_runs_formats_or_reads_for_a_client_is_refused(name: str) -> None:
+def test_a_node_that_runs_code_formats_text_or_reads_files_is_refused(name: str) -> None:
     assert why_refused(name, NODES[name], ()) == REFUSED[name]
 
 
 @pytest.mark.parametrize(
     "name", ["KSampler", "StringConcatenate", "GrowMask", "ComfyMathExpression", "ImageScaleBy", "TextOverlay"]
 )
-def test_usual_nodes_are_allowed(name: str) -> None:
+def test_common_nodes_are_allowed(name: str) -> None:
     assert why_refused(name, NODES[name], ()) is None
 
 
@@ -117,26 +117,26 @@ EMPTY = ("EmptyImage", {"width": 8, "height": 8, "batch_size": 1, "color": 0})
         ({}, [("resize_type", "missing_input")]),
     ],
 )
-def test_inputs_of_a_choice_are_checked_like_all_others(more: dict[str, Any], expected: list[Any]) -> None:
+def test_inputs_of_a_dynamic_combo_are_checked(more: dict[str, Any], expected: list[Any]) -> None:
     found = problems({"e": EMPTY, "r": ("ResizeImageMaskNode", {"input": ["e", 0], "scale_method": "area", **more})})
     # The snapshot has no lists of choices, so the value of each combo is a problem.
     assert [problem for problem in found if problem[0] != "scale_method"] == expected
 
 
-def test_inputs_of_a_growing_list_are_checked_like_all_others() -> None:
-    def found(**inputs: Any) -> list[tuple[str | None, str]]:
+def test_inputs_of_a_growing_list_are_checked() -> None:
+    def batch_problems(**inputs: Any) -> list[tuple[str | None, str]]:
         return problems(
             {"e": EMPTY, "b": ("BatchImagesNode", {f"images.{key}": value for key, value in inputs.items()})}
         )
 
-    assert found(image0=["e", 0], image1=["e", 0]) == []
-    assert found(image0=["e", 1]) == [("images.image0", "bad_link")]
-    assert found(image0=5) == [("images.image0", "wrong_type")]
-    assert found(image50=["e", 0]) == [("images.image50", "unknown_input")]
+    assert batch_problems(image0=["e", 0], image1=["e", 0]) == []
+    assert batch_problems(image0=["e", 1]) == [("images.image0", "bad_link")]
+    assert batch_problems(image0=5) == [("images.image0", "wrong_type")]
+    assert batch_problems(image50=["e", 0]) == [("images.image50", "unknown_input")]
 
 
 @pytest.mark.parametrize("source", ["string", "switch", "list", "preview"])
-def test_a_file_name_is_never_computed_by_the_graph(source: str) -> None:
+def test_a_computed_file_name_is_refused(source: str) -> None:
     """The engine compares values with its lists of files, but not links."""
     graph: ShortGraph = {
         "string": ("PrimitiveString", {"value": "/etc/passwd"}),
@@ -148,7 +148,7 @@ def test_a_file_name_is_never_computed_by_the_graph(source: str) -> None:
     assert problems(graph) == [("file", "bad_link")]
 
 
-def test_an_input_may_take_several_types() -> None:
+def test_an_input_may_accept_several_types() -> None:
     for value in (5, 0.5, "5", True):
         assert problems({"n": ("ComfyNumberConvert", {"value": value})}) == []
     assert problems({"n": ("ComfyNumberConvert", {"value": {}})}) == [("value", "wrong_type")]
@@ -169,7 +169,7 @@ def test_the_engine_gets_no_secret_from_the_environment() -> None:
     assert engine_environ({**needed, **secret}, ("hf_token",)) == {**needed, "HF_TOKEN": "token"}
 
 
-def test_the_running_engine_has_no_variable_that_is_not_meant_for_it(stack: TestStack) -> None:
+def test_the_running_engine_gets_only_the_variables_it_needs(stack: TestStack) -> None:
     environ = psutil.Process(stack.engine_state()["pid"]).environ()
     assert "PATH" in environ
     assert not [name for name in environ if name.upper().startswith(PREFIX)]
@@ -177,37 +177,43 @@ def test_the_running_engine_has_no_variable_that_is_not_meant_for_it(stack: Test
     assert not [value for value in environ.values() if value in PLANTED.values()]
 
 
-def limited(nodes: ShortGraph) -> list[tuple[str, str | None, str]]:
+def limit_problems(nodes: ShortGraph) -> list[tuple[str, str | None, str]]:
     graph = to_api(nodes)
     assert not [problem for problem in check_graph(graph, NODES) if problem.kind != "not_in_list"]
     return [(problem.node, problem.input, problem.kind) for problem in check_limits(graph, NODES)]
 
 
-GROWN = {"e": EMPTY, "mask": ("ImageToMask", {"image": ["e", 0], "channel": "red"})}
+MASK_NODES = {"e": EMPTY, "mask": ("ImageToMask", {"image": ["e", 0], "channel": "red"})}
 
 
-def grown(expand: Any, **more: tuple[str, dict[str, Any]]) -> ShortGraph:
-    return {**GROWN, **more, "g": ("GrowMask", {"mask": ["mask", 0], "expand": expand, "tapered_corners": True})}
+def grow_mask_graph(expand: Any, **more: tuple[str, dict[str, Any]]) -> ShortGraph:
+    return {**MASK_NODES, **more, "g": ("GrowMask", {"mask": ["mask", 0], "expand": expand, "tapered_corners": True})}
 
 
 @pytest.mark.parametrize("value", [64, -512, 512])
 def test_a_number_within_its_limit_is_allowed_as_a_value_or_from_a_primitive(value: int) -> None:
-    assert limited(grown(value)) == limited(grown(["n", 0], n=("PrimitiveInt", {"value": value}))) == []
+    assert (
+        limit_problems(grow_mask_graph(value))
+        == limit_problems(grow_mask_graph(["n", 0], n=("PrimitiveInt", {"value": value})))
+        == []
+    )
 
 
 @pytest.mark.parametrize("value", [513, 16384, -16384])
 def test_a_number_beyond_its_limit_is_refused_as_a_value_or_from_a_primitive(value: int) -> None:
-    assert limited(grown(value)) == [("g", "expand", "out_of_range")]
-    assert limited(grown(["n", 0], n=("PrimitiveInt", {"value": value}))) == [("g", "expand", "out_of_range")]
+    assert limit_problems(grow_mask_graph(value)) == [("g", "expand", "out_of_range")]
+    assert limit_problems(grow_mask_graph(["n", 0], n=("PrimitiveInt", {"value": value}))) == [
+        ("g", "expand", "out_of_range")
+    ]
 
 
-def test_a_limited_number_must_not_be_computed() -> None:
+def test_a_computed_value_for_a_limited_number_is_refused() -> None:
     computed = ("ComfyMathExpression", {"expression": "a * a", "values.a": 128})
-    assert limited(grown(["n", 1], n=computed)) == [("g", "expand", "bad_link")]
-    # A value of an input that the node does not have does not count.
-    assert limited(grown(["n", 0], n=("SeedNode", {"seed": 9000}))) == [("g", "expand", "bad_link")]
+    assert limit_problems(grow_mask_graph(["n", 1], n=computed)) == [("g", "expand", "bad_link")]
+    # An input that the node does not declare is ignored.
+    assert limit_problems(grow_mask_graph(["n", 0], n=("SeedNode", {"seed": 9000}))) == [("g", "expand", "bad_link")]
     several = {"n": ("PrimitiveInt", {"value": ["m", 0]}), "m": ("PrimitiveInt", {"value": 16384})}
-    assert limited(grown(["n", 0], **several)) == [("g", "expand", "out_of_range")]
+    assert limit_problems(grow_mask_graph(["n", 0], **several)) == [("g", "expand", "out_of_range")]
 
 
 def test_each_limit_is_enforced_with_node_input_and_range() -> None:
@@ -224,11 +230,11 @@ def test_each_limit_is_enforced_with_node_input_and_range() -> None:
         assert (problem.input, problem.kind) == (key, "too_long")
 
 
-def test_a_text_with_a_limit_must_not_be_computed() -> None:
+def test_a_computed_value_for_a_limited_text_is_refused() -> None:
     joined = ("StringConcatenate", {"string_a": "1", "string_b": "0", "delimiter": ","})
     graph: ShortGraph = {"t": joined, "s": ("ManualSigmas", {"sigmas": ["t", 0]})}
-    assert limited(graph) == [("s", "sigmas", "bad_link")]
-    assert limited({**graph, "t": ("PrimitiveString", {"value": "1, 0.5, 0"})}) == []
+    assert limit_problems(graph) == [("s", "sigmas", "bad_link")]
+    assert limit_problems({**graph, "t": ("PrimitiveString", {"value": "1, 0.5, 0"})}) == []
 
 
 @pytest.mark.parametrize(
@@ -238,12 +244,12 @@ def test_a_text_with_a_limit_must_not_be_computed() -> None:
         "round(a / 8) * 8", "round(a, 2)", "a if a > b else b", "int(sqrt(a * b))", " floor(log2(a)) ", "max(values)",
     ],
 )  # fmt: skip
-def test_usual_formulas_are_allowed(text: str) -> None:
+def test_common_formulas_are_allowed(text: str) -> None:
     assert why_refused_formula(text) is None
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "expected"),
     [
         ("9 ** 9 ** 9", "exponent"),
         ("9 ** a", "exponent"),
@@ -273,20 +279,20 @@ def test_usual_formulas_are_allowed(text: str) -> None:
         ("a+" * 500 + "a", "characters"),
     ],
 )
-def test_formulas_that_may_never_end_are_refused(text: str, says: str) -> None:
-    assert says in str(why_refused_formula(text))
-    assert limited({"f": ("ComfyMathExpression", {"expression": text, "values.a": 5})}) == [
+def test_formulas_that_may_never_end_are_refused(text: str, expected: str) -> None:
+    assert expected in str(why_refused_formula(text))
+    assert limit_problems({"f": ("ComfyMathExpression", {"expression": text, "values.a": 5})}) == [
         ("f", "expression", "bad_formula")
     ]
 
 
 def backend() -> Any:
-    """With an engine that has the nodes of the snapshot."""
+    """A backend whose engine has the nodes of the snapshot."""
     engine = SimpleNamespace(get_node_schema=NODES.get, list_models=lambda _: [], list_model_folders=dict)
     return SimpleNamespace(catalog=EngineCatalog(cast(Any, engine)), settings=SimpleNamespace(allow_nodes=()))
 
 
-def test_a_graph_beyond_a_limit_is_an_invalid_value_that_names_node_input_and_limit() -> None:
+def test_an_exceeded_limit_is_reported_with_node_input_and_limit() -> None:
     graph = to_api({"f": ("ComfyMathExpression", {"expression": "a ** 99", "values.a": 5})})
     with pytest.raises(InvalidValue, match=r"expression is not allowed.*up to 8 is allowed.*node f") as refused:
         check_imported_graph(backend(), graph, "custom_workflow", {})
@@ -296,9 +302,9 @@ def test_a_graph_beyond_a_limit_is_an_invalid_value_that_names_node_input_and_li
     )
 
 
-def test_a_formula_is_written_and_works_on_numbers() -> None:
+def test_a_formula_is_a_literal_and_takes_only_numbers() -> None:
     text = ("PrimitiveString", {"value": "9 ** 9 ** 9"})
-    assert limited({"t": text, "f": ("ComfyMathExpression", {"expression": ["t", 0], "values.a": 5})}) == [
+    assert limit_problems({"t": text, "f": ("ComfyMathExpression", {"expression": ["t", 0], "values.a": 5})}) == [
         ("f", "expression", "bad_link")
     ]
     switch = ("ComfySwitchNode", {"switch": True, "on_true": ["t", 0], "on_false": ["t", 0]})
@@ -309,18 +315,22 @@ def test_a_formula_is_written_and_works_on_numbers() -> None:
         (problem.node, problem.input, problem.kind) for problem in check_limits(to_api(through_a_switch), NODES)
     ] == [("f", "values.a", "bad_link")]
     size = ("GetImageSize", {"image": ["e", 0]})
-    assert limited({"e": EMPTY, "s": size, "f": ("ComfyMathExpression", {**product, "expression": "a * 2"})}) == []
+    assert (
+        limit_problems({"e": EMPTY, "s": size, "f": ("ComfyMathExpression", {**product, "expression": "a * 2"})}) == []
+    )
 
 
 SAMPLING = {"model": ["x", 0], "positive": ["x", 1], "negative": ["x", 1], "latent_image": ["x", 2], "seed": 1,
             "steps": 20, "cfg": 7.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}  # fmt: skip
-GIVES = {**NODES, "Gives": {"input": {}, "output": ["MODEL", "CONDITIONING", "LATENT"]}}
+SCHEMAS = {**NODES, "Source": {"input": {}, "output": ["MODEL", "CONDITIONING", "LATENT"]}}
 
 
-def linked(key: str, link: list[Any], **nodes: tuple[str, dict[str, Any]]) -> list[tuple[str, str | None, str]]:
-    """The problems of a KSampler whose input is linked to another node."""
-    graph = to_api({"x": ("Gives", {}), "k": ("KSampler", {**SAMPLING, key: link}), **nodes})
-    return [(problem.node, problem.input, problem.kind) for problem in check_limits(graph, GIVES)]
+def linked_problems(
+    key: str, link: list[Any], **nodes: tuple[str, dict[str, Any]]
+) -> list[tuple[str, str | None, str]]:
+    """The problems of a KSampler with an input linked to another node."""
+    graph = to_api({"x": ("Source", {}), "k": ("KSampler", {**SAMPLING, key: link}), **nodes})
+    return [(problem.node, problem.input, problem.kind) for problem in check_limits(graph, SCHEMAS)]
 
 
 def computed(text: str, **values: Any) -> tuple[str, dict[str, Any]]:
@@ -349,7 +359,7 @@ def computed(text: str, **values: Any) -> tuple[str, dict[str, Any]]:
     ],
 )  # fmt: skip
 def test_a_linked_number_out_of_range_is_refused(link: list[Any], nodes: ShortGraph) -> None:
-    assert linked("steps", link, **nodes)[:1] == [("k", "steps", "out_of_range")]
+    assert linked_problems("steps", link, **nodes)[:1] == [("k", "steps", "out_of_range")]
 
 
 @pytest.mark.parametrize(
@@ -367,21 +377,23 @@ def test_a_linked_number_out_of_range_is_refused(link: list[Any], nodes: ShortGr
     ],
 )
 def test_a_linked_number_in_range_is_allowed(key: str, link: list[Any], nodes: ShortGraph) -> None:
-    assert linked(key, link, **nodes) == []
+    assert linked_problems(key, link, **nodes) == []
 
 
 def test_the_steps_of_a_sampler_must_be_known() -> None:
     tiny = computed("a / 10000", a=0.5)
-    assert linked("denoise", ["n", 0], n=tiny) == [("k", "denoise", "out_of_range")]
+    assert linked_problems("denoise", ["n", 0], n=tiny) == [("k", "denoise", "out_of_range")]
     width: ShortGraph = {"e": EMPTY, "s": ("GetImageSize", {"image": ["e", 0]})}
-    assert linked("steps", ["s", 0], **width) == [("k", "steps", "bad_link")]
-    assert linked("denoise", ["n", 0], **width, n=computed("1 / a", a=["s", 0])) == [("k", "denoise", "bad_link")]
+    assert linked_problems("steps", ["s", 0], **width) == [("k", "steps", "bad_link")]
+    assert linked_problems("denoise", ["n", 0], **width, n=computed("1 / a", a=["s", 0])) == [
+        ("k", "denoise", "bad_link")
+    ]
     # The operator is responsible for nodes that a setting allows.
-    assert linked("steps", ["x", 0]) == []
+    assert linked_problems("steps", ["x", 0]) == []
 
 
 def test_every_declared_range_applies_to_links() -> None:
-    tried = 0
+    checked = 0
     for name, node in NODES.items():
         if why_refused(name, node, ()) is not None:
             continue
@@ -392,20 +404,20 @@ def test_every_declared_range_applies_to_links() -> None:
             source = ("PrimitiveInt" if kind == "INT" else "PrimitiveFloat", {"value": high + 1})
             found = check_limits(to_api({"n": source, "x": (name, {key: ["n", 0]})}), NODES)
             assert [(problem.node, problem.input, problem.kind) for problem in found] == [("x", key, "out_of_range")]
-            tried += 1
-    assert tried > 500
+            checked += 1
+    assert checked > 500
 
 
 def test_a_refused_formula_is_never_evaluated() -> None:
-    assert ("n", "expression", "bad_formula") in linked("steps", ["n", 1], n=computed("9 ** 9 ** 9", a=1))
+    assert ("n", "expression", "bad_formula") in linked_problems("steps", ["n", 1], n=computed("9 ** 9 ** 9", a=1))
 
 
 @pytest.mark.parametrize("name", ["WebcamCapture", "RecordAudio"])
-def test_a_file_name_never_comes_from_a_switch(name: str) -> None:
+def test_a_file_name_from_a_switch_is_refused(name: str) -> None:
     """`x.png [output]` is another client's picture, and the engine loads such a name wherever it comes from."""
     assert why_refused(name, NODES[name], ()) == REFUSED[name]
     key = "image" if name == "WebcamCapture" else "audio"
-    others = {} if name == "RecordAudio" else {"width": 0, "height": 0, "capture_on_queue": True}
+    other_inputs = {} if name == "RecordAudio" else {"width": 0, "height": 0, "capture_on_queue": True}
     for source in (
         ("ComfySwitchNode", {"switch": True, "on_true": "x.png [output]", "on_false": "x"}),
         ("ComfySwitchNode", {"switch": True, "on_true": ["text", 0], "on_false": ["text", 0]}),
@@ -416,35 +428,35 @@ def test_a_file_name_never_comes_from_a_switch(name: str) -> None:
             "text": ("PrimitiveString", {"value": "x.png [output]"}),
             "other": ("CreateList", {"inputs.input0": ["text", 0]}),
             "switch": source,
-            "reads": (name, {key: ["switch", 0], **others}),
+            "reads": (name, {key: ["switch", 0], **other_inputs}),
         }
         assert problems(nodes) == [(key, "bad_link")]
 
 
 def test_the_mask_of_a_painter_is_a_listed_file_or_an_upload() -> None:
-    def found(mask: Any) -> list[str]:
+    def mask_problems(mask: Any) -> list[str]:
         nodes: ShortGraph = {
             "t": ("PrimitiveString", {"value": "x.png [output]"}),
             "p": ("Painter", {"mask": mask, "width": 64, "height": 64, "bg_color": "#000000"}),
         }
         return [problem.kind for problem in check_files(to_api(nodes), NODES)]
 
-    assert found("") == found(f"dream_layer/{'a' * 64}.png") == []
+    assert mask_problems("") == mask_problems(f"dream_layer/{'a' * 64}.png") == []
     for mask in (["t", 0], "x.png [output]", "../x.png", "somebody.png"):
-        assert found(mask) == ["not_in_list"]
+        assert mask_problems(mask) == ["not_in_list"]
 
 
-def test_a_passed_on_text_may_only_feed_texts() -> None:
+def test_text_from_a_switch_may_only_feed_text_inputs() -> None:
     switch = ("ComfySwitchNode", {"switch": True, "on_true": "x.png [output]", "on_false": "x"})
-    tried = 0
+    checked = 0
     for name, node in NODES.items():
         for key, (kind, *_) in {**node["input"].get("required", {}), **node["input"].get("optional", {})}.items():
             if str(kind).startswith("COMFY_") or kind == "*" or "STRING" in str(kind).split(","):
                 continue
             found = check_graph(to_api({"s": switch, "n": (name, {key: ["s", 0]})}), NODES)
             assert (key, "bad_link") in [(problem.input, problem.kind) for problem in found], (name, key)
-            tried += 1
-    assert tried > 1500
+            checked += 1
+    assert checked > 1500
 
 
 def test_the_output_of_a_switch_has_the_type_of_its_inputs() -> None:
@@ -453,25 +465,25 @@ def test_the_output_of_a_switch_has_the_type_of_its_inputs() -> None:
     assert problems({"e": EMPTY, "s": chosen, "n": ("InvertMask", {"mask": ["s", 0]})}) == [("mask", "bad_link")]
     width = ("ComfySwitchNode", {"switch": True, "on_true": 64, "on_false": 128})
     assert problems({"s": width, "n": ("EmptyImage", {**EMPTY[1], "width": ["s", 0]})}) == []
-    # A cycle of two is another check's problem.
+    # Another check reports cycles.
     a, b = (("ComfySwitchNode", {"switch": True, "on_true": [name, 0], "on_false": [name, 0]}) for name in "ba")
     assert problems({"a": a, "b": b, "n": ("ImageInvert", {"image": ["a", 0]})}) == []
 
 
 def test_a_long_chain_of_switches_is_visited_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    looked = 0
-    usual = module.declared_inputs
+    visits = 0
+    original = module.declared_inputs
 
-    def counted(*args: Any) -> Any:
-        nonlocal looked
-        looked += 1
-        return usual(*args)
+    def count_visits(*args: Any) -> Any:
+        nonlocal visits
+        visits += 1
+        return original(*args)
 
-    monkeypatch.setattr(module, "declared_inputs", counted)
+    monkeypatch.setattr(module, "declared_inputs", count_visits)
     nodes: ShortGraph = {"n0": ("ComfySwitchNode", {"switch": True, "on_true": "a", "on_false": "b"})}
     for i in range(1, 300):
         nodes[f"n{i}"] = ("ComfySwitchNode", {"switch": True, "on_true": [f"n{i - 1}", 0], "on_false": "b"})
         nodes[f"i{i}"] = ("ImageInvert", {"image": [f"n{i}", 0]})
     assert problems(dict(reversed(nodes.items()))) == [("image", "bad_link")] * 299
     # Once for their output types, and once for their inputs.
-    assert looked == 2 * 300 + 299
+    assert visits == 2 * 300 + 299
