@@ -37,7 +37,7 @@ CHAIN = {f"n{i}": ("ImageInvert", {"image": [f"n{i - 1}", 0]} if i else {}) for 
 
 
 @pytest.mark.parametrize(
-    ("graph", "says"),
+    ("graph", "message"),
     [
         ("{", "must be a graph"),
         ([], "must be a graph"),
@@ -80,7 +80,7 @@ CHAIN = {f"n{i}": ("ImageInvert", {"image": [f"n{i - 1}", 0]} if i else {}) for 
         (default_graph(**dict(reversed(CHAIN.items()))), "chain of more than"),
     ],
 )
-def test_a_malformed_graph_is_refused(graph: Any, says: str) -> None:
-    with pytest.raises(InvalidValue, match=says) as refused:
+def test_a_malformed_graph_is_refused(graph: Any, message: str) -> None:
+    with pytest.raises(InvalidValue, match=message) as refused:
         read_graph(graph)
     assert refused.value.field == "custom_workflow"

@@ -1,4 +1,4 @@
-"""The sizes of the pictures that a graph loads, and the estimate that follows from them."""
+"""The sizes of the pictures that a graph loads, and the memory estimate that uses them."""
 
 import io
 import struct
@@ -43,10 +43,10 @@ def animation(frames: int) -> bytes:
 
 @pytest.fixture
 def backend(tmp_path: Path) -> Iterator[Backend]:
-    made = Backend(Settings(data_dir=tmp_path))
-    made.settings.input_dir.mkdir()
-    yield made
-    made.stop()
+    instance = Backend(Settings(data_dir=tmp_path))
+    instance.settings.input_dir.mkdir()
+    yield instance
+    instance.stop()
 
 
 def sizes(backend: Backend, name: str, sent: dict[str, bytes] | None = None) -> dict[str, tuple[int, int, int]]:
@@ -77,12 +77,12 @@ def test_a_picture_that_is_too_large_to_open_counts_as_huge(backend: Backend) ->
     head[16:24] = struct.pack(">II", 30_000, 30_000)
     head[29:33] = struct.pack(">I", zlib.crc32(head[12:29]))
     (backend.settings.input_dir / "huge.png").write_bytes(bytes(head))
-    found = sizes(backend, "huge.png")
-    assert found["huge.png"] == HUGE
-    assert [each.node for each in check_memory(graph("huge.png"), NODES, found)] == ["load"]
+    measured = sizes(backend, "huge.png")
+    assert measured["huge.png"] == HUGE
+    assert [problem.node for problem in check_memory(graph("huge.png"), NODES, measured)] == ["load"]
 
 
-def test_an_engine_elsewhere_shows_its_pictures(tmp_path: Path, engine: FakeEngine) -> None:
+def test_pictures_of_an_external_engine_are_measured(tmp_path: Path, engine: FakeEngine) -> None:
     backend = Backend(Settings(data_dir=tmp_path, engine_url=engine.address))
     try:
         assert sizes(backend, "theirs.png") == {"theirs.png": (1, 8, 8)}
@@ -90,7 +90,7 @@ def test_an_engine_elsewhere_shows_its_pictures(tmp_path: Path, engine: FakeEngi
         backend.stop()
 
 
-def test_the_estimate_follows_from_the_true_size() -> None:
+def test_the_memory_estimate_uses_the_actual_size() -> None:
     for size, scale, fits in (
         ((1, 512, 512), 8.0, True),
         ((1, 4000, 4000), 1.0, True),
@@ -98,8 +98,8 @@ def test_the_estimate_follows_from_the_true_size() -> None:
         ((1, 512, 512), 8.0 * 8.0, False),
         ((500, 1024, 1024), 1.0, False),
     ):
-        found = check_memory(graph(SENT, scale), NODES, {SENT: size})
-        assert (found == []) is fits, (size, scale)
+        problems = check_memory(graph(SENT, scale), NODES, {SENT: size})
+        assert (problems == []) is fits, (size, scale)
 
 
 def test_an_unknown_picture_counts_as_the_largest_possible() -> None:

@@ -1,4 +1,4 @@
-"""The instance lock: held until its process ends, whatever files a killed launcher leaves."""
+"""The instance lock: one process holds it until it ends, even if a killed launcher leaves its files."""
 
 import json
 import os
@@ -35,8 +35,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def acquire(folder: Path) -> "subprocess.Popen[str]":
-    """Another process that holds the lock."""
+def start_holder(folder: Path) -> "subprocess.Popen[str]":
+    """Start another process that holds the lock."""
     command = [sys.executable, "-c", HOLDER, str(folder)]
     process = subprocess.Popen(command, cwd=PROJECT_DIR, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -48,45 +48,45 @@ def acquire(folder: Path) -> "subprocess.Popen[str]":
     return process
 
 
-def end(process: "subprocess.Popen[str]") -> None:
+def kill(process: "subprocess.Popen[str]") -> None:
     process.kill()
     process.communicate()
 
 
-def test_one_process_at_a_time_holds_it_and_says_what_it_is(folder: Path) -> None:
+def test_one_process_holds_the_lock_and_records_its_details(folder: Path) -> None:
     assert InstanceLock(folder).holder() is None
-    other = acquire(folder)
+    other = start_holder(folder)
     try:
         record = InstanceLock(folder).holder()
         assert record is not None
         assert (record.pid, record.command, record.ready) == (other.pid, "up", True)
         assert record.addresses == {"txt2img": "http://localhost:1"}
         assert not InstanceLock(folder).acquire("run")
-        # The refused one changed nothing.
+        # The refused attempt changed nothing.
         assert InstanceLock(folder).holder() == record
     finally:
-        end(other)
+        kill(other)
 
 
-def test_what_a_killed_one_left_is_not_taken_for_one_that_runs(folder: Path) -> None:
-    other = acquire(folder)
-    end(other)
+def test_the_record_of_a_killed_process_is_ignored(folder: Path) -> None:
+    other = start_holder(folder)
+    kill(other)
     assert (folder / "launcher.json").exists()
     assert InstanceLock(folder).holder() is None
-    # As if another program had that process id by now.
+    # As if another program had got that process id since.
     record = json.loads((folder / "launcher.json").read_text())
     (folder / "launcher.json").write_text(json.dumps({**record, "pid": os.getpid()}))
     assert InstanceLock(folder).holder() is None
-    mine = InstanceLock(folder)
-    assert mine.acquire("run")
-    mine.release()
+    lock = InstanceLock(folder)
+    assert lock.acquire("run")
+    lock.release()
     assert [path.name for path in folder.iterdir()] == ["launcher.lock"]
 
 
 @pytest.mark.parametrize("by_file", [False, True])
-def test_it_ends_when_it_is_asked_to(folder: Path, by_file: bool) -> None:
-    """By a signal; by a file where a system has none."""
-    other = acquire(folder)
+def test_a_stop_request_ends_the_process(folder: Path, by_file: bool) -> None:
+    """By a signal, or by a file on systems without signals."""
+    other = start_holder(folder)
     try:
         instance = InstanceLock(folder)
         record = instance.holder()
@@ -95,30 +95,30 @@ def test_it_ends_when_it_is_asked_to(folder: Path, by_file: bool) -> None:
         instance.request_stop(record, None if by_file else terminate)
         assert instance.wait_for_end(20)
         assert other.wait(20) == 0
-        # A wish that came too late is not for the next one.
+        # A stop request that comes too late does not stop the next process.
         instance.request_stop(record, None)
         assert instance.acquire("up")
         assert not instance.stop_requested
         instance.release()
     finally:
-        end(other)
+        kill(other)
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{}", '{"pid": "x", "command": "up", "started": 0}', "\xff"])
-def test_a_damaged_record_is_none(folder: Path, text: str) -> None:
-    mine = InstanceLock(folder)
-    assert mine.acquire("up")
+def test_a_damaged_record_is_ignored(folder: Path, text: str) -> None:
+    lock = InstanceLock(folder)
+    assert lock.acquire("up")
     (folder / "launcher.json").write_text(text, encoding="latin-1")
     assert InstanceLock(folder).holder() is None
-    mine.release()
+    lock.release()
 
 
-def test_children_do_not_inherit_it(folder: Path) -> None:
-    mine = InstanceLock(folder)
-    assert mine.acquire("up")
+def test_children_do_not_inherit_the_lock(folder: Path) -> None:
+    lock = InstanceLock(folder)
+    assert lock.acquire("up")
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        mine.release()
+        lock.release()
         assert InstanceLock(folder).holder() is None
     finally:
         child.communicate(b"\n")

@@ -1,4 +1,4 @@
-"""What is said of JSON that is none: where, and what would be right; as the clients of people really send it."""
+"""Errors for malformed JSON: position, cause and hint, for mistakes that real clients make."""
 
 import json
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
 
 @pytest.mark.parametrize("content_type", ["application/json", FORM, "text/plain"])
 @pytest.mark.parametrize(
-    ("sent", "says", "hint"),
+    ("body", "message", "hint"),
     [
         # curl -d '{"prompt": "a red circle"}' in cmd, and in PowerShell 5.
         ("'{prompt:", "begins with a single quote (line 1, column 1, at '{prompt:)", r'-d "{\"prompt\"'),
@@ -51,7 +51,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
         ('{"prompt": "x"}{"prompt": "y"}', "it continues after its end (line 1, column 16", "one JSON object"),
         ('{"prompt": "x" // mine\n}', "JSON has no comments", "remove"),
         ("{\n  # mine\n}", "JSON has no comments (line 2, column 3", "remove"),
-        # As other languages write quotes and numbers.
+        # Quotes and numbers as other languages write them.
         ('{"prompt": `x`}', "not backticks (line 1, column 12", 'write "..."'),
         (r"{\"prompt\": \"x\"}", "its quotes have backslashes (line 1, column 2", "remove the backslashes"),
         ("{'prompt': 'x', 'tiling': False}", "not single quotes", "json.dumps"),
@@ -62,7 +62,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
         ('{"cfg_scale": 7.}', "7. is not a JSON number", "0.5"),
         ('{"width": 1_024}', "1_024 is not a JSON number", "decimal digits"),
         ('{"cfg_scale": 7,5}', "a number has a decimal comma (line 1, column 17", "7.5"),
-        # What nobody sees, in texts that were copied.
+        # Invisible characters in copied text.
         ('{\xa0"prompt": "x"}', "an invisible character (U+00A0) (line 1, column 2", "delete it"),
         ('\u200b{"prompt": "x"}', "an invisible character (U+200B)", "delete it"),
         ('{"prompt": "a\x00b"}', "the raw control character U+0000", r"\u0000"),
@@ -74,19 +74,19 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
     ],
 )
 def test_a_mistake_is_reported_with_its_position(
-    client: FlaskClient, sent: str, says: str, hint: str | None, content_type: str
+    client: FlaskClient, body: str, message: str, hint: str | None, content_type: str
 ) -> None:
-    refused = client.post("/api/txt2img", data=sent.encode(), content_type=content_type)
+    refused = client.post("/api/txt2img", data=body.encode(), content_type=content_type)
     assert refused.status_code == 400
     assert refused.json is not None
     assert "the body is not valid JSON: " in refused.json["message"]
-    assert says in refused.json["message"], refused.json
+    assert message in refused.json["message"], refused.json
     assert (hint or "") in refused.json["error"]["hint"]
     assert len(refused.json["message"]) < 200
 
 
 @pytest.mark.parametrize(
-    ("sent", "says"),
+    ("body", "message"),
     [
         (b"", "it is empty"),
         (b" \n", "it is empty"),
@@ -97,11 +97,11 @@ def test_a_mistake_is_reported_with_its_position(
         (b"9" * 5000, "a number with too many digits"),
     ],
 )
-def test_bodies_of_other_formats_are_named(client: FlaskClient, sent: bytes, says: str) -> None:
-    refused = client.post("/api/txt2img", data=sent, content_type="application/json")
+def test_bodies_of_other_formats_are_recognised(client: FlaskClient, body: bytes, message: str) -> None:
+    refused = client.post("/api/txt2img", data=body, content_type="application/json")
     assert refused.status_code == 400
     assert refused.json is not None
-    assert says in refused.json["message"]
+    assert message in refused.json["message"]
     assert refused.json["error"]["hint"]
 
 
@@ -110,9 +110,9 @@ def test_bodies_of_other_formats_are_named(client: FlaskClient, sent: bytes, say
 def test_json_is_read_in_every_encoding_that_editors_save(
     client: FlaskClient, encoding: str, content_type: str
 ) -> None:
-    # Without an engine, what was understood is a 503.
-    asked = client.post("/api/txt2img", data=GOOD.encode(encoding), content_type=content_type)
-    assert asked.status_code == 503, asked.text
+    # Without an engine, a body that can be read results in a 503.
+    accepted = client.post("/api/txt2img", data=GOOD.encode(encoding), content_type=content_type)
+    assert accepted.status_code == 503, accepted.text
     broken = client.post("/api/txt2img", data=GOOD[:-1].encode(encoding), content_type=content_type)
     assert "it ends too early (line 1, column 32" in broken.text
 
@@ -121,7 +121,7 @@ def test_text_with_a_byte_order_mark_is_read() -> None:
     assert parse_json("\ufeff" + GOOD) == json.loads(GOOD)
 
 
-def test_json_sent_as_a_form_is_named(client: FlaskClient) -> None:
+def test_malformed_json_in_a_form_field_is_reported(client: FlaskClient) -> None:
     refused = client.post("/api/txt2img", data={"prompt": "x", "loras": "[{name: a}]"})
     assert refused.status_code == 422
     assert refused.json is not None
@@ -130,33 +130,33 @@ def test_json_sent_as_a_form_is_named(client: FlaskClient) -> None:
 
 @pytest.mark.parametrize("content_type", ["application/json", FORM, "text/plain"])
 @pytest.mark.parametrize(
-    ("sent", "says", "hint"),
+    ("body", "message", "hint"),
     [
         (json.dumps(GOOD), "a text with JSON in it", "encoded twice"),
         ('"a red circle"', "must be a JSON object, not a text", '{"prompt": "a lighthouse"}'),
         (f"[{GOOD}]", "must be a JSON object, not a list", "send one object"),
     ],
 )
-def test_json_that_is_no_object_is_named_by_its_type(
-    client: FlaskClient, sent: str, says: str, hint: str, content_type: str
+def test_json_that_is_not_an_object_is_refused_with_its_type(
+    client: FlaskClient, body: str, message: str, hint: str, content_type: str
 ) -> None:
-    refused = client.post("/api/txt2img", data=sent, content_type=content_type)
+    refused = client.post("/api/txt2img", data=body, content_type=content_type)
     assert refused.status_code == 400
     assert refused.json is not None
-    assert says in refused.json["message"]
+    assert message in refused.json["message"]
     assert hint in refused.json["error"]["hint"]
 
 
-@pytest.mark.parametrize("sent", ["5", "null", "true", "1e400", "NaN"])
-def test_so_is_a_single_value(client: FlaskClient, sent: str) -> None:
-    refused = client.post("/api/txt2img", data=sent, content_type="application/json")
+@pytest.mark.parametrize("body", ["5", "null", "true", "1e400", "NaN"])
+def test_a_single_json_value_is_refused(client: FlaskClient, body: str) -> None:
+    refused = client.post("/api/txt2img", data=body, content_type="application/json")
     assert refused.status_code == 400
     assert refused.json is not None
     assert "the body must be a JSON object, not " in refused.json["message"]
 
 
 @pytest.mark.parametrize("content_type", [None, "text/json", "application/ld+json"])
-def test_json_needs_no_header_that_says_so(client: FlaskClient, content_type: str | None) -> None:
+def test_json_is_read_without_a_json_content_type(client: FlaskClient, content_type: str | None) -> None:
     assert client.post("/api/txt2img", data=GOOD.encode(), content_type=content_type).status_code == 503
 
 
@@ -164,9 +164,9 @@ PARTS = b'--x\r\nContent-Disposition: form-data; name="prompt"\r\n\r\na cat\r\n-
 
 
 @pytest.mark.parametrize(
-    ("sent", "content_type", "says", "hint"),
+    ("body", "content_type", "message", "hint"),
     [
-        # fetch() with a content type of one's own.
+        # fetch() with a content type set by hand.
         (PARTS, "multipart/form-data", "the form has no boundary", "leave the header content-type"),
         (PARTS, FORM, f"its content type is {FORM}", "leave the header content-type"),
         (PARTS, "application/json", "its content type is application/json", "leave the header content-type"),
@@ -186,20 +186,20 @@ PARTS = b'--x\r\nContent-Disposition: form-data; name="prompt"\r\n\r\na cat\r\n-
         (b"", None, "the body is empty", "an example"),
     ],
 )
-def test_a_body_of_another_kind_than_its_header_says(
-    client: FlaskClient, sent: bytes, content_type: str | None, says: str, hint: str
+def test_a_body_that_contradicts_its_content_type_is_refused(
+    client: FlaskClient, body: bytes, content_type: str | None, message: str, hint: str
 ) -> None:
-    refused = client.post("/api/txt2img", data=sent, content_type=content_type)
+    refused = client.post("/api/txt2img", data=body, content_type=content_type)
     assert refused.status_code == 400
     assert refused.json is not None
-    assert says in refused.json["message"]
+    assert message in refused.json["message"]
     assert hint in refused.json["error"]["hint"]
 
 
-def test_fields_in_the_address_alone_are_refused_with_a_hint(client: FlaskClient) -> None:
+def test_fields_only_in_the_query_are_refused_with_a_hint(client: FlaskClient) -> None:
     refused = client.post("/api/txt2img?prompt=a+cat")
     assert refused.json is not None
     assert "not into the URL" in refused.json["error"]["hint"]
-    nothing = client.post("/api/txt2img", json={})
-    assert nothing.json is not None
-    assert 'send {"prompt"' in nothing.json["error"]["hint"]
+    empty = client.post("/api/txt2img", json={})
+    assert empty.json is not None
+    assert 'send {"prompt"' in empty.json["error"]["hint"]

@@ -60,7 +60,7 @@ def client(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> FlaskClient:
 
 @pytest.fixture(params=["file", "folder", "folder of another day", "circle"])
 def outside(backend: Backend, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """A file outside the output folder, to which a link in it leads: of the file or of its folder."""
+    """A file outside the output folder, reached through a link in that folder: to the file or to its folder."""
     private, output = tmp_path / "private", backend.settings.output_dir
     private.mkdir()
     picture = private / NAME
@@ -104,14 +104,14 @@ def test_a_picture_behind_a_link_is_not_in_a_report(backend: Backend, client: Fl
     row = finish(backend, pictures=0)
     with backend.jobs.store._write() as connection:
         connection.exec_driver_sql("UPDATE jobs SET images = ? WHERE id = ?", (json.dumps([IMAGE]), row.id))
-    made = client.post("/api/report-bundle", json={"run_ids": [row.id]}).get_json()
-    assert made["missing"] == [NAME]
+    report = client.post("/api/report-bundle", json={"run_ids": [row.id]}).get_json()
+    assert report["missing"] == [NAME]
     with zipfile.ZipFile(io.BytesIO(client.get("/api/report-bundle/download", buffered=True).data)) as archive:
         assert not [name for name in archive.namelist() if name.startswith("images/")]
     assert outside.is_file()
 
 
-def test_what_is_behind_a_link_is_not_deleted(backend: Backend, outside: Path) -> None:
+def test_a_file_behind_a_link_is_not_deleted(backend: Backend, outside: Path) -> None:
     backend.jobs.files.pictures.remove(GRAPH)
     assert outside.is_file()
 
@@ -141,7 +141,7 @@ def test_an_upload_behind_a_link_is_not_read_and_is_overwritten(tmp_path: Path) 
     assert uploads.find(name) is None
     with pytest.raises(StorageFailed, match="replaced by a link"):
         uploads.read(name)
-    # As long as the target of the link.
+    # The content is as long as the target of the link.
     uploads.write(name, b"a picture")
     assert (uploads.read(name), private.read_bytes()) == (b"a picture", b"something")
     uploads.remove(name)
@@ -175,7 +175,7 @@ def test_a_report_behind_a_link_is_not_served(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("linked", ["models", "models/loras"])
-def test_models_folders_that_are_links_stay_the_users_own(control: Control, tmp_path: Path, linked: str) -> None:
+def test_models_folders_that_are_links_work(control: Control, tmp_path: Path, linked: str) -> None:
     disk, link = tmp_path / "disk", control.backend.settings.data_dir / linked
     disk.mkdir()
     link.parent.mkdir(parents=True, exist_ok=True)

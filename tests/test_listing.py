@@ -57,17 +57,17 @@ def test_a_list_reads_no_large_graph_from_the_database(
 ) -> None:
     for _ in range(20):
         finish(backend, graph=large_graph(300_000))
-    asked: list[tuple[str, Any]] = []
+    queries: list[tuple[str, Any]] = []
 
-    def note(_connection: Connection, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
-        asked.append((statement, parameters))
+    def record_query(_connection: Connection, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
+        queries.append((statement, parameters))
 
-    sa.event.listen(backend.jobs.store._engine, "before_cursor_execute", note)
+    sa.event.listen(backend.jobs.store._engine, "before_cursor_execute", record_query)
     listed = [item for page in every_page(client, path, key) for item in page]
-    sa.event.remove(backend.jobs.store._engine, "before_cursor_execute", note)
+    sa.event.remove(backend.jobs.store._engine, "before_cursor_execute", record_query)
     assert len(listed) == 20
     database = sqlite3.connect(backend.settings.data_dir / "jobs.sqlite")
-    read = sum(len(str(value)) for query in asked for row in database.execute(*query) for value in row)
+    read = sum(len(str(value)) for query in queries for row in database.execute(*query) for value in row)
     database.close()
     assert read < 20 * 5_000
 
@@ -89,24 +89,24 @@ def test_pages_of_large_jobs_are_bounded_and_reach_all_of_them(
     assert not any(item.get("left_out") for page in pages for item in page)
 
 
-def test_left_out_names_what_is_too_large_and_the_job_itself_has_it(backend: Backend, client: FlaskClient) -> None:
-    words = "a red circle " * (LARGEST_PART // 10)
+def test_left_out_names_the_large_parts_and_the_job_itself_returns_them(backend: Backend, client: FlaskClient) -> None:
+    prompt = "a red circle " * (LARGEST_PART // 10)
     graph = large_graph(LARGEST_PART)
-    row = finish(backend, {**REQUEST, "prompt": words}, graph)
+    row = finish(backend, {**REQUEST, "prompt": prompt}, graph)
     (job,) = next(every_page(client, "/api/jobs", "jobs"))
     assert (job["parameters"], job["left_out"]) == ({}, ["parameters"])
     (run,) = next(every_page(client, "/api/runs", "runs"))
     assert (run["workflow"], run["loras"], run["prompt"]) == ({"prompt": {}}, [], "")
     assert {"workflow", "loras", "prompt"} <= set(run["left_out"])
     whole = client.get(f"/api/jobs/{row.id}").get_json()
-    assert (whole["parameters"]["prompt"], whole["result"]["workflow"]["prompt"]) == (words, graph)
+    assert (whole["parameters"]["prompt"], whole["result"]["workflow"]["prompt"]) == (prompt, graph)
     assert "left_out" not in whole
     run = client.get(f"/api/runs/{row.id}").get_json()["run"]
-    assert (run["prompt"], run["workflow"]["prompt"], run["left_out"]) == (words, graph, [])
+    assert (run["prompt"], run["workflow"]["prompt"], run["left_out"]) == (prompt, graph, [])
     assert len(run["loras"]) == len(LORAS)
 
 
-def test_a_list_shows_the_same_as_the_job(backend: Backend, client: FlaskClient) -> None:
+def test_a_list_reports_the_same_values_as_the_job(backend: Backend, client: FlaskClient) -> None:
     seed = 2**64 - 1
     finish(backend, {**REQUEST, "seed": seed}, draw(loras=LORAS), seeds=[seed], size=(64, 96), uploads={"a.png": None})
     graph = {**draw(), "note": {"class_type": "Note", "inputs": {"text": 'ü "{}"'}}}
@@ -133,8 +133,8 @@ def test_a_report_of_many_large_runs_has_all_of_them_in_order(
     monkeypatch.setattr(jobs_database, "LARGEST_PAGE", 40_000)
     ids = [finish(backend, {**REQUEST, "prompt": "x" * 15_000}).id for _ in range(5)]
     for chosen, expected in (([], ids[::-1]), (ids[1:4], ids[1:4])):
-        made = client.post("/api/report-bundle", json={"run_ids": chosen}).get_json()
-        assert made["runs"] == len(expected)
+        report = client.post("/api/report-bundle", json={"run_ids": chosen}).get_json()
+        assert report["runs"] == len(expected)
         with zipfile.ZipFile(io.BytesIO(client.get("/api/report-bundle/download", buffered=True).data)) as archive:
             table = io.StringIO(archive.read("runs.csv").decode("utf-8-sig"))
             assert [row["run_id"] for row in csv.DictReader(table)] == expected

@@ -1,4 +1,4 @@
-"""The lock files: a hash for each file that pip may install, and a reason for each old version."""
+"""The lock files: a hash for each file that pip may install, and a reason for each version that is behind."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from launcher.packages import _plan_runs, normalise_name
 from shared.settings import PROJECT_DIR
 
-# By the file that each is compiled from.
+# The lock files, by the file that they are compiled from.
 LOCKS = {"requirements.in": "requirements.lock.txt", "requirements-dev.in": "requirements-dev.txt",
          "requirements-page.in": "requirements-page.txt"}  # fmt: skip
 TORCH = {"torch", "torchaudio", "torchvision"}
@@ -36,17 +36,17 @@ def behind(name: str) -> dict[str, str]:
 @pytest.mark.parametrize("lock", [*LOCKS.values(), "requirements-pip.txt"])
 def test_each_pin_has_its_hashes(lock: str) -> None:
     content = text(lock)
-    found = PIN.findall(content)
-    assert found
-    assert [name for name, _, _, hashes in found if not hashes] == []
-    # Nothing stands there besides.
+    matches = PIN.findall(content)
+    assert matches
+    assert [name for name, _, _, hashes in matches if not hashes] == []
+    # The file has nothing else.
     assert re.sub(r"^#.*\n", "", PIN.sub("", content), flags=re.MULTILINE).strip() == ""
 
 
-def test_what_a_person_types_installs_the_same_and_torch() -> None:
+def test_requirements_txt_installs_the_locked_versions_and_torch() -> None:
     assert "--hash" not in text("requirements.txt")
-    typed = re.findall(r"^([\w.-]+)==([^\s;]+)(.*)$", text("requirements.txt"), re.MULTILINE)
-    wanted = {(normalise_name(name), version, marker.strip()) for name, version, marker in typed}
+    requirements = re.findall(r"^([\w.-]+)==([^\s;]+)(.*)$", text("requirements.txt"), re.MULTILINE)
+    wanted = {(normalise_name(name), version, marker.strip()) for name, version, marker in requirements}
     torch = {pin for pin in wanted if pin[0] in TORCH}
     assert wanted - torch == set(pins("requirements.lock.txt"))
     assert torch == {(name, version, "") for name, version in torch_pins()}
@@ -55,24 +55,24 @@ def test_what_a_person_types_installs_the_same_and_torch() -> None:
 
 
 @pytest.mark.parametrize(("source", "lock"), LOCKS.items())
-def test_the_lock_says_what_is_behind_as_its_source_does(source: str, lock: str) -> None:
+def test_the_lock_file_repeats_the_versions_that_are_behind(source: str, lock: str) -> None:
     block = re.search(r"^# Behind .*?\n\n", text(source), re.MULTILINE | re.DOTALL)
     assert block is not None
     assert block[0].strip() in text(lock)
-    held = behind(source)
-    there = {(name, version) for name, version, _ in pins(lock)}
-    there |= set(torch_pins())
-    assert {(name, version) for name, version in held.items()} <= there
+    old_versions = behind(source)
+    pinned = {(name, version) for name, version, _ in pins(lock)}
+    pinned |= set(torch_pins())
+    assert {(name, version) for name, version in old_versions.items()} <= pinned
 
 
 def test_each_version_that_is_held_back_has_a_reason() -> None:
     exact = {normalise_name(name) for name in re.findall(r"^([\w.-]+)[=<~!]", text("requirements.in"), re.MULTILINE)}
-    # The newest there is; its partners are held back for it.
+    # torchaudio is at its newest version; torch and torchvision are held back to match it.
     assert exact - behind("requirements.in").keys() == {"torchaudio"}
 
 
 @pytest.mark.parametrize("lock", LOCKS.values())
-def test_several_versions_of_a_package_are_for_several_pythons(lock: str) -> None:
+def test_several_versions_of_a_package_have_python_markers(lock: str) -> None:
     by_name: dict[str, list[str]] = {}
     for name, _, marker in pins(lock):
         by_name.setdefault(name, []).append(marker)
@@ -80,7 +80,7 @@ def test_several_versions_of_a_package_are_for_several_pythons(lock: str) -> Non
         assert len(markers) == 1 or all("python_full_version" in marker for marker in markers), name
 
 
-def test_files_with_hashes_are_installed_by_their_hashes_alone(tmp_path: Path) -> None:
+def test_files_with_hashes_are_installed_with_require_hashes(tmp_path: Path) -> None:
     hashed, plain = tmp_path / "a.txt", tmp_path / "a-torch.txt"
     hashed.write_text("a==1 \\\n    --hash=sha256:00\n")
     plain.write_text("torch==1\n")

@@ -42,25 +42,25 @@ def test_a_picture_larger_than_the_budget_is_refused_before_decoding() -> None:
     assert SETTING in str(refused.value.hint)
 
 
-def test_a_picture_without_room_is_answered_busy() -> None:
+def test_a_picture_without_free_memory_is_refused_as_busy() -> None:
     budget = MemoryBudget(COST, SETTING, patience=0.01)
-    held = read_picture(PICTURE, "input_image", budget=budget)
+    first = read_picture(PICTURE, "input_image", budget=budget)
     with pytest.raises(Busy) as refused:
         read_picture(PICTURE, "input_image", budget=budget)
     assert refused.value.retry_after
-    del held
+    del first
     assert read_picture(PICTURE, "input_image", budget=budget).size == (SIDE, SIDE)
 
 
 def test_a_picture_waits_for_memory() -> None:
     budget = MemoryBudget(COST, SETTING, patience=60)
-    held = [read_picture(PICTURE, "input_image", budget=budget)]
+    pictures = [read_picture(PICTURE, "input_image", budget=budget)]
     read: list[tuple[int, int]] = []
     waiting = threading.Thread(target=lambda: read.append(read_picture(PICTURE, "x", budget=budget).size))
     waiting.start()
     waiting.join(0.2)
     assert read == []
-    held.clear()
+    pictures.clear()
     waiting.join(30)
     assert read == [(SIDE, SIDE)]
 

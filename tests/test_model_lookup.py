@@ -1,4 +1,4 @@
-"""Which file a name means: the strictest rule that finds one, and never a guess."""
+"""Lookup of model files by name: the strictest matching rule decides, and ambiguous names are refused."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,9 +28,9 @@ TWO_FOLDERS = ("a/ink.safetensors", "b/ink.safetensors")
 
 
 @pytest.mark.parametrize(
-    ("wanted", "available", "found"),
+    ("wanted", "available", "matches"),
     [
-        # The whole path, in its own letters first, with either separator on either system.
+        # The whole path, exact case first, with either separator on either system.
         ("ink.safetensors", ["a/ink.safetensors", "ink.safetensors"], ["ink.safetensors"]),
         ("Ink.safetensors", ["ink.safetensors", "Ink.safetensors"], ["Ink.safetensors"]),
         ("a\\ink.safetensors", TWO_FOLDERS, ["a/ink.safetensors"]),
@@ -46,13 +46,13 @@ TWO_FOLDERS = ("a/ink.safetensors", "b/ink.safetensors")
         # The name alone.
         ("ink", ["a/ink.safetensors", "b/pen.safetensors"], ["a/ink.safetensors"]),
         ("INK.SafeTensors", ["a/ink.safetensors"], ["a/ink.safetensors"]),
-        # Not clear.
+        # Ambiguous.
         ("ink", TWO_FOLDERS, list(TWO_FOLDERS)),
         ("ink.safetensors", TWO_FOLDERS, list(TWO_FOLDERS)),
         ("ink", ["ink.ckpt", "ink.safetensors"], ["ink.ckpt", "ink.safetensors"]),
         ("INK.ckpt", ["Ink.ckpt", "ink.ckpt"], ["Ink.ckpt", "ink.ckpt"]),
         ("a/ink", ["a/ink.pt", "a\\ink.bin"], ["a/ink.pt", "a\\ink.bin"]),
-        # A folder, an extension or a part of a name that is wrong.
+        # A wrong folder or extension, or a part of a name.
         ("c/ink.safetensors", TWO_FOLDERS, []),
         ("c/ink", ["a/ink.safetensors"], []),
         ("ink/", ["a/ink.safetensors"], []),
@@ -64,8 +64,8 @@ TWO_FOLDERS = ("a/ink.safetensors", "b/ink.safetensors")
         ("", ["ink.safetensors", ".safetensors"], []),
     ],
 )
-def test_the_strictest_rule_decides(wanted: str, available: Sequence[str], found: list[str]) -> None:
-    assert match_names(wanted, available) == found
+def test_the_strictest_rule_decides(wanted: str, available: Sequence[str], matches: list[str]) -> None:
+    assert match_names(wanted, available) == matches
 
 
 def test_the_same_name_in_another_folder_comes_before_similar_names() -> None:
@@ -82,7 +82,7 @@ def test_every_extension_of_the_engine_is_known(engine_source: Path) -> None:
 
 
 UNIT = {"input_image": data_url(Image.new("RGB", (64, 64)))}
-# By the kind of the file: the field that names it, and a request that does.
+# By kind of file: the field that names it, and a request with that field.
 REQUESTS: dict[str, tuple[str, Any]] = {
     "checkpoints": ("model_name", lambda name: {"model_name": name}),
     "diffusion_models": ("model_name", lambda name: {"model_name": name}),
@@ -101,17 +101,17 @@ MORE: list[tuple[str, str, Any]] = [
 
 
 def refused(library: ModelLibrary, **values: Any) -> InvalidValue:
-    with pytest.raises(InvalidValue) as wrong:
+    with pytest.raises(InvalidValue) as error:
         parse_txt2img(Fields({"prompt": "x", "model_name": OWN, **values}, {}), ParsingContext(OWN, library, {}.get))
-    return wrong.value
+    return error.value
 
 
 @pytest.mark.parametrize(
     ("kind", "field", "request_of"),
     [*((kind, field, request_of) for kind, (field, request_of) in REQUESTS.items()), *MORE],
 )
-def test_no_kind_of_file_is_guessed(kind: str, field: str, request_of: Any) -> None:
-    kept = (OWN,) if kind == "checkpoints" else ()
+def test_ambiguous_and_wrong_names_are_refused_for_every_kind(kind: str, field: str, request_of: Any) -> None:
+    required = (OWN,) if kind == "checkpoints" else ()
     for files, wanted in (
         (TWO_FOLDERS, "ink"),
         (TWO_FOLDERS, "ink.safetensors"),
@@ -119,13 +119,13 @@ def test_no_kind_of_file_is_guessed(kind: str, field: str, request_of: Any) -> N
         (("ink.pt", "ink.safetensors"), "ink"),
         (("ink.pt", "a/ink.safetensors"), "b/ink"),
     ):
-        error = refused(ModelLibrary(**{kind: (*kept, *files)}), **request_of(wanted))
+        error = refused(ModelLibrary(**{kind: (*required, *files)}), **request_of(wanted))
         assert (error.status, error.field) == (422, field)
         assert error.details["nearest"] == list(files)
         assert all(file in str(error.hint) + error.message for file in files)
 
 
-def test_a_checkpoint_and_a_diffusion_model_of_one_name() -> None:
+def test_a_checkpoint_and_a_diffusion_model_with_the_same_name() -> None:
     library = ModelLibrary(
         checkpoints=(OWN, "both.safetensors"), diffusion_models=("both.safetensors", "own/both.safetensors")
     )
@@ -138,13 +138,13 @@ def test_a_checkpoint_and_a_diffusion_model_of_one_name() -> None:
         models = parsed.request.models
         assert (models.checkpoint or models.diffusion_model) == "both.safetensors"
         assert (models.checkpoint is not None) == (kind == "checkpoints")
-        # What the reply tells finds the same file again.
+        # The parameters in the reply find the same file again.
         assert parse_txt2img(Fields(parsed.parameters, {}), context).request == parsed.request
-    # Where the choice is ours, it is of the checkpoints.
+    # Without model_name, the checkpoint is used.
     library = ModelLibrary(checkpoints=("both.safetensors",), diffusion_models=("both.safetensors",))
     parsed = parse_txt2img(Fields({"prompt": "x"}, {}), ParsingContext(None, library, {}.get))
     assert parsed.request.models.checkpoint == "both.safetensors"
-    # In a graph of one's own, the loader says which of them it is.
+    # In a custom graph, the loader determines which one is meant.
     custom = parse_txt2img(
         Fields({"prompt": "x", "model_name": "both.safetensors"}, {}),
         ParsingContext(None, library, {}.get, custom_graph=GraphAlpha()),
@@ -152,17 +152,17 @@ def test_a_checkpoint_and_a_diffusion_model_of_one_name() -> None:
     assert custom.parameters["model_name"] == "both.safetensors"
 
 
-def test_extras_do_not_guess_either() -> None:
+def test_an_ambiguous_upscaler_of_extras_is_refused() -> None:
     source = Picture(b"", 8, 8)
     body = ExtrasBody(upscaler_model="ink")
     parser = Parser(Fields({}, {}), ParsingContext(None, ModelLibrary(upscale_models=TWO_FOLDERS), {}.get))
-    with pytest.raises(InvalidValue) as wrong:
+    with pytest.raises(InvalidValue) as error:
         parse_extras(parser, body, source, None)
-    assert (wrong.value.field, wrong.value.details["nearest"]) == ("upscaler_model", list(TWO_FOLDERS))
+    assert (error.value.field, error.value.details["nearest"]) == ("upscaler_model", list(TWO_FOLDERS))
 
 
-def test_models_of_the_command_line_are_named_by_the_same_rule() -> None:
-    def found(text: str, *paths: str) -> list[str]:
+def test_the_command_line_finds_models_by_the_same_rules() -> None:
+    def find(text: str, *paths: str) -> list[str]:
         models = [
             LibraryModel(kind, name, 1, Path(path), ModelFile(name))
             for path in paths
@@ -170,19 +170,19 @@ def test_models_of_the_command_line_are_named_by_the_same_rule() -> None:
         ]
         return [f"{model.kind}/{model.name}" for model in find_models(models, text)]
 
-    assert found("ink", "loras/ink.safetensors", "loras/a/ink.safetensors") == ["loras/ink.safetensors"]
-    assert found("loras\\A\\ink", "loras/a/ink.safetensors", "vae/ink.pt") == ["loras/a/ink.safetensors"]
-    assert found("loras/b/ink", "loras/a/ink.safetensors") == []
-    assert found("b/ink", "loras/a/b/ink.safetensors") == []
-    assert found("ink.ckpt", "loras/ink.safetensors") == []
+    assert find("ink", "loras/ink.safetensors", "loras/a/ink.safetensors") == ["loras/ink.safetensors"]
+    assert find("loras\\A\\ink", "loras/a/ink.safetensors", "vae/ink.pt") == ["loras/a/ink.safetensors"]
+    assert find("loras/b/ink", "loras/a/ink.safetensors") == []
+    assert find("b/ink", "loras/a/b/ink.safetensors") == []
+    assert find("ink.ckpt", "loras/ink.safetensors") == []
     both = ["loras/ink.pt", "vae/ink.safetensors"]
-    assert found("ink", *both) == both
+    assert find("ink", *both) == both
 
 
-def test_samplers_and_schedulers_of_custom_nodes() -> None:
+def test_samplers_and_schedulers_of_custom_nodes_are_matched() -> None:
     stock = ["euler", "dpmpp_2m", "ipndm"]
     assert match_sampler("PLMS", stock, ["karras"])[0] == "ipndm"
-    # What the engine itself has goes before what would stand in for it.
+    # A sampler that the engine has is preferred to a substitute.
     assert match_sampler("PLMS", [*stock, "plms"], ["karras"]) == ("plms", None, None)
     assert match_sampler("res 2s", [*stock, "res_2s", "res-2s"], ["karras"])[0] == "res 2s"
     assert match_sampler("res_2s", [*stock, "res_2s", "res-2s"], ["karras"])[0] == "res_2s"
@@ -214,18 +214,18 @@ def test_a_known_model_that_is_not_installed_can_be_added(field: str, name: str,
     assert known is None or f"python dream_layer.py models add {known} downloads it; or use " in str(error.hint)
 
 
-def test_known_models_of_parts_can_be_added() -> None:
+def test_known_models_for_controlnet_and_refiner_can_be_added() -> None:
     units = [{"model": "sd15-canny", "input_image": data_url(Image.new("RGB", (8, 8)))}]
     assert "models add sd15-canny" in str(refused(ModelLibrary(), controlnet={"units": units}).hint)
     second = refused(ModelLibrary(), refiner_enabled=True, refiner_model="sdxl-refiner")
     assert (second.field, "models add sdxl-refiner" in str(second.hint)) == ("refiner_model", True)
 
 
-def test_a_known_model_in_a_graph_of_ones_own_can_be_added() -> None:
+def test_a_known_model_in_a_custom_graph_can_be_added() -> None:
     loader = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "v1-5-pruned-emaonly.safetensors"}}
     stock = {name: {**node, "python_module": "nodes"} for name, node in NODES.items()}
     catalog = SimpleNamespace(definitions=lambda _: stock, check=lambda graph: check_graph(graph, NODES))
     backend: Any = SimpleNamespace(catalog=catalog, settings=SimpleNamespace(allow_nodes=()))
-    with pytest.raises(InvalidValue) as wrong:
+    with pytest.raises(InvalidValue) as error:
         check_imported_graph(backend, {"4": loader}, "custom_workflow", {})
-    assert "python dream_layer.py models add sd15 downloads it" in str(wrong.value.hint)
+    assert "python dream_layer.py models add sd15 downloads it" in str(error.value.hint)

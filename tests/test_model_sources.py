@@ -12,21 +12,19 @@ from shared.site_keys import KeyRing
 
 
 def download(text: str, keys: KeyRing) -> Download:
-    found = resolve_source(text, keys)
-    assert isinstance(found, Download)
-    return found
+    source = resolve_source(text, keys)
+    assert isinstance(source, Download)
+    return source
 
 
-def test_the_token_goes_to_the_hub_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_token_is_sent_only_to_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     assert download("sdxl", KeyRing(tmp_path)).headers == {"Authorization": "Bearer hf_secret"}
     other = download("https://example.org/a/b/resolve/main/x.safetensors", KeyRing(tmp_path))
     assert (other.headers, other.hub) == ({}, False)
 
 
-def test_a_kept_key_goes_to_its_own_host_alone_and_never_in_the_clear(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_stored_key_is_sent_only_to_its_own_host_over_https(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("launcher.models.sources.get_token", lambda: None)
     keys = KeyRing(tmp_path)
     assert download("sdxl", keys).headers == {}
@@ -42,11 +40,11 @@ def test_a_kept_key_goes_to_its_own_host_alone_and_never_in_the_clear(
 
 
 @pytest.mark.parametrize(("text", "name"), [("SD 1.5", "sd15"), ("sdxl_base", "sdxl"), ("SDXL-Turbo", "sdxl-turbo")])
-def test_known_models_have_forgiving_names(text: str, name: str) -> None:
+def test_known_models_are_found_by_similar_names(text: str, name: str) -> None:
     assert find_downloadable(text) == DOWNLOADABLE_MODELS[name]
 
 
-def test_the_list_of_known_models_is_sound() -> None:
+def test_known_models_are_complete() -> None:
     for model in DOWNLOADABLE_MODELS.values():
         assert model.kind in MODEL_KINDS
         assert model.file.endswith(".safetensors")

@@ -1,4 +1,4 @@
-"""`dream_layer.py models`: adding and removing files, and the output."""
+"""`dream_layer.py models`: add, remove and list files."""
 
 import errno
 import hashlib
@@ -43,7 +43,7 @@ def server() -> Iterator[FileServer]:
         yield running
 
 
-def small(folder: Path, name: str = "mine.safetensors") -> Path:
+def write_embedding(folder: Path, name: str = "mine.safetensors") -> Path:
     return factory.write(folder / name, {"emb_params": (2, 768)})
 
 
@@ -51,7 +51,7 @@ def command(*arguments: str) -> int:
     return run_models(build_parser().parse_args(["models", *arguments]))
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     capsys.readouterr()
     assert command(*arguments) == 1
     return capsys.readouterr().err
@@ -61,7 +61,7 @@ def files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_file_is_added_without_taking_more_room(
+def test_a_file_is_added_without_using_more_disk_space(
     models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = factory.write(tmp_path / "big.safetensors", factory.sdxl_checkpoint())
@@ -73,18 +73,18 @@ def test_a_file_is_added_without_taking_more_room(
 
 
 @pytest.mark.parametrize("reason", [errno.EXDEV, errno.EPERM])
-def test_a_file_on_a_disk_of_another_kind_is_copied(
+def test_a_file_that_cannot_be_linked_is_copied(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int
 ) -> None:
-    """On another disk, or where the disk has no links."""
-    source = small(tmp_path)
+    """The file is on another disk, or the disk does not support links."""
+    source = write_embedding(tmp_path)
 
     def no_links(*_: object, **__: object) -> None:
         raise OSError(reason, os.strerror(reason))
 
     def copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
-        # It would be found if this ended here, and is left alone while it goes on.
+        # An interrupted copy would leave this file; a copy in progress is not removed.
         assert [path.suffix for path in (models / library.DOWNLOADS).glob("*.part")] == [".part"]
         assert remove_unfinished(models / library.DOWNLOADS) == []
 
@@ -95,10 +95,10 @@ def test_a_file_on_a_disk_of_another_kind_is_copied(
     assert files(models) == {"embeddings/mine.safetensors"}
 
 
-def test_a_file_that_has_no_room_on_the_other_disk_is_not_copied(
+def test_a_file_that_does_not_fit_on_the_disk_is_not_copied(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = small(tmp_path)
+    source = write_embedding(tmp_path)
 
     def no_links(*_: object, **__: object) -> None:
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
@@ -112,25 +112,26 @@ def test_a_file_that_has_no_room_on_the_other_disk_is_not_copied(
 
 
 def test_nothing_is_overwritten_unless_forced(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    old, new = small(tmp_path / "old"), factory.write(tmp_path / "new" / "mine.safetensors", {"emb_params": (3, 768)})
+    old = write_embedding(tmp_path / "old")
+    new = factory.write(tmp_path / "new" / "mine.safetensors", {"emb_params": (3, 768)})
     assert command("add", str(old)) == 0
-    error = refused(capsys, "add", str(new))
+    error = error_of(capsys, "add", str(new))
     assert "embeddings/mine.safetensors" in error
     assert "--force" in error
-    there = models / "embeddings" / "mine.safetensors"
-    assert there.read_bytes() == old.read_bytes()
+    installed = models / "embeddings" / "mine.safetensors"
+    assert installed.read_bytes() == old.read_bytes()
     assert command("add", str(new), "--name", "other.safetensors") == 0
     assert command("add", str(new), "--force") == 0
-    assert there.read_bytes() == new.read_bytes()
+    assert installed.read_bytes() == new.read_bytes()
     assert "until the engine restarts" in capsys.readouterr().out
-    # Forced onto itself: two names of one file.
+    # --force with the same file: both names are links to it.
     assert command("add", str(new), "--force") == 0
     assert files(models) == {"embeddings/mine.safetensors", "embeddings/other.safetensors"}
-    assert "is already in the models folder" in refused(capsys, "add", str(there), "--force")
+    assert "is already in the models folder" in error_of(capsys, "add", str(installed), "--force")
 
 
-def test_a_name_that_is_taken_at_the_last_moment(tmp_path: Path) -> None:
-    aside, target = small(tmp_path, "aside.safetensors"), tmp_path / "loras" / "x.safetensors"
+def test_a_file_created_at_the_last_moment_is_not_overwritten(tmp_path: Path) -> None:
+    aside, target = write_embedding(tmp_path, "aside.safetensors"), tmp_path / "loras" / "x.safetensors"
     target.parent.mkdir()
     target.write_bytes(b"theirs")
     with pytest.raises(SetupError, match="already"):
@@ -143,8 +144,8 @@ def test_a_name_that_is_taken_at_the_last_moment(tmp_path: Path) -> None:
     ("typed", "kind"),
     [
         *(
-            (each, "loras")
-            for each in ("lora", "LoRA", "Loras", "loras/", "models/Lora", r"C:\ComfyUI\models\loras", "lycoris")
+            (spelling, "loras")
+            for spelling in ("lora", "LoRA", "Loras", "loras/", "models/Lora", r"C:\ComfyUI\models\loras", "lycoris")
         ),
         *(("checkpoint", "checkpoints"), ("Stable-diffusion", "checkpoints"), ("ckpt", "checkpoints")),
         *(("upscaler", "upscale_models"), ("ESRGAN", "upscale_models"), ("upscale models", "upscale_models")),
@@ -152,7 +153,7 @@ def test_a_name_that_is_taken_at_the_last_moment(tmp_path: Path) -> None:
         *(("ControlNets", "controlnet"), ("embedding", "embeddings"), ("VAE", "vae"), ("clip_vision", "clip_vision")),
     ],
 )
-def test_a_kind_is_taken_in_any_spelling(typed: str, kind: str, models: Path, tmp_path: Path) -> None:
+def test_a_kind_is_accepted_in_any_spelling(typed: str, kind: str, models: Path, tmp_path: Path) -> None:
     unclear = factory.write(tmp_path / "unclear.safetensors", {"weight": (4, 4)})
     assert command("add", str(unclear), "--kind", typed) == 0
     assert (models / kind / "unclear.safetensors").is_file()
@@ -169,75 +170,77 @@ def test_a_kind_is_taken_in_any_spelling(typed: str, kind: str, models: Path, tm
         ("", "the kinds are checkpoints"),
     ],
 )
-def test_a_kind_that_there_is_not_is_refused_with_the_nearest(
+def test_an_unknown_kind_is_refused_with_a_suggestion(
     typed: str, hint: str, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     unclear = factory.write(tmp_path / "unclear.safetensors", {"weight": (4, 4)})
-    said = refused(capsys, "add", str(unclear), "--kind", typed)
-    assert f"there is no kind {typed}" in said
-    assert hint in said
+    error = error_of(capsys, "add", str(unclear), "--kind", typed)
+    assert f"there is no kind {typed}" in error
+    assert hint in error
     assert not models.exists()
 
 
-def test_what_is_no_model_is_refused(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cut = small(tmp_path, "cut.safetensors")
+def test_files_that_are_not_models_are_refused(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut = write_embedding(tmp_path, "cut.safetensors")
     cut.write_bytes(cut.read_bytes()[:200])
-    assert "not a complete .safetensors file" in refused(capsys, "add", str(cut))
+    assert "not a complete .safetensors file" in error_of(capsys, "add", str(cut))
     unclear = factory.write(tmp_path / "unclear.safetensors", {"weight": (4, 4)})
-    assert "--kind" in refused(capsys, "add", str(unclear))
+    assert "--kind" in error_of(capsys, "add", str(unclear))
     assert command("add", str(unclear), "--kind", "loras") == 0
     pickle = tmp_path / "old.pth"
     pickle.write_bytes(b"...")
-    assert "--allow-pickle" in refused(capsys, "add", str(pickle))
+    assert "--allow-pickle" in error_of(capsys, "add", str(pickle))
     assert command("add", str(pickle), "--allow-pickle", "--kind", "upscale_models") == 0
-    assert "does not have the extension of a model file" in refused(capsys, "add", str(unclear), "--name", "a.txt")
-    assert "is not the expected one" in refused(capsys, "add", str(small(tmp_path)), "--sha256", "0" * 64)
-    assert "64 hexadecimal" in refused(capsys, "add", str(small(tmp_path)), "--sha256", "abc")
-    assert "is a folder" in refused(capsys, "add", str(tmp_path))
+    assert "does not have the extension of a model file" in error_of(capsys, "add", str(unclear), "--name", "a.txt")
+    assert "is not the expected one" in error_of(capsys, "add", str(write_embedding(tmp_path)), "--sha256", "0" * 64)
+    assert "64 hexadecimal" in error_of(capsys, "add", str(write_embedding(tmp_path)), "--sha256", "abc")
+    assert "is a folder" in error_of(capsys, "add", str(tmp_path))
     assert files(models) == {"loras/unclear.safetensors", "upscale_models/old.pth"}
 
 
 @pytest.mark.parametrize(
     "name", ["../x", "a/b", "a\\b", ".x", "x.", "con", "NUL.safetensors", "a\nb", "C:x", "x" * 300]
 )
-def test_a_name_that_could_lead_elsewhere_is_refused(name: str) -> None:
+def test_an_unsafe_file_name_is_refused(name: str) -> None:
     with pytest.raises(SetupError, match="is not a valid file name"):
         check_name(f"{name}.safetensors" if len(name) == 300 else name, pickle=True)
 
 
-def test_an_address_is_added(
+def test_a_url_is_downloaded_and_added(
     models: Path, tmp_path: Path, server: FileServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    content = small(tmp_path).read_bytes()
+    content = write_embedding(tmp_path).read_bytes()
     server.files["/a file.safetensors"] = server.files["/a%20file.safetensors"] = File(content, breaks=[100])
     url = f"{server.url}/a%20file.safetensors?token=secret"
     assert command("add", url, "--sha256", hashlib.sha256(content).hexdigest()) == 0
     assert files(models) == {"embeddings/a file.safetensors"}
     assert "secret" not in "".join(capsys.readouterr())
-    # It is there, but only the header tells where: what was fetched is kept, for a command that names it otherwise.
-    assert "--name" in refused(capsys, "add", url)
+    # The file exists, but only its header determines its folder. The download is kept for a command with --name.
+    assert "--name" in error_of(capsys, "add", url)
     count = len(server.seen)
     assert command("add", url, "--name", "second.safetensors") == 0
     assert len(server.seen) == count
     assert files(models) == {"embeddings/a file.safetensors", "embeddings/second.safetensors"}
-    # With the kind given, the clash is seen before anything is fetched.
-    assert "already" in refused(capsys, "add", url, "--kind", "embeddings")
+    # With --kind, the conflict is detected before the download.
+    assert "already" in error_of(capsys, "add", url, "--kind", "embeddings")
     assert len(server.seen) == count
 
 
-def test_a_file_that_is_no_model_is_fetched_anew(
+def test_a_download_that_is_not_a_model_is_downloaded_again(
     models: Path, tmp_path: Path, server: FileServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    content = small(tmp_path).read_bytes()
+    content = write_embedding(tmp_path).read_bytes()
     server.files["/x.safetensors"] = File(content[:-1])
-    assert "not a complete" in refused(capsys, "add", f"{server.url}/x.safetensors")
+    assert "not a complete" in error_of(capsys, "add", f"{server.url}/x.safetensors")
     assert files(models) == set()
     server.files["/x.safetensors"] = File(content)
     assert command("add", f"{server.url}/x.safetensors") == 0
 
 
 @pytest.mark.slow
-def test_a_reader_that_has_enough_is_no_failure(tmp_path: Path) -> None:
+def test_a_closed_output_pipe_is_not_an_error(tmp_path: Path) -> None:
     environ = {**os.environ, f"{PREFIX}DATA_DIR": str(tmp_path)}
     read, write = os.pipe()
     os.close(read)
@@ -253,28 +256,28 @@ def test_a_reader_that_has_enough_is_no_failure(tmp_path: Path) -> None:
     assert (listing.returncode, listing.stderr) == (0, "")
 
 
-def test_an_address_without_a_name(
+def test_a_url_without_a_file_name_needs_a_name(
     models: Path, tmp_path: Path, server: FileServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server.files["/api/17"] = File(small(tmp_path).read_bytes())
-    assert "--name" in refused(capsys, "add", f"{server.url}/api/17")
+    server.files["/api/17"] = File(write_embedding(tmp_path).read_bytes())
+    assert "--name" in error_of(capsys, "add", f"{server.url}/api/17")
     assert command("add", f"{server.url}/api/17", "--name", "x.safetensors") == 0
     server.files["/api/18"] = File(
         b"x" * 8 + b"{" * 99, headers={"Content-Disposition": 'attachment; filename="../../x.safetensors"'}
     )
-    assert "is not a valid file name" in refused(capsys, "add", f"{server.url}/api/18")
+    assert "is not a valid file name" in error_of(capsys, "add", f"{server.url}/api/18")
     (part,) = (models / library.DOWNLOADS).glob("*.part")
     with FileLock(part.with_suffix(".lock")):
         assert command("remove", "--unfinished", "--yes") == 0
         assert part.is_file()
-    assert "--yes" in refused(capsys, "remove", "--unfinished")
+    assert "--yes" in error_of(capsys, "remove", "--unfinished")
     assert command("remove", "--unfinished", "--yes") == 0
     assert files(models) == {"embeddings/x.safetensors"}
 
 
 @pytest.mark.slow
-def test_the_hub_as_a_user_meets_it(tmp_path: Path, server: FileServer) -> None:
-    """In a process of its own, for huggingface_hub reads its endpoint and token when it is loaded."""
+def test_a_hub_url_is_downloaded_with_the_token(tmp_path: Path, server: FileServer) -> None:
+    """In a separate process, because huggingface_hub reads its endpoint and token on import."""
     content = factory.write(tmp_path / "x.safetensors", {"emb_params": (2, 768)}).read_bytes()
     headers = {"X-Linked-ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
     server.files["/me/mine/resolve/main/deep/x.safetensors"] = File(content, headers=headers)
@@ -286,16 +289,16 @@ def test_the_hub_as_a_user_meets_it(tmp_path: Path, server: FileServer) -> None:
         "HF_HOME": str(tmp_path / "home"),
     }
 
-    def typed(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    def run_process(*arguments: str) -> "subprocess.CompletedProcess[str]":
         line = [sys.executable, "-W", "error", "dream_layer.py", "models", *arguments]
         return subprocess.run(line, cwd=PROJECT_DIR, env=environ, capture_output=True, text=True, timeout=60)
 
-    added = typed("add", f"{server.url}/me/mine/blob/main/deep/x.safetensors")
+    added = run_process("add", f"{server.url}/me/mine/blob/main/deep/x.safetensors")
     assert added.returncode == 0, added.stderr
     assert server.seen == [("/me/mine/resolve/main/deep/x.safetensors", None, "Bearer hf_secret")]
     assert "hf_secret" not in added.stdout + added.stderr
-    # A name of the list goes to the same place; here there is no such file.
-    absent = typed("add", "sdxl turbo")
+    # A known model is requested from the same host, which does not have the file.
+    absent = run_process("add", "sdxl turbo")
     assert absent.returncode == 1
     assert (
         server.seen[-1][0]
@@ -307,7 +310,7 @@ def test_the_hub_as_a_user_meets_it(tmp_path: Path, server: FileServer) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends a Ctrl-C to a whole terminal")
-def test_ctrl_c_leaves_what_the_same_command_goes_on_with(tmp_path: Path, server: FileServer) -> None:
+def test_a_download_interrupted_by_ctrl_c_is_resumed_by_the_same_command(tmp_path: Path, server: FileServer) -> None:
     content = factory.write(tmp_path / "x.safetensors", {"emb_params": (20, 768)}).read_bytes()
     server.files["/x.safetensors"] = File(content, stalls=[5000])
     line = [sys.executable, "dream_layer.py", "models", "add", f"{server.url}/x.safetensors"]
@@ -329,13 +332,13 @@ def test_ctrl_c_leaves_what_the_same_command_goes_on_with(tmp_path: Path, server
     assert files(folder) == {"embeddings/x.safetensors"}
 
 
-def test_a_wrong_name_is_answered_with_the_nearest(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "did you mean sdxl-turbo?" in refused(capsys, "add", "sdxl-trubo")
-    assert "the names are" in refused(capsys, "add", "zzz")
-    assert "no host" in refused(capsys, "add", "http://")
+def test_an_unknown_name_is_refused_with_a_suggestion(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "did you mean sdxl-turbo?" in error_of(capsys, "add", "sdxl-trubo")
+    assert "the names are" in error_of(capsys, "add", "zzz")
+    assert "no host" in error_of(capsys, "add", "http://")
 
 
-def test_the_list(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_list_shows_family_size_and_state(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("list") == 0
     assert "no models yet" in capsys.readouterr().out
     factory.write(models / "checkpoints" / "sub" / "big.safetensors", factory.sdxl_checkpoint())
@@ -346,26 +349,28 @@ def test_the_list(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (models / library.DOWNLOADS).mkdir()
     (models / library.DOWNLOADS / "abc.part").write_bytes(b"x" * 5_000_000)
     assert command() == 0
-    shown = capsys.readouterr().out
-    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    output = capsys.readouterr().out
+    lines = [" ".join(line.split()) for line in output.splitlines()]
     size = size_text((models / "checkpoints" / "sub" / "big.safetensors").stat().st_size)
     assert f"sub/big.safetensors SDXL {size}" in lines
     assert any(line.startswith("paint.safetensors SD 1, inpainting") for line in lines)
     assert any(line.startswith("t5.safetensors t5xxl") for line in lines)
     assert any(line.startswith("ae.safetensors 16 channels") for line in lines)
     assert f"{DOWNLOADABLE_MODELS['sd15'].file} unreadable header 1 kB" in lines
-    assert "unfinished: 1 file, 5 MB" in shown
+    assert "unfinished: 1 file, 5 MB" in output
     assert any(line.startswith("sd15 Stable Diffusion 1.5 4.3 GB") and "installed" in line for line in lines)
-    assert max(map(len, shown.splitlines()[2:])) <= 120
+    assert max(map(len, output.splitlines()[2:])) <= 120
 
 
-def test_removing(models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_are_removed_by_name_after_confirmation(
+    models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("loras/ink.safetensors", "vae/ink.safetensors", "loras/style/Glow.safetensors"):
-        small(models, name)
-    assert "may be any of vae/ink.safetensors, loras/ink.safetensors" in refused(capsys, "remove", "ink", "--yes")
-    assert "did you mean ink" in refused(capsys, "remove", "imk", "--yes")
-    assert "--yes" in refused(capsys, "remove", "vae/ink")
-    assert "name the model to remove" in refused(capsys, "remove")
+        write_embedding(models, name)
+    assert "may be any of vae/ink.safetensors, loras/ink.safetensors" in error_of(capsys, "remove", "ink", "--yes")
+    assert "did you mean ink" in error_of(capsys, "remove", "imk", "--yes")
+    assert "--yes" in error_of(capsys, "remove", "vae/ink")
+    assert "name the model to remove" in error_of(capsys, "remove")
     assert command("remove", "vae/ink", "--yes") == 0
     assert command("remove", "glow", "--yes") == 0
     assert files(models) == {"loras/ink.safetensors"}
@@ -374,31 +379,31 @@ def test_removing(models: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
     monkeypatch.setattr(
         sys, "stdin", type("Terminal", (), {"isatty": lambda _: True, "readline": lambda _: next(answers)})()
     )
-    assert "nothing was removed" in refused(capsys, "remove", "ink")
+    assert "nothing was removed" in error_of(capsys, "remove", "ink")
     assert command("remove", "ink") == 0
     assert list_models(models) == []
 
 
-def test_what_a_kill_left_of_a_second_name_is_never_written_through(models: Path, tmp_path: Path) -> None:
-    source = small(tmp_path)
+def test_a_leftover_hard_link_of_a_killed_run_is_never_written_to(models: Path, tmp_path: Path) -> None:
+    source = write_embedding(tmp_path)
     content = source.read_bytes()
-    left = models / library.DOWNLOADS / f"{os.getpid()}-{source.name}.part"
-    left.parent.mkdir(parents=True)
-    os.link(source, left)
+    leftover = models / library.DOWNLOADS / f"{os.getpid()}-{source.name}.part"
+    leftover.parent.mkdir(parents=True)
+    os.link(source, leftover)
     assert command("add", str(source)) == 0
     assert source.read_bytes() == (models / "embeddings" / source.name).read_bytes() == content
 
 
-def test_a_name_in_its_own_letters_goes_first(models: Path) -> None:
+def test_an_exact_match_of_case_comes_first(models: Path) -> None:
     for name in ("loras/Ink.safetensors", "loras/ink.safetensors"):
-        small(models, name)
+        write_embedding(models, name)
     assert command("remove", "loras/ink.safetensors", "--yes") == 0
     assert files(models) == {"loras/Ink.safetensors"}
 
 
-def test_linked_folders_are_looked_into_and_none_twice(models: Path, tmp_path: Path) -> None:
-    small(tmp_path, "large/one.safetensors")
-    small(models, "loras/two.safetensors")
+def test_linked_folders_are_searched_once(models: Path, tmp_path: Path) -> None:
+    write_embedding(tmp_path, "large/one.safetensors")
+    write_embedding(models, "loras/two.safetensors")
     (models / "loras" / "linked").symlink_to(tmp_path / "large", target_is_directory=True)
     (tmp_path / "large" / "back").symlink_to(models / "loras", target_is_directory=True)
     assert [model.name for model in list_models(models)] == ["linked/one.safetensors", "two.safetensors"]
@@ -407,28 +412,28 @@ def test_linked_folders_are_looked_into_and_none_twice(models: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("link", ["a/sub", "z/sub"])
-def test_a_folder_that_is_linked_beside_itself_is_looked_into_under_both_names(
-    models: Path, tmp_path: Path, link: str
-) -> None:
+def test_a_folder_and_a_link_to_it_are_both_listed(models: Path, tmp_path: Path, link: str) -> None:
     other = {"a/sub": "z", "z/sub": "a"}[link]
     for name in ("a", "z"):
         (models / "loras" / name).mkdir(parents=True)
-    small(models, f"loras/{other}/one.safetensors")
+    write_embedding(models, f"loras/{other}/one.safetensors")
     (models / "loras" / link).symlink_to(models / "loras" / other, target_is_directory=True)
     names = {model.name for model in list_models(models)}
     assert names == {f"{other}/one.safetensors", f"{link}/one.safetensors"}
 
 
 @pytest.mark.parametrize("source", ["~nobody-of-that-name/x.safetensors", "https://a..b/x.safetensors"])
-def test_what_leads_nowhere_is_said_in_a_line(source: str, models: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "models" in refused(capsys, "add", source)
+def test_an_invalid_source_is_refused(source: str, models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "models" in error_of(capsys, "add", source)
     assert list_models(models) == []
 
 
-def test_a_damaged_file_of_keys_is_said_where_a_key_is_needed(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_key_file_is_reported_only_where_a_key_is_needed(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     models.parent.mkdir(parents=True)
     (models.parent / "api-keys.json").write_text('{"civitai": "x",}')
-    assert "api-keys.json cannot be read" in refused(capsys, "add", "https://civitai.com/x.safetensors")
+    assert "api-keys.json cannot be read" in error_of(capsys, "add", "https://civitai.com/x.safetensors")
     assert isinstance(resolve_source("https://example.org/x.safetensors", KeyRing(models.parent)), Download)
 
 

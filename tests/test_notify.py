@@ -8,9 +8,9 @@ from shared.jobs.job import JobRow, JobSpec
 from shared.jobs.notify import JobNotifier
 
 
-def row(**known: Any) -> JobRow:
+def row(**values: Any) -> JobRow:
     return JobRow(
-        **{**{field.name: None for field in dataclasses.fields(JobRow)}, "id": "j", "spec": JobSpec(), **known}
+        **{**{field.name: None for field in dataclasses.fields(JobRow)}, "id": "j", "spec": JobSpec(), **values}
     )
 
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document of each service is valid, complete and made from the models that validate; so is its page."""
+"""The OpenAPI documents of the services are valid, complete and generated from the request models; and their page."""
 
 import importlib
 import json
@@ -44,14 +44,14 @@ MakeBackend = Callable[..., Backend]
 @pytest.fixture
 def backend(tmp_path: Path) -> Iterator[MakeBackend]:
     """Creates backends without an engine: nothing listens on port 9 of this machine."""
-    made: list[Backend] = []
+    backends: list[Backend] = []
 
     def make(**settings: Any) -> Backend:
-        made.append(Backend(Settings(engine_url="http://127.0.0.1:9", data_dir=tmp_path, **settings)))
-        return made[-1]
+        backends.append(Backend(Settings(engine_url="http://127.0.0.1:9", data_dir=tmp_path, **settings)))
+        return backends[-1]
 
     yield make
-    for backend in made:
+    for backend in backends:
         backend.stop()
 
 
@@ -78,21 +78,21 @@ def test_every_view_has_an_operation(backend: MakeBackend, service: str) -> None
     routes = list_routes(SERVICES[service](backend()))
     assert [(route.method, route.path) for route in routes if route.operation is None] == []
     assert len(routes) == len({(route.method, route.path) for route in routes}) > 20
-    # What the hints know of a service is what it has.
+    # The route table that hints use matches the service.
     assert {route[:2] for route in routes} == {route[:2] for route in routes_by_service()[service]}
 
 
 def test_every_operation_belongs_to_a_view_of_a_service(backend: MakeBackend) -> None:
-    made = backend()
-    served = {id(view) for build in SERVICES.values() for view in build(made).view_functions.values()}
-    modules = [importlib.import_module(f"{routes.__name__}.{found.name}") for found in iter_modules(routes.__path__)]
+    instance = backend()
+    served = {id(view) for build in SERVICES.values() for view in build(instance).view_functions.values()}
+    modules = [importlib.import_module(f"{routes.__name__}.{module.name}") for module in iter_modules(routes.__path__)]
     functions = [value for module in modules for value in vars(module).values() if isfunction(value)]
     described = [view for view in functions if hasattr(view, "operation")]
     assert len(described) > 40
     assert [view.__name__ for view in described if id(view) not in served] == []
 
 
-def test_a_view_without_an_operation_is_found() -> None:
+def test_a_view_without_an_operation_is_listed() -> None:
     app = Flask("test", static_folder=None)
     app.add_url_rule("/bare", view_func=str)
     assert list_routes(app) == [Route("GET", "/bare", None)]
@@ -102,16 +102,16 @@ def test_every_route_in_the_docs_exists() -> None:
     text = "\n".join(
         path.read_text(encoding="utf-8")
         for path in sorted((PROJECT_DIR / "docs").glob("*.md"))
-        # What that tells of are ComfyUI's routes.
+        # That file documents ComfyUI's routes.
         if path.name != "comfyui.md"
     )
     named = set(re.findall(r"\b(GET|POST|DELETE) (/[\w/<>.-]+)", text))
     assert len(named) > 30
-    there = {(method, re.sub(r"<\w+>", "<>", path)) for method, path in ROUTES}
-    assert {(method, re.sub(r"<\w+>", "<>", path)) for method, path in named} - there == set()
+    existing = {(method, re.sub(r"<\w+>", "<>", path)) for method, path in ROUTES}
+    assert {(method, re.sub(r"<\w+>", "<>", path)) for method, path in named} - existing == set()
 
 
-def test_schemas_come_from_the_models_that_validate(backend: MakeBackend) -> None:
+def test_schemas_come_from_the_request_models(backend: MakeBackend) -> None:
     spec = document(txt2img_app(backend()))
     schemas = spec["components"]["schemas"]
     for model in (Txt2ImgBody, Img2ImgBody):
@@ -163,7 +163,7 @@ def test_every_operation_is_complete(route: Route) -> None:
         assert set(reply.headers) <= HEADERS.keys()
 
 
-def test_urls_follow_the_setting(backend: MakeBackend) -> None:
+def test_the_server_url_follows_the_setting(backend: MakeBackend) -> None:
     app = txt2img_app(backend(public_url="https://studio.example/dream/"))
     assert document(app)["servers"] == [{"url": "https://studio.example/dream"}]
 
@@ -174,7 +174,7 @@ def test_a_route_without_an_operation_is_left_out(backend: MakeBackend) -> None:
     assert "/more" not in openapi_document("txt2img", list_routes(app), "http://x", keyed=False)["paths"]
 
 
-def test_with_a_key_the_page_is_open_and_the_document_is_not(backend: MakeBackend) -> None:
+def test_the_document_needs_the_key_and_the_page_does_not(backend: MakeBackend) -> None:
     client = txt2img_app(backend(api_key="correct horse battery")).test_client()
     assert client.get("/openapi.json").status_code == 401
     page = client.get("/docs")
@@ -191,7 +191,7 @@ def test_the_page_loads_nothing_from_other_hosts(file: Path) -> None:
     page = file.read_text(encoding="utf-8")
     assert "http://" not in page
     assert "https://" not in page
-    # What is written in the document must never become markup.
+    # Text in the document must never become markup.
     assert not re.search("innerHTML|outerHTML|insertAdjacentHTML|document.write|eval", page)
     assert max(len(line) for line in page.splitlines()) <= 120
     named = re.findall(r'from "\./([\w.]+)"', page) + re.findall(r'(?:href|src)="docs/([\w.]+)"', page)
@@ -206,7 +206,7 @@ def test_the_files_of_the_page_need_no_key(backend: MakeBackend, service: str, k
         answer = client.get(f"/docs/{file.name}")
         assert (answer.status_code, answer.get_data()) == (200, file.read_bytes())
         assert answer.mimetype == {"js": "text/javascript", "css": "text/css", "html": "text/html"}[file.suffix[1:]]
-        # A newer page is seen at once, and one that has not changed is not sent again.
+        # Browsers load a newer page at once, and an unchanged page is not sent again.
         assert answer.headers["Cache-Control"] == "no-cache"
         again = client.get(f"/docs/{file.name}", headers={"If-None-Match": answer.headers["ETag"]})
         assert again.status_code == 304
@@ -249,8 +249,8 @@ def test_every_picture_has_its_media_type(backend: MakeBackend, service: str) ->
             elif kind.get("type") == "string" and name.endswith(("Body", "Picture")):
                 assert "data URL" not in spec.get("description", ""), (name, field)
                 assert field not in ("mask", "image", "input_image"), (name, field)
-    wanted = {"txt2img": 9, "img2img": 9, "control": 7}
-    assert len(marked) >= wanted[service], marked
+    minimum = {"txt2img": 9, "img2img": 9, "control": 7}
+    assert len(marked) >= minimum[service], marked
 
 
 def test_the_document_is_json(backend: MakeBackend) -> None:
@@ -258,19 +258,19 @@ def test_the_document_is_json(backend: MakeBackend) -> None:
     assert json.loads(json.dumps(spec)) == spec
 
 
-def test_the_document_is_made_once(backend: MakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = []
+def test_the_document_is_generated_once(backend: MakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
 
-    def make(*spec: Any, **more: Any) -> dict[str, Any]:
-        made.append(spec)
+    def record_call(*spec: Any, **more: Any) -> dict[str, Any]:
+        calls.append(spec)
         return openapi_document(*spec, **more)
 
-    monkeypatch.setattr(docs, "openapi_document", make)
+    monkeypatch.setattr(docs, "openapi_document", record_call)
     app = SERVICES["txt2img"](backend())
-    here, there = document(app), document(app, Host="127.0.0.1:5001")
-    assert (here.pop("servers"), there.pop("servers")) == (
+    first, second = document(app), document(app, Host="127.0.0.1:5001")
+    assert (first.pop("servers"), second.pop("servers")) == (
         [{"url": "http://localhost"}],
         [{"url": "http://127.0.0.1:5001"}],
     )
-    assert here == there
-    assert len(made) == 1
+    assert first == second
+    assert len(calls) == 1

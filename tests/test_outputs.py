@@ -1,4 +1,4 @@
-"""Imported graphs that save several pictures: the facts about each, and which one is the response."""
+"""Imported graphs that save several pictures: the facts about each picture, and which one is the response."""
 
 import io
 import json
@@ -61,7 +61,7 @@ def client(backend: Backend) -> FlaskClient:
     return txt2img_app(backend).test_client()
 
 
-def drawn(backend: Backend, graph: dict[str, Any], names: list[str], **spec: Any) -> JobRow:
+def finish_custom_job(backend: Backend, graph: dict[str, Any], names: list[str], **spec: Any) -> JobRow:
     """A finished job of a custom graph, with these endings of its pictures' names."""
     row = finish(backend, spec.pop("request", {}), graph, repeatable=False, pictures=0, **spec)
     prefix = f"20261122-143210-{row.id.replace('-', '')[:12]}"
@@ -114,7 +114,7 @@ def test_the_response_is_the_picture_of_the_last_stage_or_of_output_node(client:
     assert "late (The large one)" in unknown.json["error"]["hint"]
 
 
-def test_named_workflows_take_output_node_too(client: FlaskClient, tmp_path: Path) -> None:
+def test_named_workflows_accept_output_node(client: FlaskClient, tmp_path: Path) -> None:
     (tmp_path / "workflows").mkdir()
     (tmp_path / "workflows" / "mine.json").write_text(json.dumps(stages()), encoding="utf-8")
     png = {"Accept": "image/png"}
@@ -136,14 +136,14 @@ def test_without_a_custom_graph_output_node_is_unused(client: FlaskClient) -> No
 
 
 def test_the_seed_of_a_batch_belongs_to_its_first_picture(backend: Backend) -> None:
-    row = drawn(backend, default_graph(empty=BATCH), ["_00001_.png", "_00002_.png"], request={"seed": 1})
+    row = finish_custom_job(backend, default_graph(empty=BATCH), ["_00001_.png", "_00002_.png"], request={"seed": 1})
     first, second = result_body(row, ReplyUrls(""), backend.jobs)["comfy_response"]["generated_images"]
     assert (first["seed"], first["index"], first["width"]) == (1, 0, 40)
     assert ("seed" not in second, second["index"], second["width"]) == (True, 1, 41)
 
 
 def test_a_seed_that_could_not_be_set_is_not_reported(backend: Backend) -> None:
-    row = drawn(backend, default_graph(), ["_00001_.png"], request={"seed": 77})
+    row = finish_custom_job(backend, default_graph(), ["_00001_.png"], request={"seed": 77})
     body = result_body(row, ReplyUrls(""), backend.jobs)
     assert "seed" not in body
     assert "seed" not in job_body(row, ReplyUrls(""))
@@ -151,7 +151,7 @@ def test_a_seed_that_could_not_be_set_is_not_reported(backend: Backend) -> None:
 
 
 def test_missing_files_have_no_size(backend: Backend) -> None:
-    row = drawn(backend, default_graph(), ["_00001_.png"], request={"width": 512, "height": 512})
+    row = finish_custom_job(backend, default_graph(), ["_00001_.png"], request={"width": 512, "height": 512})
     name = row.images[0]["filename"]
     assert run_body(row, ReplyUrls(""), measure(row, backend.jobs))["width"] == 40
     (backend.settings.output_dir / "20261122" / name).unlink()
@@ -165,11 +165,11 @@ def test_a_run_has_the_seed_that_its_pictures_share(backend: Backend) -> None:
         "decode2": ("VAEDecode", {"samples": ["other", 0], "vae": ["ckpt", 2]}),
         "save2": ("SaveImage", {"images": ["decode2", 0], "filename_prefix": "b"}),
     }
-    row = drawn(backend, default_graph(**second), ["-001_00001_.png", "-002_00001_.png"])
+    row = finish_custom_job(backend, default_graph(**second), ["-001_00001_.png", "-002_00001_.png"])
     assert run_body(row, ReplyUrls(""))["seed"] == 0
     facts = [picture_facts(row, image["filename"], backend.jobs) for image in row.images]
     assert [(picture["node"], picture["seed"]) for picture in facts] == [("save", 1), ("save2", 2)]
-    assert run_body(drawn(backend, default_graph(), ["_00001_.png"]), ReplyUrls(""))["seed"] == 1
+    assert run_body(finish_custom_job(backend, default_graph(), ["_00001_.png"]), ReplyUrls(""))["seed"] == 1
 
 
 def test_later_pictures_of_a_workflow_do_not_get_the_parameters_of_the_first(backend: Backend) -> None:
@@ -218,7 +218,7 @@ def test_later_pictures_of_a_workflow_do_not_get_the_parameters_of_the_first(bac
         ({"save": ("SaveImage", {"images": ["load", 0]}), "load": ("LoadImage", {"image": "a.png"})}, None),
     ],
 )
-def test_a_seed_is_known_if_all_noise_has_the_same(nodes: ShortGraph, seed: int | None) -> None:
+def test_the_seed_is_known_if_all_noise_uses_the_same_seed(nodes: ShortGraph, seed: int | None) -> None:
     assert seed_of(default_graph(**nodes), "save") == seed
 
 
@@ -242,8 +242,8 @@ def test_an_id_comes_before_a_title_and_an_ambiguous_title_is_refused() -> None:
     assert find_output(numbered, 9) == "9"
 
 
-def test_a_node_that_saved_no_picture_has_none(backend: Backend) -> None:
-    row = drawn(backend, stages(), ["-001_00001_.png"], output_node="save")
+def test_an_output_node_without_pictures_has_no_main_picture(backend: Backend) -> None:
+    row = finish_custom_job(backend, stages(), ["-001_00001_.png"], output_node="save")
     assert main_picture(row) is None
 
 
@@ -263,10 +263,10 @@ def test_a_node_that_saved_no_picture_has_none(backend: Backend) -> None:
     ],
 )
 def test_the_seed_of_a_graph_with_several_pictures_is_left_out_with_a_warning(nodes: ShortGraph) -> None:
-    recipe = read_parameters(default_graph(**nodes))
-    assert recipe is not None
-    assert "seed" not in recipe.parameters
-    assert any(warning.startswith("seed is left out") for warning in recipe.warnings)
+    result = read_parameters(default_graph(**nodes))
+    assert result is not None
+    assert "seed" not in result.parameters
+    assert any(warning.startswith("seed is left out") for warning in result.warnings)
 
 
 def test_a_second_pass_does_not_hide_the_seed_of_a_single_picture() -> None:
@@ -279,10 +279,10 @@ def test_a_second_pass_does_not_hide_the_seed_of_a_single_picture() -> None:
         "sampler": ("KSampler", sampling("two")),
     }
     for nodes in ({}, second, once):
-        recipe = read_parameters(default_graph(**nodes))
-        assert recipe is not None
-        assert recipe.parameters["seed"] == 1
-        assert not any("seed" in warning for warning in recipe.warnings)
+        result = read_parameters(default_graph(**nodes))
+        assert result is not None
+        assert result.parameters["seed"] == 1
+        assert not any("seed" in warning for warning in result.warnings)
 
 
 def test_a_size_is_read_from_the_first_bytes() -> None:
