@@ -1,4 +1,4 @@
-"""img2img and inpainting on the real engine, over HTTP. What is claimed of pixels is read off pixels."""
+"""img2img and inpainting on the real engine, over HTTP, checked by comparing pixels."""
 
 import base64
 from typing import Any
@@ -53,27 +53,27 @@ def test_low_denoising_stays_nearer_the_source_than_high(stack: TestStack, sourc
     assert near < middle < far
 
 
-def test_the_source_sets_the_size_and_a_size_resizes_it(stack: TestStack, source: Image.Image) -> None:
+def test_the_result_has_the_size_of_the_source_unless_a_size_is_given(stack: TestStack, source: Image.Image) -> None:
     photo = source.resize((90, 61))
     own = stack.redraw(prompt=PROMPT, input_image=photo, steps=2)
     assert stack.picture(own).size == (90, 61)
     assert own["warnings"] == []
-    asked = stack.redraw(prompt=PROMPT, input_image=photo, steps=2, width=64, height=64)
-    assert stack.picture(asked).size == (64, 64)
-    (warning,) = asked["warnings"]
+    resized = stack.redraw(prompt=PROMPT, input_image=photo, steps=2, width=64, height=64)
+    assert stack.picture(resized).size == (64, 64)
+    (warning,) = resized["warnings"]
     assert warning.startswith("input_image was stretched from 90x61 to 64x64")
     wide = stack.redraw(prompt=PROMPT, input_image=photo, steps=2, width=180)
     assert stack.picture(wide).size == (180, 122)
 
 
-def test_a_large_source_is_scaled_down_unless_a_size_is_asked(stack: TestStack, source: Image.Image) -> None:
+def test_a_large_source_is_scaled_down_unless_a_size_is_given(stack: TestStack, source: Image.Image) -> None:
     reply = stack.redraw(prompt=PROMPT, input_image=source.resize((1024, 512)), steps=1, denoising_strength=0.1)
     assert stack.picture(reply).size == (362, 181)
     assert "was scaled to 362x181" in reply["warnings"][0]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
-def test_outside_the_mask_every_pixel_is_the_sources_own(
+def test_pixels_outside_the_mask_are_unchanged(
     stack: TestStack, source: Image.Image, mask: Image.Image, batch_size: int
 ) -> None:
     reply = stack.redraw(prompt=PROMPT, input_image=source, mask=mask, steps=4, batch_size=batch_size)
@@ -89,7 +89,7 @@ def test_outside_the_mask_every_pixel_is_the_sources_own(
         assert distance(results[0], results[1]) > 1
 
 
-def test_outside_the_mask_stays_exact_at_sizes_that_are_no_multiples_of_8(
+def test_pixels_outside_the_mask_are_unchanged_at_sizes_not_divisible_by_8(
     stack: TestStack, source: Image.Image, mask: Image.Image
 ) -> None:
     odd, odd_mask = source.crop((0, 0, 101, 93)), mask.crop((0, 0, 101, 93))
@@ -99,14 +99,14 @@ def test_outside_the_mask_stays_exact_at_sizes_that_are_no_multiples_of_8(
     assert np.abs(pixels(result) - pixels(odd)).max(axis=2)[outside].max() == 0
 
 
-def test_every_level_comes_through_the_engine_exactly(stack: TestStack, mask: Image.Image) -> None:
+def test_every_level_outside_the_mask_is_unchanged(stack: TestStack, mask: Image.Image) -> None:
     levels = Image.fromarray(np.arange(128 * 128 * 3, dtype=np.uint32).reshape(128, 128, 3).astype(np.uint8))
     result = stack.picture(stack.redraw(prompt=PROMPT, input_image=levels, mask=mask, steps=1))
     outside = np.asarray(mask) == 0
     assert np.array_equal(pixels(result)[outside], pixels(levels)[outside])
 
 
-def test_the_mask_goes_through_vae_encode_for_inpaint_and_never_into_ksampler(
+def test_the_mask_is_an_input_of_vae_encode_for_inpaint_and_not_of_ksampler(
     stack: TestStack, source: Image.Image, mask: Image.Image
 ) -> None:
     graph = stack.redraw(prompt=PROMPT, input_image=source, mask=mask, steps=1, grow_mask_by=3)["workflow"]["prompt"]
@@ -118,19 +118,19 @@ def test_the_mask_goes_through_vae_encode_for_inpaint_and_never_into_ksampler(
     assert encode["grow_mask_by"] == 3
 
 
-def test_the_hole_is_filled_with_what_the_prompt_names(stack: TestStack) -> None:
+def test_the_masked_area_follows_the_prompt(stack: TestStack) -> None:
     source = Image.new("RGB", (128, 128), PALETTE["blue"])
     left = Image.new("L", (128, 128))
     left.paste(255, (0, 0, 64, 128))
     fields = {"prompt": "a yellow square on a black background", "input_image": source, "mask": left, "seed": 3}
     result = stack.picture(stack.redraw(**fields))
-    # The left edge is background, and of the colour that was asked for; the right one was never touched.
+    # The left edge has the background colour of the prompt; the right half is unchanged.
     painted = np.median(pixels(result)[:, :16].reshape(-1, 3), axis=0)
     assert COLOURS[nearest_colours(painted[None, None])[0, 0]] == "black"
     assert (pixels(result)[:, 64:] == PALETTE["blue"]).all()
 
 
-def test_a_low_strength_with_a_mask_is_honoured_with_a_warning(
+def test_a_low_strength_with_a_mask_is_applied_with_a_warning(
     stack: TestStack, source: Image.Image, mask: Image.Image
 ) -> None:
     reply = stack.redraw(prompt=PROMPT, input_image=source, mask=mask, steps=2, denoising_strength=0.5)
@@ -138,12 +138,12 @@ def test_a_low_strength_with_a_mask_is_honoured_with_a_warning(
     assert "leaves grey" in reply["warnings"][0]
 
 
-def test_strength_0_gives_the_source_through_the_autoencoder(stack: TestStack, source: Image.Image) -> None:
+def test_strength_0_returns_the_source_through_the_autoencoder(stack: TestStack, source: Image.Image) -> None:
     reply = stack.redraw(prompt=PROMPT, input_image=source, denoising_strength=0)
     assert distance(stack.picture(reply), source) < 40
 
 
-def test_both_services_and_all_notations_give_the_same_picture(
+def test_both_services_and_all_notations_return_the_same_picture(
     stack: TestStack, source: Image.Image, mask: Image.Image
 ) -> None:
     fields = {"prompt": PROMPT, "seed": 11, "steps": 2}
@@ -169,7 +169,7 @@ def test_both_services_and_all_notations_give_the_same_picture(
         assert np.array_equal(pixels(open_rgb(result.content)), first)
 
 
-def test_a_large_picture_in_a_text_field_of_a_form_is_taken(stack: TestStack) -> None:
+def test_a_large_picture_in_a_text_field_of_a_form_is_accepted(stack: TestStack) -> None:
     noise = Image.effect_noise((900, 900), 100).convert("RGB")
     url = data_url(noise)
     assert len(url) > 600_000
@@ -182,7 +182,7 @@ def test_a_large_picture_in_a_text_field_of_a_form_is_taken(stack: TestStack) ->
 
 
 @pytest.mark.parametrize(
-    ("fields", "status", "field", "says"),
+    ("fields", "status", "field", "message"),
     [
         ({}, 422, "input_image", "input_image is missing"),
         ({"input_image": "https://example.org/cat.png"}, 422, "input_image", "not base64"),
@@ -195,13 +195,13 @@ def test_a_large_picture_in_a_text_field_of_a_form_is_taken(stack: TestStack) ->
     ],
 )
 def test_wrong_input_is_a_422_that_names_the_field(
-    stack: TestStack, source: Image.Image, fields: dict[str, Any], status: int, field: str, says: str
+    stack: TestStack, source: Image.Image, fields: dict[str, Any], status: int, field: str, message: str
 ) -> None:
     body = {"prompt": PROMPT, **({"input_image": data_url(source)} if fields else {}), **fields}
     response = requests.post(f"{stack.img2img}/api/img2img", json=body, timeout=TIMEOUT)
     assert response.status_code == status
     assert response.json()["error"]["field"] == field
-    assert any(part in response.json()["message"] for part in says.split("|"))
+    assert any(part in response.json()["message"] for part in message.split("|"))
 
 
 def test_a_black_mask_is_refused(stack: TestStack, source: Image.Image) -> None:

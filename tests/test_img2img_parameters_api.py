@@ -1,4 +1,4 @@
-"""Parameters of img2img on the real engine: masks, modes, sizes, edges; and upscale a finished picture."""
+"""Parameters of img2img on the real engine: masks, modes, sizes and edges; and upscaling of finished pictures."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ def changed(result: Image.Image, source: Image.Image) -> Any:
 
 
 @pytest.mark.parametrize("mode", ["fill", "refine", "model"])
-def test_in_each_mode_what_is_outside_stays_exactly(
+def test_pixels_outside_the_mask_are_unchanged_in_each_mode(
     stack: TestStack, source: Image.Image, mask: Image.Image, mode: str
 ) -> None:
     model = {"model_name": "dream-layer-inpainting"} if mode == "model" else {}
@@ -56,22 +56,22 @@ def test_in_each_mode_what_is_outside_stays_exactly(
 
 @pytest.mark.parametrize("upscaler", ["Lanczos", "Latent"])
 @pytest.mark.parametrize(("size", "factor"), [((65, 67), 2.0), ((61, 70), 1.35), ((64, 72), 1.3)])
-def test_hires_fix_enlarges_what_is_outside_by_exactly_the_factor(
+def test_hires_fix_enlarges_the_area_outside_the_mask_by_exactly_the_factor(
     stack: TestStack, upscaler: str, size: tuple[int, int], factor: float
 ) -> None:
-    """A latent has cells of 8 pixels: what fills the last ones is no part of the picture."""
+    """A latent has cells of 8 pixels; the padding of the last cells must not become part of the picture."""
     ramps = [Image.linear_gradient("L").rotate(angle).resize(size) for angle in (0, 90, 180)]
     source = Image.merge("RGB", ramps)
     mask = Image.new("L", size)
     mask.paste(255, (8, 8, 20, 20))
     hires = {"hires_fix": True, "hires_fix_upscaler": upscaler, "hires_fix_upscale_factor": factor}
     result = redraw(stack, **hires, input_image=source, mask=mask, steps=1)
-    wanted = (round(size[0] * factor), round(size[1] * factor))
-    assert result.size == wanted
-    apart = np.abs(levels(result) - levels(source.resize(wanted, Image.Resampling.LANCZOS))).max(axis=-1)
-    far = np.asarray(mask.resize(wanted).filter(ImageFilter.MaxFilter(5))) == 0
+    expected_size = (round(size[0] * factor), round(size[1] * factor))
+    assert result.size == expected_size
+    difference = np.abs(levels(result) - levels(source.resize(expected_size, Image.Resampling.LANCZOS))).max(axis=-1)
+    outside = np.asarray(mask.resize(expected_size).filter(ImageFilter.MaxFilter(5))) == 0
     # A shift by one pixel would be four levels and more.
-    assert apart[far].max() <= 3
+    assert difference[outside].max() <= 3
 
 
 def test_an_inpainting_checkpoint_is_detected(stack: TestStack, source: Image.Image, mask: Image.Image) -> None:
@@ -87,7 +87,7 @@ def test_an_inverted_mask_repaints_the_rest(stack: TestStack, source: Image.Imag
     assert different[~inside].mean() > 0.9
 
 
-def test_a_blurred_mask_fades_and_stays_exact_farther_off(
+def test_a_blurred_mask_fades_and_leaves_distant_pixels_unchanged(
     stack: TestStack, source: Image.Image, mask: Image.Image
 ) -> None:
     different = changed(redraw(stack, input_image=source, mask=mask, mask_blur=8), source)
@@ -145,37 +145,39 @@ SOFT = ramp((128, 128), 16, 112)
     ],
 )
 def test_a_soft_edge_has_no_seam(stack: TestStack, mask: Image.Image | None, fields: dict[str, Any]) -> None:
-    """What is drawn reaches as far as it shows, so that nothing ends where the mask is half white."""
+    """The repainted area covers the whole soft edge, so there is no seam where the mask is half white."""
     plain = Image.new("RGB", (128, 128), (0, 0, 255))
-    words = {"prompt": "a yellow square on a yellow background", "steps": 6, "input_image": plain}
-    rows = levels(redraw(stack, **words, **({} if mask is None else {"mask": mask}), **fields))
-    # What one row has by chance, the middle one of all has not.
+    common = {"prompt": "a yellow square on a yellow background", "steps": 6, "input_image": plain}
+    rows = levels(redraw(stack, **common, **({} if mask is None else {"mask": mask}), **fields))
+    # The median over all rows hides chance steps of single rows.
     steps = np.median(np.abs(np.diff(rows, axis=1)), axis=0).max(axis=-1)
-    # It fades over 80 columns and more: a smooth way from one colour to the other takes about 3 levels a column.
+    # It fades over at least 80 columns, so a smooth transition changes by about 3 levels a column.
     assert steps.max() <= 24
-    # And it was drawn: at the white end it is no longer blue.
+    # The white end was repainted: it is no longer blue.
     assert np.median(rows[:, -8:, 2]) < 160
 
 
 def test_thin_lines_are_drawn_in_every_mode(stack: TestStack) -> None:
-    """The engine reads a mask at the middle of each cell of 8 pixels, and there is nothing of these lines there."""
+    """The engine samples a mask in the middle of each cell of 8 pixels, where these lines have no pixels."""
     plain = Image.new("RGB", (128, 128), (0, 0, 255))
     mask = Image.new("L", (128, 128))
     for x in range(32, 96, 16):
         mask.paste(255, (x, 16, x + 2, 112))
-    words = {"prompt": "a yellow square on a yellow background", "steps": 6, "input_image": plain, "mask": mask}
+    common = {"prompt": "a yellow square on a yellow background", "steps": 6, "input_image": plain, "mask": mask}
     for fields in ({"inpaint_mode": "fill", "grow_mask_by": 0}, {"inpaint_mode": "refine", "denoising_strength": 1}):
-        rows = levels(redraw(stack, **words, **fields))
+        rows = levels(redraw(stack, **common, **fields))
         assert np.median(rows[levels(mask) > 0][:, 2]) < 160
         assert (rows[levels(mask) == 0] == (0, 0, 255)).all()
 
 
-def test_a_mask_of_another_size_or_with_alpha_will_do(stack: TestStack, source: Image.Image, mask: Image.Image) -> None:
+def test_a_mask_of_another_size_or_with_alpha_is_accepted(
+    stack: TestStack, source: Image.Image, mask: Image.Image
+) -> None:
     clear = Image.new("RGBA", mask.size, (255, 255, 255, 0))
     clear.paste((255, 255, 255, 255), mask=mask)
     for other in (mask.resize((64, 64), Image.Resampling.NEAREST), clear):
         different = changed(redraw(stack, input_image=source, mask=other), source)
-        # Two pixels for the edge of the one that was enlarged.
+        # Two pixels of tolerance at the edge of the enlarged mask.
         assert not different[levels(mask.filter(ImageFilter.MaxFilter(5))) == 0].any()
         assert different[levels(mask.filter(ImageFilter.MinFilter(5))) > 0].mean() > 0.9
 
@@ -200,47 +202,47 @@ def test_only_masked_repaints_a_small_part_of_a_large_picture(stack: TestStack) 
     assert different[inside].mean() > 0.9
 
 
-def test_outpainting_adds_and_keeps(stack: TestStack) -> None:
+def test_outpainting_adds_pixels_and_keeps_the_source(stack: TestStack) -> None:
     source = Image.effect_noise((96, 64), 80).convert("RGB")
     result = redraw(stack, input_image=source, outpaint_left=37, outpaint_bottom=20, outpaint_feathering=8)
     assert result.size == (133, 84)
-    kept = result.crop((37 + 8, 0, 133, 64 - 8))
-    assert kept.tobytes() == source.crop((8, 0, 96, 56)).tobytes()
-    # What is new is drawn as the prompt says: black, neither the grey of a hole nor a repetition of the edge.
+    inner = result.crop((37 + 8, 0, 133, 64 - 8))
+    assert inner.tobytes() == source.crop((8, 0, 96, 56)).tobytes()
+    # The new area follows the prompt: black, neither the grey of an empty area nor a repetition of the edge.
     new = levels(result)[:64, :37]
     assert np.median(new) < 50
     assert not (new == levels(source)[:, :1]).all(axis=-1).any(axis=1).all()
 
 
-def test_resize_modes_keep_or_stretch(stack: TestStack) -> None:
+def test_resize_modes_stretch_crop_or_fill(stack: TestStack) -> None:
     wide = Image.new("RGB", (256, 128), "blue")
     ImageDraw.Draw(wide).rectangle((0, 0, 63, 127), fill="red")
-    seen = {}
+    red_shares = {}
     for mode in ("just_resize", "crop_and_resize", "fill"):
         fields = {"input_image": wide, "resize_mode": mode, "width": 128, "height": 128, "denoising_strength": 0}
         picture = redraw(stack, **fields)
         assert picture.size == (128, 128)
         reddish = levels(picture)[64, :, 0] > 128
-        seen[mode] = reddish.mean()
-    # A quarter of the width is red; cut to its middle square, none is left.
-    assert abs(seen["just_resize"] - 0.25) < 0.04
-    assert seen["crop_and_resize"] < 0.04
-    assert abs(seen["fill"] - 0.25) < 0.04
+        red_shares[mode] = reddish.mean()
+    # A quarter of the width is red; the middle square has no red.
+    assert abs(red_shares["just_resize"] - 0.25) < 0.04
+    assert red_shares["crop_and_resize"] < 0.04
+    assert abs(red_shares["fill"] - 0.25) < 0.04
 
 
-def test_each_picture_of_an_inpainted_batch_is_exact_outside(
+def test_each_picture_of_an_inpainted_batch_is_unchanged_outside_the_mask(
     stack: TestStack, source: Image.Image, mask: Image.Image
 ) -> None:
     reply = stack.redraw(**QUICK, input_image=source, mask=mask, batch_size=2)
     first, second = stack.pictures(reply)
     inside = levels(mask) > 0
-    for each in (first, second):
-        assert not changed(each, source)[~inside].any()
+    for result in (first, second):
+        assert not changed(result, source)[~inside].any()
     assert changed(first, second)[inside].any()
     assert second.tobytes() == redraw(stack, input_image=source, mask=mask, seed=QUICK["seed"] + 1).tobytes()  # type: ignore[operator]
 
 
-def test_an_upload_can_be_named_again(stack: TestStack, source: Image.Image, mask: Image.Image) -> None:
+def test_an_upload_can_be_reused_by_name(stack: TestStack, source: Image.Image, mask: Image.Image) -> None:
     first = stack.redraw(**QUICK, input_image=source, mask=mask, mask_blur=4)
     again = stack.redraw(**first["parameters"])
     assert stack.picture(again).tobytes() == stack.picture(first).tobytes()
@@ -261,7 +263,7 @@ def test_an_upload_can_be_named_again(stack: TestStack, source: Image.Image, mas
     assert broken.status_code == 422
 
 
-def test_a_finished_picture_is_enlarged(stack: TestStack) -> None:
+def test_a_finished_picture_is_upscaled(stack: TestStack) -> None:
     small = Image.new("RGB", (90, 61), "blue")
     ImageDraw.Draw(small).ellipse((20, 10, 60, 50), fill="red")
     for upscaler in ("dream-layer-2x", "Lanczos"):

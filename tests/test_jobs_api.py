@@ -32,7 +32,7 @@ def session_from(address: str) -> requests.Session:
     return session
 
 
-def saved(stack: TestStack, job_id: str) -> list[Path]:
+def saved_pictures(stack: TestStack, job_id: str) -> list[Path]:
     """The files of a job's pictures."""
     return sorted((stack.data_dir / "output").rglob(f"*-{job_id.replace('-', '')[:12]}_*.png"))
 
@@ -81,7 +81,7 @@ def test_jobs_are_listed_by_state_and_kind_and_in_pages(stack: TestStack) -> Non
 
 
 @pytest.mark.parametrize(
-    ("query", "says"),
+    ("query", "message"),
     [
         ("state=done", "one of queued, running, completed, failed, cancelled"),
         ("kind=foo", "one of txt2img, img2img, workflow, upscale, extras"),
@@ -89,10 +89,10 @@ def test_jobs_are_listed_by_state_and_kind_and_in_pages(stack: TestStack) -> Non
         ("before=x", "before must be a whole number"),
     ],
 )
-def test_an_invalid_query_of_jobs_is_a_422(stack: TestStack, query: str, says: str) -> None:
+def test_an_invalid_query_of_jobs_is_a_422(stack: TestStack, query: str, message: str) -> None:
     response = requests.get(f"{stack.txt2img}/api/jobs?{query}", timeout=TIMEOUT)
     assert response.status_code == 422
-    assert says in response.text
+    assert message in response.text
 
 
 @pytest.mark.parametrize(("method", "tail"), [("GET", ""), ("GET", "/events"), ("DELETE", ""), ("POST", "/retry")])
@@ -115,12 +115,12 @@ def test_a_stream_has_all_events_from_the_queue_to_the_picture(stack: TestStack)
     steps = [event.data for event in events if event.name == "progress" and "step" in event.data]
     assert {(data["stage"], data["steps"]) for data in steps} == {("KSampler", 30), ("KSampler_2", 30)}
     for stage in ("KSampler", "KSampler_2"):
-        of_stage = [data["step"] for data in steps if data["stage"] == stage]
-        assert of_stage == sorted(of_stage)
+        stage_steps = [data["step"] for data in steps if data["stage"] == stage]
+        assert stage_steps == sorted(stage_steps)
     assert all(data["fraction"] == round(data["step"] / 30, 4) for data in steps)
     assert all(event.data["job_id"] == response.headers["X-Job-Id"] for event in events)
     last = events[-1].data
-    # ComfyUI may save them in any order; the result has them in order.
+    # ComfyUI may save pictures in any order; the result lists them in order.
     assert sorted(event.data["url"] for event in events if event.name == "image") == [
         image["url"] for image in last["comfy_response"]["generated_images"]
     ]
@@ -146,18 +146,18 @@ def test_a_stream_resumes_at_another_service(stack: TestStack) -> None:
     job_id = stack.submit(**{**LONG, "steps": 40})
     with requests.get(f"{stack.txt2img}/api/jobs/{job_id}/events", stream=True, timeout=TIMEOUT) as response:
         stream = read_stream(response)
-        left = [next(stream) for _ in range(3)]
+        first_events = [next(stream) for _ in range(3)]
     for url in (stack.img2img, stack.control):
-        headers = {"Last-Event-ID": str(left[-1].number)}
+        headers = {"Last-Event-ID": str(first_events[-1].number)}
         with requests.get(f"{url}/api/jobs/{job_id}/events", headers=headers, stream=True, timeout=TIMEOUT) as response:
             rest = [event for event in read_stream(response) if event.number is not None]
         assert rest[0].number is not None
-        assert left[-1].number is not None
-        assert rest[0].number > left[-1].number
+        assert first_events[-1].number is not None
+        assert rest[0].number > first_events[-1].number
         assert rest[-1].name == "completed"
     with requests.get(f"{stack.txt2img}/api/jobs/{job_id}/events", stream=True, timeout=TIMEOUT) as response:
         replayed = [event.number for event in read_stream(response)]
-    assert replayed == [event.number for event in [*left, *rest]]
+    assert replayed == [event.number for event in [*first_events, *rest]]
 
 
 def test_only_the_given_job_is_cancelled_and_its_request_ends_at_once(stack: TestStack) -> None:
@@ -171,7 +171,7 @@ def test_only_the_given_job_is_cancelled_and_its_request_ends_at_once(stack: Tes
         mine = unfinished(stack)[0]["job_id"]
         after = stack.submit(**SMALL)
         stack.wait_for_job(before, "running")
-        # The queued one, then the running one, both from a service that does not own them.
+        # Cancel the queued job, then the running one, through a service that owns neither.
         assert requests.delete(f"{stack.img2img}/api/jobs/{mine}", timeout=TIMEOUT).json()["done"] == "cancelled"
         answer = running.result(timeout=5)
     assert answer.status_code == 409
@@ -180,7 +180,7 @@ def test_only_the_given_job_is_cancelled_and_its_request_ends_at_once(stack: Tes
     requests.delete(f"{stack.img2img}/api/jobs/{before}", timeout=TIMEOUT)
     assert stack.job(before)["state"] == "cancelled"
     assert stack.wait_for_job(after)["state"] == "completed"
-    assert saved(stack, before) == saved(stack, mine) == []
+    assert saved_pictures(stack, before) == saved_pictures(stack, mine) == []
 
 
 def unfinished(stack: TestStack) -> list[dict[str, Any]]:
@@ -191,7 +191,7 @@ def unfinished(stack: TestStack) -> list[dict[str, Any]]:
     return jobs
 
 
-def test_the_pages_interrupt_cancels_only_its_own_newest_job(stack: TestStack) -> None:
+def test_interrupt_cancels_only_the_newest_job_of_its_client(stack: TestStack) -> None:
     mine, theirs = session_from("127.0.0.2"), session_from("127.0.0.3")
     url = f"{stack.txt2img}/api/txt2img"
     older = mine.post(url, json=LONG, headers=ASYNC, timeout=TIMEOUT).json()["job_id"]
@@ -223,7 +223,7 @@ def test_any_job_can_be_interrupted_by_its_id(stack: TestStack) -> None:
     assert stack.job(job_id)["state"] == "cancelled"
 
 
-def test_the_stream_of_a_cancelled_job_ends_with_that_event(stack: TestStack) -> None:
+def test_the_stream_of_a_cancelled_job_ends_with_a_cancelled_event(stack: TestStack) -> None:
     job_id = stack.submit(**LONG)
     with requests.get(f"{stack.txt2img}/api/jobs/{job_id}/events", stream=True, timeout=TIMEOUT) as response:
         threading.Timer(0.5, requests.delete, [f"{stack.txt2img}/api/jobs/{job_id}"], {"timeout": TIMEOUT}).start()
@@ -232,7 +232,7 @@ def test_the_stream_of_a_cancelled_job_ends_with_that_event(stack: TestStack) ->
     assert last.data["error"]["code"] == "cancelled"
 
 
-def test_a_repeated_request_with_the_same_key_is_the_same_job(stack: TestStack) -> None:
+def test_requests_with_the_same_idempotency_key_share_one_job(stack: TestStack) -> None:
     headers = {"Idempotency-Key": f"key-{uuid.uuid4()}"}
     url = f"{stack.txt2img}/api/txt2img"
     with ThreadPoolExecutor() as pool:
@@ -241,8 +241,8 @@ def test_a_repeated_request_with_the_same_key_is_the_same_job(stack: TestStack) 
         )
     answers.append(requests.post(url, json=SMALL, headers=headers, timeout=TIMEOUT).json())
     assert [answer == answers[0] for answer in answers] == [True] * 4
-    assert len(saved(stack, answers[0]["job_id"])) == 1
-    # With any way of waiting, and from another service with the same route.
+    assert len(saved_pictures(stack, answers[0]["job_id"])) == 1
+    # The job itself has the same seed, and another body with the same key is refused.
     assert stack.job(answers[0]["job_id"])["result"]["seed"] == answers[0]["seed"]
     other = requests.post(url, json={**SMALL, "steps": 2}, headers=headers, timeout=TIMEOUT)
     assert other.status_code == 422
@@ -268,23 +268,23 @@ def test_an_unfinished_job_cannot_be_retried(stack: TestStack) -> None:
 
 def test_a_deleted_job_removes_its_pictures_and_uploads(stack: TestStack) -> None:
     source = Image.new("RGB", (64, 64), "orange")
-    kept, gone = stack.draw(**SMALL), stack.redraw(prompt="a red circle", input_image=source, steps=2)
+    other, deleted = stack.draw(**SMALL), stack.redraw(prompt="a red circle", input_image=source, steps=2)
     uploads = set((stack.data_dir / "uploads").iterdir())
-    assert len(saved(stack, gone["job_id"])) == 1
-    removed = requests.delete(f"{stack.txt2img}/api/jobs/{gone['job_id']}", timeout=TIMEOUT)
+    assert len(saved_pictures(stack, deleted["job_id"])) == 1
+    removed = requests.delete(f"{stack.txt2img}/api/jobs/{deleted['job_id']}", timeout=TIMEOUT)
     assert removed.json()["done"] == "removed"
-    assert saved(stack, gone["job_id"]) == []
+    assert saved_pictures(stack, deleted["job_id"]) == []
     # The picture as it was uploaded, and as the engine reads it.
     assert len(uploads - set((stack.data_dir / "uploads").iterdir())) == 2
-    url = gone["comfy_response"]["generated_images"][0]["url"]
+    url = deleted["comfy_response"]["generated_images"][0]["url"]
     assert requests.get(url, timeout=TIMEOUT).status_code == 404
-    assert requests.get(f"{stack.txt2img}/api/jobs/{gone['job_id']}", timeout=TIMEOUT).status_code == 404
-    assert len(saved(stack, kept["job_id"])) == 1
+    assert requests.get(f"{stack.txt2img}/api/jobs/{deleted['job_id']}", timeout=TIMEOUT).status_code == 404
+    assert len(saved_pictures(stack, other["job_id"])) == 1
 
 
 @pytest.mark.parametrize(("prefer", "state"), [("", "completed"), ("Prefer: cancel-on-disconnect\r\n", "cancelled")])
 @pytest.mark.parametrize("accept", ["*/*", "text/event-stream"])
-def test_a_client_that_disconnects_leaves_its_job_unless_it_asked_to_cancel(
+def test_a_job_is_cancelled_on_disconnect_only_if_requested(
     stack: TestStack, prefer: str, state: str, accept: str
 ) -> None:
     body = b'{"prompt": "a red circle", "width": 64, "height": 64, "steps": 40}'
@@ -302,7 +302,7 @@ def test_a_client_that_disconnects_leaves_its_job_unless_it_asked_to_cancel(
     assert stack.wait_for_job(jobs[0]["job_id"])["state"] == state
 
 
-def test_pictures_are_served_by_every_process(stack: TestStack) -> None:
+def test_pictures_are_served_by_every_service(stack: TestStack) -> None:
     name = stack.draw(**SMALL)["comfy_response"]["generated_images"][0]["filename"]
     for url in (stack.txt2img, stack.img2img, stack.control):
         picture = requests.get(f"{url}/api/images/{name}", timeout=TIMEOUT)

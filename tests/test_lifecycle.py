@@ -1,4 +1,4 @@
-"""The launcher and what it supervises: start, crash, restart, and stop."""
+"""The launcher and the processes that it supervises: start, crash, restart, and stop."""
 
 import os
 import re
@@ -31,7 +31,7 @@ def wait_for_restart(stack: TestStack, restarts: int) -> dict[str, Any]:
     return stack.wait_for_engine(lambda state: (state["state"], state["restarts"]) == ("ready", restarts))
 
 
-def test_an_engine_killed_while_idle_comes_back(stack: TestStack) -> None:
+def test_an_engine_killed_while_idle_is_restarted(stack: TestStack) -> None:
     before = stack.engine_state()
     os.kill(before["pid"], signal.SIGKILL)
     after = wait_for_restart(stack, before["restarts"] + 1)
@@ -39,7 +39,7 @@ def test_an_engine_killed_while_idle_comes_back(stack: TestStack) -> None:
     assert stack.picture(stack.draw(**SMALL)).size == (64, 64)
 
 
-def test_a_request_outlives_the_engine_that_it_runs_on(stack: TestStack) -> None:
+def test_a_request_survives_a_crash_of_the_engine(stack: TestStack) -> None:
     before = stack.engine_state()
     replies: list[dict[str, Any]] = []
     waiting = threading.Thread(target=lambda: replies.append(stack.draw(**{**SMALL, "width": 128, "steps": 40})))
@@ -50,7 +50,7 @@ def test_a_request_outlives_the_engine_that_it_runs_on(stack: TestStack) -> None
         time.sleep(0.02)
     os.kill(before["pid"], signal.SIGKILL)
     waiting.join(timeout=TIMEOUT)
-    assert replies, "the open request did not end with its picture"
+    assert replies, "the open request returned no picture"
     assert replies[0]["timings"]["attempts"] == 2
     assert stack.picture(replies[0]).size == (128, 64)
     assert stack.engine_state()["restarts"] == before["restarts"] + 1
@@ -72,7 +72,7 @@ def test_the_launcher_prints_all_urls(stack: TestStack) -> None:
     assert f"Open {stack.txt2img.replace('127.0.0.1', 'localhost')}/" in output
 
 
-def test_the_services_are_small(stack: TestStack) -> None:
+def test_the_services_use_little_memory(stack: TestStack) -> None:
     large = data_url(Image.effect_noise((1600, 1200), 100))
     wrong = {"prompt": "x", "input_image": large, "width": 1024, "height": 768, "sampler_name": "none such"}
 
@@ -87,7 +87,7 @@ def test_the_services_are_small(stack: TestStack) -> None:
         if any(argument.endswith("_server.py") for argument in child.cmdline())
     ]
     assert len(services) == 2
-    # What is given back may take a moment.
+    # Freed memory returns to the system with a delay.
     deadline = time.monotonic() + 20
     while max(service.memory_info().rss for service in services) >= 100e6:
         assert time.monotonic() < deadline
@@ -101,14 +101,14 @@ def test_a_busy_port_is_reported_with_its_setting(tmp_path: Path, name: str) -> 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port))
         taken.listen()
-        ended = run_launcher(environ, "up", "--no-install")
-    assert ended.returncode == 1
-    assert f"port {port} failed: another program is using it" in ended.stderr
-    assert f"set {PREFIX}{name}_PORT to a free port" in ended.stderr
+        result = run_launcher(environ, "up", "--no-install")
+    assert result.returncode == 1
+    assert f"port {port} failed: another program is using it" in result.stderr
+    assert f"set {PREFIX}{name}_PORT to a free port" in result.stderr
 
 
 @pytest.mark.parametrize(
-    ("setting", "value", "says"),
+    ("setting", "value", "message"),
     [
         ("COMFYUI_DIR", "/nonexistent", "is not a ComfyUI folder"),
         ("HOST", "0.0.0.0", "API_KEY must be set"),
@@ -120,38 +120,38 @@ def test_a_busy_port_is_reported_with_its_setting(tmp_path: Path, name: str) -> 
         ("DATABASE_URL", "nosuchdatabase://here", "DREAM_LAYER_DATABASE_URL cannot be used"),
     ],
 )
-def test_a_failed_step_is_reported_with_its_reason(tmp_path: Path, setting: str, value: str, says: str) -> None:
+def test_a_failed_step_is_reported_with_its_reason(tmp_path: Path, setting: str, value: str, message: str) -> None:
     environ = {**launcher_environment(tmp_path / "data"), PREFIX + setting: value}
     if setting == "ENGINE_URL":
         del environ[f"{PREFIX}COMFYUI_DIR"]
-    ended = run_launcher(environ, "up", "--no-install", "--no-starter")
-    assert ended.returncode == 1
-    assert " failed: " in ended.stderr
-    assert says in ended.stderr
-    assert "Traceback" not in ended.stderr
+    result = run_launcher(environ, "up", "--no-install", "--no-starter")
+    assert result.returncode == 1
+    assert " failed: " in result.stderr
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize("folder", ["own", "own/below"])
-def test_with_another_checkpoint_no_starter_is_made(tmp_path: Path, folder: str) -> None:
-    """The engine is told nonsense, so that this ends soon: by then the starter would be there."""
+def test_no_starter_is_made_next_to_another_checkpoint(tmp_path: Path, folder: str) -> None:
+    """An invalid engine argument ends the start early, but after the step that makes the starter."""
     own = tmp_path / "data" / "models" / "checkpoints" / folder / "mine.safetensors"
     own.parent.mkdir(parents=True)
     own.touch()
     environ = {**launcher_environment(tmp_path / "data"), f"{PREFIX}ENGINE_ARGS": "--no-such-argument"}
-    ended = run_launcher(environ, "up", "--no-install")
-    assert "not needed, using mine.safetensors" in ended.stdout
+    result = run_launcher(environ, "up", "--no-install")
+    assert "not needed, using mine.safetensors" in result.stdout
     assert [path for path in (tmp_path / "data" / "models").rglob("*") if path.is_file()] == [own]
 
 
 def test_another_server_does_not_count_as_an_engine(tmp_path: Path, stack: TestStack) -> None:
     environ = {**launcher_environment(tmp_path / "data"), f"{PREFIX}ENGINE_URL": stack.txt2img}
-    ended = run_launcher(environ, "run")
-    assert ended.returncode == 1
-    assert "engine failed: the engine answered POST /prompt with status 404" in ended.stderr
+    result = run_launcher(environ, "run")
+    assert result.returncode == 1
+    assert "engine failed: the engine answered POST /prompt with status 404" in result.stderr
 
 
-def test_without_a_command_it_watches_an_engine_elsewhere(tmp_path: Path, stack: TestStack) -> None:
-    """The first of the three terminals, with an engine that somebody else started."""
+def test_without_a_command_the_launcher_monitors_an_external_engine(tmp_path: Path, stack: TestStack) -> None:
+    """The first of the three terminals, with an engine that another program started."""
     environ = {**launcher_environment(tmp_path / "data"), **stack.settings_to_share_the_engine()}
     launcher = subprocess.Popen(
         [sys.executable, "dream_layer.py"], cwd=PROJECT_DIR, env=environ, stdout=subprocess.PIPE, text=True
@@ -189,7 +189,7 @@ def test_a_killed_launcher_leaves_no_orphans(tmp_path: Path) -> None:
     wait_until_gone(children)
 
 
-def test_status_reports_what_runs_and_up_does_not_start_it_twice(stack: TestStack) -> None:
+def test_status_reports_running_processes_and_up_starts_none_twice(stack: TestStack) -> None:
     status = run_launcher(stack.environ, "status")
     assert status.returncode == 0, status.stdout + status.stderr
     assert f"is running: process {stack.process.pid}, `up`, since " in status.stdout
@@ -210,15 +210,15 @@ def test_status_reports_what_runs_and_up_does_not_start_it_twice(stack: TestStac
     assert stack.process.poll() is None
 
 
-def test_stop_works_from_another_terminal_and_jobs_wait(tmp_path: Path, stack: TestStack) -> None:
+def test_stop_works_from_another_terminal_and_keeps_unfinished_jobs(tmp_path: Path, stack: TestStack) -> None:
     environ = {**launcher_environment(tmp_path / "data"), **stack.settings_to_share_the_engine()}
     command = [sys.executable, "dream_layer.py", "up", "--no-install"]
     launcher = subprocess.Popen(command, cwd=PROJECT_DIR, env=environ, stdout=subprocess.PIPE, text=True)
     try:
         assert launcher.stdout is not None
         assert any("Dream Layer is ready" in line for line in iter(launcher.stdout.readline, ""))
-        only_a_part = run_launcher(environ, "run")
-        assert (only_a_part.returncode, only_a_part.stderr) == (0, "")
+        second_start = run_launcher(environ, "run")
+        assert (second_start.returncode, second_start.stderr) == (0, "")
         children = psutil.Process(launcher.pid).children()
         assert len(children) == 2
         txt2img = f"http://127.0.0.1:{environ[f'{PREFIX}TXT2IMG_PORT']}"
@@ -229,13 +229,13 @@ def test_stop_works_from_another_terminal_and_jobs_wait(tmp_path: Path, stack: T
         assert f"everything that process {launcher.pid} had started" in stopped.stdout
         assert launcher.wait(20) == 0
         wait_until_gone(children)
-        shown = launcher.stdout.read()
-        assert shown.index("stopping     ...") < shown.index("stopped      everything")
+        output = launcher.stdout.read()
+        assert output.index("stopping     ...") < output.index("stopped      everything")
         assert run_launcher(environ, "status").returncode == 3
         assert "nothing was running" in run_launcher(environ, "stop").stdout
         assert "2 jobs unfinished" in run_launcher(environ, "jobs", "list").stdout
         assert "2 jobs cancelled" in run_launcher(environ, "jobs", "cancel", "all").stdout
-        # Nobody was there to tell the engine.
+        # No service was running that could cancel the engine's jobs.
         stack.ask_engine("POST", "/interrupt")
         stack.ask_engine("POST", "/queue", json={"clear": True})
     finally:
@@ -243,18 +243,18 @@ def test_stop_works_from_another_terminal_and_jobs_wait(tmp_path: Path, stack: T
         launcher.communicate()
 
 
-def test_unfinished_jobs_are_reported_at_the_start(tmp_path: Path) -> None:
+def test_unfinished_jobs_are_reported_at_startup(tmp_path: Path) -> None:
     environ = {**launcher_environment(tmp_path), f"{PREFIX}ENGINE_ARGS": "--no-such-argument"}
     store = Store(f"sqlite:///{tmp_path}/jobs.sqlite")
     store.add(new_job(), "somebody who is gone", 10)
     store.close()
-    ended = run_launcher(environ, "run", "--no-starter")
-    assert "1 unfinished job from before" in ended.stdout
-    assert "`jobs cancel all` cancels them" in ended.stdout
+    result = run_launcher(environ, "run", "--no-starter")
+    assert "1 unfinished job from before" in result.stdout
+    assert "`jobs cancel all` cancels them" in result.stdout
 
 
-def test_the_three_terminals_way(tmp_path: Path, stack: TestStack) -> None:
-    """Services started by hand, here beside an engine that runs already; ended by Ctrl-C."""
+def test_services_started_by_hand_run_until_ctrl_c(tmp_path: Path, stack: TestStack) -> None:
+    """Services started by hand, next to an engine that already runs."""
     environ = {**launcher_environment(tmp_path), **stack.settings_to_share_the_engine()}
     for script, name in (("txt2img_server.py", "TXT2IMG"), ("img2img_server.py", "IMG2IMG")):
         service = subprocess.Popen([sys.executable, script], cwd=PROJECT_DIR, env=environ, stderr=subprocess.DEVNULL)
@@ -263,9 +263,9 @@ def test_the_three_terminals_way(tmp_path: Path, stack: TestStack) -> None:
             wait_for_health(url)
             if name == "TXT2IMG":
                 reply = requests.post(f"{url}/api/txt2img", json=SMALL, timeout=TIMEOUT).json()
-                served = reply["comfy_response"]["generated_images"][0]["url"]
+                image_url = reply["comfy_response"]["generated_images"][0]["url"]
                 # Its own data folder is empty, so the picture comes through the engine.
-                assert requests.get(served, timeout=TIMEOUT).content.startswith(b"\x89PNG")
+                assert requests.get(image_url, timeout=TIMEOUT).content.startswith(b"\x89PNG")
             service.send_signal(signal.SIGINT)
             assert service.wait(timeout=15) == 0
         finally:
@@ -274,11 +274,11 @@ def test_the_three_terminals_way(tmp_path: Path, stack: TestStack) -> None:
 
 
 def test_a_service_on_a_busy_port_reports_it(stack: TestStack) -> None:
-    ended = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "txt2img_server.py"], cwd=PROJECT_DIR, env=stack.environ, capture_output=True, text=True
     )
-    assert ended.returncode == 1
-    assert f"set {PREFIX}TXT2IMG_PORT to a free port" in ended.stderr
+    assert result.returncode == 1
+    assert f"set {PREFIX}TXT2IMG_PORT to a free port" in result.stderr
 
 
 def run_launcher(environ: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -1,6 +1,6 @@
-"""Families beyond the starter's: files with the right heads and nothing in them, graphs that the live engine takes.
+"""Families other than the starter's: model files with valid headers but no weights, and their graphs.
 
-Nothing is drawn: that would need gigabytes of weights. What the engine's own validation says is asked for real.
+No picture is generated, because that would need gigabytes of weights; the real engine validates the graphs.
 """
 
 import json
@@ -47,8 +47,8 @@ def context(stack: TestStack) -> Iterator[ParsingContext]:
             path.unlink(missing_ok=True)
 
 
-def accepted(stack: TestStack, graph: ApiGraph) -> None:
-    """Asks the engine itself; the job is cancelled before it could fail for want of weights."""
+def assert_accepted(stack: TestStack, graph: ApiGraph) -> None:
+    """Check that the engine accepts the graph; cancel the job before it fails for lack of weights."""
     blocker = {
         "image": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
         "save": {"class_type": "PreviewImage", "inputs": {"images": ["image", 0]}},
@@ -93,10 +93,10 @@ def test_a_family_has_its_own_nodes_and_defaults(
     assert ("EmptySD3LatentImage" in inputs) == (model not in ("tiny-sd2", "tiny-xl"))
     assert (latent["width"], latent["height"]) == (size, size)
     assert (inputs["KSampler"]["steps"], inputs["KSampler"]["cfg"]) == (steps, cfg)
-    accepted(stack, graph)
+    assert_accepted(stack, graph)
 
 
-def test_the_parts_are_found_by_what_they_are(context: ParsingContext) -> None:
+def test_text_encoders_and_vae_are_chosen_by_their_contents(context: ParsingContext) -> None:
     dual = nodes(graph_for(context, model_name="tiny-dev"))
     assert dual["DualCLIPLoader"] == {
         "clip_name1": "tiny-l.safetensors",
@@ -107,19 +107,19 @@ def test_the_parts_are_found_by_what_they_are(context: ParsingContext) -> None:
     assert dual["FluxGuidance"]["guidance"] == 3.5
 
 
-def test_sdxl_with_its_refiner(stack: TestStack, context: ParsingContext) -> None:
+def test_sdxl_switches_to_its_refiner(stack: TestStack, context: ParsingContext) -> None:
     graph = graph_for(context, model_name="tiny-xl", refiner_enabled=True, refiner_model="tiny-refiner")
     first, second = (node["inputs"] for node in graph.values() if node["class_type"] == "KSamplerAdvanced")
     assert (first["steps"], first["start_at_step"], first["end_at_step"]) == (25, 0, 20)
-    # To the end, wherever that is.
+    # 10,000 stands for the last step.
     assert (second["steps"], second["start_at_step"], second["end_at_step"]) == (25, 20, 10_000)
-    accepted(stack, graph)
+    assert_accepted(stack, graph)
 
 
-def test_flux_draws_from_a_picture_too(context: ParsingContext) -> None:
+def test_flux_supports_img2img(context: ParsingContext) -> None:
     fields = Fields({"prompt": "x", "model_name": "tiny-dev", "input_image": data_url(Image.new("RGB", (64, 64)))}, {})
     graph = img2img(parse_img2img(fields, context).request, "x/x").to_api()
     assert isinstance(context.catalog, EngineCatalog)
-    # The picture was never uploaded here; all else fits.
+    # The picture was not uploaded; all other inputs are valid.
     assert {problem.input for problem in context.catalog.check(graph)} <= {"image"}
     assert nodes(graph)["VAEEncode"]["vae"] == ["VAELoader", 0]

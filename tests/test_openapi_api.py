@@ -45,10 +45,10 @@ def service_of(stack: TestStack, route: Route) -> str:
     return stack.txt2img if route.path.replace("<", "{").replace(">", "}") in spec else stack.control
 
 
-def address(route: Route, example: Example, found: dict[str, str]) -> str:
+def address(route: Route, example: Example, path_values: dict[str, str]) -> str:
     path = route.path
     for name in example.path:
-        path = path.replace(f"<{name}>", found[name])
+        path = path.replace(f"<{name}>", path_values[name])
     return path
 
 
@@ -77,7 +77,7 @@ def check(operation: Operation, response: requests.Response) -> None:
     kind = response.headers.get("Content-Type", "").partition(";")[0]
     if kind == JSON and declared[0].model is not None:
         read = declared[0].model.model_validate_json(response.content)
-        # Nothing was dropped, so nothing is untold.
+        # The model dropped nothing, so it declares every field.
         assert read.model_dump(mode="json", by_alias=True, exclude_unset=True) == response.json()
         return
     assert kind in declared[0].types
@@ -93,19 +93,19 @@ def test_the_example_works(
 ) -> None:
     operation = route.operation
     assert operation is not None
-    found = {**example.path, "job_id": job["job_id"], "run_id": job["run_id"]}
+    path_values = {**example.path, "job_id": job["job_id"], "run_id": job["run_id"]}
     if route.path.endswith("/download"):
         assert requests.post(f"{stack.control}/api/report-bundle", timeout=TIMEOUT).ok
     picture = job["comfy_response"]["generated_images"][0]["filename"]
     if "/images/" in route.path:
-        found["name"] = picture
+        path_values["name"] = picture
     file = workflow_file(stack, job["workflow"]) if route.path.startswith("/api/workflows") else None
     if file is not None:
-        found["name"] = file.stem
+        path_values["name"] = file.stem
     try:
         response = requests.request(
             route.method,
-            service_of(stack, route) + address(route, example, found),
+            service_of(stack, route) + address(route, example, path_values),
             params=example.query,
             headers=example.headers,
             stream=True,
@@ -141,14 +141,14 @@ def test_an_error_matches_its_schema(stack: TestStack) -> None:
 def test_jobs_in_every_state_match_their_schemas(stack: TestStack) -> None:
     operations = {key: operation for key, route in ROUTES.items() if (operation := route.operation) is not None}
     long = stack.submit(**{**SMALL, "steps": 400})
-    waits = stack.submit(**SMALL)
-    for job_id in (long, waits):
+    queued = stack.submit(**SMALL)
+    for job_id in (long, queued):
         one = requests.get(f"{stack.txt2img}/api/jobs/{job_id}", timeout=TIMEOUT)
         check(operations["GET", "/api/jobs/<job_id>"], one)
     cancelled = requests.delete(f"{stack.txt2img}/api/jobs/{long}", timeout=TIMEOUT)
     check(operations["DELETE", "/api/jobs/<job_id>"], cancelled)
     check(operations["GET", "/api/jobs"], requests.get(f"{stack.txt2img}/api/jobs", timeout=TIMEOUT))
-    stack.wait_for_job(waits)
+    stack.wait_for_job(queued)
 
 
 def test_each_service_has_the_document_and_the_page(stack: TestStack) -> None:

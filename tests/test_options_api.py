@@ -1,4 +1,4 @@
-"""GET /api/options on the real engine: all that it has, what each file is, and new files at once."""
+"""GET /api/options on the real engine: the complete lists, the family of each model, and new files."""
 
 import time
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def added(path: Path, source: Path) -> Iterator[None]:
         path.unlink()
 
 
-def test_every_service_tells_all_there_is(stack: TestStack) -> None:
+def test_every_service_lists_all_options(stack: TestStack) -> None:
     listed = options(stack.txt2img)
     assert "euler" in listed["samplers"]
     assert "karras" in listed["schedulers"]
@@ -65,21 +65,21 @@ def test_every_service_tells_all_there_is(stack: TestStack) -> None:
     assert options(stack.img2img) == options(stack.control) == listed
 
 
-def test_a_new_file_is_listed_a_second_later(stack: TestStack) -> None:
+def test_a_new_file_is_listed_within_a_second(stack: TestStack) -> None:
     folder = stack.data_dir / "models" / "checkpoints"
     name = "added-later.safetensors"
     options(stack.txt2img)
     with added(folder / name, folder / CHECKPOINT_NAME):
-        there = time.monotonic()
+        added_at = time.monotonic()
         while True:
-            asked = time.monotonic()
+            asked_at = time.monotonic()
             if name in by_name(options(stack.txt2img)["checkpoints"]):
                 break
-            assert asked - there < 1.0
+            assert asked_at - added_at < 1.0
             time.sleep(0.05)
 
 
-def test_a_file_is_known_by_its_header_in_any_folder(stack: TestStack, tmp_path: Path) -> None:
+def test_a_file_is_detected_by_its_header_in_any_folder(stack: TestStack, tmp_path: Path) -> None:
     folder = stack.data_dir / "models" / "diffusion_models"
     source = factory.write(folder.parent / "source.safetensors", factory.flux_transformer(guided=True))
     catalog = EngineCatalog(stack.engine_client())
@@ -93,13 +93,13 @@ def test_a_file_is_known_by_its_header_in_any_folder(stack: TestStack, tmp_path:
 
 
 @pytest.mark.parametrize("name", ["../checkpoints/" + CHECKPOINT_NAME, "/etc/passwd", "no-such.safetensors", ""])
-def test_a_name_that_the_engine_does_not_list_is_not_looked_for(stack: TestStack, name: str) -> None:
+def test_a_name_that_the_engine_does_not_list_is_not_read(stack: TestStack, name: str) -> None:
     catalog = EngineCatalog(stack.engine_client())
     file = catalog.model_file("loras", name)
     assert (file.family, file.known) == (Family.UNKNOWN, False)
 
 
-def test_what_the_engine_does_not_have(stack: TestStack) -> None:
+def test_missing_folders_nodes_and_inputs_have_empty_lists(stack: TestStack) -> None:
     catalog = EngineCatalog(stack.engine_client())
     assert catalog.names("no_such_folder") == []
     assert catalog.has_node("KSampler")
@@ -107,10 +107,10 @@ def test_what_the_engine_does_not_have(stack: TestStack) -> None:
     assert catalog.choices("KSampler", "no_such_input") == catalog.choices("NoSuchNode", "x") == []
 
 
-def test_what_was_known_serves_while_the_engine_is_away() -> None:
-    away = EngineCatalog(EngineClient("http://127.0.0.1:9"))
+def test_cached_names_are_used_while_the_engine_is_unavailable() -> None:
+    unreachable = EngineCatalog(EngineClient("http://127.0.0.1:9"))
     with pytest.raises(EngineUnavailable):
-        away.names("loras")
+        unreachable.names("loras")
     answers: list[list[str] | Exception] = [["a"], EngineUnavailable("gone"), ["b"]]
 
     def ask(_: str) -> list[str]:
@@ -119,8 +119,8 @@ def test_what_was_known_serves_while_the_engine_is_away() -> None:
             raise answer
         return answer
 
-    recent = TtlCache(ask)
-    assert recent.get("x", 60) == recent.get("x", 60) == ["a"]
-    recent.expire()
-    assert recent.get("x", 60) == ["a"]
-    assert recent.get("x", 60) == ["b"]
+    cache = TtlCache(ask)
+    assert cache.get("x", 60) == cache.get("x", 60) == ["a"]
+    cache.expire()
+    assert cache.get("x", 60) == ["a"]
+    assert cache.get("x", 60) == ["b"]
