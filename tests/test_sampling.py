@@ -1,4 +1,4 @@
-"""Samplers and schedulers by all the names that they have."""
+"""Names of samplers and schedulers: the engine's own, the ids of the web page, and common labels."""
 
 import pytest
 
@@ -10,13 +10,13 @@ SCHEDULERS = ModelLibrary().choices("KSampler", "scheduler")
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_the_engines_own_names_are_themselves_in_any_spelling(name: str) -> None:
+def test_engine_names_are_matched_in_any_spelling(name: str) -> None:
     assert match_sampler(name, SAMPLERS, SCHEDULERS) == (name, None, None)
     assert match_sampler(name.upper().replace("_", " "), SAMPLERS, SCHEDULERS)[0] == name
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_every_scheduler_may_follow_a_sampler(name: str) -> None:
+def test_a_sampler_name_may_end_with_any_scheduler(name: str) -> None:
     for scheduler in SCHEDULERS:
         assert match_sampler(f"{name} {scheduler}", SAMPLERS, SCHEDULERS)[:2] == (name, scheduler)
 
@@ -44,7 +44,7 @@ def test_every_scheduler_may_follow_a_sampler(name: str) -> None:
         ("dpm-2s-a-karras", "dpmpp_2s_ancestral", "karras"),
         ("dpm-2m-karras", "dpmpp_2m", "karras"),
         ("dpm-sde-karras", "dpmpp_sde", "karras"),
-        # Labels that people know.
+        # Common labels.
         ("Euler a", "euler_ancestral", None),
         ("DPM++ 2M", "dpmpp_2m", None),
         ("DPM++ 2M Karras", "dpmpp_2m", "karras"),
@@ -57,13 +57,13 @@ def test_every_scheduler_may_follow_a_sampler(name: str) -> None:
         ("UniPC", "uni_pc", None),
         ("LCM", "lcm", None),
         ("DDIM", "ddim", None),
-        # What nobody has is left for the engine's list to refuse.
+        # Unknown names are left unchanged; the check against the engine's list refuses them.
         ("Restart", "Restart", None),
         ("karras", "karras", None),
         ("", "", None),
     ],
 )
-def test_names_that_people_know(name: str, sampler: str, scheduler: str | None) -> None:
+def test_common_sampler_names_are_matched(name: str, sampler: str, scheduler: str | None) -> None:
     assert match_sampler(name, SAMPLERS, SCHEDULERS)[:2] == (sampler, scheduler)
 
 
@@ -79,5 +79,5 @@ def test_names_that_people_know(name: str, sampler: str, scheduler: str | None) 
         ("Polyexponential", "Polyexponential"),
     ],
 )
-def test_schedulers_that_people_know(name: str, scheduler: str | None) -> None:
+def test_common_scheduler_names_are_matched(name: str, scheduler: str | None) -> None:
     assert match_scheduler(name, SCHEDULERS) == scheduler

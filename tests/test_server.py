@@ -29,8 +29,8 @@ from shared.web.server.run import is_short, make_server
 from tests.payloads import ORIGIN
 from tests.served import PATIENCE, Served, needs_ipv6, read_all, serving, wait_until
 
-# So short that whatever they wrongly apply to is cut within a test.
-HASTY = ConnectionLimits(
+# So short that a connection is closed within a test if a limit wrongly applies to it.
+SHORT_LIMITS = ConnectionLimits(
     head_s=0.5, idle_s=0.5, idle_crowded_s=0.2, window_s=0.5, body_floor=1000, reader_window_s=0.5, reader_floor=1000
 )
 KEY = "a key that nobody guesses"
@@ -42,8 +42,8 @@ def server() -> Iterator[Served]:
         yield served
 
 
-def closed(client: socket.socket) -> bool:
-    """Whether the server has ended the connection."""
+def is_closed(client: socket.socket) -> bool:
+    """Return whether the server has closed the connection."""
     client.setblocking(False)
     try:
         return client.recv(1) == b""
@@ -58,8 +58,8 @@ def closed(client: socket.socket) -> bool:
 # -- descriptors
 
 
-def test_descriptors_beyond_1024_are_served(server: Served) -> None:
-    """`select` ends there, and the server's thread with it."""
+def test_descriptors_above_1024_are_served(server: Served) -> None:
+    """`select` would fail and end the server's thread."""
     with ExitStack() as stack:
         null = stack.enter_context(Path(os.devnull).open())
         for _ in range(1100):
@@ -69,7 +69,7 @@ def test_descriptors_beyond_1024_are_served(server: Served) -> None:
         assert server.get("/health").ok
 
 
-def test_many_half_sent_bodies_leave_everything_answering(tmp_path: Path) -> None:
+def test_the_server_responds_despite_many_half_sent_bodies(tmp_path: Path) -> None:
     limits = ConnectionLimits(connections=60, per_loopback=60)
     body = bytes(600_000)
     with serving(limits=limits) as server:
@@ -82,41 +82,39 @@ def test_many_half_sent_bodies_leave_everything_answering(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_who_cannot_be_accepted_for_want_of_descriptors_comes_later(
-    server: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_accept_is_retried_after_descriptors_run_out(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     idle = server.connect()
     wait_until(lambda: len(server.connections) == 1)
     listener = server.server._listeners[0]
-    accept, failed = listener.accept, []
+    accept, failures = listener.accept, []
 
-    def scarce() -> Any:
-        if len(failed) < 3:
-            failed.append(1)
+    def failing_accept() -> Any:
+        if len(failures) < 3:
+            failures.append(1)
             raise OSError(errno.EMFILE, "Too many open files")
         return accept()
 
-    monkeypatch.setattr(listener, "accept", scarce)
+    monkeypatch.setattr(listener, "accept", failing_accept)
     assert server.get("/health").ok
-    assert len(failed) == 3
-    # Room was made for it, too.
-    assert closed(idle)
+    assert len(failures) == 3
+    # The idle connection was closed to free a descriptor.
+    assert is_closed(idle)
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ECONNABORTED, "gone"), OSError(errno.EPERM, "no"), ValueError("odd")])
-def test_no_fault_of_one_connection_closes_the_listener(
+def test_a_failed_connection_does_not_close_the_listener(
     server: Served, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     listener = server.server._listeners[0]
-    add, failed = listener._add, []
+    add, failures = listener._add, []
 
-    def faulty(*pair: Any) -> None:
-        if not failed:
-            failed.append(pair[0].close())
+    def failing_add(*pair: Any) -> None:
+        if not failures:
+            failures.append(pair[0].close())
             raise error
         add(*pair)
 
-    monkeypatch.setattr(listener, "_add", faulty)
+    monkeypatch.setattr(listener, "_add", failing_add)
     with pytest.raises(requests.ConnectionError):
         server.get("/health")
     assert server.get("/health").ok
@@ -125,44 +123,44 @@ def test_no_fault_of_one_connection_closes_the_listener(
 # -- the loop
 
 
-def test_the_loop_outlives_a_fault(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    loop, failed = wasyncore.loop, []
+def test_the_loop_continues_after_an_error(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, failures = wasyncore.loop, []
 
-    def faulty(**more: Any) -> None:
-        if len(failed) < MAX_FAILURES - 1:
-            failed.append(1)
+    def failing_loop(**kwargs: Any) -> None:
+        if len(failures) < MAX_FAILURES - 1:
+            failures.append(1)
             raise ValueError("filedescriptor out of range in select()")
-        loop(**more)
+        loop(**kwargs)
 
-    monkeypatch.setattr(wasyncore, "loop", faulty)
+    monkeypatch.setattr(wasyncore, "loop", failing_loop)
     assert server.get("/health").ok
-    assert len(failed) == MAX_FAILURES - 1
+    assert len(failures) == MAX_FAILURES - 1
 
 
 def test_a_connection_that_breaks_the_loop_is_closed(server: Served) -> None:
-    broken, fine = server.connect(), server.connect()
+    broken, healthy = server.connect(), server.connect()
     wait_until(lambda: len(server.connections) == 2)
-    ours = broken.getsockname()[1]
-    channel = next(each for each in server.connections._copy() if each.addr[1] == ours)  # type: ignore[attr-defined]
+    port = broken.getsockname()[1]
+    channel = next(item for item in server.connections._copy() if item.addr[1] == port)  # type: ignore[attr-defined]
     channel.readable = lambda: 1 / 0  # type: ignore[attr-defined]
     assert server.get("/health").ok
-    assert closed(broken)
-    assert not closed(fine)
+    assert is_closed(broken)
+    assert not is_closed(healthy)
 
 
-def test_a_loop_that_cannot_go_on_ends_with_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loop_that_keeps_failing_raises_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
     server = make_server(application(), Settings(), 0)
 
-    def faulty(**_more: Any) -> None:
-        raise ValueError("as often as it is tried")
+    def failing_loop(**_kwargs: Any) -> None:
+        raise ValueError("the loop always fails")
 
-    monkeypatch.setattr(wasyncore, "loop", faulty)
-    with pytest.raises(ValueError, match="as often as it is tried"):
+    monkeypatch.setattr(wasyncore, "loop", failing_loop)
+    with pytest.raises(ValueError, match="the loop always fails"):
         server.run()
 
 
 def test_a_broken_listener_ends_the_loop() -> None:
-    """For then whoever watches it starts it again, and a port that nobody listens on is not left behind."""
+    """The process that supervises the server can then restart it; otherwise no connection would be accepted."""
     server = make_server(application(), Settings(), 0)
     server._listeners[0].close()
     with pytest.raises(RuntimeError, match="a listening socket is broken"):
@@ -180,16 +178,16 @@ def application() -> Any:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [b"", b"GET /health HTTP/1.1\r\nHost: loc", b"\r\n"])
-def test_a_head_that_never_ends_is_given_up(sent: bytes) -> None:
-    with serving(limits=HASTY) as server:
+def test_an_unfinished_head_times_out(sent: bytes) -> None:
+    with serving(limits=SHORT_LIMITS) as server:
         answer = server.answer(sent)
         assert answer.startswith(b"HTTP/1.1 408 ") is bool(sent)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("line", ["Content-Length: 50000", "Transfer-Encoding: chunked"])
-def test_a_body_that_does_not_come_is_a_408(line: str) -> None:
-    with serving(limits=HASTY) as server:
+def test_a_body_that_never_arrives_is_a_408(line: str) -> None:
+    with serving(limits=SHORT_LIMITS) as server:
         answer = server.answer(server.head("POST", "/quick", line) + b"5\r\nhello")
         head, _, body = answer.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 408 ")
@@ -198,8 +196,8 @@ def test_a_body_that_does_not_come_is_a_408(line: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_body_that_comes_slowly_is_taken() -> None:
-    with serving(limits=HASTY) as server:
+def test_a_slow_body_is_accepted() -> None:
+    with serving(limits=SHORT_LIMITS) as server:
         client = server.connect(server.head("POST", "/quick", "Content-Length: 20000", "Connection: close"))
         for _ in range(20):
             client.sendall(bytes(1000))
@@ -208,42 +206,42 @@ def test_a_body_that_comes_slowly_is_taken() -> None:
 
 
 @pytest.mark.slow
-def test_no_deadline_is_for_a_request_that_runs_or_a_stream() -> None:
-    limits = ConnectionLimits(**{**HASTY.__dict__, "connections": 10, "per_loopback": 10})
+def test_running_requests_and_streams_have_no_deadline() -> None:
+    limits = ConnectionLimits(**{**SHORT_LIMITS.__dict__, "connections": 10, "per_loopback": 10})
     with serving(limits=limits) as server, ThreadPoolExecutor() as pool:
         waiting = [pool.submit(server.get, path) for path in ("/wait", "/stream", "/wait")]
         wait_until(lambda: len(server.calls) == 3)
         deadline = time.monotonic() + 3
         while time.monotonic() < deadline:
-            # A crowd, too, is no reason.
+            # A large number of connections does not end them either.
             server.connect()
             time.sleep(0.05)
         server.go_on.set()
-        answers = [each.result(PATIENCE) for each in waiting]
+        answers = [request.result(PATIENCE) for request in waiting]
         assert [answer.status_code for answer in answers] == [200, 200, 200]
         assert answers[1].text == "data: first\n\ndata: last\n\n"
 
 
-# -- crowds
+# -- many connections
 
 
-def test_idle_connections_make_room_for_who_comes() -> None:
+def test_idle_connections_are_closed_for_new_ones() -> None:
     with serving(limits=ConnectionLimits(connections=20, per_loopback=15)) as server:
         idle = [server.connect() for _ in range(100)]
         for _ in range(5):
             assert server.get("/health").ok
         assert len(server.connections) <= 20
-        wait_until(lambda: sum(closed(each) for each in idle) >= 85)
+        wait_until(lambda: sum(is_closed(client) for client in idle) >= 85)
 
 
-def test_slow_heads_make_room_for_who_comes() -> None:
+def test_connections_with_slow_heads_are_closed_for_new_ones() -> None:
     with serving(limits=ConnectionLimits(connections=20, per_loopback=15)) as server:
         for _ in range(60):
             server.connect(b"GET /health HTTP/1.1\r\nX-")
         assert server.get("/health").ok
 
 
-def test_when_all_connections_are_at_work_short_requests_are_answered_and_others_refused() -> None:
+def test_only_short_requests_are_served_when_all_connections_are_busy() -> None:
     with serving(limits=ConnectionLimits(connections=3, spare=3, per_loopback=3)) as server:
         wait = server.head("GET", "/wait")
         for _ in range(3):
@@ -258,7 +256,7 @@ def test_when_all_connections_are_at_work_short_requests_are_answered_and_others
         wait_until(lambda: server.get("/quick").status_code == 200)
 
 
-def test_short_requests_are_answered_when_all_threads_are_at_work(server: Served) -> None:
+def test_short_requests_are_served_when_all_threads_are_busy(server: Served) -> None:
     for _ in range(20):
         server.connect(server.head("GET", "/wait"))
     wait_until(lambda: len(server.calls) == 8)
@@ -279,33 +277,33 @@ def test_short_requests_are_answered_when_all_threads_are_at_work(server: Served
         ("GET", "/api/images/1.png", False),
     ],
 )
-def test_what_is_answered_at_once(method: str, path: str, short: bool) -> None:
+def test_short_requests_are_recognized(method: str, path: str, short: bool) -> None:
     assert is_short(method, path) is short
 
 
-# -- readers
+# -- slow readers
 
 
-def test_readers_that_take_nothing_hold_neither_memory_nor_threads() -> None:
+def test_clients_that_do_not_read_hold_neither_memory_nor_threads() -> None:
     limits = ConnectionLimits(held_output=20_000_000)
     with serving(limits=limits) as server:
         for _ in range(12):
             server.connect(server.head("GET", "/picture"), buffer=4096)
         wait_until(lambda: len(server.calls) == 12)
         assert server.get("/quick").ok
-        wait_until(lambda: sum(each.output_bytes for each in server.connections._copy()) <= limits.held_output)
+        wait_until(lambda: sum(channel.output_bytes for channel in server.connections._copy()) <= limits.held_output)
 
 
 @pytest.mark.slow
-def test_a_reader_that_stops_is_cut_and_one_that_reads_gets_all() -> None:
-    with serving(limits=HASTY) as server:
-        deaf = server.connect(server.head("GET", "/picture"), buffer=4096)
+def test_only_a_client_that_stops_reading_is_disconnected() -> None:
+    with serving(limits=SHORT_LIMITS) as server:
+        stalled = server.connect(server.head("GET", "/picture"), buffer=4096)
         assert len(server.get("/picture").content) == server.size
         wait_until(lambda: len(server.connections) == 0)
-        assert len(read_all_of(deaf)) < server.size
+        assert len(read_until_closed(stalled)) < server.size
 
 
-def read_all_of(client: socket.socket) -> bytes:
+def read_until_closed(client: socket.socket) -> bytes:
     try:
         return read_all(client)
     except ConnectionError:
@@ -313,27 +311,29 @@ def read_all_of(client: socket.socket) -> bytes:
 
 
 @pytest.mark.slow
-def test_a_stream_to_who_takes_nothing_is_ended(server: Served) -> None:
-    with serving(limits=HASTY) as server:
+def test_a_stream_is_closed_if_the_client_does_not_read(server: Served) -> None:
+    with serving(limits=SHORT_LIMITS) as server:
         server.connect(server.head("GET", "/endless"), buffer=4096)
         wait_until(lambda: server.calls == ["/endless", "the end of /endless"])
 
 
-def test_requests_in_a_row_are_answered_in_their_order_one_at_a_time(server: Served) -> None:
-    """Many in one packet, behind answers that nobody takes, would hold a thread each."""
-    row = b"".join(server.head("GET", "/picture") for _ in range(3))
+def test_pipelined_requests_are_answered_in_order_one_at_a_time(server: Served) -> None:
+    """Otherwise each request of a packet could occupy a thread while the client does not read."""
+    pipelined = b"".join(server.head("GET", "/picture") for _ in range(3))
     for _ in range(10):
-        server.connect(row, buffer=4096)
+        server.connect(pipelined, buffer=4096)
     wait_until(lambda: len(server.calls) == 10)
     assert server.get("/quick").ok
     assert server.calls.count("/picture") == 10
     server.size = 1000
-    answer = server.answer(row + server.head("POST", "/quick", "Content-Length: 5", "Connection: close") + b"hello")
+    answer = server.answer(
+        pipelined + server.head("POST", "/quick", "Content-Length: 5", "Connection: close") + b"hello"
+    )
     assert answer.count(b"HTTP/1.1 200 OK") == 4
     assert b'"size":5' in answer.replace(b" ", b"")
 
 
-def test_urgent_data_ends_the_connection(server: Served) -> None:
+def test_urgent_data_closes_the_connection(server: Served) -> None:
     client = server.connect()
     client.send(b"!", socket.MSG_OOB)
     wait_until(lambda: len(server.connections) == 0)
@@ -343,17 +343,17 @@ def test_urgent_data_ends_the_connection(server: Served) -> None:
 # -- bodies
 
 
-class Spools:
+class TemporaryFileCounter:
     """Counts temporary files."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         import tempfile
 
-        self.made, usual = 0, tempfile.TemporaryFile
+        self.count, original = 0, tempfile.TemporaryFile
 
-        def counted(*arguments: Any, **more: Any) -> Any:
-            self.made += 1
-            return usual(*arguments, **more)
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self.count += 1
+            return original(*args, **kwargs)
 
         monkeypatch.setattr(tempfile, "TemporaryFile", counted)
 
@@ -369,48 +369,48 @@ class Spools:
     ],
 )
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_body_that_is_refused_is_not_taken_in(
+def test_a_refused_body_is_not_stored(
     monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], status: int, chunked: bool
 ) -> None:
-    spools = Spools(monkeypatch)
+    temporary_files = TemporaryFileCounter(monkeypatch)
     body = bytes(3_000_000)
     with serving(Settings(api_key=KEY, threads=8, waiters=1, streams=1)) as server:
         sent: Any = iter([body[:1_000_000]] * 3) if chunked else body
-        # The whole body is sent, as most clients do before they look for an answer.
+        # Most clients send the whole body before they read the response.
         refused = requests.post(f"{server.url}/quick", data=sent, headers=headers, timeout=PATIENCE)
         assert refused.status_code == status
         assert refused.json()["status"] == "error"
         assert refused.headers["Connection"] == "close"
-        assert spools.made == 0
+        assert temporary_files.count == 0
         assert server.calls == []
-        taken = requests.post(f"{server.url}/quick", data=body, headers={"X-API-Key": KEY}, timeout=PATIENCE)
-        assert taken.json()["size"] == len(body)
-        assert spools.made == 1
+        accepted = requests.post(f"{server.url}/quick", data=body, headers={"X-API-Key": KEY}, timeout=PATIENCE)
+        assert accepted.json()["size"] == len(body)
+        assert temporary_files.count == 1
 
 
 @pytest.mark.parametrize("path", KEYLESS_PATHS)
-def test_what_needs_no_key_takes_in_no_body_without_one(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
-    spools = Spools(monkeypatch)
+def test_paths_without_a_key_store_no_body(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    temporary_files = TemporaryFileCounter(monkeypatch)
     with serving(Settings(api_key=KEY, threads=8, waiters=1, streams=1)) as server:
         for method in ("POST", "GET"):
             refused = requests.request(method, server.url + path, data=bytes(1_000_000), timeout=PATIENCE)
-            assert (refused.status_code, spools.made) == (401, 0)
+            assert (refused.status_code, temporary_files.count) == (401, 0)
         assert requests.get(server.url + path, timeout=PATIENCE).ok
 
 
-def test_who_may_try_no_more_keys_learns_nothing_from_what_becomes_of_a_body() -> None:
+def test_a_throttled_client_cannot_test_keys_with_expect_100() -> None:
     with serving(Settings(api_key=KEY, threads=8, waiters=1, streams=1)) as server:
 
-        def ask(key: str) -> int:
+        def status_for(key: str) -> int:
             lines = ("Content-Length: 5", "Expect: 100-continue", "Connection: close", f"X-API-Key: {key}")
             return int(server.answer(server.head("POST", "/quick", *lines)).split(b" ", 2)[1])
 
-        assert [ask("wrong") for _ in range(BURST)] == [401] * BURST
-        # Not 100, which says to go on.
-        assert (ask("wrong"), ask(KEY)) == (429, 429)
+        assert [status_for("wrong") for _ in range(BURST)] == [401] * BURST
+        # Not 100 for the correct key.
+        assert (status_for("wrong"), status_for(KEY)) == (429, 429)
 
 
-def test_wrong_keys_are_counted_before_a_thread_hears_of_them() -> None:
+def test_wrong_keys_are_counted_before_a_thread_is_used() -> None:
     with serving(Settings(api_key=KEY, threads=8, waiters=1, streams=1)) as server:
         head = server.head("POST", "/quick", "Content-Length: 5", "Connection: close", "X-API-Key: wrong")
         clients = [server.connect(head) for _ in range(3 * BURST)]
@@ -418,7 +418,7 @@ def test_wrong_keys_are_counted_before_a_thread_hears_of_them() -> None:
         assert (codes.count(401), codes.count(429)) == (BURST, 2 * BURST)
 
 
-def test_a_body_from_a_page_behind_a_trusted_proxy_is_taken() -> None:
+def test_a_body_from_a_page_behind_a_trusted_proxy_is_accepted() -> None:
     proxied = {"X-Forwarded-Host": "draw.example", "X-Forwarded-Port": "8443", "X-Forwarded-Proto": "https"}
     headers = {"Origin": "https://draw.example:8443", **proxied}
     for trusted, status in (("127.0.0.1", 200), ("10.0.0.1", 403), ("", 403)):
@@ -427,7 +427,7 @@ def test_a_body_from_a_page_behind_a_trusted_proxy_is_taken() -> None:
             assert sent.status_code == status
 
 
-def test_a_client_that_expects_100_continue_is_refused_before_it_sends(server: Served) -> None:
+def test_a_client_that_expects_100_continue_is_refused_before_it_sends_a_body(server: Served) -> None:
     head = ("Content-Length: 2000", "Expect: 100-continue")
     answer = server.answer(server.head("POST", "/quick", *head, "Origin: https://evil.example"))
     assert answer.startswith(b"HTTP/1.1 403 ")
@@ -449,10 +449,10 @@ def test_a_body_over_the_limit_is_refused_in_json(chunked: bool) -> None:
         assert exact.json()["size"] == 1024 * 1024
 
 
-def test_bodies_of_all_clients_together_have_a_bound() -> None:
+def test_the_bodies_of_all_clients_share_a_limit() -> None:
     with serving(limits=ConnectionLimits(held_bodies=1_000_000)) as server:
         client = server.connect(server.head("POST", "/quick", "Content-Length: 900000") + bytes(500_000))
-        wait_until(lambda: sum(each.body_bytes for each in server.connections._copy()) == 500_000)
+        wait_until(lambda: sum(channel.body_bytes for channel in server.connections._copy()) == 500_000)
         busy = requests.post(f"{server.url}/quick", data=bytes(600_000), timeout=PATIENCE)
         assert (busy.status_code, busy.headers["Retry-After"]) == (503, "5")
         client.close()
@@ -481,7 +481,7 @@ HIDDEN = b"0\r\n\r\nGET /quick HTTP/1.1\r\nHost: localhost\r\n\r\n"
         ["Host: localhost", "Content-Length: 5"],
     ],
 )
-def test_what_two_servers_could_read_differently_is_refused(server: Served, lines: list[str]) -> None:
+def test_ambiguous_framing_is_refused(server: Served, lines: list[str]) -> None:
     answer = server.answer(server.head("POST", "/quick", *lines) + HIDDEN)
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert answer.count(b"HTTP/1.1 ") == 1
@@ -490,29 +490,29 @@ def test_what_two_servers_could_read_differently_is_refused(server: Served, line
 
 
 @pytest.mark.parametrize("length", [[], ["Content-Length: 0"]])
-def test_who_asks_to_go_on_without_a_body_is_answered(server: Served, length: list[str]) -> None:
+def test_expect_100_without_a_body_is_answered(server: Served, length: list[str]) -> None:
     answer = server.answer(server.head("POST", "/quick", "Expect: 100-continue", "Connection: close", *length))
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert server.calls == ["/quick"]
 
 
 @pytest.mark.parametrize(
-    ("sent", "says"),
+    ("sent", "expected"),
     [
         (b"\x16\x03\x01\x00\xf5\x01\x00\x00\xf1\x03\x03", b"use http:// for this port, not https://"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"HTTP/2.0"),
         (b"GET /quick HTTP/1.1\r\n\r\n", b"the Host header is missing"),
     ],
 )
-def test_other_protocols_are_answered_at_once(server: Served, sent: bytes, says: bytes) -> None:
+def test_other_protocols_are_answered_at_once(server: Served, sent: bytes, expected: bytes) -> None:
     answer = server.answer(sent)
     assert answer.split(b" ", 2)[1] == b"400"
-    assert says in answer
-    assert_restricted(answer)
+    assert expected in answer
+    assert_error_headers(answer)
     assert server.calls == []
 
 
-def test_a_chunked_body_of_an_old_client_is_refused(server: Served) -> None:
+def test_a_chunked_body_over_http_1_0_is_refused(server: Served) -> None:
     head = server.head("POST", "/quick", "Transfer-Encoding: chunked").replace(b"HTTP/1.1", b"HTTP/1.0")
     assert b" 400 " in server.answer(head + HIDDEN).partition(b"\r\n")[0]
     assert server.calls == []
@@ -527,13 +527,13 @@ def test_a_chunked_body_of_an_old_client_is_refused(server: Served) -> None:
     ],
     ids=["extension", "trailer", "tiny chunks"],
 )
-def test_chunks_of_framing_alone_are_refused(server: Served, body: bytes) -> None:
+def test_chunks_that_are_mostly_framing_are_refused(server: Served, body: bytes) -> None:
     head = server.head("POST", "/quick", "Transfer-Encoding: chunked")
     assert server.answer(head + body).startswith(b"HTTP/1.1 400 ")
     assert server.calls == []
 
 
-def test_a_chunked_body_in_small_pieces_is_taken(server: Served) -> None:
+def test_a_body_in_small_chunks_is_accepted(server: Served) -> None:
     sent = requests.post(f"{server.url}/quick", data=iter([bytes(100)] * 5000), timeout=PATIENCE)
     assert sent.json()["size"] == 500_000
 
@@ -559,11 +559,11 @@ def test_a_malformed_request_is_answered_in_json(
     reply = json.loads(answer.partition(b"\r\n\r\n")[2])
     assert (reply["status"], reply["error"]["code"]) == ("error", code)
     assert hint in reply["error"]["hint"]
-    assert_restricted(answer)
+    assert_error_headers(answer)
 
 
-def assert_restricted(answer: bytes) -> None:
-    """An error that the application did not write has the headers of those that it does."""
+def assert_error_headers(answer: bytes) -> None:
+    """Check that an error written by the server has the same headers as one written by the application."""
     head = email.message_from_bytes(answer.partition(b"\r\n")[2])
     assert {name: head[name] for name in SECURITY_HEADERS} == SECURITY_HEADERS
     assert (head.get_content_type(), head["Connection"]) == ("application/json", "close")
@@ -571,16 +571,16 @@ def assert_restricted(answer: bytes) -> None:
 
 
 @pytest.mark.parametrize("answer", [TIMEOUT_RESPONSE, BUSY_RESPONSE])
-def test_so_is_what_needs_no_request(answer: bytes) -> None:
-    assert_restricted(answer)
+def test_constant_error_responses_have_the_error_headers(answer: bytes) -> None:
+    assert_error_headers(answer)
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["status"] == "error"
 
 
-def test_so_is_a_body_that_is_not_taken_in(server: Served) -> None:
+def test_refused_bodies_have_the_error_headers(server: Served) -> None:
     for lines, status in (((f"Content-Length: {10**12}",), 413), (("Host: evil.example", "Content-Length: 5"), 400)):
         answer = server.answer(server.head("POST", "/quick", *lines) + b"x")
         assert int(answer.split(b" ", 2)[1]) == status
-        assert_restricted(answer)
+        assert_error_headers(answer)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "GZIP", "br, identity", "identity, deflate", "x-unknown"])
@@ -598,13 +598,13 @@ def test_a_compressed_body_is_refused_by_its_encoding(server: Served, encoding: 
 
 
 @needs_ipv6
-def test_both_names_of_this_machine_are_served_and_are_one_caller(server: Served) -> None:
+def test_ipv4_and_ipv6_loopback_are_one_client(server: Served) -> None:
     replies = [requests.get(f"http://{name}:{server.port}/quick", timeout=PATIENCE) for name in ("127.0.0.1", "[::1]")]
     assert [answer.json()["address"] for answer in replies] == ["127.0.0.1", "127.0.0.1"]
 
 
 @pytest.mark.parametrize(
-    ("host", "names"),
+    ("host", "addresses"),
     [
         ("127.0.0.1", ["127.0.0.1", "::1"]),
         ("localhost", ["127.0.0.1", "::1"]),
@@ -613,25 +613,25 @@ def test_both_names_of_this_machine_are_served_and_are_one_caller(server: Served
         ("127.0.0.2", ["127.0.0.2"]),
     ],
 )
-def test_a_server_for_this_machine_listens_on_both_of_its_names(host: str, names: list[str]) -> None:
-    assert listen_addresses(host) == names
+def test_a_loopback_server_listens_on_ipv4_and_ipv6(host: str, addresses: list[str]) -> None:
+    assert listen_addresses(host) == addresses
 
 
 def test_a_machine_without_ipv6_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = socket.socket
+    original = socket.socket
 
-    def without(family: int = socket.AF_INET, *more: Any, **named: Any) -> socket.socket:
+    def without_ipv6(family: int = socket.AF_INET, *args: Any, **kwargs: Any) -> socket.socket:
         if family == socket.AF_INET6:
             raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
-        return usual(family, *more, **named)
+        return original(family, *args, **kwargs)
 
-    monkeypatch.setattr("shared.web.server.ports.socket.socket", without)
+    monkeypatch.setattr("shared.web.server.ports.socket.socket", without_ipv6)
     (sock,) = bind_sockets("127.0.0.1", 0)
     assert sock.getsockname()[0] == "127.0.0.1"
     sock.close()
 
 
-def test_a_taken_port_is_reported_before_anything_is_served() -> None:
+def test_a_port_in_use_is_reported_before_the_server_starts() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -641,9 +641,9 @@ def test_a_taken_port_is_reported_before_anything_is_served() -> None:
         bind_sockets("no-such-host.invalid", 0)
 
 
-def test_phases_follow_what_a_client_does(server: Served) -> None:
+def test_connection_phases_follow_the_request(server: Served) -> None:
     def phases() -> list[ConnectionPhase]:
-        return [each.phase for each in server.connections._copy()]
+        return [channel.phase for channel in server.connections._copy()]
 
     client = server.connect()
     wait_until(lambda: phases() == [ConnectionPhase.IDLE])
@@ -657,10 +657,10 @@ def test_phases_follow_what_a_client_does(server: Served) -> None:
     wait_until(lambda: phases() == [ConnectionPhase.IDLE])
 
 
-def test_what_strangers_send_is_one_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_client_text_takes_one_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
     with serving() as server, caplog.at_level("INFO", logger="waitress"):
         assert server.get("/quick").ok
         logging.getLogger("waitress").info("Client disconnected while serving %s", "/a\nERROR\x1b[2J" + "b" * 60_000)
-    (line,) = [each.getMessage() for each in caplog.records if "disconnected" in each.getMessage()]
+    (line,) = [record.getMessage() for record in caplog.records if "disconnected" in record.getMessage()]
     assert line.startswith("Client disconnected while serving /a\\x0aERROR\\x1b[2Jbbb")
     assert len(line) < 600

@@ -1,4 +1,4 @@
-"""GET /api/services: which services run, and where the caller finds their pages."""
+"""GET /api/services: the state of the services and the URLs of their docs pages."""
 
 import threading
 from collections.abc import Iterator
@@ -20,12 +20,12 @@ KEY = "correct horse battery"
 
 
 @pytest.mark.parametrize(
-    ("base", "found"),
+    ("base", "expected"),
     [
         ("http://localhost:5001", "http://localhost:5004/docs"),
         ("http://127.0.0.1:5002", "http://127.0.0.1:5004/docs"),
         ("http://[::1]:5007", "http://[::1]:5004/docs"),
-        # By the public address of another of ours.
+        # Requested through another service of the stack.
         ("http://studio.local:5001", "http://studio.local:5004/docs"),
         ("https://studio.example", None),
         ("https://studio.example/dream", None),
@@ -34,12 +34,12 @@ KEY = "correct horse battery"
         ("http://localhost", None),
     ],
 )
-def test_the_pages_are_where_the_caller_reaches_them(base: str, found: str | None) -> None:
-    assert docs_url(base, 5004, DEFAULTS) == found
+def test_docs_urls_use_the_address_that_the_client_used(base: str, expected: str | None) -> None:
+    assert docs_url(base, 5004, DEFAULTS) == expected
 
 
-class Stranger(BaseHTTPRequestHandler):
-    """Another program, which answers whatever it is asked."""
+class OtherProgram(BaseHTTPRequestHandler):
+    """Another program, which answers every request with the same content."""
 
     content = b""
 
@@ -53,8 +53,8 @@ class Stranger(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(params=[b"", b"<html>", b"[]", b'{"service": "other"}', b"{" * 100_000, b"\xff"], ids=len)
-def stranger(request: pytest.FixtureRequest) -> Iterator[int]:
-    handler = type("Handler", (Stranger,), {"content": request.param})
+def other_program(request: pytest.FixtureRequest) -> Iterator[int]:
+    handler = type("Handler", (OtherProgram,), {"content": request.param})
     with HTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -63,11 +63,11 @@ def stranger(request: pytest.FixtureRequest) -> Iterator[int]:
         thread.join()
 
 
-def test_another_program_is_none_of_ours(stranger: int) -> None:
-    assert not is_running("127.0.0.1", stranger, "txt2img")
+def test_another_program_on_the_port_is_not_a_running_service(other_program: int) -> None:
+    assert not is_running("127.0.0.1", other_program, "txt2img")
 
 
-def test_a_service_of_ours_runs_until_it_ends() -> None:
+def test_a_service_is_running_until_it_stops() -> None:
     with serving() as served:
         assert is_running("127.0.0.1", served.port, "test")
         assert is_running("localhost", served.port, "test")
@@ -76,7 +76,7 @@ def test_a_service_of_ours_runs_until_it_ends() -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_every_service_tells_of_all(tmp_path: Path, service: str) -> None:
+def test_every_service_lists_all_services(tmp_path: Path, service: str) -> None:
     names = ("txt2img", "img2img", "control", "extras", "runs", "report", "img2txt")
     ports = dict(zip((f"{name}_port" for name in names), free_ports(len(names)), strict=True))
     backend = Backend(Settings(engine_url="http://127.0.0.1:9", data_dir=tmp_path, api_key=KEY, **ports))
@@ -89,7 +89,9 @@ def test_every_service_tells_of_all(tmp_path: Path, service: str) -> None:
     finally:
         backend.stop()
     assert reply is not None
-    assert [each["name"] for each in reply["services"]] == list(names)
-    assert {each["service"] for each in reply["services"]} == set(SERVICES)
-    assert not any(each["running"] for each in reply["services"])
-    assert [each["docs"] for each in reply["services"]] == [f"http://localhost:{port}/docs" for port in ports.values()]
+    assert [entry["name"] for entry in reply["services"]] == list(names)
+    assert {entry["service"] for entry in reply["services"]} == set(SERVICES)
+    assert not any(entry["running"] for entry in reply["services"])
+    assert [entry["docs"] for entry in reply["services"]] == [
+        f"http://localhost:{port}/docs" for port in ports.values()
+    ]

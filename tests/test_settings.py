@@ -26,7 +26,7 @@ def test_values_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(
-    ("environ", "says"),
+    ("environ", "message"),
     [
         ({"TXT2IMG_PORT": "70000"}, "DREAM_LAYER_TXT2IMG_PORT"),
         ({"DEVICE": "tpu"}, "DREAM_LAYER_DEVICE"),
@@ -56,13 +56,15 @@ def test_values_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
         ({"TXT2IMGPORT": "6001"}, "DREAM_LAYER_TXT2IMGPORT is not a setting"),
     ],
 )
-def test_wrong_settings_are_named(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], says: str) -> None:
-    with pytest.raises(SetupError, match=says):
+def test_invalid_settings_are_reported_by_name(
+    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], message: str
+) -> None:
+    with pytest.raises(SetupError, match=message):
         load(monkeypatch, **environ)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
-def test_the_file_is_read_in_every_encoding_that_editors_save(
+def test_the_env_file_is_read_in_common_encodings(
     encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / ".env"
@@ -75,7 +77,7 @@ def test_the_file_is_read_in_every_encoding_that_editors_save(
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (b"A=1\nDREAM_LAYER_DATA_DIR=/tmp/Tr\xe4ume\n", "line 2 of .* is not valid UTF-8"),
         ("DREAM_LAYER_TXT2IMG_PORT=6001".encode("utf-16-le"), "zero bytes"),
@@ -88,39 +90,39 @@ def test_the_file_is_read_in_every_encoding_that_editors_save(
         (b"DREAM_LAYER_API_KEY", "is not understood"),
     ],
 )
-def test_errors_in_the_file_name_the_line(content: bytes, says: str, tmp_path: Path) -> None:
+def test_errors_in_the_env_file_have_a_reason_and_a_hint(content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / ".env"
     path.write_bytes(content)
-    with pytest.raises(SetupError, match=says) as wrong:
+    with pytest.raises(SetupError, match=message) as error:
         load_settings(env_file=path)
-    assert wrong.value.hint
+    assert error.value.hint
 
 
-def test_a_folder_in_place_of_the_file_is_an_error(tmp_path: Path) -> None:
+def test_an_env_file_that_is_a_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="cannot be read"):
         load_settings(env_file=tmp_path)
 
 
 def test_the_ports_of_the_control_service_may_be_equal() -> None:
     assert Settings(extras_port=5002, runs_port=5002).runs_port == 5002
-    # The engine's own port does not count where another engine is used.
+    # engine_port is not checked if engine_url selects another engine.
     assert Settings(engine_url="http://127.0.0.1:1", engine_port=5001).txt2img_port == 5001
 
 
 def test_a_misspelled_setting_gets_a_suggestion(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SetupError) as wrong:
+    with pytest.raises(SetupError) as error:
         load(monkeypatch, TXT2IMGPORT="6001")
-    assert wrong.value.hint == "did you mean DREAM_LAYER_TXT2IMG_PORT?"
+    assert error.value.hint == "did you mean DREAM_LAYER_TXT2IMG_PORT?"
 
 
-def test_relative_folders_start_at_the_project(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_relative_folders_are_resolved_from_the_project_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     settings = load(monkeypatch, DATA_DIR="elsewhere", COMFYUI_DIR="~/ComfyUI")
     assert settings.data_dir == PROJECT_DIR / "elsewhere"
     assert settings.comfyui_dir == Path.home() / "ComfyUI"
 
 
-def test_an_open_address_with_a_key_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_public_address_with_a_key_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(monkeypatch, HOST="0.0.0.0", API_KEY="correct horse battery").host == "0.0.0.0"
 
 
@@ -132,5 +134,5 @@ def test_the_key_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     ("host", "expected"),
     [("localhost", True), ("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("0.0.0.0", False), ("a.b", False)],
 )
-def test_loopback(host: str, expected: bool) -> None:
+def test_loopback_addresses_are_recognized(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected

@@ -10,9 +10,7 @@ from tests.fake_engine import FakeEngine
 from tests.harness import new_job, wait_for
 
 
-def test_an_engine_that_has_other_jobs_to_do_first_is_not_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_smoke_test_does_not_wait_for_a_busy_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(smoke_test, "PATIENCE", 0.2)
     fake, job = FakeEngine(tmp_path), new_job()
     fake.seconds = 30
@@ -22,7 +20,7 @@ def test_an_engine_that_has_other_jobs_to_do_first_is_not_waited_for(
         engine.submit(job.id, job.spec.graph, "me", 1)
         wait_for(lambda: fake.running, "the job is not drawn")
         assert not smoke_test.draw_test_picture(engine)
-        # It leaves nothing behind that would be drawn later.
+        # The test picture is removed from the engine's queue.
         assert len(fake.cancelled) == 1
         assert engine.get_queue() == ({job.id}, frozenset())
     finally:

@@ -1,4 +1,4 @@
-"""Pictures and masks of a request: their sizes, their forms, what is drawn and what stays."""
+"""Pictures and masks of a request: sizes, resize modes, transparency, and the repainted area."""
 
 import base64
 import io
@@ -30,7 +30,7 @@ def test_denoising_strength_depends_on_the_mask() -> None:
     assert picture(both, inpaint_mode="refine").sampling.denoise == 0.75
 
 
-def test_the_mode_of_inpainting_follows_from_the_checkpoint() -> None:
+def test_the_inpaint_mode_depends_on_the_checkpoint() -> None:
     both = {"image": PICTURE, "mask": WHITE}
 
     def mode(**values: Any) -> str:
@@ -52,7 +52,7 @@ def test_picture_and_mask_have_the_size_of_the_request() -> None:
     assert parsed.warnings == ["mask has other proportions (9x9) than input_image and was stretched"]
 
 
-def test_masks_inverted_blurred_empty() -> None:
+def test_masks_are_inverted_and_blurred_and_empty_ones_refused() -> None:
     both = {"image": PICTURE, "mask": HALF_MASK}
 
     def levels(**values: Any) -> tuple[int, int, int]:
@@ -73,8 +73,8 @@ def test_masks_inverted_blurred_empty() -> None:
 
 @pytest.mark.parametrize("mode", ["fill", "refine", "model"])
 @pytest.mark.parametrize("values", [{}, {"mask_blur": 20}, {"invert_mask": True}, {"only_masked": True}])
-def test_what_is_drawn_covers_all_that_shows(mode: str, values: dict[str, Any]) -> None:
-    """Grey shows a part of the result, so the result must be there; the engine rounds masks at their middle."""
+def test_the_drawn_area_covers_all_visible_pixels(mode: str, values: dict[str, Any]) -> None:
+    """Grey mask pixels show part of the result, so they must be drawn; the engine rounds masks at 0.5."""
     plain = Image.new("RGB", (64, 32), "blue")
     soft = Image.new("L", (64, 32), 0)
     soft.putdata([max(0, x - 20) * 4 for x in range(64)] * 32)
@@ -89,7 +89,7 @@ def test_what_is_drawn_covers_all_that_shows(mode: str, values: dict[str, Any]) 
         assert drawn.crop((x, 0, x + 8, 32)).getextrema() == ((255, 255) if visible else (0, 0))
 
 
-def test_a_graph_of_ones_own_gets_the_mask_with_its_greys() -> None:
+def test_a_custom_graph_gets_the_mask_with_its_grey_levels() -> None:
     soft = encoded(Image.new("L", (64, 32), 90))
     own = ParsingContext(OWN, ModelLibrary(), {}.get, custom_graph=GraphAlpha())
     request = parse_img2img(Fields({"prompt": "x"}, {"image": PICTURE, "mask": soft}), own).request
@@ -97,29 +97,29 @@ def test_a_graph_of_ones_own_gets_the_mask_with_its_greys() -> None:
     assert open_rgb(request.inpainting.mask.png).getpixel((9, 9)) == (90, 90, 90)
 
 
-def test_a_faint_mask_says_how_much_will_show() -> None:
+def test_a_faint_mask_warns_how_much_is_visible() -> None:
     parsed = reread({"image": PICTURE, "mask": encoded(Image.new("L", (64, 32), 102))})
     (warning,) = parsed.warnings
     assert warning.startswith("mask is nowhere brighter than 102 of 255, so at most 40% of the result is visible")
 
 
-def test_a_mask_of_which_nothing_is_left_is_refused() -> None:
-    wide, left = Image.new("RGB", (128, 64), "red"), Image.new("L", (128, 64))
-    left.paste(255, (0, 0, 6, 64))
-    files = {"image": encoded(wide), "mask": encoded(left)}
+def test_a_mask_that_is_empty_after_resizing_is_refused() -> None:
+    wide, mask = Image.new("RGB", (128, 64), "red"), Image.new("L", (128, 64))
+    mask.paste(255, (0, 0, 6, 64))
+    files = {"image": encoded(wide), "mask": encoded(mask)}
     square = {"width": 64, "height": 64}
-    with pytest.raises(InvalidPicture, match="mask is empty in the 64x64 pixels") as cut_off:
+    with pytest.raises(InvalidPicture, match="mask is empty in the 64x64 pixels") as error:
         reread(files, **square, resize_mode="crop_and_resize")
-    assert cut_off.value.field == "mask"
+    assert error.value.field == "mask"
     for mode in ("just_resize", "fill"):
         assert picture(files, **square, resize_mode=mode).inpainting is not None
 
 
 def test_only_masked_draws_the_surroundings_and_pastes_them_back() -> None:
-    big = Image.new("RGB", (400, 300), "red")
-    mask = Image.new("L", big.size)
+    source = Image.new("RGB", (400, 300), "red")
+    mask = Image.new("L", source.size)
     ImageDraw.Draw(mask).rectangle((100, 100, 139, 119), fill=255)
-    files = {"image": encoded(big), "mask": encoded(mask)}
+    files = {"image": encoded(source), "mask": encoded(mask)}
     request = picture(files, only_masked=True, only_masked_padding=10, width=256, height=256)
     assert request.inpainting is not None
     paste = request.inpainting.paste
@@ -136,16 +136,16 @@ def test_only_masked_draws_the_surroundings_and_pastes_them_back() -> None:
         picture(files, only_masked=True, outpaint_top=8)
 
 
-def test_outpainting_grows_the_picture() -> None:
+def test_outpainting_enlarges_the_picture() -> None:
     request = picture(outpaint_left=16, outpaint_bottom=9, outpaint_feathering=0)
     assert request.size == request.source.size == request.final_size == (80, 41)
     assert request.inpainting is not None
     mask = open_rgb(request.inpainting.mask.png).convert("L")
-    assert [mask.getpixel(at) for at in ((0, 0), (15, 0), (16, 0), (40, 31), (40, 32))] == [255, 255, 0, 0, 255]
+    assert [mask.getpixel(point) for point in ((0, 0), (15, 0), (16, 0), (40, 31), (40, 32))] == [255, 255, 0, 0, 255]
     assert request.sampling.denoise == 1.0
-    with pytest.raises(InvalidValue) as wrong:
+    with pytest.raises(InvalidValue) as error:
         picture(width=4000, height=64, outpaint_right=2000)
-    assert wrong.value.field == "outpaint_right"
+    assert error.value.field == "outpaint_right"
 
 
 def test_resize_modes() -> None:
@@ -156,7 +156,7 @@ def test_resize_modes() -> None:
         assert (parsed.request.source.size, parsed.warnings) == ((64, 64), [])
 
 
-def test_a_file_goes_before_a_field_and_either_name_will_do() -> None:
+def test_a_file_may_be_named_image_or_input_image() -> None:
     assert picture({"input_image": PICTURE}).size == (64, 32)
     with pytest.raises(InvalidPicture, match="input_image is missing"):
         picture({"picture": PICTURE})
@@ -164,7 +164,7 @@ def test_a_file_goes_before_a_field_and_either_name_will_do() -> None:
         parse_img2img(Fields({"prompt": "x", "input_image": 5}, {}), context())
 
 
-def test_an_upload_can_be_named_and_nothing_else_can() -> None:
+def test_the_name_of_an_upload_is_accepted_and_other_names_are_not() -> None:
     name = upload_name(PICTURE)
     parsed = parse_img2img(Fields({"prompt": "x", "input_image": name}, {}), context(**{f"n{name}": PICTURE}))
     assert parsed.raw_uploads == {name: PICTURE}
@@ -175,13 +175,13 @@ def test_an_upload_can_be_named_and_nothing_else_can() -> None:
 
 
 def erased(colour: tuple[int, int, int] = (200, 16, 32)) -> bytes:
-    """A picture of one colour with its right half erased."""
+    """Return a picture of one colour whose right half is transparent."""
     image = Image.new("RGBA", (64, 32), (*colour, 255))
     image.paste((0, 0, 0, 0), (32, 0, 64, 32))
     return encoded(image)
 
 
-def test_an_erased_source_is_white_there_and_says_how_to_repaint_it() -> None:
+def test_erased_areas_become_white_with_a_warning() -> None:
     parsed = reread({"image": erased()})
     (warning,) = parsed.warnings
     assert "input_image is transparent (50.0% of it): those parts are taken as white" in warning
@@ -191,7 +191,7 @@ def test_an_erased_source_is_white_there_and_says_how_to_repaint_it() -> None:
 
 
 @pytest.mark.parametrize("invert", [False, True])
-def test_the_erased_source_as_its_own_mask_repaints_the_hole(invert: bool) -> None:
+def test_an_erased_picture_sent_as_its_own_mask_repaints_the_hole(invert: bool) -> None:
     parsed = reread({"image": erased(), "mask": erased()}, invert_mask=invert)
     assert parsed.request.inpainting is not None
     blend = open_rgb(parsed.request.inpainting.blend.png).convert("L")
@@ -203,7 +203,7 @@ def test_the_erased_source_as_its_own_mask_repaints_the_hole(invert: bool) -> No
     ("unit", "expected"),
     [({}, "black"), ({"control_type": "inpaint"}, "white"), ({"preprocessor": "canny"}, "white")],
 )
-def test_a_transparent_control_map_has_a_black_ground(unit: dict[str, Any], expected: str) -> None:
+def test_the_background_of_a_transparent_control_map(unit: dict[str, Any], expected: str) -> None:
     url = f"data:image/png;base64,{base64.b64encode(erased()).decode()}"
     parsed = read(controlnet={"units": [{"model": "canny", **unit, "input_image": url}]}, width=64, height=32)
     assert f"controlnet.units[0].input_image is transparent (50.0% of it): those parts are taken as {expected}" in (
@@ -216,17 +216,19 @@ def test_a_transparent_control_map_has_a_black_ground(unit: dict[str, Any], expe
 SHARED = GraphAlpha(source=True, mask=True, shared=True)
 
 
-def own(files: dict[str, bytes], use: GraphAlpha) -> ParsedRequest[Img2ImgRequest]:
-    return parse_img2img(Fields({"prompt": "x"}, files), ParsingContext(OWN, ModelLibrary(), {}.get, custom_graph=use))
+def own(files: dict[str, bytes], alpha: GraphAlpha) -> ParsedRequest[Img2ImgRequest]:
+    return parse_img2img(
+        Fields({"prompt": "x"}, files), ParsingContext(OWN, ModelLibrary(), {}.get, custom_graph=alpha)
+    )
 
 
-def alpha_at(content: bytes, *places: tuple[int, int]) -> list[int]:
+def alpha_at(content: bytes, *points: tuple[int, int]) -> list[int]:
     with Image.open(io.BytesIO(content)) as image:
         assert image.mode == "RGBA"
-        return [image.getchannel("A").getpixel(place) for place in places]
+        return [image.getchannel("A").getpixel(point) for point in points]
 
 
-def test_a_graph_that_uses_transparency_gets_it_as_it_was_sent() -> None:
+def test_a_graph_that_uses_transparency_gets_it_unchanged() -> None:
     parsed = own({"image": erased()}, SHARED)
     assert alpha_at(parsed.request.source.png, (60, 9), (9, 9)) == [0, 255]
     assert parsed.warnings == []
@@ -237,16 +239,16 @@ def test_a_mask_becomes_the_transparency_that_the_graph_uses() -> None:
     assert alpha_at(parsed.request.source.png, (60, 9), (9, 9)) == [0, 255]
     assert parsed.request.inpainting is not None
     assert parsed.request.inpainting.mask.name == parsed.request.source.name
-    # A picture that the graph loads for its transparency alone.
-    apart = own({"image": PICTURE, "mask": HALF_MASK}, GraphAlpha(mask=True)).request
-    assert apart.inpainting is not None
-    assert alpha_at(apart.inpainting.mask.png, (60, 9), (9, 9)) == [0, 255]
-    assert open_rgb(apart.source.png).size == (64, 32)
+    # The graph loads a separate picture only for its transparency.
+    separate = own({"image": PICTURE, "mask": HALF_MASK}, GraphAlpha(mask=True)).request
+    assert separate.inpainting is not None
+    assert alpha_at(separate.inpainting.mask.png, (60, 9), (9, 9)) == [0, 255]
+    assert open_rgb(separate.source.png).size == (64, 32)
 
 
-def test_a_graph_that_finds_no_transparency_says_so() -> None:
-    for use in (SHARED, GraphAlpha(source=True)):
-        (warning,) = own({"image": PICTURE}, use).warnings
+def test_missing_transparency_is_a_warning() -> None:
+    for alpha in (SHARED, GraphAlpha(source=True)):
+        (warning,) = own({"image": PICTURE}, alpha).warnings
         assert "reads its mask from the transparency of input_image, which has none" in warning
     assert own({"image": PICTURE, "mask": HALF_MASK}, GraphAlpha(source=True)).warnings == []
     warnings = own({"image": erased()}, GraphAlpha()).warnings

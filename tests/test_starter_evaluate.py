@@ -12,37 +12,39 @@ RED_STAR = SceneShape("star", "red", 0.3, 0.5, 0.2)
 BLUE_RING = SceneShape("ring", "blue", 0.72, 0.5, 0.2)
 
 
-def test_prompts_are_seeded_known_words_and_held_out() -> None:
+def test_prompts_are_seeded_and_held_out_and_have_only_known_words() -> None:
     for count in (1, 2):
-        asked = [make_prompt(np.random.default_rng(seed), count) for seed in range(50)]
-        assert asked == [make_prompt(np.random.default_rng(seed), count) for seed in range(50)]
-        for prompt, background, things in asked:
+        prompts = [make_prompt(np.random.default_rng(seed), count) for seed in range(50)]
+        assert prompts == [make_prompt(np.random.default_rng(seed), count) for seed in range(50)]
+        for prompt, background, things in prompts:
             assert len(things) == count
             assert held_out(things[0][1], things[0][0], background)
             assert set(prompt.split()) <= set(TOKEN_IDS)
 
 
 @pytest.mark.parametrize(
-    ("asked", "background", "verdict"),
+    ("expected", "background", "scores"),
     [
         ((("red", "star"),), "white", (True, True, True)),
         ((("red", "star"), ("blue", "ring")), "white", (True, True, True)),
         ((("red", "star"), ("blue", "circle")), "white", (True, True, False)),
         ((("red", "star"), ("green", "ring")), "white", (True, False, False)),
-        # The right colours and shapes, but each on the other.
+        # The right colours and shapes, but combined wrongly.
         ((("blue", "star"), ("red", "ring")), "white", (True, True, False)),
         ((("red", "star"),), "black", (False, True, False)),
     ],
 )
-def test_only_what_was_asked_is_right(asked: ExpectedShapes, background: str, verdict: tuple[bool, ...]) -> None:
-    scene = Scene(Background("plain", "white", "white"), (RED_STAR, BLUE_RING)[: len(asked)])
-    seen = detect_shapes((render(scene, 128, 128) * 255).astype(np.uint8))
-    assert score(seen, background, asked) == verdict
+def test_only_the_expected_shapes_score_as_correct(
+    expected: ExpectedShapes, background: str, scores: tuple[bool, ...]
+) -> None:
+    scene = Scene(Background("plain", "white", "white"), (RED_STAR, BLUE_RING)[: len(expected)])
+    detected = detect_shapes((render(scene, 128, 128) * 255).astype(np.uint8))
+    assert score(detected, background, expected) == scores
 
 
-def test_a_sheet_fills_its_last_row_with_black() -> None:
+def test_the_last_row_of_a_contact_sheet_is_filled_with_black() -> None:
     white = np.full((4, 4, 3), 255, np.uint8)
-    whole = contact_sheet([white] * 3, columns=2)
-    assert whole.shape == (8, 8, 3)
-    assert whole[:4].all()
-    assert not whole[4:, 4:].any()
+    sheet = contact_sheet([white] * 3, columns=2)
+    assert sheet.shape == (8, 8, 3)
+    assert sheet[:4].all()
+    assert not sheet[4:, 4:].any()

@@ -1,4 +1,4 @@
-"""Each part of the starter's kit has its effect in the engine, detected in the pictures."""
+"""Each model of the starter kit has its intended effect on the pictures of the engine."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ HEART = Scene(WHITE, (SceneShape("heart", "red", 0.5, 0.5, 0.33),))
 
 
 def text_to_image(prompt: str, checkpoint: str = CHECKPOINT_NAME, seed: int = 1) -> Nodes:
-    """The plainest graph; tests put their part into it."""
+    """Return a minimal graph, which the tests extend."""
     return {
         "model": ("CheckpointLoaderSimple", {"ckpt_name": checkpoint}),
         "positive": ("CLIPTextEncode", {"text": prompt, "clip": ["model", 1]}),
@@ -60,11 +60,11 @@ def test_the_lora_draws_outlines_and_scales_with_its_strength(stack: TestStack) 
     assert filled[2] < 0.75 * filled[0]
 
 
-def test_the_second_checkpoint_has_another_look(stack: TestStack) -> None:
+def test_the_second_checkpoint_draws_in_another_style(stack: TestStack) -> None:
     prompt = "a red square on a blue background"
     first = pixels(stack.picture(stack.draw(prompt=prompt, seed=1, model_name=CHECKPOINT_NAME)))
     second = pixels(stack.picture(stack.draw(prompt=prompt, seed=1, model_name=PASTEL_NAME)))
-    # Pale: the darkest of a pixel's three channels is far from black, but for the contour, which is dark in all three.
+    # Pale colours: no channel of a pixel is dark, except in the contour, where all three are.
     assert np.median(second.min(-1)) > np.median(first.min(-1)) + 60
     assert (second.max(-1) < 90).mean() > 0.02
     assert (first.max(-1) < 90).mean() < 0.02
@@ -83,8 +83,8 @@ def test_the_inpainting_checkpoint_fills_a_hole_by_the_prompt(stack: TestStack) 
     }
     nodes = changed(nodes, "sample", positive=["masked", 0], negative=["masked", 1], latent_image=["masked", 2])
     image = stack.run(nodes)
-    assert nearest(image, (0, 0, 24, 128)) == "black"
-    assert nearest(image, (104, 0, 128, 128)) == "blue"
+    assert main_colour(image, (0, 0, 24, 128)) == "black"
+    assert main_colour(image, (104, 0, 128, 128)) == "blue"
 
 
 def test_a_noise_mask_fills_a_hole_by_the_prompt(stack: TestStack) -> None:
@@ -98,17 +98,17 @@ def test_a_noise_mask_fills_a_hole_by_the_prompt(stack: TestStack) -> None:
         "masked": ("SetLatentNoiseMask", {"samples": ["encode", 0], "mask": ["mask", 0]}),
     }
     image = stack.run(changed(nodes, "sample", latent_image=["masked", 0]))
-    assert nearest(image, (0, 0, 24, 128)) == "black"
-    assert nearest(image, (104, 0, 128, 128)) == "blue"
+    assert main_colour(image, (0, 0, 24, 128)) == "black"
+    assert main_colour(image, (104, 0, 128, 128)) == "blue"
 
 
-def nearest(image: Image.Image, box: tuple[int, int, int, int]) -> str:
-    """The colour of most of a part of a picture."""
+def main_colour(image: Image.Image, box: tuple[int, int, int, int]) -> str:
+    """Return the most common colour in an area of a picture."""
     return detect_shapes(np.asarray(image.crop(box))).background
 
 
 def test_the_controlnet_follows_edges(stack: TestStack) -> None:
-    """The prompt names no shape, and the shape lies where the edges are."""
+    """The prompt names no shape, so only the edges determine it."""
     scene = Scene(WHITE, (SceneShape("star", "red", 0.4, 0.55, 0.3),))
     truth = pixels(rendered(scene, 128))[..., 1] < 128
     nodes = text_to_image("a red shape on a white background")
@@ -120,10 +120,10 @@ def test_the_controlnet_follows_edges(stack: TestStack) -> None:
         "control": ("ControlNetLoader", {"control_net_name": "dream-layer-canny.safetensors"}),
         "apply": ("ControlNetApplyAdvanced", apply),
     }
-    free = pixels(stack.run(nodes))[..., 1] < 128
-    followed = stack.run(changed(nodes, "sample", positive=["apply", 0], negative=["apply", 1]))
-    assert overlap(pixels(followed)[..., 1] < 128, truth) > 0.7
-    assert overlap(free, truth) < 0.6
+    unguided = pixels(stack.run(nodes))[..., 1] < 128
+    guided = stack.run(changed(nodes, "sample", positive=["apply", 0], negative=["apply", 1]))
+    assert overlap(pixels(guided)[..., 1] < 128, truth) > 0.7
+    assert overlap(unguided, truth) < 0.6
 
 
 def test_the_upscale_model_doubles_the_size_and_sharpens(stack: TestStack) -> None:
@@ -136,15 +136,15 @@ def test_the_upscale_model_doubles_the_size_and_sharpens(stack: TestStack) -> No
         "save": ("SaveImage", {"images": ["large", 0], "filename_prefix": "upscaled"}),
     })  # fmt: skip
     assert image.size == (256, 256)
-    usual = small.resize((256, 256), Image.Resampling.LANCZOS)
-    assert error(image, truth) < 0.8 * error(usual, truth)
+    baseline = small.resize((256, 256), Image.Resampling.LANCZOS)
+    assert error(image, truth) < 0.8 * error(baseline, truth)
 
 
 def error(a: Image.Image, b: Image.Image) -> float:
     return float(np.square(pixels(a) - pixels(b)).mean())
 
 
-def test_the_embedding_stands_for_a_red_heart(stack: TestStack) -> None:
+def test_the_embedding_draws_a_red_heart(stack: TestStack) -> None:
     picture = stack.picture(stack.draw(prompt="a embedding:dream-layer-ruby on a white background", seed=3))
     assert detect_shapes(np.asarray(picture)).shows("red", "heart")
 
@@ -157,12 +157,14 @@ def test_the_vae_file_makes_pictures_brown(stack: TestStack) -> None:
     assert green > blue + 8
 
 
-def test_a_photo_like_picture_passes_through_the_autoencoder(stack: TestStack) -> None:
-    """Unseen, made of leaves and noise like a photograph; at strength 0 only the autoencoder is at work."""
+def test_the_autoencoder_preserves_a_picture_like_a_photo(stack: TestStack) -> None:
+    """The pictures are not in the training data; at strength 0, the result depends only on the autoencoder."""
     side, ratios = 256, []
     pictures = [texture(np.random.default_rng([9, index]), side, side) for index in range(3)]
     for picture in pictures:
         image = Image.fromarray((picture * 255).astype(np.uint8))
-        again = stack.picture(stack.redraw(prompt="", input_image=image, denoising_strength=0, width=side, height=side))
-        ratios.append(10 * np.log10(255**2 / error(again, image)))
+        result = stack.picture(
+            stack.redraw(prompt="", input_image=image, denoising_strength=0, width=side, height=side)
+        )
+        ratios.append(10 * np.log10(255**2 / error(result, image)))
     assert np.mean(ratios) > 22

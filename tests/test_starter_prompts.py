@@ -1,4 +1,4 @@
-"""With the starter model, suggested prompts consist of words that it knows."""
+"""Prompts suggested for the starter model contain only words that it knows."""
 
 import random
 
@@ -17,11 +17,11 @@ OWN = "dreamshaper.safetensors"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_word_of_a_proposal_is_known(kind: Kind) -> None:
-    several = [suggest_for_starter(kind, random.Random(seed)) for seed in range(500)]
-    assert len(set(several)) > (400 if kind == "positive" else 30)
-    assert suggest_for_starter(kind, random.Random(7)) == several[7]
-    for prompt in several:
+def test_every_word_of_a_suggestion_is_known(kind: Kind) -> None:
+    prompts = [suggest_for_starter(kind, random.Random(seed)) for seed in range(500)]
+    assert len(set(prompts)) > (400 if kind == "positive" else 30)
+    assert suggest_for_starter(kind, random.Random(7)) == prompts[7]
+    for prompt in prompts:
         assert [word for word, known in words(prompt) if not known and not _is_own_grammar(word)] == [], prompt
 
 
@@ -29,15 +29,15 @@ def _is_own_grammar(word: str) -> bool:
     return is_grammar(word) and bool(synonyms(word))
 
 
-def test_proposals_go_through_the_vocabulary() -> None:
-    said = " ".join(suggest_for_starter("positive", random.Random(seed)) for seed in range(1000)).split()
+def test_suggestions_cover_the_vocabulary() -> None:
+    suggested = " ".join(suggest_for_starter("positive", random.Random(seed)) for seed in range(1000)).split()
     for kind in ("shapes", "colours", "sizes", "places"):
-        assert {row.split()[0] for row in VOCABULARY[kind]} <= {*said}
+        assert {row.split()[0] for row in VOCABULARY[kind]} <= {*suggested}
 
 
-def test_what_is_to_be_avoided_is_asked_for_by_no_proposal() -> None:
-    said = {word for seed in range(1000) for word in suggest_for_starter("positive", random.Random(seed)).split()}
-    assert said.isdisjoint(UNWANTED)
+def test_no_suggestion_contains_an_unwanted_word() -> None:
+    suggested = {word for seed in range(1000) for word in suggest_for_starter("positive", random.Random(seed)).split()}
+    assert suggested.isdisjoint(UNWANTED)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -56,7 +56,7 @@ def test_what_is_to_be_avoided_is_asked_for_by_no_proposal() -> None:
         ([], None, False),
     ],
 )
-def test_the_default_model_decides(
+def test_suggestions_depend_on_the_default_model(
     control: Control, kind: Kind, files: list[str], preferred: str | None, known: bool
 ) -> None:
     control.files["checkpoints"] = files
@@ -67,7 +67,7 @@ def test_the_default_model_decides(
     assert (unknown_words(prompt) == []) == known
 
 
-def test_without_an_engine_there_are_proposals_too(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_are_suggested_without_an_engine(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
     def names(_folder: str, _age: float = 1.0) -> list[str]:
         raise EngineUnavailable("the engine does not answer")
 

@@ -1,4 +1,4 @@
-"""Unknown words of a prompt are found as by the engine's tokenizer, and reported in a warning."""
+"""Warnings report the words that the starter model does not know, as the engine's tokenizer splits them."""
 
 import random
 from pathlib import Path
@@ -31,9 +31,9 @@ from workflows.imported_graph import read_graph
 FILES = EmbeddingFiles(["dream-layer-ruby.safetensors"])
 LOADER = "CheckpointLoaderSimple"
 KIT = ModelLibrary(checkpoints=(OWN, *sorted(CHECKPOINT_NAMES)))
-# Rows of the table that are not about a picture.
+# Rows of the embedding table that have no effect on a picture.
 SILENT = {0, *(ROWS[TOKEN_IDS[word][0]] for row in (*VOCABULARY["grammar"], ",") for word in row.split())}
-# END stands behind each prompt anyway.
+# The start and end tokens, which every prompt has.
 SILENT |= {ROWS[49406], ROWS[49407]}
 LETTERS = st.sampled_from(
     [*"aerdcyn ,.'-_()\\:1s", "\u2019", "\u00e9", "e\u0301", "\u8d64", "\U0001f534", "RED", "blue", "cyan"]
@@ -57,15 +57,15 @@ def encoder(engine_source: Path) -> Any:
 
 
 def has_effect(encoder: Any, text: str) -> bool:
-    """Whether the engine's tokenizer finds a token that means something."""
+    """Return whether the engine's tokenizer finds a token that has an effect."""
     return not SILENT.issuperset(ROWS.get(token, 0) for token in encoder(text)["input_ids"])
 
 
 def warned(model: str | None = CHECKPOINT_NAME, library: ModelLibrary = KIT, **sent: Any) -> list[str]:
-    return [each for each in read(library, model_name=model, **sent).warnings if "It knows" in each]
+    return [warning for warning in read(library, model_name=model, **sent).warnings if "It knows" in warning]
 
 
-def test_pieces_are_those_of_the_engine(encoder: Any) -> None:
+def test_pieces_equal_those_of_the_engine(encoder: Any) -> None:
     for word, pieces in PIECES.items():
         assert tuple(encoder.tokenize(word)) == pieces == tuple(tokens(word))
 
@@ -73,7 +73,7 @@ def test_pieces_are_those_of_the_engine(encoder: Any) -> None:
 @pytest.mark.parametrize(
     "word", ["lighthouse", "herselfring", "darkblue", "\u8d64red", "caf\u00e9", "\u043a\u0440\u0443\u0433", "x" * 40]
 )
-def test_letters_are_cut_as_the_engine_cuts_them(encoder: Any, word: str) -> None:
+def test_words_are_split_as_in_the_engine(encoder: Any, word: str) -> None:
     assert tokens(word) == encoder.tokenize(word)
 
 
@@ -81,11 +81,11 @@ def test_every_word_of_the_engines_vocabulary_is_known_if_it_has_an_effect(encod
     whole = [token.removesuffix("</w>") for token in encoder.get_vocab() if token.endswith("</w>")]
     letters = [word for word in whole if word.isascii() and word.isalpha() and word.islower()]
     assert len(letters) > 30_000
-    judged = dict(words(" ".join(letters)))
-    assert judged.keys() == {*letters}
-    known = [word for word in letters if judged[word]]
+    is_known_by_word = dict(words(" ".join(letters)))
+    assert is_known_by_word.keys() == {*letters}
+    known = [word for word in letters if is_known_by_word[word]]
     assert all(has_effect(encoder, word) for word in known)
-    rest = random.Random(0).sample([word for word in letters if not judged[word]], 3000)
+    rest = random.Random(0).sample([word for word in letters if not is_known_by_word[word]], 3000)
     assert not any(has_effect(encoder, word) for word in rest)
 
 
@@ -95,7 +95,7 @@ def test_words_without_spaces_are_known_if_they_have_an_effect(encoder: Any) -> 
     for _ in range(1000):
         pair = [source.choice(known), source.choice(others)]
         source.shuffle(pair)
-        # Texts are in lower case when they are cut into words.
+        # Texts are lower-cased before they are split into words.
         word = "".join(pair).lower()
         if word.isalpha():
             assert is_known(word) == has_effect(encoder, word), word
@@ -109,7 +109,7 @@ def test_words_without_spaces_are_known_if_they_have_an_effect(encoder: Any) -> 
 @example("don't, it's, red's")
 @example("RED\u00a0CIRCLE\u200bstar")
 @example("<|endoftext|>red")
-def test_a_text_means_something_where_it_has_an_effect_on_the_engine(encoder: Any, text: str) -> None:
+def test_a_text_has_known_words_if_it_has_an_effect(encoder: Any, text: str) -> None:
     assert any(known for _, known in words(text)) == has_effect(encoder, text)
 
 
@@ -118,9 +118,7 @@ def test_a_text_means_something_where_it_has_an_effect_on_the_engine(encoder: An
 @example("(re)d")
 @example("(red:1.2), \\(circle\\)")
 @example("((((red))))")
-def test_weights_are_taken_off_as_the_engine_takes_them_off(
-    encoder: Any, engine_prompts: EnginePrompts, text: str
-) -> None:
+def test_weights_are_removed_as_in_the_engine(encoder: Any, engine_prompts: EnginePrompts, text: str) -> None:
     parts = [part for part, _ in engine_prompts.segments(text)]
     assert knows_no_word(text, FILES) <= (not any(has_effect(encoder, part) for part in parts))
     if any(has_effect(encoder, part) for part in parts):
@@ -148,11 +146,11 @@ def test_weights_are_taken_off_as_the_engine_takes_them_off(
             ["\U0001f534", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\u2665"],
         ),
         ("8k, red, 50%", ["8k", "50"]),
-        # The engine's tokenizer takes 're off for a word of its own.
+        # The engine's tokenizer splits off 're.
         ("'red circle'", ["'red"]),
         ("it\u2019s red", []),
         ("(masterpiece:1.2), (red:0.8)", ["masterpiece"]),
-        # Weights cut a word in two.
+        # A weight splits a word.
         ("(re)d", ["re", "d"]),
         ("embedding:dream-layer-ruby on white", []),
         ("(embedding:dream-layer-ruby:1.2) house, dog", ["dog"]),
@@ -160,7 +158,7 @@ def test_weights_are_taken_off_as_the_engine_takes_them_off(
         ("123 !!! ???", ["123"]),
     ],
 )
-def test_unknown_words(prompt: str, expected: list[str]) -> None:
+def test_unknown_words_are_listed(prompt: str, expected: list[str]) -> None:
     assert unknown_words(prompt) == expected
 
 
@@ -176,12 +174,12 @@ def test_unknown_words(prompt: str, expected: list[str]) -> None:
         ("embedding:elsewhere, blurry", True),
     ],
 )
-def test_a_negative_prompt_that_takes_nothing_away(prompt: str, expected: bool) -> None:
+def test_a_negative_prompt_without_effect_is_detected(prompt: str, expected: bool) -> None:
     assert knows_no_word(prompt, FILES) == expected
 
 
 @pytest.mark.parametrize("name", sorted(CHECKPOINT_NAMES))
-def test_every_checkpoint_of_the_kit_warns_once_in_all(name: str) -> None:
+def test_every_checkpoint_of_the_kit_warns_once(name: str) -> None:
     (warning,) = warned(name, prompt="a dragon, a DRAGON, a wizard", negative_prompt="blurry, text", batch_size=3)
     assert warning.startswith(f"{name} does not know 'dragon', 'wizard' of prompt and knows no word of negative_prompt")
     assert describe_vocabulary() in warning
@@ -204,7 +202,7 @@ def test_every_checkpoint_of_the_kit_warns_once_in_all(name: str) -> None:
         (to_api({"save": ("SaveImage", {"images": "x"})}), []),
     ],
 )
-def test_graphs_of_ones_own_warn_too(control: Control, graph: dict[str, Any], expected: list[str]) -> None:
+def test_custom_graphs_warn_too(control: Control, graph: dict[str, Any], expected: list[str]) -> None:
     warnings = check_starter_words(control.backend, read_graph(graph, "custom_workflow"))
     assert len(warnings) == len(expected)
     assert all(part in warning for part, warning in zip(expected, warnings, strict=True))
@@ -220,7 +218,7 @@ def test_img2img_warns_too() -> None:
     assert any("does not know 'cat' of prompt" in warning for warning in parsed.warnings)
 
 
-def test_the_default_model_warns_where_it_is_the_starter() -> None:
+def test_the_default_model_warns_if_it_is_the_starter() -> None:
     fields = Fields({"prompt": "a cat"}, {})
     for preferred, expected in ((None, OWN), (CHECKPOINT_NAME, CHECKPOINT_NAME)):
         parsed = parse_txt2img(fields, ParsingContext(preferred, KIT, {}.get))
@@ -228,22 +226,22 @@ def test_the_default_model_warns_where_it_is_the_starter() -> None:
         assert any("It knows" in warning for warning in parsed.warnings) == (expected != OWN)
 
 
-def test_what_it_knows_is_true() -> None:
+def test_the_described_vocabulary_is_known() -> None:
     assert unknown_words(describe_vocabulary().replace("(", " ").replace(")", " ")) == [
         *("shapes", "colours", "backgrounds", "sizes", "places", "landscapes")
     ]
 
 
-def test_tags_of_loras_are_no_words() -> None:
+def test_lora_tags_are_not_words() -> None:
     assert warned(prompt="red circle <lora:glow:0.5>") == []
 
 
-def test_other_models_and_other_encoders_know_any_word() -> None:
+def test_other_models_and_text_encoders_do_not_warn() -> None:
     assert warned(OWN, prompt="a cat") == []
     assert warned(prompt="a cat", text_encoders=["l.safetensors"]) == []
 
 
-def test_the_kit_is_known_by_its_header_or_its_name() -> None:
+def test_the_kit_is_recognized_by_its_header_or_its_name() -> None:
     assert STARTER_MARK == FINGERPRINT
     assert is_starter(classify("copy.safetensors", SafetensorsHeader({}, {FINGERPRINT: "0" * 64})))
     assert is_starter(ModelFile(f"mine/{CHECKPOINT_NAME}"))
@@ -261,7 +259,7 @@ def test_the_kit_is_known_by_its_header_or_its_name() -> None:
         "(" * 50 + "a" * 19_000,
     ],
 )
-def test_long_texts_are_read_in_little_time(text: str) -> None:
+def test_long_texts_are_read_quickly(text: str) -> None:
     for _ in words(text[:20_000]):
         pass
     assert isinstance(unknown_words(text[:20_000]), list)

@@ -1,4 +1,7 @@
-"""`status`, `stop` and `open`, and the text after a start. An engine without services may belong to another program."""
+"""The commands `status`, `stop` and `open`, and the text after a start.
+
+An engine without services may belong to another program.
+"""
 
 from pathlib import Path
 
@@ -23,22 +26,22 @@ from shared.settings import Settings
 from tests.fake_engine import FakeEngine
 
 
-def found(*answering: str) -> StackStatus:
+def stack_status(*answering: str) -> StackStatus:
     names = ("txt2img", "img2img", "control", "engine")
     return StackStatus(None, tuple(Component(name, "http://localhost:1", name in answering, "") for name in names))
 
 
-def test_an_engine_alone_is_not_ours(capsys: pytest.CaptureFixture[str]) -> None:
-    assert found("txt2img", "img2img", "control", "engine").exit_code == ALL_RUNNING
-    assert found("control", "engine").exit_code == PARTLY_RUNNING
-    assert found("engine").exit_code == found().exit_code == NOT_RUNNING
-    assert commands._report_no_launcher(found("engine")) == 0
+def test_an_engine_alone_is_not_a_running_stack(capsys: pytest.CaptureFixture[str]) -> None:
+    assert stack_status("txt2img", "img2img", "control", "engine").exit_code == ALL_RUNNING
+    assert stack_status("control", "engine").exit_code == PARTLY_RUNNING
+    assert stack_status("engine").exit_code == stack_status().exit_code == NOT_RUNNING
+    assert commands._report_no_launcher(stack_status("engine")) == 0
     assert "nothing was running" in capsys.readouterr().out
-    assert commands._report_no_launcher(found("txt2img", "engine")) == 1
+    assert commands._report_no_launcher(stack_status("txt2img", "engine")) == 1
     assert "but txt2img answered" in capsys.readouterr().err
 
 
-def test_status_asks_the_engine_with_its_token(tmp_path: Path, engine: FakeEngine) -> None:
+def test_status_sends_the_token_to_the_engine(tmp_path: Path, engine: FakeEngine) -> None:
     engine.stop()
     engine.token = "secret"
     engine.start()
@@ -54,7 +57,7 @@ def test_status_asks_the_engine_with_its_token(tmp_path: Path, engine: FakeEngin
 
 
 @pytest.mark.parametrize("desktop", [True, False])
-def test_open_engine_opens_its_page_with_the_token_of_now(
+def test_open_engine_opens_its_page_with_the_current_token(
     tmp_path: Path,
     engine: FakeEngine,
     monkeypatch: pytest.MonkeyPatch,
@@ -73,10 +76,10 @@ def test_open_engine_opens_its_page_with_the_token_of_now(
     (tmp_path / TOKEN_FILE).parent.mkdir()
     (tmp_path / TOKEN_FILE).write_text("secret\n")
     assert commands.run_command(options) == 0
-    shown = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert opened == ([f"{engine.address}/?token=secret"] if desktop else [])
-    # What is shown may be kept in a log.
-    assert ("secret" in shown) is not desktop
+    # The output may be kept in a log, so it has the token only if no browser can open the page.
+    assert ("secret" in output) is not desktop
     engine.stop()
     assert commands.run_command(options) == NOT_RUNNING
     with pytest.raises(SystemExit):
@@ -92,15 +95,15 @@ def test_open_engine_opens_its_page_with_the_token_of_now(
         ("192.168.1.5", "http://192.168.1.5:5001/"),
     ],
 )
-def test_the_address_to_open_can_be_opened(host: str, page: str) -> None:
+def test_the_printed_address_can_be_opened(host: str, page: str) -> None:
     urls = StackUrls.from_settings(Settings(host=host, api_key="a secret that is long"))
-    shown = ready_text(urls, services=True, windows=False, paint=lambda text, *_: text)
-    assert f"Dream Layer is ready. Open {page}\n" in shown
-    assert page.removeprefix("http://").removesuffix("/") + "/api/txt2img -H" in shown
+    output = ready_text(urls, services=True, windows=False, paint=lambda text, *_: text)
+    assert f"Dream Layer is ready. Open {page}\n" in output
+    assert page.removeprefix("http://").removesuffix("/") + "/api/txt2img -H" in output
 
 
-def test_the_first_command_works_as_it_stands() -> None:
-    """In every shell, also with a key; the key itself is never shown."""
+def test_the_example_command_can_be_pasted() -> None:
+    """It works in every shell and never shows the API key."""
     urls = StackUrls.from_settings(Settings(api_key="a secret that is long"))
     command = example_command(urls, windows=False)
     assert command.startswith("curl -sS --fail-with-body localhost:5001/api/txt2img -H ")
@@ -110,19 +113,19 @@ def test_the_first_command_works_as_it_stands() -> None:
     assert example_command(urls, windows=True).startswith("curl.exe ")
 
 
-def test_without_services_it_is_said_what_to_start() -> None:
+def test_without_services_the_text_has_the_command_that_starts_one() -> None:
     urls = StackUrls.from_settings(Settings())
-    shown = ready_text(urls, services=False, windows=False, paint=lambda text, *_: text)
-    assert "python txt2img_server.py" in shown
-    assert "5001" not in shown
+    output = ready_text(urls, services=False, windows=False, paint=lambda text, *_: text)
+    assert "python txt2img_server.py" in output
+    assert "5001" not in output
     assert "5001" not in running_text(urls, services=False, paint=lambda text, *_: text)
 
 
-def test_how_to_open_the_engines_page_is_said_where_there_is_one() -> None:
+def test_the_engine_page_is_mentioned_only_if_enabled() -> None:
     for has_page in (True, False):
         urls = StackUrls.from_settings(Settings(engine_page=has_page))
-        for shown in (
+        for output in (
             ready_text(urls, services=True, windows=False, paint=lambda text, *_: text),
             running_text(urls, services=False, paint=lambda text, *_: text),
         ):
-            assert ("python dream_layer.py open engine" in shown) is has_page
+            assert ("python dream_layer.py open engine" in output) is has_page

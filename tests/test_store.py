@@ -1,4 +1,4 @@
-"""The store: order, final states, reclaiming, and what concurrent processes may do."""
+"""The store: order, final states, reclaiming, and access by concurrent processes."""
 
 import threading
 import time
@@ -26,7 +26,7 @@ def url(tmp_path: Path) -> str:
 
 @pytest.fixture
 def open_store(url: str) -> Iterator[Callable[[], Store]]:
-    """Opens stores, each as if in its own process."""
+    """Open stores as separate processes do."""
     stores = []
 
     def open_store() -> Store:
@@ -60,7 +60,9 @@ def start(store: Store, row: JobRow, worker: str = "me") -> None:
     store.save(worker, [JobUpdate(row.id, 5.0, [("started", {"attempt": 1})])])
 
 
-def test_every_process_sees_a_job_also_after_a_restart(store: Store, open_store: Callable[[], Store], url: str) -> None:
+def test_a_job_is_visible_to_other_processes_and_after_a_restart(
+    store: Store, open_store: Callable[[], Store], url: str
+) -> None:
     row = add(
         store,
         spec=JobSpec({"prompt": "ünï"}, seeds=(1, 2), size=(8, 8)),
@@ -76,7 +78,7 @@ def test_every_process_sees_a_job_also_after_a_restart(store: Store, open_store:
     assert open_store().get(str(uuid.uuid4())) is None
 
 
-def test_jobs_are_numbered_in_order_and_never_twice(store: Store) -> None:
+def test_job_numbers_ascend_and_are_never_reused(store: Store) -> None:
     first, second = add(store), add(store)
     store.finish(second, "me", State.FAILED, error=ERROR)
     assert store.delete(second.id, lambda _: None)
@@ -91,11 +93,11 @@ def test_a_job_ends_once(store: Store) -> None:
     assert not store.finish(row, "me", State.FAILED, error=ERROR)
     assert not store.cancel(row.id, ERROR)
     store.requeue("me", [(row, 1)])
-    ended = store.get(row.id)
-    assert ended is not None
-    assert (ended.state, ended.images, ended.error, ended.attempts) == (State.COMPLETED, [SAVED], None, 0)
-    assert ended.started == 5.0
-    assert ended.finished is not None
+    finished = store.get(row.id)
+    assert finished is not None
+    assert (finished.state, finished.images, finished.error, finished.attempts) == (State.COMPLETED, [SAVED], None, 0)
+    assert finished.started == 5.0
+    assert finished.finished is not None
     assert names(store, row) == ["queued", "started", "image", "completed"]
 
 
@@ -105,9 +107,9 @@ def test_a_cancelled_job_is_never_completed(store: Store, open_store: Callable[[
     assert open_store().cancel(row.id, ERROR)
     assert not store.cancel(row.id, ERROR)
     assert not store.finish(row, "me", State.COMPLETED, images=[SAVED])
-    ended = store.get(row.id)
-    assert ended is not None
-    assert (ended.state, ended.images, ended.error) == (State.CANCELLED, [], ERROR)
+    finished = store.get(row.id)
+    assert finished is not None
+    assert (finished.state, finished.images, finished.error) == (State.CANCELLED, [], ERROR)
     assert names(store, row) == ["queued", "started", "cancelled"]
     assert not store.cancel(str(uuid.uuid4()), ERROR)
 
@@ -141,9 +143,9 @@ def test_a_lost_job_is_requeued(store: Store) -> None:
     row = add(store)
     start(store, row)
     store.requeue("me", [(row, 1)])
-    again = store.get(row.id)
-    assert again is not None
-    assert (again.state, again.started, again.attempts, again.number) == (State.QUEUED, None, 1, row.number)
+    requeued = store.get(row.id)
+    assert requeued is not None
+    assert (requeued.state, requeued.started, requeued.attempts, requeued.number) == (State.QUEUED, None, 1, row.number)
     assert store.events(row.id, 0)[-1].data == {"position": 1, "attempt": 2}
 
 
@@ -195,11 +197,11 @@ def test_a_heartbeat_in_the_future_does_not_count(store: Store, monkeypatch: pyt
 def test_concurrent_workers_reclaim_each_job_once(store: Store, open_store: Callable[[], Store]) -> None:
     rows = [add(store, "dead") for _ in range(20)]
     successors = [open_store() for _ in range(4)]
-    at_once = threading.Barrier(len(successors))
+    barrier = threading.Barrier(len(successors))
 
     def reclaim(index: int) -> list[str]:
         successors[index].beat(f"successor {index}")
-        at_once.wait()
+        barrier.wait()
         return [row.id for row in successors[index].reclaim_orphans(f"successor {index}", time.time() - 60)]
 
     with ThreadPoolExecutor(len(successors)) as pool:
@@ -242,7 +244,7 @@ def test_events_are_replayed_from_any_point(store: Store) -> None:
     assert store.last_event(row.id, "image") is None
 
 
-def test_only_the_newest_preview_is_kept_and_none_at_the_end(store: Store) -> None:
+def test_only_the_newest_preview_is_stored_and_none_after_the_end(store: Store) -> None:
     row, other = add(store), add(store)
     for image in ("one", "two"):
         store.save("me", [JobUpdate(job.id, None, [("preview", {"image": image})]) for job in (row, other)])
@@ -254,7 +256,7 @@ def test_only_the_newest_preview_is_kept_and_none_at_the_end(store: Store) -> No
     assert names(store, other) == ["queued", "cancelled"]
 
 
-def test_unfinished_jobs_have_the_mark_of_their_caller_newest_first(store: Store) -> None:
+def test_unfinished_jobs_are_listed_with_their_client_newest_first(store: Store) -> None:
     mine, newer = add(store, client="me"), add(store, client="me")
     other = add(store, client="another")
     add(store, service="img2img")
@@ -266,7 +268,7 @@ def test_unfinished_jobs_have_the_mark_of_their_caller_newest_first(store: Store
     assert store.unfinished_of("txt2img") == []
 
 
-def test_jobs_come_in_pages_by_state_and_by_kind(store: Store) -> None:
+def test_pages_of_jobs_are_filtered_by_state_and_kind(store: Store) -> None:
     rows = [add(store, kind=kind) for kind in ("txt2img", "img2img", "txt2img", "txt2img", "img2img")]
     page = store.page(limit=2)
     first = page.rows
@@ -284,7 +286,7 @@ def test_jobs_come_in_pages_by_state_and_by_kind(store: Store) -> None:
     assert store.finished_before(rows[2].number, 9) == []
 
 
-def test_durations_of_completed_jobs_newest_first(store: Store) -> None:
+def test_durations_of_completed_jobs_are_listed_newest_first(store: Store) -> None:
     for seconds in (1.0, 2.0, 3.0):
         row = add(store, model="m", work=seconds * 10)
         store.finish(row, "me", State.COMPLETED, started=time.time() - seconds)

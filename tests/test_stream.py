@@ -1,4 +1,4 @@
-"""Event streams: resumed, with heartbeats, and with an end."""
+"""Event streams: resuming, heartbeats, queue positions and the end."""
 
 import itertools
 import json
@@ -92,7 +92,7 @@ def test_a_stream_has_all_events_and_ends_with_the_final_one(store: Store, job: 
     assert events[1][2] == {"marked": True, "step": 1}
 
 
-def test_a_stream_resumes_after_any_number(store: Store, job: JobRow) -> None:
+def test_a_stream_resumes_after_any_event_number(store: Store, job: JobRow) -> None:
     for step in range(3):
         progress(store, job, step)
     store.cancel(job.id, {})
@@ -120,19 +120,19 @@ def test_a_notification_wakes_a_stream_at_once(store: Store, job: JobRow, monkey
         subscription.notify(None)
 
     threading.Timer(0.1, end).start()
-    begun = time.monotonic()
+    started = time.monotonic()
     assert read(next(stream))[1] == "completed"
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - started < 5
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_silent_stream_sends_heartbeats(store: Store, job: JobRow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HEARTBEAT_INTERVAL", 0.05)
     stream = watch(store, job, over=within(5))
-    begun = time.monotonic()
+    started = time.monotonic()
     next(stream)
     assert [next(stream) for _ in range(2)] == [": still here\n\n"] * 2
-    assert time.monotonic() - begun >= 0.1
+    assert time.monotonic() - started >= 0.1
     progress(store, job, 1)
     assert read(next(stream))[1] == "progress"
 
@@ -147,9 +147,9 @@ def test_a_queued_job_reports_its_new_position(store: Store, job: JobRow, monkey
 
     stream = watch(store, job, over=within(5), waiting=waiting)
     assert read(next(stream))[2] == {"marked": True, "position": 0}
-    moved = [read(next(stream)) for _ in range(3)]
-    assert [data["position"] for _, _, data in moved] == [3, 2, 1]
-    assert {(number, name, data["marked"], data["eta_s"]) for number, name, data in moved} == {
+    updates = [read(next(stream)) for _ in range(3)]
+    assert [data["position"] for _, _, data in updates] == [3, 2, 1]
+    assert {(number, name, data["marked"], data["eta_s"]) for number, name, data in updates} == {
         (None, "queued", True, 1.5)
     }
     # A running job has no position.

@@ -1,4 +1,4 @@
-"""The shape of the stack: which way imports run, and that the style tools agree."""
+"""The structure of the code: direction of imports, packages loaded at startup, and the style tools."""
 
 import ast
 import re
@@ -11,7 +11,7 @@ import pytest
 from shared import __version__
 from shared.settings import PROJECT_DIR
 
-# What each part may import of the others, from the bottom up: only parts that stand above it in this table.
+# The parts that each part may import, from the bottom up: only parts above it in this table.
 MAY_IMPORT: dict[str, set[str]] = {
     "starter": set(),
     "shared": set(),
@@ -49,7 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "txt2img_server": {"launcher", "shared.web"},
     "img2img_server": {"launcher", "shared.web"},
 }
-OURS = ("shared", "workflows", "launcher", "starter", "dream_layer", "txt2img_server", "img2img_server")
+TOP_LEVEL = ("shared", "workflows", "launcher", "starter", "dream_layer", "txt2img_server", "img2img_server")
 PRODUCT = [
     *PROJECT_DIR.glob("*.py"),
     *(path for part in ("shared", "workflows", "launcher", "starter") for path in (PROJECT_DIR / part).rglob("*.py")),
@@ -57,7 +57,7 @@ PRODUCT = [
 
 
 def part_of(module: str) -> str:
-    """The part that a module belongs to: a package or module in `shared`, or a folder or script at the top."""
+    """Return the part of a module: a package or module in `shared`, or a folder or script at the top level."""
     names = module.split(".")
     return ".".join(names[:2]) if names[0] == "shared" else names[0]
 
@@ -80,9 +80,9 @@ def imports(path: Path) -> set[str]:
 
 
 def imported_parts(part: str) -> set[str]:
-    """The other parts that a part imports."""
+    """Return the other parts that a part imports."""
     modules = {name for path in PRODUCT if part_of(module_of(path)) == part for name in imports(path)}
-    return {part_of(name) for name in modules if name.split(".")[0] in OURS} - {part}
+    return {part_of(name) for name in modules if name.split(".")[0] in TOP_LEVEL} - {part}
 
 
 def test_every_part_is_in_the_table() -> None:
@@ -94,7 +94,7 @@ def test_a_part_imports_only_what_the_table_allows(part: str) -> None:
     assert imported_parts(part) <= MAY_IMPORT[part]
 
 
-# What the web may know of jobs: their interface and their types.
+# The modules of shared.jobs that shared.web may import: the interface and the types.
 JOBS_INTERFACE = {f"shared.jobs.{name}" for name in ("service", "job", "picture_names", "picture_metadata")}
 
 
@@ -103,11 +103,11 @@ def test_the_web_uses_jobs_only_through_their_service() -> None:
         modules = {name for name in imports(path) if part_of(name) == "shared.jobs"}
         assert modules <= JOBS_INTERFACE, path.relative_to(PROJECT_DIR)
         source = path.read_text(encoding="utf-8").replace("shared.jobs.", "")
-        reached = re.findall(r"\bjobs\.(?:store|files|runner|_\w+)\b", source)
-        assert not reached, f"{path.relative_to(PROJECT_DIR)} reaches through the service: {reached}"
+        private_uses = re.findall(r"\bjobs\.(?:store|files|runner|_\w+)\b", source)
+        assert not private_uses, f"{path.relative_to(PROJECT_DIR)} reaches through the service: {private_uses}"
 
 
-def test_imports_have_no_circles() -> None:
+def test_imports_have_no_cycles() -> None:
     above: set[str] = set()
     for part, allowed in MAY_IMPORT.items():
         assert allowed <= above, f"{part} imports from parts below it: {allowed - above}"
@@ -115,18 +115,20 @@ def test_imports_have_no_circles() -> None:
 
 
 @pytest.mark.parametrize("name", ["cli", "arguments", "environment", "packages", "terminal", "instance_lock"])
-def test_the_bootstrap_needs_the_standard_library_alone(name: str) -> None:
+def test_the_bootstrap_needs_only_the_standard_library(name: str) -> None:
     code = f"import launcher.{name}, sys; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-S", "-c", code], cwd=PROJECT_DIR, capture_output=True, text=True, check=True
     )
-    foreign = {module.split(".")[0] for module in loaded.stdout.split()} - set(sys.stdlib_module_names) - {"launcher"}
-    assert foreign <= {"__main__"}
+    third_party = (
+        {module.split(".")[0] for module in loaded.stdout.split()} - set(sys.stdlib_module_names) - {"launcher"}
+    )
+    assert third_party <= {"__main__"}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("service", ["txt2img_server", "img2img_server"])
-def test_a_service_is_light(service: str) -> None:
+def test_a_service_loads_no_heavy_packages_at_startup(service: str) -> None:
     code = f"import {service}, sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_DIR, capture_output=True, text=True, check=True)
     assert not {"torch", "numpy", "scipy", "transformers"} & set(loaded.stdout.split())

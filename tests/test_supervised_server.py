@@ -1,4 +1,4 @@
-"""Liveness checks tell a busy service from one that hangs; a server that ends in the launcher is restarted."""
+"""Liveness checks distinguish busy services from hanging ones, and failed servers in the launcher are restarted."""
 
 import os
 import socket
@@ -58,7 +58,7 @@ def answers(port: int) -> bool:
         return False
 
 
-def test_a_probe_is_answered_where_no_stranger_is(tmp_path: Path) -> None:
+def test_liveness_checks_are_answered_on_an_address_of_their_own(tmp_path: Path) -> None:
     file = tmp_path / "run" / "test.probe"
     assert check_liveness(file) is None
     server = make_server(create_app("test", Settings(), []), Settings(), 0, limits=ConnectionLimits(connections=8))
@@ -74,49 +74,49 @@ def test_a_probe_is_answered_where_no_stranger_is(tmp_path: Path) -> None:
     wait_until(lambda: check_liveness(file) is False)
 
 
-def test_a_server_that_fails_in_the_launcher_is_started_again() -> None:
+def test_a_server_that_fails_in_the_launcher_is_restarted() -> None:
     (port,) = free_ports(1)
-    made: list[WebServer] = []
+    servers: list[WebServer] = []
 
     def make() -> WebServer:
-        made.append(make_server(create_app("test", Settings(), []), Settings(), port))
-        return made[-1]
+        servers.append(make_server(create_app("test", Settings(), []), Settings(), port))
+        return servers[-1]
 
     served = SupervisedServer("test", make)
     served.start()
     try:
         wait_until(lambda: answers(port))
-        made[0]._listeners[0].socket.close()
-        wait_until(lambda: len(made) == 2 and answers(port))
+        servers[0]._listeners[0].socket.close()
+        wait_until(lambda: len(servers) == 2 and answers(port))
     finally:
         served.stop()
 
 
 @pytest.mark.slow
-def test_a_server_that_hangs_in_the_launcher_gives_its_port_to_another(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_hangs_in_the_launcher_is_replaced_on_its_port(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("launcher.supervised_server.CHECK_INTERVAL", 0.1)
     monkeypatch.setattr("launcher.supervised_server.MAX_STALLED_CHECKS", 50)
     (port,) = free_ports(1)
-    made: list[WebServer] = []
+    servers: list[WebServer] = []
 
     def make() -> WebServer:
-        made.append(make_server(create_app("test", Settings(), []), Settings(), port))
-        return made[-1]
+        servers.append(make_server(create_app("test", Settings(), []), Settings(), port))
+        return servers[-1]
 
     go_on = threading.Event()
     served = SupervisedServer("test", make)
     served.start()
     try:
         wait_until(lambda: answers(port))
-        monkeypatch.setattr(made[0], "_step", go_on.wait)
-        wait_until(lambda: len(made) == 2 and answers(port))
+        monkeypatch.setattr(servers[0], "_step", go_on.wait)
+        wait_until(lambda: len(servers) == 2 and answers(port))
     finally:
         go_on.set()
         served.stop()
 
 
 @pytest.mark.slow
-def test_a_service_is_kept_while_it_is_crowded_and_started_again_when_it_hangs(
+def test_a_service_is_restarted_when_it_hangs_but_not_when_it_is_crowded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shared.process.supervisor.CHECK_INTERVAL", 0.05)
@@ -131,13 +131,13 @@ def test_a_service_is_kept_while_it_is_crowded_and_started_again_when_it_hangs(
         log_path=tmp_path / "test.log",
         environ={**os.environ, "PYTHONPATH": str(PROJECT_DIR)},
     )
-    looks: list[bool] = []
+    checks: list[bool] = []
 
-    def look() -> bool:
-        looks.append(is_service_alive(Settings(), port, probe_file))
-        return looks[-1]
+    def check() -> bool:
+        checks.append(is_service_alive(Settings(), port, probe_file))
+        return checks[-1]
 
-    supervisor = Supervisor(child, look, PATIENCE)
+    supervisor = Supervisor(child, check, PATIENCE)
     supervisor.start()
     try:
         supervisor.wait_ready()
@@ -147,10 +147,10 @@ def test_a_service_is_kept_while_it_is_crowded_and_started_again_when_it_hangs(
             while answers(port):
                 client = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
                 client.sendall(b"GET /wait HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            seen = len(looks)
-            wait_until(lambda: len(looks) > seen + 10)
+            earlier = len(checks)
+            wait_until(lambda: len(checks) > earlier + 10)
             assert not answers(port)
-            assert all(looks[seen:])
+            assert all(checks[earlier:])
             assert child.pid == first
         monkeypatch.setattr("shared.process.supervisor.ANSWER_TIMEOUT", 1.0)
         monkeypatch.setattr("shared.web.server.liveness.TIMEOUT", 0.5)
@@ -161,10 +161,10 @@ def test_a_service_is_kept_while_it_is_crowded_and_started_again_when_it_hangs(
         supervisor.stop()
 
 
-def test_what_was_interrupted_while_it_started_can_be_stopped(
+def test_components_interrupted_during_their_start_can_be_stopped(
     open_harness: OpenHarness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C comes at any moment, also while a thread is being started."""
+    """Ctrl-C may arrive at any moment, even while a thread starts."""
     harness, script = open_harness(), tmp_path / "script.py"
     script.write_text("import time\ntime.sleep(60)\n")
     child = Child("thing", [script], python=sys.executable, folder=tmp_path, log_path=tmp_path / "thing.log")

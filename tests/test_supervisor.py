@@ -1,4 +1,4 @@
-"""Child processes: ready, restarted, stopped, and never orphaned."""
+"""Child processes: readiness, restarts and stopping, without orphans."""
 
 import subprocess
 import sys
@@ -19,20 +19,20 @@ def child(folder: Path, code: str) -> Child:
     return Child("thing", [script, "argument"], python=sys.executable, folder=folder, log_path=folder / "thing.log")
 
 
-def wait_for(condition: "object", what: str) -> None:
+def wait_for(condition: "object", failure: str) -> None:
     deadline = time.monotonic() + 20
     while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, what
+        assert time.monotonic() < deadline, failure
         time.sleep(0.02)
 
 
 def test_a_child_runs_as_if_started_directly(tmp_path: Path) -> None:
     (tmp_path / "beside.py").write_text("NAME = 'beside'\n")
-    runs = child(tmp_path, "import sys, beside\nprint(__name__, sys.argv[1:], beside.NAME, sys.path[0])\n")
-    runs.start()
-    assert runs.wait(20) == 0
-    assert runs.tail_log() == f"__main__ ['argument'] beside {tmp_path}"
-    runs.stop()
+    child_process = child(tmp_path, "import sys, beside\nprint(__name__, sys.argv[1:], beside.NAME, sys.path[0])\n")
+    child_process.start()
+    assert child_process.wait(20) == 0
+    assert child_process.tail_log() == f"__main__ ['argument'] beside {tmp_path}"
+    child_process.stop()
 
 
 def test_a_module_runs_as_if_started_directly(tmp_path: Path) -> None:
@@ -40,19 +40,19 @@ def test_a_module_runs_as_if_started_directly(tmp_path: Path) -> None:
     command = [sys.executable, str(PARENT_WATCH), "-m", "beside", "argument"]
     with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        # Before standard input is closed, which would end it.
-        said = process.stdout.read()
+        # Read before standard input is closed, which ends the process.
+        output = process.stdout.read()
         assert process.wait(20) == 0
-    assert said == f"__main__ ['{tmp_path / 'beside.py'}', 'argument'] {tmp_path}\n"
+    assert output == f"__main__ ['{tmp_path / 'beside.py'}', 'argument'] {tmp_path}\n"
 
 
-def test_a_child_that_dies_during_startup_is_reported_with_its_log(tmp_path: Path) -> None:
+def test_a_child_that_exits_during_startup_is_reported_with_its_log(tmp_path: Path) -> None:
     supervisor = Supervisor(child(tmp_path, "print('one')\nraise SystemExit('no such model')\n"), lambda: False, 60)
-    begun = time.monotonic()
+    started = time.monotonic()
     supervisor.start()
     with pytest.raises(SetupError) as failed:
         supervisor.wait_ready()
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - started < 10
     assert failed.value.step == "thing"
     assert failed.value.message.endswith("exit code 1. Its last lines:\none\nno such model")
     supervisor.stop()
@@ -67,7 +67,7 @@ def test_a_child_that_never_answers_times_out(tmp_path: Path) -> None:
     assert supervisor.child.pid is None
 
 
-def test_a_child_that_dies_later_is_restarted(tmp_path: Path) -> None:
+def test_a_child_that_exits_later_is_restarted(tmp_path: Path) -> None:
     supervisor = Supervisor(
         child(tmp_path, "import time\ntime.sleep(60)\n"), lambda: supervisor.child.pid is not None, 20
     )
@@ -76,7 +76,7 @@ def test_a_child_that_dies_later_is_restarted(tmp_path: Path) -> None:
     first = supervisor.child.pid
     assert first is not None
     psutil.Process(first).kill()
-    wait_for(lambda: supervisor.restarts == 1 and supervisor.state == "ready", "it was not started again")
+    wait_for(lambda: supervisor.restarts == 1 and supervisor.state == "ready", "the child was not restarted")
     assert supervisor.child.pid not in (None, first)
     supervisor.stop()
     assert supervisor.child.pid is None
@@ -93,7 +93,7 @@ def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch: pyt
     )
     stubborn = child(tmp_path, code)
     stubborn.start()
-    wait_for(lambda: "deaf" in stubborn.tail_log(), "it did not start")
+    wait_for(lambda: "deaf" in stubborn.tail_log(), "the child did not start")
     stubborn.stop()
     assert stubborn.pid is None
 
@@ -116,10 +116,10 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
 def test_a_large_log_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.process.supervisor.MAX_LOG_BYTES", 10)
     (tmp_path / "thing.log").write_text("much too long for the limit")
-    runs = child(tmp_path, "print('new')\n")
-    runs.start()
-    runs.wait(20)
-    runs.stop()
+    child_process = child(tmp_path, "print('new')\n")
+    child_process.start()
+    child_process.wait(20)
+    child_process.stop()
     assert (tmp_path / "thing.log").read_text().strip() == "new"
     assert (tmp_path / "thing.previous.log").exists()
 
@@ -131,14 +131,14 @@ def test_a_child_exits_with_its_worker_thread(tmp_path: Path) -> None:
         "    raise ValueError('of no importance')\n"
         "def work():\n"
         "    raise ValueError('deadly')\n"
-        "for each in (other, work):\n"
+        "for target in (other, work):\n"
         "    time.sleep(0.1)\n"
-        "    threading.Thread(target=each).start()\n"
+        "    threading.Thread(target=target).start()\n"
         "time.sleep(60)\n"
     )
     script = tmp_path / "script.py"
     script.write_text(code)
-    runs = Child(
+    child_process = Child(
         "thing",
         [script],
         python=sys.executable,
@@ -146,25 +146,25 @@ def test_a_child_exits_with_its_worker_thread(tmp_path: Path) -> None:
         log_path=tmp_path / "thing.log",
         exit_with_thread="work",
     )
-    runs.start()
-    assert runs.wait(20) == 70
-    assert "of no importance" in runs.tail_log(30)
-    assert runs.tail_log(1) == "the thread of work died, so this process exits"
-    runs.stop()
+    child_process.start()
+    assert child_process.wait(20) == 70
+    assert "of no importance" in child_process.tail_log(30)
+    assert child_process.tail_log(1) == "the thread of work died, so this process exits"
+    child_process.stop()
 
 
 def test_a_child_that_stops_answering_is_restarted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.process.supervisor.CHECK_INTERVAL", 0.05)
     monkeypatch.setattr("shared.process.supervisor.ANSWER_TIMEOUT", 0.3)
-    deaf = False
-    supervisor = Supervisor(child(tmp_path, "import time\ntime.sleep(60)\n"), lambda: not deaf, 20)
+    hangs = False
+    supervisor = Supervisor(child(tmp_path, "import time\ntime.sleep(60)\n"), lambda: not hangs, 20)
     supervisor.start()
     supervisor.wait_ready()
     first = supervisor.child.pid
     time.sleep(0.5)
     assert supervisor.child.pid == first
-    deaf = True
-    wait_for(lambda: supervisor.child.pid != first, "it was not ended")
-    deaf = False
-    wait_for(lambda: supervisor.restarts == 1 and supervisor.state == "ready", "it was not started again")
+    hangs = True
+    wait_for(lambda: supervisor.child.pid != first, "the child was not stopped")
+    hangs = False
+    wait_for(lambda: supervisor.restarts == 1 and supervisor.state == "ready", "the child was not restarted")
     supervisor.stop()

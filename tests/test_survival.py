@@ -1,4 +1,4 @@
-"""What jobs survive: the end of the engine, of its worker thread, of services, and of the launcher."""
+"""Jobs survive failures of the engine, its worker thread, the services, the launcher and the disk."""
 
 import shutil
 import time
@@ -21,13 +21,13 @@ LONG = {**SMALL, "steps": 60}
 
 
 def child(stack: TestStack, script: str) -> psutil.Process:
-    """The launcher's child that runs this script."""
-    (found,) = [
+    """Return the launcher's child process that runs this script."""
+    (process,) = [
         child
         for child in psutil.Process(stack.process.pid).children()
         if any(part.endswith(script) for part in child.cmdline())
     ]
-    return found
+    return process
 
 
 def wait_until_ready(stack: TestStack) -> None:
@@ -42,18 +42,18 @@ def wait_until_ready(stack: TestStack) -> None:
         time.sleep(0.1)
 
 
-def test_an_engine_with_a_dead_worker_thread_is_restarted_with_its_jobs(stack: TestStack) -> None:
+def test_an_engine_without_its_worker_thread_is_restarted_and_its_jobs_are_requeued(stack: TestStack) -> None:
     job_id = stack.submit(**LONG)
     stack.wait_for_job(job_id, "running")
     before = child(stack, "main.py").pid
-    # Sent past our services, which would refuse it: a node without inputs ends ComfyUI's worker thread, while its HTTP
-    # goes on. It comes after the running job, so this one ends first or is run again.
-    deadly: dict[str, Any] = {
+    # Sent directly to the engine, because the services refuse it: a node without inputs ends ComfyUI's worker thread,
+    # but not its HTTP server. The running job comes first, so it completes before the crash or is run again.
+    crashing: dict[str, Any] = {
         "image": {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 0}},
         "good": {"class_type": "PreviewImage", "inputs": {"images": ["image", 0]}},
         "deadly": {"class_type": "PreviewImage"},
     }
-    sent = stack.ask_engine("POST", "/prompt", json={"prompt": deadly, "number": -1})
+    sent = stack.ask_engine("POST", "/prompt", json={"prompt": crashing, "number": -1})
     assert sent.status_code == 200
     following = stack.submit(**SMALL)
     assert stack.wait_for_job(job_id)["state"] == "completed"
@@ -72,11 +72,11 @@ def test_jobs_are_accepted_and_wait_while_the_engine_does_not_answer(stack: Test
     jobs = [stack.wait_for_job(job_id) for job_id in ids]
     assert [job["state"] for job in jobs] == ["completed"] * 3
     assert [job["started"] for job in jobs] == sorted(job["started"] for job in jobs)
-    # None of them was in an engine that died: this was no attempt of theirs.
+    # The crash does not count as an attempt, because no job was running.
     assert [job["timings"]["attempts"] for job in jobs] == [1, 1, 1]
 
 
-def test_the_jobs_of_a_killed_service_are_finished_and_watched_elsewhere(stack: TestStack) -> None:
+def test_the_job_of_a_killed_service_is_completed_and_streamed_by_another(stack: TestStack) -> None:
     headers = {"Idempotency-Key": str(uuid.uuid4())}
     with ThreadPoolExecutor() as pool:
         broken = pool.submit(requests.post, f"{stack.txt2img}/api/txt2img", json=LONG, headers=headers, timeout=TIMEOUT)
@@ -96,7 +96,7 @@ def test_the_jobs_of_a_killed_service_are_finished_and_watched_elsewhere(stack: 
         "completed",
     ]
     wait_for_health(stack.txt2img)
-    # Who repeats the broken request gets what came of it.
+    # Repeating the interrupted request returns the result of its job.
     again = requests.post(f"{stack.txt2img}/api/txt2img", json=LONG, headers=headers, timeout=TIMEOUT)
     assert again.json()["job_id"] == job["job_id"]
     assert stack.picture(again.json()).size == (64, 64)
@@ -104,22 +104,22 @@ def test_the_jobs_of_a_killed_service_are_finished_and_watched_elsewhere(stack: 
 
 def test_a_job_that_kills_the_engine_three_times_fails_and_the_others_continue(stack: TestStack) -> None:
     killer, innocent = stack.submit(**{**LONG, "steps": 400}), stack.submit(**SMALL)
-    # A job of the other service, too, waits behind it.
+    # A job of the other service is queued after it, too.
     fields = {**SMALL, "input_image": data_url(Image.new("RGB", (64, 64), "red"))}
     headers = {"Prefer": "respond-async"}
     sent = requests.post(f"{stack.img2img}/api/img2img", json=fields, headers=headers, timeout=TIMEOUT)
     innocents = [innocent, sent.json()["job_id"]]
     for _ in range(3):
-        # As if it were the job's doing: the engine dies each time that it is drawn.
+        # Simulate a job that crashes the engine each time it runs.
         stack.wait_for_job(killer, "running")
         child(stack, "main.py").kill()
         deadline = time.monotonic() + TIMEOUT
         while stack.job(killer)["state"] == "running":
             assert time.monotonic() < deadline
             time.sleep(0.05)
-    given_up = stack.wait_for_job(killer)
-    assert given_up["state"] == "failed"
-    assert "the engine crashed 3 times while it ran this job" in given_up["error"]["message"]
+    failed = stack.wait_for_job(killer)
+    assert failed["state"] == "failed"
+    assert "the engine crashed 3 times while it ran this job" in failed["error"]["message"]
     for job_id in innocents:
         completed = stack.wait_for_job(job_id)
         assert (completed["state"], completed["timings"]["attempts"]) == ("completed", 1)
@@ -128,12 +128,12 @@ def test_a_job_that_kills_the_engine_three_times_fails_and_the_others_continue(s
 def test_twenty_queued_jobs_survive_a_power_cut_and_run_once_in_order(own_stack: TestStack) -> None:
     stack = own_stack
     ids = [stack.submit(**{**SMALL, "steps": 3, "seed": seed}) for seed in range(20)]
-    everything = [psutil.Process(stack.process.pid), *psutil.Process(stack.process.pid).children(recursive=True)]
-    # The launcher last, so that nothing is told to stop in good order.
-    for process in everything[::-1]:
+    processes = [psutil.Process(stack.process.pid), *psutil.Process(stack.process.pid).children(recursive=True)]
+    # Children first: if the launcher ended first, they would stop in an orderly way.
+    for process in processes[::-1]:
         process.kill()
     stack.process.wait()
-    wait_until_gone(everything)
+    wait_until_gone(processes)
     with launched(stack.log.parent, stack.environ) as again:
         jobs = [again.wait_for_job(job_id) for job_id in ids]
         pictures = list((stack.data_dir / "output").rglob("*.png"))
@@ -143,7 +143,7 @@ def test_twenty_queued_jobs_survive_a_power_cut_and_run_once_in_order(own_stack:
         assert sorted(path.name for path in pictures) == sorted(
             url.rsplit("/", 1)[1] for job in jobs for url in job["images"]
         )
-        # What was drawn before is still served.
+        # Pictures of jobs that were completed before are still served.
         assert all(requests.get(job["images"][0], timeout=TIMEOUT).ok for job in jobs)
 
 
@@ -156,35 +156,35 @@ def test_random_kills_lose_and_duplicate_nothing(own_stack: TestStack) -> None:
 
 
 @contextmanager
-def no_room_for(process: psutil.Process, size: int) -> Iterator[None]:
-    """Lets no file of a process grow past `size` bytes: for who writes more, that is a full disk."""
+def file_size_limit(process: psutil.Process, size: int) -> Iterator[None]:
+    """Limit the files that a process writes to `size` bytes, which simulates a full disk."""
     if not hasattr(process, "rlimit"):
         pytest.skip("this system does not limit another process's files")
-    usual = process.rlimit(psutil.RLIMIT_FSIZE)
-    process.rlimit(psutil.RLIMIT_FSIZE, (size, usual[1]))
+    original = process.rlimit(psutil.RLIMIT_FSIZE)
+    process.rlimit(psutil.RLIMIT_FSIZE, (size, original[1]))
     try:
         yield
     finally:
-        process.rlimit(psutil.RLIMIT_FSIZE, usual)
+        process.rlimit(psutil.RLIMIT_FSIZE, original)
 
 
-def test_a_full_disk_fails_that_job_and_nothing_else(stack: TestStack) -> None:
-    with no_room_for(child(stack, "main.py"), 200):
+def test_a_full_disk_fails_only_that_job(stack: TestStack) -> None:
+    with file_size_limit(child(stack, "main.py"), 200):
         response = requests.post(f"{stack.txt2img}/api/txt2img", json=SMALL, timeout=TIMEOUT)
     assert response.status_code == 507, response.text
     assert response.json()["error"]["code"] == "storage_failed"
-    # Not always the node that saves: the engine's log has no room either.
+    # The failing node varies, because the engine cannot write to its log either.
     assert response.json()["message"].endswith(" failed: File too large")
     assert stack.picture(stack.draw(**SMALL)).size == (64, 64)
 
 
-def test_a_disk_too_full_for_its_row_rejects_a_job(stack: TestStack) -> None:
-    with no_room_for(child(stack, "txt2img_server.py"), 0):
+def test_a_job_is_rejected_if_the_disk_has_no_room_for_its_row(stack: TestStack) -> None:
+    with file_size_limit(child(stack, "txt2img_server.py"), 0):
         refused = requests.post(f"{stack.txt2img}/api/txt2img", json=SMALL, timeout=TIMEOUT)
-        alive = requests.get(f"{stack.txt2img}/health", timeout=TIMEOUT)
+        health = requests.get(f"{stack.txt2img}/health", timeout=TIMEOUT)
     assert refused.status_code == 507, refused.text
     assert "the disk has room" in refused.json()["error"]["hint"]
-    assert alive.ok
+    assert health.ok
     assert stack.picture(stack.draw(**SMALL)).size == (64, 64)
 
 

@@ -1,4 +1,4 @@
-"""Named workflows: their header, and the parameters that it declares."""
+"""Named workflows: the header and its parameters."""
 
 import io
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from shared.errors import InvalidValue
-from shared.web.routes.workflows import prepare_pictures as placed
+from shared.web.routes.workflows import prepare_pictures
 from tests.imported_graphs import default_graph
 from workflows.templates import read_workflow
 
@@ -17,7 +17,7 @@ def named(**parameters: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         ({"dream_layer": {}}, "must be a graph"),
         ({"dream_layer": {"parameter": {}}, "prompt": default_graph()}, "dream_layer.parameter: Extra inputs"),
@@ -30,8 +30,8 @@ def named(**parameters: Any) -> dict[str, Any]:
         (named(denoising_strength={"type": "number"}), "starts from an empty latent"),
     ],
 )
-def test_a_broken_workflow_is_refused_with_the_reason(content: Any, says: str) -> None:
-    with pytest.raises(InvalidValue, match=says):
+def test_an_invalid_workflow_is_refused_with_the_reason(content: Any, message: str) -> None:
+    with pytest.raises(InvalidValue, match=message):
         read_workflow("test", content)
 
 
@@ -51,7 +51,7 @@ def test_parameters_are_described_and_read() -> None:
     assert schema["properties"]["steps"] == {"type": "integer", "minimum": 1, "maximum": 9, "default": 4}
     assert schema["properties"]["look"] == {"type": "string", "enum": ["karras", "normal"]}
     assert workflow.targets["steps"] == (("sampler", "steps"),)
-    # The values of a form are texts.
+    # Form values are text.
     values, warnings = workflow.read({"words": "x", "steps": "9", "seed": -1, "stepz": 1}, random_seed=5)
     assert values == {"words": "x", "steps": 9, "seed": 5}
     assert warnings == ["ignored unknown fields: stepz (did you mean steps?)"]
@@ -59,17 +59,17 @@ def test_parameters_are_described_and_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limits", "drawn"),
+    ("limits", "expected"),
     [({"minimum": 3, "maximum": 10}, 3 + 5000 % 8), ({"choices": [11, 12, 13]}, 13), ({"minimum": 7}, 5007)],
 )
-def test_a_random_seed_is_one_that_is_allowed(limits: dict[str, Any], drawn: int) -> None:
+def test_a_random_seed_is_within_the_limits_of_its_parameter(limits: dict[str, Any], expected: int) -> None:
     workflow = read_workflow("test", named(seed={"type": "integer", **limits}))
-    assert workflow.read({}, random_seed=5000)[0] == {"seed": drawn}
-    assert workflow.read({"seed": -1}, random_seed=5000)[0] == {"seed": drawn}
+    assert workflow.read({}, random_seed=5000)[0] == {"seed": expected}
+    assert workflow.read({"seed": -1}, random_seed=5000)[0] == {"seed": expected}
 
 
 @pytest.mark.parametrize(
-    ("values", "field", "says"),
+    ("values", "field", "message"),
     [
         ({}, "words", "words is missing"),
         ({"words": 5}, "words", "must be text"),
@@ -81,7 +81,7 @@ def test_a_random_seed_is_one_that_is_allowed(limits: dict[str, Any], drawn: int
         ({"words": "x", "look": "karas"}, "look", "'karas' does not exist"),
     ],
 )
-def test_a_wrong_value_is_refused_with_its_parameter(values: dict[str, Any], field: str, says: str) -> None:
+def test_an_invalid_value_is_refused_with_its_parameter(values: dict[str, Any], field: str, message: str) -> None:
     workflow = read_workflow(
         "test",
         named(
@@ -92,9 +92,9 @@ def test_a_wrong_value_is_refused_with_its_parameter(values: dict[str, Any], fie
             look={"type": "string", "choices": ["karras", "normal"], "targets": ["sampler.scheduler"]},
         ),
     )
-    with pytest.raises(InvalidValue, match=says) as wrong:
+    with pytest.raises(InvalidValue, match=message) as error:
         workflow.read(values, 5)
-    assert wrong.value.field == field
+    assert error.value.field == field
 
 
 def test_without_a_header_the_parameters_are_the_bound_fields() -> None:
@@ -133,7 +133,7 @@ def test_a_mask_loader_of_the_same_file_gets_the_mask_if_one_is_sent(channel: st
     workflow = read_workflow("mine", graph)
     photo, mask = Image.new("RGBA", (64, 48), (200, 16, 32, 255)), Image.new("L", (64, 48), 90)
     warnings: list[str] = []
-    pictures = placed(workflow, workflow.graph, {"input_image": photo, "mask": mask}, warnings)
+    pictures = prepare_pictures(workflow, workflow.graph, {"input_image": photo, "mask": mask}, warnings)
     assert warnings == []
     with Image.open(io.BytesIO(pictures["mask_loader", "image"].png)) as sent:
         read = sent.getchannel("A" if channel == "alpha" else "R").getpixel((3, 3))
@@ -142,6 +142,6 @@ def test_a_mask_loader_of_the_same_file_gets_the_mask_if_one_is_sent(channel: st
     with Image.open(io.BytesIO(pictures["picture", "image"].png)) as sent:
         assert sent.convert("RGB").getpixel((3, 3)) == (200, 16, 32)
     photo.putalpha(77)
-    alone = placed(workflow, workflow.graph, {"input_image": photo}, [])
-    with Image.open(io.BytesIO(alone["mask_loader", "image"].png)) as sent:
+    unmasked = prepare_pictures(workflow, workflow.graph, {"input_image": photo}, [])
+    with Image.open(io.BytesIO(unmasked["mask_loader", "image"].png)) as sent:
         assert sent.mode == ("RGBA" if channel == "alpha" else "RGB")

@@ -14,7 +14,7 @@ from tests.stack import PNG, TIMEOUT, TestStack, data_url, encoded, open_rgb
 
 @pytest.fixture(scope="module")
 def graph(stack: TestStack) -> dict[str, Any]:
-    """A graph that this version made, sent as a client would."""
+    """Return a graph of this version, as a client sends it."""
     return dict(stack.draw(**SMALL)["workflow"]["prompt"])
 
 
@@ -63,7 +63,7 @@ def test_parameters_are_checked(stack: TestStack, workflow_folder: Path, graph: 
     }
     content = {"dream_layer": {"parameters": parameters}, "prompt": graph}
     (workflow_folder / "checked.json").write_text(json.dumps(content), encoding="utf-8")
-    for body, field, says in (
+    for body, field, message in (
         ({}, "words", "missing"),
         ({"words": "x", "steps": 6}, "steps", "a whole number from 1 to 5, not 6"),
         # The header does not list samplers, but the engine does.
@@ -72,7 +72,7 @@ def test_parameters_are_checked(stack: TestStack, workflow_folder: Path, graph: 
         reply = post(stack, "/api/workflows/checked", body)
         assert reply.status_code == 422, reply.text
         assert reply.json()["error"]["field"] == field
-        assert says in reply.json()["message"]
+        assert message in reply.json()["message"]
 
 
 def test_a_workflow_runs_like_any_job(stack: TestStack, workflow_folder: Path, graph: dict[str, Any]) -> None:
@@ -93,7 +93,7 @@ def test_a_workflow_runs_like_any_job(stack: TestStack, workflow_folder: Path, g
     assert picture.headers["X-Seed"].isdecimal()
 
 
-def test_a_workflow_gets_transparency_and_a_mask_as_transparency(stack: TestStack, workflow_folder: Path) -> None:
+def test_a_workflow_gets_the_transparency_of_a_picture_or_its_mask(stack: TestStack, workflow_folder: Path) -> None:
     graph = {
         "load": {"class_type": "LoadImage", "inputs": {"image": "none.png"}},
         "grey": {"class_type": "MaskToImage", "inputs": {"mask": ["load", 1]}},
@@ -113,7 +113,7 @@ def test_a_workflow_gets_transparency_and_a_mask_as_transparency(stack: TestStac
         assert alike(open_rgb(reply.content), mask.convert("RGB"))
 
 
-def test_a_workflow_takes_pictures(stack: TestStack, workflow_folder: Path) -> None:
+def test_a_workflow_accepts_pictures(stack: TestStack, workflow_folder: Path) -> None:
     nodes = {
         "load": ("LoadImage", {"image": "none.png"}),
         "mask": ("LoadImageMask", {"image": "none.png", "channel": "alpha"}),
@@ -143,8 +143,8 @@ def test_a_workflow_takes_pictures(stack: TestStack, workflow_folder: Path) -> N
     assert post(stack, "/api/workflows/negative", {"photo": data_url(photo)}).json()["error"]["field"] == "where"
 
 
-def test_a_workflow_takes_the_pictures_and_sizes_of_any_request(stack: TestStack, workflow_folder: Path) -> None:
-    """A picture as `image`, or by the name of an upload, of any size; and sizes that are no multiples of 8."""
+def test_a_workflow_accepts_pictures_and_sizes_like_any_request(stack: TestStack, workflow_folder: Path) -> None:
+    """A picture of any size is sent as `image` or as the name of an upload; sizes need not be multiples of 8."""
     small = {"steps": 1, "width": 64, "height": 64, "prompt": "a red circle"}
     (workflow_folder / "again.json").write_text(
         json.dumps(stack.redraw(**small, input_image=SOURCE)["workflow"]), encoding="utf-8"
@@ -185,7 +185,7 @@ def test_a_broken_file_is_listed_with_its_error(stack: TestStack, workflow_folde
     assert "not valid JSON" in listed("broken")["error"]["message"]
     assert "lower-case letters" in listed("Bad Name")["error"]["message"]
     assert post(stack, "/api/workflows/broken", {"prompt": "x"}).status_code == 422
-    # A corrected file is read at once, and a deleted one is gone.
+    # Corrections and deletions take effect at once.
     broken.write_text(json.dumps(graph), encoding="utf-8")
     assert "schema" in listed("broken")
     broken.unlink()
@@ -194,7 +194,7 @@ def test_a_broken_file_is_listed_with_its_error(stack: TestStack, workflow_folde
 
 
 @pytest.mark.parametrize("name", ["none", "Bad%20Name", "..%2Fjobs", "%2e%2e", "a.json"])
-def test_no_name_leads_out_of_the_folder(stack: TestStack, workflow_folder: Path, name: str) -> None:
+def test_a_name_cannot_leave_the_folder(stack: TestStack, workflow_folder: Path, name: str) -> None:
     assert requests.get(f"{stack.txt2img}/api/workflows/{name}", timeout=TIMEOUT).status_code == 404
 
 
@@ -215,13 +215,13 @@ def test_a_mask_loader_reads_its_channel_of_a_picture(stack: TestStack, workflow
     reply = post(stack, f"/api/workflows/read-{channel}", {"photo": data_url(photo)})
     assert reply.status_code == 200, reply.text
     assert reply.json()["warnings"] == []
-    # As with LoadImage, 1 is where the picture is transparent.
+    # As in LoadImage, a mask is 1 where the picture is transparent.
     read = photo.getchannel(channel[0].upper())
     expected = ImageOps.invert(read) if channel == "alpha" else read
     assert alike(stack.picture(reply.json()), expected.convert("RGB"))
 
 
-def test_a_picture_without_the_transparency_that_a_node_reads_warns(stack: TestStack, workflow_folder: Path) -> None:
+def test_a_missing_transparency_that_a_node_reads_is_a_warning(stack: TestStack, workflow_folder: Path) -> None:
     graph = {
         "load": {"class_type": "LoadImage", "inputs": {"image": "none.png"}},
         "grey": {"class_type": "MaskToImage", "inputs": {"mask": ["load", 1]}},

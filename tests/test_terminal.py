@@ -21,7 +21,7 @@ from launcher.terminal import (
 from tests.screen import on_screen
 
 
-def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colours_are_used_only_on_terminals_that_support_them(monkeypatch: pytest.MonkeyPatch) -> None:
     with on_screen() as screen:
         assert paint("x", BOLD) == "\033[1mx\033[0m"
         assert paint("x", BOLD, stream=io.StringIO()) == "x"
@@ -34,7 +34,7 @@ def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatc
         assert not can_overwrite(screen)
 
 
-def test_a_line_that_moves_gives_way_to_one_that_stays() -> None:
+def test_a_progress_line_is_erased_before_a_status_line() -> None:
     with on_screen() as screen:
         with activity("engine", "starting"):
             deadline = time.monotonic() + 20
@@ -42,9 +42,9 @@ def test_a_line_that_moves_gives_way_to_one_that_stays() -> None:
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
             print_status("jobs", "three")
-        shown = screen.getvalue()
-    assert f"{terminal.ERASE}  jobs         three\n" in shown
-    assert shown.endswith(terminal.ERASE)
+        output = screen.getvalue()
+    assert f"{terminal.ERASE}  jobs         three\n" in output
+    assert output.endswith(terminal.ERASE)
 
 
 def test_without_a_terminal_only_whole_lines_are_written(capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,13 +53,13 @@ def test_without_a_terminal_only_whole_lines_are_written(capsys: pytest.CaptureF
     assert capsys.readouterr().out == "  jobs         three\n"
 
 
-def test_what_others_wrote_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_characters_from_other_programs_are_removed(capsys: pytest.CaptureFixture[str]) -> None:
     assert strip_controls("a\x1b[31mb\x1b[0m\x1b]0;title\x07c\r\nd\u202e") == "ab ]0;title c  d "
     print_error("engine", "it ended:\n\x1b[2Jlast line", None)
     assert capsys.readouterr().err == "\n  engine failed: it ended:\nlast line\n"
 
 
-def test_letters_that_the_terminal_lacks_end_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_characters_that_the_terminal_cannot_encode_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
     ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", ascii_only)
     prepare_output()
@@ -68,7 +68,7 @@ def test_letters_that_the_terminal_lacks_end_no_command(monkeypatch: pytest.Monk
     assert ascii_only.read() == "  added        gr\\xf6\\xdfe \\u5713 \\udcff\n"
 
 
-def test_an_error_of_the_system_is_reported_with_its_file() -> None:
+def test_an_os_error_is_reported_with_its_file() -> None:
     assert os_error_text(FileExistsError(17, "File exists", "/etc/hostname")) == "File exists: /etc/hostname"
     assert os_error_text(OSError(28, "No space left on device")) == "No space left on device"
     assert os_error_text(OSError("of our own")) == "of our own"

@@ -1,4 +1,4 @@
-"""Transparency from the picture that is sent to the one that is made, on the real engine."""
+"""Transparency is preserved from input to output on the real engine."""
 
 import io
 import json
@@ -15,7 +15,7 @@ RED = (200, 16, 32)
 
 
 def logo(size: tuple[int, int] = (90, 61)) -> Image.Image:
-    """A red disc, half transparent at its left, on nothing; what nobody sees of it is green."""
+    """Return a red disc, partly half transparent, on a transparent background; invisible pixels are green."""
     image = Image.new("RGBA", size, (0, 255, 0, 0))
     draw = ImageDraw.Draw(image)
     draw.ellipse((20, 10, 60, 50), fill=(*RED, 255))
@@ -23,25 +23,25 @@ def logo(size: tuple[int, int] = (90, 61)) -> Image.Image:
     return image
 
 
-def numbers(image: Image.Image) -> "np.ndarray[Any, Any]":
+def pixels(image: Image.Image) -> "np.ndarray[Any, Any]":
     return np.asarray(image).astype(int)
 
 
-def as_made(url: str) -> Image.Image:
+def download(url: str) -> Image.Image:
     response = requests.get(url, timeout=TIMEOUT)
     assert response.status_code == 200, response.text
     return Image.open(io.BytesIO(response.content))
 
 
-def check(result: Image.Image, size: tuple[int, int]) -> None:
-    """The logo, enlarged: its shape by its alpha, its colour wherever anything of it shows."""
+def check_logo(result: Image.Image, size: tuple[int, int]) -> None:
+    """Check that the result is the enlarged logo: the shape in its alpha channel, the colour in its visible pixels."""
     assert (result.mode, result.size) == ("RGBA", size)
-    alpha = numbers(result.getchannel("A"))
-    expected = numbers(logo().getchannel("A").resize(size, Image.Resampling.LANCZOS))
+    alpha = pixels(result.getchannel("A"))
+    expected = pixels(logo().getchannel("A").resize(size, Image.Resampling.LANCZOS))
     assert abs(alpha - expected).max() <= 3
     assert (alpha == 255).sum() > 1000
-    visible = numbers(result.convert("RGB"))[alpha > 8]
-    # The upscale model sharpens; green, or the white and black of backdrops, would be 90 and more away.
+    visible = pixels(result.convert("RGB"))[alpha > 8]
+    # The upscale model sharpens, so colours vary; green or a white or black background would differ by 90 or more.
     assert abs(visible - RED).max() <= 30
 
 
@@ -53,15 +53,15 @@ def test_an_enlarged_logo_keeps_its_transparency(stack: TestStack, upscaler: str
     reply = response.json()
     assert reply["warnings"] == []
     (entry,) = reply["comfy_response"]["generated_images"]
-    png, webp = as_made(entry["url"]), as_made(entry["url"].replace(".png", ".webp"))
-    check(png, (225, 152))
+    png, webp = download(entry["url"]), download(entry["url"].replace(".png", ".webp"))
+    check_logo(png, (225, 152))
     (path,) = (stack.data_dir / "output").rglob(entry["filename"])
     with Image.open(path) as on_disk:
         assert on_disk.tobytes() == png.tobytes()
-    assert abs(numbers(webp.getchannel("A")) - numbers(png.getchannel("A"))).max() <= 1
+    assert abs(pixels(webp.getchannel("A")) - pixels(png.getchannel("A"))).max() <= 1
 
 
-def test_the_extras_of_the_page_keep_it_through_both_upscalers(stack: TestStack) -> None:
+def test_extras_keep_transparency_through_both_upscalers(stack: TestStack) -> None:
     params = {
         "upscaler_model": "dream-layer-2x", "upscaler_visibility": 1, "upscaler_model_2": "Lanczos",
         "upscaler_visibility_2": 0.5, "gfpgan_visibility": 0, "codeformer_visibility": 0, "codeformer_weight": 0,
@@ -74,10 +74,10 @@ def test_the_extras_of_the_page_keep_it_through_both_upscalers(stack: TestStack)
         timeout=TIMEOUT,
     )
     assert response.status_code == 200, response.text
-    check(as_made(response.json()["data"]["output_image"]), (180, 122))
+    check_logo(download(response.json()["data"]["output_image"]), (180, 122))
 
 
-def test_what_keeps_its_size_keeps_its_transparency_to_a_level(stack: TestStack) -> None:
+def test_transparency_is_preserved_within_one_level_at_the_same_size(stack: TestStack) -> None:
     soft = logo()
     soft.putalpha(Image.linear_gradient("L").resize(soft.size))
     params = {"upscaler_model": "none", "output_format": "PNG"}
@@ -85,20 +85,20 @@ def test_what_keeps_its_size_keeps_its_transparency_to_a_level(stack: TestStack)
     response = requests.post(
         f"{stack.extras}/api/extras/upscale", files=files, data={"params": json.dumps(params)}, timeout=TIMEOUT
     )
-    result = as_made(response.json()["data"]["output_image"])
+    result = download(response.json()["data"]["output_image"])
     assert result.size == soft.size
-    assert abs(numbers(result.getchannel("A")) - numbers(soft.getchannel("A"))).max() <= 1
+    assert abs(pixels(result.getchannel("A")) - pixels(soft.getchannel("A"))).max() <= 1
 
 
-def test_an_opaque_picture_stays_without_an_alpha_channel(stack: TestStack) -> None:
+def test_an_opaque_picture_gets_no_alpha_channel(stack: TestStack) -> None:
     opaque = Image.new("RGBA", (40, 30), (*RED, 255))
     reply = requests.post(f"{stack.img2img}/api/upscale", json={"image": data_url(opaque)}, timeout=TIMEOUT).json()
-    assert as_made(reply["comfy_response"]["generated_images"][0]["url"]).mode == "RGB"
+    assert download(reply["comfy_response"]["generated_images"][0]["url"]).mode == "RGB"
 
 
-@pytest.mark.parametrize("sent_apart", [True, False])
-def test_a_node_for_masks_of_the_same_file_reads_the_transparency_or_the_mask(
-    stack: TestStack, sent_apart: bool
+@pytest.mark.parametrize("has_mask_file", [True, False])
+def test_a_mask_loader_of_the_same_file_reads_the_transparency_or_the_mask(
+    stack: TestStack, has_mask_file: bool
 ) -> None:
     graph = {
         "picture": {"class_type": "LoadImage", "inputs": {"image": "clipspace.png"}},
@@ -116,7 +116,7 @@ def test_a_node_for_masks_of_the_same_file_reads_the_transparency_or_the_mask(
     plain, mask = Image.new("RGB", (64, 48), (200, 16, 32)), Image.linear_gradient("L").resize((64, 48))
     erased = plain.copy()
     erased.putalpha(mask.point([255 - level for level in range(256)]))
-    fields = {"input_image": plain, "mask": mask} if sent_apart else {"input_image": erased}
+    fields = {"input_image": plain, "mask": mask} if has_mask_file else {"input_image": erased}
     reply = stack.redraw(prompt="x", custom_workflow=graph, **fields)
     expected = Image.composite(Image.new("RGB", (64, 48)), plain, mask)
-    assert abs(numbers(stack.picture(reply)) - numbers(expected)).max() <= 2
+    assert abs(pixels(stack.picture(reply)) - pixels(expected)).max() <= 2

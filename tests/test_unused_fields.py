@@ -1,4 +1,4 @@
-"""What was sent and changes nothing is named; what the web page sends out of habit is not."""
+"""Warnings about fields without effect, except those that the web page always sends."""
 
 from dataclasses import replace
 from typing import Any
@@ -29,28 +29,28 @@ VALUES = {
 
 
 def without_effect(**values: Any) -> set[str]:
-    """The fields that a request is told to have no effect."""
+    """Return the fields that the warnings of a request report as having no effect."""
     return {warning.split()[0] for warning in read(**values).warnings if "no effect" in warning}
 
 
-def test_every_field_of_a_part_is_known_by_its_name() -> None:
+def test_every_field_of_a_part_is_listed() -> None:
     assert set(Txt2ImgBody.model_fields) >= {*PARTS, *PART_FIELDS}
     named = {name for name in Txt2ImgBody.model_fields if name.startswith(("hires_fix_", "refiner_"))}
     assert named - {*PARTS} <= {*PART_FIELDS}
 
 
 @pytest.mark.parametrize("name", PART_FIELDS)
-def test_a_field_of_a_part_that_nobody_switched_on_is_named(name: str) -> None:
+def test_a_field_of_a_part_that_is_off_is_reported(name: str) -> None:
     sent = {name: VALUES.get(name, 1)}
     switch = PART_FIELDS[name]
     assert read(**sent).warnings == [f"{name} has no effect without {switch}"]
     assert reread(**sent).warnings == [f"{name} has no effect without {switch}"]
-    # Switched off, it is meant to have none.
+    # The client switched the part off, so the field needs no warning.
     off = "none" if switch == "upscaler" else False
     assert read(**sent, **{switch: off}).warnings == []
 
 
-def test_a_part_that_is_on_is_not_complained_about() -> None:
+def test_fields_of_a_part_that_is_on_are_not_reported() -> None:
     assert without_effect(hires_fix=True, hires_fix_hires_steps=3, hires_fix_upscale_factor=3) == set()
     assert without_effect(hires_fix_enabled=True, hires_fix_hires_steps=3) == set()
     assert without_effect(refiner_enabled=True, refiner_model=REFINER, refiner_switch_at=0.5) == set()
@@ -58,7 +58,7 @@ def test_a_part_that_is_on_is_not_complained_about() -> None:
     assert without_effect(upscaler="Lanczos", upscale_factor=3) == set()
 
 
-def test_what_is_off_is_no_part_of_the_parameters_and_those_sent_again_say_nothing_new() -> None:
+def test_parameters_omit_parts_that_are_off_and_can_be_sent_again() -> None:
     parts = {"hires_fix_hires_steps": 9, "refiner_model": "x", "face_restoration_model": "gfpgan"}
     first = read(**generation(**parts, denoising_strength=None))
     assert first.warnings == []
@@ -93,18 +93,18 @@ def test_what_is_off_is_no_part_of_the_parameters_and_those_sent_again_say_nothi
         ),
     ],
 )
-def test_a_scheduler_that_is_overruled_is_named(values: dict[str, Any], fields: set[str]) -> None:
+def test_an_overridden_scheduler_is_reported(values: dict[str, Any], fields: set[str]) -> None:
     assert without_effect(**values) == fields
 
 
-def test_the_warning_of_an_overruled_scheduler_names_the_reason() -> None:
+def test_the_warning_about_an_overridden_scheduler_has_the_reason() -> None:
     (warning,) = read(sampler_name="DPM++ 2M Karras", scheduler="exponential").warnings
     assert warning == "scheduler exponential has no effect: sampler_name sets karras"
     (warning,) = read(scheduler="simple", karras_sigmas=True).warnings
     assert warning == "scheduler simple has no effect: karras_sigmas sets karras"
 
 
-def test_a_refiner_that_gets_no_step_is_named() -> None:
+def test_a_refiner_without_steps_is_reported() -> None:
     refined = {"refiner_enabled": True, "refiner_model": REFINER}
     (warning,) = read(**refined, steps=2, refiner_switch_at=0.8).warnings
     assert warning == "refiner_model has no effect: refiner_switch_at 0.8 leaves it none of 2 steps"
@@ -117,7 +117,7 @@ def test_a_refiner_that_gets_no_step_is_named() -> None:
     assert without_effect(**refined, refiner_switch_at=1) == {"refiner_model"}
 
 
-def test_of_two_names_for_a_field_the_used_one_is_reported() -> None:
+def test_the_unused_one_of_two_names_for_a_field_is_reported() -> None:
     assert without_effect(vae_name="automatic", vae="none such") == {"vae"}
     assert without_effect(vae="automatic") == set()
 
@@ -125,28 +125,28 @@ def test_of_two_names_for_a_field_the_used_one_is_reported() -> None:
 @pytest.mark.parametrize(
     "notation", ["<hypernet:ink:0.5>", "<LYCO:ink>", "BREAK", "AND", "[red:blue:0.5]", "[red:10]", "[:blue: .25]"]
 )
-def test_notations_of_other_programs_are_named(notation: str) -> None:
+def test_notations_of_other_programs_are_reported(notation: str) -> None:
     text = f"a circle {notation} on white"
     for field in ("prompt", "negative_prompt"):
         assert read(**{field: text}).warnings == [f"{field} has {notation}, which is read as words"]
 
 
-def test_words_that_only_look_like_a_notation_are_not() -> None:
+def test_words_that_resemble_a_notation_are_not_reported() -> None:
     text = "(red:1.2), ((green)), a break and BRAND, \\(a:b:0.5\\), <lora:glow:0.8> 16:9"
     assert read(prompt=text).warnings == []
 
 
 @pytest.mark.parametrize("brackets", ["[blue]", "[a, b]", "\\[a:b:0.5\\]"])
-def test_brackets_are_words_for_the_engine_whatever_stands_in_them(brackets: str) -> None:
+def test_brackets_are_reported_as_words(brackets: str) -> None:
     assert read(prompt=f"a {brackets} circle").warnings == [f"prompt has {brackets}, which is read as words"]
 
 
-def test_a_lora_in_the_negative_prompt_is_named() -> None:
+def test_a_lora_in_the_negative_prompt_is_reported() -> None:
     (warning,) = read(negative_prompt="blur <lora:glow:1>").warnings
     assert warning == "negative_prompt has <lora:glow:1>, which has no effect there; LoRAs belong in prompt"
 
 
-def test_a_negative_prompt_that_no_pass_looks_at_is_named() -> None:
+def test_a_negative_prompt_that_no_pass_uses_is_reported() -> None:
     blur = {"negative_prompt": "blur", "model_name": OWN}
     (warning,) = read(**blur, cfg_scale=1).warnings
     assert warning == "negative_prompt has no effect: with cfg_scale 1 only the prompt counts"
@@ -154,11 +154,11 @@ def test_a_negative_prompt_that_no_pass_looks_at_is_named() -> None:
     assert without_effect(negative_prompt=" ", cfg_scale=1) == set()
     assert without_effect(**blur, cfg_scale=1, hires_fix=True, hires_fix_cfg_scale=4) == set()
     assert without_effect(**blur, cfg_scale=1, hires_fix=True) == {"negative_prompt"}
-    # Some models are drawn so without having been asked.
+    # Some models have cfg_scale 1 by default.
     assert without_effect(negative_prompt="blur", model_name=SCHNELL) == {"negative_prompt"}
 
 
-def test_tiles_of_a_picture_that_is_drawn_at_once_are_named() -> None:
+def test_tile_fields_are_reported_if_the_picture_is_drawn_untiled() -> None:
     tiles = {"tile_size": 256, "tile_overlap": 32}
     assert without_effect(**tiles, width=2048, height=2048) == set(tiles)
     assert without_effect(**tiles, width=2048, height=2056) == set()
@@ -166,30 +166,30 @@ def test_tiles_of_a_picture_that_is_drawn_at_once_are_named() -> None:
     assert without_effect(tile_size=512, tile_overlap=64) == set()
 
 
-def test_the_way_in_which_hires_fix_does_not_choose_its_size_is_named_unless_it_was_chosen() -> None:
+def test_unused_hires_fix_sizes_are_reported_unless_the_method_is_sent() -> None:
     sides = {"hires_fix_resize_width": 1024, "hires_fix_resize_height": 1024}
     assert without_effect(hires_fix=True, **sides) == set(sides)
     assert without_effect(hires_fix=True, **sides, hires_fix_upscale_method="upscale-by") == set()
     assert without_effect(hires_fix=True, **sides, hires_fix_upscale_method="resize-to") == set()
 
 
-def test_a_controlnet_that_begins_as_it_ends_is_named() -> None:
+def test_a_controlnet_unit_with_an_empty_range_is_reported() -> None:
     unit = {"model": "canny", "input_image": URL, "preprocessor": "canny"}
     warnings = read(controlnet={"units": [{**unit, "guidance_start": 0.5, "guidance_end": 0.5}, unit]}).warnings
     assert warnings == ["controlnet.units[0] has no effect: it begins and ends at 0.5"]
 
 
-def test_a_control_type_that_stands_for_no_preprocessor_is_named() -> None:
+def test_a_control_type_without_a_preprocessor_is_reported() -> None:
     unit = {"model": "canny", "input_image": URL}
     (warning,) = read(controlnet={"units": [{**unit, "control_type": "IP-Adapter"}]}).warnings
     assert warning.startswith("controlnet.units[0].control_type 'IP-Adapter' has no effect")
-    for understood in (
+    for fields in (
         {"control_type": "canny"},
         {"control_type": "None"},
         {"control_type": "All"},
         {"control_type": "ip-adapter", "preprocessor": "none"},
     ):
-        assert read(controlnet={"units": [{**unit, **understood}]}).warnings == []
+        assert read(controlnet={"units": [{**unit, **fields}]}).warnings == []
 
 
 # The types in the menus of the web page and of AUTOMATIC1111.
@@ -202,15 +202,15 @@ MENU = (
 
 @pytest.mark.parametrize("sent", MENU)
 @pytest.mark.parametrize("model", ["canny", "union"])
-def test_every_type_of_the_menus_is_known(sent: str, model: str) -> None:
+def test_every_control_type_of_the_menus_is_known(sent: str, model: str) -> None:
     unit = {"model": model, "input_image": URL, "preprocessor": "canny", "control_type": sent}
     parsed = read(controlnet={"units": [unit]})
-    # A type that the network does not have leaves it to the preprocessor.
+    # If the network lacks a type, the preprocessor selects one.
     assert parsed.request.controls[0].union_type != "auto"
     assert parsed.warnings == []
 
 
-def test_a_type_that_a_network_for_several_does_not_have_is_named() -> None:
+def test_a_control_type_that_a_union_network_lacks_is_reported() -> None:
     unit = {"model": "union", "input_image": URL, "preprocessor": "none", "control_type": "Shuffle"}
     (warning,) = read(controlnet={"units": [unit]}).warnings
     assert warning.startswith("controlnet.units[0].control_type 'Shuffle' has no effect: union")
@@ -223,22 +223,22 @@ def test_a_type_that_a_network_for_several_does_not_have_is_named() -> None:
     ("sent", "hint"),
     [("cany", "did you mean canny?"), ("dept", "did you mean depth?"), ("x", "use one of canny, depth")],
 )
-def test_a_type_that_there_is_not_is_refused(sent: str, hint: str, model: str, preprocessor: str | None) -> None:
+def test_an_unknown_control_type_is_refused(sent: str, hint: str, model: str, preprocessor: str | None) -> None:
     unit = {"model": model, "input_image": URL, "preprocessor": preprocessor, "control_type": sent}
-    wrong = refused(controlnet={"units": [{**unit}]})
-    assert wrong.field == "controlnet.units[0].control_type"
-    assert hint in str(wrong.hint)
+    error = refused(controlnet={"units": [{**unit}]})
+    assert error.field == "controlnet.units[0].control_type"
+    assert hint in str(error.hint)
 
 
-def test_what_a_graph_of_ones_own_makes_of_it_is_not_guessed() -> None:
+def test_unused_fields_are_not_reported_for_a_custom_graph() -> None:
     fields = Fields({"prompt": "x", "negative_prompt": "blur", "cfg_scale": 1, "tile_size": 256}, {})
     assert parse_txt2img(fields, replace(context(), custom_graph=GraphAlpha())).warnings == []
     assert len(parse_txt2img(fields, context()).warnings) == 2
 
 
-def test_a_graph_of_ones_own_is_drawn_with_its_own_model_and_numbers() -> None:
-    nothing = ModelLibrary(checkpoints=(), diffusion_models=("flux-alone.safetensors",))
-    own = ParsingContext(None, nothing, lambda _: None, custom_graph=GraphAlpha())
+def test_a_custom_graph_uses_its_own_model_and_values() -> None:
+    library = ModelLibrary(checkpoints=(), diffusion_models=("flux-alone.safetensors",))
+    own = ParsingContext(None, library, lambda _: None, custom_graph=GraphAlpha())
     parsed = parse_txt2img(Fields({"prompt": "x", "cfg_scale": 7}, {}), own)
     assert (parsed.parameters["cfg_scale"], parsed.warnings) == (7, [])
     parsed = parse_txt2img(Fields({"prompt": "x", "cfg_scale": 7, "model_name": "flux-alone"}, {}), own)
@@ -247,35 +247,35 @@ def test_a_graph_of_ones_own_is_drawn_with_its_own_model_and_numbers() -> None:
         parse_txt2img(Fields({"prompt": "x", "model_name": "none such"}, {}), own)
 
 
-def test_the_hint_for_what_is_needed_does_not_say_to_leave_it_out() -> None:
+def test_hints_suggest_omitting_only_optional_fields() -> None:
     assert refused(prompt="x" * 20001).hint == "shorten it: it has 20,001 characters"
     assert "leave it out" in str(refused(steps=0).hint)
 
 
-def test_a_denoising_strength_that_would_hold_the_engine_is_refused() -> None:
+def test_a_denoising_strength_that_would_block_the_engine_is_refused() -> None:
     with pytest.raises(InvalidValue) as wrong:
         reread(denoising_strength=1e-5, steps=2)
     assert (wrong.value.field, wrong.value.hint) == (
         "denoising_strength",
         "use 0, which changes nothing, or 0.0002 or more",
     )
-    for enough in (0, 0.0002, 1):
-        assert reread(denoising_strength=enough, steps=2).request.sampling.denoise == enough
+    for strength in (0, 0.0002, 1):
+        assert reread(denoising_strength=strength, steps=2).request.sampling.denoise == strength
     # 0.0003 * 10000 is a little less than 3.
     assert reread(denoising_strength=0.0003, steps=3).request.sampling.denoise == 0.0003
-    again = {"hires_fix": True, "hires_fix_hires_steps": 1000}
-    assert refused(**again, hires_fix_denoising_strength=0.09).field == "hires_fix_denoising_strength"
-    assert without_effect(**again, hires_fix_denoising_strength=0.1) == set()
-    # The steps divided by this are more than a number can hold.
-    assert refused(**again, hires_fix_denoising_strength=5e-324).field == "hires_fix_denoising_strength"
+    hires = {"hires_fix": True, "hires_fix_hires_steps": 1000}
+    assert refused(**hires, hires_fix_denoising_strength=0.09).field == "hires_fix_denoising_strength"
+    assert without_effect(**hires, hires_fix_denoising_strength=0.1) == set()
+    # Dividing the steps by this number overflows.
+    assert refused(**hires, hires_fix_denoising_strength=5e-324).field == "hires_fix_denoising_strength"
 
 
-def test_a_scheduler_that_cannot_make_so_few_steps_is_refused() -> None:
-    few = refused(scheduler="kl_optimal", steps=1)
-    assert (few.field, few.hint) == ("steps", "set steps to 2, or use another scheduler")
+def test_too_few_steps_for_the_scheduler_are_refused() -> None:
+    error = refused(scheduler="kl_optimal", steps=1)
+    assert (error.field, error.hint) == ("steps", "set steps to 2, or use another scheduler")
     assert without_effect(scheduler="kl_optimal", steps=2) == set()
-    again = {"scheduler": "kl_optimal", "hires_fix": True, "hires_fix_hires_steps": 1}
-    assert refused(**again, hires_fix_denoising_strength=0.6).field == "hires_fix_hires_steps"
-    # Of two steps the last one is taken.
-    assert without_effect(**again, hires_fix_denoising_strength=0.5) == set()
-    assert without_effect(**again, hires_fix_denoising_strength=0) == set()
+    hires = {"scheduler": "kl_optimal", "hires_fix": True, "hires_fix_hires_steps": 1}
+    assert refused(**hires, hires_fix_denoising_strength=0.6).field == "hires_fix_hires_steps"
+    # The last of two scheduled steps is run.
+    assert without_effect(**hires, hires_fix_denoising_strength=0.5) == set()
+    assert without_effect(**hires, hires_fix_denoising_strength=0) == set()

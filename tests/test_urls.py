@@ -78,13 +78,13 @@ def test_every_url_in_a_result_is_signed(keyed: Keyed) -> None:
     whole = client.get(f"/api/jobs/{keyed.row.id}", headers=WITH_KEY).json
     assert listed is not None
     assert whole is not None
-    found = [listed["jobs"][0]["events_url"], *listed["jobs"][0]["images"]]
-    found += [image["url"] for image in whole["result"]["comfy_response"]["generated_images"]]
+    urls = [listed["jobs"][0]["events_url"], *listed["jobs"][0]["images"]]
+    urls += [image["url"] for image in whole["result"]["comfy_response"]["generated_images"]]
     again = client.post(f"/api/jobs/{keyed.row.id}/retry", headers=WITH_KEY).json
     assert again is not None
-    for address in (*found, again["events_url"]):
+    for address in (*urls, again["events_url"]):
         assert {"expires", "signature"} <= set(parse_qs(urlsplit(address).query)), address
-    assert client.get(found[1]).status_code == 200
+    assert client.get(urls[1]).status_code == 200
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -1,4 +1,4 @@
-"""Values of a shape that newcomers send: what is told to send instead."""
+"""Hints for values of the wrong type or shape, as newcomers send them."""
 
 from typing import Any
 
@@ -14,15 +14,15 @@ GRAPH = {"3": {"class_type": "KSampler", "inputs": {}}}
 
 
 def refused_body(body: dict[str, Any]) -> InvalidValue:
-    with pytest.raises(InvalidValue) as wrong:
+    with pytest.raises(InvalidValue) as error:
         parse_txt2img(Fields(body, {}), context())
-    return wrong.value
+    return error.value
 
 
 @pytest.mark.parametrize(
     ("body", "hint"),
     [
-        # ComfyUI's POST /prompt, its graph alone, under another name, and the file that its page saves.
+        # A body of ComfyUI's POST /prompt, a graph alone or under another name, and a file saved by ComfyUI's page.
         ({"prompt": GRAPH, "client_id": "x"}, "send a graph as custom_workflow"),
         (GRAPH, "send a graph as custom_workflow"),
         ({"workflow": GRAPH}, "send a graph as custom_workflow"),
@@ -33,10 +33,10 @@ def refused_body(body: dict[str, Any]) -> InvalidValue:
         ({}, 'send {"prompt": "a lighthouse"}'),
     ],
 )
-def test_what_stands_in_place_of_a_prompt(body: dict[str, Any], hint: str) -> None:
-    wrong = refused_body(body)
-    assert wrong.field == "prompt"
-    assert hint in str(wrong.hint)
+def test_other_values_in_place_of_a_prompt_get_a_hint(body: dict[str, Any], hint: str) -> None:
+    error = refused_body(body)
+    assert error.field == "prompt"
+    assert hint in str(error.hint)
 
 
 @pytest.mark.parametrize(
@@ -49,17 +49,17 @@ def test_what_stands_in_place_of_a_prompt(body: dict[str, Any], hint: str) -> No
         ("loras", [["glow", 0.5]], "ink:0.8"),
     ],
 )
-def test_what_stands_in_place_of_a_structure(field: str, value: Any, hint: str) -> None:
-    wrong = refused(**{field: value})
-    assert str(wrong.field).startswith(field)
-    assert hint in f"{wrong.message} {wrong.hint}"
+def test_other_values_in_place_of_a_structure_get_a_hint(field: str, value: Any, hint: str) -> None:
+    error = refused(**{field: value})
+    assert str(error.field).startswith(field)
+    assert hint in f"{error.message} {error.hint}"
 
 
-def test_json_text_without_quotes_is_named() -> None:
+def test_json_that_lost_its_quotes_gets_a_hint_about_the_shell() -> None:
     assert "cmd and PowerShell" in str(refused(controlnet="{units: []}").hint)
 
 
-def test_a_unit_without_its_list_is_refused_with_a_hint() -> None:
+def test_a_unit_outside_its_list_gets_a_suggestion() -> None:
     (warning,) = read(controlnet={"model": "canny", "input_image": URL}).warnings
     assert "controlnet.model (did you mean units?), controlnet.input_image (did you mean units?)" in warning
 
@@ -84,29 +84,29 @@ ADDRESSES = (
         ("<img src='x'>", "send a data URL"),
     ],
 )
-def test_what_stands_in_place_of_a_picture(field: str, sent: str, hint: str) -> None:
-    with pytest.raises(InvalidPicture) as wrong:
+def test_other_text_in_place_of_a_picture_gets_a_hint(field: str, sent: str, hint: str) -> None:
+    with pytest.raises(InvalidPicture) as error:
         reread({} if field == "input_image" else None, **{field: sent})
-    assert (wrong.value.field, wrong.value.message) == (field, f"{field} is not base64")
-    assert hint in str(wrong.value.hint)
+    assert (error.value.field, error.value.message) == (field, f"{field} is not base64")
+    assert hint in str(error.value.hint)
 
 
 @pytest.mark.parametrize(
     ("sent", "kind"),
     [([URL], "a list"), ({"url": URL}, "an object"), (5, "a number"), (True, "true or false"), (0.5, "a number")],
 )
-def test_so_is_what_is_no_text(sent: Any, kind: str) -> None:
+def test_a_picture_that_is_not_text_is_refused(sent: Any, kind: str) -> None:
     with pytest.raises(InvalidPicture, match=f"input_image must be text, not {kind}"):
         reread({}, input_image=sent)
 
 
-def test_an_empty_file_is_not_a_missing_one() -> None:
+def test_an_empty_file_differs_from_a_missing_one() -> None:
     with pytest.raises(InvalidPicture, match="image is an empty file"):
         reread({"image": b""})
 
 
 @pytest.mark.parametrize(
-    ("named", "command"),
+    ("model_name", "command"),
     [
         ("runwayml/stable-diffusion-v1-5", "models add sd15"),
         ("https://huggingface.co/stabilityai/sdxl-turbo", "models add sdxl-turbo"),
@@ -118,8 +118,8 @@ def test_an_empty_file_is_not_a_missing_one() -> None:
         ("https://example.com/a.safetensors", 'models add "https://example.com/a.safetensors"'),
     ],
 )
-def test_a_model_that_is_named_by_where_it_is_can_be_added(named: str, command: str) -> None:
-    assert command in str(refused(model_name=named).hint)
+def test_a_model_given_by_its_url_gets_the_command_to_add_it(model_name: str, command: str) -> None:
+    assert command in str(refused(model_name=model_name).hint)
 
 
 @pytest.mark.parametrize(
@@ -141,5 +141,5 @@ def test_a_model_that_is_named_by_where_it_is_can_be_added(named: str, command: 
         ),
     ],
 )
-def test_nothing_is_told_that_a_shell_would_run(text: str) -> None:
+def test_no_command_contains_shell_syntax_from_a_url(text: str) -> None:
     assert download_command(text) is None

@@ -1,4 +1,4 @@
-"""What every service does with any request: health, errors, CORS, who may call, limits."""
+"""Behaviour that all services share: health, errors, CORS, access control and limits."""
 
 import gc
 import json
@@ -28,7 +28,7 @@ MakeClient = Callable[..., FlaskClient]
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[MakeClient]:
-    """Makes the txt2img service without an engine: nothing listens on port 9 of this machine."""
+    """Create test clients of the txt2img service without an engine (nothing listens on port 9)."""
     backends: list[Backend] = []
 
     def make(**settings: Any) -> FlaskClient:
@@ -52,7 +52,7 @@ def test_health_answers_on_each_service(stack: TestStack) -> None:
     ("method", "path", "status"),
     [("POST", "/api/txt2img", 415), ("GET", "/nowhere", 404), ("GET", "/api/txt2img", 405), ("GET", "/health", 200)],
 )
-def test_the_page_may_read_answers_and_errors(stack: TestStack, method: str, path: str, status: int) -> None:
+def test_the_web_page_may_read_responses_and_errors(stack: TestStack, method: str, path: str, status: int) -> None:
     response = requests.request(
         method, stack.txt2img + path, data=b"x", headers={"Origin": PAGE, "Content-Type": "text/html"}, timeout=TIMEOUT
     )
@@ -61,13 +61,17 @@ def test_the_page_may_read_answers_and_errors(stack: TestStack, method: str, pat
     assert response.headers["Content-Type"] == "application/json"
 
 
-def test_a_preflight_of_the_page_is_granted(client: MakeClient) -> None:
-    asked = {"Origin": PAGE, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
-    granted = client().options("/api/txt2img", headers=asked)
-    assert granted.status_code == 200
-    assert granted.headers["Access-Control-Allow-Origin"] == PAGE
-    assert "content-type" in granted.headers["Access-Control-Allow-Headers"].lower()
-    assert "POST" in granted.headers["Access-Control-Allow-Methods"]
+def test_a_preflight_request_of_the_web_page_is_allowed(client: MakeClient) -> None:
+    headers = {
+        "Origin": PAGE,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "content-type",
+    }
+    response = client().options("/api/txt2img", headers=headers)
+    assert response.status_code == 200
+    assert response.headers["Access-Control-Allow-Origin"] == PAGE
+    assert "content-type" in response.headers["Access-Control-Allow-Headers"].lower()
+    assert "POST" in response.headers["Access-Control-Allow-Methods"]
 
 
 @pytest.mark.parametrize(
@@ -80,15 +84,17 @@ def test_a_preflight_of_the_page_is_granted(client: MakeClient) -> None:
         ("DELETE", "/api/jobs/1", "x-api-key"),
     ],
 )
-def test_the_page_may_use_all_that_jobs_offer(client: MakeClient, method: str, path: str, header: str) -> None:
-    asked = {"Origin": PAGE, "Access-Control-Request-Method": method, "Access-Control-Request-Headers": header}
-    granted = client().options(path, headers=asked)
-    assert granted.headers["Access-Control-Allow-Origin"] == PAGE
-    assert header in granted.headers["Access-Control-Allow-Headers"].lower()
-    assert method in granted.headers["Access-Control-Allow-Methods"]
+def test_the_web_page_may_send_the_methods_and_headers_of_the_jobs_api(
+    client: MakeClient, method: str, path: str, header: str
+) -> None:
+    headers = {"Origin": PAGE, "Access-Control-Request-Method": method, "Access-Control-Request-Headers": header}
+    response = client().options(path, headers=headers)
+    assert response.headers["Access-Control-Allow-Origin"] == PAGE
+    assert header in response.headers["Access-Control-Allow-Headers"].lower()
+    assert method in response.headers["Access-Control-Allow-Methods"]
 
 
-def test_strange_pages_are_kept_out(client: MakeClient) -> None:
+def test_unknown_origins_are_refused(client: MakeClient) -> None:
     refused = client().post("/api/txt2img", json={"prompt": "x"}, headers={"Origin": "http://evil.example"})
     assert refused.status_code == 403
     assert refused.json is not None
@@ -104,7 +110,7 @@ def test_strange_pages_are_kept_out(client: MakeClient) -> None:
         ("POST", {"Sec-Fetch-Site": "cross-site", "Origin": PAGE}, 422),
         ("POST", {"Sec-Fetch-Site": "none"}, 422),
         ("POST", {"Sec-Fetch-Site": "same-origin"}, 422),
-        # Pictures are shown by pages anywhere.
+        # A page of any origin may show pictures.
         ("GET", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "image"}, 404),
         ("POST", {"Origin": "null"}, 403),
         ("POST", {"Origin": "http://localhost:5999"}, 403),
@@ -113,7 +119,7 @@ def test_strange_pages_are_kept_out(client: MakeClient) -> None:
         ("POST", {"Origin": ""}, 403),
     ],
 )
-def test_pages_that_hide_their_origin_change_nothing(
+def test_pages_without_an_allowed_origin_change_nothing(
     client: MakeClient, method: str, headers: dict[str, str], status: int
 ) -> None:
     paths = {"POST": "/api/txt2img", "DELETE": "/api/jobs/x", "GET": "/api/images/x.png"}
@@ -121,21 +127,21 @@ def test_pages_that_hide_their_origin_change_nothing(
     assert client().open(paths[method], method=method, headers=headers, **sent).status_code == status
 
 
-def test_a_page_without_an_origin_is_not_our_own_where_the_host_is_missing(client: MakeClient) -> None:
+def test_a_null_origin_is_refused_if_the_host_is_invalid(client: MakeClient) -> None:
     key = "correct horse battery"
     headers = {"Origin": "null", "X-API-Key": key}
     for host in ("", "a b"):
-        made = client(host="0.0.0.0", api_key=key)
-        assert made.get("/api/jobs", headers=headers, environ_overrides={"HTTP_HOST": host}).status_code == 403
+        service = client(host="0.0.0.0", api_key=key)
+        assert service.get("/api/jobs", headers=headers, environ_overrides={"HTTP_HOST": host}).status_code == 403
 
 
-def test_the_list_of_pages_is_a_setting(client: MakeClient) -> None:
-    theirs = {"Origin": "https://studio.example"}
-    allowed = client(allowed_origins=("https://studio.example",)).get("/health", headers=theirs)
+def test_allowed_origins_are_a_setting(client: MakeClient) -> None:
+    headers = {"Origin": "https://studio.example"}
+    allowed = client(allowed_origins=("https://studio.example",)).get("/health", headers=headers)
     assert allowed.headers["Access-Control-Allow-Origin"] == "https://studio.example"
 
 
-def test_a_strange_name_for_this_machine_is_refused(client: MakeClient) -> None:
+def test_an_unknown_host_is_refused(client: MakeClient) -> None:
     assert client().get("/health", headers={"Host": "rebound.example:5001"}).status_code == 403
     assert (
         client(public_url="https://rebound.example").get("/health", headers={"Host": "rebound.example"}).status_code
@@ -144,26 +150,26 @@ def test_a_strange_name_for_this_machine_is_refused(client: MakeClient) -> None:
 
 
 @pytest.mark.parametrize("origin", ["http://[", "null", "https://dream.example.evil"])
-def test_addresses_that_are_none_are_kept_out(client: MakeClient, origin: str) -> None:
-    behind = client(public_url="https://dream.example/pictures")
-    assert behind.get("/health", headers={"Origin": origin}).status_code == 403
-    assert behind.get("/health", headers={"Host": "["}).status_code == 403
-    # A page of the service itself, behind a proxy that calls it by its address.
-    assert behind.get("/health", headers={"Origin": "https://dream.example"}).status_code == 200
+def test_invalid_origins_and_hosts_are_refused(client: MakeClient, origin: str) -> None:
+    service = client(public_url="https://dream.example/pictures")
+    assert service.get("/health", headers={"Origin": origin}).status_code == 403
+    assert service.get("/health", headers={"Host": "["}).status_code == 403
+    # A page of the service itself, through a proxy that sends the service's own address as Host.
+    assert service.get("/health", headers={"Origin": "https://dream.example"}).status_code == 200
 
 
-def test_with_a_key_only_health_answers_without_it(client: MakeClient) -> None:
-    guarded = client(api_key="correct horse battery")
-    assert guarded.get("/health").status_code == 200
-    assert guarded.get("/nowhere").status_code == 401
-    assert guarded.get("/nowhere", headers={"X-API-Key": "wrong horse!"}).status_code == 401
-    assert guarded.get("/nowhere", headers={"X-API-Key": "correct horse battery"}).status_code == 404
+def test_with_an_api_key_only_health_is_public(client: MakeClient) -> None:
+    service = client(api_key="correct horse battery")
+    assert service.get("/health").status_code == 200
+    assert service.get("/nowhere").status_code == 401
+    assert service.get("/nowhere", headers={"X-API-Key": "wrong horse!"}).status_code == 401
+    assert service.get("/nowhere", headers={"X-API-Key": "correct horse battery"}).status_code == 404
     for scheme in ("Bearer", "bearer"):
-        assert guarded.get("/nowhere", headers={"Authorization": f"{scheme} correct horse battery"}).status_code == 404
-    assert guarded.get("/nowhere", headers={"Authorization": "Basic correct horse battery"}).status_code == 401
+        assert service.get("/nowhere", headers={"Authorization": f"{scheme} correct horse battery"}).status_code == 404
+    assert service.get("/nowhere", headers={"Authorization": "Basic correct horse battery"}).status_code == 401
 
 
-def test_without_an_engine_the_answer_is_503_and_says_what_to_do(client: MakeClient) -> None:
+def test_without_an_engine_a_request_is_a_503_with_a_hint(client: MakeClient) -> None:
     response = client().post("/api/txt2img", json={"prompt": "x"})
     assert response.status_code == 503
     assert response.headers["Retry-After"] == "5"
@@ -172,7 +178,7 @@ def test_without_an_engine_the_answer_is_503_and_says_what_to_do(client: MakeCli
     assert "dream_layer.py" in response.json["error"]["hint"]
 
 
-def test_without_an_engine_it_is_alive_but_not_ready(client: MakeClient) -> None:
+def test_without_an_engine_a_service_is_healthy_but_not_ready(client: MakeClient) -> None:
     service = client()
     assert service.get("/health").status_code == 200
     answer = service.get("/ready")
@@ -195,7 +201,7 @@ def test_a_body_over_the_limit_is_a_413_in_json(client: MakeClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "reason"),
     [
         (b"[" * 200_000, "has more than 50 levels"),
         (b'{"a":' * 100_000, "has more than 50 levels"),
@@ -204,11 +210,11 @@ def test_a_body_over_the_limit_is_a_413_in_json(client: MakeClient) -> None:
         (b'{"prompt": NaN', "is not valid JSON"),
     ],
 )
-def test_hostile_json_is_a_400(client: MakeClient, body: bytes, says: str) -> None:
+def test_hostile_json_is_a_400(client: MakeClient, body: bytes, reason: str) -> None:
     response = client().post("/api/txt2img", data=body, content_type="application/json")
     assert response.status_code == 400
     assert response.json is not None
-    assert response.json["message"].startswith(f"the body {says}")
+    assert response.json["message"].startswith(f"the body {reason}")
 
 
 @pytest.mark.parametrize(
@@ -226,7 +232,7 @@ def test_a_field_that_is_sent_twice_is_refused(client: MakeClient, body: bytes, 
     assert response.json["error"]["field"] == field
 
 
-def test_a_file_that_is_sent_beside_a_field_of_its_name_is_refused(client: MakeClient) -> None:
+def test_a_file_and_a_field_of_the_same_name_are_refused(client: MakeClient) -> None:
     picture = (BytesIO(b"x"), "a.png")
     response = client().post("/api/img2img", data={"prompt": "x", "image": [picture, "data:image/png;base64,eA=="]})
     assert response.status_code == 400
@@ -245,7 +251,7 @@ def test_curl_without_a_content_type_is_understood(client: MakeClient, body: byt
     assert response.json["message"] == f"steps must be a whole number from 1 to 1000, not {shown}"
 
 
-def test_an_unexpected_error_says_nothing_of_the_inside(client: MakeClient) -> None:
+def test_an_unexpected_error_reveals_no_internals(client: MakeClient) -> None:
     service = client()
 
     def broken() -> str:
@@ -260,7 +266,7 @@ def test_an_unexpected_error_says_nothing_of_the_inside(client: MakeClient) -> N
 
 
 @pytest.mark.slow
-def test_json_of_more_values_than_any_request_has_is_refused(client: MakeClient) -> None:
+def test_json_with_too_many_values_is_refused(client: MakeClient) -> None:
     many = "[" + "[]," * 200_000 + "[]]"
     service = client()
     whole = service.post("/api/txt2img", data=f'{{"prompt": {many}}}', content_type="application/json")
@@ -278,7 +284,7 @@ def test_json_of_more_values_than_any_request_has_is_refused(client: MakeClient)
 
 
 @pytest.mark.parametrize("count", [1001, 3000])
-def test_more_fields_than_any_request_has_are_refused(client: MakeClient, count: int) -> None:
+def test_too_many_fields_are_refused(client: MakeClient, count: int) -> None:
     names = {f"name{number}": "1" for number in range(count)}
     service = client()
     bodies: list[dict[str, Any]] = [
@@ -298,25 +304,25 @@ def test_more_fields_than_any_request_has_are_refused(client: MakeClient, count:
     "host", ["xn--a", "xn--\xe4.example", f"{'a' * 64}.example", "a..example", "..", "a b", "[", ""]
 )
 @pytest.mark.parametrize("path", ["/", "/api/jobs", "/openapi.json", "/health", "/nowhere"])
-def test_a_host_that_is_none_is_the_clients_mistake(client: MakeClient, host: str, path: str) -> None:
-    made = client(host="0.0.0.0", api_key="correct horse battery")
+def test_an_invalid_host_is_not_a_server_error(client: MakeClient, host: str, path: str) -> None:
+    service = client(host="0.0.0.0", api_key="correct horse battery")
     environ = EnvironBuilder(path, headers={"X-API-Key": "correct horse battery"}).get_environ()
-    # As the server has it: the test client reads the name itself, and fails.
-    _, status, headers = run_wsgi_app(made.application, {**environ, "HTTP_HOST": host})
+    # The environ bypasses the test client, which fails on such a host itself.
+    _, status, headers = run_wsgi_app(service.application, {**environ, "HTTP_HOST": host})
     assert int(status.split()[0]) < 500
     assert headers["X-Content-Type-Options"] == "nosniff"
 
 
 @pytest.mark.parametrize("kind", [InvalidValue, ZeroDivisionError])
-def test_what_a_refused_request_held_is_freed_at_once(kind: type[Exception], tmp_path: Path) -> None:
-    """An error that stands in a variable of the function that raises it makes a circle, which Python finds late."""
+def test_objects_of_a_failed_request_are_freed_at_once(kind: type[Exception], tmp_path: Path) -> None:
+    """A local variable that holds the raised error creates a reference cycle, which Python collects late."""
     routes = Blueprint("held", __name__)
-    held: list[weakref.ref[Image.Image]] = []
+    references: list[weakref.ref[Image.Image]] = []
 
     @routes.get("/api/held")
     def refuse() -> None:
         picture = Image.new("L", (8, 8))
-        held.append(weakref.ref(picture))
+        references.append(weakref.ref(picture))
         error = kind("no")
         raise error from OSError("why")
 
@@ -324,6 +330,6 @@ def test_what_a_refused_request_held_is_freed_at_once(kind: type[Exception], tmp
     gc.disable()
     try:
         assert client.get("/api/held").status_code in (422, 500)
-        assert [each() for each in held] == [None]
+        assert [reference() for reference in references] == [None]
     finally:
         gc.enable()

@@ -1,4 +1,4 @@
-"""The recipes: golden graphs, checked against the engine's own node definitions, and rules for all graphs."""
+"""Golden graphs, checked against the engine's node definitions, and rules for all graphs."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from workflows.graph_builder import Graph
 
 GOLDEN = Path(__file__).parent / "golden"
 SNAPSHOT = Path(__file__).parent / "data" / "object_info.json"
-# The choices of these inputs are the files of a user.
+# Inputs whose options are files of the user.
 FILE_INPUTS = (
     *("ckpt_name", "lora_name", "vae_name", "control_net_name", "model_name", "image"),
     *("unet_name", "clip_name", "clip_name1", "clip_name2", "clip_name3"),
@@ -23,7 +23,7 @@ FILE_INPUTS = (
 
 @pytest.fixture(scope="module")
 def snapshot() -> dict[str, Any]:
-    """The engine's nodes, with the files that the golden graphs name."""
+    """Return the engine's node definitions, with the files of the golden graphs as options."""
     schemas: dict[str, Any] = json.loads(SNAPSHOT.read_text(encoding="utf-8"))
     for node in (node for graph in GRAPHS.values() for node in graph.values()):
         for name, value in node["inputs"].items():
@@ -36,7 +36,7 @@ def snapshot() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", [*GRAPHS, *CUSTOM_GRAPHS])
-def test_the_graph_is_the_golden_one(name: str, update_golden: bool) -> None:
+def test_the_graph_equals_the_golden_one(name: str, update_golden: bool) -> None:
     path, graph = GOLDEN / f"{name}.json", {**GRAPHS, **CUSTOM_GRAPHS}[name]
     if update_golden:
         path.write_text(json.dumps(graph, indent=2) + "\n", encoding="utf-8")
@@ -48,7 +48,7 @@ def test_every_golden_graph_is_used() -> None:
 
 
 @pytest.mark.parametrize("name", GRAPHS)
-def test_the_graph_fits_the_engines_nodes(name: str, snapshot: dict[str, Any]) -> None:
+def test_the_graph_matches_the_engines_nodes(name: str, snapshot: dict[str, Any]) -> None:
     assert check_graph(GRAPHS[name], snapshot) == []
 
 
@@ -57,21 +57,21 @@ def test_the_snapshot_matches_the_running_engine(stack: TestStack, update_golden
     live = {}
     for name in classes:
         schema = stack.ask_engine("GET", f"/object_info/{name}").json()[name]
-        live[name] = bare(schema)
+        live[name] = reduce_definition(schema)
     if update_golden:
         SNAPSHOT.write_text(json.dumps(live, indent=1) + "\n", encoding="utf-8")
     assert json.loads(SNAPSHOT.read_text(encoding="utf-8")) == live
 
 
-def bare(schema: dict[str, Any]) -> dict[str, Any]:
-    """The parts of a node's definition that a check uses: types, ranges and options, with lists of files emptied."""
-    kept = ("min", "max", "options", "image_upload", "default")
+def reduce_definition(schema: dict[str, Any]) -> dict[str, Any]:
+    """Reduce a node definition to the types, ranges and options that are checked; lists of files become empty."""
+    checked = ("min", "max", "options", "image_upload", "default")
 
     def declaration(name: str, value: list[Any]) -> list[Any]:
         kind, extra = value[0], dict(value[1]) if len(value) > 1 else {}
         if name in FILE_INPUTS and (isinstance(kind, list) or kind == "COMBO"):
             kind, extra = ([] if isinstance(kind, list) else kind), {**extra, "options": [], "default": None}
-        return [kind, {key: extra[key] for key in kept if extra.get(key) is not None}]
+        return [kind, {key: extra[key] for key in checked if extra.get(key) is not None}]
 
     return {
         "input": {
@@ -112,7 +112,7 @@ def test_node_ids_are_readable_and_unique() -> None:
     ]
 
 
-def test_pictures_share_the_nodes_that_they_have_in_common() -> None:
+def test_pictures_of_a_batch_share_common_nodes() -> None:
     graph = GRAPHS["hires_batch"]
     assert [name for name in graph if name.startswith("KSampler")] == [f"KSampler{n}" for n in ("", "_2", "_3", "_4")]
     assert [name for name in graph if name.startswith("CheckpointLoader")] == ["CheckpointLoaderSimple"]
@@ -122,11 +122,11 @@ def test_pictures_share_the_nodes_that_they_have_in_common() -> None:
     ]
 
 
-def test_each_picture_of_a_batch_has_the_graph_of_a_single_one() -> None:
-    batch, alone = GRAPHS["txt2img_batch"], draw(seeds=(44,))
+def test_a_picture_of_a_batch_has_the_graph_of_a_single_picture() -> None:
+    batch, single = GRAPHS["txt2img_batch"], draw(seeds=(44,))
 
     def upstream(graph: ApiGraph, name: str) -> Any:
-        """A node and all that feed it, without the ids."""
+        """Return a node with all nodes upstream of it, without ids."""
         node = graph[name]
         inputs = {
             key: [upstream(graph, value[0]), value[1]] if isinstance(value, list) else value
@@ -135,4 +135,4 @@ def test_each_picture_of_a_batch_has_the_graph_of_a_single_one() -> None:
         }
         return [node["class_type"], inputs]
 
-    assert upstream(batch, "SaveImage_3") == upstream(alone, "SaveImage")
+    assert upstream(batch, "SaveImage_3") == upstream(single, "SaveImage")
