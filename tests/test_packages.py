@@ -1,4 +1,4 @@
-"""Parsing recorded output of pip, and the progress bar."""
+"""The parser of pip's output, and the progress bar."""
 
 import re
 import sys
@@ -12,7 +12,7 @@ from launcher.terminal import progress_bar, time_text
 from shared.settings import PROJECT_DIR
 from tests.screen import on_screen
 
-# By pip 26.3 with `--progress-bar raw`.
+# Output of pip 26.3 with `--progress-bar raw`.
 RECORDED = """\
 Looking in indexes: https://index.example/simple
 Collecting torch==2.11.0 (from -r requirements.txt (line 93))
@@ -31,46 +31,46 @@ def read(output: PipOutput, text: str) -> list[str]:
     return [line for line in text.splitlines() if output.parse(line)]
 
 
-def test_the_total_is_known_before_pip_names_it_and_corrected_by_what_it_names() -> None:
+def test_the_total_is_estimated_and_then_corrected_by_sizes_from_pip() -> None:
     output = PipOutput(expected_sizes(["torch", "NumPy", "flask"], cuda=True))
     expected = 530.6e6 + 16.9e6 + sum(CUDA_MEGABYTES.values()) * 1e6
     assert output.total == pytest.approx(expected)
-    kept = read(output, RECORDED)
-    assert not [line for line in kept if line.startswith("Progress")]
-    assert len(kept) == 7
+    log_lines = read(output, RECORDED)
+    assert not [line for line in log_lines if line.startswith("Progress")]
+    assert len(log_lines) == 7
     assert output.current.startswith("torch-2.11.0")
     assert output.downloaded == pytest.approx(16.9e6 + 265.3e6)
-    # A file that lies here already is nothing to fetch.
+    # A local file is not downloaded.
     assert output.total == pytest.approx(expected - CUDA_MEGABYTES["nvidia-cublas"] * 1e6)
     assert output.phase == "downloading"
     read(output, INSTALLING)
     assert (output.phase, output.packages) == ("installing", ["numpy", "torch", "nvidia-cublas"])
-    # What was expected and did not come is forgotten.
+    # Expected packages that pip does not install are no longer counted.
     assert output.downloaded == output.total == pytest.approx(16.9e6 + 530.6e6)
 
 
-def test_what_torch_is_built_for_decides_how_much_it_brings() -> None:
+def test_the_build_of_torch_decides_the_expected_size() -> None:
     assert sum(expected_sizes(["torch"], cuda=False).values()) == pytest.approx(120e6)
     output = PipOutput(expected_sizes(["torch"], cuda=True))
     read(output, "  Downloading https://index.example/whl/torch-2.11.0%2Bcpu-cp311-cp311-linux_x86_64.whl (190.0 MB)")
     assert output.total == pytest.approx(190e6)
 
 
-def test_an_old_pip_tells_of_files_alone() -> None:
+def test_an_old_pip_reports_files_only() -> None:
     output = PipOutput({})
     read(output, "  Downloading a-1.0-py3-none-any.whl (2.0 MB)\n  Downloading b-1.0.tar.gz (512 bytes)")
     assert (output.downloaded, output.total) == (2e6, 2e6 + 512)
 
 
-def test_what_is_for_other_pythons_and_systems_is_not_counted(tmp_path: Path) -> None:
-    this, major = sys.version_info[1], sys.version_info[0]
+def test_packages_for_other_pythons_and_systems_are_not_counted(tmp_path: Path) -> None:
+    major, minor = sys.version_info[:2]
     lock = tmp_path / "requirements.txt"
     lock.write_text(
         "there==1.0 \\\n    --hash=sha256:0\nneeded==1.0 \\\n"
-        f"newer==2.0 ; python_full_version >= '{major}.{this + 1}' \\\n"
-        f"older==2.0 ; python_full_version < '{major}.{this}' and sys_platform != 'emscripten' \\\n"
-        f"this==2.0 ; python_full_version == '{major}.{this}.*' \\\n"
-        f"since==2.0 ; python_full_version >= '{major}.{this}' and sys_platform != 'emscripten' \\\n"
+        f"newer==2.0 ; python_full_version >= '{major}.{minor + 1}' \\\n"
+        f"older==2.0 ; python_full_version < '{major}.{minor}' and sys_platform != 'emscripten' \\\n"
+        f"this==2.0 ; python_full_version == '{major}.{minor}.*' \\\n"
+        f"since==2.0 ; python_full_version >= '{major}.{minor}' and sys_platform != 'emscripten' \\\n"
         f"here==2.0 ; sys_platform == '{sys.platform}' \\\n"
         "elsewhere==2.0 ; sys_platform == 'elsewhere' \\\n"
         "machine==2.0 ; platform_machine == 'x86_64' or platform_machine == 'arm64' \\\n"
@@ -78,13 +78,13 @@ def test_what_is_for_other_pythons_and_systems_is_not_counted(tmp_path: Path) ->
     assert packages._missing([lock], ["there-1.0"]) == ["here", "machine", "needed", "since", "this"]
 
 
-def test_what_is_expected_is_in_the_lock() -> None:
+def test_packages_with_an_expected_size_are_in_the_lock_file() -> None:
     lock = (PROJECT_DIR / "requirements.txt").read_text(encoding="utf-8")
     pinned = {re.sub(r"[-_.]+", "-", name).lower() for name in re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)}
     assert MEGABYTES.keys() <= pinned
 
 
-def test_a_terminal_gets_one_bar_and_a_line_for_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_shows_a_bar_and_completed_phases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (terminal, packages):
         monkeypatch.setattr(module, "columns", lambda: 200)
     clock = iter([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0])
@@ -111,7 +111,7 @@ def test_a_terminal_gets_one_bar_and_a_line_for_what_is_done(tmp_path: Path, mon
         assert drawn[-1].endswith("50 %  installing 1 of 2 packages")
 
 
-def test_the_time_left_is_reported_when_it_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_left_is_reported_once_it_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (terminal, packages):
         monkeypatch.setattr(module, "columns", lambda: 200)
     with on_screen() as screen:
@@ -127,17 +127,17 @@ def test_the_time_left_is_reported_when_it_is_known(tmp_path: Path, monkeypatch:
     assert "left" in screen.getvalue()
 
 
-def test_bars_and_times() -> None:
+def test_progress_bars_and_times() -> None:
     assert progress_bar(0) == f"[{'.' * 24}]   0 %"
     assert progress_bar(0.5) == f"[{'#' * 12}{'.' * 12}]  50 %"
     assert progress_bar(7) == f"[{'#' * 24}] 100 %"
-    # What stands beside it goes before its length.
+    # Text next to the bar makes the bar shorter.
     assert progress_bar(0.5, 80) == f"[{'#' * 5}{'.' * 5}]  50 %"
     assert progress_bar(0.5, 40) == " 50 %"
     assert [time_text(seconds) for seconds in (0, 61, 3723)] == ["0:00", "1:01", "1:02:03"]
 
 
-def test_the_lines_of_a_failure_that_help(tmp_path: Path) -> None:
+def test_error_lines_of_a_failure_are_extracted_from_the_log(tmp_path: Path) -> None:
     log = tmp_path / "setup.log"
     log.write_text("one\n\nERROR: no \x1b[31mversion\x1b[0m\nnoise\nERROR: none matches\n")
     assert packages.error_lines(log) == ["ERROR: no version", "ERROR: none matches"]

@@ -1,4 +1,4 @@
-"""The web page's buttons, one by one, against the running stack: what it sends, and what it reads."""
+"""The requests of each button of the web page, and the replies that it reads, on the running stack."""
 
 import base64
 import io
@@ -24,7 +24,7 @@ SOURCE = Image.linear_gradient("L").convert("RGB").resize((64, 64))
 
 
 def readable(response: requests.Response) -> requests.Response:
-    """A browser lets the page read it."""
+    """Check that a browser lets the page read this response."""
     assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
     assert "Origin" in response.headers["Vary"]
     return response
@@ -39,25 +39,25 @@ def get(url: str, **params: str) -> dict[str, Any]:
 
 
 def fetch(url: str) -> Image.Image:
-    """A picture, as the page's script loads it."""
+    """Return a picture, loaded as by the page's script."""
     response = readable(requests.get(url, headers={"Origin": ORIGIN}, timeout=TIMEOUT))
     assert response.status_code == 200, response.text
     return open_rgb(response.content)
 
 
 def press(url: str, body: Any = None, *, method: str = "POST", **options: Any) -> requests.Response:
-    """What a button does: a browser asks for leave to send JSON, or to delete, and then does it."""
+    """Send the request of a button; for JSON and DELETE, send the preflight request first, as a browser does."""
     headers = {"Origin": ORIGIN}
     if body is not None or method == "DELETE":
-        asks = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": "content-type"}
-        leave = readable(requests.options(url, headers={**headers, **asks}, timeout=TIMEOUT))
-        assert method in leave.headers["Access-Control-Allow-Methods"]
-        assert leave.headers["Access-Control-Allow-Headers"].lower() == "content-type"
+        preflight = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": "content-type"}
+        allowed = readable(requests.options(url, headers={**headers, **preflight}, timeout=TIMEOUT))
+        assert method in allowed.headers["Access-Control-Allow-Methods"]
+        assert allowed.headers["Access-Control-Allow-Headers"].lower() == "content-type"
     return readable(requests.request(method, url, json=body, headers=headers, timeout=TIMEOUT, **options))
 
 
 def generated(response: requests.Response) -> list[dict[str, Any]]:
-    """The pictures of a reply, after a look at all that the page reads of it."""
+    """Return the pictures of a reply, after a check of all keys that the page reads."""
     assert response.status_code == 200, response.text
     reply = response.json()
     assert (reply["status"], type(reply["message"]), type(reply["run_id"])) == ("success", str, str)
@@ -75,19 +75,19 @@ def test_generate(stack: TestStack) -> None:
     images = generated(press(f"{stack.txt2img}/api/txt2img", body))
     assert len({image["seed"] for image in images}) == 4
     for image in images:
-        # The page takes the name out of the address, and asks for that.
+        # The page takes the name from the URL, and requests the picture by name.
         assert fetch(f"{stack.txt2img}/api/images/{image['filename']}").size == (64, 64)
 
 
 def test_generate_with_cleared_number_boxes(stack: TestStack) -> None:
-    kept = {"prompt": "a red circle", "batch_size": 1, "steps": 1, "width": 64, "height": 64}
-    numbers = [name for name, value in generation().items() if type(value) in (int, float) and name not in kept]
-    (image,) = generated(press(f"{stack.txt2img}/api/txt2img", generation(**dict.fromkeys(numbers), **kept)))
+    fields = {"prompt": "a red circle", "batch_size": 1, "steps": 1, "width": 64, "height": 64}
+    numbers = [name for name, value in generation().items() if type(value) in (int, float) and name not in fields]
+    (image,) = generated(press(f"{stack.txt2img}/api/txt2img", generation(**dict.fromkeys(numbers), **fields)))
     assert fetch(image["url"]).size == (64, 64)
 
 
 @pytest.mark.parametrize(("field", "value"), [("steps", 9999), ("width", 10000), ("sampler_name", "plms-fast")])
-def test_generate_with_what_cannot_be(stack: TestStack, field: str, value: Any) -> None:
+def test_generate_with_invalid_values_is_refused(stack: TestStack, field: str, value: Any) -> None:
     refused = press(f"{stack.txt2img}/api/txt2img", generation(**{field: value}))
     assert refused.status_code == 422
     assert refused.json()["error"]["field"] == field
@@ -98,8 +98,8 @@ def test_generate_with_a_lora(stack: TestStack) -> None:
     plain |= {"seed": 4, "random_seed": False}
     lora = {"enabled": True, "lora_name": "dream-layer-outline.safetensors", "strength_model": 1, "strength_clip": 1}
     pictures = [
-        fetch(generated(press(f"{stack.txt2img}/api/txt2img", {**plain, "lora": each}))[0]["url"])
-        for each in (None, lora, {**lora, "enabled": False})
+        fetch(generated(press(f"{stack.txt2img}/api/txt2img", {**plain, "lora": value}))[0]["url"])
+        for value in (None, lora, {**lora, "enabled": False})
     ]
     assert pictures[0].tobytes() != pictures[1].tobytes()
     assert pictures[0].tobytes() == pictures[2].tobytes()
@@ -107,11 +107,11 @@ def test_generate_with_a_lora(stack: TestStack) -> None:
 
 def test_generate_with_a_controlnet_picture(stack: TestStack) -> None:
     picture = {"file": ("edges.png", encoded(SOURCE), "image/png")}
-    kept = press(f"{stack.txt2img}/api/upload-controlnet-image", files=picture, data={"unit_index": "0"}).json()
-    assert (kept["status"], type(kept["message"])) == ("success", str)
+    uploaded = press(f"{stack.txt2img}/api/upload-controlnet-image", files=picture, data={"unit_index": "0"}).json()
+    assert (uploaded["status"], type(uploaded["message"])) == ("success", str)
     model = "dream-layer-canny.safetensors"
     body = generation(prompt="a red circle", steps=1, width=64, height=64, batch_size=1)
-    for source in (kept["filename"], data_url(SOURCE)):
+    for source in (uploaded["filename"], data_url(SOURCE)):
         units = [{**UNIT, "model": model, "input_image": source}]
         reply = press(f"{stack.txt2img}/api/txt2img", {**body, "controlnet": {"enabled": True, "units": units}})
         generated(reply)
@@ -135,8 +135,8 @@ def test_interrupt(stack: TestStack, service: str) -> None:
     body = generation(prompt="a red circle", steps=900, width=64, height=64, batch_size=1)
     if service == "img2img":
         body["input_image"] = data_url(SOURCE)
-    answers = []
-    waiting = threading.Thread(target=lambda: answers.append(press(url, body)))
+    responses = []
+    waiting = threading.Thread(target=lambda: responses.append(press(url, body)))
     waiting.start()
     deadline = time.monotonic() + TIMEOUT
     while not get(f"{stack.control}/api/jobs", state="running", kind=service)["jobs"]:
@@ -144,9 +144,9 @@ def test_interrupt(stack: TestStack, service: str) -> None:
         time.sleep(0.05)
     assert press(f"{url}/interrupt", {}).json()["status"] == "success"
     waiting.join(10)
-    (ended,) = answers
-    assert (ended.status_code, ended.json()["error"]["code"]) == (409, "cancelled")
-    assert "comfy_response" not in ended.json()
+    (response,) = responses
+    assert (response.status_code, response.json()["error"]["code"]) == (409, "cancelled")
+    assert "comfy_response" not in response.json()
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_controlnets_are_strings(stack: TestStack) -> None:
         ("controlnet/models", "controlnet"),
     ],
 )
-def test_a_file_that_was_put_there_by_hand_shows_at_once(stack: TestStack, route: str, folder: str) -> None:
+def test_a_file_copied_into_a_model_folder_is_listed_at_once(stack: TestStack, route: str, folder: str) -> None:
     file = stack.data_dir / "models" / folder / f"by-hand-{time.time_ns()}.safetensors"
     address = f"{stack.control}/api/{route}"
     before = get(address)["models"]
@@ -198,7 +198,7 @@ def test_prompts_are_suggested(stack: TestStack) -> None:
 
 
 def test_an_uploaded_model_is_listed_at_once_and_can_be_used(stack: TestStack, tmp_path: Path) -> None:
-    # A LoRA without effect is still one.
+    # A LoRA without effect is valid.
     content = write_safetensors(tmp_path / "a", {"lora_unet_nothing.alpha": ("F16", (1,))}).read_bytes()
     name = f"sent-{time.time_ns()}.safetensors"
     sent = {"files": {"file": (name, content)}, "data": {"model_type": "loras"}}
@@ -211,12 +211,12 @@ def test_an_uploaded_model_is_listed_at_once_and_can_be_used(stack: TestStack, t
     assert again.status_code == 409
     reply = stack.draw(**SMALL, lora={"enabled": True, "lora_name": name, "strength_model": 1, "strength_clip": 1})
     assert stack.picture(reply).size == (64, 64)
-    # Others count what there is.
+    # Other tests count the files.
     (stack.data_dir / "models" / "loras" / name).unlink()
 
 
-def test_a_model_over_the_limit_of_other_bodies_is_taken(stack: TestStack, tmp_path: Path) -> None:
-    # Zeros, 300 MB of them: more than any other body may have, and never whole in memory.
+def test_a_model_larger_than_the_limit_of_other_bodies_is_accepted(stack: TestStack, tmp_path: Path) -> None:
+    # 300 MB of zeros: more than the limit of other bodies, and never in memory as a whole.
     large = write_safetensors(tmp_path / "large", {"w": ("F16", (150_000_000,))})
     name = f"large-{time.time_ns()}.safetensors"
     boundary = "a-line-that-is-nowhere-else"
@@ -244,7 +244,7 @@ def test_a_model_over_the_limit_of_other_bodies_is_taken(stack: TestStack, tmp_p
     (stack.data_dir / "models" / "vae" / name).unlink()
 
 
-def test_a_model_that_is_cut_short_is_refused(stack: TestStack) -> None:
+def test_a_truncated_model_is_refused(stack: TestStack) -> None:
     sent = {"files": {"file": ("cut.safetensors", struct.pack("<Q", 100) + b"{")}, "data": {"model_type": "loras"}}
     answer = press(f"{stack.control}/api/upload-model", **sent)
     assert answer.status_code == 422
@@ -258,8 +258,8 @@ def test_a_picture_is_sent_to_the_other_tabs(stack: TestStack) -> None:
     for address in (f"{stack.txt2img}/api/images/{name}", f"{stack.img2img}/images/{name}"):
         picture = requests.get(address, headers={"Origin": ORIGIN}, timeout=TIMEOUT)
         assert picture.headers["Content-Type"] == "image/png"
-    lost = press(f"{stack.control}/api/send-to-img2img", {"filename": name.replace("00001", "00009")})
-    assert lost.status_code == 404
+    missing = press(f"{stack.control}/api/send-to-img2img", {"filename": name.replace("00001", "00009")})
+    assert missing.status_code == 404
 
 
 def test_chosen_folders_reach_the_engine_once_it_is_idle(own_stack: TestStack, tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_chosen_folders_reach_the_engine_once_it_is_idle(own_stack: TestStack, t
     assert answer.status_code == 200, answer.text
     assert answer.json()["restart"] is True
     own_stack.wait_for_engine(lambda state: state["restarts"] == 1)
-    # It was let finish what it had.
+    # The engine completed its job before the restart.
     assert own_stack.wait_for_job(job)["state"] == "completed"
     assert own_stack.job(job)["timings"]["attempts"] == 1
     new = own_stack.draw(**SMALL, seed=7)
@@ -309,10 +309,10 @@ def test_extras(stack: TestStack) -> None:
     assert fetch(reply.json()["data"]["output_image"]).size == (256, 256)
 
 
-def test_img2txt_of_the_newer_page_says_that_there_is_none(stack: TestStack) -> None:
+def test_img2txt_of_the_newer_page_reports_that_there_is_no_model(stack: TestStack) -> None:
     sent = {"input_image": data_url(SOURCE), "prompt": "describe this image", "model": "blip", "seed": -1}
     answer = press(f"{stack.img2txt}/api/img2txt", sent)
-    # It shows the message of whatever is no success.
+    # The page shows the message of any reply without success.
     assert (answer.status_code, answer.json()["status"]) == (501, "error")
     assert "no model that describes pictures" in answer.json()["message"]
 
@@ -328,13 +328,13 @@ def test_runs_are_listed_and_deleted(stack: TestStack) -> None:
     assert run["generated_images"] == [reply["comfy_response"]["generated_images"][0]["filename"]]
     assert (run["sampler"], run["steps"], run["width"], run["prompt"]) == ("dpmpp_2m", 1, 64, "a red circle")
     assert press(f"{stack.runs}/api/runs/{run['run_id']}", method="DELETE").json()["status"] == "success"
-    assert run["run_id"] not in [each["run_id"] for each in get(f"{stack.runs}/api/runs")["runs"]]
+    assert run["run_id"] not in [other["run_id"] for other in get(f"{stack.runs}/api/runs")["runs"]]
 
 
-def test_a_report_is_made_and_downloaded(stack: TestStack) -> None:
+def test_a_report_is_created_and_downloaded(stack: TestStack) -> None:
     stack.draw(**SMALL)
-    made = press(f"{stack.report}/api/report-bundle", {"run_ids": []}).json()
-    assert (made["status"], type(made["message"])) == ("success", str)
+    created = press(f"{stack.report}/api/report-bundle", {"run_ids": []}).json()
+    assert (created["status"], type(created["message"])) == ("success", str)
     bundle = readable(
         requests.get(f"{stack.report}/api/report-bundle/download", headers={"Origin": ORIGIN}, timeout=TIMEOUT)
     )
@@ -343,21 +343,21 @@ def test_a_report_is_made_and_downloaded(stack: TestStack) -> None:
         assert archive.testzip() is None
 
 
-def test_a_key_is_stored_and_never_shown(stack: TestStack) -> None:
+def test_an_api_key_is_stored_and_never_shown(stack: TestStack) -> None:
     secret = "a-key-that-nobody-may-see-0815"
-    kept = press(f"{stack.control}/api/add-api-key", {"alias": "somewhere", "api-key": secret})
-    assert (kept.status_code, kept.json()["status"]) == (200, "success")
+    stored = press(f"{stack.control}/api/add-api-key", {"alias": "somewhere", "api-key": secret})
+    assert (stored.status_code, stored.json()["status"]) == (200, "success")
     file = stack.data_dir / "api-keys.json"
     assert file.stat().st_mode & 0o077 == 0
-    texts = [kept.text, stack.output(), *(log.read_text() for log in (stack.data_dir / "logs").glob("*.log"))]
+    texts = [stored.text, stack.output(), *(log.read_text() for log in (stack.data_dir / "logs").glob("*.log"))]
     assert [text for text in texts if secret in text] == []
     assert secret in file.read_text()
 
 
-def test_a_folder_is_shown_where_there_is_a_desktop(stack: TestStack) -> None:
+def test_without_a_desktop_show_in_folder_returns_the_path(stack: TestStack) -> None:
     name = stack.draw(**SMALL)["comfy_response"]["generated_images"][0]["filename"]
     shown = press(f"{stack.control}/api/show-in-folder", {"filename": name})
-    # The stack is started without one, so it says where the picture is.
+    # The stack is started without a desktop.
     assert (shown.status_code, shown.json()["error"]["code"]) == (409, "not_possible")
     assert Path(shown.json()["error"]["path"]).name == name
 

@@ -1,4 +1,4 @@
-"""Parameters of txt2img on the real engine: each is seen in the pixels, in the graph, or in an objection."""
+"""Parameters of txt2img on the real engine: their effects on pixels, graphs and errors."""
 
 import time
 from typing import Any
@@ -32,11 +32,11 @@ def classes(reply: dict[str, Any]) -> list[str]:
     return [node["class_type"] for node in reply["workflow"]["prompt"].values()]
 
 
-def test_each_picture_of_a_batch_has_a_seed_that_makes_it_again(stack: TestStack) -> None:
-    # An ancestral sampler adds noise at each step, so a shared stream of noise would show.
+def test_each_picture_of_a_batch_has_a_seed_that_reproduces_it(stack: TestStack) -> None:
+    # An ancestral sampler adds noise at each step, so pictures that share a noise generator would differ.
     fields = {**QUICK, "steps": 3, "sampler_name": "euler-a"}
     alone = [draw(stack, **fields, seed=seed) for seed in (9, 8)]
-    # Something between, so that nothing of it is left in the engine's cache.
+    # Another request between them empties the engine's cache.
     draw(stack, **{**QUICK, "prompt": "a green square"})
     reply = stack.draw(**fields, seed=7, batch_size=3, batch_count=2)
     images = reply["comfy_response"]["generated_images"]
@@ -60,7 +60,7 @@ def test_each_picture_is_an_event_as_soon_as_it_exists(stack: TestStack) -> None
     for event in read_stream(response):
         if event.name == "image":
             assert requests.get(event.data["url"], timeout=TIMEOUT).status_code == 200
-            # They do not come all at the end: the first one is there while others are still drawn.
+            # The first event arrives while the job still draws the others.
             if not seen:
                 assert stack.job(event.data["job_id"])["state"] == "running"
             seen.append((event.data["batch_index"], event.data["seed"]))
@@ -74,13 +74,13 @@ def test_a_label_sets_sampler_and_scheduler(stack: TestStack) -> None:
     assert same(stack.picture(label), stack.picture(names))
 
 
-def test_dpm_adaptive_keeps_to_the_steps(stack: TestStack) -> None:
+def test_dpm_adaptive_takes_the_requested_steps(stack: TestStack) -> None:
     reply = stack.draw(**{**QUICK, "steps": 6}, sampler_name="dpm-adaptive")
     assert "SamplerDPMAdaptative" in classes(reply)
     assert reply["timings"]["ran_s"] < 30
 
 
-def test_a_lora_changes_the_picture_and_at_strength_0_it_does_not(stack: TestStack) -> None:
+def test_a_lora_changes_the_picture_except_at_strength_0(stack: TestStack) -> None:
     plain = draw(stack)
     tagged = draw(stack, prompt=f"{PROMPT} <lora:dream-layer-outline:1>")
     assert difference(plain, tagged) > 5
@@ -100,9 +100,9 @@ def test_an_embedding_is_used_and_a_missing_one_is_a_warning(stack: TestStack) -
     assert not same(draw(stack, prompt="embedding:dream-layer-ruby"), draw(stack, prompt="nothing"))
 
 
-def test_clip_skip_and_vae_reach_the_picture(stack: TestStack) -> None:
+def test_clip_skip_and_vae_take_effect(stack: TestStack) -> None:
     plain = draw(stack)
-    # The starter's text encoder does its work in its first layer, so what is skipped is seen in the graph.
+    # Only the first layer of the starter's text encoder matters, so clip_skip is checked in the graph.
     skipped = stack.draw(**QUICK, clip_skip=2)["workflow"]["prompt"]
     assert skipped["CLIPSetLastLayer"]["inputs"]["stop_at_clip_layer"] == -2
     assert skipped["CLIPTextEncode"]["inputs"]["clip"] == ["CLIPSetLastLayer", 0]
@@ -115,12 +115,12 @@ def test_controlnet_canny_follows_the_edges(stack: TestStack) -> None:
     drawn = Image.new("RGB", (128, 128), "white")
     ImageDraw.Draw(drawn).rectangle((16, 44, 80, 112), fill="red")
     unit = {"model": "dream-layer-canny", "input_image": data_url(drawn), "preprocessor": "canny", "unit_index": 0}
-    # The prompt says neither shape nor place.
+    # The prompt names neither shape nor position.
     fields = {"prompt": "a red shape on a white background"}
 
     def overlap(image: Image.Image) -> float:
-        truth, found = (np.asarray(each).astype(int)[..., 1] < 128 for each in (drawn, image))
-        return float((truth & found).sum() / (truth | found).sum())
+        expected, actual = (np.asarray(picture).astype(int)[..., 1] < 128 for picture in (drawn, image))
+        return float((expected & actual).sum() / (expected | actual).sum())
 
     free = draw(stack, **fields)
     followed = overlap(draw(stack, **fields, controlnet={"enabled": True, "units": [unit]}))
@@ -142,7 +142,7 @@ def test_control_modes_differ(stack: TestStack, mode: str) -> None:
     assert not same(draw(stack, **QUICK, controlnet={"units": [{**unit, "control_mode": mode}]}), balanced)
 
 
-def test_hires_fix_gives_the_size_asked_for(stack: TestStack) -> None:
+def test_hires_fix_returns_the_requested_size(stack: TestStack) -> None:
     for fields, size in (
         ({"hires_fix_enabled": True, "hires_fix_upscale_factor": 2.5}, (160, 160)),
         (
@@ -161,7 +161,7 @@ def test_hires_fix_gives_the_size_asked_for(stack: TestStack) -> None:
         assert (reply["comfy_response"]["generated_images"][0]["width"], reply["parameters"]["width"]) == (size[0], 64)
 
 
-def test_hires_fix_keeps_the_picture_and_denoises_it_anew(stack: TestStack) -> None:
+def test_hires_fix_preserves_the_picture_at_low_denoising_strength(stack: TestStack) -> None:
     first = draw(stack)
     fields = {"hires_fix": True, "hires_fix_upscaler": "Lanczos", "hires_fix_hires_steps": 4}
     little = draw(stack, **fields, hires_fix_denoising_strength=0.1)
@@ -202,7 +202,7 @@ def test_the_refiner_takes_over(stack: TestStack) -> None:
         ),
     ],
 )
-def test_what_needs_custom_nodes_is_refused_and_named(
+def test_features_that_need_custom_nodes_are_refused_with_the_name_of_the_node(
     stack: TestStack, fields: dict[str, Any], field: str, node: str
 ) -> None:
     if "controlnet" in fields:
@@ -214,7 +214,7 @@ def test_what_needs_custom_nodes_is_refused_and_named(
     assert "custom nodes" in error["hint"]
 
 
-def test_parameters_sent_again_make_the_picture_again(stack: TestStack) -> None:
+def test_returned_parameters_reproduce_the_picture(stack: TestStack) -> None:
     lines = Image.new("RGB", (64, 64), "white")
     ImageDraw.Draw(lines).rectangle((8, 8, 50, 50), outline="black", width=3)
     unit = {"model": "dream-layer-canny", "input_image": data_url(lines), "preprocessor": "canny"}
@@ -231,7 +231,7 @@ def test_parameters_sent_again_make_the_picture_again(stack: TestStack) -> None:
     assert same(stack.picture(again), stack.picture(first))
 
 
-def test_a_model_in_parts_says_which_parts_it_misses(stack: TestStack) -> None:
+def test_missing_parts_of_a_split_model_are_reported(stack: TestStack) -> None:
     path = stack.data_dir / "models" / "diffusion_models" / "tiny-flux.safetensors"
     try:
         factory.write(path, factory.flux_transformer(guided=True))
@@ -246,7 +246,7 @@ def test_a_model_in_parts_says_which_parts_it_misses(stack: TestStack) -> None:
         path.unlink(missing_ok=True)
 
 
-def test_a_lora_for_another_family_is_refused_before_anything_is_queued(stack: TestStack) -> None:
+def test_a_lora_for_another_family_is_refused_before_a_job_is_queued(stack: TestStack) -> None:
     path = stack.data_dir / "models" / "loras" / "tiny-xl.safetensors"
     name = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k"
     jobs = f"{stack.txt2img}/api/jobs"

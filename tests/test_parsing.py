@@ -1,4 +1,4 @@
-"""Fields become requests: defaults, names, seeds, sizes, warnings, objections."""
+"""The parser of request fields: defaults, names, seeds, sizes, warnings and errors."""
 
 import json
 from typing import Any
@@ -22,7 +22,7 @@ from tests.payloads import UNIT, generation
 from tests.stack import data_url, encoded
 
 
-def test_what_is_left_out_has_the_usual_value() -> None:
+def test_omitted_fields_have_the_usual_defaults() -> None:
     parsed = read()
     request = parsed.request
     assert (request.size, request.sampling.steps, request.sampling.cfg) == ((512, 512), 20, 7.0)
@@ -31,7 +31,7 @@ def test_what_is_left_out_has_the_usual_value() -> None:
     assert parsed.warnings == []
 
 
-def test_null_and_a_field_of_a_form_that_was_left_empty_mean_the_default() -> None:
+def test_null_and_empty_form_fields_mean_the_default() -> None:
     parsed = reread(width="", seed="", steps="", model_name="", negative_prompt="", mask=None, hires_fix=None)
     assert (parsed.request.size, parsed.request.sampling.steps) == ((64, 32), 20)
     assert parsed.request.models.checkpoint == OWN
@@ -39,7 +39,7 @@ def test_null_and_a_field_of_a_form_that_was_left_empty_mean_the_default() -> No
     assert words(controlnet={"units": [{"enabled": False, "input_image": None}], "enabled": None}).controls == ()
 
 
-def test_a_form_holds_lists_and_objects_as_json() -> None:
+def test_lists_and_objects_in_a_form_are_json() -> None:
     loras = json.dumps([{"lora_name": "glow"}])
     assert words(loras=loras).loras == (Lora("glow.safetensors", 1.0, 1.0),)
     assert refused(loras='["glow"').field == "loras"
@@ -65,8 +65,8 @@ def test_seeds() -> None:
     assert words(seed=5, random_seed=False).seeds == (5,)
 
 
-def test_the_parameters_of_a_reply_are_the_request_again() -> None:
-    asked = {
+def test_the_parameters_of_a_reply_parse_to_the_same_request() -> None:
+    values = {
         "prompt": "a cat <lora:glow:0.5>",
         "seed": 5,
         "batch_count": 2,
@@ -78,7 +78,7 @@ def test_the_parameters_of_a_reply_are_the_request_again() -> None:
         "clip_skip": 2,
         "controlnet": {"units": [{"model": "canny", "input_image": URL, "preprocessor": "canny"}]},
     }
-    first = read(**asked)
+    first = read(**values)
     again = parse_txt2img(Fields(first.parameters, {}), context(**{f"n{k}": v for k, v in first.raw_uploads.items()}))
     assert again.request == first.request
     assert again.parameters == first.parameters
@@ -91,26 +91,26 @@ def test_units_that_are_off_are_left_out_of_the_parameters() -> None:
     assert parameters["controlnet"] == {"units": [{"model": "canny", "input_image": upload_name(encoded(IMAGE))}]}
 
 
-def test_what_the_web_page_sends_is_understood() -> None:
-    asked = generation(model_name=OWN)
-    parsed = read(**asked, controlnet={"enabled": True, "units": [{**UNIT, "input_image": URL}]})
+def test_requests_of_the_web_page_have_no_warnings() -> None:
+    values = generation(model_name=OWN)
+    parsed = read(**values, controlnet={"enabled": True, "units": [{**UNIT, "input_image": URL}]})
     assert len(parsed.request.seeds) == 4
     assert (parsed.request.sampling.sampler, parsed.request.sampling.scheduler) == ("dpmpp_2m", "karras")
     assert parsed.warnings == []
-    cleared = {name: None for name in asked if name not in ("prompt", "denoising_strength")}
+    cleared = {name: None for name in values if name not in ("prompt", "denoising_strength")}
     assert read(prompt="a cat", **cleared).warnings == []
     square = data_url(IMAGE.resize((64, 64)), "application/octet-stream")
-    assert parse_img2img(Fields({**asked, "input_image": square}, {}), context()).warnings == []
+    assert parse_img2img(Fields({**values, "input_image": square}, {}), context()).warnings == []
 
 
-def test_the_parameters_of_a_picture_are_the_request_again() -> None:
+def test_the_parameters_of_an_img2img_reply_parse_to_the_same_request() -> None:
     first = reread({"image": PICTURE, "mask": HALF_MASK}, seed=1, mask_blur=4, outpaint_left=24, width=100, height=77)
     again = parse_img2img(Fields(first.parameters, {}), context(**{f"n{k}": v for k, v in first.raw_uploads.items()}))
     assert again.request == first.request
     assert first.parameters["input_image"] == upload_name(PICTURE)
 
 
-def test_the_checkpoint_of_a_request_that_names_none() -> None:
+def test_the_default_checkpoint() -> None:
     assert choose_checkpoint("set.safetensors", [OWN]) == "set.safetensors"
     assert choose_checkpoint(None, [CHECKPOINT_NAME, "z.safetensors", "b.safetensors"]) == "b.safetensors"
     assert choose_checkpoint(None, [CHECKPOINT_NAME]) == CHECKPOINT_NAME
@@ -119,9 +119,9 @@ def test_the_checkpoint_of_a_request_that_names_none() -> None:
         parse_txt2img(Fields({"prompt": "x"}, {}), ParsingContext(None, ModelLibrary(checkpoints=()), {}.get))
 
 
-def test_a_checkpoint_that_was_deleted_a_moment_ago_is_not_chosen() -> None:
-    class Late(ModelLibrary):
-        """Its list is a second old, unless a fresh one is asked for."""
+def test_a_recently_deleted_checkpoint_is_not_chosen() -> None:
+    class CachedLibrary(ModelLibrary):
+        """Lists a deleted file, unless the caller requires a fresh list."""
 
         def names(self, folder: str, max_age: float = 1.0) -> list[str]:
             return [*(["a-deleted.safetensors"] if max_age else []), *super().names(folder)]
@@ -129,11 +129,11 @@ def test_a_checkpoint_that_was_deleted_a_moment_ago_is_not_chosen() -> None:
         def model_file(self, folder: str, name: str) -> ModelFile:
             return ModelFile(name) if name == "a-deleted.safetensors" else super().model_file(folder, name)
 
-    parsed = parse_txt2img(Fields({"prompt": "x"}, {}), ParsingContext(None, Late(checkpoints=(OWN,)), {}.get))
+    parsed = parse_txt2img(Fields({"prompt": "x"}, {}), ParsingContext(None, CachedLibrary(checkpoints=(OWN,)), {}.get))
     assert parsed.request.models.checkpoint == OWN
 
 
-def test_fields_of_the_client_are_distinguished_from_defaults() -> None:
+def test_fields_in_the_request_are_distinguished_from_defaults() -> None:
     assert read().explicit_fields == {"prompt"}
     assert read(sampler_name="dpm-2m-karras", random_seed=True).explicit_fields == {
         "prompt",
@@ -145,11 +145,11 @@ def test_fields_of_the_client_are_distinguished_from_defaults() -> None:
 
 
 @pytest.mark.parametrize("name", [REFINER, "refiner", "REFINER.safetensors", "sdxl\\refiner.safetensors"])
-def test_a_file_is_found_by_its_name_alone(name: str) -> None:
+def test_a_file_is_found_by_its_name_without_the_folder(name: str) -> None:
     assert words(model_name=name).models.checkpoint == REFINER
 
 
-def test_a_file_that_is_not_there_is_answered_with_the_nearest() -> None:
+def test_the_error_of_a_missing_file_suggests_the_nearest_names() -> None:
     error = refused(model_name="dreamshapr")
     assert (error.field, error.details["nearest"]) == ("model_name", [OWN])
     assert refused(vae_name="none such").field == "vae_name"
@@ -166,7 +166,7 @@ def test_a_file_that_is_not_there_is_answered_with_the_nearest() -> None:
     assert refused(controlnet={"units": [{"enabled": False}, unit]}).field == "controlnet.units[1].model"
 
 
-def test_what_is_off_is_not_looked_at() -> None:
+def test_fields_of_disabled_features_are_not_validated() -> None:
     parsed = read(
         refiner_enabled=False,
         refiner_model="none",
@@ -179,7 +179,7 @@ def test_what_is_off_is_not_looked_at() -> None:
     assert (parsed.request, parsed.warnings) == (words(seed=parsed.request.seeds[0]), [])
 
 
-def test_loras_from_everywhere() -> None:
+def test_loras_in_prompt_and_fields_are_combined() -> None:
     request = words(
         prompt="a cat, <lora:ink:0.8>, <LORA:glow:0.5:0.25> <lora:glow> asleep",
         lora={"lora_name": "glow", "strength_model": 0.3},
@@ -198,7 +198,7 @@ def test_loras_from_everywhere() -> None:
     assert refused(prompt="<lora:none such>").field == "prompt"
 
 
-def test_embeddings_are_named_as_the_engine_finds_them() -> None:
+def test_names_of_embeddings_become_file_names() -> None:
     parsed = read(prompt="a cat,embedding:RUBY, b", negative_prompt="(Embedding:easynegative:1.2), embedding:ugly")
     assert parsed.request.prompt == "a cat, embedding:ruby.safetensors, b"
     assert parsed.request.negative_prompt == "(embedding:EasyNegative.pt:1.2), embedding:ugly"
@@ -225,9 +225,9 @@ def test_sampler_and_scheduler() -> None:
     assert refused(sampler_name="dpm_adaptive", refiner_enabled=True, refiner_model="refiner").field == "sampler_name"
 
 
-def test_flux_takes_cfg_scale_for_guidance() -> None:
-    left_out = read(model_name=FLUX)
-    assert (left_out.request.sampling.cfg, left_out.request.guidance, left_out.warnings) == (1.0, 3.5, [])
+def test_flux_uses_cfg_scale_as_guidance() -> None:
+    omitted = read(model_name=FLUX)
+    assert (omitted.request.sampling.cfg, omitted.request.guidance, omitted.warnings) == (1.0, 3.5, [])
     sent = read(model_name=FLUX, cfg_scale=7)
     assert (sent.request.sampling.cfg, sent.request.guidance) == (1.0, 7.0)
     assert "guidance" in sent.warnings[0]
@@ -240,7 +240,7 @@ def test_flux_takes_cfg_scale_for_guidance() -> None:
     assert words(model_name=FLUX).models.latent_channels
 
 
-def test_a_model_in_parts_finds_its_parts_by_what_they_are() -> None:
+def test_parts_of_a_split_model_are_found_by_their_type() -> None:
     models = words(model_name="flux-alone").models
     assert (models.checkpoint, models.diffusion_model) == (None, "flux-alone.safetensors")
     assert (models.text_encoders, models.clip_type) == (("l.safetensors", "t5.safetensors"), "flux")
@@ -248,11 +248,9 @@ def test_a_model_in_parts_finds_its_parts_by_what_they_are() -> None:
     assert words(model_name="flux-alone", text_encoders=["t5"], vae_name="ae").models.text_encoders == (
         "t5.safetensors",
     )
-    error = None
     with pytest.raises(InvalidValue, match="t5xxl") as wrong:
         read(ModelLibrary(text_encoders=("l.safetensors",)), model_name="flux-alone")
-    error = wrong.value
-    assert error.field == "text_encoders"
+    assert wrong.value.field == "text_encoders"
     with pytest.raises(InvalidValue, match="16 channels"):
         read(ModelLibrary(vae=("sd.safetensors",)), model_name="flux-alone")
 
@@ -280,7 +278,7 @@ def test_hires_fix() -> None:
     assert refused(hires_fix=True, hires_fix_upscale_method="resize-to").field == "hires_fix_resize_width"
 
 
-def test_upscaling_a_finished_picture() -> None:
+def test_upscaling_of_finished_pictures() -> None:
     assert words(upscaler="4x-ultrasharp", upscale_factor=1.3, width=100).final_size == (130, 666)
     assert words(upscaler="Lanczos").upscale == Upscale((1024, 1024))
     assert refused(upscaler="Lanczos", width=4096, upscale_factor=8).field == "upscale_factor"
@@ -313,31 +311,32 @@ def test_controlnet_units() -> None:
     with pytest.raises(InvalidPicture) as wrong:
         read(controlnet={"units": [{"model": "canny"}]})
     assert wrong.value.field == "controlnet.units[0].input_image"
-    # img2img lends its source.
+    # In img2img, units without a picture use the source.
     assert picture(controlnet={"units": [{"model": "canny"}]}).controls[0].picture.size == (64, 32)
 
 
-def test_preprocessors_of_custom_nodes_work_if_installed_and_else_the_available_ones_are_named() -> None:
+def test_preprocessors_of_custom_nodes_work_only_if_installed() -> None:
     def unit(**fields: Any) -> dict[str, Any]:
         return {"units": [{"enabled": False}, {"model": "canny", "input_image": URL, **fields}]}
 
-    for wanted, says in (("openpose", "needs the node OpenposePreprocessor"), ("nonsense", "is unknown")):
-        wrong = refused(controlnet=unit(preprocessor=wanted))
+    for preprocessor, message in (("openpose", "needs the node OpenposePreprocessor"), ("nonsense", "is unknown")):
+        wrong = refused(controlnet=unit(preprocessor=preprocessor))
         assert wrong.field == "controlnet.units[1].preprocessor"
-        assert says in wrong.message
+        assert message in wrong.message
         assert wrong.hint is not None
         assert wrong.hint.startswith("use one of none, canny; ")
     library = ModelLibrary()
     library.nodes = ("OpenposePreprocessor",)
-    # As large as the picture, if nothing else is said: its short side counts.
-    for said, resolution in (({}, 384), ({"resolution": 256}, 256), ({"resolution": 256, "pixel_perfect": True}, 384)):
-        request = read(library, controlnet=unit(preprocessor="openpose", **said), width=640, height=384).request
-        made = request.controls[0].preprocessing
-        assert made is not None
-        assert (made.node, made.inputs) == ("OpenposePreprocessor", (("resolution", resolution),))
+    # By default, the resolution is the short side of the picture.
+    perfect = {"resolution": 256, "pixel_perfect": True}
+    for values, resolution in (({}, 384), ({"resolution": 256}, 256), (perfect, 384)):
+        request = read(library, controlnet=unit(preprocessor="openpose", **values), width=640, height=384).request
+        preprocessing = request.controls[0].preprocessing
+        assert preprocessing is not None
+        assert (preprocessing.node, preprocessing.inputs) == ("OpenposePreprocessor", (("resolution", resolution),))
 
 
-def test_what_is_not_known_is_named_at_any_depth() -> None:
+def test_unknown_fields_at_any_depth_are_a_warning() -> None:
     warnings = read(
         hires_fixx=False,
         Prompt="x",
@@ -365,14 +364,14 @@ def test_fields_without_effect_are_a_warning() -> None:
     assert masked.warnings == ["resize_mode has no effect: only_masked stretches the region around the mask"]
 
 
-def test_a_picture_for_txt2img_is_not_ignored_in_silence() -> None:
+def test_txt2img_warns_that_it_ignores_a_picture() -> None:
     parsed = parse_txt2img(Fields({"prompt": "x"}, {"image": PICTURE, "mask": WHITE}), context())
     assert parsed.warnings == ["ignored unknown fields: image (img2img has input_image), mask (img2img has mask)"]
     assert "no effect" in read(denoising_strength=0.75).warnings[0]
 
 
 @pytest.mark.parametrize(
-    ("values", "field", "says"),
+    ("values", "field", "message"),
     [
         ({"width": 5}, "width", "a whole number from 16 to 4096, not 5"),
         ({"width": 64.5}, "width", "a whole number from 16 to 4096"),
@@ -391,12 +390,12 @@ def test_a_picture_for_txt2img_is_not_ignored_in_silence() -> None:
         ({"controlnet": {"units": [{"guidance_start": 2}]}}, "controlnet.units[0].guidance_start", "from 0 to 1"),
     ],
 )
-def test_a_wrong_value_is_reported_with_its_range(values: dict[str, Any], field: str, says: str) -> None:
-    given = {name: value for name, value in {"prompt": "x", **values}.items() if value is not None}
+def test_a_wrong_value_is_reported_with_its_range(values: dict[str, Any], field: str, message: str) -> None:
+    fields = {name: value for name, value in {"prompt": "x", **values}.items() if value is not None}
     with pytest.raises(InvalidValue) as wrong:
-        parse_txt2img(Fields(given, {}), context())
+        parse_txt2img(Fields(fields, {}), context())
     assert wrong.value.field == field
-    assert says in wrong.value.message
+    assert message in wrong.value.message
 
 
 def test_all_wrong_fields_are_reported_at_once() -> None:
@@ -404,7 +403,7 @@ def test_all_wrong_fields_are_reported_at_once() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"text_encoders": [1] * 500}, {"controlnet": {"units": ["a"] * 500}}])
-def test_of_many_wrong_values_the_first_are_reported(wrong: dict[str, Any]) -> None:
+def test_the_number_of_reported_wrong_values_is_limited(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidValue) as caught:
         validate(Txt2ImgBody, {"prompt": "x", **wrong})
     assert len(caught.value.details["problems"]) == MAX_PROBLEMS

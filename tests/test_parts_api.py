@@ -1,4 +1,4 @@
-"""The starter, taken apart: what its parts draw together is what it draws whole, on the real engine."""
+"""The starter model split into its parts: on the real engine, the parts draw the same picture as the checkpoint."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from starter import CHECKPOINT_NAME
 from tests.stack import TestStack
 
 INSIDE, TEXT, VAE = "model.diffusion_model.", "cond_stage_model.transformer.", "first_stage_model."
-# Each file, with what its keys begin with in the starter and in the file. Its VAE is the first in the list of all.
+# The prefix of the keys in the starter and in each file. The VAE is the first in the list of all VAEs.
 PARTS = {
     "diffusion_models/apart.safetensors": (INSIDE, ""),
     "checkpoints/apart-model.safetensors": (INSIDE, INSIDE),
@@ -21,15 +21,15 @@ QUICK = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 3, "seed"
 
 
 @pytest.fixture(scope="module")
-def _apart(stack: TestStack) -> Iterator[None]:
+def _split_starter(stack: TestStack) -> Iterator[None]:
     models = stack.data_dir / "models"
     weights = load_file(models / "checkpoints" / CHECKPOINT_NAME)
     try:
-        for name, (before, after) in PARTS.items():
+        for name, (prefix, new_prefix) in PARTS.items():
             tensors = {
-                after + key.removeprefix(before): np.ascontiguousarray(tensor)
+                new_prefix + key.removeprefix(prefix): np.ascontiguousarray(tensor)
                 for key, tensor in weights.items()
-                if key.startswith(before)
+                if key.startswith(prefix)
             }
             (models / name).parent.mkdir(exist_ok=True)
             save_file(tensors, models / name)
@@ -39,11 +39,11 @@ def _apart(stack: TestStack) -> Iterator[None]:
             (models / name).unlink(missing_ok=True)
 
 
-@pytest.mark.usefixtures("_apart")
+@pytest.mark.usefixtures("_split_starter")
 @pytest.mark.parametrize("model", ["apart", "apart-model"])
-def test_the_parts_draw_what_the_whole_draws(stack: TestStack, model: str) -> None:
+def test_the_parts_draw_the_same_picture_as_the_checkpoint(stack: TestStack, model: str) -> None:
     parts, whole = stack.draw(**QUICK, model_name=model), stack.draw(**QUICK, model_name=CHECKPOINT_NAME)
-    used = {node["class_type"] for node in parts["workflow"]["prompt"].values()}
-    assert {"CLIPLoader", "VAELoader"} <= used
-    assert ("UNETLoader" in used) == (model == "apart")
+    classes = {node["class_type"] for node in parts["workflow"]["prompt"].values()}
+    assert {"CLIPLoader", "VAELoader"} <= classes
+    assert ("UNETLoader" in classes) == (model == "apart")
     assert stack.picture(parts).tobytes() == stack.picture(whole).tobytes()

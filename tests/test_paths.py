@@ -1,4 +1,4 @@
-"""Folders and options that are chosen on the web page, and names of downloads."""
+"""Folders and options chosen on the web page, and names of downloads."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from shared.web.routes.settings import read_paths
 from tests.control import PICTURE, Control, body, picture
 
 
-def test_untouched_fields_of_the_page_mean_the_defaults(control: Control) -> None:
+def test_unchanged_fields_of_the_page_mean_the_defaults(control: Control) -> None:
     names = ("outputDirectory", "modelsDirectory", "controlNetModelsPath", "upscalerModelsPath", "vaeModelsPath")
     sent = {**dict.fromkeys(names, "/path/to/some/folder"), "loraEmbeddingsPath": ""}
     sent["filenameFormat"] = "paste the path if it is outside project root"
@@ -26,18 +26,18 @@ def test_untouched_fields_of_the_page_mean_the_defaults(control: Control) -> Non
 
 
 def test_placeholders_in_older_files_mean_the_defaults(control: Control, tmp_path: Path) -> None:
-    kept = {
+    stored = {
         "output": "/path/to/outputs", "models": "/path/to/parent/models", "controlnet": "", "vae": "path/to/vae",
         "filename_format": "paste the path if it is outside project root", "save_metadata": True,
     }  # fmt: skip
-    (tmp_path / FILE).write_text(json.dumps(kept), "utf-8")
+    (tmp_path / FILE).write_text(json.dumps(stored), "utf-8")
     assert control.backend.paths.read() == ChosenPaths()
     reply = body(control.client.get("/api/settings/paths"))["paths"]
     assert {name for name, value in reply.items() if value is not None} == {"saveMetadata"}
     path = picture(control)
     assert "Content-Disposition" not in control.client.get(f"/api/images/{path.name}", buffered=True).headers
-    # What somebody did choose stays, beside them.
-    (tmp_path / FILE).write_text(json.dumps({**kept, "loras": str(tmp_path), "filename_format": "[seed]"}), "utf-8")
+    # Real choices next to placeholders are preserved.
+    (tmp_path / FILE).write_text(json.dumps({**stored, "loras": str(tmp_path), "filename_format": "[seed]"}), "utf-8")
     assert PathsFile(tmp_path).read() == ChosenPaths(loras=tmp_path, filename_format="[seed]")
 
 
@@ -71,7 +71,7 @@ def test_an_external_engine_keeps_its_folders(control: Control, tmp_path: Path) 
         answer = control.client.post("/api/settings/paths", json={**sent, "filenameFormat": "[date]"})
         assert answer.status_code == 409
         assert "saveMetadata" in body(answer)["message"]
-    # Refused as a whole.
+    # No part of a refused request is stored.
     assert control.backend.paths.read() == ChosenPaths(filename_format="[seed]")
     assert control.manager.restarts == 0
 
@@ -88,7 +88,7 @@ def test_folders_are_stored_and_the_engine_is_restarted(control: Control, tmp_pa
     (chosen / "20261122").mkdir()
     (chosen / "20261122" / PICTURE).write_bytes(b"png")
     assert control.backend.jobs.files.pictures.find(PICTURE) is not None
-    # And after the next choice, too.
+    # Pictures in the previous folder are still found.
     assert body(control.client.post("/api/settings/paths", json={}))["paths"]["outputDirectory"] is None
     assert control.backend.jobs.files.pictures.find(PICTURE) is not None
     assert body(control.client.get("/api/settings/paths"))["paths"]["saveMetadata"] is True
@@ -107,7 +107,7 @@ def test_folders_are_stored_and_the_engine_is_restarted(control: Control, tmp_pa
         ({"modelsDirectory": f"/{'x' * 300}"}, "modelsDirectory"),
     ],
 )
-def test_wrong_folders_are_named(control: Control, sent: dict[str, Any], field: str) -> None:
+def test_invalid_folders_are_refused(control: Control, sent: dict[str, Any], field: str) -> None:
     answer = control.client.post("/api/settings/paths", json=sent)
     assert answer.status_code == 422
     assert body(answer)["error"]["field"] == field
@@ -126,12 +126,12 @@ def test_model_folders_are_passed_to_the_engine_by_kind(tmp_path: Path) -> None:
     assert extra_model_folders(ChosenPaths(models=tmp_path / "flat")) == {"checkpoints": f"{tmp_path}/flat"}
 
 
-def test_a_damaged_file_of_folders_means_the_defaults(tmp_path: Path) -> None:
+def test_a_damaged_paths_file_means_the_defaults(tmp_path: Path) -> None:
     (tmp_path / "paths.json").write_text("{")
     assert PathsFile(tmp_path).read() == ChosenPaths()
 
 
-def test_the_name_to_save_under_follows_the_format() -> None:
+def test_the_download_name_follows_the_format() -> None:
     facts = {"seed": 7, "model_name": "a/b.safetensors", "prompt": 'a "red" circle'}
     assert download_name("[date]-[seed]-{model}", PICTURE, facts) == "20261122-7-a-b"
     assert download_name("%job%_[number] [prompt]", PICTURE, facts) == "3f2a9c1e0b7d_1 a -red- circle"
@@ -141,7 +141,7 @@ def test_the_name_to_save_under_follows_the_format() -> None:
     assert len(warnings) == 3
 
 
-def test_a_picture_is_offered_under_that_name(control: Control) -> None:
+def test_a_picture_is_served_with_its_download_name(control: Control) -> None:
     picture(control)
     control.client.post("/api/settings/paths", json={"filenameFormat": "mine-[time]-ü"})
     served = control.client.get(f"/images/{PICTURE}")

@@ -32,14 +32,14 @@ SHARED = ("models/loras/a.safetensors", "engine/ComfyUI/main.py", "custom_nodes/
 
 
 def make(folder: Path, *names: str) -> None:
-    """As an older version did, with the umask that most systems have."""
-    before = os.umask(0o022)
+    """Write files as an older version did, with the usual umask."""
+    umask = os.umask(0o022)
     try:
         for name in names:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(b"x")
     finally:
-        os.umask(before)
+        os.umask(umask)
 
 
 def mode(path: Path) -> int:
@@ -47,12 +47,12 @@ def mode(path: Path) -> int:
 
 
 def open_to_others(folder: Path) -> list[Path]:
-    """What others could get at if somebody opened the folder itself, without what is shared."""
+    """Return the private paths that other users could read if the folder itself were open."""
     private = [path for path in folder.rglob("*") if path.relative_to(folder).parts[0] not in ("models", "engine")]
     return [path for path in private if not path.is_symlink() and mode(path) & 0o077]
 
 
-def test_open_files_of_an_older_version_are_closed_once(tmp_path: Path) -> None:
+def test_open_files_of_an_older_version_are_restricted_once(tmp_path: Path) -> None:
     data = tmp_path / "data"
     make(data, *SECRETS, *SHARED)
     assert (mode(data), mode(data / "jobs.sqlite")) == (0o755, 0o644)
@@ -60,13 +60,13 @@ def test_open_files_of_an_older_version_are_closed_once(tmp_path: Path) -> None:
     assert mode(data) == 0o700
     for name in SECRETS:
         assert (mode(data / name), mode((data / name).parent)) == (0o600, 0o700), name
-    # The folder closes them; they may be others' files too.
+    # The closed folder protects shared files, which may belong to other programs.
     for name in SHARED:
         assert mode(data / name) == 0o644
     assert restrict_permissions(data, ours=False) == 0
 
 
-def test_one_open_file_in_a_closed_folder_is_closed(tmp_path: Path) -> None:
+def test_an_open_file_in_a_closed_folder_is_restricted(tmp_path: Path) -> None:
     make(tmp_path / "data", *SECRETS)
     restrict_permissions(tmp_path / "data", ours=True)
     (tmp_path / "data" / "api-keys.json").chmod(0o640)
@@ -74,7 +74,7 @@ def test_one_open_file_in_a_closed_folder_is_closed(tmp_path: Path) -> None:
     assert mode(tmp_path / "data" / "api-keys.json") == 0o600
 
 
-def test_a_folder_with_other_files_stays_open_and_ours_in_it_are_closed(tmp_path: Path) -> None:
+def test_in_a_folder_with_other_files_only_our_files_are_restricted(tmp_path: Path) -> None:
     make(tmp_path / "home", *SECRETS, "letters/a.txt", "notes.txt")
     restrict_permissions(tmp_path / "home", ours=False)
     assert mode(tmp_path / "home") == 0o755
@@ -82,7 +82,7 @@ def test_a_folder_with_other_files_stays_open_and_ours_in_it_are_closed(tmp_path
         0o755, 0o644, 0o644,
     ]  # fmt: skip
     assert all(mode(tmp_path / "home" / name) == 0o600 for name in SECRETS)
-    # In the project folder it is ours, whatever else lies in it.
+    # Our own data folder is closed in any case.
     restrict_permissions(tmp_path / "home", ours=True)
     assert mode(tmp_path / "home") == 0o700
 
@@ -92,7 +92,7 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "data" / "uploads").symlink_to(tmp_path / "elsewhere" / "pictures", target_is_directory=True)
     (tmp_path / "data" / "output" / "day").symlink_to(tmp_path / "elsewhere" / "pictures", target_is_directory=True)
     (tmp_path / "data" / "paths.json").symlink_to(tmp_path / "elsewhere" / "paths.json")
-    # A second name for a file of somebody else.
+    # A hard link to another program's file.
     os.link(tmp_path / "elsewhere" / "paths.json", tmp_path / "data" / "workflows")
     restrict_permissions(tmp_path / "data", ours=True)
     assert mode(tmp_path / "data" / "output" / "b.png") == 0o600
@@ -106,13 +106,13 @@ def test_an_interrupted_run_is_completed(tmp_path: Path, monkeypatch: pytest.Mon
     make(tmp_path / "data", *names)
     calls, change = [], os.chmod
 
-    def die_soon(path: str, mode: int) -> None:
+    def fail_after_five(path: str, mode: int) -> None:
         calls.append(path)
         if len(calls) > 5:
             raise KeyboardInterrupt
         change(path, mode)
 
-    monkeypatch.setattr(os, "chmod", die_soon)
+    monkeypatch.setattr(os, "chmod", fail_after_five)
     with pytest.raises(KeyboardInterrupt):
         restrict_permissions(tmp_path / "data", ours=True)
     monkeypatch.setattr(os, "chmod", change)
@@ -142,7 +142,7 @@ def test_a_service_started_by_hand_restricts_permissions(tmp_path: Path) -> None
     make(tmp_path / "data", "api-keys.json", "output/20261122/a.png")
     settings = {"DATA_DIR": str(tmp_path / "data"), "ENGINE_URL": "http://127.0.0.1:9"}
     environ = {**os.environ, **{f"DREAM_LAYER_{name}": value for name, value in settings.items()}}
-    # All of a service but its port.
+    # A complete service, except for its port.
     script = (
         "import shared.web.app as app, shared.web.run_service as service, sys\n"
         "service.check_port = lambda *_: None\n"

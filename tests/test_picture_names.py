@@ -3,7 +3,7 @@
 from shared.jobs.picture_names import save_prefixes, with_prefix
 
 
-def test_a_graph_gets_another_prefix() -> None:
+def test_with_prefix_replaces_the_prefix_of_a_copy() -> None:
     graph = {
         "Save": {"class_type": "SaveImage", "inputs": {"filename_prefix": "a/b", "images": ["Decode", 0]}},
         "Decode": {"class_type": "VAEDecode", "inputs": {}},

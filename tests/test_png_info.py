@@ -1,4 +1,4 @@
-"""POST /api/png-info: without an engine what is understood; on the real one that a recipe makes its picture again."""
+"""POST /api/png-info: the texts that it reads, and pictures reproduced from its parameters on the real engine."""
 
 import base64
 import io
@@ -33,7 +33,7 @@ UPLOAD = b"a picture"
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[FlaskClient]:
-    """A service of this one route, without an engine: nothing listens on port 9 of this machine."""
+    """A service with this route only, and without an engine: nothing listens on port 9."""
     settings = Settings(engine_url="http://127.0.0.1:9", data_dir=tmp_path)
     backend = Backend(settings)
     backend.jobs.files.uploads.write(upload_name(UPLOAD), UPLOAD)
@@ -54,11 +54,11 @@ def ask(client: FlaskClient, content: bytes) -> dict[str, Any]:
     return reply
 
 
-def ours(kind: str, **parameters: Any) -> str:
+def our_text(kind: str, **parameters: Any) -> str:
     return json.dumps({"version": "1", "kind": kind, "parameters": parameters})
 
 
-def test_the_picture_may_come_in_any_way(client: FlaskClient) -> None:
+def test_the_picture_can_be_sent_in_any_form(client: FlaskClient) -> None:
     content = picture(parameters=TEXT)
     bodies: list[dict[str, Any]] = [
         {"data": content, "content_type": "image/png"},
@@ -80,7 +80,7 @@ def _url(content: bytes) -> str:
 
 
 @pytest.mark.parametrize("piece", ["a,", "{", "A: [", 'A: {"x":1, '])
-def test_a_small_file_with_a_huge_text_is_answered(client: FlaskClient, piece: str) -> None:
+def test_the_text_of_a_decompression_bomb_is_not_read(client: FlaskClient, piece: str) -> None:
     text = f"a\nSteps: 20, A: b, {piece * (4_000_000 // len(piece))}"
     png = encoded(PICTURE)
     packed = b"parameters\0\0" + zlib.compress(text.encode())
@@ -91,12 +91,12 @@ def test_a_small_file_with_a_huge_text_is_answered(client: FlaskClient, piece: s
     assert reply["warnings"] == ["the text parameters was not read: it has more than 100,000 characters"]
 
 
-def test_a_graph_of_more_values_than_any_has_is_not_read(client: FlaskClient) -> None:
+def test_a_graph_with_too_many_values_is_not_read(client: FlaskClient) -> None:
     many = f'{{"1": {{"class_type": "A", "inputs": [{"[]," * 200_000}[]]}}}}'
     assert ask(client, picture(parameters=TEXT, prompt=many))["workflow"] is None
 
 
-def test_the_text_of_others_is_read(client: FlaskClient) -> None:
+def test_the_infotext_of_other_programs_is_read(client: FlaskClient) -> None:
     reply = ask(client, picture(parameters=TEXT))
     assert reply["kind"] == "txt2img"
     assert reply["infotext"] == TEXT
@@ -105,21 +105,21 @@ def test_the_text_of_others_is_read(client: FlaskClient) -> None:
     assert reply["parameters"]["sampler_name"] == "euler_ancestral"
 
 
-def test_our_own_text_comes_first_and_a_graph_is_returned_too(client: FlaskClient) -> None:
-    reply = ask(client, picture(dream_layer=ours("txt2img", prompt="x"), parameters=TEXT, prompt=json.dumps(GRAPH)))
+def test_our_own_text_is_preferred_and_the_graph_is_returned(client: FlaskClient) -> None:
+    reply = ask(client, picture(dream_layer=our_text("txt2img", prompt="x"), parameters=TEXT, prompt=json.dumps(GRAPH)))
     assert reply["parameters"] == {"prompt": "x"}
     assert reply["infotext"] == TEXT
     assert reply["workflow"] == {"prompt": GRAPH}
 
 
-def test_a_graph_alone_is_read(client: FlaskClient) -> None:
+def test_a_graph_without_other_texts_is_read(client: FlaskClient) -> None:
     reply = ask(client, picture(prompt=json.dumps({**GRAPH, "3": {"is_changed": [float("nan")], "inputs": {}}})))
     assert reply["kind"] == "txt2img"
     assert (reply["parameters"]["prompt"], reply["parameters"]["seed"]) == ("a blue star", 3)
     assert reply["workflow"]["prompt"]["3"]["is_changed"] == [None]
 
 
-def test_a_text_that_is_not_understood_is_returned(client: FlaskClient) -> None:
+def test_a_text_that_cannot_be_parsed_is_returned_as_infotext(client: FlaskClient) -> None:
     reply = ask(client, picture(parameters="just words", dream_layer="{", prompt="[1]"))
     assert (reply["kind"], reply["parameters"], reply["infotext"]) == (None, {}, "just words")
 
@@ -131,27 +131,28 @@ def test_other_formats_are_read(client: FlaskClient, output: str) -> None:
     assert ask(client, encoded(PICTURE, output, exif=exif))["parameters"]["seed"] == 42
 
 
-def test_what_must_be_added_is_said(client: FlaskClient) -> None:
+def test_missing_pictures_are_a_warning(client: FlaskClient) -> None:
     reply = ask(client, picture(parameters=f'{TEXT}, Denoising strength: 0.5, ControlNet 0: "Module: canny, Model: c"'))
     assert reply["kind"] == "img2img"
     assert ["input_image" in warning for warning in reply["warnings"]] == [True]
     reply = ask(client, picture(parameters=f'{TEXT}, ControlNet 0: "Module: canny, Model: c"'))
     assert ["controlnet.units[0].input_image" in warning for warning in reply["warnings"]] == [True]
-    kept, gone = upload_name(UPLOAD), upload_name(b"another")
-    assert ask(client, picture(dream_layer=ours("img2img", input_image=kept, mask=kept)))["warnings"] == []
-    reply = ask(client, picture(dream_layer=ours("img2img", input_image=kept, mask=gone)))
+    stored, missing = upload_name(UPLOAD), upload_name(b"another")
+    assert ask(client, picture(dream_layer=our_text("img2img", input_image=stored, mask=stored)))["warnings"] == []
+    reply = ask(client, picture(dream_layer=our_text("img2img", input_image=stored, mask=missing)))
     assert [warning.split()[0] for warning in reply["warnings"]] == ["mask"]
-    reply = ask(client, picture(dream_layer=ours("upscale", image=gone)))
+    reply = ask(client, picture(dream_layer=our_text("upscale", image=missing)))
     assert [warning.split()[0] for warning in reply["warnings"]] == ["image"]
 
 
-@pytest.mark.parametrize("odd", [[], None, {"units": 3}, {"units": [None, 1]}, "x"])
-def test_a_strange_text_under_our_key_is_no_trouble(client: FlaskClient, odd: Any) -> None:
-    assert ask(client, picture(dream_layer=ours("img2img", input_image=3, controlnet=odd)))["kind"] == "img2img"
+@pytest.mark.parametrize("controlnet", [[], None, {"units": 3}, {"units": [None, 1]}, "x"])
+def test_a_malformed_text_under_our_key_is_no_error(client: FlaskClient, controlnet: Any) -> None:
+    content = picture(dream_layer=our_text("img2img", input_image=3, controlnet=controlnet))
+    assert ask(client, content)["kind"] == "img2img"
 
 
 @pytest.mark.parametrize("content", [encoded(PICTURE), encoded(PICTURE, "JPEG"), b"nonsense", b""])
-def test_a_picture_that_tells_nothing_is_refused(client: FlaskClient, content: bytes) -> None:
+def test_a_picture_without_parameters_is_refused(client: FlaskClient, content: bytes) -> None:
     response = client.post("/api/png-info", data=content, content_type="image/png")
     assert response.status_code == 422
     error = response.get_json()["error"]
@@ -186,7 +187,7 @@ def pixels(content: bytes) -> bytes:
     return Image.open(io.BytesIO(content)).convert("RGB").tobytes()
 
 
-def test_the_third_of_a_batch_is_made_again_from_itself(stack: TestStack) -> None:
+def test_a_picture_of_a_batch_can_be_reproduced_from_its_texts(stack: TestStack) -> None:
     reply = stack.draw(prompt=PROMPT, negative_prompt="green", batch_size=3, seed=50, steps=4, sampler_name="dpmpp_2m")
     third = fetch(reply, 2)
     image = Image.open(io.BytesIO(third))
@@ -201,13 +202,13 @@ def test_the_third_of_a_batch_is_made_again_from_itself(stack: TestStack) -> Non
     assert again["warnings"] == []
     assert len(again["comfy_response"]["generated_images"]) == 1
     assert pixels(fetch(again, 0)) == pixels(third)
-    # The text that others read says the same.
+    # The infotext for other programs reproduces it, too.
     texts = read_texts(third)
     result = info(stack.txt2img, with_texts(encoded(image), {"parameters": texts["parameters"]}))
     assert pixels(fetch(stack.draw(**result["parameters"]), 0)) == pixels(third)
 
 
-def test_an_inpainted_picture_is_made_again_from_itself(stack: TestStack) -> None:
+def test_an_inpainted_picture_can_be_reproduced_from_its_texts(stack: TestStack) -> None:
     source = Image.linear_gradient("L").resize((128, 128)).convert("RGB")
     mask = Image.new("L", (128, 128))
     ImageDraw.Draw(mask).rectangle((32, 32, 95, 95), fill=255)
@@ -218,7 +219,7 @@ def test_an_inpainted_picture_is_made_again_from_itself(stack: TestStack) -> Non
     assert pixels(fetch(stack.redraw(**result["parameters"]), 0)) == pixels(second)
 
 
-def test_every_way_to_a_picture_brings_its_recipe(stack: TestStack) -> None:
+def test_pictures_have_their_parameters_in_all_kinds_of_replies(stack: TestStack) -> None:
     fields = {"prompt": PROMPT, "steps": 2, "seed": 9}
     png = requests.post(f"{stack.txt2img}/api/txt2img", json=fields, headers=PNG, timeout=TIMEOUT)
     assert read_texts(png.content).keys() >= {"dream_layer", "parameters", "prompt"}
@@ -226,7 +227,7 @@ def test_every_way_to_a_picture_brings_its_recipe(stack: TestStack) -> None:
         headers = {"Accept": f"image/{kind}"}
         other = requests.post(f"{stack.txt2img}/api/txt2img", json=fields, headers=headers, timeout=TIMEOUT)
         assert info(stack.txt2img, other.content)["parameters"]["seed"] == 9
-    # At once when it is told of, which is before the job's end.
+    # A picture has its parameters as soon as its event arrives, before the job ends.
     headers = {"Accept": "text/event-stream"}
     with requests.post(
         f"{stack.txt2img}/api/txt2img", json=fields, headers=headers, stream=True, timeout=TIMEOUT
@@ -240,17 +241,17 @@ def test_every_way_to_a_picture_brings_its_recipe(stack: TestStack) -> None:
     assert "parameters" in read_texts(late)
 
 
-def test_a_file_without_recipe_gets_it_on_the_way_out(stack: TestStack) -> None:
+def test_parameters_are_added_when_a_file_without_them_is_served(stack: TestStack) -> None:
     reply = stack.draw(prompt=PROMPT, steps=2)
     name = reply["comfy_response"]["generated_images"][0]["filename"]
     (path,) = stack.data_dir.rglob(name)
-    whole = path.read_bytes()
-    assert "dream_layer" in read_texts(whole)
+    original = path.read_bytes()
+    assert "dream_layer" in read_texts(original)
     path.write_bytes(encoded(Image.open(path)))
     assert read_texts(path.read_bytes()) == {}
     served = fetch(reply, 0)
-    assert read_texts(served)["dream_layer"] == read_texts(whole)["dream_layer"]
-    assert pixels(served) == pixels(whole)
+    assert read_texts(served)["dream_layer"] == read_texts(original)["dream_layer"]
+    assert pixels(served) == pixels(original)
 
 
 @pytest.mark.parametrize("number", ["1e999", "-1e999", "NaN", "Infinity"])
@@ -261,7 +262,7 @@ def test_a_file_without_recipe_gets_it_on_the_way_out(stack: TestStack) -> None:
         {"dream_layer": '{"kind": "txt2img", "parameters": {"cfg_scale": NUMBER, "lora": {"strength": NUMBER}}}'},
     ],
 )
-def test_numbers_that_no_browser_reads_are_null(client: FlaskClient, texts: dict[str, str], number: str) -> None:
+def test_non_finite_numbers_become_null(client: FlaskClient, texts: dict[str, str], number: str) -> None:
     content = with_texts(encoded(PICTURE), {key: text.replace("NUMBER", number) for key, text in texts.items()})
 
     def refuse(word: str) -> None:

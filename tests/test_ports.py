@@ -1,4 +1,4 @@
-"""Ports: checks before a start, free page ports, and a taken port that stops nothing else."""
+"""Ports: checks before a start, and the ports of the web page, of which some may be in use."""
 
 import socket
 import subprocess
@@ -29,8 +29,8 @@ serve_waitress(create_app("control", settings, []), settings, *map(int, sys.argv
 """
 
 
-def taken(port: int) -> socket.socket:
-    """Another program that listens there."""
+def listen(port: int) -> socket.socket:
+    """Listen on a port, like another program."""
     other = socket.socket()
     other.bind(("127.0.0.1", port))
     other.listen()
@@ -46,11 +46,11 @@ def test_the_ports_of_the_page_are_settings() -> None:
     }
 
 
-def test_free_ports_are_distinguished_from_taken_ones() -> None:
+def test_free_ports_are_distinguished_from_ports_in_use() -> None:
     free, other = free_ports(2)
-    with taken(other):
-        found, problems = find_free_ports("127.0.0.1", {"A": free, "B": other})
-    assert found == [free]
+    with listen(other):
+        usable, problems = find_free_ports("127.0.0.1", {"A": free, "B": other})
+    assert usable == [free]
     (problem,) = problems
     assert (problem.step, problem.hint) == (f"port {other}", "stop that program, or set B to a free port")
 
@@ -77,9 +77,9 @@ def test_a_host_that_is_not_this_machine_is_refused(host: str) -> None:
 @pytest.mark.parametrize(
     "answer", [b"", b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\n\r\n[]", b'HTTP/1.1 200 OK\r\n\r\n{"a": 1}']
 )
-def test_whatever_another_program_says_it_is_one(answer: bytes) -> None:
+def test_a_port_in_use_by_another_program_is_reported(answer: bytes) -> None:
     (port,) = free_ports(1)
-    with taken(port) as other, ThreadPoolExecutor(1) as pool:
+    with listen(port) as other, ThreadPoolExecutor(1) as pool:
 
         def answer_all() -> None:
             for _ in range(2):
@@ -112,26 +112,26 @@ def test_every_port_of_the_launcher_has_every_route(stack: TestStack) -> None:
 
 
 @pytest.mark.parametrize("name", ["extras", "runs", "report", "img2txt"])
-def test_the_page_may_call_and_read_errors(stack: TestStack, name: str) -> None:
+def test_the_page_may_send_requests_and_read_errors(stack: TestStack, name: str) -> None:
     url, origin = getattr(stack, name), {"Origin": "http://localhost:8080"}
-    asked = {"Access-Control-Request-Method": "DELETE", "Access-Control-Request-Headers": "content-type"}
-    granted = requests.options(f"{url}/api/runs/1", headers={**origin, **asked}, timeout=TIMEOUT)
-    assert granted.headers["Access-Control-Allow-Origin"] == "http://localhost:8080"
-    assert "DELETE" in granted.headers["Access-Control-Allow-Methods"]
+    preflight = {"Access-Control-Request-Method": "DELETE", "Access-Control-Request-Headers": "content-type"}
+    allowed = requests.options(f"{url}/api/runs/1", headers={**origin, **preflight}, timeout=TIMEOUT)
+    assert allowed.headers["Access-Control-Allow-Origin"] == "http://localhost:8080"
+    assert "DELETE" in allowed.headers["Access-Control-Allow-Methods"]
     missing = requests.get(f"{url}/nowhere", headers=origin, timeout=TIMEOUT)
     assert (missing.status_code, missing.json()["status"]) == (404, "error")
     assert missing.headers["Access-Control-Allow-Origin"] == "http://localhost:8080"
-    strange = requests.get(f"{url}/api/runs", headers={"Origin": "http://evil.example"}, timeout=TIMEOUT)
-    assert strange.status_code == 403
+    refused = requests.get(f"{url}/api/runs", headers={"Origin": "http://evil.example"}, timeout=TIMEOUT)
+    assert refused.status_code == 403
 
 
-def test_a_taken_port_of_the_page_is_said_and_stops_nothing(stack: TestStack, tmp_path: Path) -> None:
+def test_a_page_port_in_use_is_reported_and_the_others_are_served(stack: TestStack, tmp_path: Path) -> None:
     environ = launcher_environment(tmp_path / "data")
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "models").symlink_to(stack.data_dir / "models", target_is_directory=True)
     port = int(environ[f"{PREFIX}RUNS_PORT"])
     with ExitStack() as opened:
-        opened.enter_context(taken(port))
+        opened.enter_context(listen(port))
         running = opened.enter_context(launched(tmp_path, environ))
         assert f"without port {port}: another program is using it" in running.output()
         assert f"set {PREFIX}RUNS_PORT to a free port" in running.output()

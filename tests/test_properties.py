@@ -1,4 +1,4 @@
-"""Any request: a valid one is a graph that the live engine accepts, an invalid one is a 4xx that names a field."""
+"""Random requests: valid ones become graphs that the real engine accepts, invalid ones a 4xx that names a field."""
 
 import json
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ QUIET = settings(
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-# Names that exist, some by another spelling. All that is not named here is drawn from the schema itself.
+# Existing names, some in other spellings. Values of all other fields are generated from the schema.
 NAMES: Mapping[str, st.SearchStrategy[Any]] = {
     "prompt": st.sampled_from(
         ["a red circle", "", "x <lora:dream-layer-outline:0.5>", "embedding:ruby, (b:1.2)", "ünï 圓"]
@@ -54,7 +54,7 @@ NAMES: Mapping[str, st.SearchStrategy[Any]] = {
     "control_type": st.sampled_from(["canny", "all", None]),
     "input_image": st.just(data_url(SOURCE)),
     "mask": st.just(data_url(MASK)),
-    # What this engine cannot do, and what is for another test.
+    # Features that this engine lacks, and fields with their own tests.
     "text_encoders": st.none(),
     "restore_faces": st.just(value=False),
     "tiling": st.just(value=False),
@@ -68,7 +68,7 @@ NAMES: Mapping[str, st.SearchStrategy[Any]] = {
 
 
 def values_of(model: type[BaseModel]) -> st.SearchStrategy[dict[str, Any]]:
-    """Requests with any of a model's fields, each within its range."""
+    """Generate requests with any fields of a model, and values within their ranges."""
     schema = model.model_json_schema(by_alias=False)
     fields = {name: field_values(name, declared, schema) for name, declared in schema["properties"].items()}
     required = {name: fields.pop(name) for name in schema.get("required", [])}
@@ -86,7 +86,7 @@ def field_values(name: str, declared: Mapping[str, Any], schema: Mapping[str, An
         units = st.lists(values_of(ControlUnitBody).filter(lambda unit: _in_order(unit)), max_size=2)
         return st.none() | st.fixed_dictionaries({"units": units}, optional={"enabled": st.booleans()})
     if "anyOf" in declared:
-        inner = next(each for each in declared["anyOf"] if each.get("type") != "null")
+        inner = next(option for option in declared["anyOf"] if option.get("type") != "null")
         return st.none() | field_values(name, inner, schema)
     if "enum" in declared:
         return st.sampled_from(declared["enum"])
@@ -105,8 +105,8 @@ def context(stack: TestStack) -> ParsingContext:
     return ParsingContext(None, EngineCatalog(stack.engine_client()), lambda _: None)
 
 
-def answer_to(values: Mapping[str, Any], kind: str, context: ParsingContext) -> ApiGraph | DreamLayerError:
-    """The graph of a request, or the error that the services answer with."""
+def graph_or_error(values: Mapping[str, Any], kind: str, context: ParsingContext) -> ApiGraph | DreamLayerError:
+    """Return the graph of a request, or the error of the services' reply."""
     try:
         return graph_of(values, kind, context)
     except DreamLayerError as error:
@@ -114,7 +114,7 @@ def answer_to(values: Mapping[str, Any], kind: str, context: ParsingContext) -> 
 
 
 def graph_of(values: Mapping[str, Any], kind: str, context: ParsingContext) -> ApiGraph:
-    """The graph of a request, checked as the services check it. Raises what they answer with."""
+    """Return the graph of a request, checked as by the services. Raises the error of their reply."""
     fields = Fields({name: value for name, value in values.items() if value is not None}, {})
     if kind == "txt2img":
         graph = txt2img(parse_txt2img(fields, context).request, "20261122/x").to_api()
@@ -128,15 +128,15 @@ def graph_of(values: Mapping[str, Any], kind: str, context: ParsingContext) -> A
 
 
 @pytest.mark.parametrize("kind", ["txt2img", "img2img"])
-def test_a_request_within_the_ranges_is_a_graph_that_fits_the_live_engine(context: ParsingContext, kind: str) -> None:
+def test_a_request_within_the_ranges_becomes_a_valid_graph(context: ParsingContext, kind: str) -> None:
     @QUIET
     @given(values_of(Txt2ImgBody if kind == "txt2img" else Img2ImgBody))
     def check(values: dict[str, Any]) -> None:
-        graph = answer_to(values, kind, context)
+        graph = graph_or_error(values, kind, context)
         if isinstance(graph, DreamLayerError):
-            # What cannot go together is told by its field, in so many words.
+            # Values that are valid alone can conflict with others.
             assert graph.status == 422
-            assert graph.field in TOGETHER, (graph.field, graph.message)
+            assert graph.field in CONFLICTING_FIELDS, (graph.field, graph.message)
             return
         assert sum(node["class_type"] == "SaveImage" for node in graph.values()) == (
             values.get("batch_size", 1) * values.get("batch_count", 1)
@@ -145,8 +145,8 @@ def test_a_request_within_the_ranges_is_a_graph_that_fits_the_live_engine(contex
     check()
 
 
-# Fields whose values may be right, and wrong beside others.
-TOGETHER = {
+# Fields with values that can be valid alone, but not in combination with other fields.
+CONFLICTING_FIELDS = {
     *("denoising_strength", "hires_fix_denoising_strength"),
     *("seed", "only_masked", "refiner_model", "hires_fix_upscale_factor"),
     *("hires_fix_resize_width", "hires_fix_resize_height"),
@@ -156,7 +156,7 @@ TOGETHER = {
 
 
 @pytest.mark.parametrize("kind", ["txt2img", "img2img"])
-def test_any_junk_is_a_request_or_a_4xx(context: ParsingContext, kind: str) -> None:
+def test_random_values_are_a_valid_request_or_a_4xx(context: ParsingContext, kind: str) -> None:
     model = Txt2ImgBody if kind == "txt2img" else Img2ImgBody
     junk = st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
@@ -167,7 +167,7 @@ def test_any_junk_is_a_request_or_a_4xx(context: ParsingContext, kind: str) -> N
     @QUIET
     @given(st.dictionaries(st.sampled_from(sorted(model.model_fields)) | st.text(max_size=8), junk, max_size=6))
     def check(values: dict[str, Any]) -> None:
-        error = answer_to({"prompt": "x", "input_image": data_url(SOURCE), **values}, kind, context)
+        error = graph_or_error({"prompt": "x", "input_image": data_url(SOURCE), **values}, kind, context)
         if isinstance(error, DreamLayerError):
             assert 400 <= error.status < 500, (error.status, error.message)
             assert error.field, error.message
@@ -175,15 +175,15 @@ def test_any_junk_is_a_request_or_a_4xx(context: ParsingContext, kind: str) -> N
     check()
 
 
-def test_the_live_engine_itself_accepts_such_graphs(stack: TestStack, context: ParsingContext) -> None:
-    """A few of them are queued for real, and cancelled: the engine's own validation has the last word."""
+def test_the_engine_accepts_generated_graphs(stack: TestStack, context: ParsingContext) -> None:
+    """Queue some graphs on the engine and cancel them, to run the engine's own validation."""
     accepted = []
 
     @settings(QUIET, max_examples=25)
     @given(values_of(Txt2ImgBody))
     def check(values: dict[str, Any]) -> None:
-        graph = answer_to({**values, "batch_size": 1, "batch_count": 1}, "txt2img", context)
-        # A picture was never uploaded here.
+        graph = graph_or_error({**values, "batch_size": 1, "batch_count": 1}, "txt2img", context)
+        # The pictures are not uploaded.
         if isinstance(graph, DreamLayerError) or any(node["class_type"] == "LoadImage" for node in graph.values()):
             return
         answer = stack.ask_engine("POST", "/prompt", data=json.dumps({"prompt": graph}))

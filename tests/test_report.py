@@ -92,25 +92,25 @@ def test_ids_of_the_wrong_shape_are_refused(value: Any) -> None:
     assert wrong.value.field == "run_ids"
 
 
-def test_the_zip_has_the_selected_runs_and_their_pictures(backend: Backend, client: FlaskClient) -> None:
+def test_the_zip_contains_the_selected_runs_and_their_pictures(backend: Backend, client: FlaskClient) -> None:
     rows = [finish(backend, pictures=2) for _ in range(3)]
     chosen = [rows[2].id, rows[0].id, rows[2].id]
-    made = client.post(POST, json={"run_ids": chosen}).get_json()
-    assert (made["status"], made["runs"], made["missing"]) == ("success", 2, [])
+    reply = client.post(POST, json={"run_ids": chosen}).get_json()
+    assert (reply["status"], reply["runs"], reply["missing"]) == ("success", 2, [])
     downloaded = client.get(GET, buffered=True)
     assert downloaded.mimetype == "application/zip"
     assert "dream-layer-report.zip" in downloaded.headers["Content-Disposition"]
-    assert made["size"] == len(downloaded.data)
+    assert reply["size"] == len(downloaded.data)
     archive = opened(downloaded.data)
     pictures = [image["filename"] for row in (rows[2], rows[0]) for image in row.images]
     assert archive.namelist() == [*(f"images/{name}" for name in pictures), "runs.csv", "README.md"]
     assert archive.read(f"images/{pictures[0]}").startswith(b"\x89PNG")
     assert [row["run_id"] for row in rows_of(archive.read("runs.csv"))] == [rows[2].id, rows[0].id]
-    again = client.get(made["download_url"].removeprefix("http://localhost"), buffered=True)
+    again = client.get(reply["download_url"].removeprefix("http://localhost"), buffered=True)
     assert again.data == downloaded.data
 
 
-def test_no_ids_mean_every_run(backend: Backend, client: FlaskClient) -> None:
+def test_without_ids_the_report_contains_every_run(backend: Backend, client: FlaskClient) -> None:
     assert client.post(POST, json={"run_ids": []}).status_code == 404
     finish(backend)
     finish(backend, state=State.FAILED, pictures=0)
@@ -118,7 +118,7 @@ def test_no_ids_mean_every_run(backend: Backend, client: FlaskClient) -> None:
     assert client.post(POST).get_json()["runs"] == 1
 
 
-def test_an_unknown_run_is_named(backend: Backend, client: FlaskClient) -> None:
+def test_an_unknown_run_is_reported(backend: Backend, client: FlaskClient) -> None:
     refused = client.post(POST, json={"run_ids": [finish(backend).id, "no-such-run"]})
     assert refused.status_code == 404
     assert "no-such-run" in refused.get_json()["message"]
@@ -128,12 +128,12 @@ def test_an_unknown_run_is_named(backend: Backend, client: FlaskClient) -> None:
 
 def test_a_missing_picture_is_listed_and_the_others_are_included(backend: Backend, client: FlaskClient) -> None:
     row = finish(backend, pictures=2)
-    lost, kept = (image["filename"] for image in row.images)
-    (backend.settings.output_dir / row.images[0]["subfolder"] / lost).unlink()
-    assert client.post(POST, json={"run_ids": [row.id]}).get_json()["missing"] == [lost]
+    missing, present = (image["filename"] for image in row.images)
+    (backend.settings.output_dir / row.images[0]["subfolder"] / missing).unlink()
+    assert client.post(POST, json={"run_ids": [row.id]}).get_json()["missing"] == [missing]
     archive = opened(client.get(GET, buffered=True).data)
-    assert archive.namelist() == [f"images/{kept}", "runs.csv", "README.md"]
-    assert lost in archive.read("README.md").decode()
+    assert archive.namelist() == [f"images/{present}", "runs.csv", "README.md"]
+    assert missing in archive.read("README.md").decode()
 
 
 def test_a_report_that_would_be_too_large_is_refused(
@@ -149,13 +149,13 @@ def test_only_the_newest_reports_are_kept(tmp_path: Path) -> None:
     bundles = ReportFolder(tmp_path)
     (tmp_path / "report-0000000000000000001.part").write_bytes(b"half")
     (tmp_path / "notes.txt").write_bytes(b"not ours")
-    made = [bundles.make(lambda archive: archive.writestr("a", "b")) for _ in range(KEPT_REPORTS + 2)]
+    paths = [bundles.make(lambda archive: archive.writestr("a", "b")) for _ in range(KEPT_REPORTS + 2)]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "notes.txt",
-        *(path.name for path in made[-KEPT_REPORTS:]),
+        *(path.name for path in paths[-KEPT_REPORTS:]),
     ]
-    assert bundles.newest() == made[-1]
-    assert bundles.find(made[0].name) is None
+    assert bundles.newest() == paths[-1]
+    assert bundles.find(paths[0].name) is None
     assert bundles.find("notes.txt") is None
 
 
@@ -163,23 +163,23 @@ def test_a_report_is_the_newest_even_after_the_clock_was_set_back(tmp_path: Path
     for number in (1, 2):
         (tmp_path / f"report-{9 * 10**18 + number}.zip").write_bytes(b"of the future")
     bundles = ReportFolder(tmp_path)
-    made = bundles.make(lambda archive: archive.writestr("a", "b"))
-    assert bundles.newest() == made
+    path = bundles.make(lambda archive: archive.writestr("a", "b"))
+    assert bundles.newest() == path
 
 
-def test_a_report_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    def full(_archive: zipfile.ZipFile) -> None:
+def test_a_failed_report_leaves_no_file(tmp_path: Path) -> None:
+    def raise_disk_full(_archive: zipfile.ZipFile) -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(StorageFailed, match="No space left"):
-        ReportFolder(tmp_path).make(full)
+        ReportFolder(tmp_path).make(raise_disk_full)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_report_of_generated_pictures(stack: TestStack) -> None:
     reply = stack.draw(prompt="=a red circle", width=64, height=64, steps=1)
-    made = requests.post(f"{stack.report}{POST}", json={"run_ids": [reply["run_id"]]}, timeout=TIMEOUT)
-    assert made.status_code == 200, made.text
+    created = requests.post(f"{stack.report}{POST}", json={"run_ids": [reply["run_id"]]}, timeout=TIMEOUT)
+    assert created.status_code == 200, created.text
     downloaded = requests.get(f"{stack.report}{GET}", headers={"Origin": "http://localhost:8080"}, timeout=TIMEOUT)
     assert downloaded.headers["Access-Control-Allow-Origin"] == "http://localhost:8080"
     archive = opened(downloaded.content)

@@ -35,14 +35,14 @@ def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
         ("control", "/api/img2img/interrupt", "on port 6001 (txt2img)"),
         ("txt2img", "/api/models", "GET /api/models on port 5002 (control)"),
         ("img2img", "/api/runs/an-id", "GET or DELETE /api/runs/<run_id> on port 5002 (control)"),
-        # A slash, or letters of another case.
+        # A slash at the end, or another case.
         ("txt2img", "/api/txt2img/", "POST /api/txt2img, without a slash at the end"),
         ("txt2img", "/api/jobs/", "GET /api/jobs, without a slash"),
         ("txt2img", "/health/", "GET /health"),
         ("txt2img", "/docs/", "GET /docs"),
         ("img2img", "/api/txt2img/", "on port 6001"),
         ("txt2img", "/API/Txt2Img", "POST /api/txt2img"),
-        # Nearest.
+        # The nearest path.
         ("txt2img", "/txt2img", "did you mean POST /api/txt2img?"),
         ("txt2img", "/img2img", "did you mean POST /api/img2img?"),
         ("txt2img", "/api/txt2image", "did you mean POST /api/txt2img?"),
@@ -76,7 +76,7 @@ def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
         ("txt2img", "/openapi.yaml", "GET /openapi.json"),
         ("txt2img", "/api", "GET /docs"),
         ("txt2img", "/api/", "GET /docs"),
-        # Nothing like it.
+        # No similar path.
         ("txt2img", "/user", NO_MATCH),
         ("txt2img", "/api/login", NO_MATCH),
         ("txt2img", "/metrics", NO_MATCH),
@@ -85,24 +85,24 @@ def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_wrong_path_gets_the_right_one(clients: Clients, service: str, path: str, hint: str, method: str) -> None:
+def test_a_wrong_path_gets_a_hint(clients: Clients, service: str, path: str, hint: str, method: str) -> None:
     refused = clients[service].open(path, method=method)
     assert (refused.status_code, refused.json["error"]["code"]) == (404, "not_found")
     assert hint in refused.json["error"]["hint"], refused.json
     assert len(refused.text) < 600
 
 
-def test_every_route_knows_its_services(clients: Clients) -> None:
+def test_services_of_every_route_are_known(clients: Clients) -> None:
     routes = {name: {route.path for route in list_routes(client.application)} for name, client in clients.items()}
     for path in set().union(*routes.values()):
-        having = {name for name in routes if path in routes[name]}
-        assert having == set(services_of(path)), path
+        services = {name for name in routes if path in routes[name]}
+        assert services == set(services_of(path)), path
 
 
-def test_every_foreign_path_leads_to_a_route() -> None:
-    for theirs, here in FOREIGN_PATHS.items():
-        assert tuple(here.split(" ")) in ROUTES, theirs
-        assert here in hint_for_path(theirs, "txt2img", Settings())
+def test_every_path_of_other_programs_leads_to_a_route() -> None:
+    for path, route in FOREIGN_PATHS.items():
+        assert tuple(route.split(" ")) in ROUTES, path
+        assert route in hint_for_path(path, "txt2img", Settings())
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_every_foreign_path_leads_to_a_route() -> None:
         ("POST", "/health", "GET, HEAD, OPTIONS", "use GET"),
     ],
 )
-def test_a_wrong_method_gets_the_right_call(clients: Clients, method: str, path: str, allowed: str, hint: str) -> None:
+def test_a_wrong_method_gets_a_hint(clients: Clients, method: str, path: str, allowed: str, hint: str) -> None:
     refused = clients["txt2img"].open(path, method=method)
     assert refused.status_code == 405
     assert refused.headers["Allow"] == allowed
@@ -129,7 +129,7 @@ def test_the_call_in_the_hint_works(clients: Clients) -> None:
     reply = clients["txt2img"].get("/api/txt2img").json
     assert reply is not None
     body = reply["error"]["hint"].partition("-d '")[2].removesuffix("'")
-    # Without an engine, what was understood is a 503.
+    # Without an engine, a valid request is a 503.
     assert clients["txt2img"].post("/api/txt2img", data=body, content_type="application/json").status_code == 503
 
 

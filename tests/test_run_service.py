@@ -15,14 +15,14 @@ from shared.settings import PREFIX, PROJECT_DIR
 from tests.ports import free_ports
 from tests.stack import TIMEOUT, TestStack, launcher_environment, wait_for_health
 
-# Seconds for an answer that nothing holds up: the engine works meanwhile, on all cores.
+# Seconds for a reply that waits for nothing, while the engine uses all cores.
 PATIENCE = 15
 
 
 @pytest.mark.slow
-def test_without_waitress_it_serves_with_a_loud_warning(tmp_path: Path) -> None:
+def test_without_waitress_a_service_runs_with_a_warning(tmp_path: Path) -> None:
     environ = launcher_environment(tmp_path)
-    # None in sys.modules is how Python marks a package as not there.
+    # None in sys.modules makes an import fail.
     code = "import sys; sys.modules['waitress'] = None; sys.argv = ['txt2img_server.py']; import runpy; " + (
         "runpy.run_path('txt2img_server.py', run_name='__main__')"
     )
@@ -38,7 +38,7 @@ def test_without_waitress_it_serves_with_a_loud_warning(tmp_path: Path) -> None:
     assert "not meant for production" in errors
 
 
-def test_health_answers_while_every_waiting_place_is_taken(tmp_path: Path, stack: TestStack) -> None:
+def test_health_is_ok_while_all_waiters_are_in_use(tmp_path: Path, stack: TestStack) -> None:
     (port,) = free_ports(1)
     environ = {
         **stack.environ,
@@ -68,7 +68,7 @@ def test_health_answers_while_every_waiting_place_is_taken(tmp_path: Path, stack
             time.sleep(0.02)
         for _ in range(10):
             assert requests.get(f"{url}/health", timeout=PATIENCE).ok
-        assert len(answers) == 3, "a place was free again"
+        assert len(answers) == 3, "a waiter became free"
         for client in clients:
             client.join()
     finally:
@@ -80,8 +80,8 @@ def test_health_answers_while_every_waiting_place_is_taken(tmp_path: Path, stack
     assert busy.json()["error"]["code"] == "busy"
 
 
-def test_past_its_limits_a_service_says_so_and_everything_else_still_answers(tmp_path: Path, stack: TestStack) -> None:
-    """With every place taken and the queue full: what does not wait is answered as if nothing were going on."""
+def test_at_its_limits_a_service_answers_requests_that_do_not_wait(tmp_path: Path, stack: TestStack) -> None:
+    """With all waiters and streams in use and a full queue, requests that do not wait are still answered."""
     (port,) = free_ports(1)
     environ = {
         **stack.environ,
@@ -120,7 +120,7 @@ def test_past_its_limits_a_service_says_so_and_everything_else_still_answers(tmp
                 assert busy.status_code == 503
                 assert busy.headers["Retry-After"] == "10"
                 assert "Prefer: respond-async" in busy.json()["error"]["hint"]
-            # Who was turned away has left nothing behind.
+            # The refused requests created no jobs.
             assert len(jobs()) == 2
             assert [post(later).status_code for _ in range(4)] == [202, 202, 202, 429]
             full = post(later)
@@ -141,7 +141,7 @@ def test_past_its_limits_a_service_says_so_and_everything_else_still_answers(tmp
         service.wait(timeout=15)
 
 
-def test_finished_jobs_are_kept_as_long_as_the_settings_say(tmp_path: Path, stack: TestStack) -> None:
+def test_finished_jobs_are_retained_as_set(tmp_path: Path, stack: TestStack) -> None:
     (port,) = free_ports(1)
     environ = {
         **stack.environ,
@@ -159,25 +159,26 @@ def test_finished_jobs_are_kept_as_long_as_the_settings_say(tmp_path: Path, stac
 
     first = service()
     try:
-        drawn = [requests.post(f"{url}/api/txt2img", json=fields, timeout=TIMEOUT).json() for _ in range(3)]
+        replies = [requests.post(f"{url}/api/txt2img", json=fields, timeout=TIMEOUT).json() for _ in range(3)]
     finally:
         first.terminate()
         first.wait(timeout=15)
     second = service(**{f"{PREFIX}KEEP_JOBS": "1"})
     try:
         deadline = time.monotonic() + TIMEOUT
-        while len(kept := requests.get(f"{url}/api/jobs", timeout=TIMEOUT).json()["jobs"]) > 1:
+        while len(jobs := requests.get(f"{url}/api/jobs", timeout=TIMEOUT).json()["jobs"]) > 1:
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        assert [job["job_id"] for job in kept] == [drawn[-1]["job_id"]]
-        pictures = [requests.get(one["comfy_response"]["generated_images"][0]["url"], timeout=TIMEOUT) for one in drawn]
+        assert [job["job_id"] for job in jobs] == [replies[-1]["job_id"]]
+        urls = [reply["comfy_response"]["generated_images"][0]["url"] for reply in replies]
+        pictures = [requests.get(url, timeout=TIMEOUT) for url in urls]
         assert [picture.status_code for picture in pictures] == [404, 404, 200]
     finally:
         second.terminate()
         second.wait(timeout=15)
 
 
-def test_a_request_that_takes_too_long_is_a_504_with_the_jobs_id(stack: TestStack) -> None:
+def test_a_request_timeout_is_a_504_with_the_job_id(stack: TestStack) -> None:
     (port,) = free_ports(1)
     environ = {
         **stack.environ,
@@ -199,6 +200,6 @@ def test_a_request_that_takes_too_long_is_a_504_with_the_jobs_id(stack: TestStac
     assert response.status_code == 504
     error = response.json()["error"]
     assert error["code"] == "wait_expired"
-    # The job goes on, though the service that took it is gone: another reclaims it.
+    # The service that accepted the job has ended; another one reclaims the job.
     assert error["url"] == f"http://127.0.0.1:{port}/api/jobs/{error['job_id']}"
     assert stack.wait_for_job(error["job_id"])["state"] == "completed"

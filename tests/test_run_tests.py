@@ -1,4 +1,4 @@
-"""The test command: which runs of pytest it starts, and its exit code."""
+"""The test command: the runs of pytest that it starts, and its exit code."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ CORES = str(os.cpu_count())
 
 
 class Runs:
-    """Stands in for pytest: `commands` are its arguments, `codes` the exit codes of the next runs, then 0."""
+    """A stand-in for pytest. `commands` records the arguments; `codes` are the exit codes of the next runs, then 0."""
 
     def __init__(self) -> None:
         self.commands: list[list[str]] = []
@@ -28,7 +28,7 @@ class Runs:
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
-    """No engine is installed for these tests."""
+    """Replaces pytest and the search for the engine."""
     runs = Runs()
     monkeypatch.setattr(module.subprocess, "run", runs.run)
     monkeypatch.setattr(module, "find_engine", lambda _settings: "the engine")
@@ -56,11 +56,11 @@ def test_fast_runs_neither_live_nor_slow_tests_and_looks_for_no_engine(
 @pytest.mark.parametrize("arguments", [[], ["-x", "-vv"], ["--durations=10", "--tb=short"]])
 def test_the_whole_suite_has_two_parts(runs: Runs, capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     assert start(*arguments) == 0
-    without, with_engine = runs.commands
-    assert without[:4] == ["-m", "not live", "-n", CORES]
+    without_engine, with_engine = runs.commands
+    assert without_engine[:4] == ["-m", "not live", "-n", CORES]
     assert with_engine[:4] == ["-m", "live", "-n", str(min(2, os.cpu_count() or 1))]
     assert with_engine[4:6] == ["--dist", "loadfile"]
-    for command in (without, with_engine):
+    for command in (without_engine, with_engine):
         assert command[len(command) - len(arguments) :] == arguments
     shown = capsys.readouterr().out
     assert "without the engine: passed after 0:00" in shown
@@ -89,7 +89,7 @@ def test_arguments_that_select_tests_go_to_one_run(runs: Runs, arguments: list[s
         ([3, 0], [], 3, 1),
     ],
 )
-def test_a_part_that_fails_fails_the_whole(
+def test_a_failed_part_fails_the_whole_run(
     runs: Runs, capsys: pytest.CaptureFixture[str], codes: list[int], arguments: list[str], code: int, count: int
 ) -> None:
     runs.codes = list(codes)

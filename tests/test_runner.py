@@ -13,7 +13,7 @@ from shared.jobs.job import State
 from tests.fake_engine import BLOCKED, FakeEngine
 from tests.harness import Harness, wait_for, wait_until_running
 
-OBJECTIONS = {
+NODE_ERRORS = {
     "Last": {
         "errors": [
             {
@@ -32,16 +32,16 @@ OBJECTIONS = {
 def test_a_job_is_recorded_before_it_is_sent_and_ends_with_its_images(
     harness: Harness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    submit, found = harness.client.submit, []
+    submit, states = harness.client.submit, []
 
-    def watched(job_id: str, *rest: Any) -> None:
-        found.append(harness.row(job_id).state)
+    def record_and_submit(job_id: str, *rest: Any) -> None:
+        states.append(harness.row(job_id).state)
         submit(job_id, *rest)
 
-    monkeypatch.setattr(harness.client, "submit", watched)
+    monkeypatch.setattr(harness.client, "submit", record_and_submit)
     engine.seconds = BLOCKED
     job_id = harness.submit()
-    assert found == [State.QUEUED]
+    assert states == [State.QUEUED]
     running = harness.wait(job_id, State.RUNNING)
     assert running.started is not None
     engine.seconds = 0.5
@@ -57,7 +57,7 @@ def test_a_job_is_recorded_before_it_is_sent_and_ends_with_its_images(
 
 
 @pytest.mark.parametrize("fault", ["omits_end_events", "sends_no_events"])
-def test_a_job_completes_without_events_of_the_websocket(harness: Harness, engine: FakeEngine, fault: str) -> None:
+def test_a_job_completes_without_websocket_events(harness: Harness, engine: FakeEngine, fault: str) -> None:
     setattr(engine, fault, True)
     engine.seconds = 0.3
     row = harness.wait(harness.submit())
@@ -67,14 +67,14 @@ def test_a_job_completes_without_events_of_the_websocket(harness: Harness, engin
     assert len(engine.submitted) == 1
 
 
-def test_a_job_is_running_without_events_of_the_websocket(harness: Harness, engine: FakeEngine) -> None:
+def test_a_job_is_running_without_websocket_events(harness: Harness, engine: FakeEngine) -> None:
     engine.sends_no_events, engine.seconds = True, BLOCKED
     job_id = harness.submit()
     assert harness.wait(job_id, State.RUNNING).started is not None
     assert "started" in harness.event_names(job_id)
 
 
-def test_a_broken_websocket_delays_a_job_only_a_little(harness: Harness, engine: FakeEngine) -> None:
+def test_a_broken_websocket_delays_a_job_only_briefly(harness: Harness, engine: FakeEngine) -> None:
     engine.seconds = BLOCKED
     job_id = harness.submit()
     wait_until_running(engine, job_id)
@@ -89,8 +89,8 @@ def test_a_broken_websocket_delays_a_job_only_a_little(harness: Harness, engine:
     assert harness.wait(after).state is State.COMPLETED
 
 
-def test_a_graph_that_the_engine_accepts_in_part_fails_its_job(harness: Harness, engine: FakeEngine) -> None:
-    engine.node_errors, engine.seconds = OBJECTIONS, 2
+def test_a_partly_accepted_graph_fails_its_job(harness: Harness, engine: FakeEngine) -> None:
+    engine.node_errors, engine.seconds = NODE_ERRORS, 2
     job_id = harness.submit()
     row = harness.row(job_id)
     assert row.state is State.FAILED
@@ -116,7 +116,7 @@ def test_a_500_fails_its_job_and_no_other(harness: Harness, engine: FakeEngine) 
 
 
 def test_a_job_that_cannot_be_serialized_fails_and_blocks_no_other(harness: Harness, engine: FakeEngine) -> None:
-    # The API rejects such text; a job with it must not be retried for ever.
+    # The API rejects such text; a job with it must not be retried forever.
     graph = {"Last": {"class_type": "SaveImage", "inputs": {"filename_prefix": "\ud800"}}}
     failed = [harness.submit(spec={"graph": graph}) for _ in range(3)]
     after = harness.submit()
@@ -130,7 +130,7 @@ def test_a_job_that_cannot_be_serialized_fails_and_blocks_no_other(harness: Harn
 
 
 @pytest.mark.parametrize("fault", ["500 but taken", "taken but no answer"])
-def test_an_accepted_job_is_not_sent_again_whatever_the_engine_answered(
+def test_an_accepted_job_is_not_sent_again_after_an_error_reply(
     harness: Harness, engine: FakeEngine, fault: Any
 ) -> None:
     engine.prompt_fault, engine.seconds = fault, 0.3
@@ -167,7 +167,7 @@ def test_a_job_that_cannot_be_sent_does_not_block_the_others(harness: Harness, e
     engine.stop()
     first, broken = harness.submit(), harness.submit(spec={"uploads": {"gone.png": "dream-layer"}})
     others = [harness.submit() for _ in range(2)]
-    # The runner tries it meanwhile.
+    # Meanwhile, the runner tries to send them.
     time.sleep(0.6)
     engine.start()
     assert harness.wait(broken).state is State.FAILED
@@ -219,7 +219,7 @@ def test_a_cancellation_affects_one_job_in_any_phase(
     wait_for(lambda: len(engine.saved()) == 6, "pictures of the cancelled job remain")
 
 
-def test_a_service_that_stops_after_a_cancellation_leaves_no_cancelled_job_running(
+def test_a_service_that_stops_after_a_cancellation_cancels_the_job_in_the_engine(
     harness: Harness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine.seconds = BLOCKED
@@ -229,7 +229,7 @@ def test_a_service_that_stops_after_a_cancellation_leaves_no_cancelled_job_runni
     monkeypatch.setattr(harness.runner, "_reconcile", lambda: None)
     assert harness.runner.cancel(job_id)
     harness.runner.stop()
-    # The thread may have been reconciling when this test replaced that, and have cancelled it too.
+    # The thread may have been reconciling at that moment, and may have cancelled the job as well.
     assert set(engine.cancelled) == {job_id}
 
 
@@ -243,7 +243,7 @@ def test_a_cancelled_job_is_not_completed_even_if_it_ends_at_that_moment(harness
         cancelled = harness.runner.cancel(job_id)
         assert harness.row(job_id).state is (State.CANCELLED if cancelled else State.COMPLETED)
         outcomes.add(cancelled)
-        # Approaches the moment at which jobs end on this machine, and stays near it.
+        # Approach the moment at which jobs end on this machine, and stay near it.
         patience *= 1.2 if cancelled else 1 / 1.2
     wait_for(lambda: engine.running is None and not harness.runner._active_jobs, "a job is still active")
     assert outcomes == {True, False}
@@ -251,25 +251,25 @@ def test_a_cancelled_job_is_not_completed_even_if_it_ends_at_that_moment(harness
 
 def test_a_job_cancelled_while_the_engine_does_not_answer_is_never_sent(harness: Harness, engine: FakeEngine) -> None:
     engine.stop()
-    cancelled, kept = harness.submit(), harness.submit()
+    cancelled, other = harness.submit(), harness.submit()
     assert harness.runner.cancel(cancelled)
     engine.start()
-    assert harness.wait(kept).state is State.COMPLETED
-    assert engine.submitted == [kept]
+    assert harness.wait(other).state is State.COMPLETED
+    assert engine.submitted == [other]
 
 
 def test_previews_become_small_jpegs(harness: Harness, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     buffer = io.BytesIO()
     Image.effect_noise((512, 384), 50).save(buffer, "PNG")
     engine.preview, engine.seconds = buffer.getvalue(), 4
-    shown = harness.submit(spec={"previews": True})
-    previews = [harness.store.last_event(shown, "preview")]
+    job_id = harness.submit(spec={"previews": True})
+    previews = [harness.store.last_event(job_id, "preview")]
 
-    def seen() -> bool:
-        previews.append(harness.store.last_event(shown, "preview"))
+    def has_preview() -> bool:
+        previews.append(harness.store.last_event(job_id, "preview"))
         return previews[-1] is not None
 
-    wait_for(seen, "no preview")
+    wait_for(has_preview, "no preview")
     engine.seconds = 0.05
     preview = previews[-1]
     assert preview is not None
