@@ -20,7 +20,7 @@ from tests.harness import Harness, OpenHarness, new_job, wait_for, wait_until_ru
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Services reclaim orphans and reconcile more often than usual."""
+    """Make services reclaim orphans and reconcile more often than usual."""
     monkeypatch.setattr(module, "HEARTBEAT_INTERVAL", 0.2)
     monkeypatch.setattr(module, "RECONCILE_CONNECTED", 0.3)
 
@@ -247,7 +247,7 @@ def test_a_job_reclaimed_from_a_slow_service_runs_once(
     wait_for(lambda: job_id in engine.history, "it did not run")
     harness.expire_heartbeats()
     wait_for(lambda: successor.row(job_id).worker == successor.runner.worker, "it was not reclaimed")
-    # The slow service finds the end first, but no longer owns the job.
+    # The slow service detects the end of the job first, but no longer owns it.
     slow_resumes.set()
     wait_for(lambda: not harness.runner._active_jobs, "the slow service still tracks it")
     time.sleep(0.5)

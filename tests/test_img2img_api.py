@@ -37,7 +37,7 @@ def source() -> Image.Image:
 
 @pytest.fixture(scope="module")
 def mask() -> Image.Image:
-    """White, to be repainted, in a 64 x 64 square in the middle."""
+    """A mask with a white 64 x 64 square in the middle."""
     image = Image.new("L", (128, 128))
     ImageDraw.Draw(image).rectangle((32, 32, 95, 95), fill=255)
     return image

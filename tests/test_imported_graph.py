@@ -1,4 +1,4 @@
-"""Imported graphs: what is accepted and what is refused."""
+"""Imported graphs: which are accepted and which are refused."""
 
 import json
 from typing import Any

@@ -188,7 +188,7 @@ def test_a_job_accepted_during_expiry_keeps_its_upload(open_files: Open, monkeyp
     assert job_files.files.uploads.find("mine.png") == b"png"
 
 
-def test_a_mark_that_another_process_removed_is_no_error(tmp_path: Path) -> None:
+def test_a_mark_removed_by_another_process_is_not_an_error(tmp_path: Path) -> None:
     assert not UploadFiles(tmp_path).is_standalone_before("mine.png", time.time())
 
 

@@ -74,10 +74,10 @@ def test_the_launcher_prints_all_urls(stack: TestStack) -> None:
 
 def test_the_services_use_little_memory(stack: TestStack) -> None:
     large = data_url(Image.effect_noise((1600, 1200), 100))
-    wrong = {"prompt": "x", "input_image": large, "width": 1024, "height": 768, "sampler_name": "none such"}
+    invalid = {"prompt": "x", "input_image": large, "width": 1024, "height": 768, "sampler_name": "none such"}
 
     def refused(_number: int) -> int:
-        return requests.post(f"{stack.img2img}/api/img2img", json=wrong, timeout=TIMEOUT).status_code
+        return requests.post(f"{stack.img2img}/api/img2img", json=invalid, timeout=TIMEOUT).status_code
 
     with ThreadPoolExecutor(16) as clients:
         assert set(clients.map(refused, range(48))) == {422}

@@ -75,11 +75,11 @@ def test_a_list_reads_no_large_graph_from_the_database(
 @pytest.mark.slow
 @pytest.mark.parametrize(("path", "key"), [("/api/jobs", "jobs"), ("/api/runs", "runs")])
 @pytest.mark.parametrize("part", ["request", "graph", "images"])
-def test_pages_of_large_jobs_are_bounded_and_reach_all_of_them(
+def test_pages_of_large_jobs_are_limited_in_size_and_skip_none(
     backend: Backend, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, path: str, key: str, part: str
 ) -> None:
     monkeypatch.setattr(jobs_database, "LARGEST_PAGE", 100_000)
-    # Each is below LARGEST_PART, so that nothing is left out.
+    # Every part is below LARGEST_PART, so nothing is left out.
     request = {**REQUEST, "prompt": "x" * 30_000} if part == "request" else REQUEST
     graph = large_graph(30_000) if part == "graph" else None
     ids = [finish(backend, request, graph, pictures=300 if part == "images" else 1).id for _ in range(8)]
@@ -127,7 +127,7 @@ def test_the_last_page_has_no_before(backend: Backend, client: FlaskClient) -> N
     assert (len(last["jobs"]), last["before"]) == (2, None)
 
 
-def test_a_report_of_many_large_runs_has_all_of_them_in_order(
+def test_a_report_of_many_large_runs_lists_all_of_them_in_order(
     backend: Backend, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs_database, "LARGEST_PAGE", 40_000)

@@ -111,7 +111,7 @@ def test_sdxl_switches_to_its_refiner(stack: TestStack, context: ParsingContext)
     graph = graph_for(context, model_name="tiny-xl", refiner_enabled=True, refiner_model="tiny-refiner")
     first, second = (node["inputs"] for node in graph.values() if node["class_type"] == "KSamplerAdvanced")
     assert (first["steps"], first["start_at_step"], first["end_at_step"]) == (25, 0, 20)
-    # 10,000 stands for the last step.
+    # 10,000 means up to the last step.
     assert (second["steps"], second["start_at_step"], second["end_at_step"]) == (25, 20, 10_000)
     assert_accepted(stack, graph)
 

@@ -32,8 +32,8 @@ def test_a_stored_key_is_sent_only_to_its_own_host_over_https(monkeypatch: pytes
     keys.add("Civitai API key", "of the other")
     keys.add("OPENAI_API_KEY", "of nobody here")
     address = "civitai.com/api/download/models/1"
-    sent = [download(text, keys).headers for text in ("sdxl", f"https://{address}", f"http://{address}")]
-    assert sent == [{"Authorization": "Bearer of the hub"}, {"Authorization": "Bearer of the other"}, {}]
+    sent_headers = [download(text, keys).headers for text in ("sdxl", f"https://{address}", f"http://{address}")]
+    assert sent_headers == [{"Authorization": "Bearer of the hub"}, {"Authorization": "Bearer of the other"}, {}]
     for text in ("https://civitai.com.example.org/x", "https://example.org/civitai.com"):
         assert download(text, keys).headers == {}
     assert "of the" not in repr(download("sdxl", keys))
@@ -54,7 +54,7 @@ def test_known_models_are_complete() -> None:
 
 
 @pytest.mark.parametrize("columns", [40, 80, 100])
-def test_in_a_narrow_terminal_the_list_has_no_broken_lines(columns: int) -> None:
+def test_the_list_fits_a_narrow_terminal(columns: int) -> None:
     wide = downloadable_table(DOWNLOADABLE_MODELS, [], 200)
     assert wide == downloadable_table(DOWNLOADABLE_MODELS, [])
     assert len(wide.splitlines()) == 1 + len(DOWNLOADABLE_MODELS)

@@ -89,16 +89,16 @@ def test_invalid_models_and_names_are_refused(
 def test_a_truncated_model_and_a_form_without_a_model_are_refused(control: Control, tmp_path: Path) -> None:
     assert send(control, "a.safetensors", model_bytes(tmp_path)[:-1]).status_code == 422
     assert control.client.post("/api/upload-model", data={"model_type": "loras"}).status_code in (415, 422)
-    wrong = control.client.post("/api/upload-model", data={"file": "text"}, content_type="multipart/form-data")
-    assert body(wrong)["error"]["field"] == "file"
+    refused = control.client.post("/api/upload-model", data={"file": "text"}, content_type="multipart/form-data")
+    assert body(refused)["error"]["field"] == "file"
     form = {"file": (io.BytesIO(model_bytes(tmp_path)), "a.safetensors")}
     assert body(control.client.post("/api/upload-model", data=form))["message"] == "model_type is missing"
 
 
 def test_a_form_with_more_than_a_model_is_refused(control: Control, tmp_path: Path) -> None:
     two = [(io.BytesIO(model_bytes(tmp_path)), f"{name}.safetensors") for name in ("one", "two")]
-    wrong = control.client.post("/api/upload-model", data={"file": two, "model_type": "loras"})
-    assert (wrong.status_code, body(wrong)["error"]["field"]) == (400, "file")
+    refused = control.client.post("/api/upload-model", data={"file": two, "model_type": "loras"})
+    assert (refused.status_code, body(refused)["error"]["field"]) == (400, "file")
     fields = {f"field{number}": "x" for number in range(20)}
     many = control.client.post("/api/upload-model", data=fields, content_type="multipart/form-data")
     assert (many.status_code, body(many)["message"]) == (400, "the form has more than a model file and its type")
@@ -113,7 +113,7 @@ def test_other_file_extensions_are_a_setting() -> None:
         parse_file_name("a\n.ckpt", (".ckpt",))
 
 
-def test_the_second_of_two_models_of_one_name_is_refused(tmp_path: Path) -> None:
+def test_the_second_of_two_models_with_the_same_name_is_refused(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).write_text(name)
     move_into_place(tmp_path / "one", tmp_path / "kept", "model")

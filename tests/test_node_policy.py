@@ -118,9 +118,9 @@ EMPTY = ("EmptyImage", {"width": 8, "height": 8, "batch_size": 1, "color": 0})
     ],
 )
 def test_inputs_of_a_dynamic_combo_are_checked(more: dict[str, Any], expected: list[Any]) -> None:
-    found = problems({"e": EMPTY, "r": ("ResizeImageMaskNode", {"input": ["e", 0], "scale_method": "area", **more})})
+    actual = problems({"e": EMPTY, "r": ("ResizeImageMaskNode", {"input": ["e", 0], "scale_method": "area", **more})})
     # The snapshot has no lists of choices, so the value of each combo is a problem.
-    assert [problem for problem in found if problem[0] != "scale_method"] == expected
+    assert [problem for problem in actual if problem[0] != "scale_method"] == expected
 
 
 def test_inputs_of_a_growing_list_are_checked() -> None:
@@ -402,8 +402,8 @@ def test_every_declared_range_applies_to_links() -> None:
             if kind not in ("INT", "FLOAT") or high is None or high > 2**62 or (name, key) in LIMITS:
                 continue
             source = ("PrimitiveInt" if kind == "INT" else "PrimitiveFloat", {"value": high + 1})
-            found = check_limits(to_api({"n": source, "x": (name, {key: ["n", 0]})}), NODES)
-            assert [(problem.node, problem.input, problem.kind) for problem in found] == [("x", key, "out_of_range")]
+            actual = check_limits(to_api({"n": source, "x": (name, {key: ["n", 0]})}), NODES)
+            assert [(problem.node, problem.input, problem.kind) for problem in actual] == [("x", key, "out_of_range")]
             checked += 1
     assert checked > 500
 
@@ -453,8 +453,8 @@ def test_text_from_a_switch_may_only_feed_text_inputs() -> None:
         for key, (kind, *_) in {**node["input"].get("required", {}), **node["input"].get("optional", {})}.items():
             if str(kind).startswith("COMFY_") or kind == "*" or "STRING" in str(kind).split(","):
                 continue
-            found = check_graph(to_api({"s": switch, "n": (name, {key: ["s", 0]})}), NODES)
-            assert (key, "bad_link") in [(problem.input, problem.kind) for problem in found], (name, key)
+            actual = check_graph(to_api({"s": switch, "n": (name, {key: ["s", 0]})}), NODES)
+            assert (key, "bad_link") in [(problem.input, problem.kind) for problem in actual], (name, key)
             checked += 1
     assert checked > 1500
 

@@ -14,7 +14,7 @@ def row(**values: Any) -> JobRow:
     )
 
 
-def test_a_notification_wakes_all_subscribers_of_its_job_alone() -> None:
+def test_a_notification_wakes_all_subscribers_of_its_job_only() -> None:
     notifier = JobNotifier()
     notifier.notify("no subscriber")
     with notifier.subscribe("a") as one, notifier.subscribe("a") as two, notifier.subscribe("b") as other:

@@ -43,7 +43,7 @@ MakeBackend = Callable[..., Backend]
 
 @pytest.fixture
 def backend(tmp_path: Path) -> Iterator[MakeBackend]:
-    """Creates backends without an engine: nothing listens on port 9 of this machine."""
+    """Create backends without an engine: nothing listens on port 9 of this machine."""
     backends: list[Backend] = []
 
     def make(**settings: Any) -> Backend:
@@ -236,7 +236,7 @@ def test_the_document_has_the_limits_of_bodies(backend: MakeBackend) -> None:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_picture_has_its_media_type(backend: MakeBackend, service: str) -> None:
-    """The page shows a file input for texts that may be a data URL, and for files of forms."""
+    """The page shows a file input for strings that may be a data URL, and for files in forms."""
     marked = []
     for name, schema in document(SERVICES[service](backend()))["components"]["schemas"].items():
         for field, spec in schema.get("properties", {}).items():
@@ -261,9 +261,9 @@ def test_the_document_is_json(backend: MakeBackend) -> None:
 def test_the_document_is_generated_once(backend: MakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def record_call(*spec: Any, **more: Any) -> dict[str, Any]:
+    def record_call(*spec: Any, **options: Any) -> dict[str, Any]:
         calls.append(spec)
-        return openapi_document(*spec, **more)
+        return openapi_document(*spec, **options)
 
     monkeypatch.setattr(docs, "openapi_document", record_call)
     app = SERVICES["txt2img"](backend())

@@ -44,11 +44,11 @@ def test_every_service_lists_all_options(stack: TestStack) -> None:
     assert "euler" in listed["samplers"]
     assert "karras" in listed["schedulers"]
     small = {"width": 128, "height": 128, "steps": 10, "cfg_scale": 3.0, "guidance": None}
-    usual = {**small, "sampler_name": "euler", "scheduler": "normal"}
+    defaults = {**small, "sampler_name": "euler", "scheduler": "normal"}
     models = by_name(listed["checkpoints"])
     for name in (CHECKPOINT_NAME, PASTEL_NAME, INPAINTING_NAME):
         assert models[name] == {
-            "name": name, "family": "sd1", "inpainting": name == INPAINTING_NAME, "defaults": usual,
+            "name": name, "family": "sd1", "inpainting": name == INPAINTING_NAME, "defaults": defaults,
         }  # fmt: skip
     assert listed["loras"] == ["dream-layer-outline.safetensors"]
     assert {"name": "dream-layer-canny.safetensors", "family": "sd1", "union": False} in listed["controlnets"]
@@ -59,7 +59,7 @@ def test_every_service_lists_all_options(stack: TestStack) -> None:
     assert listed["preprocessors"] == ["none", "canny"]
     assert listed["face_restoration"] == {"available": False, "models": []}
     assert listed["seamless_tiling"] == {"available": False}
-    assert listed["defaults"] == {"model_name": CHECKPOINT_NAME, **usual}
+    assert listed["defaults"] == {"model_name": CHECKPOINT_NAME, **defaults}
     assert listed["checkpoints"][0]["name"] == CHECKPOINT_NAME
     assert listed["limits"]["queue_limit"] == 1000
     assert options(stack.img2img) == options(stack.control) == listed

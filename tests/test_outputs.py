@@ -62,7 +62,7 @@ def client(backend: Backend) -> FlaskClient:
 
 
 def finish_custom_job(backend: Backend, graph: dict[str, Any], names: list[str], **spec: Any) -> JobRow:
-    """A finished job of a custom graph, with these endings of its pictures' names."""
+    """Finish a job of a custom graph; `names` are the endings of its pictures' file names."""
     row = finish(backend, spec.pop("request", {}), graph, repeatable=False, pictures=0, **spec)
     prefix = f"20261122-143210-{row.id.replace('-', '')[:12]}"
     for index, name in enumerate(names):
@@ -124,8 +124,8 @@ def test_named_workflows_accept_output_node(client: FlaskClient, tmp_path: Path)
     assert reply.headers["X-Seed"] == "5"
     reply = client.post("/api/workflows/mine", data={"seed": "5"}, headers=png, buffered=True)
     assert "-001_" in reply.headers["Content-Location"]
-    for wrong in ("sampler", True, ["save"]):
-        reply = client.post("/api/workflows/mine", json={"output_node": wrong})
+    for value in ("sampler", True, ["save"]):
+        reply = client.post("/api/workflows/mine", json={"output_node": value})
         assert (reply.status_code, reply.json["error"]["field"]) == (422, "output_node")
 
 
