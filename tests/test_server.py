@@ -389,7 +389,7 @@ def test_a_refused_body_is_not_stored(
 
 
 @pytest.mark.parametrize("path", KEYLESS_PATHS)
-def test_paths_without_a_key_store_no_body(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+def test_keyless_paths_store_no_body_without_a_key(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     temporary_files = TemporaryFileCounter(monkeypatch)
     with serving(Settings(api_key=KEY, threads=8, waiters=1, streams=1)) as server:
         for method in ("POST", "GET"):

@@ -13,7 +13,7 @@ from shared.process.supervisor import PARENT_WATCH, Child, Supervisor
 from tests.stack import wait_until_gone
 
 
-def child(folder: Path, code: str) -> Child:
+def make_child(folder: Path, code: str) -> Child:
     script = folder / "script.py"
     script.write_text(code)
     return Child("thing", [script, "argument"], python=sys.executable, folder=folder, log_path=folder / "thing.log")
@@ -28,11 +28,11 @@ def wait_for(condition: "object", failure: str) -> None:
 
 def test_a_child_runs_as_if_started_directly(tmp_path: Path) -> None:
     (tmp_path / "beside.py").write_text("NAME = 'beside'\n")
-    child_process = child(tmp_path, "import sys, beside\nprint(__name__, sys.argv[1:], beside.NAME, sys.path[0])\n")
-    child_process.start()
-    assert child_process.wait(20) == 0
-    assert child_process.tail_log() == f"__main__ ['argument'] beside {tmp_path}"
-    child_process.stop()
+    child = make_child(tmp_path, "import sys, beside\nprint(__name__, sys.argv[1:], beside.NAME, sys.path[0])\n")
+    child.start()
+    assert child.wait(20) == 0
+    assert child.tail_log() == f"__main__ ['argument'] beside {tmp_path}"
+    child.stop()
 
 
 def test_a_module_runs_as_if_started_directly(tmp_path: Path) -> None:
@@ -47,7 +47,9 @@ def test_a_module_runs_as_if_started_directly(tmp_path: Path) -> None:
 
 
 def test_a_child_that_exits_during_startup_is_reported_with_its_log(tmp_path: Path) -> None:
-    supervisor = Supervisor(child(tmp_path, "print('one')\nraise SystemExit('no such model')\n"), lambda: False, 60)
+    supervisor = Supervisor(
+        make_child(tmp_path, "print('one')\nraise SystemExit('no such model')\n"), lambda: False, 60
+    )
     started = time.monotonic()
     supervisor.start()
     with pytest.raises(SetupError) as failed:
@@ -59,7 +61,7 @@ def test_a_child_that_exits_during_startup_is_reported_with_its_log(tmp_path: Pa
 
 
 def test_a_child_that_never_answers_times_out(tmp_path: Path) -> None:
-    supervisor = Supervisor(child(tmp_path, "import time\ntime.sleep(60)\n"), lambda: False, 0.5)
+    supervisor = Supervisor(make_child(tmp_path, "import time\ntime.sleep(60)\n"), lambda: False, 0.5)
     supervisor.start()
     with pytest.raises(SetupError, match="does not answer after"):
         supervisor.wait_ready()
@@ -69,7 +71,7 @@ def test_a_child_that_never_answers_times_out(tmp_path: Path) -> None:
 
 def test_a_child_that_exits_later_is_restarted(tmp_path: Path) -> None:
     supervisor = Supervisor(
-        child(tmp_path, "import time\ntime.sleep(60)\n"), lambda: supervisor.child.pid is not None, 20
+        make_child(tmp_path, "import time\ntime.sleep(60)\n"), lambda: supervisor.child.pid is not None, 20
     )
     supervisor.start()
     supervisor.wait_ready()
@@ -91,11 +93,11 @@ def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch: pyt
         "print('deaf', flush=True)\n"
         "time.sleep(60)\n"
     )
-    stubborn = child(tmp_path, code)
-    stubborn.start()
-    wait_for(lambda: "deaf" in stubborn.tail_log(), "the child did not start")
-    stubborn.stop()
-    assert stubborn.pid is None
+    child = make_child(tmp_path, code)
+    child.start()
+    wait_for(lambda: "deaf" in child.tail_log(), "the child did not start")
+    child.stop()
+    assert child.pid is None
 
 
 def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
@@ -116,10 +118,10 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
 def test_a_large_log_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.process.supervisor.MAX_LOG_BYTES", 10)
     (tmp_path / "thing.log").write_text("much too long for the limit")
-    child_process = child(tmp_path, "print('new')\n")
-    child_process.start()
-    child_process.wait(20)
-    child_process.stop()
+    child = make_child(tmp_path, "print('new')\n")
+    child.start()
+    child.wait(20)
+    child.stop()
     assert (tmp_path / "thing.log").read_text().strip() == "new"
     assert (tmp_path / "thing.previous.log").exists()
 
@@ -138,7 +140,7 @@ def test_a_child_exits_with_its_worker_thread(tmp_path: Path) -> None:
     )
     script = tmp_path / "script.py"
     script.write_text(code)
-    child_process = Child(
+    child = Child(
         "thing",
         [script],
         python=sys.executable,
@@ -146,18 +148,18 @@ def test_a_child_exits_with_its_worker_thread(tmp_path: Path) -> None:
         log_path=tmp_path / "thing.log",
         exit_with_thread="work",
     )
-    child_process.start()
-    assert child_process.wait(20) == 70
-    assert "of no importance" in child_process.tail_log(30)
-    assert child_process.tail_log(1) == "the thread of work died, so this process exits"
-    child_process.stop()
+    child.start()
+    assert child.wait(20) == 70
+    assert "of no importance" in child.tail_log(30)
+    assert child.tail_log(1) == "the thread of work died, so this process exits"
+    child.stop()
 
 
 def test_a_child_that_stops_answering_is_restarted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.process.supervisor.CHECK_INTERVAL", 0.05)
     monkeypatch.setattr("shared.process.supervisor.ANSWER_TIMEOUT", 0.3)
     hangs = False
-    supervisor = Supervisor(child(tmp_path, "import time\ntime.sleep(60)\n"), lambda: not hangs, 20)
+    supervisor = Supervisor(make_child(tmp_path, "import time\ntime.sleep(60)\n"), lambda: not hangs, 20)
     supervisor.start()
     supervisor.wait_ready()
     first = supervisor.child.pid

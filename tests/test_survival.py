@@ -20,7 +20,7 @@ SMALL = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1}
 LONG = {**SMALL, "steps": 60}
 
 
-def child(stack: TestStack, script: str) -> psutil.Process:
+def find_child(stack: TestStack, script: str) -> psutil.Process:
     """Return the launcher's child process that runs this script."""
     (process,) = [
         child
@@ -45,7 +45,7 @@ def wait_until_ready(stack: TestStack) -> None:
 def test_an_engine_without_its_worker_thread_is_restarted_and_its_jobs_are_requeued(stack: TestStack) -> None:
     job_id = stack.submit(**LONG)
     stack.wait_for_job(job_id, "running")
-    before = child(stack, "main.py").pid
+    before = find_child(stack, "main.py").pid
     # Sent directly to the engine, because the services refuse it: a node without inputs ends ComfyUI's worker thread,
     # but not its HTTP server. The running job comes first, so it completes before the crash or is run again.
     crashing: dict[str, Any] = {
@@ -58,13 +58,13 @@ def test_an_engine_without_its_worker_thread_is_restarted_and_its_jobs_are_reque
     following = stack.submit(**SMALL)
     assert stack.wait_for_job(job_id)["state"] == "completed"
     assert stack.wait_for_job(following)["state"] == "completed"
-    assert child(stack, "main.py").pid != before
+    assert find_child(stack, "main.py").pid != before
     assert "engine ended with exit code 70" in stack.output()
 
 
 def test_jobs_are_accepted_and_wait_while_the_engine_does_not_answer(stack: TestStack) -> None:
     stack.draw(**SMALL)
-    child(stack, "main.py").kill()
+    find_child(stack, "main.py").kill()
     ids = [stack.submit(**SMALL) for _ in range(3)]
     not_ready = requests.get(f"{stack.txt2img}/ready", timeout=TIMEOUT)
     assert not_ready.status_code == 503
@@ -84,7 +84,7 @@ def test_the_job_of_a_killed_service_is_completed_and_streamed_by_another(stack:
         while not (running := requests.get(f"{stack.control}/api/jobs?state=running", timeout=TIMEOUT).json()["jobs"]):
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        child(stack, "txt2img_server.py").kill()
+        find_child(stack, "txt2img_server.py").kill()
         with pytest.raises(requests.ConnectionError):
             broken.result()
     (job,) = running
@@ -112,7 +112,7 @@ def test_a_job_that_kills_the_engine_three_times_fails_and_the_others_continue(s
     for _ in range(3):
         # Simulate a job that crashes the engine each time it runs.
         stack.wait_for_job(killer, "running")
-        child(stack, "main.py").kill()
+        find_child(stack, "main.py").kill()
         deadline = time.monotonic() + TIMEOUT
         while stack.job(killer)["state"] == "running":
             assert time.monotonic() < deadline
@@ -169,7 +169,7 @@ def file_size_limit(process: psutil.Process, size: int) -> Iterator[None]:
 
 
 def test_a_full_disk_fails_only_that_job(stack: TestStack) -> None:
-    with file_size_limit(child(stack, "main.py"), 200):
+    with file_size_limit(find_child(stack, "main.py"), 200):
         response = requests.post(f"{stack.txt2img}/api/txt2img", json=SMALL, timeout=TIMEOUT)
     assert response.status_code == 507, response.text
     assert response.json()["error"]["code"] == "storage_failed"
@@ -179,7 +179,7 @@ def test_a_full_disk_fails_only_that_job(stack: TestStack) -> None:
 
 
 def test_a_job_is_rejected_if_the_disk_has_no_room_for_its_row(stack: TestStack) -> None:
-    with file_size_limit(child(stack, "txt2img_server.py"), 0):
+    with file_size_limit(find_child(stack, "txt2img_server.py"), 0):
         refused = requests.post(f"{stack.txt2img}/api/txt2img", json=SMALL, timeout=TIMEOUT)
         health = requests.get(f"{stack.txt2img}/health", timeout=TIMEOUT)
     assert refused.status_code == 507, refused.text
