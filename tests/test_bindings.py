@@ -13,7 +13,7 @@ from workflows.imported_graph import read_graph
 
 
 def bound(graph: dict[str, Any], **values: Any) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """The inputs of each node after `values` were bound, and the warnings."""
+    """Bind `values` and return the inputs of each node and the warnings."""
     result, warnings = bind(read_graph(graph), values)
     return {name: node["inputs"] for name, node in result.items()}, warnings
 
@@ -53,16 +53,16 @@ def test_a_size_is_raised_to_a_multiple_of_8() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "says"),
+    ("values", "expected_warning"),
     [
         ({"input_image": "a.png"}, "input_image was not set: the graph has no LoadImage node"),
         ({"mask": "a.png"}, "mask was not set: the graph has no LoadImageMask node"),
         ({"denoising_strength": 0.5}, "denoising_strength was not set: sampler starts from an empty latent"),
     ],
 )
-def test_a_field_without_an_input_is_a_warning(values: dict[str, Any], says: str) -> None:
+def test_a_field_without_an_input_is_a_warning(values: dict[str, Any], expected_warning: str) -> None:
     inputs, warnings = bound(default_graph(), **values)
-    assert warnings == [says]
+    assert warnings == [expected_warning]
     assert inputs == {name: node["inputs"] for name, node in default_graph().items()}
 
 
@@ -93,7 +93,7 @@ def test_a_zeroed_negative_takes_no_text() -> None:
     assert "no text feeds the negative" in warning
 
 
-def test_prompts_are_found_behind_nodes_that_pass_conditionings_on() -> None:
+def test_prompts_are_found_through_conditioning_nodes() -> None:
     pair = {"positive": ["good", 0], "negative": ["bad", 0], "image": ["picture", 0]}
     graph = default_graph(
         picture=("LoadImage", {"image": "edges.png"}),
@@ -125,7 +125,7 @@ def test_the_first_of_combined_texts_is_the_prompt() -> None:
     assert warnings == ["prompt: both combines several texts; style keeps its own"]
 
 
-def test_texts_that_are_combined_again_and_again_are_read_once() -> None:
+def test_a_text_that_is_combined_many_times_is_read_once() -> None:
     more: ShortGraph = {"c0": ("ConditioningCombine", {"conditioning_1": ["good", 0], "conditioning_2": ["good", 0]})}
     for i in range(1, 60):
         link = [f"c{i - 1}", 0]
@@ -155,7 +155,7 @@ def test_a_computed_value_is_not_replaced() -> None:
     assert bound(graph, prompt="new")[1] == ["prompt was not set: good.text is computed by words"]
 
 
-def test_a_second_pass_keeps_its_own_numbers_but_shares_prompt_and_seed() -> None:
+def test_a_second_pass_keeps_its_steps_and_shares_the_seed() -> None:
     graph = default_graph(
         larger=("LatentUpscale", {"samples": ["sampler", 0], "width": 16, "height": 16}),
         second=("KSampler", sampling("larger", steps=10, denoise=0.5, seed=2)),
@@ -171,7 +171,7 @@ def test_a_second_pass_keeps_its_own_numbers_but_shares_prompt_and_seed() -> Non
     assert (inputs["empty"]["width"], inputs["larger"]["width"]) == (64, 16)
 
 
-def test_a_refiner_gets_the_steps_and_keeps_its_part_of_them() -> None:
+def test_a_refiner_gets_the_steps_and_keeps_its_range() -> None:
     base = sampling("empty", noise_seed=1, start_at_step=0, end_at_step=16)
     refiner = sampling("sampler", noise_seed=1, start_at_step=16, end_at_step=10000, model=["other", 0])
     del base["seed"], refiner["seed"]
@@ -189,7 +189,7 @@ def test_a_refiner_gets_the_steps_and_keeps_its_part_of_them() -> None:
 
 
 @pytest.mark.parametrize(("start", "end"), [(0, "16"), (None, 16), (["other", 0], 10000), (True, 16), (0.5, 20)])
-def test_a_range_of_steps_that_is_not_of_numbers_adds_no_warning(start: Any, end: Any) -> None:
+def test_a_step_range_without_integers_adds_no_warning(start: Any, end: Any) -> None:
     advanced = sampling("empty", noise_seed=1, start_at_step=start, end_at_step=end)
     del advanced["seed"]
     graph = default_graph(other=("PrimitiveInt", {"value": 3}), sampler=("KSamplerAdvanced", advanced))
@@ -197,7 +197,7 @@ def test_a_range_of_steps_that_is_not_of_numbers_adds_no_warning(start: Any, end
 
 
 def test_a_dual_guider_keeps_the_text_of_the_negative() -> None:
-    """As in the template of OmniGen2, whose second conditioning has the negative's text and the reference pictures."""
+    """The OmniGen2 template has such a guider. Its second conditioning has the negative prompt and the references."""
     guided = {"model": ["ckpt", 0], "cond1": ["good", 0], "cond2": ["bad", 0], "negative": ["bad", 0]}
     parts = {"noise": ["noise", 0], "guider": ["guider", 0], "sampler": ["which", 0], "sigmas": ["sigmas", 0]}
     graph = default_graph(
@@ -278,7 +278,7 @@ def picture_graph(**more: tuple[str, dict[str, Any]]) -> dict[str, Any]:
     )
 
 
-def test_picture_and_mask_go_to_the_loaders_that_the_sampler_starts_from() -> None:
+def test_picture_and_mask_are_set_in_the_loaders_of_the_samplers_source() -> None:
     inputs, warnings = bound(picture_graph(), input_image="a.png", mask="b.png", denoising_strength=0.5, width=64)
     assert warnings == []
     assert inputs["style"]["image"] == "style.png"
@@ -289,7 +289,7 @@ def test_picture_and_mask_go_to_the_loaders_that_the_sampler_starts_from() -> No
     assert inputs["sampler"]["denoise"] == 0.5
 
 
-def test_no_picture_is_replaced_if_several_could_be() -> None:
+def test_no_picture_is_replaced_if_several_match() -> None:
     graph = picture_graph(
         mix=("ImageBlend", {"image1": ["style", 0], "image2": ["source", 0]}),
         empty=("VAEEncode", {"pixels": ["mix", 0], "vae": ["ckpt", 2]}),

@@ -24,8 +24,8 @@ PROXY, ANN, BOB = "10.0.0.1", {"X-Forwarded-For": "192.0.2.1"}, {"X-Forwarded-Fo
 FORM = "multipart/form-data; boundary=b"
 
 
-def seen(settings: Settings, headers: dict[str, str], peer: str = PROXY) -> Request:
-    """A request as the application receives it."""
+def received_request(settings: Settings, headers: dict[str, str], peer: str = PROXY) -> Request:
+    """Return a request as the application receives it."""
     headers = {"User-Agent": "a browser", **headers}
     environ = EnvironBuilder(headers=headers, environ_overrides={"REMOTE_ADDR": peer}).get_environ()
     ProxyMiddleware(lambda *_: [], settings)(environ, None)
@@ -41,12 +41,12 @@ class Service:
 
     def job_of(self, headers: dict[str, str], service: str = "txt2img", peer: str = PROXY) -> str:
         """Submit a job with such a request, and return its id."""
-        mark = caller_of(seen(self.backend.settings, headers, peer)).mark
+        mark = caller_of(received_request(self.backend.settings, headers, peer)).mark
         job = NewJob(str(uuid.uuid4()), service, mark, service, JobSpec())
         return self.backend.jobs.store.add(job, "me", 100)[0].id
 
     def interrupt(self, headers: dict[str, str], peer: str = PROXY, **sent: Any) -> Any:
-        """The reply to an Interrupt."""
+        """Send an Interrupt and return the response."""
         sent, headers = sent or {"json": {}}, {"User-Agent": "a browser", **headers}
         return self.client.post(
             "/api/txt2img/interrupt", headers=headers, environ_overrides={"REMOTE_ADDR": peer}, **sent
@@ -58,9 +58,9 @@ class Service:
 
 @pytest.fixture
 def service(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Service]:
-    made = Service(tmp_path, **getattr(request, "param", {}))
-    yield made
-    made.backend.stop()
+    created = Service(tmp_path, **getattr(request, "param", {}))
+    yield created
+    created.backend.stop()
 
 
 TRUSTED = pytest.mark.parametrize("service", [{"trusted_proxies": "10.0.0.0/24"}], indirect=True)
@@ -73,9 +73,9 @@ def test_two_clients_behind_a_trusted_proxy_are_two_callers(service: Service) ->
     reply = service.interrupt({**PAGE, **ANN}).json
     assert (reply["cancelled"], reply["job_id"]) == (True, anns)
     assert service.state(bobs) is State.QUEUED
-    again = service.interrupt({**PAGE, **ANN}).json
-    assert again["cancelled"] is False
-    assert "other clients have 1: send a job_id" in again["message"]
+    reply = service.interrupt({**PAGE, **ANN}).json
+    assert reply["cancelled"] is False
+    assert "other clients have 1: send a job_id" in reply["message"]
 
 
 @UNTRUSTED
@@ -119,16 +119,16 @@ def test_interrupt_cancels_the_callers_newest_job(service: Service) -> None:
 
 
 @UNTRUSTED
-def test_a_retried_job_belongs_to_who_retried_it(service: Service) -> None:
+def test_a_retried_job_belongs_to_the_caller_of_the_retry(service: Service) -> None:
     finished = finish(service.backend)
-    again = service.client.post(
+    retried = service.client.post(
         f"/api/jobs/{finished.id}/retry",
         headers={"User-Agent": "a browser", **PAGE},
         environ_overrides={"REMOTE_ADDR": PROXY},
     )
-    assert again.status_code == 202
+    assert retried.status_code == 202
     assert service.interrupt(DOCS).json["cancelled"] is False
-    assert service.interrupt(PAGE).json["job_id"] == again.json["job_id"]
+    assert service.interrupt(PAGE).json["job_id"] == retried.json["job_id"]
 
 
 @UNTRUSTED
@@ -193,14 +193,14 @@ def test_a_misspelt_field_is_reported(service: Service) -> None:
         ("192.0.2.1", {}, False),
     ],
 )
-def test_local_callers(peer: str, headers: dict[str, str], local: bool) -> None:
-    assert is_local(seen(Settings(), headers, peer)) is local
+def test_a_caller_is_local_only_without_a_proxy(peer: str, headers: dict[str, str], local: bool) -> None:
+    assert is_local(received_request(Settings(), headers, peer)) is local
     if headers is ANN:
-        assert is_local(seen(Settings(trusted_proxies="127.0.0.1"), headers, peer)) is False
+        assert is_local(received_request(Settings(trusted_proxies="127.0.0.1"), headers, peer)) is False
 
 
 def test_a_mark_fits_its_column_and_contains_no_address() -> None:
-    caller = caller_of(seen(Settings(), {**PAGE, **ANN, "X-API-Key": "a secret"}))
+    caller = caller_of(received_request(Settings(), {**PAGE, **ANN, "X-API-Key": "a secret"}))
     assert len(caller.mark) <= 64
     assert not {PROXY, "192.0.2.1", "a secret"} & set(caller.mark.split(":"))
     assert Caller("a", "b").mark == "a:b"

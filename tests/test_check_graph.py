@@ -1,4 +1,4 @@
-"""The check of a graph against node definitions, and the errors that it becomes."""
+"""The check of a graph against node definitions, and the errors made from its problems."""
 
 from typing import Any
 
@@ -28,10 +28,10 @@ GOOD: dict[str, Any] = {"model": ["Loader", 0], "steps": 3, "cfg": 2, "sampler_n
 
 
 def check(**inputs: Any) -> list[tuple[str | None, str]]:
-    given = {name: value for name, value in {**GOOD, **inputs}.items() if value is not ...}
+    node_inputs = {name: value for name, value in {**GOOD, **inputs}.items() if value is not ...}
     graph = {
         "Loader": {"class_type": "Loader", "inputs": {"name": "a.safetensors"}},
-        "KSampler": {"class_type": "KSampler", "inputs": given},
+        "KSampler": {"class_type": "KSampler", "inputs": node_inputs},
     }
     return [(problem.input, problem.kind) for problem in check_graph(graph, SCHEMAS)]
 
@@ -76,15 +76,15 @@ def test_too_little_denoise_for_the_steps_is_found(denoise: Any) -> None:
         "Value": {"input": {"required": {"value": ["FLOAT", {}]}}, "output": ["FLOAT"]},
     }
 
-    def found(value: Any, steps: Any = 20) -> list[str]:
+    def problems(value: Any, steps: Any = 20) -> list[str]:
         graph = {
             "Sampler": {"class_type": "Sampler", "inputs": {"steps": steps, "denoise": value}},
             "Little": {"class_type": "Value", "inputs": {"value": 0.0019}},
         }
         return [f"{problem.input} {problem.kind}" for problem in check_graph(graph, schemas)]
 
-    assert found(denoise) == ["denoise out_of_range"]
-    assert found(0.002) == found(0.0003, 3) == found(0) == found(1.0, 10000) == []
+    assert problems(denoise) == ["denoise out_of_range"]
+    assert problems(0.002) == problems(0.0003, 3) == problems(0) == problems(1.0, 10000) == []
 
 
 def test_an_unknown_node_is_named() -> None:
@@ -108,7 +108,7 @@ def test_an_unknown_node_is_named() -> None:
         ({"class_type": "A", "inputs": {"n": []}}, "bad_link"),
     ],
 )
-def test_the_check_survives_any_graph(node: Any, kind: str) -> None:
+def test_malformed_nodes_are_reported(node: Any, kind: str) -> None:
     schemas = {"A": {"input": {"required": {"n": ["INT", {"min": 0, "max": 9}]}}, "output": ["INT"]}}
     assert [problem.kind for problem in check_graph({"A": node}, schemas)] == [kind]
 

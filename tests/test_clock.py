@@ -1,4 +1,4 @@
-"""The wall clock is set ahead or back: no job is blocked, suspected or deleted because of it."""
+"""Setting the wall clock ahead or back blocks, suspects or deletes no job."""
 
 import time
 from collections.abc import Iterator
@@ -103,23 +103,23 @@ def test_without_a_reliable_clock_only_count_and_size_limits_apply(tmp_path: Pat
 
 @pytest.mark.parametrize("jump", [YEAR, -YEAR])
 def test_setting_the_clock_expires_nothing(harness: Harness, monkeypatch: pytest.MonkeyPatch, jump: float) -> None:
-    asked: list[float | None] = []
+    times: list[float | None] = []
     monkeypatch.setattr(module, "EXPIRE_INTERVAL", 0.0)
     monkeypatch.setattr(module, "HEARTBEAT_INTERVAL", 0.05)
-    monkeypatch.setattr(harness.retention, "apply", lambda now: asked.append(now) or 0)
-    begun, shift = time.time(), 0.0
+    monkeypatch.setattr(harness.retention, "apply", lambda now: times.append(now) or 0)
+    start, shift = time.time(), 0.0
     clock = SimpleNamespace(monotonic=time.monotonic, sleep=time.sleep, time=lambda: time.time() + shift)
     monkeypatch.setattr(module, "time", clock)
     harness.start()
-    wait_for(lambda: len(asked) > 2, "nothing expires")
+    wait_for(lambda: len(times) > 2, "nothing expires")
     # A clock that is wrong at boot is corrected soon.
-    assert set(asked) == {None}
+    assert set(times) == {None}
     monkeypatch.setattr(module, "SETTLED_AFTER", 0.0)
     shift = jump
-    asked.clear()
-    wait_for(lambda: len([now for now in asked if now is not None]) > 2, "nothing expires")
-    # Never later than the real time; an earlier one only keeps more.
-    assert max(now for now in asked if now is not None) < begun + 600
+    times.clear()
+    wait_for(lambda: len([now for now in times if now is not None]) > 2, "nothing expires")
+    # The time is never later than the real time. An earlier time only keeps more jobs.
+    assert max(now for now in times if now is not None) < start + 600
     job_id = harness.submit()
     assert harness.wait(job_id).state is State.COMPLETED
 
@@ -133,6 +133,6 @@ def test_times_from_before_the_clock_was_set_suspect_no_job(harness: Harness, mo
     assert runner._suspects([job]) == [job]
     runner._check_clock(time.monotonic(), time.time() - YEAR)
     assert runner._suspects([job]) == []
-    # Seen again after the clock was set.
+    # The queue is checked again after the clock was set.
     runner._queue_seen_at = time.monotonic()
     assert runner._suspects([job]) == [job]

@@ -44,7 +44,7 @@ def test_suggestions_vary_and_are_reproducible(kind: Any) -> None:
         assert 20 < len(text) < 300
 
 
-def test_a_suggestion_is_fetched(control: Control) -> None:
+def test_a_suggestion_is_returned(control: Control) -> None:
     answer = control.client.get("/api/fetch-prompt?type=negative")
     assert body(answer)["status"] == "success"
     assert body(answer)["prompt"]
@@ -52,7 +52,7 @@ def test_a_suggestion_is_fetched(control: Control) -> None:
     assert control.client.get("/api/fetch-prompt?type=other").status_code == 422
 
 
-def test_a_seed_repeats_a_suggestion_and_without_one_they_differ(control: Control) -> None:
+def test_a_seed_makes_a_suggestion_reproducible(control: Control) -> None:
     def fetch(query: str) -> str:
         return str(body(control.client.get(f"/api/fetch-prompt?type=positive{query}"))["prompt"])
 
@@ -76,7 +76,7 @@ def test_a_picture_is_sent_to_a_tab_and_served_at_both_paths(control: Control) -
         answer = control.client.post(f"/api/send-to-{tab}", json={"filename": PICTURE})
         assert body(answer)["status"] == "success"
         assert body(answer)["url"].endswith(f"/api/images/{PICTURE}")
-    # The page knows it by the name in the format that it asked for.
+    # The page uses the name in the format that it requested.
     webp = PICTURE.replace(".png", ".webp")
     answer = control.client.post("/api/send-to-img2img", json={"filename": webp})
     assert body(answer)["url"].endswith(f"/api/images/{webp}")
@@ -88,7 +88,9 @@ def test_a_picture_is_sent_to_a_tab_and_served_at_both_paths(control: Control) -
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "other.png", 7, None])
-def test_only_generated_pictures_are_shown(control: Control, name: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_generated_pictures_can_be_shown_or_sent(
+    control: Control, name: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("shared.web.routes.pictures.subprocess.Popen", None)
     for route in ("show-in-folder", "send-to-img2img", "send-to-extras"):
         assert control.client.post(f"/api/{route}", json={"filename": name}).status_code in (404, 422)
@@ -113,7 +115,9 @@ def test_each_system_has_its_file_manager(tmp_path: Path) -> None:
     assert file_manager_command(path, "linux", {"PATH": str(tmp_path), "DISPLAY": ":0"}) == [str(opener), str(tmp_path)]
 
 
-def test_a_key_is_stored_for_its_owner_only_and_never_shown(control: Control, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_key_is_readable_only_by_its_owner_and_never_shown(
+    control: Control, caplog: pytest.LogCaptureFixture
+) -> None:
     sent = {"alias": "SERVICE", "api-key": "very secret words"}
     answers = [control.client.post("/api/add-api-key", json=sent) for _ in range(2)]
     answers.append(control.client.post("/api/add-api-key", json={**sent, "alias": "a/b"}))
@@ -129,7 +133,7 @@ def test_a_key_is_stored_for_its_owner_only_and_never_shown(control: Control, ca
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_a_damaged_file_of_keys_is_not_overwritten(tmp_path: Path) -> None:
+def test_a_damaged_key_file_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "api-keys.json").write_text("very secret {")
     with pytest.raises(StorageFailed) as failed:
         KeyRing(tmp_path).add("a", "b")

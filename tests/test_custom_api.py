@@ -15,7 +15,7 @@ ImageDraw.Draw(MASK).rectangle((20, 20, 40, 40), 255)
 
 
 def refused(stack: TestStack, graph: Any, **fields: Any) -> dict[str, Any]:
-    """The error in the response to a custom graph."""
+    """Send a custom graph that is refused and return the error in the response."""
     reply = post(stack, "/api/txt2img", {**fields, "custom_workflow": graph})
     assert reply.status_code == 422, reply.text
     body: dict[str, Any] = reply.json()
@@ -24,7 +24,7 @@ def refused(stack: TestStack, graph: Any, **fields: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def drawn(stack: TestStack) -> dict[str, Any]:
-    """A picture whose graph is sent as a client would."""
+    """The reply with a picture. The tests send its graph as a client would."""
     return stack.draw(**SMALL)
 
 
@@ -41,16 +41,16 @@ def put(graph: dict[str, Any], name: str, **inputs: Any) -> dict[str, Any]:
     return {**graph, name: {**graph[name], "inputs": {**graph[name]["inputs"], **inputs}}}
 
 
-def test_our_own_graph_sent_back_draws_the_same_picture(stack: TestStack, drawn: dict[str, Any]) -> None:
-    again = stack.draw(custom_workflow=drawn["workflow"])
-    assert same(stack.picture(again), stack.picture(drawn))
-    assert again["warnings"] == []
-    # No seed was sent and none is made up; the picture reports the one of the graph.
-    assert "seed" not in again
+def test_a_graph_from_a_reply_draws_the_same_picture(stack: TestStack, drawn: dict[str, Any]) -> None:
+    repeated = stack.draw(custom_workflow=drawn["workflow"])
+    assert same(stack.picture(repeated), stack.picture(drawn))
+    assert repeated["warnings"] == []
+    # Without a seed in the request, none is chosen. The picture reports the seed of the graph.
+    assert "seed" not in repeated
     facts = ("seed", "width", "height")
-    one, other = (reply["comfy_response"]["generated_images"][0] for reply in (again, drawn))
+    one, other = (reply["comfy_response"]["generated_images"][0] for reply in (repeated, drawn))
     assert [one[name] for name in facts] == [other[name] for name in facts]
-    assert again["comfy_response"]["generated_images"] != drawn["comfy_response"]["generated_images"]
+    assert repeated["comfy_response"]["generated_images"] != drawn["comfy_response"]["generated_images"]
 
 
 def test_fields_are_set_in_the_graph(stack: TestStack, graph: dict[str, Any]) -> None:
@@ -62,7 +62,7 @@ def test_fields_are_set_in_the_graph(stack: TestStack, graph: dict[str, Any]) ->
     assert reply["parameters"] == fields
 
 
-def test_a_form_sends_it_as_text_and_gets_the_picture_itself(stack: TestStack, graph: dict[str, Any]) -> None:
+def test_a_form_sends_a_graph_as_text_and_gets_a_picture(stack: TestStack, graph: dict[str, Any]) -> None:
     form = {"custom_workflow": json.dumps(graph), "seed": "12"}
     reply = requests.post(f"{stack.txt2img}/api/txt2img", data=form, headers=PNG, timeout=TIMEOUT)
     assert reply.status_code == 200, reply.text
@@ -80,9 +80,9 @@ def test_picture_and_mask_are_set(stack: TestStack) -> None:
     other = Image.new("RGB", (64, 64), "white")
     fields = {"prompt": "a red circle", "steps": 2, "seed": 7}
     first = stack.redraw(**fields, input_image=source, mask=mask)
-    again = stack.redraw(input_image=other, mask=mask, custom_workflow=first["workflow"])
-    assert again["warnings"] == []
-    assert same(stack.picture(again), stack.picture(stack.redraw(**fields, input_image=other, mask=mask)))
+    repeated = stack.redraw(input_image=other, mask=mask, custom_workflow=first["workflow"])
+    assert repeated["warnings"] == []
+    assert same(stack.picture(repeated), stack.picture(stack.redraw(**fields, input_image=other, mask=mask)))
 
 
 def test_a_custom_graph_gets_picture_and_mask_unchanged(stack: TestStack) -> None:
@@ -99,13 +99,13 @@ def test_a_custom_graph_gets_picture_and_mask_unchanged(stack: TestStack) -> Non
         "save mask": {"class_type": "SaveImage", "inputs": {"images": ["grey", 0]}},
     }
     reply = stack.redraw(prompt="x", input_image=source, mask=mask, custom_workflow=graph)
-    found = [picture.convert("RGB") for picture in stack.pictures(reply)]
-    assert {picture.size for picture in found} == {source.size}
-    # The engine computes with fractions, and rounds down.
-    for wanted in (ImageOps.invert(source), mask.convert("RGB")):
-        assert any(alike(picture, wanted) for picture in found)
+    pictures = [picture.convert("RGB") for picture in stack.pictures(reply)]
+    assert {picture.size for picture in pictures} == {source.size}
+    # The engine computes with fractions and rounds down.
+    for expected in (ImageOps.invert(source), mask.convert("RGB")):
+        assert any(alike(picture, expected) for picture in pictures)
     assert "input_image" not in " ".join(reply["warnings"])
-    # Unless the request has another size.
+    # A size in the request changes both.
     small = {"width": 61, "height": 48}
     reply = stack.redraw(prompt="x", input_image=source, mask=mask, custom_workflow=graph, **small)
     assert {picture.size for picture in stack.pictures(reply)} == {(64, 48)}
@@ -129,8 +129,8 @@ def test_a_graph_with_a_controlnet(stack: TestStack, graph: dict[str, Any]) -> N
     assert not same(stack.picture(first), stack.picture(second))
 
 
-def test_a_graph_that_reads_transparency_gets_it(stack: TestStack) -> None:
-    """As the MASK output of LoadImage: the transparent part of the picture, or the mask that was sent."""
+def test_a_graph_that_reads_transparency_receives_it(stack: TestStack) -> None:
+    """The MASK output of LoadImage is the transparent part of the picture, or the mask of the request."""
     graph = {
         "picture": {"class_type": "LoadImage", "inputs": {"image": "a.png"}},
         "grey": {"class_type": "MaskToImage", "inputs": {"mask": ["picture", 1]}},
@@ -147,32 +147,32 @@ def test_a_graph_that_reads_transparency_gets_it(stack: TestStack) -> None:
     erased.putalpha(ImageOps.invert(mask))
     for fields in ({"input_image": erased}, {"input_image": plain, "mask": mask}):
         reply = stack.redraw(prompt="x", custom_workflow=graph, **fields)
-        found = [picture.convert("RGB") for picture in stack.pictures(reply)]
-        for wanted in (mask.convert("RGB"), plain):
-            assert any(alike(picture, wanted) for picture in found)
+        pictures = [picture.convert("RGB") for picture in stack.pictures(reply)]
+        for expected in (mask.convert("RGB"), plain):
+            assert any(alike(picture, expected) for picture in pictures)
         assert not any("mask" in warning or "transparent" in warning for warning in reply["warnings"])
 
 
-def test_several_saving_nodes_each_give_their_picture(stack: TestStack, graph: dict[str, Any]) -> None:
+def test_each_saving_node_returns_its_picture(stack: TestStack, graph: dict[str, Any]) -> None:
     several = add(graph, "invert", "ImageInvert", image=["VAEDecode", 0])
     several = add(several, "also", "SaveImage", images=["invert", 0], filename_prefix="../outside")
     several = add(several, "show", "PreviewImage", images=["invert", 0])
     reply = stack.draw(custom_workflow=several)
     one, other = stack.pictures(reply)
-    # The engine rounds down what it saves.
+    # The engine rounds levels down when it saves.
     assert alike(one, ImageChops.invert(other))
     # A repeated job saves under its own names.
     retried = requests.post(f"{stack.txt2img}/api/jobs/{reply['job_id']}/retry", timeout=TIMEOUT).json()["job_id"]
     assert len(stack.wait_for_job(retried)["images"]) == 2
-    gone = stack.data_dir / "output"
-    assert len(list(gone.rglob(f"*{reply['job_id'].replace('-', '')[:12]}*"))) == 2
+    output_dir = stack.data_dir / "output"
+    assert len(list(output_dir.rglob(f"*{reply['job_id'].replace('-', '')[:12]}*"))) == 2
     requests.delete(f"{stack.txt2img}/api/jobs/{reply['job_id']}", timeout=TIMEOUT)
-    assert list(gone.rglob(f"*{reply['job_id'].replace('-', '')[:12]}*")) == []
+    assert list(output_dir.rglob(f"*{reply['job_id'].replace('-', '')[:12]}*")) == []
 
 
-def test_graphs_that_would_crash_the_engine_are_refused_and_it_goes_on(stack: TestStack, graph: dict[str, Any]) -> None:
+def test_graphs_that_would_crash_the_engine_are_refused(stack: TestStack, graph: dict[str, Any]) -> None:
     before = stack.engine_state()
-    deadly = [
+    crashing_graphs = [
         {**graph, "x": {"class_type": "PreviewImage"}},
         {**graph, "x": {"class_type": "PreviewImage", "inputs": None}},
         {**graph, "x": {"class_type": {"a": 1}, "inputs": {}}},
@@ -190,8 +190,8 @@ def test_graphs_that_would_crash_the_engine_are_refused_and_it_goes_on(stack: Te
         add(graph, "x", "../queue?x=#/"),
         add(graph, "x", "SaveImage"),
     ]
-    for deadly_graph in deadly:
-        refused(stack, deadly_graph)
+    for crashing_graph in crashing_graphs:
+        refused(stack, crashing_graph)
     assert stack.draw(**SMALL)["status"] == "success"
     after = stack.engine_state()
     assert (after["pid"], after["restarts"]) == (before["pid"], before["restarts"])
@@ -251,5 +251,5 @@ def test_fields_that_a_custom_graph_does_not_use_add_warnings(stack: TestStack) 
     assert reply["warnings"][0] == (
         "mask_blur, only_masked, inpaint_mode: not used with custom_workflow, whose own nodes decide this"
     )
-    # The whole picture, not only the surroundings of the mask.
+    # The reply has the whole picture, not only the region around the mask.
     assert stack.picture(reply).size == SOURCE.size

@@ -47,7 +47,7 @@ def test_texts_are_found_in_encoders_and_in_constants() -> None:
     }
 
 
-def test_syntax_that_only_the_editor_knows_adds_warnings(client: FlaskClient) -> None:
+def test_unsupported_prompt_syntax_adds_warnings(client: FlaskClient) -> None:
     reply = client.post("/api/txt2img", json={"custom_workflow": graph("a {red|blue} <lora:ink:1> embedding:none (x")})
     assert reply.status_code == 200, reply.text
     warnings = reply.json["warnings"]
@@ -64,14 +64,14 @@ def test_a_text_that_would_fail_the_job_is_refused_with_its_node(client: FlaskCl
     assert (reply.json["error"]["field"], reply.json["error"]["node"]) == ("custom_workflow", "good")
 
 
-def test_a_prompt_is_set_and_warned_about_once(client: FlaskClient) -> None:
+def test_a_prompt_field_adds_its_warning_once(client: FlaskClient) -> None:
     fields = {"prompt": "a {red|blue} circle", "custom_workflow": graph("old {x|y}")}
     reply = client.post("/api/txt2img", json=fields)
     assert reply.json["workflow"]["prompt"]["good"]["inputs"]["text"] == "a {red|blue} circle"
     assert reply.json["warnings"] == ["prompt has {red|blue}, which is read as words"]
 
 
-def test_the_prompts_of_named_workflows_are_read_too(client: FlaskClient, tmp_path: Path) -> None:
+def test_prompts_of_named_workflows_are_checked(client: FlaskClient, tmp_path: Path) -> None:
     (tmp_path / "workflows").mkdir()
     (tmp_path / "workflows" / "mine.json").write_text(json.dumps(graph("old")), encoding="utf-8")
     reply = client.post("/api/workflows/mine", json={"prompt": "a [red|blue] circle"})
@@ -103,8 +103,8 @@ def test_a_parameter_for_a_filename_prefix_adds_a_warning(client: FlaskClient, t
 
 def test_an_unfinished_job_reports_its_warnings(client: FlaskClient, engine: FakeEngine) -> None:
     engine.seconds = BLOCKED
-    wanted = {"prompt": "a {red|blue} circle", "custom_workflow": graph("old")}
-    job = client.post("/api/txt2img", json=wanted, headers={"Prefer": "respond-async"}).json["job_id"]
+    fields = {"prompt": "a {red|blue} circle", "custom_workflow": graph("old")}
+    job = client.post("/api/txt2img", json=fields, headers={"Prefer": "respond-async"}).json["job_id"]
     reply = client.get(f"/api/jobs/{job}").json
     assert (reply["state"] in ("queued", "running"), reply["warnings"]) == (
         True,
@@ -116,14 +116,14 @@ def test_an_unfinished_job_reports_its_warnings(client: FlaskClient, engine: Fak
 
 
 def test_a_retried_graph_is_checked_again(client: FlaskClient, engine: FakeEngine, tmp_path: Path) -> None:
-    """Other settings, or another version, may have allowed it before."""
+    """Earlier settings or an earlier version may have allowed the graph."""
     job = client.post("/api/txt2img", json={"custom_workflow": graph("old")}).json["job_id"]
     assert client.post(f"/api/jobs/{job}/retry").status_code == 202
     strict = Backend(Settings(engine_url=engine.address, data_dir=tmp_path))
     try:
-        again = txt2img_app(strict).test_client().post(f"/api/jobs/{job}/retry")
-        assert again.status_code == 422
-        assert again.json["error"]["field"] == "custom_workflow"
-        assert "is not allowed" in again.json["message"]
+        retried = txt2img_app(strict).test_client().post(f"/api/jobs/{job}/retry")
+        assert retried.status_code == 422
+        assert retried.json["error"]["field"] == "custom_workflow"
+        assert "is not allowed" in retried.json["message"]
     finally:
         strict.stop()

@@ -30,7 +30,7 @@ from shared.settings import PROJECT_DIR
 MANY = 10_000
 
 
-def new(**spec: Any) -> NewJob:
+def new_job(**spec: Any) -> NewJob:
     return NewJob(str(uuid.uuid4()), "txt2img", "127.0.0.1", "txt2img", JobSpec(**spec))
 
 
@@ -39,10 +39,10 @@ def url(folder: Path) -> str:
 
 
 def open_first_version(folder: Path) -> Store:
-    """A database of the first version with a completed job and an orphan."""
-    made = sqlite3.connect(folder / "jobs.sqlite")
-    made.executescript((Path(__file__).parent / "data" / "jobs_1.sql").read_text(encoding="utf-8"))
-    made.close()
+    """Open a database of the first version, with a completed job and an orphan."""
+    connection = sqlite3.connect(folder / "jobs.sqlite")
+    connection.executescript((Path(__file__).parent / "data" / "jobs_1.sql").read_text(encoding="utf-8"))
+    connection.close()
     return Store(url(folder))
 
 
@@ -64,15 +64,17 @@ def test_jobs_of_the_first_version_are_migrated(tmp_path: Path) -> None:
     )
     assert row.spec.graph.keys() == {"SaveImage"}
     assert [event.name for event in store.events(row.id, 0)] == ["queued", "completed"]
-    assert [each.spec.parameters["seed"] for each in store.page().rows] == [7, 7]
-    (left,) = store.reclaim_orphans("me", time.time())
-    assert (left.kind, left.state, left.worker) == ("img2img", State.QUEUED, "me")
+    assert [stored.spec.parameters["seed"] for stored in store.page().rows] == [7, 7]
+    (reclaimed,) = store.reclaim_orphans("me", time.time())
+    assert (reclaimed.kind, reclaimed.state, reclaimed.worker) == ("img2img", State.QUEUED, "me")
     store.close()
 
 
-@pytest.mark.parametrize("made", [lambda folder: Store(url(folder)), open_first_version], ids=["new", "first version"])
-def test_migrations_create_the_tables_of_the_module(made: Callable[[Path], Store], tmp_path: Path) -> None:
-    store = made(tmp_path)
+@pytest.mark.parametrize(
+    "open_store", [lambda folder: Store(url(folder)), open_first_version], ids=["new", "first version"]
+)
+def test_migrations_create_the_tables_of_the_module(open_store: Callable[[Path], Store], tmp_path: Path) -> None:
+    store = open_store(tmp_path)
     with store._read() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
         assert connection.scalar(sa.text("SELECT version_num FROM alembic_version")) == migrations.HEAD
@@ -82,7 +84,7 @@ def test_migrations_create_the_tables_of_the_module(made: Callable[[Path], Store
 
 
 def test_migrations_log_nothing(tmp_path: Path) -> None:
-    """In a process of its own: Alembic logs its plugins when it is imported for the first time."""
+    """Runs in a new process, because Alembic logs its plugins on the first import."""
     code = (
         "import logging\nlogging.basicConfig(level=logging.INFO)\nfrom shared.jobs.store import Store\n"
         f"Store({f'sqlite:///{tmp_path}/jobs.sqlite'!r}).close()\n"
@@ -93,7 +95,7 @@ def test_migrations_log_nothing(tmp_path: Path) -> None:
 
 def test_a_database_of_a_later_version_is_rejected_unchanged(tmp_path: Path) -> None:
     store = Store(url(tmp_path))
-    row, _ = store.add(new(), "me", MANY)
+    row, _ = store.add(new_job(), "me", MANY)
     set_version = sa.text("UPDATE alembic_version SET version_num = :version")
     with store._write() as connection:
         connection.execute(set_version, {"version": "9999"})
@@ -101,50 +103,54 @@ def test_a_database_of_a_later_version_is_rejected_unchanged(tmp_path: Path) -> 
         Store(url(tmp_path))
     with store._write() as connection:
         connection.execute(set_version, {"version": migrations.HEAD})
-    again = Store(url(tmp_path))
-    assert again.get(row.id) == row
+    reopened = Store(url(tmp_path))
+    assert reopened.get(row.id) == row
     store.close()
-    again.close()
+    reopened.close()
 
 
 def test_a_database_that_cannot_be_opened_is_a_setup_error(tmp_path: Path) -> None:
     (tmp_path / "jobs.sqlite").write_bytes(b"something else" * 1000)
-    for place, says in (("", "unable to open"), ("/no/such/folder", "unable to open"), ("/jobs.sqlite", "not a data")):
-        with pytest.raises(StorageFailed, match=says):
-            Store(f"sqlite:///{tmp_path}{place}")
+    for path, message in (
+        ("", "unable to open"),
+        ("/no/such/folder", "unable to open"),
+        ("/jobs.sqlite", "not a data"),
+    ):
+        with pytest.raises(StorageFailed, match=message):
+            Store(f"sqlite:///{tmp_path}{path}")
 
 
 def test_a_full_disk_rejects_new_jobs_and_damages_none(tmp_path: Path) -> None:
     store = Store(url(tmp_path))
-    row, _ = store.add(new(), "me", MANY)
+    row, _ = store.add(new_job(), "me", MANY)
 
     def no_more_room(connection: Connection) -> None:
         connection.exec_driver_sql("PRAGMA max_page_count = 1")
 
     sa.event.listen(store._engine, "begin", no_more_room)
     with pytest.raises(StorageFailed, match="full"):
-        store.add(new(parameters={"prompt": "x" * 1_000_000}), "me", MANY)
+        store.add(new_job(parameters={"prompt": "x" * 1_000_000}), "me", MANY)
     sa.event.remove(store._engine, "begin", no_more_room)
     store.close()
-    again = Store(url(tmp_path))
-    assert [row.id for row in again.page().rows] == [row.id]
-    assert again.get(row.id) == row
-    assert again.add(new(parameters={"prompt": "x" * 1_000_000}), "me", MANY)[1]
-    again.close()
+    reopened = Store(url(tmp_path))
+    assert [row.id for row in reopened.page().rows] == [row.id]
+    assert reopened.get(row.id) == row
+    assert reopened.add(new_job(parameters={"prompt": "x" * 1_000_000}), "me", MANY)[1]
+    reopened.close()
 
 
 def test_services_started_together_create_one_database(tmp_path: Path) -> None:
-    # Another process creates the same database at this moment.
+    # Another process is creating the same database.
     other = sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None, check_same_thread=False)
     other.execute("CREATE TABLE something (a)")
     other.execute("BEGIN IMMEDIATE")
     other.execute("INSERT INTO something VALUES (1)")
-    done = threading.Timer(0.3, lambda: other.execute("COMMIT"))
-    done.start()
+    commit = threading.Timer(0.3, lambda: other.execute("COMMIT"))
+    commit.start()
     try:
         Store(url(tmp_path)).close()
     finally:
-        done.join()
+        commit.join()
         other.close()
 
 
@@ -154,7 +160,7 @@ def test_many_threads_with_two_stores_lose_nothing(tmp_path: Path) -> None:
     def work(number: int) -> None:
         store, worker = stores[number % 2], f"service {number}"
         for _ in range(20):
-            row, _ = store.add(new(), worker, MANY)
+            row, _ = store.add(new_job(), worker, MANY)
             store.beat(worker)
             store.save(worker, [JobUpdate(row.id, time.time(), [("started", {}), ("progress", {"step": 1})])])
             assert store.finish(row, worker, State.COMPLETED)
@@ -178,7 +184,7 @@ def test_every_statement_compiles_for_postgresql(tmp_path: Path) -> None:
         statements.add(str(clause.compile(dialect=dialect)))
 
     sa.event.listen(store._engine, "before_execute", translate)
-    row, _ = store.add(new(uploads={"a.png": "in"}), "me", MANY)
+    row, _ = store.add(new_job(uploads={"a.png": "in"}), "me", MANY)
     store.beat("me")
     store.save("me", [JobUpdate(row.id, 1.0, [("started", {}), ("preview", {})])])
     store.requeue("me", [(row, 1)])

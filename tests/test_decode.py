@@ -53,7 +53,7 @@ def test_every_mode_becomes_8_bit_rgb_without_losing_a_level(
 
 
 @pytest.mark.parametrize(("output", "mode"), [("JPEG", "RGB"), ("JPEG", "CMYK"), ("JPEG", "L"), ("WEBP", "RGB")])
-def test_lossy_formats_come_close(output: str, mode: str) -> None:
+def test_lossy_formats_are_read_with_small_errors(output: str, mode: str) -> None:
     picture = read_picture(encoded(solid("RGB", RED).convert(mode), output, quality=95), "input_image")
     expected = solid("RGB", RED).convert(mode).convert("RGB").getpixel((3, 3))
     assert np.abs(np.subtract(picture.getpixel((3, 3)), expected)).max() <= 6
@@ -62,7 +62,7 @@ def test_lossy_formats_come_close(output: str, mode: str) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_orientation_tag_is_applied(orientation: int) -> None:
     upright = Image.fromarray(np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3))
-    # What a camera stores so that the tag, applied, gives the upright picture.
+    # The stored pictures from which each tag makes the upright picture.
     stored: dict[int, Callable[[Image.Image], Image.Image]] = {
         1: lambda image: image,
         2: lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
@@ -79,7 +79,7 @@ def test_every_orientation_tag_is_applied(orientation: int) -> None:
     assert np.array_equal(np.asarray(read_picture(data, "input_image")), np.asarray(upright))
 
 
-def test_of_an_animation_the_first_frame_is_taken() -> None:
+def test_only_the_first_frame_of_an_animation_is_read() -> None:
     data = encoded(solid("RGB", RED), "GIF", save_all=True, append_images=[solid("RGB", (0, 0, 0))])
     assert read_picture(data, "input_image").getpixel((0, 0)) == RED
 
@@ -101,11 +101,11 @@ BLUE = (RED[2], RED[1], RED[0])
         (solid("L", 100), "JPEG", grey(1.0), (168, 168, 168, 255)),
         (solid("LA", (100, 77)), "PNG", grey(1.0), (168, 168, 168, 77)),
         (solid("I;16", 100 * 257), "PNG", grey(1.0), (168, 168, 168, 255)),
-        # Grey with a profile of three colours, as some programs write it.
+        # Grey with an RGB profile, which some programs write.
         (solid("L", 100), "PNG", swapped_rgb(), (100, 100, 100, 255)),
         (solid("CMYK", (255, 0, 0, 0)), "JPEG", grey_ink(), (119, 119, 119, 255)),
         (solid("CMYK", (255, 0, 0, 0)), "TIFF", grey_ink(), (119, 119, 119, 255)),
-        # For other pictures than this one: as if it were not there.
+        # Profiles of another mode and damaged profiles are ignored.
         (solid("RGB", RED), "PNG", grey(1.0), (*RED, 255)),
         (solid("RGB", RED), "PNG", grey_ink(), (*RED, 255)),
         (solid("CMYK", (255, 0, 0, 0)), "JPEG", swapped_rgb(), (0, 255, 255, 255)),
@@ -121,11 +121,11 @@ def test_the_profile_of_every_mode_is_applied(
     picture = decode_picture(encoded(image, output, icc_profile=profile, **options), "input_image").image.convert(
         "RGBA"
     )
-    # A gamma of 2.2 is not quite the curve of sRGB, least of all in dark colours.
+    # A gamma of 2.2 is not exactly the curve of sRGB, especially in dark colours.
     assert np.abs(np.subtract(picture.getpixel((3, 3)), expected)).max() <= 10
 
 
-def test_a_lab_picture_has_its_colours() -> None:
+def test_a_white_lab_picture_is_white() -> None:
     picture = read_picture(encoded(solid("LAB", (255, 128, 128)), "TIFF"), "input_image")
     assert picture.mode == "RGB"
     assert np.asarray(picture).min() >= 253
@@ -141,16 +141,16 @@ def test_floating_point_numbers_from_0_to_1_are_read(level: float, expected: int
         assert read_mask(encoded(image, "TIFF"), "mask").getpixel((3, 3)) == expected
 
 
-def test_16_bits_in_which_0_is_white_are_turned_round() -> None:
+def test_16_bit_pictures_with_0_as_white_are_inverted() -> None:
     data = encoded(solid("I;16", 257 * 55), "TIFF")
     tag = struct.pack("<HHIHH", 262, 3, 1, 1, 0)
     assert data.count(tag) == 1
-    turned = data.replace(tag, struct.pack("<HHIHH", 262, 3, 1, 0, 0))
-    assert read_picture(turned, "x").getpixel((3, 3)) == (200, 200, 200)
+    inverted = data.replace(tag, struct.pack("<HHIHH", 262, 3, 1, 0, 0))
+    assert read_picture(inverted, "x").getpixel((3, 3)) == (200, 200, 200)
 
 
 def bare_png(bits: int, kind: int, row: bytes, key: bytes) -> bytes:
-    """A PNG of 4 x 4 pixels with a transparent colour."""
+    """Return a PNG of 4 x 4 pixels with a transparent colour."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -178,18 +178,18 @@ def test_a_transparent_colour_is_transparent_at_every_depth(data: bytes) -> None
 
 
 @pytest.mark.parametrize(
-    ("output", "says"),
+    ("output", "message"),
     [("GIF", "an animation"), ("PNG", "an animation"), ("WEBP", "an animation"), ("TIFF", "a file of several pages")],
 )
-def test_of_several_pictures_the_first_is_used_with_a_warning(output: str, says: str) -> None:
+def test_only_the_first_picture_of_a_file_is_used_with_a_warning(output: str, message: str) -> None:
     one, other = solid("RGB", RED), solid("RGB", (0, 90, 0))
     data = encoded(one, output, save_all=True, append_images=[other, one], lossless=True)
     warnings: list[str] = []
     assert read_picture(data, "input_image", warnings).getpixel((3, 3)) == RED
-    assert warnings == [f"input_image is {says}: only its first picture is used"]
+    assert warnings == [f"input_image is {message}: only its first picture is used"]
     problems: list[str] = []
     read_mask(data, "mask", problems)
-    assert f"mask is {says}: only its first picture is used" in problems
+    assert f"mask is {message}: only its first picture is used" in problems
     alone: list[str] = []
     read_picture(encoded(one, output), "input_image", alone)
     assert alone == []
@@ -201,11 +201,11 @@ def test_an_embedded_profile_is_applied_and_a_broken_one_ignored() -> None:
     assert read_picture(encoded(solid("RGB", RED), icc_profile=b"broken"), "x").getpixel((0, 0)) == RED
 
 
-def test_the_two_pictures_in_one_jpeg_of_a_phone() -> None:
+def test_the_second_picture_in_the_jpeg_of_a_phone_is_ignored() -> None:
     data = encoded(solid("RGB", RED), "MPO", save_all=True, append_images=[solid("RGB", (0, 0, 0))])
     warnings: list[str] = []
     assert np.abs(np.subtract(read_picture(data, "input_image", warnings).getpixel((0, 0)), RED)).max() <= 6
-    # The second one is no picture that anybody would miss.
+    # The second picture is only for HDR screens.
     assert warnings == []
 
 
@@ -221,16 +221,16 @@ def test_lost_transparency_is_a_warning() -> None:
     assert opaque == []
 
 
-def test_pictures_higher_than_a_band_are_whole() -> None:
+def test_pictures_higher_than_a_band_are_converted_whole() -> None:
     ramp = Image.linear_gradient("L").resize((3, 700))
     palette = Image.merge("RGB", [ramp, ramp.transpose(Image.Transpose.FLIP_TOP_BOTTOM), ramp]).quantize(256)
     deep = Image.fromarray(np.asarray(ramp).astype(np.uint16) * 257)
-    for given, expected in ((palette, palette.convert("RGB")), (deep, ramp.convert("RGB"))):
-        assert np.array_equal(np.asarray(read_picture(encoded(given), "x")), np.asarray(expected))
+    for image, expected in ((palette, palette.convert("RGB")), (deep, ramp.convert("RGB"))):
+        assert np.array_equal(np.asarray(read_picture(encoded(image), "x")), np.asarray(expected))
 
 
 def huge_png() -> bytes:
-    """A PNG that says it has 10000 x 8000 pixels."""
+    """Return a PNG whose header has a size of 10000 x 8000 pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -243,7 +243,7 @@ NOISE = Image.effect_noise((64, 64), 90).convert("RGB")
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "message"),
     [
         (b"", "can be read"),
         (b"hello", "can be read"),
@@ -261,14 +261,14 @@ NOISE = Image.effect_noise((64, 64), 90).convert("RGB")
         (encoded(Image.new("I", (4, 4), -1), "TIFF"), "32-bit or signed integers"),
     ],
 )
-def test_what_cannot_be_used_is_refused_with_the_reason(data: bytes, says: str) -> None:
-    with pytest.raises(InvalidPicture, match=says) as refused:
+def test_an_unusable_file_is_refused_with_the_reason(data: bytes, message: str) -> None:
+    with pytest.raises(InvalidPicture, match=message) as refused:
         read_picture(data, "input_image")
     assert refused.value.field == "input_image"
     assert refused.value.hint
 
 
-def test_base64_in_all_its_forms() -> None:
+def test_every_form_of_base64_is_decoded() -> None:
     data = bytes(range(256))
     text = base64.b64encode(data).decode()
     for form in (
@@ -294,7 +294,7 @@ def test_base64_in_all_its_forms() -> None:
         ("§§§", "data URL"),
     ],
 )
-def test_text_that_is_no_base64_is_refused_with_a_hint(text: str, hint: str) -> None:
+def test_text_that_is_not_base64_is_refused_with_a_hint(text: str, hint: str) -> None:
     with pytest.raises(InvalidPicture) as refused:
         decode_base64(text, "mask")
     assert hint in str(refused.value.hint)
@@ -326,7 +326,7 @@ def test_equal_pictures_have_equal_names() -> None:
     assert Picture(b"a", 8, 8).name == Picture(b"a", 8, 8).name != Picture(b"b", 8, 8).name
 
 
-def test_a_png_converts_and_png_stays_as_it_is() -> None:
+def test_a_png_is_converted_unless_png_is_requested() -> None:
     png = encoded(NOISE)
     assert convert_png(png, "png").content is png
     for output in ("webp", "jpeg"):
@@ -335,7 +335,7 @@ def test_a_png_converts_and_png_stays_as_it_is() -> None:
             assert picture.size == NOISE.size
 
 
-def test_transparency_stays_in_webp_and_is_white_in_jpeg() -> None:
+def test_webp_keeps_transparency_and_jpeg_makes_it_white() -> None:
     png = encoded(solid("RGBA", (0, 0, 0, 0)))
     with Image.open(io.BytesIO(convert_png(png, "webp").content)) as picture:
         assert picture.getpixel((3, 3))[3] == 0  # type: ignore[index]
@@ -344,13 +344,13 @@ def test_transparency_stays_in_webp_and_is_white_in_jpeg() -> None:
 
 
 def erased(picture: Image.Image) -> bytes:
-    """A picture with a hole in its middle."""
+    """Return the picture with a transparent square in its middle."""
     copy = picture.convert("RGBA")
     copy.paste((0, 0, 0, 0), (16, 16, 48, 48))
     return encoded(copy)
 
 
-def test_an_erased_picture_is_a_mask_by_its_hole_and_says_so() -> None:
+def test_the_transparent_part_of_a_picture_is_the_mask_with_a_warning() -> None:
     warnings: list[str] = []
     photo = Image.merge("RGB", [Image.linear_gradient("L").rotate(at).resize((64, 64)) for at in (0, 90, 180)])
     plain = Image.new("RGB", (64, 64), RED)
@@ -361,6 +361,6 @@ def test_an_erased_picture_is_a_mask_by_its_hole_and_says_so() -> None:
         assert "read by its transparency" in warnings.pop()
 
 
-def test_a_transparent_mask_that_may_mean_either_is_refused() -> None:
+def test_an_ambiguous_transparent_mask_is_refused() -> None:
     with pytest.raises(InvalidPicture, match="mask is ambiguous"):
         read_mask(erased(Image.new("RGB", (64, 64), RED)), "mask")

@@ -1,4 +1,4 @@
-"""The checkpoint of a request that names none, and that the lists begin with it."""
+"""The default checkpoint: used by requests without a model and first in the lists."""
 
 from pathlib import Path
 
@@ -26,8 +26,8 @@ KNOWN = {
 }
 
 
-class Known(ModelLibrary):
-    """Files of which it is known what they are."""
+class DetectedLibrary(ModelLibrary):
+    """A library whose files are detected as in KNOWN."""
 
     def model_file(self, _folder: str, name: str) -> ModelFile:
         return KNOWN.get(name, ModelFile(name))
@@ -40,7 +40,7 @@ class Known(ModelLibrary):
         ((PAINT, REFINE, CHECKPOINT_NAME), CHECKPOINT_NAME),
         ((PAINT, REFINE), PAINT),
         ((INPAINTING_NAME, PASTEL_NAME, CHECKPOINT_NAME), CHECKPOINT_NAME),
-        # Where the files cannot be read, their names have to do.
+        # Without a readable header, the name decides.
         (("sd-Inpainting.ckpt", "sd_xl_refiner_1.0.ckpt", "v1-5.ckpt"), "v1-5.ckpt"),
         (("sd-inpainting.ckpt",), "sd-inpainting.ckpt"),
         (("instruct-pix2pix-00-22000.ckpt", "svd_xt.ckpt", "x4-upscaler-ema.ckpt", "z.ckpt"), "z.ckpt"),
@@ -51,15 +51,15 @@ class Known(ModelLibrary):
         ((), None),
     ],
 )
-def test_no_special_checkpoint_while_there_is_another(files: tuple[str, ...], chosen: str | None) -> None:
-    library = Known(checkpoints=files)
+def test_special_checkpoints_are_the_last_choice(files: tuple[str, ...], chosen: str | None) -> None:
+    library = DetectedLibrary(checkpoints=files)
     assert default_checkpoint(None, library) == chosen
     if chosen is not None:
         others = [file for file in files if file != chosen]
         assert default_first(files, None, library, str) == [chosen, *others]
 
 
-def test_one_that_does_not_draw_from_words_does_not_stand_in_for_the_starter(tmp_path: Path) -> None:
+def test_only_a_text_to_image_checkpoint_replaces_the_starter(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     factory.write(folder / "a-painter.safetensors", factory.checkpoint(factory.sd1_unet(9)))
     factory.write(folder / "b-editor.safetensors", factory.checkpoint(factory.sd1_unet(8)))
@@ -70,14 +70,14 @@ def test_one_that_does_not_draw_from_words_does_not_stand_in_for_the_starter(tmp
     assert own_checkpoint([tmp_path], frozenset({own.name})) is None
 
 
-def test_a_request_gets_the_checkpoint_that_the_lists_begin_with() -> None:
+def test_a_request_uses_the_first_checkpoint_of_the_lists() -> None:
     parsed = parse_txt2img(
         Fields({"prompt": "x"}, {}),
         ParsingContext(None, ModelLibrary(checkpoints=(PAINTER, "x.safetensors")), {}.get),
     )
     assert parsed.request.models.checkpoint == "x.safetensors"
     library = ModelLibrary(checkpoints=(PAINTER, OWN))
-    # What the settings name is wanted, whatever it is.
+    # The checkpoint of the settings is used even if it is for inpainting.
     assert default_checkpoint(PAINTER, library) == PAINTER
     assert default_first([OWN, PAINTER], "painter", library, str) == [PAINTER, OWN]
     assert default_first([PAINTER, OWN], "not there", library, str)[0] == OWN
@@ -98,7 +98,7 @@ def test_the_checkpoint_of_the_settings_is_found_by_any_of_its_names(
     assert answer.status_code == (200 if ready else 503)
 
 
-def test_the_pages_menu_begins_with_it(control: Control) -> None:
+def test_lists_start_with_the_default_checkpoint(control: Control) -> None:
     control.files["checkpoints"] = [PAINT, REFINE, DRAW]
     control.known = KNOWN
     models = body(control.client.get("/api/models"))["models"]

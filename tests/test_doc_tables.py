@@ -1,4 +1,4 @@
-"""The tables in docs/ that are generated from the code: up to date, and complete."""
+"""The tables in docs/ that are generated from the code are complete and up to date."""
 
 import re
 import subprocess

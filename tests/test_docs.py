@@ -19,15 +19,15 @@ PAGES = {
     path.relative_to(PROJECT_DIR).as_posix(): path.read_text(encoding="utf-8")
     for path in sorted((*PROJECT_DIR.glob("*.md"), *(PROJECT_DIR / "docs").glob("*.md")))
 }
-# Fields of events that come only after a crash of the engine, and only from custom graphs.
+# Event fields that appear only after a crash of the engine, and only for custom graphs.
 NOT_SEEN = {"queued": {"attempt"}, "image": {"node", "title", "index"}}
 PORTS = {"5001": "TXT2IMG", "5002": "CONTROL", "5004": "IMG2IMG"}
 
 
 def block(page: str, heading: str | None = None, language: str = "sh") -> str:
-    """The first block of that language in a page, or below one of its headings."""
-    below = "" if heading is None else rf"^## {heading}$.*?"
-    match = re.search(rf"{below}^```{language}\n(.*?)^```", PAGES[page], re.MULTILINE | re.DOTALL)
+    """Return the first code block of a language in a page, or below one of its headings."""
+    after_heading = "" if heading is None else rf"^## {heading}$.*?"
+    match = re.search(rf"{after_heading}^```{language}\n(.*?)^```", PAGES[page], re.MULTILINE | re.DOTALL)
     assert match is not None, (page, heading)
     return match[1]
 
@@ -51,7 +51,7 @@ def test_every_curl_command_shows_errors() -> None:
     for name, text in PAGES.items():
         for command in re.findall(r"^curl(?:\.exe)? .*|`curl -.*", text, re.MULTILINE):
             assert re.match(r"`?curl(\.exe)? -sSN? --fail-with-body\b", command), (name, command)
-    # /docs makes its commands there; the tests of the page run them.
+    # The page /docs builds its commands in this file. tests/test_docs_page.py runs them.
     page = (PROJECT_DIR / "shared/web/openapi/page/curl.js").read_text(encoding="utf-8")
     assert "${curl} -sS --fail-with-body " in page
 
@@ -127,8 +127,8 @@ def test_metadata_in_pictures(stack: TestStack, tmp_path: Path) -> None:
     ).stdout
     metadata = json.loads(output)
     assert metadata["kind"] == "txt2img"
-    again = stack.picture(stack.draw(**metadata["parameters"]))
-    assert again.tobytes() == open_rgb((tmp_path / "red.png").read_bytes()).tobytes()
+    repeated = stack.picture(stack.draw(**metadata["parameters"]))
+    assert repeated.tobytes() == open_rgb((tmp_path / "red.png").read_bytes()).tobytes()
 
 
 def test_events_have_the_documented_fields(stack: TestStack) -> None:
@@ -142,7 +142,7 @@ def test_events_have_the_documented_fields(stack: TestStack) -> None:
                 seen.setdefault(event.name, set()).update(event.data.keys() - {"job_id"})
 
     stream = {"headers": {"Accept": "text/event-stream"}, "stream": True, "timeout": TIMEOUT}
-    # A service that has just started may get no events of its first job.
+    # A service that has just started may receive no events of its first job.
     for _ in range(2):
         watch(requests.post(f"{stack.txt2img}/api/txt2img", json=fields, **stream))
     job_id = stack.submit(**{**fields, "steps": 400})

@@ -72,9 +72,9 @@ def serve(tmp_path: Path, engine: FakeEngine) -> Iterator[Serve]:
     """Starts a service on the real server, on its port of the settings. Returns its URL."""
     with ExitStack() as stack:
 
-        def start(service: str = "txt2img", prefix: str = "", **chosen: Any) -> str:
+        def start(service: str = "txt2img", prefix: str = "", **overrides: Any) -> str:
             ports = zip(PORTS, free_ports(len(PORTS)), strict=True)
-            values = {f"{name}_port": port for name, port in ports} | chosen
+            values = {f"{name}_port": port for name, port in ports} | overrides
             values |= {"engine_url": engine.address, "data_dir": tmp_path, "threads": 16, "waiters": 4, "streams": 4}
             settings = Settings(**values)
             backend = Backend(settings)
@@ -167,7 +167,7 @@ def test_inputs_and_json_stay_in_sync(page: Page, serve: Serve) -> None:
     write_json(page, "{'prompt': 'a heart'}")
     assert "not JSON" in page.run(f"document.querySelector('{TXT2IMG}').innerText")
     send(page)
-    # It is sent all the same, for the service says best what is wrong.
+    # It is sent anyway, because the service reports the error best.
     assert answer(page).startswith("400")
 
 
@@ -195,7 +195,7 @@ def test_menus_list_the_current_choices(page: Page, serve: Serve) -> None:
         assert page.run(f"{box(name)}.getAttribute('list')") == f"menu-{menu}"
     assert page.run(f"{box('model_name')}.placeholder") == "default: model.safetensors"
     assert page.run(f"{box('width')}.placeholder") == "default: 512"
-    # Jobs and pictures too; asked for again when a person comes back to the page.
+    # The page reloads the lists of jobs and pictures when it gets the focus.
     assert choices(page, "jobs") == []
     form = "{ method: 'POST', body: new URLSearchParams({ prompt: 'x' }) }"
     shown = page.run(f"fetch('api/txt2img', {form}).then((answer) => answer.json())")
@@ -227,7 +227,7 @@ def test_a_selected_picture_is_sent_as_a_data_url(page: Page, serve: Serve, tmp_
     sent_bodies(page)
     page.choose(f"{IMG2IMG} input[aria-label='Picture for input_image']", file)
     page.wait(f"document.querySelector('{IMG2IMG} img[alt=\"Selected for input_image\"]').naturalWidth === 96")
-    # The text of the JSON stays short.
+    # The JSON box shows only the start of the data URL.
     assert len(shown_json(page, IMG2IMG)["input_image"]) < 200
     put(page, "prompt", "a ring", IMG2IMG)
     send(page, IMG2IMG)
@@ -240,7 +240,7 @@ def test_a_selected_picture_is_sent_as_a_data_url(page: Page, serve: Serve, tmp_
     assert page.run(f"document.querySelector('{IMG2IMG} .thumbnail').hidden")
 
 
-# The operations whose JSON holds pictures, by service, with the paths of all of them.
+# The operations with pictures in their JSON, by service, and the paths of these pictures.
 PICTURES = {
     "txt2img": {"post_api_txt2img": ["controlnet.units.0.input_image"]},
     "img2img": {
@@ -297,7 +297,7 @@ def test_a_body_that_is_too_large_is_not_sent(page: Page, serve: Serve, tmp_path
     message = "1.2 MB is too large: the service accepts bodies up to 1.0 MB"
     page.wait(f"document.querySelector('{IMG2IMG}').innerText.includes('{message}')")
     assert "mask" not in shown_json(page, IMG2IMG)
-    # Two that are too large together.
+    # Each picture fits, but both together are too large.
     half = tmp_path / "half.png"
     half.write_bytes(photo(tmp_path).read_bytes() + bytes(500_000))
     for field in ("input_image", "mask"):
@@ -371,7 +371,7 @@ def test_a_job_is_watched_and_cancelled(page: Page, serve: Serve, engine: FakeEn
     shown = answer(page)
     assert "cancelled" in shown
     assert len(engine.cancelled) == 1
-    # A picture itself cannot be watched; who hangs up cancels it.
+    # A request for a picture has no progress. Closing the connection cancels it.
     select(page, "Accept", "image/png")
     send(page)
     page.wait(f"document.querySelector('{TXT2IMG} .progress button')")
@@ -379,7 +379,7 @@ def test_a_job_is_watched_and_cancelled(page: Page, serve: Serve, engine: FakeEn
     assert "Cancelled." in answer(page)
 
 
-def test_progress_moves(page: Page, serve: Serve, engine: FakeEngine) -> None:
+def test_progress_and_previews_are_shown(page: Page, serve: Serve, engine: FakeEngine) -> None:
     engine.seconds = 1.0
     opened(page, serve())
     write_json(page, '{"prompt": "a heart", "steps": 4, "preview": true}')
@@ -465,7 +465,7 @@ def test_the_command_lines_for_windows_keep_the_json_intact(page: Page, serve: S
     assert piped.endswith("-d '@-'")
     argument = re.search(r' -d ("(?:[^"\\]|\\.)*")$', line(page, "cmd"))
     assert argument
-    # As the C library reads an argument. Beside its quotes, nothing of it means anything to cmd.
+    # The C library parses the argument like this. It has no characters that are special in cmd.
     assert json.loads(argument[1][1:-1].replace('\\"', '"')) == body
     assert not set(argument[1]) & set("&|<>^%!")
     assert argument[1].isascii()
@@ -495,7 +495,7 @@ def test_a_long_body_goes_into_a_file(page: Page, serve: Serve, tmp_path: Path) 
 # Keys, other services, proxies.
 
 
-def test_with_a_key(page: Page, serve: Serve, tmp_path: Path) -> None:
+def test_the_page_works_with_an_api_key(page: Page, serve: Serve, tmp_path: Path) -> None:
     address = serve(api_key=KEY)
     page.open(f"{address}/docs")
     page.wait("!document.querySelector('#key-form').hidden")
@@ -506,58 +506,58 @@ def test_with_a_key(page: Page, serve: Serve, tmp_path: Path) -> None:
         page.key("Enter")
         page.wait(f"document.querySelector('#key-note').textContent.startsWith({json.dumps(message)})")
     assert page.run("[localStorage.length, document.cookie, sessionStorage.length]") == [0, "", 1]
-    # Remembered in this tab.
+    # The tab remembers the key.
     opened(page, address)
     send(page)
     answer(page)
-    # <img> sends no key: its address is signed.
+    # <img> sends no key, so its address is signed.
     page.wait(f"document.querySelector('{TXT2IMG} figure img').naturalWidth === 8")
     assert "signature=" in page.run(f"document.querySelector('{TXT2IMG} figure img').src")
     for ending in MAGIC:
         press(page, f"Save as {ending}")
         saved = page.downloaded(lambda path, ending=ending: path.suffix == f".{ending.lower()}")
         assert saved.read_bytes().startswith(MAGIC[ending])
-    # Nor does EventSource.
+    # EventSource sends no key, either.
     put(page, "Prefer", "respond-async")
     send(page)
     shown = answer(page)
     assert shown.startswith("202")
     page.wait(f"document.querySelector('{TXT2IMG} figure img').naturalWidth === 8")
-    # The key itself is in no command line.
+    # No command line contains the key.
     assert KEY not in line(page, "sh")
     assert json.loads(execute(line(page), tmp_path, DREAM_LAYER_API_KEY=KEY))["status"] == "accepted"
     page.run("document.querySelector('#forget').click()")
     page.wait("document.querySelector('#about')?.textContent.includes('API key')")
-    # A 401 is no fault of the page.
+    # The 401 is expected.
     page.errors.clear()
 
 
 def test_the_other_services_are_linked(page: Page, serve: Serve) -> None:
     first, second, third, *others = free_ports(7)
-    chosen = {f"{name}_port": port for name, port in zip(PORTS, (first, second, third, *others), strict=True)}
-    address = serve(**chosen)
-    serve("img2img", **chosen)
+    overrides = {f"{name}_port": port for name, port in zip(PORTS, (first, second, third, *others), strict=True)}
+    address = serve(**overrides)
+    serve("img2img", **overrides)
     opened(page, address)
     page.wait("document.querySelector('#services li')")
     links = page.run("[...document.querySelectorAll('#services a')].map((node) => node.href)")
     assert links == [f"http://localhost:{first}/docs", f"http://localhost:{second}/docs"]
     assert page.run("document.querySelector('#services [aria-current=page]').href") == links[0]
     assert f"control {third}not running" in page.run("document.querySelector('#services').textContent")
-    serve("control", **chosen)
+    serve("control", **overrides)
     page.run("window.dispatchEvent(new Event('focus'))")
     page.wait("document.querySelectorAll('#services a').length === 3")
     page.run("document.querySelectorAll('#services a')[1].click()")
     page.wait("document.querySelector('#post_api_img2img') && document.title.includes('img2img')")
 
 
-def test_below_a_path(page: Page, serve: Serve) -> None:
+def test_the_page_works_below_a_path_prefix(page: Page, serve: Serve) -> None:
     address = serve(prefix="/dream/layer")
     opened(page, address)
     send(page)
     assert answer(page).startswith("200")
     page.wait(f"document.querySelector('{TXT2IMG} figure img').naturalWidth === 8")
     assert f"'{address}/api/txt2img'" in line(page, "sh")
-    # Where the proxy puts the others is not known here.
+    # The page does not know the addresses of the other services behind the proxy.
     assert page.run("document.querySelectorAll('#services a').length") == 0
     assert page.run("document.querySelectorAll('#services li').length") == 7
 
@@ -581,7 +581,7 @@ def test_keyboard_use_and_accessible_names(page: Page, serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_on_a_narrow_screen(page: Page, serve: Serve, dark: bool) -> None:
+def test_the_page_fits_a_narrow_screen(page: Page, serve: Serve, dark: bool) -> None:
     address = serve()
     page.resize(360, 740)
     page.dark(dark)
@@ -592,7 +592,7 @@ def test_on_a_narrow_screen(page: Page, serve: Serve, dark: bool) -> None:
         send(page)
         answer(page)
         assert page.run("document.documentElement.scrollWidth") <= 360
-        # The lightness of text and ground is far apart: WCAG asks for 4.5.
+        # WCAG requires a contrast of 4.5 between text and background.
         assert page.run(CONTRAST) >= 4.5
     finally:
         page.dark(False)

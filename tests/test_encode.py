@@ -43,29 +43,29 @@ def test_the_largest_side_of_a_format_is_the_encoders_own(output: OutputFormat, 
 def test_encoding_reserves_memory_first(output: OutputFormat, monkeypatch: pytest.MonkeyPatch) -> None:
     cost = 100 * 100 * BYTES_TO_ENCODE[output]
     budget = MemoryBudget(cost, SETTING, patience=0.01)
-    seen: list[int] = []
-    monkeypatch.setattr("shared.images.encode._encode", lambda *_: seen.append(budget.used))
+    reserved: list[int] = []
+    monkeypatch.setattr("shared.images.encode._encode", lambda *_: reserved.append(budget.used))
     convert_png(SMALL, output, budget=budget)
-    assert (seen, budget.used) == ([cost], 0)
+    assert (reserved, budget.used) == ([cost], 0)
     with budget.reserve(1, "another"), pytest.raises(Busy) as busy:
         convert_png(SMALL, output, budget=budget)
     assert busy.value.retry_after
     with pytest.raises(NotAcceptable) as refused:
         convert_png(SMALL, output, budget=MemoryBudget(cost - 1, SETTING))
     assert SETTING in str(refused.value.hint)
-    assert len(seen) == 1
+    assert len(reserved) == 1
 
 
 def test_a_conversion_waits_for_memory() -> None:
     budget = MemoryBudget(100 * 100 * BYTES_TO_ENCODE["webp"], SETTING, patience=60)
-    made: list[bytes] = []
+    converted: list[bytes] = []
     with budget.reserve(budget.limit, "another"):
-        waiting = threading.Thread(target=lambda: made.append(convert_png(SMALL, "webp", budget=budget).content))
+        waiting = threading.Thread(target=lambda: converted.append(convert_png(SMALL, "webp", budget=budget).content))
         waiting.start()
         waiting.join(0.2)
-        assert made == []
+        assert converted == []
     waiting.join(30)
-    assert len(made) == 1
+    assert len(converted) == 1
 
 
 def test_an_incomplete_png_is_rejected(tmp_path: Path) -> None:
@@ -98,25 +98,25 @@ def test_extras_reject_a_size_that_the_format_cannot_hold() -> None:
 
 
 @pytest.fixture
-def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[FlaskClient, Backend, dict[str, Any]]]:
-    """POST /api/upscale without an engine: jobs complete at once with the picture `made["picture"]`."""
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[FlaskClient, Backend, dict[str, Any]]]:
+    """POST /api/upscale without an engine: jobs complete at once with the picture `state["picture"]`."""
     backend = Backend(Settings(data_dir=tmp_path))
-    about: dict[str, Any] = {"picture": SMALL, "jobs": []}
+    state: dict[str, Any] = {"picture": SMALL, "jobs": []}
 
     def accept(job: NewJob, _uploads: Mapping[str, bytes]) -> tuple[JobRow | None, bool]:
         row, new = backend.jobs.store.add(job, "me", 1000)
         folder, _, prefix = row.spec.graph["SaveImage"]["inputs"]["filename_prefix"].partition("/")
         path = backend.settings.output_dir / folder / f"{prefix}_00001_.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(about["picture"])
-        about["jobs"].append(row.id)
+        path.write_bytes(state["picture"])
+        state["jobs"].append(row.id)
         image = {"filename": path.name, "subfolder": folder, "type": "output"}
         return backend.jobs.store.finish(row, "me", State.COMPLETED, images=[image]), new
 
     monkeypatch.setattr(backend.jobs, "submit", accept)
     monkeypatch.setattr(backend, "catalog", StockCatalog())
     routes = [upscale_routes, picture_routes]
-    yield create_app("txt2img", backend.settings, routes, backend).test_client(), backend, about
+    yield create_app("txt2img", backend.settings, routes, backend).test_client(), backend, state
     backend.stop()
 
 
@@ -125,7 +125,7 @@ def ask(client: FlaskClient, accept: str, size: tuple[int, int] = (20, 10), **fi
     return client.post("/api/upscale", data=body, headers={"Accept": accept}, buffered=True)
 
 
-Made = tuple[FlaskClient, Backend, dict[str, Any]]
+Served = tuple[FlaskClient, Backend, dict[str, Any]]
 
 
 @pytest.mark.parametrize(
@@ -139,25 +139,27 @@ Made = tuple[FlaskClient, Backend, dict[str, Any]]
         ("image/avif,image/webp,image/apng,image/*,*/*;q=0.8", "WEBP"),
     ],
 )
-def test_the_accept_header_chooses_the_format(made: Made, accept: str, kind: str) -> None:
-    answer = ask(made[0], accept)
+def test_the_accept_header_chooses_the_format(served: Served, accept: str, kind: str) -> None:
+    answer = ask(served[0], accept)
     assert answer.status_code == 200, answer.text
     assert answer.mimetype == f"image/{kind.lower()}"
     assert Image.open(io.BytesIO(answer.data)).format == kind
-    assert answer.headers["X-Job-Id"] == made[2]["jobs"][0]
+    assert answer.headers["X-Job-Id"] == served[2]["jobs"][0]
     assert "Cache-Control" not in answer.headers or "max-age" not in answer.headers["Cache-Control"]
 
 
 @pytest.mark.parametrize(("output", "side"), SIZES)
-def test_a_finished_picture_that_the_format_cannot_hold_is_still_available(made: Made, output: str, side: int) -> None:
-    client, _, about = made
-    about["picture"] = encoded(Image.new("RGB", (side + 1, 1), "red"))
+def test_a_finished_picture_that_the_format_cannot_hold_is_still_available(
+    served: Served, output: str, side: int
+) -> None:
+    client, _, state = served
+    state["picture"] = encoded(Image.new("RGB", (side + 1, 1), "red"))
     refused = ask(client, f"image/{output}")
     assert refused.status_code == 406, refused.text
     reply = refused.get_json()
     assert f"at most {side} pixels a side" in reply["message"]
     error = reply["error"]
-    assert (error["code"], error["job_id"]) == ("not_acceptable", about["jobs"][0])
+    assert (error["code"], error["job_id"]) == ("not_acceptable", state["jobs"][0])
     (address,) = error["images"]
     assert Image.open(io.BytesIO(client.get(address, buffered=True).data)).size == (side + 1, 1)
     named = client.get(address.replace(".png", f".{output}"))
@@ -165,9 +167,9 @@ def test_a_finished_picture_that_the_format_cannot_hold_is_still_available(made:
     assert f"at most {side} pixels a side" in named.get_json()["message"]
 
 
-def test_a_client_that_accepts_png_gets_it_with_a_warning(made: Made) -> None:
-    client, _, about = made
-    about["picture"] = encoded(Image.new("RGB", (16_384, 1), "red"))
+def test_a_client_that_accepts_png_gets_it_with_a_warning(served: Served) -> None:
+    client, _, state = served
+    state["picture"] = encoded(Image.new("RGB", (16_384, 1), "red"))
     answer = ask(client, "image/webp, image/png;q=0.5")
     assert (answer.status_code, answer.mimetype) == (200, "image/png")
     (warning,) = json.loads(answer.headers["X-Warnings"])
@@ -175,32 +177,32 @@ def test_a_client_that_accepts_png_gets_it_with_a_warning(made: Made) -> None:
     assert warning.endswith("sent as PNG")
 
 
-def test_a_known_size_is_rejected_before_the_job(made: Made) -> None:
-    client, _, about = made
+def test_a_known_size_is_rejected_before_the_job(served: Served) -> None:
+    client, _, state = served
     refused = ask(client, "image/webp", (2048, 1), upscale_factor="8")
-    assert (refused.status_code, about["jobs"]) == (406, [])
+    assert (refused.status_code, state["jobs"]) == (406, [])
     assert ask(client, "application/json", (2048, 1), upscale_factor="8").status_code == 200
     assert ask(client, "image/webp, image/*;q=0.1", (2048, 1), upscale_factor="8").status_code == 200
 
 
-def test_busy_reports_the_url_of_the_picture(made: Made) -> None:
-    client, backend, about = made
+def test_busy_reports_the_url_of_the_picture(served: Served) -> None:
+    client, backend, state = served
     backend.picture_memory = MemoryBudget(1_000_000, SETTING, patience=0.01)
     cost = 100 * 100 * BYTES_TO_ENCODE["webp"]
     with backend.picture_memory.reserve(1_000_000 - cost + 1, "another"):
         busy = ask(client, "image/webp")
         by_name = client.get(busy.get_json()["error"]["images"][0].replace(".png", ".webp"))
     assert (busy.status_code, by_name.status_code) == (503, 503)
-    assert busy.get_json()["error"]["job_id"] == about["jobs"][0]
+    assert busy.get_json()["error"]["job_id"] == state["jobs"][0]
     assert busy.headers["Retry-After"]
     assert ask(client, "image/webp").status_code == 200
 
 
-def test_jpeg_warns_about_the_background_of_transparency(made: Made) -> None:
-    client, _, about = made
+def test_jpeg_warns_about_the_background_of_transparency(served: Served) -> None:
+    client, _, state = served
     image = Image.new("RGBA", (40, 10), (200, 16, 32, 255))
     image.paste((0, 0, 0, 0), (0, 0, 10, 10))
-    about["picture"] = encoded(image)
+    state["picture"] = encoded(image)
     answer = ask(client, "image/jpeg")
     (warning,) = json.loads(answer.headers["X-Warnings"])
     assert warning == (
@@ -212,8 +214,8 @@ def test_jpeg_warns_about_the_background_of_transparency(made: Made) -> None:
     assert Image.open(io.BytesIO(webp.data)).convert("RGBA").getpixel((2, 5))[3] == 0  # type: ignore[index]
 
 
-def test_extensions_are_case_insensitive(made: Made) -> None:
-    client, _, _ = made
+def test_extensions_are_case_insensitive(served: Served) -> None:
+    client, _, _ = served
     address = ask(client, "application/json").get_json()["comfy_response"]["generated_images"][0]["url"]
     for ending, kind in (("PNG", "PNG"), ("JPG", "JPEG"), ("WebP", "WEBP")):
         assert (
@@ -223,14 +225,14 @@ def test_extensions_are_case_insensitive(made: Made) -> None:
 
 @pytest.mark.parametrize("accept", ["image/png", "image/webp"])
 def test_a_picture_deleted_meanwhile_is_gone(
-    made: Made, accept: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    served: Served, accept: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    client, backend, about = made
+    client, backend, state = served
     monkeypatch.setattr(backend.jobs.files.pictures, "find", lambda _: tmp_path / "removed.png")
-    gone = ask(client, accept)
-    assert (gone.status_code, gone.get_json()["error"]["code"]) == (500, "generation_failed")
-    assert str(tmp_path) not in gone.text
-    row = backend.jobs.store.get(about["jobs"][0])
+    response = ask(client, accept)
+    assert (response.status_code, response.get_json()["error"]["code"]) == (500, "generation_failed")
+    assert str(tmp_path) not in response.text
+    row = backend.jobs.store.get(state["jobs"][0])
     assert row is not None
     name = row.images[0]["filename"]
     assert client.get(f"/api/images/{name[:-4]}.{accept[6:]}").status_code == 404

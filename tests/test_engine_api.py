@@ -7,7 +7,7 @@ from tests.stack import TIMEOUT, TestStack
 SMALL = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1}
 
 
-def test_the_engine_is_described(stack: TestStack) -> None:
+def test_the_state_of_the_engine_is_reported(stack: TestStack) -> None:
     state = stack.engine_state()
     assert state["version"].startswith("0.")
     assert state["devices"][0]["type"] == "cpu"
@@ -21,7 +21,7 @@ def test_the_engines_memory_is_freed(stack: TestStack) -> None:
     assert stack.picture(stack.draw(**SMALL)).size == (64, 64)
 
 
-def test_the_engine_is_started_again_and_loses_no_job(stack: TestStack) -> None:
+def test_a_restart_of_the_engine_loses_no_job(stack: TestStack) -> None:
     before = stack.engine_state()
     job = stack.submit(prompt="a red circle", width=128, height=128, steps=40)
     stack.wait_for_job(job, "running")

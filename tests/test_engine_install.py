@@ -44,35 +44,35 @@ def test_only_the_subtree_is_unpacked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["p/vendor/ComfyUI/../../../evil", "p/vendor/ComfyUI/..\\evil", "p/vendor/ComfyUI/C:evil"]
 )
-def test_a_path_that_leads_out_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_path_outside_the_target_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(SetupError, match="unsafe path"):
         unpack_subtree(archive(tmp_path, (name, b"x")), SUBTREE, tmp_path / "a" / "b" / "out")
     assert files(tmp_path) == {"source.tar.gz"}
 
 
-def test_links_are_left_out(tmp_path: Path) -> None:
+def test_links_are_not_unpacked(tmp_path: Path) -> None:
     link = tarfile.TarInfo("p/vendor/ComfyUI/link")
     link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
     unpack_subtree(archive(tmp_path, link, ("p/vendor/ComfyUI/main.py", b"")), SUBTREE, tmp_path / "out")
     assert files(tmp_path / "out") == {"main.py"}
 
 
-def test_a_damaged_or_foreign_archive_is_a_clear_error(tmp_path: Path) -> None:
-    cut = archive(tmp_path, ("p/vendor/ComfyUI/main.py", bytes(range(256)) * 500))
-    cut.write_bytes(cut.read_bytes()[:300])
+def test_a_damaged_or_wrong_archive_is_a_setup_error(tmp_path: Path) -> None:
+    truncated = archive(tmp_path, ("p/vendor/ComfyUI/main.py", bytes(range(256)) * 500))
+    truncated.write_bytes(truncated.read_bytes()[:300])
     with pytest.raises(SetupError, match="could not be unpacked"):
-        unpack_subtree(cut, SUBTREE, tmp_path / "out")
+        unpack_subtree(truncated, SUBTREE, tmp_path / "out")
     with pytest.raises(SetupError, match="no folder vendor/ComfyUI"):
         unpack_subtree(archive(tmp_path, ("p/README", b"")), SUBTREE, tmp_path / "empty")
 
 
-def test_an_engine_that_is_there_is_not_fetched_again(tmp_path: Path) -> None:
+def test_an_installed_engine_is_not_downloaded_again(tmp_path: Path) -> None:
     engine_dir(tmp_path).mkdir(parents=True)
     assert install_engine(tmp_path) == engine_dir(tmp_path)
 
 
 @pytest.mark.slow
-def test_a_fetch_that_fails_says_so_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_is_an_error_and_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
@@ -83,7 +83,7 @@ def test_a_fetch_that_fails_says_so_and_leaves_nothing(tmp_path: Path, monkeypat
     assert list((tmp_path / "engine").iterdir()) == []
 
 
-def test_the_version_of_a_folder(tmp_path: Path) -> None:
+def test_the_version_is_read_from_the_folder(tmp_path: Path) -> None:
     assert comfyui_version(tmp_path) is None
     (tmp_path / "comfyui_version.py").write_text(f'__version__ = "{ENGINE_VERSION}"\n')
     assert comfyui_version(tmp_path) == ENGINE_VERSION

@@ -39,7 +39,7 @@ def test_stats_are_reported_without_the_command_line() -> None:
 
 
 class IdleEngine(EngineClient):
-    """Answers that it has so many jobs."""
+    """An engine client that reports a queue of `jobs` jobs."""
 
     jobs = 1
 
@@ -82,7 +82,7 @@ def test_a_pending_restart_happens_when_the_engine_is_idle(tmp_path: Path, monke
         supervisor.stop()
 
 
-def test_the_flag_of_a_restart_is_read(control: Control) -> None:
+def test_when_idle_is_read_from_the_body_or_query(control: Control) -> None:
     assert control.client.post("/api/engine/restart").status_code == 202
     assert body(control.client.post("/api/engine/restart", json={"when_idle": True}))["when_idle"] is True
     assert body(control.client.post("/api/engine/restart?when_idle=true"))["when_idle"] is True

@@ -1,4 +1,4 @@
-"""How the engine is started: device and arguments."""
+"""The device and arguments that the engine is started with."""
 
 import json
 from itertools import pairwise
@@ -45,7 +45,7 @@ def test_a_gpu_is_usable_when_its_driver_is_new_enough_for_torch(
     assert use_cpu(Settings()) is not usable
 
 
-def test_the_setting_decides_before_the_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_device_setting_takes_precedence_over_the_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.engine.process.has_usable_gpu", lambda: True)
     assert use_cpu(Settings(device="cpu"))
     assert not use_cpu(Settings(device="auto"))
@@ -54,7 +54,7 @@ def test_the_setting_decides_before_the_hardware(monkeypatch: pytest.MonkeyPatch
     assert use_cpu(Settings(device="auto"))
 
 
-def test_the_engine_keeps_to_the_data_folder_and_to_loopback(tmp_path: Path) -> None:
+def test_the_engine_uses_only_the_data_folder_and_loopback(tmp_path: Path) -> None:
     command = engine_command(Settings(engine_port=9000), Path("/engine"), tmp_path, cpu=True)
     options = dict(pairwise(command))
     assert command[0] == str(Path("/engine/main.py"))
@@ -66,7 +66,7 @@ def test_the_engine_keeps_to_the_data_folder_and_to_loopback(tmp_path: Path) -> 
     assert "--extra-model-paths-config" not in command
 
 
-def test_page_device_and_more_arguments_follow_the_settings(tmp_path: Path) -> None:
+def test_the_settings_choose_page_device_and_further_arguments(tmp_path: Path) -> None:
     settings = Settings(engine_page=True, engine_args=("--lowvram",))
     command = engine_command(settings, Path("/engine"), tmp_path, cpu=False)
     assert "--front-end-root" not in command
@@ -88,7 +88,7 @@ def test_models_and_nodes_of_the_users_own_comfyui_are_added(tmp_path: Path) -> 
     }
 
 
-def test_how_attention_is_computed_is_chosen_once(tmp_path: Path) -> None:
+def test_exactly_one_attention_option_is_passed(tmp_path: Path) -> None:
     ours = engine_command(Settings(), tmp_path, tmp_path, cpu=True)
     assert "--use-pytorch-cross-attention" in ours
     assert "--use-pytorch-cross-attention" not in engine_command(Settings(), tmp_path, tmp_path, cpu=False)

@@ -1,4 +1,4 @@
-"""The engine's replies in our terms: websocket frames, refusals, history entries and file names."""
+"""Parsing of the engine's replies: websocket frames, refusals, history entries and file names."""
 
 import json
 import struct
@@ -25,8 +25,8 @@ SAVED = {"filename": "a.png", "subfolder": "d", "type": "output"}
 IMAGE = SavedImage("a.png", "d", "output")
 
 
-def preview(kind: int, about: dict[str, str]) -> bytes:
-    text = json.dumps(about).encode()
+def preview(kind: int, metadata: dict[str, str]) -> bytes:
+    text = json.dumps(metadata).encode()
     return struct.pack(">II", kind, len(text)) + text + b"jpeg"
 
 
@@ -58,7 +58,7 @@ def frame(kind: str, **data: object) -> str:
         (json.dumps({"type": "executing"}), None),
     ],
 )
-def test_a_frame_becomes_an_event_or_nothing(text: str | bytes, expected: JobEvent | None) -> None:
+def test_frames_are_parsed_or_ignored(text: str | bytes, expected: JobEvent | None) -> None:
     assert parse_frame(text) == expected
 
 
@@ -159,13 +159,13 @@ def test_a_node_failure_is_reported_without_paths(kind: str, text: str, code: st
     assert ("disk is full" in str(error.hint)) == ("No space" in message)
 
 
-def test_an_interrupted_job_is_no_success() -> None:
+def test_an_interrupted_job_is_an_error() -> None:
     outcome = _outcome({"outputs": {}, "status": {"status_str": "error", "messages": [["execution_interrupted", {}]]}})
     assert outcome.error is not None
     assert "interrupted" in outcome.error.message
 
 
-def test_a_name_leads_to_its_place_and_back() -> None:
+def test_a_picture_is_located_by_its_name() -> None:
     job_id = str(uuid.UUID("3f2a9c1e-0b7d-4e63-9f55-0123456789ab"))
     prefix = filename_prefix(job_id, datetime(2026, 11, 22, 14, 32, 10))
     assert prefix == "20261122/20261122-143210-3f2a9c1e0b7d"
@@ -184,5 +184,5 @@ def test_a_name_leads_to_its_place_and_back() -> None:
         "20261122-143210-3f2a9c1e0b7d_00001_.png/..",
     ],
 )
-def test_other_names_lead_nowhere(name: str) -> None:
+def test_other_names_are_not_located(name: str) -> None:
     assert locate(name) is None

@@ -29,8 +29,8 @@ def golden(name: str) -> dict[str, Any]:
 
 def test_the_work_of_a_sampler_is_its_pixels_times_its_steps() -> None:
     small, large = 512 * 512 * 12.0, 1024 * 1024 * 6.0
-    of_two = {"KSampler": small, "KSampler_2": large, "KSampler_3": small, "KSampler_4": large}
-    assert sampler_work(golden("hires_batch"), None) == of_two
+    expected = {"KSampler": small, "KSampler_2": large, "KSampler_3": small, "KSampler_4": large}
+    assert sampler_work(golden("hires_batch"), None) == expected
     # The graph does not contain the size of an uploaded picture.
     assert set(sampler_work(golden("img2img"), 100.0).values()) == {
         100.0 * golden("img2img")["KSampler"]["inputs"]["steps"]
@@ -55,23 +55,23 @@ def test_base_and_refiner_share_the_steps() -> None:
     ],
 )  # fmt: skip
 def test_the_work_of_unusual_graphs(graph: dict[str, Any]) -> None:
-    pace = ProgressEstimator(graph, None)
-    assert pace.step("a", 1, 4, 10.0) is None
-    assert pace.step("b", 2, 4, 20.0) is None
-    assert pace.step("a", 2, 4, 20.0) == (pytest.approx(40.0) if graph.get("a") else None)
+    estimator = ProgressEstimator(graph, None)
+    assert estimator.step("a", 1, 4, 10.0) is None
+    assert estimator.step("b", 2, 4, 20.0) is None
+    assert estimator.step("a", 2, 4, 20.0) == (pytest.approx(40.0) if graph.get("a") else None)
 
 
 def test_progress_is_measured_from_the_first_step() -> None:
     sampler = {"class_type": "KSampler", "inputs": {"steps": 10, "latent_image": ["Size", 0]}}
     graph = {"Size": {"inputs": {"width": 64, "height": 64}}, "A": sampler, "B": sampler}
-    pace = ProgressEstimator(graph, None)
+    estimator = ProgressEstimator(graph, None)
     # Loading took 100 s, which does not count.
-    assert pace.step("A", 1, 10, 100.0) is None
-    assert pace.step("A", 2, 10, 102.0) == pytest.approx(102.0 + 2 * 18)
-    assert pace.step("Decode", 1, 2, 103.0) is None
-    assert pace.step("A", 10, 10, 118.0) == pytest.approx(118.0 + 2 * 10)
+    assert estimator.step("A", 1, 10, 100.0) is None
+    assert estimator.step("A", 2, 10, 102.0) == pytest.approx(102.0 + 2 * 18)
+    assert estimator.step("Decode", 1, 2, 103.0) is None
+    assert estimator.step("A", 10, 10, 118.0) == pytest.approx(118.0 + 2 * 10)
     # The second sampler has begun, so the first is done.
-    assert pace.step("B", 10, 10, 138.0) == pytest.approx(138.0)
+    assert estimator.step("B", 10, 10, 138.0) == pytest.approx(138.0)
 
 
 def test_samplers_that_do_not_run_are_not_counted() -> None:
@@ -85,12 +85,12 @@ def test_samplers_that_do_not_run_are_not_counted() -> None:
         "C": sampler("B"),
         "Save": {"inputs": {"images": ["C", 0]}},
     }
-    for cached, left in ((("Size", "A"), 8 + 10), (("Size", "A", "B"), 8), (("B",), 8)):
-        pace = ProgressEstimator(graph, None, cached)
-        # The first sampler that runs.
-        at = "C" if "B" in cached else "B"
-        assert pace.step(at, 1, 10, 100.0) is None
-        assert pace.step(at, 2, 10, 101.0) == pytest.approx(101.0 + left)
+    for cached, remaining in ((("Size", "A"), 8 + 10), (("Size", "A", "B"), 8), (("B",), 8)):
+        estimator = ProgressEstimator(graph, None, cached)
+        # The first sampler that runs is B or C.
+        node = "C" if "B" in cached else "B"
+        assert estimator.step(node, 1, 10, 100.0) is None
+        assert estimator.step(node, 2, 10, 101.0) == pytest.approx(101.0 + remaining)
 
 
 def test_cached_nodes_reach_the_estimate(
@@ -144,8 +144,8 @@ def running_job(control: Control, ends_in: float) -> tuple[str, str]:
     rows = [store.add(NewJob(job_id, "txt2img", "", "txt2img", spec, "m", 1.0), "me", 9)[0] for job_id in ids]
     store.finish(rows[0], "me", State.COMPLETED, started=time.time() - SLOW)
     started = time.time() - RAN
-    stands = {"stage": "KSampler", "step": STEPS, "steps": STEPS, "ends_at": time.time() + ends_in}
-    store.save("me", [JobUpdate(ids[1], started, [("started", {"attempt": 1}), ("progress", stands)])])
+    progress = {"stage": "KSampler", "step": STEPS, "steps": STEPS, "ends_at": time.time() + ends_in}
+    store.save("me", [JobUpdate(ids[1], started, [("started", {"attempt": 1}), ("progress", progress)])])
     return ids[1], ids[2]
 
 
@@ -154,10 +154,10 @@ def test_a_job_at_its_last_step_is_nearly_done(control: Control) -> None:
     reply = body(control.client.get(f"/api/jobs/{job}"))
     assert reply["position"] == 0
     assert 0 <= reply["eta_s"] <= 30
-    waits = body(control.client.get(f"/api/jobs/{behind}"))
-    assert waits["position"] == 1
+    waiting = body(control.client.get(f"/api/jobs/{behind}"))
+    assert waiting["position"] == 1
     # The median of the slow job and this one, after the rest of this one.
-    assert waits["eta_s"] < (SLOW + RAN + 30) / 2 + 31
+    assert waiting["eta_s"] < (SLOW + RAN + 30) / 2 + 31
 
 
 def test_a_stream_reports_the_estimated_end(control: Control) -> None:
@@ -190,9 +190,9 @@ def test_a_lost_attempt_does_not_affect_the_next_estimate(control: Control) -> N
     active.reset(2)
     active.phase = JobPhase.SENT
     active.observe(JobProgress(job, "K", 1, 4))
-    again = active.update()
-    assert again is not None
-    assert "ends_at" not in again.events[-1][1]
+    update = active.update()
+    assert update is not None
+    assert "ends_at" not in update.events[-1][1]
 
 
 @pytest.mark.slow
@@ -205,7 +205,7 @@ def test_the_engines_steps_are_measured(engine: FakeEngine, open_harness: OpenHa
     wait_for(lambda: harness.store.ends_at(job) is not None, "the progress is not measured")
     row = harness.row(job)
     own = UnfinishedWork(row.model, row.work, row.started, harness.store.ends_at(job))
-    left = seconds_left([], own, harness.store.measured(9), time.time())
-    assert left is not None
-    assert left < 60
+    remaining = seconds_left([], own, harness.store.measured(9), time.time())
+    assert remaining is not None
+    assert remaining < 60
     harness.wait(job)

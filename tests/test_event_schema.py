@@ -45,16 +45,16 @@ class Service:
         return list(self.watch(job_id))
 
     def validate(self, event: dict[str, Any]) -> None:
-        """Raises ValidationError for an event, or a field of one, that the document does not describe."""
+        """Raise ValidationError if the document does not describe the event or one of its fields."""
         document = self.client.get("/openapi.json").json
         assert document is not None
-        answer = document["paths"]["/api/jobs/{job_id}/events"]["get"]["responses"]["200"]
-        variants = answer["content"]["text/event-stream"]["schema"]["oneOf"]
+        response = document["paths"]["/api/jobs/{job_id}/events"]["get"]["responses"]["200"]
+        variants = response["content"]["text/event-stream"]["schema"]["oneOf"]
         variant = next(schema for schema in variants if schema["properties"]["event"]["const"] == event["event"])
         Draft202012Validator({**variant, "components": document["components"]}).validate(event)
         data = variant["properties"]["data"]["contentSchema"]
         Draft202012Validator({**data, "components": document["components"]}).validate(json.loads(event["data"]))
-        # Every field of the stream is a field of the model, so that all are described.
+        # The schema allows other fields, so compare them with the model.
         model = EVENTS[event["event"]]
         known = {field.alias or name for name, field in model.model_fields.items()}
         assert set(json.loads(event["data"])) <= known, event
@@ -62,9 +62,9 @@ class Service:
 
 @pytest.fixture
 def service(tmp_path: Path, engine: FakeEngine) -> Iterator[Service]:
-    made = Service(tmp_path, engine)
-    yield made
-    made.backend.stop()
+    created = Service(tmp_path, engine)
+    yield created
+    created.backend.stop()
 
 
 def test_the_events_of_a_completed_job_match_the_schema(service: Service, engine: FakeEngine) -> None:

@@ -1,4 +1,4 @@
-"""Pictures and masks are brought to size and shape."""
+"""Pictures and masks are resized, cropped, padded and extended."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ NOISE = Image.effect_noise((40, 20), 90).convert("RGB")
 
 
 def levels(image: Image.Image) -> Any:
-    """A picture as numbers, row by row; signed, so that differences are."""
+    """Return the levels of a picture as signed integers, so that differences do not overflow."""
     return np.asarray(image).astype(int)
 
 
@@ -131,7 +131,7 @@ def test_an_outpaint_mask_is_white_outside_and_fades_inside() -> None:
         ((0, 40, 99, 59), 50, (1, 1), (0, 0, 100, 100)),
     ],
 )
-def test_the_part_around_a_mask(
+def test_the_region_around_a_mask(
     box: tuple[int, int, int, int], padding: int, proportions: tuple[int, int], expected: tuple[int, int, int, int]
 ) -> None:
     mask = Image.new("L", (100, 100))
@@ -139,14 +139,14 @@ def test_the_part_around_a_mask(
     assert mask_region(mask, padding, proportions) == expected
 
 
-@pytest.mark.parametrize("at", [(0, 0), (7, 7), (19, 11), (20, 12)])
-def test_one_pixel_above_black_repaints_its_whole_cell(at: tuple[int, int]) -> None:
+@pytest.mark.parametrize("position", [(0, 0), (7, 7), (19, 11), (20, 12)])
+def test_one_pixel_above_black_repaints_its_whole_cell(position: tuple[int, int]) -> None:
     blend = Image.new("L", (21, 13))
-    blend.putpixel(at, 1)
+    blend.putpixel(position, 1)
     drawn = as_latent_mask(blend)
     assert drawn.size == (21, 13)
     levels_drawn = np.asarray(open_rgb(drawn.png))[:, :, 0]
-    left, top = at[0] // 8 * 8, at[1] // 8 * 8
+    left, top = position[0] // 8 * 8, position[1] // 8 * 8
     assert levels_drawn.shape == (16, 24)
     assert (levels_drawn[top : top + 8, left : left + 8] == 255).all()
     assert levels_drawn.sum() == 255 * 64
@@ -159,11 +159,16 @@ def test_colours_spread_below_full_transparency() -> None:
     image.putpixel((TILE + 40, 9), (7, 8, 9, 1))
     result = spread_colours(image)
     assert result.getchannel("A").tobytes() == image.getchannel("A").tobytes()
-    seen = levels(image.getchannel("A")) > 0
-    assert (levels(result.convert("RGB"))[seen] == levels(image.convert("RGB"))[seen]).all()
-    # As far as filters reach, at every side and across the borders of tiles; and no green anywhere.
-    for at in ((TILE - 20 - SPREAD, 90), (TILE + 1 + SPREAD, TILE + 5), (TILE, 40 - SPREAD), (TILE, 2 * TILE + 7)):
-        assert np.abs(np.subtract(result.getpixel(at)[:3], (200, 16, 32))).max() <= 9
+    visible = levels(image.getchannel("A")) > 0
+    assert (levels(result.convert("RGB"))[visible] == levels(image.convert("RGB"))[visible]).all()
+    # The colour spreads SPREAD pixels to every side, across tile borders. No green remains.
+    for position in (
+        (TILE - 20 - SPREAD, 90),
+        (TILE + 1 + SPREAD, TILE + 5),
+        (TILE, 40 - SPREAD),
+        (TILE, 2 * TILE + 7),
+    ):
+        assert np.abs(np.subtract(result.getpixel(position)[:3], (200, 16, 32))).max() <= 9
     assert levels(result.getchannel("G")).max() <= 40
 
 

@@ -1,4 +1,4 @@
-"""A full disk: jobs are still cancelled and deleted; new ones are rejected with the space that is needed."""
+"""On a full disk, jobs are cancelled and deleted. New jobs are rejected with the needed space."""
 
 import io
 import shutil
@@ -48,9 +48,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk.mkdir()
     if sys.platform != "linux":
         pytest.skip("a small disk is made with Linux's tmpfs")
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "none", str(disk)], capture_output=True, text=True)
-    if made.returncode != 0:
-        pytest.skip(f"a small disk cannot be mounted here: {made.stderr.strip()}")
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "none", str(disk)], capture_output=True, text=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
     yield disk
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
@@ -67,7 +69,7 @@ def fill(disk: Path) -> None:
     assert shutil.disk_usage(disk).free == 0
 
 
-def leave(disk: Path, size: int) -> None:
+def fill_except(disk: Path, size: int) -> None:
     """Fill the disk, except for `size` bytes."""
     (disk / "others").write_bytes(bytes(shutil.disk_usage(disk).free - size))
 
@@ -98,23 +100,23 @@ def test_the_reserve_is_not_used_for_new_jobs_and_is_restored(small_disk: Path) 
     store = Store(f"sqlite:///{small_disk}/jobs.sqlite")
     rows = [add(store)]
     fill(small_disk)
-    says = "could not be saved: the disk of the data folder is full"
-    # Some fit into the free pages of the database.
-    with pytest.raises(StorageFailed, match=says):
+    message = "could not be saved: the disk of the data folder is full"
+    # Some jobs still fit into the free pages of the database.
+    with pytest.raises(StorageFailed, match=message):
         rows.extend(add(store) for _ in range(1000))
     reserve = small_disk / "jobs.sqlite-reserve"
     assert reserve.is_file()
     for row in rows:
         assert store.cancel(row.id, ERROR)
     assert not reserve.exists()
-    with pytest.raises(StorageFailed, match=says):
+    with pytest.raises(StorageFailed, match=message):
         add(store)
     (small_disk / "others").unlink()
     store.refill_reserve()
     assert reserve.is_file()
-    again = add(store)
+    row = add(store)
     fill(small_disk)
-    assert store.cancel(again.id, ERROR)
+    assert store.cancel(row.id, ERROR)
     store.close()
 
 
@@ -123,13 +125,13 @@ def test_a_database_is_opened_on_a_full_disk(small_disk: Path) -> None:
     row = add(store)
     store.close()
     fill(small_disk)
-    begun = time.monotonic()
-    again = Store(f"sqlite:///{small_disk}/jobs.sqlite")
-    assert again.cancel(row.id, ERROR)
-    assert again.delete(row.id, lambda _: None)
-    again.close()
+    start = time.monotonic()
+    reopened = Store(f"sqlite:///{small_disk}/jobs.sqlite")
+    assert reopened.cancel(row.id, ERROR)
+    assert reopened.delete(row.id, lambda _: None)
+    reopened.close()
     # SQLite's lock timeout does not apply to a full disk.
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - start < 20
 
 
 @pytest.fixture
@@ -146,7 +148,7 @@ def client(backend: Backend) -> FlaskClient:
     return create_app("txt2img", backend.settings, routes, backend).test_client()
 
 
-def drawn(backend: Backend, size: int) -> JobRow:
+def completed_job(backend: Backend, size: int) -> JobRow:
     """A completed job with a picture of `size` bytes."""
     job = new()
     prefix = filename_prefix(job.id, datetime.now())
@@ -156,24 +158,26 @@ def drawn(backend: Backend, size: int) -> JobRow:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(bytes(size))
     image = {"filename": path.name, "subfolder": path.parent.name, "type": "output"}
-    ended = backend.jobs.store.finish(row, "me", State.COMPLETED, images=[image])
-    assert ended is not None
-    return ended
+    finished = backend.jobs.store.finish(row, "me", State.COMPLETED, images=[image])
+    assert finished is not None
+    return finished
 
 
 def test_the_api_cancels_and_deletes_jobs_on_a_full_disk(
     backend: Backend, client: FlaskClient, small_disk: Path
 ) -> None:
-    done, run = drawn(backend, 100_000), drawn(backend, 100_000)
+    completed, run = completed_job(backend, 100_000), completed_job(backend, 100_000)
     queued = add(backend.jobs.store)
-    asked = add(backend.jobs.store)
+    waiting = add(backend.jobs.store)
     fill(small_disk)
-    reply = client.delete(f"/api/jobs/{asked.id}")
+    reply = client.delete(f"/api/jobs/{waiting.id}")
     assert (reply.status_code, reply.get_json()["done"]) == (200, "cancelled")
     reply = client.post("/api/txt2img/interrupt", json={"job_id": queued.id})
     assert (reply.status_code, reply.get_json()["cancelled"]) == (200, True)
     fill(small_disk)
-    refused = next(reply for _ in range(300) if (reply := client.post(f"/api/jobs/{done.id}/retry")).status_code != 202)
+    refused = next(
+        reply for _ in range(300) if (reply := client.post(f"/api/jobs/{completed.id}/retry")).status_code != 202
+    )
     assert (refused.status_code, refused.get_json()["error"]["disk_full"]) == (507, True)
     assert "MB free" in refused.get_json()["message"]
     picture = {"file": (io.BytesIO(encoded(Image.effect_noise((256, 256), 90))), "a.png")}
@@ -189,11 +193,11 @@ def test_the_api_cancels_and_deletes_jobs_on_a_full_disk(
     assert not list(backend.settings.output_dir.rglob("*.png"))
 
 
-def test_removing_pictures_makes_room_without_a_reserve(
+def test_deleting_pictures_frees_space_without_a_reserve(
     backend: Backend, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = [drawn(backend, 300_000) for _ in range(2)]
-    # As after an upgrade from a version without a reserve, on a full disk.
+    rows = [completed_job(backend, 300_000) for _ in range(2)]
+    # An upgrade from a version without a reserve, on a full disk.
     monkeypatch.setattr(Reserve, "release", lambda _: None)
     fill(small_disk)
     for row in rows:
@@ -214,9 +218,9 @@ def test_a_running_job_is_cancelled_in_the_engine_too(small_disk: Path, engine: 
     harness.close()
 
 
-def test_uploads_of_a_job_rejected_for_room_are_removed(small_disk: Path, engine: FakeEngine) -> None:
+def test_uploads_of_a_job_rejected_for_lack_of_space_are_removed(small_disk: Path, engine: FakeEngine) -> None:
     harness = Harness(small_disk, engine)
-    leave(small_disk, 300_000)
+    fill_except(small_disk, 300_000)
     with pytest.raises(StorageFailed):
         harness.runner.submit(
             new_job(spec={"parameters": {"prompt": "x" * 1_000_000}}), {"a.png": bytes(100_000)}, limit=100
@@ -225,7 +229,7 @@ def test_uploads_of_a_job_rejected_for_room_are_removed(small_disk: Path, engine
     harness.close()
 
 
-def test_a_database_without_a_free_page_still_finishes_and_deletes_jobs(tmp_path: Path) -> None:
+def test_jobs_are_finished_and_deleted_without_a_free_page(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path}/jobs.sqlite")
     rows = [add(store, "x" * (3_000 + number)) for number in range(40)]
 

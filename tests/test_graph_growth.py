@@ -13,44 +13,44 @@ from tests.engine_nodes import reviewed
 from tests.imported_graphs import ShortGraph, to_api
 
 NODES = reviewed()
-LET_IN = {name: node for name, node in NODES.items() if why_refused(name, node, ()) is None}
+ALLOWED = {name: node for name, node in NODES.items() if why_refused(name, node, ()) is None}
 NUMBERS = {"INT", "FLOAT", "BOOLEAN"}
-TYPES = sorted({str(output) for node in LET_IN.values() for output in node["output"]} - NUMBERS)
-# For each type, a made-up node without inputs that returns it.
-GIVERS = {f"Give{kind}": {"input": {}, "output": [kind]} for kind in TYPES}
-WITH_GIVERS = {**NODES, **GIVERS}
-EVERYTHING = "COMFY_MATCHTYPE_V3"
+TYPES = sorted({str(output) for node in ALLOWED.values() for output in node["output"]} - NUMBERS)
+# For each type, a node without inputs that returns it. These nodes exist only in this test.
+SOURCES = {f"Give{kind}": {"input": {}, "output": [kind]} for kind in TYPES}
+WITH_SOURCES = {**NODES, **SOURCES}
+ANY_TYPE = "COMFY_MATCHTYPE_V3"
 LENGTH = 40
 
 
-def objections(nodes: ShortGraph) -> list[Problem]:
+def find_problems(nodes: ShortGraph) -> list[Problem]:
     graph = to_api(nodes)
     for check in (check_limits, check_texts, check_memory):
-        if found := check(graph, WITH_GIVERS):
-            return found
+        if problems := check(graph, WITH_SOURCES):
+            return problems
     return []
 
 
 def inputs_of(name: str) -> dict[str, list[Any]]:
-    """All inputs of a class, with two of each growing list, and those of the first option of each choice."""
+    """Return all inputs of a class: two of each growing list, and those of the first option of each choice."""
     declared = declared_inputs(NODES[name], {})
     options = {
         key: declaration[1]["options"][0]["key"]
         for key, declaration in declared.items()
         if declaration[0] == "COMFY_DYNAMICCOMBO_V3"
     }
-    seen: dict[str, int] = {}
-    kept = {}
+    counts: dict[str, int] = {}
+    inputs = {}
     for key, declaration in declared_inputs(NODES[name], options).items():
-        of = key.partition(".")[0]
-        seen[of] = seen.get(of, 0) + 1
-        if declaration[0] != "COMFY_AUTOGROW_V3" and ("." not in key or seen[of] <= 3):
-            kept[key] = [declaration[0], declaration[1] if len(declaration) > 1 else {}]
-    return kept
+        group = key.partition(".")[0]
+        counts[group] = counts.get(group, 0) + 1
+        if declaration[0] != "COMFY_AUTOGROW_V3" and ("." not in key or counts[group] <= 3):
+            inputs[key] = [declaration[0], declaration[1] if len(declaration) > 1 else {}]
+    return inputs
 
 
-def takes(declaration: list[Any], kind: str) -> bool:
-    return declaration[0] in (kind, EVERYTHING) or kind in str(declaration[0]).split(",")
+def accepts(declaration: list[Any], kind: str) -> bool:
+    return declaration[0] in (kind, ANY_TYPE) or kind in str(declaration[0]).split(",")
 
 
 def literal(declaration: list[Any]) -> Any:
@@ -64,7 +64,7 @@ def literal(declaration: list[Any]) -> Any:
 
 
 def doubling(name: str, kind: str, start: str) -> ShortGraph:
-    """A chain of nodes of a class, each with all its inputs of a type linked to the one before."""
+    """Return a chain of nodes of one class. Every input of a type is linked to the previous node."""
     output = [str(kind_of_output) for kind_of_output in NODES[name]["output"]].index(kind)
     declared = inputs_of(name)
     nodes: ShortGraph = {"n0": (start, {})}
@@ -73,7 +73,7 @@ def doubling(name: str, kind: str, start: str) -> ShortGraph:
         inputs: dict[str, Any] = {}
         for key, declaration in declared.items():
             types = str(declaration[0]).split(",")
-            if takes(declaration, kind):
+            if accepts(declaration, kind):
                 inputs[key] = last
             elif types[0] in TYPES and types[0] not in ("STRING", "COLOR"):
                 inputs[key] = [f"give{types[0]}", 0]
@@ -84,41 +84,41 @@ def doubling(name: str, kind: str, start: str) -> ShortGraph:
     return nodes
 
 
-def with_two_of_a_kind() -> Iterator[tuple[str, str]]:
-    for name, node in LET_IN.items():
+def nodes_with_two_inputs_of_a_type() -> Iterator[tuple[str, str]]:
+    for name, node in ALLOWED.items():
         for kind in sorted({str(output) for output in node["output"]} & set(TYPES)):
-            if sum(takes(declaration, kind) for declaration in inputs_of(name).values()) > 1:
+            if sum(accepts(declaration, kind) for declaration in inputs_of(name).values()) > 1:
                 yield name, kind
 
 
-# These return something as large as one of their inputs: they mix, choose, composite or correct.
+# The output of these nodes is as large as one of their inputs: they mix, choose, composite or correct.
 MIXING = {
     *("ColorTransfer", "ConditioningAverage", "ImageBlend", "ImageCompositeMasked", "ImageYUVToRGB", "LatentAdd"),
     *("LatentBlend", "LatentComposite", "LatentCompositeMasked", "LatentInterpolate", "LatentSubtract"),
     *("MaskComposite", "PorterDuffImageComposite", "ReplaceVideoLatentFrames", "SeedVR2PostProcessing"),
     "ComfySwitchNode",
 }
-# For these, a choice decides what becomes of two inputs.
-CHOSEN = {"ImageStitch": {"direction": "right"}, "LatentConcat": {"dim": "-t"}}
+# These choices make the node join its two inputs.
+CHOICES = {"ImageStitch": {"direction": "right"}, "LatentConcat": {"dim": "-t"}}
 PROMPTS = {"positive", "negative", "positive_NEW", "negative_NEW"}
 
 
-def passes_each_on(name: str, kind: str) -> bool:
-    """Whether each prompt that the node takes has its own output."""
+def passes_prompts_through(name: str, kind: str) -> bool:
+    """Whether the node has one output for each of its prompts."""
     prompts = {key for key, declaration in inputs_of(name).items() if declaration[0] == "CONDITIONING"}
     return kind == "CONDITIONING" and prompts <= PROMPTS and len(prompts) == 2
 
 
-@pytest.mark.parametrize(("name", "kind"), list(with_two_of_a_kind()))
-def test_a_chain_of_nodes_that_join_two_of_a_type_is_refused(name: str, kind: str) -> None:
+@pytest.mark.parametrize(("name", "kind"), list(nodes_with_two_inputs_of_a_type()))
+def test_a_chain_that_joins_two_inputs_of_a_type_is_refused(name: str, kind: str) -> None:
     nodes = doubling(name, kind, f"Give{kind}")
     for _, inputs in nodes.values():
-        inputs.update({key: value for key, value in CHOSEN.get(name, {}).items() if key in inputs})
-    found = objections(nodes)
-    if name in MIXING or passes_each_on(name, kind):
-        assert found == []
+        inputs.update({key: value for key, value in CHOICES.get(name, {}).items() if key in inputs})
+    problems = find_problems(nodes)
+    if name in MIXING or passes_prompts_through(name, kind):
+        assert problems == []
     else:
-        assert [problem.kind for problem in found] in (["too_large"], ["too_long"])
+        assert [problem.kind for problem in problems] in (["too_large"], ["too_long"])
 
 
 def chain(start: tuple[str, dict[str, Any]], link: Any, count: int = LENGTH) -> ShortGraph:
@@ -152,8 +152,8 @@ AUDIO = ("EmptyAudio", {"duration": 1.0, "sample_rate": 44100, "channels": 2})
     ],
 )  # fmt: skip
 def test_long_chains_that_multiply_are_refused_and_short_ones_are_not(start: Any, link: Any) -> None:
-    assert objections(chain(start, link, 2)) == []
-    assert [problem.kind for problem in objections(chain(start, link))] == ["too_large"]
+    assert find_problems(chain(start, link, 2)) == []
+    assert [problem.kind for problem in find_problems(chain(start, link))] == ["too_large"]
 
 
 VAE = {"vae": ("GiveVAE", {}), "cond": ("GiveCONDITIONING", {})}
@@ -163,7 +163,7 @@ WAN = {"positive": ["cond", 0], "negative": ["cond", 0], "vae": ["vae", 0], "bat
 @pytest.mark.parametrize(
     "nodes",
     [
-        # One number of each of these makes gigabytes.
+        # A single value makes each of these take gigabytes.
         {"n": ("EmptyAudio", {"duration": 3600.0, "sample_rate": 192_000, "channels": 2})},
         {"n": ("EmptyQwenImageLayeredLatentImage", {"width": 1024, "height": 1024, "layers": 16384, "batch_size": 1})},
         {"n": ("EmptyChromaRadianceLatentImage", {"width": 16384, "height": 16384, "batch_size": 1})},
@@ -190,8 +190,8 @@ WAN = {"positive": ["cond", 0], "negative": ["cond", 0], "vae": ["vae", 0], "bat
          "cfg": 1.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0, "latent_image": ["latent", 0]})},
     ],
 )  # fmt: skip
-def test_a_node_that_makes_too_much_is_refused(nodes: ShortGraph) -> None:
-    [problem] = objections(nodes)
+def test_a_node_with_too_large_an_output_is_refused(nodes: ShortGraph) -> None:
+    [problem] = find_problems(nodes)
     assert (problem.kind, problem.node) == ("too_large", "n")
 
 
@@ -217,20 +217,20 @@ def test_a_node_that_makes_too_much_is_refused(nodes: ShortGraph) -> None:
     ],
 )  # fmt: skip
 def test_usual_graphs_are_allowed(nodes: ShortGraph) -> None:
-    assert objections(nodes) == []
+    assert find_problems(nodes) == []
 
 
 def test_each_node_of_a_chain_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     counted = 0
-    usual = MeasuredNode.size
+    original_size = MeasuredNode.size
 
     def size(self: MeasuredNode) -> Any:
         nonlocal counted
         counted += 1
-        return usual(self)
+        return original_size(self)
 
     monkeypatch.setattr(MeasuredNode, "size", size)
     mixed = chain(IMAGE, lambda last: ("ImageBlend", {"image1": [last, 0], "image2": [last, 0], "blend_factor": 0.5,
                                                      "blend_mode": "normal"}), 300)  # fmt: skip
-    assert objections(mixed) == []
+    assert find_problems(mixed) == []
     assert counted == 301

@@ -30,7 +30,7 @@ def scaled(source: str, factor: Any) -> tuple[str, dict[str, Any]]:
 
 
 def refused(nodes: ShortGraph, size: tuple[int, int, int] = (1, 2048, 2048)) -> list[str]:
-    """The nodes that are refused if each loaded file has this many pictures of this size."""
+    """Return the refused nodes if each loaded file has `size`: pictures, height and width."""
     graph = to_api(nodes)
     # The snapshot has no lists of choices, so the value of each combo is a problem.
     assert not [problem for problem in check_graph(graph, NODES) if problem.kind != "not_in_list"]
@@ -137,21 +137,21 @@ def test_usual_graphs_fit(nodes: ShortGraph) -> None:
     assert refused(nodes) == []
 
 
-def test_the_graphs_of_this_program_itself_fit() -> None:
+def test_our_own_graphs_fit() -> None:
     graphs = [json.loads(path.read_text(encoding="utf-8")) for path in Path("tests/golden").glob("*.json")]
     known = [graph for graph in graphs if all(node["class_type"] in NODES for node in graph.values())]
     assert len(known) > 5
     loaded = [dict.fromkeys(loaded_names(graph, NODES), (1, 2048, 2048)) for graph in known]
     checked = zip(known, loaded, strict=True)
     assert [problem for graph, sizes in checked if (problem := check_memory(graph, NODES, sizes))] == []
-    assert [found for graph in known if (found := check_texts(graph, NODES) + check_limits(graph, NODES))] == []
+    assert [problems for graph in known if (problems := check_texts(graph, NODES) + check_limits(graph, NODES))] == []
 
 
-def test_a_size_that_is_computed_in_another_way_is_refused() -> None:
+def test_a_size_from_an_unsupported_computation_is_refused() -> None:
     nodes: ShortGraph = {"s": ("StringLength", {"string": "a" * 20_000}), "e": empty(["s", 0], 8)}
     [problem] = check_memory(to_api(nodes), NODES)
     assert (problem.node, problem.input, problem.kind) == ("e", "width", "bad_link")
-    # What others let in is theirs to answer for.
+    # Sizes from nodes that the settings allow are not checked.
     own = {**NODES, "Sizes": {"input": {}, "output": ["INT"]}}
     assert check_memory(to_api({"s": ("Sizes", {}), "e": empty(["s", 0], 8)}), own) == []
 
@@ -164,7 +164,7 @@ def replaced(text: Any, find: str, new: Any) -> tuple[str, dict[str, Any]]:
     return "StringReplace", {"string": text, "find": find, "replace": new}
 
 
-def test_texts_that_grow_are_refused_at_the_node_where_they_are_too_long() -> None:
+def test_growing_texts_are_refused_at_the_first_node_over_the_limit() -> None:
     text = ("PrimitiveString", {"value": "a" * 1000})
     assert refused(chain(text, 4, lambda last: joined([last, 0], [last, 0]))) == []
     assert refused(chain(text, 40, lambda last: joined([last, 0], [last, 0]))) == ["n5"]
@@ -174,7 +174,7 @@ def test_texts_that_grow_are_refused_at_the_node_where_they_are_too_long() -> No
                     "r": replaced(["u", 0], "A", "b" * 21)}) == ["r"]  # fmt: skip
 
 
-def test_texts_of_templates_are_counted_as_they_are() -> None:
+def test_templates_with_replacements_fit() -> None:
     nodes: ShortGraph = {"t0": ("PrimitiveString", {"value": "{a}, {b}, {c}, {d}" + " words" * 200})}
     for i, letter in enumerate("abcd"):
         nodes[f"t{i + 1}"] = replaced([f"t{i}", 0], f"{{{letter}}}", "some more words" * 20)

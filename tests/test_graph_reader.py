@@ -29,7 +29,7 @@ def graph(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_the_parameters_of_the_default_graph() -> None:
+def test_the_parameters_of_the_default_graph_are_read() -> None:
     recipe = read_parameters(graph())
     assert recipe is not None
     assert recipe.kind == "txt2img"
@@ -40,7 +40,7 @@ def test_the_parameters_of_the_default_graph() -> None:
     }  # fmt: skip
 
 
-def test_a_graph_for_flux_has_a_guidance_and_no_negative_prompt() -> None:
+def test_a_flux_graph_has_guidance_and_no_negative_prompt() -> None:
     recipe = read_parameters(
         graph(
             **{
@@ -71,7 +71,7 @@ def test_a_prompt_is_read_from_other_encoders_or_reported_as_unknown() -> None:
     assert recipe.warnings[-1] == "the prompt could not be read from the graph"
 
 
-def test_a_graph_with_a_source_a_control_and_a_second_pass() -> None:
+def test_a_graph_with_source_control_and_second_pass_is_read() -> None:
     first = graph()["3"]["inputs"]
     changes = {
         "3": {"class_type": "KSampler", "inputs": {**first, "seed": ["20", 0], "positive": ["21", 0]}},
@@ -89,15 +89,15 @@ def test_a_graph_with_a_source_a_control_and_a_second_pass() -> None:
 
 
 @pytest.mark.parametrize(
-    "odd",
+    "graph_without_sampler",
     [
         {},
         {"1": None, "2": {"class_type": "KSampler"}},
         {"1": {"class_type": "SaveImage", "inputs": {}}},
     ],
 )
-def test_a_graph_without_a_sampler_has_no_parameters(odd: dict[str, Any]) -> None:
-    assert read_parameters(odd) is None
+def test_a_graph_without_a_sampler_has_no_parameters(graph_without_sampler: dict[str, Any]) -> None:
+    assert read_parameters(graph_without_sampler) is None
 
 
 def test_a_cycle_of_nodes_is_read_once() -> None:

@@ -1,4 +1,4 @@
-"""Walking graphs: what feeds what, in which order, whatever the shape of the graph."""
+"""Links, walks and run orders of graphs, malformed ones included."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -70,7 +70,7 @@ def test_a_walk_visits_the_nearest_first_and_each_node_once() -> None:
     assert ancestors(graph, "c") == {"a", "b"}
 
 
-def test_outputs_and_ends() -> None:
+def test_used_outputs_and_end_nodes() -> None:
     graph = default_graph()
     assert used_outputs(graph) >= {("ckpt", 0), ("ckpt", 1), ("ckpt", 2), ("decode", 0)}
     assert ("save", 0) not in used_outputs(graph)
@@ -103,7 +103,7 @@ def test_a_constant_is_the_only_input_of_its_node(inputs: dict[str, Any], key: s
     assert linked_constant(graph, ["missing", 0]) is None
 
 
-def test_nodes_run_after_what_feeds_them() -> None:
+def test_nodes_run_after_their_sources() -> None:
     assert run_order(linked(d="cb", c="a", b="", a="")) == {"a": 1, "c": 2, "b": 1, "d": 3}
 
 
@@ -121,7 +121,7 @@ def test_a_cycle_is_reported_with_its_nodes(graph: Mapping[str, Any], nodes: lis
 
 
 @given(st.lists(st.lists(st.integers(0, 11), max_size=4), max_size=12))
-def test_every_order_is_one_in_which_the_graph_can_run(feeds: list[list[int]]) -> None:
+def test_the_run_order_respects_every_link(feeds: list[list[int]]) -> None:
     graph = {
         str(name): {"class_type": "Any", "inputs": {str(i): [str(source), 0] for i, source in enumerate(row)}}
         for name, row in enumerate(feeds)
@@ -135,16 +135,16 @@ def test_every_order_is_one_in_which_the_graph_can_run(feeds: list[list[int]]) -
         assert all(before in sources(graph, name) for name, before in pairwise(cycle))
         assert cycle[0] == cycle[-1]
         return
-    done: set[str] = set()
+    finished: set[str] = set()
     for name, depth in order.items():
-        assert set(sources(graph, name)) <= done
+        assert set(sources(graph, name)) <= finished
         assert depth == 1 + max((order[source] for source in sources(graph, name)), default=0)
-        done.add(name)
-    assert done == set(graph)
+        finished.add(name)
+    assert finished == set(graph)
     assert count_ancestors(graph) == {name: len(ancestors(graph, name)) for name in graph}
 
 
-def test_long_chains_and_dense_graphs_take_no_recursion_and_no_time() -> None:
+def test_long_chains_and_dense_graphs_need_no_recursion() -> None:
     long = {str(n): {"class_type": "Any", "inputs": {"a": [str(n - 1), 0]} if n else {}} for n in range(20_000)}
     assert run_order(dict(reversed(long.items())))["19999"] == 20_000
     assert len(ancestors(long, "19999")) == 19_999
