@@ -73,7 +73,7 @@ def test_a_job_with_a_negative_duration_is_not_measured(store: Store) -> None:
 @pytest.mark.parametrize("ahead", [YEAR, 20 * YEAR])
 def test_a_job_that_ended_in_the_future_expires_with_the_next_newer_one(tmp_path: Path, ahead: float) -> None:
     job_files = FilesHarness(tmp_path, days=2.0)
-    (wrong, picture), _ = job_files.finished(), job_files.finished()
+    (wrong, picture), _ = job_files.add_finished(), job_files.add_finished()
     set_times(job_files.store, wrong, finished=time.time() + ahead)
     assert job_files.retention.apply(time.time()) == 0
     assert picture.is_file()
@@ -82,7 +82,7 @@ def test_a_job_that_ended_in_the_future_expires_with_the_next_newer_one(tmp_path
     assert job_files.retention.apply(time.time() + 2.1 * DAY) == 2
     assert not picture.exists()
     # A job of unknown age is kept.
-    last, picture = job_files.finished()
+    last, picture = job_files.add_finished()
     set_times(job_files.store, last, finished=time.time() + ahead)
     assert job_files.retention.apply(time.time() + 3 * DAY) == 0
     assert picture.is_file()
@@ -91,7 +91,7 @@ def test_a_job_that_ended_in_the_future_expires_with_the_next_newer_one(tmp_path
 
 def test_without_a_reliable_clock_only_count_and_size_limits_apply(tmp_path: Path) -> None:
     job_files = FilesHarness(tmp_path, days=2.0, count=1)
-    rows = [job_files.finished()[0] for _ in range(2)]
+    rows = [job_files.add_finished()[0] for _ in range(2)]
     for row in rows:
         set_times(job_files.store, row, finished=1.0)
     job_files.files.add_standalone_upload("mine.png", b"png")
