@@ -31,55 +31,55 @@ def make(tmp_path: Path) -> Iterator[Make]:
         backend.stop()
 
 
-def ask(client: FlaskClient, headers: dict[str, str], peer: str = "192.0.2.1", path: str = "/api/jobs") -> Any:
+def send_request(client: FlaskClient, headers: dict[str, str], peer: str = "192.0.2.1", path: str = "/api/jobs") -> Any:
     return client.get(path, headers=headers, environ_overrides={"REMOTE_ADDR": peer})
 
 
 @pytest.mark.parametrize("bad", [BAD, {"Authorization": "Bearer wrong horse battery"}])
 def test_an_address_must_wait_after_ten_wrong_keys(make: Make, bad: dict[str, str]) -> None:
     client = make()
-    assert [ask(client, bad).status_code for _ in range(BURST)] == [401] * 10
-    refused = ask(client, bad)
+    assert [send_request(client, bad).status_code for _ in range(BURST)] == [401] * 10
+    refused = send_request(client, bad)
     assert (refused.status_code, refused.json["error"]["code"]) == (429, "too_many_tries")
     assert 0 < int(refused.headers["Retry-After"]) <= REFILL_SECONDS
     # Otherwise the status would reveal a correct guess.
-    assert ask(client, GOOD).status_code == 429
+    assert send_request(client, GOOD).status_code == 429
     assert (
         client.post("/api/txt2img", json={}, headers=bad, environ_overrides={"REMOTE_ADDR": "192.0.2.1"}).status_code
         == 429
     )
     # Requests that need no key or have none are not affected.
-    assert ask(client, bad, path="/health").status_code == 200
-    assert ask(client, {}).status_code == 401
-    assert ask(client, GOOD, "192.0.2.2").status_code == 200
+    assert send_request(client, bad, path="/health").status_code == 200
+    assert send_request(client, {}).status_code == 401
+    assert send_request(client, GOOD, "192.0.2.2").status_code == 200
 
 
 def test_valid_and_absent_keys_are_not_counted(make: Make) -> None:
     client = make()
     for headers in (GOOD, {}):
-        codes = {ask(client, headers).status_code for _ in range(3 * BURST)}
+        codes = {send_request(client, headers).status_code for _ in range(3 * BURST)}
         assert len(codes) == 1
-    assert ask(client, BAD).status_code == 401
+    assert send_request(client, BAD).status_code == 401
 
 
 def test_clients_behind_a_trusted_proxy_count_separately(make: Make) -> None:
     client = make(trusted_proxies="10.0.0.1")
     ann, bob = {"X-Forwarded-For": "192.0.2.1"}, {"X-Forwarded-For": "192.0.2.2"}
     for _ in range(BURST):
-        ask(client, {**BAD, **ann}, "10.0.0.1")
-    assert ask(client, {**GOOD, **ann}, "10.0.0.1").status_code == 429
-    assert ask(client, {**GOOD, **bob}, "10.0.0.1").status_code == 200
+        send_request(client, {**BAD, **ann}, "10.0.0.1")
+    assert send_request(client, {**GOOD, **ann}, "10.0.0.1").status_code == 429
+    assert send_request(client, {**GOOD, **bob}, "10.0.0.1").status_code == 200
 
 
 def test_clients_behind_an_unknown_proxy_count_separately_up_to_a_limit(make: Make) -> None:
     client = make()
     ann, bob = {"X-Forwarded-For": "192.0.2.1"}, {"X-Forwarded-For": "192.0.2.2"}
     for _ in range(BURST):
-        ask(client, {**BAD, **ann}, "127.0.0.1")
-    assert ask(client, {**GOOD, **ann}, "127.0.0.1").status_code == 429
-    assert ask(client, {**GOOD, **bob}, "127.0.0.1").status_code == 200
+        send_request(client, {**BAD, **ann}, "127.0.0.1")
+    assert send_request(client, {**GOOD, **ann}, "127.0.0.1").status_code == 429
+    assert send_request(client, {**GOOD, **bob}, "127.0.0.1").status_code == 200
     codes = [
-        ask(client, {**BAD, "X-Forwarded-For": f"198.51.100.{number}"}, "127.0.0.1").status_code
+        send_request(client, {**BAD, "X-Forwarded-For": f"198.51.100.{number}"}, "127.0.0.1").status_code
         for number in range(PROXY_BURST)
     ]
     assert codes[:80] == [401] * 80

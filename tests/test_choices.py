@@ -185,8 +185,8 @@ def test_lanczos_replaces_the_web_pages_upscaler_if_it_is_not_installed() -> Non
         "hires_fix_upscaler '4x-ultrasharp' does not exist, so Lanczos was used; no upscale model is installed"
     ]
     # The reported parameters, sent again, are the same request.
-    again = read(bare, **parsed.parameters)
-    assert (again.request, again.warnings) == (parsed.request, [])
+    repeated = read(bare, **parsed.parameters)
+    assert (repeated.request, repeated.warnings) == (parsed.request, [])
     installed = read(**sent)
     assert installed.request.hires is not None
     assert installed.request.hires.upscale == Upscale((1280, 1280), model="4x-UltraSharp.pth")

@@ -182,7 +182,7 @@ REDIRECTS = (
 
 
 @pytest.mark.parametrize("target", REDIRECTS)
-def test_redirects_to_an_invalid_address(target: str, server: FileServer, data_dir: Path) -> None:
+def test_redirects_to_an_invalid_address_fail_clearly(target: str, server: FileServer, data_dir: Path) -> None:
     server.files["/begin"] = File(b"", redirect=target)
     server.files["/round"] = File(b"", redirect="/round")
     errors = assert_clear_failure("models", "add", f"{server.url}/begin?token=secret", "--name", "mine.safetensors")
@@ -203,7 +203,7 @@ def test_redirects_to_an_invalid_address(target: str, server: FileServer, data_d
         {"ETag": "\xff"},
     ],
 )
-@pytest.mark.parametrize("answer", [200, 206, 429])
-def test_invalid_response_headers(headers: dict[str, str], answer: int, server: FileServer) -> None:
-    server.files["/file"] = File(b"x" * 100, headers=headers, answers=[answer] if answer != 200 else [])
+@pytest.mark.parametrize("status", [200, 206, 429])
+def test_invalid_response_headers_fail_clearly(headers: dict[str, str], status: int, server: FileServer) -> None:
+    server.files["/file"] = File(b"x" * 100, headers=headers, answers=[status] if status != 200 else [])
     assert_clear_failure("models", "add", f"{server.url}/file")

@@ -22,10 +22,10 @@ from tests.payloads import ORIGIN
 )
 def test_lists_have_the_format_of_the_web_page(control: Control, route: str, folder: str) -> None:
     control.files[folder] = ["sub/one.safetensors"]
-    answer = control.client.get(f"/api/{route}", headers={"Origin": ORIGIN})
+    response = control.client.get(f"/api/{route}", headers={"Origin": ORIGIN})
     expected = {"id": "sub/one.safetensors", "name": "one", "filename": "sub/one.safetensors"}
-    assert body(answer) == {"status": "success", "models": [expected]}
-    assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
+    assert body(response) == {"status": "success", "models": [expected]}
+    assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
 
 
 def test_controlnets_are_plain_names(control: Control) -> None:
@@ -45,10 +45,10 @@ def test_suggestions_vary_and_are_reproducible(kind: Any) -> None:
 
 
 def test_a_suggestion_is_returned(control: Control) -> None:
-    answer = control.client.get("/api/fetch-prompt?type=negative")
-    assert body(answer)["status"] == "success"
-    assert body(answer)["prompt"]
-    assert answer.headers["Cache-Control"] == "no-store"
+    response = control.client.get("/api/fetch-prompt?type=negative")
+    assert body(response)["status"] == "success"
+    assert body(response)["prompt"]
+    assert response.headers["Cache-Control"] == "no-store"
     assert control.client.get("/api/fetch-prompt?type=other").status_code == 422
 
 
@@ -63,23 +63,23 @@ def test_a_seed_makes_a_suggestion_reproducible(control: Control) -> None:
 
 def test_img2txt_is_not_supported(control: Control) -> None:
     sent = {"input_image": "data:image/png;base64,AAAA", "prompt": "what is this?", "model": "blip", "seed": 42}
-    answer = control.client.post("/api/img2txt", json=sent, headers={"Origin": ORIGIN})
-    assert (answer.status_code, body(answer)["status"]) == (501, "error")
-    assert body(answer)["error"]["code"] == "not_supported"
-    assert "img2txt is not available" in body(answer)["message"]
-    assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
+    response = control.client.post("/api/img2txt", json=sent, headers={"Origin": ORIGIN})
+    assert (response.status_code, body(response)["status"]) == (501, "error")
+    assert body(response)["error"]["code"] == "not_supported"
+    assert "img2txt is not available" in body(response)["message"]
+    assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
 
 
 def test_a_picture_is_sent_to_a_tab_and_served_at_both_paths(control: Control) -> None:
     picture(control)
     for tab in ("img2img", "extras"):
-        answer = control.client.post(f"/api/send-to-{tab}", json={"filename": PICTURE})
-        assert body(answer)["status"] == "success"
-        assert body(answer)["url"].endswith(f"/api/images/{PICTURE}")
+        response = control.client.post(f"/api/send-to-{tab}", json={"filename": PICTURE})
+        assert body(response)["status"] == "success"
+        assert body(response)["url"].endswith(f"/api/images/{PICTURE}")
     # The page uses the name in the format that it requested.
     webp = PICTURE.replace(".png", ".webp")
-    answer = control.client.post("/api/send-to-img2img", json={"filename": webp})
-    assert body(answer)["url"].endswith(f"/api/images/{webp}")
+    response = control.client.post("/api/send-to-img2img", json={"filename": webp})
+    assert body(response)["url"].endswith(f"/api/images/{webp}")
     for address in ("/images/", "/api/images/"):
         served = control.client.get(address + PICTURE, headers={"Origin": ORIGIN})
         assert served.data == b"png"
@@ -99,10 +99,10 @@ def test_only_generated_pictures_can_be_shown_or_sent(
 def test_without_a_desktop_the_error_has_the_path(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
     path = picture(control)
     monkeypatch.setattr("shared.web.routes.pictures.file_manager_command", lambda *_: None)
-    answer = control.client.post("/api/show-in-folder", json={"filename": PICTURE})
-    assert answer.status_code == 409
-    assert body(answer)["message"] == "the machine of the service has no desktop"
-    assert str(path) in body(answer)["error"]["hint"]
+    response = control.client.post("/api/show-in-folder", json={"filename": PICTURE})
+    assert response.status_code == 409
+    assert body(response)["message"] == "the machine of the service has no desktop"
+    assert str(path) in body(response)["error"]["hint"]
 
 
 def test_each_system_has_its_file_manager(tmp_path: Path) -> None:
@@ -119,13 +119,13 @@ def test_a_key_is_readable_only_by_its_owner_and_never_shown(
     control: Control, caplog: pytest.LogCaptureFixture
 ) -> None:
     sent = {"alias": "SERVICE", "api-key": "very secret words"}
-    answers = [control.client.post("/api/add-api-key", json=sent) for _ in range(2)]
-    answers.append(control.client.post("/api/add-api-key", json={**sent, "alias": "a/b"}))
-    answers.append(control.client.post("/api/add-api-key", json={**sent, "api-key": "very secret\nwords"}))
-    assert [answer.status_code for answer in answers] == [200, 200, 422, 422]
-    assert "replaces the earlier one" not in body(answers[0])["message"]
-    assert "replaces the earlier one" in body(answers[1])["message"]
-    assert not any("secret" in answer.text for answer in answers)
+    responses = [control.client.post("/api/add-api-key", json=sent) for _ in range(2)]
+    responses.append(control.client.post("/api/add-api-key", json={**sent, "alias": "a/b"}))
+    responses.append(control.client.post("/api/add-api-key", json={**sent, "api-key": "very secret\nwords"}))
+    assert [response.status_code for response in responses] == [200, 200, 422, 422]
+    assert "replaces the earlier one" not in body(responses[0])["message"]
+    assert "replaces the earlier one" in body(responses[1])["message"]
+    assert not any("secret" in response.text for response in responses)
     assert "secret" not in caplog.text
     file = control.backend.settings.data_dir / "api-keys.json"
     assert json.loads(file.read_text()) == {"SERVICE": "very secret words"}

@@ -112,7 +112,7 @@ def test_a_custom_graph_gets_picture_and_mask_unchanged(stack: TestStack) -> Non
     assert "the edges of input_image, with 61x48, are repeated" in " ".join(reply["warnings"])
 
 
-def test_a_graph_with_a_controlnet(stack: TestStack, graph: dict[str, Any]) -> None:
+def test_a_graph_with_a_controlnet_uses_the_source(stack: TestStack, graph: dict[str, Any]) -> None:
     edges = add(graph, "load", "LoadImage", image="none.png")
     edges = add(edges, "net", "ControlNetLoader", control_net_name="dream-layer-canny.safetensors")
     edges = add(edges, "canny", "Canny", image=["load", 0], low_threshold=0.1, high_threshold=0.3)

@@ -56,7 +56,7 @@ def test_the_options_report_that_the_nodes_are_installed(rich_stack: TestStack) 
     assert options["seamless_tiling"] == {"available": True}
 
 
-def test_seamless_tiling_and_face_restoration(rich_stack: TestStack) -> None:
+def test_seamless_tiling_and_face_restoration_are_applied(rich_stack: TestStack) -> None:
     reply = rich_stack.draw(**QUICK, tiling=True, restore_faces=True, codeformer_weight=0.8)
     picture = rich_stack.picture(reply)
     assert picture.getpixel((10, 0)) == (255, 0, 0)
@@ -64,7 +64,7 @@ def test_seamless_tiling_and_face_restoration(rich_stack: TestStack) -> None:
     assert reply["warnings"] == []
 
 
-def test_a_preprocessor_of_custom_nodes(rich_stack: TestStack) -> None:
+def test_a_preprocessor_of_custom_nodes_is_applied(rich_stack: TestStack) -> None:
     lines = Image.new("RGB", (64, 64), "white")
     ImageDraw.Draw(lines).rectangle((8, 22, 40, 56), outline="black", width=3)
     inverted = lines.point(lambda level: 255 - level)

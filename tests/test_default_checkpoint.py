@@ -93,9 +93,9 @@ def test_the_checkpoint_of_the_settings_is_found_by_any_of_its_names(
     monkeypatch.setattr(control.backend.engine, "get_system_stats", lambda _timeout: {})
     monkeypatch.setattr(control.backend.engine, "get_queue", lambda _timeout: (set(), set()))
     monkeypatch.setattr(control.backend, "settings", control.backend.settings.model_copy(update={"checkpoint": named}))
-    answer = control.client.get("/ready")
-    assert body(answer)["ready"] is ready
-    assert answer.status_code == (200 if ready else 503)
+    response = control.client.get("/ready")
+    assert body(response)["ready"] is ready
+    assert response.status_code == (200 if ready else 503)
 
 
 def test_lists_start_with_the_default_checkpoint(control: Control) -> None:

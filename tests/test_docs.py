@@ -33,7 +33,7 @@ def block(page: str, heading: str | None = None, language: str = "sh") -> str:
 
 
 @pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="needs bash and curl")
-def test_the_first_pictures(stack: TestStack, tmp_path: Path) -> None:
+def test_the_first_pictures_of_the_readme_are_drawn(stack: TestStack, tmp_path: Path) -> None:
     script = block("README.md", "The first pictures").replace("docs/mask.png", str(PROJECT_DIR / "docs/mask.png"))
     for port, name in PORTS.items():
         script = script.replace(f"localhost:{port}", f"localhost:{stack.environ[f'{PREFIX}{name}_PORT']}")
@@ -57,7 +57,7 @@ def test_every_curl_command_shows_errors() -> None:
 
 
 @pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="needs bash and curl")
-def test_the_forms_for_windows(stack: TestStack, tmp_path: Path) -> None:
+def test_the_windows_commands_of_the_quickstart_work(stack: TestStack, tmp_path: Path) -> None:
     commands = block("docs/quickstart.md", "The first pictures", "bat").replace("curl.exe", "curl").splitlines()
     (tmp_path / "request.json").write_text('{"prompt": "a blue star on a white background"}', encoding="utf-8")
     for command in commands:
@@ -75,7 +75,7 @@ def test_the_forms_for_windows(stack: TestStack, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="needs bash and curl")
-def test_the_three_ways_to_wait(stack: TestStack, tmp_path: Path) -> None:
+def test_the_examples_of_waiting_work(stack: TestStack, tmp_path: Path) -> None:
     script = block("docs/jobs.md")
     script = script.replace("localhost:5001", stack.txt2img.removeprefix("http://"))
     output = subprocess.run(
@@ -90,7 +90,7 @@ def test_the_three_ways_to_wait(stack: TestStack, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="needs bash and curl")
-def test_the_examples_of_the_api(stack: TestStack, tmp_path: Path) -> None:
+def test_the_examples_of_the_api_work(stack: TestStack, tmp_path: Path) -> None:
     stack.picture(stack.draw(prompt="a red circle on a blue background")).save(tmp_path / "red.png")
     script = block("docs/api.md", "Examples")
     for port, name in PORTS.items():
@@ -105,7 +105,7 @@ def test_the_examples_of_the_api(stack: TestStack, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="needs bash and curl")
-def test_custom_workflows(stack: TestStack, tmp_path: Path) -> None:
+def test_the_examples_of_workflows_work(stack: TestStack, tmp_path: Path) -> None:
     script = block("docs/workflows.md").replace(".venv/bin/python", sys.executable)
     script = script.replace("localhost:5001", stack.txt2img.removeprefix("http://"))
     script = script.replace("data/workflows", str(stack.data_dir / "workflows"))
@@ -118,7 +118,7 @@ def test_custom_workflows(stack: TestStack, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="needs bash and curl")
-def test_metadata_in_pictures(stack: TestStack, tmp_path: Path) -> None:
+def test_the_example_of_metadata_works(stack: TestStack, tmp_path: Path) -> None:
     script = block("docs/api.md", "Metadata in pictures").replace(
         "localhost:5001", stack.txt2img.removeprefix("http://")
     )
@@ -134,12 +134,12 @@ def test_metadata_in_pictures(stack: TestStack, tmp_path: Path) -> None:
 def test_events_have_the_documented_fields(stack: TestStack) -> None:
     documented = {name: model.model_fields.keys() - {"job_id"} for name, model in EVENTS.items()}
     fields = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 40, "preview": True}
-    seen: dict[str, set[str]] = {}
+    event_fields: dict[str, set[str]] = {}
 
     def watch(response: requests.Response) -> None:
         with response:
             for event in read_stream(response):
-                seen.setdefault(event.name, set()).update(event.data.keys() - {"job_id"})
+                event_fields.setdefault(event.name, set()).update(event.data.keys() - {"job_id"})
 
     stream = {"headers": {"Accept": "text/event-stream"}, "stream": True, "timeout": TIMEOUT}
     # A service that has just started may receive no events of its first job.
@@ -148,8 +148,8 @@ def test_events_have_the_documented_fields(stack: TestStack) -> None:
     job_id = stack.submit(**{**fields, "steps": 400})
     requests.delete(f"{stack.txt2img}/api/jobs/{job_id}", timeout=TIMEOUT)
     watch(requests.get(f"{stack.txt2img}/api/jobs/{job_id}/events", **stream))
-    assert {"queued", "started", "progress", "preview", "image", "completed", "cancelled"} == seen.keys()
-    for name, keys in seen.items():
+    assert {"queued", "started", "progress", "preview", "image", "completed", "cancelled"} == event_fields.keys()
+    for name, keys in event_fields.items():
         if name != "completed":
             assert keys == documented[name] - NOT_SEEN.get(name, set()), name
 

@@ -111,7 +111,7 @@ EXPECTED_ERRORS: Mapping[str, str] = {
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_every_example_of_every_operation(page: Page, serve: Serve, engine: FakeEngine, service: str) -> None:
+def test_every_example_of_every_operation_works(page: Page, serve: Serve, engine: FakeEngine, service: str) -> None:
     """Each example of the page, sent as it is, gets a documented reply, and pictures are shown."""
     page.open(f"{serve(service)}/docs")
     page.wait("document.querySelector('#menu-samplers option')")
@@ -136,11 +136,11 @@ def test_every_example_of_every_operation(page: Page, serve: Serve, engine: Fake
                 removed = choices(page, menu)[0]
                 put(page, field, removed, operation)
             send(page, operation)
-            shown = answer(page, operation)
+            reply = answer(page, operation)
             if name.endswith("workflows_name"):
                 continue
             expected = EXPECTED_ERRORS.get(name, ("200", "202"))
-            assert shown.startswith(expected), (name, example, shown)
+            assert reply.startswith(expected), (name, example, reply)
             if name.startswith("delete"):
                 page.wait(f"!document.querySelector('#menu-{menu} option[value=\"{removed}\"]')")
             drawn = drawn or page.run(f"document.querySelector('{operation} .response figure img') !== null")
@@ -198,11 +198,11 @@ def test_menus_list_the_current_choices(page: Page, serve: Serve) -> None:
     # The page reloads the lists of jobs and pictures when it gets the focus.
     assert choices(page, "jobs") == []
     form = "{ method: 'POST', body: new URLSearchParams({ prompt: 'x' }) }"
-    shown = page.run(f"fetch('api/txt2img', {form}).then((answer) => answer.json())")
+    reply = page.run(f"fetch('api/txt2img', {form}).then((answer) => answer.json())")
     page.run("window.dispatchEvent(new Event('focus'))")
     page.wait("document.querySelector('#menu-jobs option')")
-    assert choices(page, "jobs") == [shown["job_id"]]
-    assert choices(page, "pictures") == [shown["comfy_response"]["generated_images"][0]["filename"]]
+    assert choices(page, "jobs") == [reply["job_id"]]
+    assert choices(page, "pictures") == [reply["comfy_response"]["generated_images"][0]["filename"]]
 
 
 def test_a_named_workflow_shows_its_parameters(page: Page, serve: Serve, tmp_path: Path) -> None:
@@ -344,8 +344,8 @@ def test_pictures_and_replies_are_saved_under_good_names(page: Page, serve: Serv
     page.run(f"document.querySelector('{TXT2IMG} .response details').open = true")
     page.wait(f"document.querySelector('{TXT2IMG} .response details button')")
     page.run(f"document.querySelector('{TXT2IMG} .response details button').click()")
-    shown = json.loads(page.downloaded(lambda path: path.suffix == ".json").read_text("utf-8"))
-    assert shown["comfy_response"]["generated_images"][0]["filename"] == f"{saved.stem}.png"
+    reply = json.loads(page.downloaded(lambda path: path.suffix == ".json").read_text("utf-8"))
+    assert reply["comfy_response"]["generated_images"][0]["filename"] == f"{saved.stem}.png"
 
 
 def test_a_report_is_saved_under_its_name(page: Page, serve: Serve) -> None:
@@ -368,8 +368,8 @@ def test_a_job_is_watched_and_cancelled(page: Page, serve: Serve, engine: FakeEn
     send(page)
     page.wait(f"document.querySelector('{TXT2IMG} .progress')?.innerText.match(/KSampler|started/)")
     page.run(f"document.querySelector('{TXT2IMG} .progress button').click()")
-    shown = answer(page)
-    assert "cancelled" in shown
+    reply = answer(page)
+    assert "cancelled" in reply
     assert len(engine.cancelled) == 1
     # A request for a picture has no progress. Closing the connection cancels it.
     select(page, "Accept", "image/png")
@@ -394,9 +394,9 @@ def test_errors_mark_their_field_and_warnings_are_shown(page: Page, serve: Serve
     opened(page, serve())
     put(page, "steps", "0")
     send(page)
-    shown = answer(page)
-    assert shown.startswith("422")
-    assert "Field: steps" in shown
+    reply = answer(page)
+    assert reply.startswith("422")
+    assert "Field: steps" in reply
     assert page.run(f"{box('steps')}.getAttribute('aria-invalid')") == "true"
     write_json(page, '{"prompt": "a heart", "controlnet": {"units": [{"weight": 99, "model": "x"}]}}')
     send(page)
@@ -404,8 +404,8 @@ def test_errors_mark_their_field_and_warnings_are_shown(page: Page, serve: Serve
     assert page.run(f"document.querySelector('{TXT2IMG} [aria-invalid]').checkVisibility()")
     write_json(page, '{"prompt": "a heart", "promt": "x"}')
     send(page)
-    shown = answer(page)
-    assert shown.startswith("200")
+    reply = answer(page)
+    assert reply.startswith("200")
     assert "promt" in page.run(f"document.querySelector('{TXT2IMG} .warnings').innerText")
     select(page, "Accept", "image/png")
     send(page)
@@ -442,8 +442,8 @@ def test_the_command_line_sends_the_same_request(page: Page, serve: Serve, tmp_p
     write_json(page, json.dumps({"prompt": prompt, "seed": 2**63 + 1}))
     command = line(page, "sh")
     assert command.startswith("curl -sS --fail-with-body 'http://localhost:")
-    shown = json.loads(execute(command, tmp_path))
-    assert (shown["parameters"]["prompt"], shown["seed"]) == (prompt, 2**63 + 1)
+    reply = json.loads(execute(command, tmp_path))
+    assert (reply["parameters"]["prompt"], reply["seed"]) == (prompt, 2**63 + 1)
     select(page, "Accept", "image/webp")
     execute(line(page), tmp_path)
     assert (tmp_path / "picture.webp").read_bytes()[8:12] == b"WEBP"
@@ -520,8 +520,8 @@ def test_the_page_works_with_an_api_key(page: Page, serve: Serve, tmp_path: Path
     # EventSource sends no key, either.
     put(page, "Prefer", "respond-async")
     send(page)
-    shown = answer(page)
-    assert shown.startswith("202")
+    reply = answer(page)
+    assert reply.startswith("202")
     page.wait(f"document.querySelector('{TXT2IMG} figure img').naturalWidth === 8")
     # No command line contains the key.
     assert KEY not in line(page, "sh")

@@ -280,9 +280,9 @@ def test_the_job_of_a_picture_is_found_by_its_name(tmp_path: Path) -> None:
         for name in names(row):
             id_prefix = job_id_prefix(name)
             assert id_prefix is not None
-            found = store.find_by_id_prefix(id_prefix)
-            assert found is not None
-            assert found.id == row.id
+            found_row = store.find_by_id_prefix(id_prefix)
+            assert found_row is not None
+            assert found_row.id == row.id
     assert store.find_by_id_prefix("00000000-0000") is None
     assert job_id_prefix("nonsense.png") is None
     store.close()

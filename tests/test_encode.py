@@ -120,7 +120,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Fl
     backend.stop()
 
 
-def ask(client: FlaskClient, accept: str, size: tuple[int, int] = (20, 10), **fields: Any) -> Any:
+def post_upscale(client: FlaskClient, accept: str, size: tuple[int, int] = (20, 10), **fields: Any) -> Any:
     body = {"image": (io.BytesIO(encoded(Image.new("RGB", size, "red"))), "a.png"), **fields}
     return client.post("/api/upscale", data=body, headers={"Accept": accept}, buffered=True)
 
@@ -140,12 +140,12 @@ Served = tuple[FlaskClient, Backend, dict[str, Any]]
     ],
 )
 def test_the_accept_header_chooses_the_format(served: Served, accept: str, kind: str) -> None:
-    answer = ask(served[0], accept)
-    assert answer.status_code == 200, answer.text
-    assert answer.mimetype == f"image/{kind.lower()}"
-    assert Image.open(io.BytesIO(answer.data)).format == kind
-    assert answer.headers["X-Job-Id"] == served[2]["jobs"][0]
-    assert "Cache-Control" not in answer.headers or "max-age" not in answer.headers["Cache-Control"]
+    result = post_upscale(served[0], accept)
+    assert result.status_code == 200, result.text
+    assert result.mimetype == f"image/{kind.lower()}"
+    assert Image.open(io.BytesIO(result.data)).format == kind
+    assert result.headers["X-Job-Id"] == served[2]["jobs"][0]
+    assert "Cache-Control" not in result.headers or "max-age" not in result.headers["Cache-Control"]
 
 
 @pytest.mark.parametrize(("output", "side"), SIZES)
@@ -154,7 +154,7 @@ def test_a_finished_picture_that_the_format_cannot_hold_is_still_available(
 ) -> None:
     client, _, state = served
     state["picture"] = encoded(Image.new("RGB", (side + 1, 1), "red"))
-    refused = ask(client, f"image/{output}")
+    refused = post_upscale(client, f"image/{output}")
     assert refused.status_code == 406, refused.text
     reply = refused.get_json()
     assert f"at most {side} pixels a side" in reply["message"]
@@ -170,19 +170,19 @@ def test_a_finished_picture_that_the_format_cannot_hold_is_still_available(
 def test_a_client_that_accepts_png_gets_it_with_a_warning(served: Served) -> None:
     client, _, state = served
     state["picture"] = encoded(Image.new("RGB", (16_384, 1), "red"))
-    answer = ask(client, "image/webp, image/png;q=0.5")
-    assert (answer.status_code, answer.mimetype) == (200, "image/png")
-    (warning,) = json.loads(answer.headers["X-Warnings"])
+    result = post_upscale(client, "image/webp, image/png;q=0.5")
+    assert (result.status_code, result.mimetype) == (200, "image/png")
+    (warning,) = json.loads(result.headers["X-Warnings"])
     assert "at most 16383 pixels a side" in warning
     assert warning.endswith("sent as PNG")
 
 
 def test_a_known_size_is_rejected_before_the_job(served: Served) -> None:
     client, _, state = served
-    refused = ask(client, "image/webp", (2048, 1), upscale_factor="8")
+    refused = post_upscale(client, "image/webp", (2048, 1), upscale_factor="8")
     assert (refused.status_code, state["jobs"]) == (406, [])
-    assert ask(client, "application/json", (2048, 1), upscale_factor="8").status_code == 200
-    assert ask(client, "image/webp, image/*;q=0.1", (2048, 1), upscale_factor="8").status_code == 200
+    assert post_upscale(client, "application/json", (2048, 1), upscale_factor="8").status_code == 200
+    assert post_upscale(client, "image/webp, image/*;q=0.1", (2048, 1), upscale_factor="8").status_code == 200
 
 
 def test_busy_reports_the_url_of_the_picture(served: Served) -> None:
@@ -190,12 +190,12 @@ def test_busy_reports_the_url_of_the_picture(served: Served) -> None:
     backend.picture_memory = MemoryBudget(1_000_000, SETTING, patience=0.01)
     cost = 100 * 100 * BYTES_TO_ENCODE["webp"]
     with backend.picture_memory.reserve(1_000_000 - cost + 1, "another"):
-        busy = ask(client, "image/webp")
+        busy = post_upscale(client, "image/webp")
         by_name = client.get(busy.get_json()["error"]["images"][0].replace(".png", ".webp"))
     assert (busy.status_code, by_name.status_code) == (503, 503)
     assert busy.get_json()["error"]["job_id"] == state["jobs"][0]
     assert busy.headers["Retry-After"]
-    assert ask(client, "image/webp").status_code == 200
+    assert post_upscale(client, "image/webp").status_code == 200
 
 
 def test_jpeg_warns_about_the_background_of_transparency(served: Served) -> None:
@@ -203,20 +203,20 @@ def test_jpeg_warns_about_the_background_of_transparency(served: Served) -> None
     image = Image.new("RGBA", (40, 10), (200, 16, 32, 255))
     image.paste((0, 0, 0, 0), (0, 0, 10, 10))
     state["picture"] = encoded(image)
-    answer = ask(client, "image/jpeg")
-    (warning,) = json.loads(answer.headers["X-Warnings"])
+    result = post_upscale(client, "image/jpeg")
+    (warning,) = json.loads(result.headers["X-Warnings"])
     assert warning == (
         "the picture is transparent (25.0% of it): those parts are taken as white, because jpeg has no transparency"
     )
-    assert min(Image.open(io.BytesIO(answer.data)).getpixel((2, 5))) >= 250  # type: ignore[type-var,arg-type]
-    webp = ask(client, "image/webp")
+    assert min(Image.open(io.BytesIO(result.data)).getpixel((2, 5))) >= 250  # type: ignore[type-var,arg-type]
+    webp = post_upscale(client, "image/webp")
     assert "X-Warnings" not in webp.headers
     assert Image.open(io.BytesIO(webp.data)).convert("RGBA").getpixel((2, 5))[3] == 0  # type: ignore[index]
 
 
 def test_extensions_are_case_insensitive(served: Served) -> None:
     client, _, _ = served
-    address = ask(client, "application/json").get_json()["comfy_response"]["generated_images"][0]["url"]
+    address = post_upscale(client, "application/json").get_json()["comfy_response"]["generated_images"][0]["url"]
     for ending, kind in (("PNG", "PNG"), ("JPG", "JPEG"), ("WebP", "WEBP")):
         assert (
             Image.open(io.BytesIO(client.get(address.replace(".png", f".{ending}"), buffered=True).data)).format == kind
@@ -229,7 +229,7 @@ def test_a_picture_deleted_meanwhile_is_gone(
 ) -> None:
     client, backend, state = served
     monkeypatch.setattr(backend.jobs.files.pictures, "find", lambda _: tmp_path / "removed.png")
-    response = ask(client, accept)
+    response = post_upscale(client, accept)
     assert (response.status_code, response.get_json()["error"]["code"]) == (500, "generation_failed")
     assert str(tmp_path) not in response.text
     row = backend.jobs.store.get(state["jobs"][0])

@@ -70,14 +70,14 @@ class Guarded:
     child: Child
     port: int
 
-    def ask(self, head: str, body: bytes = b"") -> tuple[int, str]:
+    def send(self, head: str, body: bytes = b"") -> tuple[int, str]:
         """Send a request with this head and return the status and text of the response. {port} is replaced."""
         lines = [*head.strip().replace("{port}", str(self.port)).splitlines(), f"Content-Length: {len(body)}"]
         sent = "".join(f"{line.strip()}\r\n" for line in [*lines, "Connection: close", ""]).encode("latin-1") + body
         with socket.create_connection(("127.0.0.1", self.port), timeout=20) as sock:
             sock.sendall(sent)
-            answer = b"".join(iter(lambda: sock.recv(65536), b""))
-        return int(answer.split()[1]), answer.decode("utf-8", "replace")
+            response = b"".join(iter(lambda: sock.recv(65536), b""))
+        return int(response.split()[1]), response.decode("utf-8", "replace")
 
 
 def serve(folder: Path, token: str = TOKEN) -> Child:
@@ -121,14 +121,14 @@ OTHERS = ("GET /not-there", "OPTIONS /prompt", "HEAD /view", "PUT /prompt", "GET
 @pytest.mark.parametrize("route", ROUTES)
 def test_requests_with_the_token_are_accepted(guarded: Guarded, host: str, route: str) -> None:
     for head in (f"Authorization: Bearer {TOKEN}", f"Cookie: a=b; dream_layer_engine_{{port}}={TOKEN}; c=d"):
-        text = guarded.ask(f"{route} HTTP/1.1\nHost: {host}\n{head}")
+        text = guarded.send(f"{route} HTTP/1.1\nHost: {host}\n{head}")
         assert (text[0], text[1].endswith("reached")) == (200, True)
 
 
 @pytest.mark.parametrize("host", FOREIGN_HOSTS)
 def test_another_host_is_refused_even_with_the_token(guarded: Guarded, host: str) -> None:
     for route in (*ROUTES, *OTHERS):
-        status, text = guarded.ask(f"{route} HTTP/1.1\nHost: {host}\nAuthorization: Bearer {TOKEN}")
+        status, text = guarded.send(f"{route} HTTP/1.1\nHost: {host}\nAuthorization: Bearer {TOKEN}")
         # aiohttp itself refuses an invalid Host with 400.
         assert status in (400, 403), route
         assert "reached" not in text
@@ -147,7 +147,7 @@ def test_another_host_is_refused_even_with_the_token(guarded: Guarded, host: str
 )
 def test_requests_need_exactly_one_host_header(guarded: Guarded, hosts: str) -> None:
     for version in ("1.1", "1.0"):
-        status, text = guarded.ask(f"GET / HTTP/{version}\n{hosts}\nAuthorization: Bearer {TOKEN}")
+        status, text = guarded.send(f"GET / HTTP/{version}\n{hosts}\nAuthorization: Bearer {TOKEN}")
         assert status in (400, 403)
         assert "reached" not in text
 
@@ -159,7 +159,7 @@ def test_requests_need_exactly_one_host_header(guarded: Guarded, hosts: str) -> 
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "CONNECT"])
 def test_the_request_target_must_be_a_path(guarded: Guarded, method: str, target: str) -> None:
     head = f"{method} {target} HTTP/1.1\nHost: localhost:{{port}}\nAuthorization: Bearer {TOKEN}"
-    status, text = guarded.ask(head)
+    status, text = guarded.send(head)
     # //evil.example/prompt is a path that does not exist. With the token, the server answers its preflight.
     assert status in (400, 403, 404, 405) or (method, target, status) == ("OPTIONS", "//evil.example/prompt", 200)
     assert "reached" not in text
@@ -188,7 +188,7 @@ def test_requests_of_other_pages_are_refused_even_with_the_cookie(guarded: Guard
     """Browsers share cookies between the ports of a host, and pages of other ports are of the same site."""
     for route in (*ROUTES, *OTHERS):
         host = f"Host: localhost:{{port}}\nCookie: dream_layer_engine_{{port}}={TOKEN}"
-        status, text = guarded.ask(f"{route} HTTP/1.1\n{host}\n{head}")
+        status, text = guarded.send(f"{route} HTTP/1.1\n{host}\n{head}")
         assert status == 403, route
         assert "reached" not in text
 
@@ -196,7 +196,7 @@ def test_requests_of_other_pages_are_refused_even_with_the_cookie(guarded: Guard
 def test_requests_of_the_engines_own_page_are_accepted(guarded: Guarded) -> None:
     host = f"Host: localhost:{{port}}\nCookie: dream_layer_engine_{{port}}={TOKEN}"
     for head in ("Origin: http://localhost:{port}\nSec-Fetch-Site: same-origin", "Sec-Fetch-Site: none"):
-        assert guarded.ask(f"POST /prompt HTTP/1.1\n{host}\n{head}")[0] == 200
+        assert guarded.send(f"POST /prompt HTTP/1.1\n{host}\n{head}")[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_requests_without_the_token_are_refused(guarded: Guarded, head: str) -> 
     for route in (*ROUTES, *OTHERS, f"POST /?token={TOKEN}", f"GET /view?token={TOKEN}", "GET /?token=%ff%ed%a0%80"):
         if route == "OPTIONS *":
             continue
-        status, text = guarded.ask(f"{route} HTTP/1.1\nHost: localhost:{{port}}\n{head}")
+        status, text = guarded.send(f"{route} HTTP/1.1\nHost: localhost:{{port}}\n{head}")
         assert status == 401, route
         assert "reached" not in text
         assert TOKEN not in text
@@ -237,12 +237,12 @@ def test_a_request_is_refused_before_its_body_arrives(guarded: Guarded) -> None:
 
 
 def test_a_refusal_has_a_hint(guarded: Guarded) -> None:
-    status, text = guarded.ask("GET /queue HTTP/1.1\nHost: evil.example")
+    status, text = guarded.send("GET /queue HTTP/1.1\nHost: evil.example")
     body = json.loads(text.partition("\r\n\r\n")[2])
     assert (status, body["status"], body["error"]["code"]) == (403, "error", "origin_not_allowed")
     assert "evil.example" in body["message"]
     assert f"localhost:{guarded.port}" in body["error"]["hint"]
-    status, text = guarded.ask("GET / HTTP/1.1\nHost: localhost:{port}\nAccept: text/html,*/*")
+    status, text = guarded.send("GET / HTTP/1.1\nHost: localhost:{port}\nAccept: text/html,*/*")
     assert status == 401
     assert "text/plain" in text
     assert "python dream_layer.py open engine" in text
@@ -428,13 +428,13 @@ def test_redirects_are_not_followed(tmp_path: Path) -> None:
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
         client = EngineClient(address, EngineAccess(token="theirs"))
 
-        def answer() -> None:
+        def respond() -> None:
             line, _ = server.accept()
             with line:
                 line.recv(65536)
                 line.sendall(head)
 
-        thread = threading.Thread(target=answer)
+        thread = threading.Thread(target=respond)
         thread.start()
         with pytest.raises(EngineError, match=r"redirection to https://login\.example$") as redirected:
             client.get_queue()

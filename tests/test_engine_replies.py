@@ -63,7 +63,7 @@ def test_frames_are_parsed_or_ignored(text: str | bytes, expected: JobEvent | No
 
 
 def test_a_refusal_is_reported_without_traceback_and_paths() -> None:
-    answer = {
+    refusal = {
         "error": {"type": "prompt_outputs_failed_validation", "message": "Prompt outputs failed validation"},
         "node_errors": {
             "KSampler": {
@@ -79,7 +79,7 @@ def test_a_refusal_is_reported_without_traceback_and_paths() -> None:
             }
         },
     }
-    assert _problems(answer) == [
+    assert _problems(refusal) == [
         {"node": "KSampler", "type": "value_not_in_list", "message": "Value not in list", "input": "sampler_name"}
     ]
     assert _problems({"error": {"type": "no_prompt", "message": "No prompt"}, "node_errors": {}}) == [

@@ -223,8 +223,8 @@ def test_the_lock_alone_creates_an_environment_without_torch(project_with_venv: 
     created = project.find(install=True, requirements="requirements.lock")
     assert created.stdout.endswith(f"USE {project.python}"), created.stderr
     assert "torchlike" not in project.log
-    again = project.find(install=True, requirements="requirements.lock", python=project.python)
-    assert again.stdout == f"USE {project.python}"
+    repeated = project.find(install=True, requirements="requirements.lock", python=project.python)
+    assert repeated.stdout == f"USE {project.python}"
     # The engine needs torch, too.
     assert "packages are missing" in project.find(install=False).stderr
     assert project.find(install=True).stdout.endswith(f"USE {project.python}")

@@ -54,7 +54,7 @@ def test_base_and_refiner_share_the_steps() -> None:
         {"a": {"class_type": "SamplerCustom", "inputs": {"sigmas": ["lost", 0], "latent_image": ["lost", 0]}}},
     ],
 )  # fmt: skip
-def test_the_work_of_unusual_graphs(graph: dict[str, Any]) -> None:
+def test_unusual_graphs_are_estimated_without_errors(graph: dict[str, Any]) -> None:
     estimator = ProgressEstimator(graph, None)
     assert estimator.step("a", 1, 4, 10.0) is None
     assert estimator.step("b", 2, 4, 20.0) is None
@@ -70,7 +70,7 @@ def test_progress_is_measured_from_the_first_step() -> None:
     assert estimator.step("A", 2, 10, 102.0) == pytest.approx(102.0 + 2 * 18)
     assert estimator.step("Decode", 1, 2, 103.0) is None
     assert estimator.step("A", 10, 10, 118.0) == pytest.approx(118.0 + 2 * 10)
-    # The second sampler has begun, so the first is done.
+    # The second sampler runs, so the first is finished.
     assert estimator.step("B", 10, 10, 138.0) == pytest.approx(138.0)
 
 

@@ -214,9 +214,9 @@ def form(**params: Any) -> dict[str, Any]:
 
 
 def test_the_reply_has_the_address_in_data_output_image(client: FlaskClient) -> None:
-    answer = client.post("/api/extras/upscale", data=form(output_format="webp", gfpgan_visibility=1))
-    assert answer.status_code == 200, answer.text
-    reply = answer.get_json()
+    response = client.post("/api/extras/upscale", data=form(output_format="webp", gfpgan_visibility=1))
+    assert response.status_code == 200, response.text
+    reply = response.get_json()
     assert reply["status"] == "success"
     (image,) = reply["comfy_response"]["generated_images"]
     assert (image["width"], image["height"]) == (360, 244)
@@ -230,9 +230,9 @@ def test_the_reply_has_the_address_in_data_output_image(client: FlaskClient) -> 
     [("PNG", "png"), ("JPEG", "jpeg"), ("WEBP", "webp"), ("image/webp", "webp"), (".png", "png"), (".JPG", "jpg")],
 )
 def test_the_web_pages_defaults_are_accepted(client: FlaskClient, sent: str, ending: str) -> None:
-    answer = client.post("/api/extras/upscale", data=form(**DEFAULTS, output_format=sent))
-    assert answer.status_code == 200, answer.text
-    reply = answer.get_json()
+    response = client.post("/api/extras/upscale", data=form(**DEFAULTS, output_format=sent))
+    assert response.status_code == 200, response.text
+    reply = response.get_json()
     (image,) = reply["comfy_response"]["generated_images"]
     # Both names mean a factor of four, although neither model is installed.
     assert (image["width"], image["height"]) == (360, 244)
@@ -318,10 +318,10 @@ def levels(image: Image.Image) -> "np.ndarray[Any, Any]":
 
 
 def test_the_reply_has_the_address_of_the_enlarged_picture(stack: TestStack) -> None:
-    answer = send(stack)
-    assert answer.status_code == 200, answer.text
-    assert answer.headers["Access-Control-Allow-Origin"] == "http://localhost:8080"
-    reply = answer.json()
+    response = send(stack)
+    assert response.status_code == 200, response.text
+    assert response.headers["Access-Control-Allow-Origin"] == "http://localhost:8080"
+    reply = response.json()
     assert reply["status"] == "success"
     assert "Lanczos was used" in reply["warnings"][0]
     url = reply["data"]["output_image"]
@@ -365,5 +365,5 @@ def test_face_restoration_without_its_models_adds_warnings(stack: TestStack) -> 
 
 def test_the_parameters_of_a_reply_can_be_sent_again(stack: TestStack) -> None:
     reply = send(stack, upscaler_model="dream-layer-2x").json()
-    again = requests.post(f"{stack.extras}/api/extras/upscale", json=reply["parameters"], timeout=TIMEOUT).json()
-    assert stack.picture(again).tobytes() == stack.picture(reply).tobytes()
+    repeated = requests.post(f"{stack.extras}/api/extras/upscale", json=reply["parameters"], timeout=TIMEOUT).json()
+    assert stack.picture(repeated).tobytes() == stack.picture(reply).tobytes()

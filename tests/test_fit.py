@@ -43,7 +43,7 @@ def levels(image: Image.Image) -> Any:
         ((10_000, 20), 2000, None, (2000, 16)),
     ],
 )
-def test_the_size_of_a_result(
+def test_the_size_of_a_result_is_chosen(
     source: tuple[int, int], width: int | None, height: int | None, expected: tuple[int, int]
 ) -> None:
     assert choose_size(source, width, height, usual_pixels=1024 * 1024) == expected
@@ -131,7 +131,7 @@ def test_an_outpaint_mask_is_white_outside_and_fades_inside() -> None:
         ((0, 40, 99, 59), 50, (1, 1), (0, 0, 100, 100)),
     ],
 )
-def test_the_region_around_a_mask(
+def test_the_region_around_a_mask_has_the_proportions(
     box: tuple[int, int, int, int], padding: int, proportions: tuple[int, int], expected: tuple[int, int, int, int]
 ) -> None:
     mask = Image.new("L", (100, 100))
