@@ -58,7 +58,7 @@ class Page:
                 return result
 
     def _note_errors(self, message: Message) -> None:
-        """Record errors of scripts, and what the browser blocks."""
+        """Record script errors, and security errors such as blocked requests."""
         parameters = message.get("params", {})
         if message.get("method") == "Runtime.exceptionThrown":
             details = parameters["exceptionDetails"]

@@ -93,11 +93,12 @@ def _submit(stack: TestStack, count: Count, over: threading.Event, seed: float) 
             url = f"{stack.img2img}/api/img2img"
             colour = (random_.randrange(256), random_.randrange(256), random_.randrange(256))
             fields["input_image"] = data_url(Image.new("RGB", (64, 64), colour))
-        while not _accepted(url, count, fields, headers):
+        while not _send(url, count, fields, headers):
             time.sleep(0.3)
 
 
-def _accepted(url: str, count: Count, fields: dict[str, Any], headers: dict[str, str]) -> bool:
+def _send(url: str, count: Count, fields: dict[str, Any], headers: dict[str, str]) -> bool:
+    """Send a request, and return whether it needs no repetition."""
     try:
         response = requests.post(url, json=fields, headers=headers, timeout=120)
     except requests.RequestException as error:

@@ -76,7 +76,7 @@ def update_golden(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture(scope="session", autouse=True)
 def default_settings() -> Iterator[None]:
-    """Tests see the defaults, whatever the user's shell sets; new databases are small."""
+    """Remove the settings of the user's shell, so that tests use the defaults, and make new databases small."""
     with pytest.MonkeyPatch.context() as environment:
         for name in list(os.environ):
             if name.upper().startswith(PREFIX):
@@ -101,7 +101,7 @@ def engine_prompts(engine_source: Path) -> EnginePrompts:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestStack]:
-    """The stack that most tests share."""
+    """The stack shared by most tests."""
     folder = tmp_path_factory.mktemp("stack")
     with launched(folder, launcher_environment(folder / "data")) as running:
         yield running

@@ -36,9 +36,9 @@ def _without_files(declaration: list[Any]) -> list[Any]:
     if isinstance(kind, list) or kind == "COMBO":
         uploads = {key: True for key in extra if key.endswith("_upload")}
         return ["COMBO", uploads] if uploads else ["COMBO"]
-    limits: dict[str, Any] = {key: extra[key] for key in ("min", "max", "image_upload") if key in extra}
+    details: dict[str, Any] = {key: extra[key] for key in ("min", "max", "image_upload") if key in extra}
     if kind == "COMFY_DYNAMICCOMBO_V3":
-        limits["options"] = [
+        details["options"] = [
             {
                 "key": option["key"],
                 "inputs": {
@@ -55,8 +55,8 @@ def _without_files(declaration: list[Any]) -> list[Any]:
             group: {key: _without_files(declaration) for key, declaration in inputs.items()}
             for group, inputs in groups.items()
         }
-        limits["template"] = template
-    return [kind, limits] if limits else [kind]
+        details["template"] = template
+    return [kind, details] if details else [kind]
 
 
 def reviewed() -> dict[str, Any]:

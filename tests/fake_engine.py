@@ -51,7 +51,7 @@ class FakeEngine:
     """An engine on a free port, from `start` to `stop`. After a restart it has the same port and no jobs.
 
     The attributes can be set at any time and take effect at once. `seconds` is the duration of a node with `steps`;
-    with `BLOCKED`, it runs until the test sets less. `preview` is sent after each step of a job with previews.
+    with `BLOCKED`, it runs until the test sets a lower value. `preview` is sent after each step of a job with previews.
     """
 
     def __init__(self, output_dir: Path) -> None:

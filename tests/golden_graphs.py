@@ -78,7 +78,7 @@ def redraw(inpainting: Inpainting | None = None, denoise: float = 1.0, **fields:
     return img2img(request, PREFIX).to_api()
 
 
-def more(*layers: EnlargedLayer, faces: tuple[FacesLayer, ...] = ()) -> ApiGraph:
+def enlarge(*layers: EnlargedLayer, faces: tuple[FacesLayer, ...] = ()) -> ApiGraph:
     return extras(ExtrasRequest(SOURCE, PLAIN, layers, faces), PREFIX).to_api()
 
 
@@ -126,11 +126,11 @@ GRAPHS: dict[str, ApiGraph] = {
     "upscale_transparent": upscale(
         UpscaleRequest(SOURCE, Upscale((640, 640), model="4x.safetensors"), transparent=True), PREFIX
     ).to_api(),
-    "extras_plain": more(),
-    "extras_one": more(FIRST),
-    "extras_one_half": more(replace(FIRST, visibility=0.5)),
-    "extras_two": more(FIRST, SECOND),
-    "extras_two_halves": more(replace(FIRST, visibility=0.5), SECOND),
+    "extras_plain": enlarge(),
+    "extras_one": enlarge(FIRST),
+    "extras_one_half": enlarge(replace(FIRST, visibility=0.5)),
+    "extras_two": enlarge(FIRST, SECOND),
+    "extras_two_halves": enlarge(replace(FIRST, visibility=0.5), SECOND),
     "extras_transparent": extras(ExtrasRequest(SOURCE, PLAIN, (FIRST, SECOND), transparent=True), PREFIX).to_api(),
     "img2img": redraw(denoise=0.4),
     "img2img_batch": redraw(seeds=(42, 43), denoise=0.4),
@@ -159,7 +159,7 @@ GRAPHS: dict[str, ApiGraph] = {
 CUSTOM_GRAPHS: dict[str, ApiGraph] = {
     "seamless": draw(seamless=True),
     "faces": draw(faces=FaceRestoration("codeformer.pth", 0.5)),
-    "extras_faces": more(
+    "extras_faces": enlarge(
         FIRST,
         faces=(
             FacesLayer(FaceRestoration("GFPGANv1.4.pth", 0.5), 1.0),

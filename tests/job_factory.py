@@ -30,7 +30,7 @@ def finish(
     pictures: int = 1,
     **spec: Any,
 ) -> JobRow:
-    """A finished job with pictures."""
+    """Insert a finished job with pictures, and return it."""
     job_id = str(uuid.uuid4())
     job = NewJob(job_id, kind, "", kind, JobSpec(parameters=request, graph=graph or draw(), **spec))
     # Without a heartbeat, a running backend would reclaim the job.

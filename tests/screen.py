@@ -8,7 +8,7 @@ from unittest import mock
 
 
 class Screen(io.StringIO):
-    """Collects what is written to it."""
+    """A terminal that records its output."""
 
     def isatty(self) -> bool:
         return True

@@ -50,7 +50,7 @@ class TestStack:
     log: Path
 
     def output(self) -> str:
-        """Return what the launcher has printed so far."""
+        """Return the launcher's output so far."""
         return self.log.read_text(encoding="utf-8")
 
     def _url(self, name: str) -> str:

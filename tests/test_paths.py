@@ -53,8 +53,8 @@ def test_a_picture_can_be_requested_as_a_download(control: Control, chosen: str 
         return answer.headers.get("Content-Disposition")
 
     for folder in ("/images", "/api/images"):
-        for word in ("=1", "=true", "", "="):
-            header = disposition(f"{folder}/{path.name}?download{word}")
+        for value in ("=1", "=true", "", "="):
+            header = disposition(f"{folder}/{path.name}?download{value}")
             assert header == f"attachment; filename*=UTF-8''{stem}.png"
         for shown in ("", "?download=0"):
             header = disposition(f"{folder}/{path.name}{shown}")

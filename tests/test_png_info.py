@@ -265,8 +265,8 @@ def test_parameters_are_added_when_a_file_without_them_is_served(stack: TestStac
 def test_non_finite_numbers_become_null(client: FlaskClient, texts: dict[str, str], number: str) -> None:
     content = with_texts(encoded(PICTURE), {key: text.replace("NUMBER", number) for key, text in texts.items()})
 
-    def refuse(word: str) -> None:
-        raise AssertionError(word)
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
 
     reply = json.loads(client.post("/api/png-info", data=content, content_type="image/png").data, parse_constant=refuse)
     assert reply["parameters"].get("cfg_scale") is None

@@ -58,9 +58,9 @@ def test_texts_never_become_formulas(text: str) -> None:
     assert cell(text).startswith("'")
 
 
-@pytest.mark.parametrize(("value", "shown"), [(-1, "-1"), (-0.5, "-0.5"), ("a = b", "a = b"), ("", ""), ("'x", "'x")])
-def test_other_cells_are_unchanged(value: Any, shown: str) -> None:
-    assert cell(value) == shown
+@pytest.mark.parametrize(("value", "text"), [(-1, "-1"), (-0.5, "-0.5"), ("a = b", "a = b"), ("", ""), ("'x", "'x")])
+def test_other_cells_are_unchanged(value: Any, text: str) -> None:
+    assert cell(value) == text
 
 
 def test_the_table_has_a_row_for_each_run(backend: Backend) -> None:

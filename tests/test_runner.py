@@ -213,7 +213,7 @@ def test_a_cancellation_affects_one_job_in_any_phase(
     assert not harness.runner.cancel(ids[index])
     others = [harness.wait(job_id) for job_id in ids if job_id != row.id]
     assert [other.state for other in others] == [State.COMPLETED] * 3
-    # The engine never had this job, so it is not asked to cancel it.
+    # The engine gets no cancellation of a job that it never received.
     assert set(engine.cancelled) == ({row.id} if index < 2 else set())
     assert (row.id in engine.submitted) == (index < 2)
     wait_for(lambda: len(engine.saved()) == 6, "pictures of the cancelled job remain")
@@ -236,15 +236,15 @@ def test_a_service_that_stops_after_a_cancellation_cancels_the_job_in_the_engine
 @pytest.mark.slow
 def test_a_cancelled_job_is_not_completed_even_if_it_ends_at_that_moment(harness: Harness, engine: FakeEngine) -> None:
     engine.seconds = 0.02
-    outcomes, patience = set(), 0.03
+    outcomes, delay = set(), 0.03
     for _ in range(40):
         job_id = harness.submit()
-        time.sleep(patience)
+        time.sleep(delay)
         cancelled = harness.runner.cancel(job_id)
         assert harness.row(job_id).state is (State.CANCELLED if cancelled else State.COMPLETED)
         outcomes.add(cancelled)
         # Approach the moment at which jobs end on this machine, and stay near it.
-        patience *= 1.2 if cancelled else 1 / 1.2
+        delay *= 1.2 if cancelled else 1 / 1.2
     wait_for(lambda: engine.running is None and not harness.runner._active_jobs, "a job is still active")
     assert outcomes == {True, False}
 
