@@ -214,5 +214,5 @@ def test_a_black_mask_is_refused(stack: TestStack, source: Image.Image) -> None:
     assert response.json()["error"] == {
         "code": "invalid_picture",
         "field": "mask",
-        "hint": "paint white where the picture is to change, and leave the rest black",
+        "hint": "paint the part to change white and the rest black",
     }
