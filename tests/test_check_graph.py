@@ -1,4 +1,4 @@
-"""The check of a graph against node definitions, and the errors made from its problems."""
+"""The check of a graph against node definitions, and the errors for its problems."""
 
 from typing import Any
 

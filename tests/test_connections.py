@@ -177,7 +177,7 @@ def test_idle_connections_are_closed_sooner_when_many_are_open() -> None:
     assert all(connection.ended for connection in many)
 
 
-def test_a_new_connection_replaces_the_longest_idle_one_of_the_busiest_address() -> None:
+def test_the_longest_idle_connection_of_the_busiest_address_is_closed() -> None:
     crowd = [FakeConnection(address="192.0.2.1", last_transfer=at) for at in (5, 3, 4)]
     others = [FakeConnection(address=f"192.0.2.{number}", last_transfer=1) for number in (2, 3, 4)]
     pool = ConnectionPool(*crowd, *others)
@@ -213,7 +213,7 @@ def test_connections_are_closed_in_the_order_of_their_phases() -> None:
     assert not pool.connections.make_room()
 
 
-def test_when_all_connections_are_busy_a_few_more_are_accepted_for_short_requests() -> None:
+def test_spare_connections_are_for_short_requests() -> None:
     pool = ConnectionPool(*(FakeConnection(Phase.PROCESSING, address=f"192.0.2.{number}") for number in range(6)))
     admissions = []
     for number in range(3):
@@ -301,15 +301,15 @@ def test_addresses_are_grouped_by_client(address: str, client: str) -> None:
 def test_the_capacity_fits_the_descriptor_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     requested_limits = []
 
-    def raise_limit(wanted: int) -> int:
-        requested_limits.append(wanted)
-        return min(wanted, 1500)
+    def raise_limit(limit: int) -> int:
+        requested_limits.append(limit)
+        return min(limit, 1500)
 
     monkeypatch.setattr("shared.web.server.connections.raise_descriptor_limit", raise_limit)
     few = connection_capacity(1000, 128, 2)
     assert requested_limits[0] > DESCRIPTORS_PER_CONNECTION * 1000
     assert 300 < few < 500
-    monkeypatch.setattr("shared.web.server.connections.raise_descriptor_limit", lambda wanted: wanted)
+    monkeypatch.setattr("shared.web.server.connections.raise_descriptor_limit", lambda limit: limit)
     assert connection_capacity(1000, 128, 2) == 1000
     # Without `poll`, as on Windows, `select` sets the limit.
     monkeypatch.setattr("shared.web.server.connections.has_poll", lambda: False)

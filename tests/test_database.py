@@ -1,4 +1,4 @@
-"""The jobs' database as a whole: other versions, a full disk, concurrency, and other databases than SQLite."""
+"""The database of jobs: migrations, a full disk, concurrency, and statements for PostgreSQL."""
 
 import sqlite3
 import subprocess

@@ -1,4 +1,4 @@
-"""The /docs page in a real browser, with services whose engine is a fake one."""
+"""The /docs page in a real browser, with services on a fake engine."""
 
 import base64
 import json
@@ -329,7 +329,7 @@ def test_the_form_takes_over_the_fields_of_the_json(page: Page, serve: Serve) ->
     assert "--form-string 'steps=3'" in command
 
 
-# Answers.
+# Replies.
 
 
 def test_pictures_and_replies_are_saved_under_good_names(page: Page, serve: Serve) -> None:
@@ -562,7 +562,7 @@ def test_the_page_works_below_a_path_prefix(page: Page, serve: Serve) -> None:
     assert page.run("document.querySelectorAll('#services li').length") == 7
 
 
-# People.
+# Accessibility and screen sizes.
 
 
 def test_keyboard_use_and_accessible_names(page: Page, serve: Serve) -> None:

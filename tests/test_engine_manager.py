@@ -1,4 +1,4 @@
-"""The engine's state as the control service reports it, and its restarts."""
+"""The state of the engine in the control service, and restarts of the engine."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Estimates of when a job will be done, from its own progress and from other jobs."""
+"""Estimates of the remaining time of a job, from its own progress and from other jobs."""
 
 import json
 import time
@@ -137,7 +137,7 @@ def test_own_progress_takes_precedence_over_other_jobs() -> None:
 
 
 def running_job(control: Control, ends_in: float) -> tuple[str, str]:
-    """The ids of a job at its last step and of the one behind it; an earlier job took far longer."""
+    """Return the ids of a job at its last step and of the next job. An earlier job took far longer."""
     store = control.backend.jobs.store
     ids = [str(uuid.uuid4()) for _ in range(3)]
     spec = JobSpec(parameters={"seed": 1})

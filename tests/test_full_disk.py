@@ -1,4 +1,4 @@
-"""On a full disk, jobs are cancelled and deleted. New jobs are rejected with the needed space."""
+"""On a full disk, jobs are cancelled and deleted. New jobs are rejected with the space that they need."""
 
 import io
 import shutil
