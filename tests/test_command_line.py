@@ -3,6 +3,7 @@
 import contextlib
 import io
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,6 +94,8 @@ def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setenv(proxy, f"http://{CLOSED}")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(download, "RETRY_DELAYS", ())
+    # `models` would install packages that are missing, such as torch where only the fast tests are run.
+    monkeypatch.setattr(cli, "find_environment", lambda *_, **__: Path(sys.executable))
     store = Store(f"sqlite:///{tmp_path}/jobs.sqlite")
     store.add(new_job(), "somebody", 10)
     store.close()
