@@ -131,7 +131,7 @@ def test_the_bootstrap_needs_only_the_standard_library(name: str) -> None:
 def test_a_service_loads_no_heavy_packages_at_startup(service: str) -> None:
     code = f"import {service}, sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_DIR, capture_output=True, text=True, check=True)
-    assert not {"torch", "numpy", "scipy", "transformers"} & set(loaded.stdout.split())
+    assert not {"torch", "numpy", "scipy", "transformers", "requests"} & set(loaded.stdout.split())
 
 
 @pytest.mark.slow

@@ -93,7 +93,7 @@ def is_in_networks(address: str, networks: Sequence[Network]) -> bool:
 
 
 def forwarded_addresses(headers: Headers) -> list[str]:
-    """Return the client addresses that the forwarding headers claim, whoever sent them."""
+    """Return the client addresses in the forwarding headers, which any client can send."""
     return [value for name in FORWARDING_HEADERS for value in _values(headers, name)[-1:]]
 
 
